@@ -1,0 +1,5 @@
+"""``python -m inkbatch``."""
+
+from inkbatch.cli import main
+
+main()

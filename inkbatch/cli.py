@@ -1,0 +1,247 @@
+"""The command line: one thin command per step; it parses, calls the step's `run`, and exits with the error's code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from inkbatch import __version__
+from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
+
+app = typer.Typer(
+    name="inkbatch",
+    help="Read ink in X-ray volumes of carbonised scrolls: batch jobs that stream, resume and never guess.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Segment = Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)]
+ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with the job's settings.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; may be repeated.")]
+Root = Annotated[str | None, typer.Option(help="Where everything is kept: a folder or s3://bucket/prefix.")]
+Source = Annotated[str | None, typer.Option(help="Where the layers are; may hold {segment}.")]
+CatalogFile = Annotated[str | None, typer.Option("--catalog", help="The catalog of segments.")]
+Shard = Annotated[str | None, typer.Option(help="Do only part i of n, for example 0/4.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is done already; do nothing.")]
+Log = Annotated[str, typer.Option(help="auto (a bar on a terminal), plain or json (one line per unit).")]
+Layers = Annotated[str | None, typer.Option(help="Layer numbers of the source, half-open, for example 17:43.")]
+Memory = Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")]
+
+
+@app.callback()
+def _version_option(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"inkbatch {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def prepare(
+    segment: Segment,
+    root: Root = None,
+    source: Source = None,
+    catalog: CatalogFile = None,
+    layers: Layers = None,
+    memory: Memory = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """Turn a segment's layers (TIFF, PNG, JPG, zarr; local, s3, http) into surface.zarr and mask.zarr."""
+    from inkbatch.steps import prepare as step
+
+    options: dict[str, Any] = {"segment": segment, "root": _root(root), "source": source, "catalog": catalog}
+    options["memory"] = memory
+    options["layers"] = parse_layers(layers)
+    job = step.PrepareConfig.load(config, sets or (), options)
+    if dry_run:
+        from inkbatch.steps.describe import describe_prepare
+
+        typer.echo(describe_prepare(job))
+        return
+    _report(step.run(job, _context(shard, log)))
+
+
+@app.command()
+def infer(
+    segment: Segment,
+    bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
+    root: Root = None,
+    name: Annotated[str | None, typer.Option(help="Name of the prediction.")] = None,
+    layers: Layers = None,
+    device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option(help="Replace a value of the bundle's contract, key=value; it is recorded.")
+    ] = None,
+    catalog: CatalogFile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """Turn a prepared segment and a bundle into an ink map: prediction.zarr, preview.png, manifest.json."""
+    context = _context(shard, log)
+    from inkbatch.steps import infer as step
+
+    options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": _root(root), "name": name}
+    options |= {"layers": parse_layers(layers), "device": device, "precision": precision}
+    options["override"] = _pairs(override) if override else None
+    job = step.InferConfig.load(config, sets or (), options)
+    if dry_run:
+        from inkbatch.steps.describe import describe_infer
+
+        typer.echo(describe_infer(job))
+        return
+    report = step.run(job, context)
+    _report(report)
+    from inkbatch.steps.score import score_if_labelled
+
+    for line in score_if_labelled(job, report, catalog):
+        typer.echo(line)
+
+
+@app.command()
+def phantom(
+    config: ConfigFile = None,
+    sets: Sets = None,
+) -> None:
+    """Plant known ink into real layers: a segment whose truth is known, for tests and demos."""
+    from inkbatch.steps import phantom as step
+
+    for line in step.run(step.PhantomConfig.load(config, sets or ())):
+        typer.echo(line)
+
+
+@app.command()
+def export(
+    segment: Segment,
+    name: Annotated[str | None, typer.Option(help="Name of the prediction; needed where there are several.")] = None,
+    to: Annotated[str | None, typer.Option(help="File to write; its ending chooses PNG, TIFF, JPG or NPY.")] = None,
+    root: Root = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+) -> None:
+    """Write a prediction as PNG, TIFF, JPG or NPY, at full size or at a pyramid level, in bounded memory."""
+    from inkbatch.steps import export as step
+
+    options = {"segment": segment, "name": name, "to": to, "root": _root(root)}
+    typer.echo(step.run(step.ExportConfig.load(config, sets or (), options)))
+
+
+@app.command()
+def segments(
+    catalog: CatalogFile = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a catalog.")] = False,
+) -> None:
+    """List the segments of the catalog."""
+    from inkbatch.data.catalog import Catalog, catalog_schema
+
+    if schema:
+        typer.echo(json.dumps(catalog_schema(), indent=2))
+        return
+    for segment, entry in sorted(Catalog.load(catalog).entries.items()):
+        typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
+
+
+def parse_layers(text: str | None) -> tuple[int, int] | None:
+    """Read ``17:43``.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    if text is None:
+        return None
+    start, _, stop = text.partition(":")
+    if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
+        raise ConfigError(f"--layers {text!r}: wanted START:STOP, half-open, for example 17:43")
+    return int(start), int(stop)
+
+
+def _root(root: str | None) -> str | None:
+    return root or os.environ.get("INKBATCH_ROOT")
+
+
+def _pairs(items: list[str]) -> dict[str, Any]:
+    pairs = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--override {item!r}: wanted key=value, for example divisor=200")
+        pairs[key] = yaml.safe_load(text)
+    return pairs
+
+
+def _context(shard: str | None, log: str) -> Any:
+    """How this process runs; installs the signal handlers, hence before torch is imported."""
+    from inkbatch.run.identity import ShardSpec, task_identity
+    from inkbatch.run.job import RunContext
+    from inkbatch.run.progress import make_reporter
+    from inkbatch.run.signals import StopFlag, install_handlers
+
+    if log not in ("auto", "plain", "json"):
+        raise ConfigError(f"--log {log!r}: wanted auto, plain or json")
+    identity = task_identity()
+    stop = StopFlag()
+    install_handlers(stop)
+    chosen = ShardSpec.parse(shard) if shard else identity.shard
+    return RunContext(chosen, stop, make_reporter(log), attempt=identity.attempt)  # type: ignore[arg-type]
+
+
+def _report(report: Any) -> None:
+    state = "complete" if report.complete else f"{report.left} of {report.units} units are still missing"
+    typer.echo(
+        f"{report.job}: {state} · {report.stored} units stored, {report.skipped} done before · "
+        f"{report.seconds:.1f} s · {report.location}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with 0, 64, 65, 75 or 1."""
+    sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False)))
+
+
+def run_command(command: Callable[[], Any]) -> int:
+    """Run `command`; print errors as one clear message and return the exit code."""
+    import click
+
+    try:
+        command()
+    except Preempted as error:
+        sys.stderr.write(f"inkbatch: {error}\n")
+        return error.exit_code
+    except InkbatchError as error:
+        sys.stderr.write(f"inkbatch: {error}\n")
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return int(stop.exit_code)
+    except (click.UsageError, click.Abort) as error:
+        message = error.format_message() if isinstance(error, click.UsageError) else "aborted"
+        sys.stderr.write(f"inkbatch: {message}\nTry: inkbatch --help\n")
+        return EXIT_CONFIG
+    except KeyboardInterrupt:
+        sys.stderr.write("inkbatch: aborted; markers tell what is stored, run the same command again to go on\n")
+        return 130
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.write("inkbatch: this is a bug of ours; please report it with the lines above\n")
+        return EXIT_BUG
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Job configuration: frozen pydantic models loaded from YAML, ``--set key=value`` and explicit options, and digests.
+
+Precedence, lowest first: the model's defaults, the YAML file, ``--set``, options of the command.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from inkbatch.errors import ConfigError
+
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*$", re.IGNORECASE)
+_SIZE_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _SIZE_UNITS[_letter] = _SIZE_UNITS[f"{_letter}i"] = _SIZE_UNITS[f"{_letter}ib"] = 1024**_power
+    _SIZE_UNITS[f"{_letter}b"] = 1000**_power
+
+
+class JobConfig(BaseModel):
+    """Base of every job's configuration. Frozen; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def load(cls, file: str | None = None, sets: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Self:
+        """Build and validate the configuration; nothing else is read.
+
+        Args:
+            file: YAML file with a mapping, or None.
+            sets: ``key=value`` or ``key.sub=value``; the value is read as YAML.
+            options: Values of the command's own options; None means "not given".
+
+        Raises:
+            ConfigError: Unreadable YAML, an unknown key (near matches are named), or a value that does not validate.
+        """
+        values: dict[str, Any] = _read_yaml(file) if file else {}
+        for item in sets:
+            _apply_set(values, item)
+        values |= {key: value for key, value in (options or {}).items() if value is not None}
+        return cls.checked(values, file or "configuration")
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], place: str) -> Self:
+        """Validate `values`; `place` opens the message of a failure."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(f"{place}: " + "; ".join(_explain(cls, entry) for entry in error.errors())) from error
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`, in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_bytes(text: str | int) -> int:
+    """Read a size such as ``2GiB``, ``500MB``, ``1024``.
+
+    Raises:
+        ConfigError: Not a size.
+    """
+    if isinstance(text, int):
+        return text
+    match = _SIZE.match(text)
+    unit = match.group(2).lower() if match else ""
+    if not match or unit not in _SIZE_UNITS:
+        raise ConfigError(f"size {text!r} is not understood; write for example 2GiB, 500MB or a number of bytes")
+    return int(float(match.group(1)) * _SIZE_UNITS[unit])
+
+
+def near_matches(word: str, known: Sequence[str]) -> str:
+    """A hint such as ``; did you mean 'stride_px'?`` or an empty text."""
+    found = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(repr(name) for name in found)}?" if found else ""
+
+
+def _read_yaml(file: str) -> dict[str, Any]:
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: wanted a mapping of keys to values, found a {type(values).__name__}")
+    return values
+
+
+def _apply_set(values: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {item!r}: wanted key=value, for example --set stride_px=32")
+    target = values
+    *parents, last = key.split(".")
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {item!r}: {parent!r} is not a mapping")
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {item!r}: the value is not YAML: {error}") from error
+
+
+def _explain(model: type[BaseModel], entry: Any) -> str:
+    place = ".".join(str(part) for part in entry["loc"]) or "values"
+    if entry["type"] == "extra_forbidden":
+        return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), sorted(model.model_fields))}"
+    if entry["type"] == "missing":
+        return f"{place!r} is required and not given"
+    return f"{place}: {entry['msg']} (found {entry['input']!r})"

@@ -1,0 +1,1 @@
+"""Segments, catalogs, phantoms, scores."""

@@ -1,0 +1,199 @@
+"""Integer geometry: boxes in (y, x), the global tile grid, and units.
+
+Everything here is pixels of the full-resolution surface, half-open, and exact. No floats, no I/O, no numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Box:
+    """Half-open rectangle ``[y0, y1) x [x0, x1)`` in full-resolution pixels; may be empty, never inverted."""
+
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+
+    def __post_init__(self) -> None:
+        if self.y1 < self.y0 or self.x1 < self.x0:
+            raise ValueError(f"inverted box {self.y0}:{self.y1}, {self.x0}:{self.x1}")
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.x1 - self.x0
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return self.height * self.width
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of this box in an array whose origin is (0, 0)."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def within(self, outer: Box) -> tuple[slice, slice]:
+        """Index of this box in an array that holds `outer`.
+
+        Raises:
+            ValueError: This box leaves `outer`.
+        """
+        if not outer.contains(self):
+            raise ValueError(f"{self} leaves {outer}")
+        return slice(self.y0 - outer.y0, self.y1 - outer.y0), slice(self.x0 - outer.x0, self.x1 - outer.x0)
+
+    def contains(self, other: Box) -> bool:
+        """Whether `other` lies in this box."""
+        return self.y0 <= other.y0 and self.x0 <= other.x0 and other.y1 <= self.y1 and other.x1 <= self.x1
+
+    def intersect(self, other: Box) -> Box:
+        """The common part; an empty box where there is none."""
+        y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
+        return Box(y0, x0, max(y0, min(self.y1, other.y1)), max(x0, min(self.x1, other.x1)))
+
+    def downscale(self, factor: int) -> Box:
+        """The pixels of a `factor` x coarser grid that this box touches."""
+        return Box(self.y0 // factor, self.x0 // factor, -(-self.y1 // factor), -(-self.x1 // factor))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of work: a write box of whole stored objects, and the box that must be read for it.
+
+    Attributes:
+        index: Position in the plan's list; the same on every machine.
+        write_box: What this unit alone writes. Write boxes of a plan never overlap and tile the output.
+        read_box: What must be read so that the write box is complete by itself; contains the write box.
+    """
+
+    index: int
+    write_box: Box
+    read_box: Box
+
+    @property
+    def name(self) -> str:
+        """Stable name for markers and messages, for example ``y00000-x02048``."""
+        return f"y{self.write_box.y0:05d}-x{self.write_box.x0:05d}"
+
+
+def cut(shape_yx: tuple[int, int], step_y: int, step_x: int) -> Iterator[Box]:
+    """Cut an area into write boxes on a grid anchored at (0, 0), row-major; the last ones are clipped to the border."""
+    height, width = shape_yx
+    for y0 in range(0, height, step_y):
+        for x0 in range(0, width, step_x):
+            yield Box(y0, x0, min(y0 + step_y, height), min(x0 + step_x, width))
+
+
+@dataclass(frozen=True)
+class TileAxis:
+    """Tile origins along one axis: 0, stride, 2·stride, … and a last tile moved in to touch the border.
+
+    With ``length 10, tile 4, stride 3`` the last origin falls on the grid; with ``length 11`` it is moved in::
+
+        length 10:  |0123|            length 11:  |0123|
+                      |3456|                         |3456|
+                          |6789|                         |6789|
+                                                          |789A|   <- moved in: origin 7, not 9
+
+    An axis shorter than the tile has one tile at 0 that reaches past the border; it is read zero-filled.
+    """
+
+    length: int
+    tile: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.tile < 1 or not 1 <= self.stride <= self.tile:
+            raise ValueError(f"length {self.length}, tile {self.tile}, stride {self.stride}: want 1 <= stride <= tile")
+
+    @property
+    def regular_count(self) -> int:
+        """Tiles whose origin is a multiple of the stride."""
+        return max(0, self.length - self.tile) // self.stride + 1
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether a last tile had to be moved in."""
+        return self.length > self.tile and (self.length - self.tile) % self.stride != 0
+
+    @property
+    def count(self) -> int:
+        """All tiles along this axis."""
+        return self.regular_count + int(self.has_moved)
+
+    def origin(self, index: int) -> int:
+        """First pixel of tile `index`."""
+        return index * self.stride if index < self.regular_count else self.length - self.tile
+
+    def touching(self, start: int, stop: int) -> range:
+        """Indices of the tiles that touch ``[start, stop)``; contiguous, since origins ascend."""
+        if stop <= start:
+            return range(0)
+        first = max(0, -(-(start - self.tile + 1) // self.stride))  # first origin > start - tile
+        last = min(self.regular_count - 1, (stop - 1) // self.stride)
+        end = last + 1
+        if self.has_moved and self.length > start and self.length - self.tile < stop:
+            end = self.count
+            if first > last:
+                first = self.count - 1
+        return range(min(first, end), end)
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """The one global tile grid of a surface, anchored at (0, 0).
+
+    A unit computes every tile that touches its write box, in row-major order; hence each output pixel sums the same
+    tiles in the same order, however units are cut.
+    """
+
+    shape_yx: tuple[int, int]
+    tile_px: int
+    stride_px: int
+
+    @property
+    def rows(self) -> TileAxis:
+        """Tile origins along y."""
+        return TileAxis(self.shape_yx[0], self.tile_px, self.stride_px)
+
+    @property
+    def columns(self) -> TileAxis:
+        """Tile origins along x."""
+        return TileAxis(self.shape_yx[1], self.tile_px, self.stride_px)
+
+    def touching(self, box: Box) -> tuple[range, range]:
+        """Row and column indices of all tiles that touch `box`."""
+        return self.rows.touching(box.y0, box.y1), self.columns.touching(box.x0, box.x1)
+
+    def hull(self, rows: range, columns: range) -> Box:
+        """The smallest box that holds these tiles; leaves the surface only where that is smaller than a tile."""
+        if not rows or not columns:
+            return Box(0, 0, 0, 0)
+        return Box(
+            self.rows.origin(rows[0]),
+            self.columns.origin(columns[0]),
+            self.rows.origin(rows[-1]) + self.tile_px,
+            self.columns.origin(columns[-1]) + self.tile_px,
+        )
+
+    def units(self, unit_px: int) -> list[Unit]:
+        """Cut the surface into units of `unit_px` squared; each read box holds all tiles that touch its write box."""
+        units = []
+        for index, write_box in enumerate(cut(self.shape_yx, unit_px, unit_px)):
+            units.append(Unit(index, write_box, self.hull(*self.touching(write_box))))
+        return units

@@ -1,0 +1,1 @@
+"""Reading layers, storing arrays."""

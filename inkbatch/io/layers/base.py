@@ -1,0 +1,140 @@
+"""What every source of layers offers, whatever its file format."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.errors import LayerRangeError, NonFiniteError
+from inkbatch.geometry import Box
+
+
+class LayerSource(ABC):
+    """A stack of layers that can be read by box. Safe to read from several threads at once.
+
+    Attributes:
+        uri: Where it was opened, for messages; never holds credentials.
+        shape_zyx: (layers, height, width).
+        dtype: Stored dtype: uint8, uint16 or float32; native byte order in the arrays that `read` returns.
+        first_layer: Number of the first stored layer (files may start at ``01.tif``); layer ranges count from it.
+        block_yx: Natural granularity of reading along (y, x): reading less of a block still costs the block. For a
+            striped TIFF (rows per strip, width); (1, 1) where any window is equally cheap.
+        block_layers: Layers that are stored together: reading one of them costs them all. Blocks start at
+            `first_layer`; 1 unless the source is a zarr array whose chunks hold several layers.
+        whole_layers: True where any read decodes whole layers (JPG, PNG, single-strip LZW). Each is decoded once per
+            process and kept, in memory or in a scratch file.
+        voxel_size_um: Voxel size along (y, x) if the source states it, else None.
+        resident_bytes: Memory that the source keeps while it is open (decoded layers), for the planner.
+    """
+
+    uri: str
+    shape_zyx: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    first_layer: int = 0
+    block_yx: tuple[int, int] = (1, 1)
+    block_layers: int = 1
+    whole_layers: bool = False
+    voxel_size_um: float | None = None
+    resident_bytes: int = 0
+
+    @abstractmethod
+    def read(self, layers: range, box: Box, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
+        """Read one window of some layers.
+
+        Args:
+            layers: Layer numbers (counting from `first_layer`), ascending, step 1, all stored.
+            box: Window inside the layers.
+            out: Optional C-contiguous array (len(layers), box.height, box.width) of `dtype` to fill.
+
+        Returns:
+            Array (len(layers), box.height, box.width) in stored layer order, intensities untouched.
+
+        Raises:
+            LayerRangeError: A layer number that is not stored.
+            CorruptDataError: A layer is truncated or cannot be decoded; the message names the file.
+            NonFiniteError: A float source holds NaN or infinity there.
+            StorageError: Reading failed after retries.
+        """
+
+    def view(self, layer: int, box: Box) -> NDArray[np.generic] | None:
+        """One layer's window without a copy, where the source is mapped into memory in its native dtype.
+
+        Args:
+            layer: Layer number (counting from `first_layer`), stored.
+            box: Window inside the layer.
+
+        Returns:
+            Read-only array (box.height, box.width) of `dtype`, possibly strided, that stays valid after `close`; or
+            None where only `read` can serve (remote, compressed, foreign byte order, floats that must be checked).
+
+        Raises:
+            LayerRangeError: A layer number that is not stored.
+            CorruptDataError: The file became shorter, or cannot be decoded.
+        """
+        return None
+
+    def close(self) -> None:  # noqa: B027  # most sources hold nothing
+        """Release file handles and scratch files."""
+
+    def __enter__(self) -> LayerSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class CheckedLayerSource(LayerSource):
+    """A source that checks what is asked and what is delivered, and leaves the filling to `_fill`."""
+
+    @abstractmethod
+    def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
+        """Fill `out` (len(indices), box.height, box.width) with layers counted from 0; the request has been checked."""
+
+    def read(self, layers: range, box: Box, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
+        """See `LayerSource.read`.
+
+        Raises:
+            ValueError: The box leaves the layers, or `out` has another shape or dtype: a bug of the caller.
+        """
+        indices = self._indices(layers)
+        self._require_inside(box)
+        shape = (len(indices), *box.shape)
+        if out is None:
+            out = np.empty(shape, self.dtype)
+        elif out.shape != shape or out.dtype != self.dtype:
+            raise ValueError(f"{self.uri}: out is {out.shape} {out.dtype}, the request is {shape} {self.dtype}")
+        if out.size:
+            self._fill(indices, box, out)
+            self._require_finite(layers, out)
+        return out
+
+    def _indices(self, layers: range) -> range:
+        """Layer numbers as indices from 0."""
+        first, count = self.first_layer, self.shape_zyx[0]
+        if layers.step != 1 or not first <= layers.start <= layers.stop <= first + count:
+            raise LayerRangeError(
+                f"{self.uri}: layers {layers.start}:{layers.stop} are wanted, stored are {first}:{first + count}; "
+                "choose a range inside that"
+            )
+        return range(layers.start - first, layers.stop - first)
+
+    def _require_inside(self, box: Box) -> None:
+        _, height, width = self.shape_zyx
+        if not Box(0, 0, height, width).contains(box):
+            raise ValueError(f"{self.uri}: {box} leaves the layers of {height} x {width} pixels")
+
+    def _require_finite(self, layers: range, block: NDArray[np.generic]) -> None:
+        if block.dtype.kind != "f":
+            return
+        for number, plane in zip(layers, block, strict=True):
+            if not np.isfinite(plane).all():
+                raise NonFiniteError(
+                    f"{self.uri}, layer {number}: finite grey values are wanted, it holds NaN or infinity; "
+                    "repair that layer at its source, or convert the stack to 8 or 16 bits"
+                )

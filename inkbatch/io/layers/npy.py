@@ -1,0 +1,123 @@
+"""NumPy's own files: a 3-D ``.npy`` with its axes stated."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.errors import ConfigError, CorruptDataError, DataError
+from inkbatch.geometry import Box
+from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
+from inkbatch.io.layers.files import MappedFiles, open_header
+from inkbatch.io.layers.planes import NO_PREDICTOR, Plane
+from inkbatch.io.layers.stack import PlaneStack
+from inkbatch.io.storage import Location
+
+NPY_MAGIC = b"\x93NUMPY"
+
+
+class NpyLayers(CheckedLayerSource):
+    """A local ``.npy``, mapped into memory; any axis order."""
+
+    def __init__(
+        self, location: Location, dtype: np.dtype[Any], strides: tuple[int, ...], span: tuple[int, int]
+    ) -> None:
+        self.uri = str(location)
+        self.dtype = dtype.newbyteorder("=")
+        self._location, self._stored, self._strides, self._span = location, dtype, strides, span
+        self._files = MappedFiles()
+
+    def _volume(self) -> NDArray[np.generic]:
+        data = self._files.buffer(self._location, *self._span)
+        return np.ndarray(self.shape_zyx, self._stored, data, 0, self._strides)
+
+    def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
+        out[...] = self._volume()[(slice(indices.start, indices.stop), *box.slices)]
+
+    def view(self, layer: int, box: Box) -> NDArray[np.generic] | None:
+        """See `LayerSource.view`: served for native integers."""
+        index = self._indices(range(layer, layer + 1)).start
+        self._require_inside(box)
+        window = self._volume()[index][box.slices]
+        usable = self._stored.isnative and self._stored.kind != "f" and window.flags.aligned and window.size
+        return window if usable else None
+
+    def close(self) -> None:
+        """Let go of the memory map."""
+        self._files.close()
+
+
+def open_npy(location: Location, axes: str | None) -> LayerSource:
+    """Open a ``.npy``; a remote one must be stored in C order with axes ``zyx``.
+
+    Raises:
+        ConfigError: The axes are not stated, or do not fit the array.
+        DataError: Unsupported dtype, or an order that cannot be read remotely.
+        CorruptDataError: The file is truncated.
+    """
+    size = location.size()
+    shape, fortran, dtype, offset = _header(location, size)
+    if dtype.newbyteorder("=") not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)):
+        raise DataError(f"{location}: uint8, uint16 or float32 is wanted, this array is {dtype}; convert it")
+    if axes is None or sorted(axes) != ["x", "y", "z"] or len(shape) != 3:
+        raise ConfigError(
+            f"{location}: a 3-D array with its axes stated is wanted, it has shape {shape} and axes {axes!r}; "
+            "give axes, for example zyx for (layers, rows, columns)"
+        )
+    stop = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if stop > size or 0 in shape:
+        raise CorruptDataError(
+            f"{location}: {stop} bytes are wanted for shape {shape}, the file has {size}; copy it again"
+        )
+    order = [axes.index(axis) for axis in "zyx"]
+    depth, height, width = (shape[axis] for axis in order)
+    if not location.is_local:
+        if fortran or axes != "zyx":
+            stored = "Fortran" if fortran else "C"
+            raise DataError(
+                f"{location}: only C order with axes zyx is read remotely, this is {stored} order "
+                f"with axes {axes}; copy the file to a local folder first"
+            )
+        return PlaneStack(str(location), _planes(location, (depth, height, width), dtype, offset))
+    lengths = shape[::-1] if fortran else shape
+    steps = [int(np.prod(lengths[axis + 1 :], dtype=np.int64)) * dtype.itemsize for axis in range(3)]
+    strides = steps[::-1] if fortran else steps
+    source = NpyLayers(location, dtype, tuple(strides[axis] for axis in order), (offset, stop))
+    source.shape_zyx = (depth, height, width)
+    return source
+
+
+def _header(location: Location, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, Fortran order, dtype and first data byte; nothing is ever unpickled."""
+    with open_header(location, size) as header:
+        buffered = io.BytesIO(header.read(min(size, 1 << 16)) or b"")
+    try:
+        version = np.lib.format.read_magic(buffered)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(buffered)
+    except ValueError as error:
+        raise CorruptDataError(f"{location}: its npy header cannot be read ({error}); copy it again") from error
+    return shape, fortran, dtype, buffered.tell()
+
+
+def _planes(location: Location, shape: tuple[int, int, int], dtype: np.dtype[Any], offset: int) -> list[Plane]:
+    depth, height, width = shape
+    layer_bytes = height * width * dtype.itemsize
+    return [
+        Plane(
+            location=location,
+            label=f"{location}, layer {layer}",
+            shape_yx=(height, width),
+            dtype=dtype,
+            codec="none",
+            predictor=NO_PREDICTOR,
+            block_yx=(height, width),
+            padded=False,
+            offsets=np.array([offset + layer * layer_bytes], np.int64),
+            counts=np.array([layer_bytes], np.int64),
+        )
+        for layer in range(depth)
+    ]

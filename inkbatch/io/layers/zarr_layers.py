@@ -1,0 +1,125 @@
+"""Layers in a zarr array of any codec: zarr-python decodes, the faster ``zarrs`` pipeline where it can."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.buffer.cpu import NDBuffer
+from zarr.storage import LocalStore
+
+from inkbatch.errors import CorruptDataError, DataError, InkbatchError
+from inkbatch.geometry import Box
+from inkbatch.io.faults import judge
+from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
+from inkbatch.io.layers.cached import DecodedLayers
+from inkbatch.io.layers.numbered import Keeping
+from inkbatch.io.layers.zarr_nodes import ChosenArray, ZarrNode
+from inkbatch.io.layers.zarr_store import LocationStore
+
+FAST_PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": True}
+PLAIN_PIPELINE = {"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}
+COPY_BYTES = 128 << 20  # read and transposed at once where zarr cannot fill the caller's array itself
+
+_opening = threading.Lock()  # zarr picks the pipeline from its global configuration
+
+
+class ZarrLayers(CheckedLayerSource):
+    """A zarr array with y, x and perhaps z; other axes have length 1. Chunks not stored hold the fill value."""
+
+    def __init__(self, chosen: ChosenArray) -> None:
+        self._array = _open_array(chosen.node)
+        self.uri = str(chosen.node.location)
+        self.voxel_size_um = chosen.voxel_size_um
+        self._axes = chosen.axes
+        lengths = dict(zip(chosen.axes, self._array.shape, strict=True))
+        chunks = dict(zip(chosen.axes, self._array.chunks, strict=True))
+        self.shape_zyx = (lengths.get("z", 1), lengths["y"], lengths["x"])
+        if 0 in self.shape_zyx:
+            raise DataError(f"{self.uri}: its shape is {self._array.shape}; it holds no pixels, write it again")
+        self.dtype = self._array.dtype.newbyteorder("=")
+        if self.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)):
+            raise DataError(f"{self.uri}: uint8, uint16 or float32 is wanted, this array is {self.dtype}; convert it")
+        self.block_yx = min(chunks["y"], lengths["y"]), min(chunks["x"], lengths["x"])
+        self.block_layers = min(chunks.get("z", 1), self.shape_zyx[0])
+        self.whole_layers = self.block_yx == self.shape_zyx[1:]
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Decoded bytes of one chunk."""
+        return int(np.prod(self._array.chunks, dtype=np.int64)) * self.dtype.itemsize
+
+    def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
+        try:
+            if self._axes == "zyx" and self._array.dtype.isnative and out.flags.c_contiguous:
+                window = (slice(indices.start, indices.stop), *box.slices)
+                self._array.get_basic_selection(window, out=NDBuffer.from_numpy_array(out))
+                return
+            step = max(1, COPY_BYTES // (len(indices) * box.width * self.dtype.itemsize))
+            step = max(step - step % self.block_yx[0], min(self.block_yx[0], box.height))
+            for y0 in range(box.y0, box.y1, step):
+                rows = Box(y0, box.x0, min(y0 + step, box.y1), box.x1)
+                out[:, y0 - box.y0 : rows.y1 - box.y0] = self._window(indices, rows)
+        except (InkbatchError, MemoryError):
+            raise
+        except Exception as error:  # codecs raise whatever damaged bytes lead them to
+            fault = judge(self.uri, error) if isinstance(error, OSError) and error.errno is not None else None
+            if fault is not None:
+                raise fault from error
+            raise CorruptDataError(
+                f"{self.uri}: a chunk of layers {indices.start}:{indices.stop}, rows {box.y0}:{box.y1}, columns "
+                f"{box.x0}:{box.x1} cannot be decoded ({type(error).__name__}: {error}); copy the array again"
+            ) from error
+
+    def _window(self, indices: range, box: Box) -> NDArray[Any]:
+        """A window in the order (z, y, x), whatever the stored order."""
+        wanted = {"z": slice(indices.start, indices.stop), "y": box.slices[0], "x": box.slices[1]}
+        block = np.asarray(self._array[tuple(wanted.get(axis, slice(0, 1)) for axis in self._axes)])
+        order = sorted(range(len(self._axes)), key=lambda position: "tczyx".index(self._axes[position]))
+        return block.transpose(order).reshape(len(indices), *box.shape)
+
+
+def open_zarr(chosen: ChosenArray, keeping: Keeping) -> LayerSource:
+    """Open a zarr array as layers.
+
+    Raises:
+        DataError: Unsupported dtype or codec, or chunks larger than half the memory budget.
+    """
+    layers = ZarrLayers(chosen)
+    if 2 * layers.chunk_bytes > keeping.memory_bytes:
+        raise DataError(
+            f"{layers.uri}: chunks of at most half the memory are wanted ({keeping.memory_bytes / 2**31:.2f} GiB), its "
+            f"chunks decode to {layers.chunk_bytes / 2**30:.2f} GiB; allow more memory, or write it in smaller chunks"
+        )
+    if layers.whole_layers:
+        return DecodedLayers(layers, keeping.memory_bytes, keeping.scratch)
+    return layers
+
+
+def _open_array(node: ZarrNode) -> Any:
+    """Open with the fast pipeline where it serves (local, native byte order, known codecs), else the plain one."""
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if node.location.is_local:
+            try:
+                with zarr.config.set(FAST_PIPELINE):
+                    store = LocalStore(node.location.path, read_only=True)
+                    array = zarr.open_array(store, mode="r", zarr_format=node.zarr_format)
+                if array.dtype.isnative and array.metadata.fill_value is not None:
+                    return array
+            except Exception:  # unsupported there; what is wrong with it, the plain pipeline says
+                pass
+        try:
+            with zarr.config.set(PLAIN_PIPELINE):
+                return zarr.open_array(LocationStore(node.location), mode="r", zarr_format=node.zarr_format)
+        except InkbatchError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{node.location}: this zarr array cannot be opened ({type(error).__name__}: {error}); "
+                "check its metadata and codecs, or convert it"
+            ) from error

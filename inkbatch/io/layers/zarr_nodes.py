@@ -1,0 +1,235 @@
+"""What a zarr folder says about itself (v2, v3, OME-Zarr 0.4 and 0.5): array or group, axes, levels, voxel size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
+from inkbatch.io.faults import ForbiddenError
+from inkbatch.io.layers.files import opening_pool
+from inkbatch.io.storage import Location
+
+METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+AXIS_LETTERS = "tczyx"
+MICROMETRES = {
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "nm": 1e-3,
+    "micrometer": 1.0,
+    "micron": 1.0,
+    "um": 1.0,
+    "µm": 1.0,
+    "millimeter": 1e3,
+    "mm": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+}
+
+
+@dataclass(frozen=True)
+class ZarrNode:
+    """A zarr array or group whose metadata has been read.
+
+    Attributes:
+        location: Its folder.
+        zarr_format: 2 or 3.
+        is_array: Array, else group.
+        attributes: User attributes (``.zattrs``, or ``attributes`` in ``zarr.json``).
+        metadata: The array's own metadata; empty for a group.
+    """
+
+    location: Location
+    zarr_format: Literal[2, 3]
+    is_array: bool
+    attributes: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ChosenArray:
+    """The array to read, and what is known of it.
+
+    Attributes:
+        node: The array.
+        axes: One letter per dimension, such as ``zyx`` or ``tczyx``.
+        voxel_size_um: Edge of a voxel along y and x, if stated, else None.
+    """
+
+    node: ZarrNode
+    axes: str
+    voxel_size_um: float | None
+
+
+def find_node(location: Location) -> ZarrNode | None:
+    """Read a folder's zarr metadata; None where it has none.
+
+    Raises:
+        CorruptDataError: Metadata that are no JSON object, or that are neither an array's nor a group's.
+    """
+    places = [location / name for name in METADATA_NAMES]
+    answers = [_object(place) for place in places] if location.is_local else list(opening_pool().map(_object, places))
+    found = dict(zip(METADATA_NAMES, answers, strict=True))
+    refusals = [answer for answer in answers if isinstance(answer, ForbiddenError)]
+    documents = {name: answer for name, answer in found.items() if isinstance(answer, dict)}
+    if "zarr.json" in documents:
+        document = documents["zarr.json"]
+        kind = document.get("node_type")
+        if kind not in ("array", "group"):
+            raise CorruptDataError(f"{location}: zarr.json is neither an array's nor a group's; write the array again")
+        attributes = document.get("attributes") or {}
+        return ZarrNode(location, 3, kind == "array", attributes, document if kind == "array" else {})
+    attributes = documents.get(".zattrs", {})
+    if ".zarray" in documents:
+        return ZarrNode(location, 2, True, attributes, documents[".zarray"])
+    if ".zgroup" in documents or "multiscales" in attributes:
+        return ZarrNode(location, 2, False, attributes, {})
+    if len(refusals) == len(places):
+        raise refusals[0]
+    return None
+
+
+def _object(place: Location) -> dict[str, Any] | ForbiddenError | None:
+    try:
+        value = place.read_json()
+    except FileNotFoundError:
+        return None
+    except ForbiddenError as error:  # stores that may not be listed say so of names that do not exist
+        return error
+    if not isinstance(value, dict):
+        raise CorruptDataError(f"{place}: a JSON object is wanted, this is a {type(value).__name__}; write it again")
+    return value
+
+
+def choose_array(node: ZarrNode, axes: str | None, level: int | None) -> ChosenArray:
+    """Find the array to read and the meaning of its dimensions; nothing is guessed.
+
+    Args:
+        node: An array, or an OME-Zarr group.
+        axes: What the user states, or None.
+        level: Level of the pyramid, 0 is full resolution; None: 0. An array has no levels.
+
+    Raises:
+        ConfigError: A level that is not there, axes that nobody states, axes that do not fit the array.
+        DataError: A group without levels; damaged OME metadata.
+        MismatchError: User and metadata state different axes.
+    """
+    if node.is_array:
+        if level is not None:
+            raise ConfigError(
+                f"{node.location}: level {level} is wanted, this is one array; give the group that holds it"
+            )
+        return ChosenArray(node, _settled_axes(node, axes, _array_axes(node)), None)
+    image = _multiscale(node)
+    stated = _axis_names(image.get("axes"))
+    datasets = image.get("datasets")
+    if not isinstance(datasets, list) or not datasets or not all(_is_dataset(dataset) for dataset in datasets):
+        raise DataError(f"{node.location}: its OME metadata name no levels (datasets); write the group again")
+    number = level or 0
+    if not 0 <= number < len(datasets):
+        raise ConfigError(
+            f"{node.location}: level {number} is wanted, it has levels 0 to {len(datasets) - 1}; choose one of them"
+        )
+    array = find_node(node.location / datasets[number]["path"])
+    if array is None or not array.is_array:
+        raise DataError(
+            f"{node.location}: level {number} should lie in {datasets[number]['path']!r}, there is no array; "
+            "copy the group again"
+        )
+    settled = _settled_axes(array, axes, stated or _array_axes(array))
+    return ChosenArray(array, settled, _voxel_size(image, datasets[number], stated))
+
+
+def _is_dataset(dataset: Any) -> bool:
+    return isinstance(dataset, dict) and isinstance(dataset.get("path"), str)
+
+
+def _multiscale(node: ZarrNode) -> Mapping[str, Any]:
+    ome = node.attributes.get("ome", node.attributes)
+    images = ome.get("multiscales") if isinstance(ome, dict) else None
+    if not isinstance(images, list) or not images or not isinstance(images[0], dict):
+        members = ", ".join(name for name in node.location.names() if not name.startswith(".") and name != "zarr.json")
+        raise DataError(
+            f"{node.location}: an array or an OME-Zarr image is wanted, this is a plain group "
+            f"(it holds: {members or 'nothing that can be listed'}); name the array inside it with array=…"
+        )
+    if len(images) > 1:
+        raise DataError(
+            f"{node.location}: one image is wanted, its OME metadata list {len(images)}; name the array with array=…"
+        )
+    return images[0]
+
+
+def _axis_names(axes: Any) -> tuple[str, ...] | None:
+    """Axis names from OME metadata: objects with a name (0.4, 0.5) or plain text (0.3)."""
+    if not isinstance(axes, list) or not axes:
+        return None
+    names = [axis.get("name") if isinstance(axis, dict) else axis for axis in axes]
+    texts = tuple(name for name in names if isinstance(name, str))
+    return texts if len(texts) == len(names) else None
+
+
+def _array_axes(node: ZarrNode) -> tuple[str, ...] | None:
+    """Dimension names of the array itself: zarr v3's own, or xarray's habit in v2."""
+    names = node.metadata.get("dimension_names") or node.attributes.get("_ARRAY_DIMENSIONS")
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return None
+
+
+def _settled_axes(array: ZarrNode, wanted: str | None, stated: Sequence[str] | None) -> str:
+    shape = array.metadata.get("shape")
+    if not isinstance(shape, list):
+        raise CorruptDataError(f"{array.location}: its metadata state no shape; write the array again")
+    names = [name.lower() for name in stated] if stated else []
+    known = "".join(names) if names and all(len(name) == 1 and name in AXIS_LETTERS for name in names) else None
+    if wanted is not None and known is not None and wanted != known:
+        raise MismatchError(
+            f"{array.location}: axes {wanted!r} are wanted, its metadata state {known!r}; "
+            "drop axes to trust the metadata, or correct them"
+        )
+    axes = wanted or known
+    if axes is None:
+        seen = f"its dimensions are named {list(stated)}" if stated else "its metadata name none"
+        raise ConfigError(
+            f"{array.location}: which dimension is depth is never guessed, and {seen} (shape {shape}); "
+            "give axes, for example axes=zyx for (layers, rows, columns), or open the OME-Zarr group above the array"
+        )
+    if len(axes) != len(shape) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes) <= set(AXIS_LETTERS):
+        raise ConfigError(
+            f"{array.location}: axes {axes!r} do not fit an array of shape {shape}; "
+            "give one letter of t, c, z, y, x per dimension, y and x among them"
+        )
+    for axis, length in zip(axes, shape, strict=True):
+        if axis in "tc" and length != 1:
+            raise DataError(
+                f"{array.location}: one volume is wanted, axis {axis!r} has {length} entries (shape {shape}, "
+                f"axes {axes}); extract the one you mean into its own array"
+            )
+    return axes
+
+
+def _voxel_size(image: Mapping[str, Any], dataset: Mapping[str, Any], names: Sequence[str] | None) -> float | None:
+    """Micrometres per voxel along y and x, level's scale times image's; None unless both agree and have a unit."""
+    axes = image.get("axes")
+    if names is None or not isinstance(axes, list):
+        return None
+    sizes = []
+    for wanted in "yx":
+        position = [name.lower() for name in names].index(wanted) if wanted in [name.lower() for name in names] else -1
+        axis = axes[position] if position >= 0 else None
+        unit = MICROMETRES.get(str(axis.get("unit"))) if isinstance(axis, dict) else None
+        scale = _scale(dataset, position)
+        if unit is None or scale is None:
+            return None
+        sizes.append(unit * scale * (_scale(image, position) or 1.0))
+    return float(sizes[0]) if sizes[0] > 0 and abs(sizes[0] - sizes[1]) <= 1e-3 * sizes[0] else None
+
+
+def _scale(holder: Mapping[str, Any], position: int) -> float | None:
+    for transform in holder.get("coordinateTransformations") or ():
+        values = transform.get("scale") if isinstance(transform, dict) and transform.get("type") == "scale" else None
+        if isinstance(values, list) and len(values) > position and isinstance(values[position], (int, float)):
+            return float(values[position])
+    return None

@@ -1,0 +1,127 @@
+"""A read-only zarr store over a `Location`: our retries, our errors, and no hole where an object is empty."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from fsspec.asyn import AsyncFileSystem
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+
+from inkbatch.errors import CorruptDataError, StorageError
+from inkbatch.io.faults import judge
+from inkbatch.io.storage import RETRY_DELAYS_S, Location
+
+
+class LocationStore(Store):
+    """Keys of a zarr hierarchy below one folder, for reading only."""
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(read_only=True)
+        self.location = location
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LocationStore) and other.location == self.location
+
+    def __hash__(self) -> int:
+        return hash(self.location)
+
+    def __str__(self) -> str:
+        return str(self.location)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """The object or a part of it; None where it is not there.
+
+        Raises:
+            CorruptDataError: The object is empty, or shorter than the part that is wanted.
+            StorageError: Reading failed again after retries.
+        """
+        place = self.location / key
+        start, stop, wanted = _limits(byte_range)
+        try:
+            data = await _read(place, start, stop)
+        except FileNotFoundError:
+            return None
+        if not data or (wanted is not None and len(data) != wanted):
+            raise CorruptDataError(
+                f"{place}: {'bytes' if wanted is None else wanted} are wanted, the object gave {len(data)}; "
+                "it was cut off, copy it again"
+            )
+        return prototype.buffer.from_bytes(data)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Several parts at once."""
+        return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        """Whether the object is there."""
+        place = self.location / key
+        return await asyncio.to_thread(place.exists)
+
+    @property
+    def supports_writes(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def supports_deletes(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def supports_listing(self) -> bool:
+        """Not needed for reading an array whose place is known."""
+        return False
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Refused: this store reads."""
+        raise NotImplementedError("LocationStore reads only")
+
+    async def delete(self, key: str) -> None:
+        """Refused: this store reads."""
+        raise NotImplementedError("LocationStore reads only")
+
+    def list(self) -> AsyncIterator[str]:
+        """Refused: this store reads what it is told."""
+        raise NotImplementedError("LocationStore lists nothing")
+
+    def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Refused: this store reads what it is told."""
+        raise NotImplementedError("LocationStore lists nothing")
+
+    def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Refused: this store reads what it is told."""
+        raise NotImplementedError("LocationStore lists nothing")
+
+
+def _limits(part: ByteRequest | None) -> tuple[int | None, int | None, int | None]:
+    """(start, stop, exact length wanted) in fsspec's words: a negative start counts from the end."""
+    if isinstance(part, RangeByteRequest):
+        return part.start, part.end, part.end - part.start
+    if isinstance(part, OffsetByteRequest):
+        return part.offset, None, None
+    if isinstance(part, SuffixByteRequest):
+        return -part.suffix, None, part.suffix
+    return None, None, None
+
+
+async def _read(place: Location, start: int | None, stop: int | None) -> bytes:
+    """Read without blocking zarr's event loop; fsspec's own loop does the work of remote stores."""
+    waits = list(RETRY_DELAYS_S)
+    while True:
+        try:
+            fs = place.fs
+            if not isinstance(fs, AsyncFileSystem):
+                return bytes(await asyncio.to_thread(fs.cat_file, place.path, start=start, end=stop))
+            answer = asyncio.run_coroutine_threadsafe(fs._cat_file(place.path, start=start, end=stop), fs.loop)
+            return bytes(await asyncio.wrap_future(answer))
+        except Exception as error:
+            verdict = judge(place.uri, error)
+            if verdict is None or verdict is error:
+                raise
+            if not isinstance(verdict, StorageError) or not waits:
+                raise verdict from error
+        await asyncio.sleep(waits.pop(0))

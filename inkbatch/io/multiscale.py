@@ -1,0 +1,229 @@
+"""OME-Zarr 0.5 pyramids of sharded arrays, written unit by unit.
+
+Level k halves level k - 1 along y and x; the layer axis keeps its full depth. The shard edge halves too, so that a
+write box of whole shards at level 0 is whole shards at every level: each unit writes its part of the whole pyramid and
+no two units touch one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.errors import DataError, MismatchError
+from inkbatch.geometry import Box
+from inkbatch.io.shards import ArrayLayout, ShardedArray
+from inkbatch.io.storage import Location
+
+OME_VERSION = "0.5"
+OVERVIEW_PX = 1024  # no level beyond the first that fits this
+SMALLEST_SHARD_PX = 32
+
+Pooling = Literal["mean", "max"]
+
+
+@dataclass(frozen=True)
+class Multiscale:
+    """A pyramid at a location.
+
+    Attributes:
+        location: The OME-Zarr group.
+        levels: Arrays from full resolution down, axes (z, y, x) or (y, x).
+        attributes: The group's attributes: ``ome`` and ``inkbatch``.
+        pooling: How a level is made from the one above: ``mean`` (rounded half up for integers) or ``max`` (masks).
+    """
+
+    location: Location
+    levels: tuple[ShardedArray, ...]
+    attributes: Mapping[str, Any]
+    pooling: Pooling = "mean"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of level 0."""
+        return self.levels[0].layout.shape
+
+    @property
+    def shard_px(self) -> int:
+        """Edge of a zarr shard of level 0 along y and x."""
+        return self.levels[0].layout.shards[-1]
+
+    @staticmethod
+    def create(
+        location: Location,
+        shape: tuple[int, ...],
+        *,
+        dtype: str,
+        chunk: tuple[int, ...],
+        shard_px: int,
+        voxel_size_um: float,
+        provenance: Mapping[str, Any],
+        codec: str = "lz4",
+        pooling: Pooling = "mean",
+    ) -> Multiscale:
+        """Write the metadata of a pyramid; an equal one that is already there is used on.
+
+        Args:
+            location: Where the group goes.
+            shape: (Z, Y, X) or (Y, X).
+            dtype: numpy dtype name of all levels.
+            chunk: Chunk shape of level 0; its last two entries divide `shard_px`.
+            shard_px: Shard edge along y and x of level 0, a power of two times 32 at least.
+            voxel_size_um: Voxel edge at level 0 in micrometres.
+            provenance: Stored under the attribute ``inkbatch``.
+            codec: Name in `shards.CODECS`.
+            pooling: How levels are made.
+
+        Raises:
+            MismatchError: Something else lies there.
+        """
+        layouts = list(_layouts(shape, dtype, chunk, shard_px, codec))
+        attributes = {
+            "ome": _ome_attributes(location.name, layouts, voxel_size_um, pooling),
+            "inkbatch": dict(provenance),
+        }
+        document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        place = location / "zarr.json"
+        try:
+            found = place.read_json()
+        except FileNotFoundError:
+            place.write_json(document)
+        else:
+            if found != document:
+                raise MismatchError(f"{location}: made from other inputs or settings; choose another ROOT or remove it")
+        levels = tuple(ShardedArray.create(location / str(k), layout) for k, layout in enumerate(layouts))
+        return Multiscale(location, levels, attributes, pooling)
+
+    @staticmethod
+    def open(location: Location) -> Multiscale:
+        """Open a pyramid that inkbatch wrote.
+
+        Raises:
+            DataError: None is here, or it is not ours.
+        """
+        try:
+            document = (location / "zarr.json").read_json()
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{location}: no OME-Zarr group here; make it first (inkbatch prepare, inkbatch infer)"
+            ) from error
+        attributes = document.get("attributes", {})
+        try:
+            entry = attributes["ome"]["multiscales"][0]
+            paths = [dataset["path"] for dataset in entry["datasets"]]
+            pooling: Pooling = "max" if entry.get("type") == "max" else "mean"
+        except (KeyError, IndexError, TypeError) as error:
+            raise DataError(
+                f"{location}: no OME-Zarr 0.5 multiscales in its attributes; run inkbatch prepare"
+            ) from error
+        if "inkbatch" not in attributes:
+            raise DataError(f"{location}: no inkbatch provenance in its attributes; run inkbatch prepare on it first")
+        return Multiscale(location, tuple(ShardedArray.open(location / path) for path in paths), attributes, pooling)
+
+    def write(self, write_box: Box, block: NDArray[Any]) -> int:
+        """Store a block of whole shards at level 0 and its parts of all other levels.
+
+        Args:
+            write_box: Whole shards of level 0, clipped to the border.
+            block: (Z, height, width) or (height, width), the array's dtype.
+
+        Returns:
+            Bytes stored.
+        """
+        stored = 0
+        for number, array in enumerate(self.levels):
+            if number:
+                block = halve(block, self.pooling)
+            edge = array.layout.shards[-1]
+            y_first, x_first = (write_box.y0 >> number) // edge, (write_box.x0 >> number) // edge
+            lead = (0,) * (block.ndim - 2)
+            for y in range(0, block.shape[-2], edge):
+                for x in range(0, block.shape[-1], edge):
+                    shard = block[..., y : y + edge, x : x + edge]
+                    stored += array.write_shard((*lead, y_first + y // edge, x_first + x // edge), shard)
+        return stored
+
+    def objects(self, write_box: Box) -> list[Location]:
+        """Every stored object that `write` makes for this box."""
+        found = []
+        for number, array in enumerate(self.levels):
+            edge = array.layout.shards[-1]
+            lead = (0,) * (len(array.layout.shape) - 2)
+            area = write_box.downscale(2**number)
+            for y in range(area.y0 // edge, -(-area.y1 // edge)):
+                found += [array.shard_location((*lead, y, x)) for x in range(area.x0 // edge, -(-area.x1 // edge))]
+        return found
+
+
+def halve(block: NDArray[Any], pooling: Pooling) -> NDArray[Any]:
+    """Halve a block along its last two axes; an odd border row or column counts twice.
+
+    Args:
+        block: (Z, Y, X) or (Y, X); uint8, uint16, float16 or float32.
+        pooling: ``mean`` of 2 x 2 pixels (integers round half up), or ``max``.
+
+    Returns:
+        (…, ceil(Y / 2), ceil(X / 2)), same dtype.
+    """
+    height, width = block.shape[-2:]
+    if height % 2 or width % 2:
+        block = np.pad(block, [(0, 0)] * (block.ndim - 2) + [(0, height % 2), (0, width % 2)], mode="edge")
+    if pooling == "max":
+        rows = np.maximum(block[..., ::2, :], block[..., 1::2, :])
+        pooled: NDArray[Any] = np.maximum(rows[..., ::2], rows[..., 1::2])
+        return pooled
+    planes = block[None] if block.ndim == 2 else block
+    size = (planes.shape[2] // 2, planes.shape[1] // 2)
+    out = np.empty((len(planes), size[1], size[0]), block.dtype)
+    for plane, target in zip(planes, out, strict=True):
+        if block.dtype == np.float16:
+            target[:] = cv2.resize(plane.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        else:
+            cv2.resize(np.ascontiguousarray(plane), size, dst=target, interpolation=cv2.INTER_AREA)
+    result: NDArray[Any] = out[0] if block.ndim == 2 else out
+    return result
+
+
+def _layouts(
+    shape: tuple[int, ...], dtype: str, chunk: tuple[int, ...], shard_px: int, codec: str
+) -> list[ArrayLayout]:
+    if shard_px < SMALLEST_SHARD_PX or shard_px & (shard_px - 1):
+        raise ValueError(f"shard_px {shard_px}: wanted a power of two of at least {SMALLEST_SHARD_PX}")
+    depth = shape[:-2]
+    depth_chunk = chunk[:-2]
+    depth_shard = tuple(-(-size // part) * part for size, part in zip(depth, depth_chunk, strict=True))
+    names = ("z", "y", "x")[-len(shape) :]
+    layouts = []
+    height, width = shape[-2:]
+    edge = shard_px
+    while True:
+        chunk_yx = (min(chunk[-2], edge), min(chunk[-1], edge))
+        layouts.append(
+            ArrayLayout(
+                (*depth, height, width), (*depth_chunk, *chunk_yx), (*depth_shard, edge, edge), dtype, codec, names
+            )
+        )
+        if max(height, width) <= OVERVIEW_PX or edge <= SMALLEST_SHARD_PX:
+            return layouts
+        height, width, edge = -(-height // 2), -(-width // 2), edge // 2
+
+
+def _ome_attributes(name: str, layouts: list[ArrayLayout], voxel_size_um: float, pooling: Pooling) -> dict[str, Any]:
+    names = layouts[0].dimension_names
+    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in names]
+    datasets = []
+    for number in range(len(layouts)):
+        factor = 2**number
+        scale = [voxel_size_um * (1 if axis == "z" else factor) for axis in names]
+        shift = [0.0 if axis == "z" else voxel_size_um * (factor - 1) / 2 for axis in names]
+        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+        if number:
+            transforms.append({"type": "translation", "translation": shift})
+        datasets.append({"path": str(number), "coordinateTransformations": transforms})
+    multiscale = {"name": name.removesuffix(".zarr"), "axes": axes, "datasets": datasets, "type": pooling}
+    return {"version": OME_VERSION, "multiscales": [multiscale]}

@@ -1,0 +1,171 @@
+"""The prepared surface volume: what `inkbatch prepare` wrote and every other job reads.
+
+``ROOT/segments/{segment}/surface.zarr`` holds the layers in depth order, ``mask.zarr`` beside it says where the segment
+has papyrus. How the intensities came about is stated in the provenance, which a bundle is checked against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from inkbatch.errors import DataError, LayerRangeError
+from inkbatch.geometry import Box
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.storage import Location
+
+DepthOrder = Literal["forward", "reversed"]
+
+
+class ClaheSettings(BaseModel):
+    """Contrast-limited adaptive histogram equalisation, one grid over the whole segment.
+
+    Attributes:
+        clip_limit: Largest share of one bin, as a multiple of the mean bin count.
+        cell_px: Edge of a grid cell in full-resolution pixels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clip_limit: float
+    cell_px: int
+
+
+class SurfaceProvenance(BaseModel):
+    """Where a surface volume came from and what was done to its intensities. Stored in its attributes.
+
+    Attributes:
+        segment: Segment id.
+        source: URI of the layers.
+        source_dtype: Stored dtype of the layers.
+        source_layers: Half-open range of source layer numbers that were taken.
+        depth_order: ``reversed`` if the source's order was flipped on reading. The volume itself always runs in
+            depth order.
+        intensity: The 16 -> 8 bit rule: ``keep``, ``high-byte`` or ``window:LO:HI`` (percentiles are resolved).
+        lut: Control points of the lookup table, or None.
+        clahe: CLAHE settings, or None.
+        voxel_size_um: Voxel edge in micrometres.
+        mask: ``derived`` or the mask's URI.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    segment: str
+    source: str
+    source_dtype: str
+    source_layers: tuple[int, int]
+    depth_order: DepthOrder
+    intensity: str
+    lut: tuple[tuple[int, int], ...] | None = None
+    clahe: ClaheSettings | None = None
+    voxel_size_um: float
+    mask: str
+
+    def index_range(self, numbers: tuple[int, int]) -> range:
+        """Turn a half-open range of source layer numbers into indices of the volume (depth order).
+
+        Raises:
+            LayerRangeError: The range leaves the prepared layers. We never clamp: the model would see another depth.
+        """
+        low, high = self.source_layers
+        start, stop = numbers
+        if not low <= start < stop <= high:
+            raise LayerRangeError(
+                f"segment {self.segment}: layers {start}:{stop} are wanted, the surface holds {low}:{high}; "
+                f"pass --layers inside that, or prepare it again with --layers {min(low, start)}:{max(high, stop)}"
+            )
+        if self.depth_order == "reversed":
+            return range(high - stop, high - start)
+        return range(start - low, stop - low)
+
+
+@dataclass(frozen=True)
+class SurfaceVolume:
+    """An opened surface volume with its mask.
+
+    Attributes:
+        volume: Pyramid (Z, Y, X), uint8 or uint16.
+        mask: Pyramid (Y, X), uint8, non-zero where there is papyrus.
+        provenance: What was done to make it.
+    """
+
+    volume: Multiscale
+    mask: Multiscale
+    provenance: SurfaceProvenance
+
+    @staticmethod
+    def open(segment_folder: Location) -> SurfaceVolume:
+        """Open ``surface.zarr`` and ``mask.zarr`` in a segment's folder.
+
+        Raises:
+            DataError: One is missing, was not written by `inkbatch prepare`, or their sizes differ.
+        """
+        volume = Multiscale.open(segment_folder / "surface.zarr")
+        mask = Multiscale.open(segment_folder / "mask.zarr")
+        try:
+            provenance = SurfaceProvenance.model_validate(volume.attributes["inkbatch"])
+        except ValidationError as error:
+            raise DataError(f"{volume.location}: its provenance cannot be read; run inkbatch prepare again") from error
+        if mask.shape != volume.shape[1:]:
+            raise DataError(f"{mask.location}: is {mask.shape}, the surface is {volume.shape[1:]}; run prepare again")
+        return SurfaceVolume(volume, mask, provenance)
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.volume.shape[1], self.volume.shape[2]
+
+    @property
+    def layer_count(self) -> int:
+        """Stored layers."""
+        return self.volume.shape[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Stored dtype."""
+        return np.dtype(self.volume.levels[0].layout.dtype)
+
+    def read(self, layers: range, box: Box) -> NDArray[Any]:
+        """Read one window, zero-filled outside the borders.
+
+        Args:
+            layers: Indices in depth order, inside the volume.
+            box: Window in full-resolution pixels; may leave the volume.
+
+        Returns:
+            (len(layers), box.height, box.width), depth order, stored dtype.
+
+        Raises:
+            LayerRangeError: The layers leave the volume.
+            CorruptDataError: A stored object is damaged or missing.
+        """
+        if not 0 <= layers.start <= layers.stop <= self.layer_count:
+            raise LayerRangeError(f"{self.volume.location}: layers {layers} leave the {self.layer_count} stored ones")
+        return _read_padded(self.volume, (slice(layers.start, layers.stop),), box)
+
+    def read_mask(self, box: Box) -> NDArray[np.bool_]:
+        """The segment mask in a window; False outside the borders.
+
+        Args:
+            box: Window in full-resolution pixels; may leave the volume.
+
+        Returns:
+            Boolean (box.height, box.width).
+        """
+        return _read_padded(self.mask, (), box).astype(bool)
+
+
+def _read_padded(array: Multiscale, lead: tuple[slice, ...], box: Box) -> NDArray[Any]:
+    level = array.levels[0]
+    inside = box.intersect(Box(0, 0, *array.shape[-2:]))
+    if inside == box:
+        return level.read((*lead, *box.slices))
+    shape = (*(part.stop - part.start for part in lead), *box.shape)
+    out = np.zeros(shape, level.layout.dtype)
+    if inside.area:
+        out[(..., *inside.within(box))] = level.read((*lead, *inside.slices))
+    return out

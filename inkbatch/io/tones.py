@@ -1,0 +1,67 @@
+"""From stored probability to picture values, by one table: float16 has 15,361 values from 0 to 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.errors import CorruptDataError
+
+_ONE = 0x3C00  # bits of float16 1.0; the bits of 0 … 1 ascend with the value
+_MINUS_ZERO = 0x8000
+
+
+@dataclass(frozen=True)
+class ToneMap:
+    """How a probability p becomes a picture value.
+
+    Without threshold the value is ``round(min(p * boost, 1) * top)``, to the nearest (halves to even), where top is 255
+    for uint8, 65535 for uint16; float16 keeps ``min(p * boost, 1)``. With a threshold, where p as stored reaches it,
+    the value is top, and 0 elsewhere.
+
+    Attributes:
+        dtype: uint8, uint16 or float16.
+        boost: Factor of the probability.
+        threshold: Smallest probability that counts as ink, or None.
+    """
+
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.uint8))
+    boost: float = 1.0
+    threshold: float | None = None
+    _table: NDArray[Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        probability = np.arange(_ONE + 1, dtype=np.uint16).view(np.float16).astype(np.float64)
+        top = 1.0 if self.dtype.kind == "f" else float(np.iinfo(self.dtype).max)
+        if self.threshold is not None:
+            values = np.where(probability >= self.threshold, top, 0.0)
+        else:
+            values = np.minimum(probability * self.boost, 1.0) * top
+        table = values if self.dtype.kind == "f" else np.rint(values)
+        object.__setattr__(self, "_table", table.astype(self.dtype))
+
+    def apply(self, probability: NDArray[np.float16], place: str) -> NDArray[Any]:
+        """Picture values of a block.
+
+        Args:
+            probability: Any shape, float16.
+            place: Where it was read, for the message.
+
+        Returns:
+            The same shape, `dtype`.
+
+        Raises:
+            CorruptDataError: A value is not a number, or outside [0, 1].
+        """
+        bits = np.ascontiguousarray(probability).view(np.uint16)
+        if bits.size and bits.max() > _ONE:
+            bits = np.where(bits == _MINUS_ZERO, np.uint16(0), bits)
+            if bits.max() > _ONE:
+                wrong = bits[bits > _ONE][0].view(np.float16)
+                raise CorruptDataError(
+                    f"{place}: a probability from 0 to 1 was wanted, found {wrong}; infer this prediction anew"
+                )
+        return self._table[bits]

@@ -1,0 +1,15 @@
+"""Networks, their registry, and bundles. Importing this room registers every architecture."""
+
+from inkbatch.models import (  # noqa: F401  # each registers its architecture
+    i3d,
+    i3d_nonlocal,
+    identity,
+    resnet3d,
+    resnet3d_3d_decoder,
+    smp_nets,
+    timesformer,
+    unetr_segformer,
+)
+from inkbatch.models.base import InkModel, ModelConfig, build_model, known_architectures, register_model
+
+__all__ = ["InkModel", "ModelConfig", "build_model", "known_architectures", "register_model"]

@@ -1,0 +1,101 @@
+"""What a model is here: a config that is data, a network, and a registry by name.
+
+A new architecture is one file in this folder with a frozen config and a registered class; `models/__init__.py`
+imports it; its test subclasses `inkbatch.testing.models.ModelContract`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from inkbatch.errors import ConfigError
+
+
+class ModelConfig(BaseModel):
+    """Shape of one network, as stored under ``model`` in ``bundle.json``. Unknown keys are errors.
+
+    Attributes:
+        depth_layers: Layers Z of the subvolume that the network takes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    depth_layers: int
+
+
+class InkModel(nn.Module):
+    """A network from subvolumes to ink logits.
+
+    `forward` takes (B, 1, Z, Y, X) floats, in depth order, already normalised by the bundle's contract, and returns
+    logits (B, 1, Y / output_scale, X / output_scale). The sigmoid is not part of the network.
+    """
+
+    architecture: ClassVar[str]
+    config_class: ClassVar[type[ModelConfig]]
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def name(self) -> str:
+        """Registered name, or the class's where it is not registered."""
+        return getattr(self, "architecture", type(self).__name__)
+
+    @property
+    @abstractmethod
+    def output_scale(self) -> int:
+        """Input pixels per output pixel along y and x (1, 4, 16, …)."""
+
+    @property
+    def tile_multiple(self) -> int:
+        """Both sides of a tile must be a multiple of this many pixels (the coarsest stride inside the network)."""
+        return 1
+
+    @abstractmethod
+    def forward(self, subvolume: Tensor) -> Tensor:
+        """(B, 1, Z, Y, X) -> logits (B, 1, Y / output_scale, X / output_scale)."""
+
+
+_REGISTRY: dict[str, type[InkModel]] = {}
+
+
+def register_model(name: str, config_class: type[ModelConfig]) -> Callable[[type[InkModel]], type[InkModel]]:
+    """Class decorator: make an architecture known under `name`, built from `config_class`."""
+
+    def register(model_class: type[InkModel]) -> type[InkModel]:
+        if name in _REGISTRY:
+            raise ValueError(f"architecture {name!r} is registered twice")
+        model_class.architecture = name
+        model_class.config_class = config_class
+        _REGISTRY[name] = model_class
+        return model_class
+
+    return register
+
+
+def known_architectures() -> list[str]:
+    """Registered names, sorted."""
+    return sorted(_REGISTRY)
+
+
+def build_model(architecture: str, config: dict[str, Any]) -> InkModel:
+    """Build a network with fresh weights.
+
+    Raises:
+        ConfigError: The architecture is unknown, or its config does not validate.
+    """
+    if architecture not in _REGISTRY:
+        known = ", ".join(known_architectures())
+        raise ConfigError(f"model: unknown architecture {architecture!r}; known are {known}")
+    model_class = _REGISTRY[architecture]
+    try:
+        parsed = model_class.config_class.model_validate(config)
+    except ValueError as error:
+        raise ConfigError(f"model {architecture}: config does not validate: {error}") from error
+    return model_class(parsed)

@@ -1,0 +1,311 @@
+"""The bundle: weights together with the contract on what they must be fed.
+
+A folder with ``weights.safetensors`` and ``bundle.json``. `Bundle.require_matches` compares the contract with a
+surface volume's provenance before any model is built, and refuses a mismatch naming both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from inkbatch.config import near_matches
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, LayerRangeError, MismatchError
+from inkbatch.io.storage import Location
+from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
+from inkbatch.models.base import InkModel, build_model
+
+BUNDLE_FORMAT = 1
+TTA_AXES = ("flip-y", "flip-x", "turn-90", "turn-180", "turn-270")
+
+
+class LayerRule(BaseModel):
+    """Which layers a network takes.
+
+    Attributes:
+        count: Number of layers.
+        source_range: Half-open range of source layer numbers; None takes the centred `count` of what is prepared.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int = Field(ge=1)
+    source_range: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _range_agrees(self) -> LayerRule:
+        if self.source_range and self.source_range[1] - self.source_range[0] != self.count:
+            raise ValueError(f"source_range {self.source_range} does not hold {self.count} layers")
+        return self
+
+
+class Contract(BaseModel):
+    """What a network must be fed, and how its output is put together.
+
+    Intensities x become ``(min(max(x, clip[0]), clip[1]) / divisor - mean) / std`` in float32.
+
+    Attributes:
+        layers: Which layers.
+        depth_order: ``reversed`` if the network was trained on layers against depth order.
+        dtype: Dtype of the surface volume.
+        intensity: Accepted 16 -> 8 bit rules of the volume; ``window:*`` accepts any window.
+        lut: Lookup table that the volume must have had applied, or None.
+        clahe: CLAHE that the volume must have had applied, or None.
+        clip: Smallest and largest intensity, or None.
+        divisor: Divides after clipping.
+        mean: Subtracted after division.
+        std: Divides at last.
+        voxel_size_um: Voxel edge that the network was trained at.
+        voxel_tolerance: Accepted relative difference of the voxel edge.
+        tile_px: Tile edge.
+        stride_px: Step between tile origins.
+        window: Blending weights of a tile.
+        activation: ``sigmoid`` for logits; ``none`` where the network hands out the map itself.
+        tta_axes: Views that may be averaged at inference.
+        threshold: Probability from which a pixel counts as ink, or None.
+        threshold_fitted_on: Where the threshold was fitted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: LayerRule
+    depth_order: DepthOrder = "forward"
+    dtype: Literal["uint8", "uint16"] = "uint8"
+    intensity: tuple[str, ...] = ("keep", "high-byte")
+    lut: tuple[tuple[int, int], ...] | None = None
+    clahe: ClaheSettings | None = None
+    clip: tuple[float, float] | None = None
+    divisor: float = Field(255.0, gt=0)
+    mean: float = 0.0
+    std: float = Field(1.0, gt=0)
+    voxel_size_um: float = Field(gt=0)
+    voxel_tolerance: float = Field(0.05, ge=0)
+    tile_px: int = Field(ge=1)
+    stride_px: int = Field(ge=1)
+    window: Literal["hann", "gaussian", "uniform"] = "hann"
+    activation: Literal["sigmoid", "none"] = "sigmoid"
+    tta_axes: tuple[Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"], ...] = ()
+    threshold: float | None = None
+    threshold_fitted_on: str | None = None
+
+    @model_validator(mode="after")
+    def _stride_fits(self) -> Contract:
+        if self.stride_px > self.tile_px:
+            raise ValueError(f"stride_px {self.stride_px} is larger than tile_px {self.tile_px}: pixels are left out")
+        return self
+
+    def overridden(self, overrides: Mapping[str, Any]) -> Contract:
+        """The contract with some values replaced, as ``--override key=value`` asks; they go into the manifest.
+
+        Raises:
+            ConfigError: An unknown key, or a value that does not validate.
+        """
+        values = self.model_dump()
+        for key, value in overrides.items():
+            if key not in values:
+                raise ConfigError(f"--override {key}: the contract has no such key{near_matches(key, sorted(values))}")
+            values[key] = value
+        try:
+            return Contract.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"--override: {'; '.join(entry['msg'] for entry in error.errors())}") from error
+
+    def layer_indices(self, volume: SurfaceVolume, layers: tuple[int, int] | None = None) -> range:
+        """Indices (depth order) of the layers that the network takes from this volume.
+
+        Args:
+            volume: The surface volume.
+            layers: Half-open range of source layer numbers that the user asked for, or None.
+
+        Raises:
+            LayerRangeError: The volume has too few layers, or the range leaves it or has another count.
+        """
+        wanted = layers or self.layers.source_range
+        if wanted is not None:
+            if wanted[1] - wanted[0] != self.layers.count:
+                raise LayerRangeError(
+                    f"layers {wanted[0]}:{wanted[1]} are {wanted[1] - wanted[0]}, the bundle wants {self.layers.count}"
+                )
+            return volume.provenance.index_range(wanted)
+        spare = volume.layer_count - self.layers.count
+        if spare < 0:
+            raise LayerRangeError(
+                f"segment {volume.provenance.segment}: bundle wants {self.layers.count} layers, "
+                f"surface has {volume.layer_count}; prepare more layers or take another bundle"
+            )
+        return range(spare // 2, spare // 2 + self.layers.count)
+
+    def mismatches(self, provenance: SurfaceProvenance, dtype: str) -> list[str]:
+        """Every way in which a volume differs from what the network was trained on, in words naming both sides."""
+        found: list[str] = []
+        if dtype != self.dtype:
+            found.append(f"dtype: bundle wants {self.dtype}, surface is {dtype}")
+        if not any(_rule_accepts(rule, provenance.intensity) for rule in self.intensity):
+            wanted = " or ".join(self.intensity)
+            found.append(f"intensity: bundle wants {wanted}, surface was made with {provenance.intensity}")
+        if provenance.lut != self.lut:
+            found.append(f"lut: bundle wants {self.lut}, surface was made with {provenance.lut}")
+        if provenance.clahe != self.clahe:
+            found.append(f"clahe: bundle wants {self.clahe}, surface was made with {provenance.clahe}")
+        if abs(provenance.voxel_size_um - self.voxel_size_um) > self.voxel_tolerance * self.voxel_size_um:
+            found.append(
+                f"voxel_size_um: bundle wants {self.voxel_size_um} within {self.voxel_tolerance:.0%}, "
+                f"surface has {provenance.voxel_size_um}"
+            )
+        return found
+
+
+def _rule_accepts(rule: str, found: str) -> bool:
+    return found.startswith(rule[:-1]) if rule.endswith("*") else found == rule
+
+
+class BundleDocument(BaseModel):
+    """The content of ``bundle.json``.
+
+    Attributes:
+        format: Version of this layout.
+        name: Short name, part of the names of predictions.
+        architecture: Registered name.
+        model: The architecture's config.
+        contract: What it must be fed.
+        weights_sha256: Digest of ``weights.safetensors``.
+        flops_per_tile: Floating-point operations of one forward pass of one tile, or None if unknown.
+        training: What it was trained on, in words and figures.
+        metrics: Scores and where they were measured.
+        source: Where imported weights came from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    architecture: str
+    model: dict[str, Any]
+    contract: Contract
+    weights_sha256: str = ""
+    flops_per_tile: float | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    source: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle; weights are read by `build`."""
+
+    location: Location
+    document: BundleDocument
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def contract(self) -> Contract:
+        """The contract with the user's overrides."""
+        return self.document.contract.overridden(self.overrides)
+
+    @staticmethod
+    def open(location: Location, overrides: Mapping[str, Any] | None = None) -> Bundle:
+        """Read and validate ``bundle.json``.
+
+        Raises:
+            DataError: No bundle there, or its document does not validate.
+            ConfigError: An override that the contract does not know.
+        """
+        place = location / "bundle.json"
+        try:
+            values = place.read_json()
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{location}: no bundle here (bundle.json is missing); give a bundle's folder, or import a checkpoint"
+            ) from error
+        try:
+            document = BundleDocument.model_validate(values)
+        except ValidationError as error:
+            rows = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise DataError(f"{place}: not a valid bundle: {rows}") from error
+        bundle = Bundle(location, document, dict(overrides or {}))
+        _ = bundle.contract
+        return bundle
+
+    @staticmethod
+    def save(location: Location, model: InkModel, document: BundleDocument) -> Bundle:
+        """Store a model as a bundle: weights first, the document last.
+
+        Args:
+            location: The bundle's folder.
+            model: The network; its state dict is stored, in the dtypes that it has.
+            document: The document; `weights_sha256` is filled in.
+        """
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        data = safetensors.torch.save(tensors)
+        (location / "weights.safetensors").write_bytes(data)
+        final = document.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
+        (location / "bundle.json").write_json(final.model_dump(mode="json", exclude_none=True))
+        return Bundle(location, final)
+
+    def require_matches(self, volume: SurfaceVolume) -> None:
+        """Compare the contract with a volume, before any model is built.
+
+        Raises:
+            MismatchError: They differ; every difference is listed with both sides and the way to override it.
+        """
+        found = self.contract.mismatches(volume.provenance, volume.dtype.name)
+        if found:
+            keys = sorted({row.split(":", 1)[0] for row in found})
+            raise MismatchError(
+                f"segment {volume.provenance.segment} does not match bundle {self.document.name}: "
+                + "; ".join(found)
+                + f"; prepare the segment as the bundle wants, or state --override {keys[0]}=… (it is recorded)"
+            )
+
+    def build(self, device: torch.device | str = "cpu") -> InkModel:
+        """Build the network and load its weights, strictly.
+
+        Raises:
+            CorruptDataError: The weights do not have the digest that the document states.
+            MismatchError: Missing, unexpected or misshapen keys; all are listed.
+        """
+        place = self.location / "weights.safetensors"
+        try:
+            data = place.read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"{place}: the bundle has no weights") from error
+        found = hashlib.sha256(data).hexdigest()
+        if self.document.weights_sha256 and found != self.document.weights_sha256:
+            raise CorruptDataError(
+                f"{place}: sha256 is {found[:12]}…, bundle.json says {self.document.weights_sha256[:12]}…; "
+                "the weights were damaged or exchanged; copy the bundle again"
+            )
+        model = build_model(self.document.architecture, self.document.model)
+        if model.config.depth_layers != self.contract.layers.count:
+            raise MismatchError(
+                f"{self.location}: the network takes {model.config.depth_layers} layers, "
+                f"its contract gives it {self.contract.layers.count}"
+            )
+        load_strictly(model, safetensors.torch.load(data), str(place))
+        return model.eval().to(device)
+
+
+def load_strictly(model: InkModel, tensors: Mapping[str, torch.Tensor], place: str) -> None:
+    """Load a state dict; every key must be there with its shape, and no other.
+
+    Raises:
+        MismatchError: They are not; missing, unexpected and misshapen keys are listed, nothing was loaded.
+    """
+    own = model.state_dict()
+    rows = [f"missing {name}" for name in own if name not in tensors]
+    rows += [f"unexpected {name}" for name in tensors if name not in own]
+    rows += [
+        f"{name}: model {tuple(own[name].shape)}, file {tuple(tensor.shape)}"
+        for name, tensor in tensors.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    if rows:
+        more = f" and {len(rows) - 20} more" if len(rows) > 20 else ""
+        raise MismatchError(f"{place}: keys do not match {model.name}: {'; '.join(rows[:20])}{more}")
+    model.load_state_dict(dict(tensors), strict=True)

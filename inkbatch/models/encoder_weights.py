@@ -1,0 +1,114 @@
+"""Pretrained encoders for training smp networks: fetched by smp, or read from a file.
+
+Only training starts from them. What a bundle holds is complete: inference never fetches weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from inkbatch.errors import ConfigError, MismatchError
+from inkbatch.models.importing import read_state_dict
+from inkbatch.models.smp_nets import SmpNet, build_net
+
+FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+RGB = 3
+
+
+def load_encoder_weights(model: SmpNet, source: str | None) -> None:
+    """Fill the encoder of an smp network with pretrained weights; decoder and head are left alone.
+
+    The first convolution is adapted where the network takes another number of channels than RGB (see `spread_rgb`).
+
+    Args:
+        model: The network, on the CPU.
+        source: ``imagenet`` or another name under which smp publishes weights of this encoder (for timm encoders
+            any name: the tag in the encoder's name decides); or a safetensors or torch file, local or at a URI; or None
+            to keep the fresh weights.
+
+    Raises:
+        ConfigError: Unknown name, or it cannot be fetched from here.
+        MismatchError: The file holds another network; missing and unexpected keys are named.
+        DataError: The file is not there, or holds no plain weights.
+    """
+    if source is None:
+        return
+    state = read_state_dict(source).state_dict if source.endswith(FILE_SUFFIXES) else _fetch(model, source)
+    _load(model, source, state)
+
+
+def spread_rgb(weight: Tensor, channels: int) -> Tensor:
+    """Spread the kernels of an RGB convolution over another number of channels, as smp does.
+
+    Kernels are repeated in turn and scaled by 3 / channels; one channel gets their sum. A grey picture, repeated on all
+    channels, then gives the same answer (for channel counts that are multiples of 3, and for 1).
+
+    Args:
+        weight: (out, 3, height, width).
+        channels: Wished input channels.
+
+    Returns:
+        (out, channels, height, width).
+    """
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeated = weight.repeat(1, math.ceil(channels / RGB), 1, 1)[:, :channels]
+    return repeated * (RGB / channels)
+
+
+def _fetch(model: SmpNet, name: str) -> dict[str, Tensor]:
+    """Return the encoder's state with weights that smp fetches (or finds in its cache)."""
+    config = model.config
+    known = _published_names(config.encoder)
+    if known is not None and name not in known:
+        raise ConfigError(
+            f"model smp: encoder {config.encoder!r} has no published weights {name!r}; it has {sorted(known)}; "
+            "name one of them, give a file, or start without"
+        )
+    try:
+        fresh = build_net(config, encoder_weights=True if known is None else name)
+    except Exception as error:  # the client libraries raise a zoo of classes when there is no network
+        if isinstance(error, ConfigError) and not isinstance(error.__cause__, RuntimeError | OSError):
+            raise
+        raise ConfigError(
+            f"model smp: weights {name!r} of encoder {config.encoder!r} cannot be fetched from here: {error}; "
+            "fetch them once where there is a network and give the file (a .safetensors or .pth), mount the "
+            "Hugging Face cache (HF_HOME), or start without pretrained weights"
+        ) from error
+    encoder: Any = fresh.encoder
+    return dict(encoder.state_dict())
+
+
+def _published_names(encoder: str) -> set[str] | None:
+    """Return the names of published weights; None for timm encoders, whose name carries that of their weights."""
+    import segmentation_models_pytorch as smp
+
+    entry = smp.encoders.encoders.get(encoder)
+    return None if entry is None else set(entry["pretrained_settings"])
+
+
+def _load(model: SmpNet, source: str, state: dict[str, Tensor]) -> None:
+    wanted = model.encoder.state_dict()
+    if any(key.startswith("encoder.") for key in state):
+        state = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
+    state = {key: _adapted(value, wanted[key]) if key in wanted else value for key, value in state.items()}
+    extra = sorted(set(state) - set(wanted))
+    try:
+        model.encoder.load_state_dict(state)  # smp drops the classifier's own keys
+    except RuntimeError as error:
+        missing = sorted(set(wanted) - set(state))
+        raise MismatchError(
+            f"{source}: does not hold the encoder {model.config.encoder!r}: {len(missing)} keys missing "
+            f"{missing[:3]}, {len(extra)} unexpected {extra[:3]}; name the encoder that the file was made for ({error})"
+        ) from error
+
+
+def _adapted(stored: Tensor, wanted: Tensor) -> Tensor:
+    """Adapt an RGB convolution where only its input channels differ; leave everything else to strict loading."""
+    same_but_channels = stored.ndim == 4 and stored.shape[0] == wanted.shape[0] and stored.shape[2:] == wanted.shape[2:]
+    if same_but_channels and stored.shape[1] == RGB != wanted.shape[1]:
+        return spread_rgb(stored, wanted.shape[1])
+    return stored

@@ -1,0 +1,161 @@
+"""Runs as a script, in a process of its own: unpickles one checkpoint and writes what is plain in it.
+
+Started by `inkbatch.models.untrusted` as ``python -I unpickling.py SOURCE OUTPUT LIMIT_S SYS_PATH``. First it leaves
+the network, the other processes and all privileges behind; where the system does not allow that, nothing is
+unpickled. `OUTPUT` receives ``weights.safetensors`` and ``hyper_parameters.json``. Imports only the standard library
+until the walls stand: a process that has threads cannot change its user namespace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+EXIT_NO_ISOLATION = 3
+EXIT_UNREADABLE = 4
+EXIT_TOO_LONG = 5
+
+SECTIONS = ("state_dict", "model_state_dict")
+"""Where a checkpoint may keep its weights; else they are at top level."""
+
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+
+
+class NoPlainWeightsError(ValueError):
+    """Where a checkpoint has its weights, there are none, or other things than tensors."""
+
+
+def weights_in(loaded: Any) -> dict[str, Any]:
+    """The tensors of a checkpoint by key, from a known section or from the top level.
+
+    Raises:
+        NoPlainWeightsError: There are none, or other things stand among them.
+    """
+    import torch
+
+    if isinstance(loaded, torch.nn.Module):
+        loaded = loaded.state_dict()
+    if not isinstance(loaded, Mapping):
+        raise NoPlainWeightsError(f"it holds a {type(loaded).__name__}, no state dict")
+    section = next((loaded[name] for name in SECTIONS if isinstance(loaded.get(name), Mapping)), loaded)
+    others = [str(key) for key, value in section.items() if not torch.is_tensor(value)]
+    if others or not section:
+        finding = f"things that are no tensors ({', '.join(others[:5])})" if others else "nothing"
+        raise NoPlainWeightsError(
+            f"where weights should be (under {' or '.join(SECTIONS)}, or at top level) stands {finding}"
+        )
+    return {str(key): value.detach() for key, value in section.items()}
+
+
+def settings_in(loaded: Any) -> dict[str, Any]:
+    """The hyper-parameters of a checkpoint as JSON values; empty where it has none."""
+    settings = plain(loaded.get("hyper_parameters", {})) if isinstance(loaded, Mapping) else {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it; what is neither text, number, list nor dict becomes its description."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, Namespace | SimpleNamespace):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        return str(value)
+    if hasattr(value, "item") and getattr(value, "size", None) == 1:
+        return plain(value.item())
+    return f"<{type(value).__module__}.{type(value).__qualname__}>"
+
+
+def isolate() -> None:
+    """Leave network, processes and privileges behind.
+
+    Raises:
+        OSError: The system does not allow it (no Linux, or a container that forbids user namespaces).
+    """
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        unshare, prctl = libc.unshare, libc.prctl
+    except (AttributeError, TypeError) as error:
+        raise OSError("this system has no namespaces") from error
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def unpickle(source: Path, output: Path) -> None:
+    """Unpickle `source`, running whatever it holds, and write its tensors and hyper-parameters.
+
+    Raises:
+        NoPlainWeightsError: There are no weights in it where a checkpoint has them.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    loaded = torch.load(source, map_location="cpu", weights_only=False)
+    tensors = {key: value.clone().contiguous() for key, value in weights_in(loaded).items()}
+    save_file(tensors, output / "weights.safetensors")
+    (output / "hyper_parameters.json").write_text(json.dumps(settings_in(loaded)), encoding="utf-8")
+
+
+def _watch(child: int, limit_s: int) -> int:
+    """Wait for a process, and kill it when its time is over; returns its exit code."""
+    over: list[int] = []
+
+    def stop(number: int, _frame: Any) -> None:
+        over.append(number)
+        os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(limit_s)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return EXIT_TOO_LONG if over else code
+
+
+def main(source: str, output: str, limit_s: str, sys_path: str) -> int:
+    """Isolate, unpickle in a child that is the first process of its own process space, and hand on its exit code.
+
+    When that child ends or its time is over, everything that the checkpoint may have started ends with it.
+    """
+    try:
+        isolate()
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return EXIT_NO_ISOLATION
+    child = os.fork()
+    if child:
+        return _watch(child, int(limit_s))
+    code = EXIT_UNREADABLE
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        sys.path[:] = json.loads(sys_path)
+        unpickle(Path(source), Path(output))
+        code = 0
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:5]))

@@ -1,0 +1,66 @@
+"""Which device and precision a job computes with; never a silent fall-back from a device that was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from inkbatch.errors import DataError
+
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """The device to compute on.
+
+    Args:
+        name: ``auto`` takes CUDA, then MPS, then the CPU; any other name is taken at its word.
+
+    Raises:
+        DataError: The device that was asked for cannot be used on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not usable[name]:
+        raise DataError(
+            f"device: {name} was asked for, this machine has no usable {name} device; "
+            "check the driver and that the container sees the GPU, or pass --device cpu"
+        )
+    return torch.device(name)
+
+
+def choose_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
+    """The dtype of the forward pass.
+
+    ``auto`` is bfloat16 on CUDA devices that have it (float16 on older ones) and float32 elsewhere, where results are
+    the same to the bit.
+    """
+    if name != "auto":
+        return _DTYPES[name]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Context in which the forward pass computes in `dtype`."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that a host clock tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,1 @@
+"""How jobs run: manifests, markers, the unit loop, shards, signals, progress."""

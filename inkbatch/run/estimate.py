@@ -1,0 +1,87 @@
+"""What a job will probably take on a rented machine: FLOPs over an assumed share of the data sheet's rate."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from inkbatch.errors import ConfigError
+
+PRICES_VARIABLE = "INKBATCH_PRICES"
+EFFICIENCY = (0.15, 0.40)  # share of the data sheet's matrix rate that convolutions and attention reach
+
+
+class Machine(BaseModel):
+    """One kind of rented machine.
+
+    Attributes:
+        gpu: What it holds.
+        bf16_tflops: Dense matrix rate of the data sheet, in TFLOP/s.
+        on_demand: USD per hour.
+        spot: Lowest and highest spot price seen, USD per hour.
+        as_of: When the prices were read.
+        source: Where.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gpu: str
+    bf16_tflops: float
+    on_demand: float
+    spot: tuple[float, float]
+    as_of: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds and money for one machine, as ranges."""
+
+    machine: str
+    gpu: str
+    seconds: tuple[float, float]
+    usd: tuple[float, float]
+    as_of: str
+
+    def __str__(self) -> str:
+        low, high = (duration(value) for value in self.seconds)
+        return f"{self.machine} ({self.gpu}): {low} to {high}, {self.usd[0]:.2f} to {self.usd[1]:.2f} USD"
+
+
+def machines() -> dict[str, Machine]:
+    """The price table: the package's, or the file that ``INKBATCH_PRICES`` names.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    path = Path(os.environ.get(PRICES_VARIABLE) or Path(__file__).with_name("prices.yaml"))
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))["machines"]
+        return {name: Machine.model_validate(row) for name, row in rows.items()}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise ConfigError(f"price table {path}: cannot be read: {error}") from error
+
+
+def estimate(flops: float) -> list[Estimate]:
+    """Estimates of a forward-only job on every machine of the price table.
+
+    Seconds are FLOPs over 40 % to 15 % of the data sheet's bf16 rate; money runs from the lowest spot price of the
+    short end to the on-demand price of the long end. Start-up (boot and image pull, some minutes) is not in it.
+    """
+    found = []
+    for name, machine in machines().items():
+        slow, fast = (flops / (machine.bf16_tflops * 1e12 * share) for share in EFFICIENCY)
+        usd = (fast / 3600 * machine.spot[0], slow / 3600 * machine.on_demand)
+        found.append(Estimate(name, machine.gpu, (fast, slow), usd, machine.as_of))
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

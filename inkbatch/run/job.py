@@ -1,0 +1,198 @@
+"""The frame around every big job: manifest, what is done already, the loop, `complete`, and the report."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from inkbatch import __version__
+from inkbatch.errors import InkbatchError, Preempted
+from inkbatch.geometry import Unit
+from inkbatch.io.storage import Location
+from inkbatch.run.identity import ShardSpec
+from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
+from inkbatch.run.progress import QuietReporter, Reporter, Reporting
+from inkbatch.run.record import RunFolder
+from inkbatch.run.signals import StopFlag
+
+
+@dataclass
+class RunContext:
+    """How this process runs, none of which changes the result.
+
+    Attributes:
+        shard: The part of the units that this process does.
+        stop: Set by signals; checked at safe points.
+        reporter: Where progress goes.
+        ahead: Units loaded ahead of the one being computed.
+        behind: Units waiting to be stored.
+        attempt: The scheduler's attempt number, from 1.
+    """
+
+    shard: ShardSpec = field(default_factory=ShardSpec)
+    stop: StopFlag = field(default_factory=StopFlag)
+    reporter: Reporter = field(default_factory=QuietReporter)
+    ahead: int = 1
+    behind: int = 1
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a process did.
+
+    Attributes:
+        job: Name of the job.
+        location: Folder of the run.
+        units: Units in the plan.
+        stored: Units that this process stored.
+        skipped: Units of this shard that were done before.
+        left: Units of the plan without a marker, all shards together.
+        seconds: Wall-clock seconds.
+        facts: Sums over this process's units, and stage seconds.
+    """
+
+    job: str
+    location: Location
+    units: int
+    stored: int
+    skipped: int
+    left: int
+    seconds: float
+    facts: Mapping[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit of the plan is stored."""
+        return self.left == 0
+
+
+Finish = Callable[[RunFolder], Mapping[str, Any]]
+
+
+def carry_out(
+    folder: RunFolder,
+    units: Sequence[Unit],
+    make_work: Callable[[], UnitWork[Any, Any]],
+    context: RunContext,
+    finish: Finish = lambda folder: {},
+) -> JobReport:
+    """Do this shard's missing units, and complete the run when no unit of the plan is left.
+
+    Args:
+        folder: The run's folder; its manifest is written first.
+        units: The whole plan.
+        make_work: Builds the job's functions; not called when there is nothing to do, so that a finished task never
+            touches the device.
+        context: How this process runs.
+        finish: Called by whoever finds every marker standing, before ``complete.json``; must give equal results when it
+            is called twice. Its facts go into ``complete.json``.
+
+    Raises:
+        Preempted: A stop was asked for; markers tell what is done.
+    """
+    started = time.perf_counter()
+    folder.begin()
+    if folder.is_complete():
+        context.reporter.note(f"{folder.manifest.job}: already complete at {folder.location}, nothing to do")
+        return JobReport(folder.manifest.job, folder.location, len(units), 0, len(units), 0, 0.0, {})
+    mine = context.shard.select(units)
+    done = folder.done()
+    pending = [unit for unit in mine if unit.name not in done]
+    stages, sums = StageSeconds(), _Sums()
+    reason = "done"
+    try:
+        with Reporting(context.reporter) as reporter:
+            reporter.start(folder.manifest.job, len(mine), len(mine) - len(pending))
+
+            def on_done(unit: Unit, facts: Mapping[str, Any]) -> None:
+                sums.add(facts)
+                reporter.unit(unit.name, facts)
+
+            if pending:
+                work = make_work()
+                run_units(
+                    pending,
+                    work,
+                    stop=context.stop,
+                    ahead=context.ahead,
+                    behind=context.behind,
+                    on_done=on_done,
+                    seconds=stages,
+                )
+        left = len(folder.missing(units))
+        if left == 0:
+            folder.complete(finish(folder))
+    except InkbatchError as error:
+        reason = str(error)
+        if isinstance(error, Preempted):
+            stored = sums.units
+            raise Preempted(
+                f"{reason}; {stored} units were stored by this process, {len(pending) - stored} of its own are left; "
+                "run the same command again to go on"
+            ) from error
+        raise
+    finally:
+        facts = {**sums.totals, **_stage_facts(stages), "peak_memory_bytes": peak_memory_bytes()}
+        seconds = time.perf_counter() - started
+        _write_run_file(folder, context, sums.units, len(mine) - len(pending), seconds, reason, facts)
+    return JobReport(
+        folder.manifest.job, folder.location, len(units), sums.units, len(mine) - len(pending), left, seconds, facts
+    )
+
+
+class _Sums:
+    """Sums of the numeric facts of finished units."""
+
+    def __init__(self) -> None:
+        self.units = 0
+        self.totals: dict[str, float] = {}
+
+    def add(self, facts: Mapping[str, Any]) -> None:
+        self.units += 1
+        for key, value in facts.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self.totals[key] = self.totals.get(key, 0) + value
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _stage_facts(stages: StageSeconds) -> dict[str, float]:
+    return {
+        "load_s": round(stages.load, 3),
+        "compute_s": round(stages.compute, 3),
+        "store_s": round(stages.store, 3),
+        "waited_s": round(stages.waited, 3),
+    }
+
+
+def _write_run_file(
+    folder: RunFolder,
+    context: RunContext,
+    stored: int,
+    skipped: int,
+    seconds: float,
+    reason: str,
+    facts: Mapping[str, Any],
+) -> None:
+    shard = context.shard
+    name = "run.json" if shard.count == 1 else f"run-{shard.index}-of-{shard.count}.json"
+    row = {
+        "inkbatch": __version__,
+        "job": folder.manifest.job,
+        "digest": folder.manifest.digest,
+        "shard": str(shard),
+        "attempt": context.attempt,
+        "units_stored": stored,
+        "units_skipped": skipped,
+        "seconds": round(seconds, 3),
+        "ended": reason,
+        **facts,
+    }
+    (folder.location / name).write_json(row)

@@ -1,0 +1,142 @@
+"""The one loop that drives every big job: read, compute and write units, overlapped, bounded and resumable."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from inkbatch.errors import Preempted
+from inkbatch.geometry import Unit
+from inkbatch.run.signals import StopFlag
+
+Loaded = TypeVar("Loaded")
+Computed = TypeVar("Computed")
+
+
+@dataclass
+class StageSeconds:
+    """Busy seconds per stage, summed over threads, and seconds that the computing thread waited."""
+
+    load: float = 0.0
+    compute: float = 0.0
+    store: float = 0.0
+    waited: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add busy seconds to a stage."""
+        with self._lock:
+            setattr(self, stage, getattr(self, stage) + seconds)
+
+
+@dataclass(frozen=True)
+class UnitWork(Generic[Loaded, Computed]):
+    """The functions of a job.
+
+    Attributes:
+        load: I/O only; runs in reader threads.
+        compute: CPU or GPU only; runs in the calling thread, one unit at a time.
+        store: I/O only; runs in writer threads; returns the facts of the unit's marker.
+        mark: Writes the marker; called after `store` came back.
+    """
+
+    load: Callable[[Unit], Loaded]
+    compute: Callable[[Unit, Loaded], Computed]
+    store: Callable[[Unit, Computed], Mapping[str, Any]]
+    mark: Callable[[Unit, Mapping[str, Any]], None]
+
+
+def run_units(
+    units: Sequence[Unit],
+    work: UnitWork[Loaded, Computed],
+    *,
+    stop: StopFlag,
+    ahead: int = 2,
+    behind: int = 2,
+    on_done: Callable[[Unit, Mapping[str, Any]], None] = lambda unit, facts: None,
+    seconds: StageSeconds | None = None,
+) -> int:
+    """Carry out `units` in order.
+
+    At most `ahead` units are loaded before they are computed and at most `behind` wait to be stored, so memory is
+    bounded by ``(ahead + 1 + behind) x unit`` whatever the number of units; 0 means no overlap. The first error of any
+    stage stops the loop, lets stores in flight finish, and is raised. A stop signal does the same and raises
+    `Preempted`.
+
+    Returns:
+        Units that were stored and marked.
+    """
+    stages = seconds or StageSeconds()
+    finished = 0
+
+    def timed(stage: str, action: Callable[..., Any], *arguments: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return action(*arguments)
+        finally:
+            stages.add(stage, time.perf_counter() - start)
+
+    def store_and_mark(unit: Unit, computed: Computed) -> tuple[Unit, Mapping[str, Any]]:
+        facts = work.store(unit, computed)
+        work.mark(unit, facts)
+        return unit, facts
+
+    def collect(storing: set[Future[Any]]) -> int:
+        for future in storing:
+            unit, facts = future.result()
+            on_done(unit, facts)
+        return len(storing)
+
+    def refill(limit: int) -> None:
+        while waiting and len(loading) < limit:
+            unit = waiting.popleft()
+            loading.append((unit, readers.submit(timed, "load", work.load, unit)))
+
+    waiting = deque(units)
+    loading: deque[tuple[Unit, Future[Any]]] = deque()
+    storing: set[Future[Any]] = set()
+    readers = ThreadPoolExecutor(max(1, ahead), thread_name_prefix="inkbatch-read")
+    writers = ThreadPoolExecutor(max(1, behind), thread_name_prefix="inkbatch-write")
+    try:
+        while waiting or loading:
+            stop.check()
+            refill(max(1, ahead))
+            unit, future = loading.popleft()
+            start = time.perf_counter()
+            loaded = _result_or_stop(future, stop)
+            stages.add("waited", time.perf_counter() - start)
+            del future
+            refill(ahead)
+            computed = timed("compute", work.compute, unit, loaded)
+            del loaded
+            start = time.perf_counter()
+            while len(storing) >= max(1, behind):
+                ready, storing = wait(storing, return_when=FIRST_COMPLETED)
+                finished += collect(ready)
+            storing.add(writers.submit(timed, "store", store_and_mark, unit, computed))
+            del computed
+            ready, storing = wait(storing, timeout=None if behind == 0 else 0)
+            finished += collect(ready)
+            stages.add("waited", time.perf_counter() - start)
+        finished += collect(storing)
+    finally:
+        for _, pending in loading:
+            pending.cancel()
+        readers.shutdown(wait=True, cancel_futures=True)
+        writers.shutdown(wait=True)
+    return finished
+
+
+def _result_or_stop(future: Future[Any], stop: StopFlag) -> Any:
+    """Wait for a load; give up within half a second of a stop signal."""
+    while True:
+        done, _ = wait([future], timeout=0.5)
+        if done:
+            return future.result()
+        if stop.is_set:
+            raise Preempted(f"stopped by {stop.reason}")

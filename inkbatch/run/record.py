@@ -1,0 +1,157 @@
+"""What a run was, and which of its units are whole: manifest first, markers as units finish, `complete` last.
+
+Files in a run's folder:
+
+- ``manifest.json``: job, configuration, inputs and their digests. Written once, never edited, holds no clock.
+- ``done/{digest}-{unit}.json``: proof that a unit is stored; holds the objects' sizes.
+- ``complete.json``: written when every unit of the plan has its marker.
+- ``run.json``: the last process's seconds, bytes and counts; the only file with a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inkbatch import __version__
+from inkbatch.config import digest
+from inkbatch.errors import DataError, MismatchError
+from inkbatch.geometry import Unit
+from inkbatch.io.storage import Location
+
+_DIGEST_CHARS = 12
+
+
+@dataclass(frozen=True)
+class RunManifest:
+    """What a run was; its digest names it.
+
+    Attributes:
+        job: ``prepare``, ``infer``, …
+        config: Settings that change the result (not device, memory, shard or thread counts).
+        inputs: What was read: URIs and digests.
+        units: Number of units in the plan.
+    """
+
+    job: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    units: int
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The stored form."""
+        body = {
+            "inkbatch": __version__,
+            "job": self.job,
+            "config": dict(self.config),
+            "inputs": dict(self.inputs),
+            "units": self.units,
+        }
+        return {**body, "digest": digest(body)}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the manifest states."""
+        return str(self.document["digest"])
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run."""
+
+    location: Location
+    manifest: RunManifest
+
+    @property
+    def _prefix(self) -> str:
+        return self.manifest.digest[:_DIGEST_CHARS]
+
+    def begin(self) -> None:
+        """Write the manifest, or join the run that wrote an equal one.
+
+        Raises:
+            MismatchError: Another run's manifest lies here; what differs is listed.
+        """
+        place = self.location / "manifest.json"
+        try:
+            found = place.read_json()
+        except FileNotFoundError:
+            place.write_json(self.manifest.document)
+            return
+        if found != self.manifest.document:
+            differing = ", ".join(_differences(found, self.manifest.document)) or "the file was edited"
+            raise MismatchError(
+                f"{self.location}: holds a run with other settings or inputs ({differing}); "
+                "use the same ones, give it another name, or remove the folder"
+            )
+
+    def is_complete(self) -> bool:
+        """Whether `complete.json` stands for this very manifest."""
+        try:
+            return bool((self.location / "complete.json").read_json().get("digest") == self.manifest.digest)
+        except FileNotFoundError:
+            return False
+
+    def done(self) -> set[str]:
+        """Names of the units whose marker stands."""
+        prefix = f"{self._prefix}-"
+        names = (self.location / "done").names()
+        return {name.removeprefix(prefix).removesuffix(".json") for name in names if name.startswith(prefix)}
+
+    def mark(self, unit: Unit, facts: Mapping[str, Any]) -> None:
+        """Write the unit's marker; call it only after the unit's data are stored."""
+        marker = {"digest": self.manifest.digest, "unit": unit.name, **facts}
+        (self.location / "done" / f"{self._prefix}-{unit.name}.json").write_json(marker)
+
+    def marker(self, unit: Unit) -> dict[str, Any]:
+        """The unit's marker.
+
+        Raises:
+            DataError: It has none.
+        """
+        try:
+            found: dict[str, Any] = (self.location / "done" / f"{self._prefix}-{unit.name}.json").read_json()
+        except FileNotFoundError as error:
+            raise DataError(f"{self.location}: unit {unit.name} is not done; run the job again") from error
+        return found
+
+    def missing(self, units: Sequence[Unit]) -> list[Unit]:
+        """Units without a marker."""
+        done = self.done()
+        return [unit for unit in units if unit.name not in done]
+
+    def complete(self, facts: Mapping[str, Any] | None = None) -> None:
+        """State that every unit is stored. Equal runs write equal bytes, so two finishers do no harm."""
+        body = {"digest": self.manifest.digest, "units": self.manifest.units, **(facts or {})}
+        (self.location / "complete.json").write_json(body)
+
+
+def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]:
+    """The manifest of a complete run.
+
+    Raises:
+        DataError: There is no run, or it is not complete; says how far it came.
+    """
+    try:
+        manifest: dict[str, Any] = (location / "manifest.json").read_json()
+    except FileNotFoundError as error:
+        raise DataError(f"{what}: nothing at {location}; {cure}") from error
+    try:
+        complete = (location / "complete.json").read_json()
+    except FileNotFoundError as error:
+        done = len((location / "done").names())
+        raise DataError(f"{what}: incomplete, {done} of {manifest.get('units')} units are stored; {cure}") from error
+    if complete.get("digest") != manifest.get("digest"):
+        raise DataError(f"{what}: its complete.json belongs to another run; remove {location} and {cure}")
+    return manifest
+
+
+def _differences(found: Any, wanted: Any, path: str = "") -> list[str]:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        rows: list[str] = []
+        for key in sorted({*found, *wanted} - {"digest"}):
+            rows += _differences(found.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
+        return rows
+    return [] if found == wanted else [f"{path}: there {found!r}, here {wanted!r}"]

@@ -1,0 +1,60 @@
+"""Stopping at a safe point: SIGTERM, SIGINT and SIGUSR1 set a flag; nothing else happens in a handler."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+
+from inkbatch.errors import Preempted
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopFlag:
+    """Set once, with a reason; read often."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.reason = ""
+
+    def set(self, reason: str) -> None:
+        """Ask for a stop at the next safe point; later reasons are ignored."""
+        if not self._event.is_set():
+            self.reason = reason
+            self._event.set()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise at a safe point if a stop was asked for.
+
+        Raises:
+            Preempted: It was.
+        """
+        if self._event.is_set():
+            raise Preempted(f"stopped by {self.reason}")
+
+
+def install_handlers(flag: StopFlag) -> None:
+    """Route the stop signals to `flag`; call it in the main thread, before torch is imported.
+
+    A repeated SIGTERM or SIGUSR1 is harmless. A second SIGINT (Ctrl-C) aborts at once.
+    """
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if flag.is_set and number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt
+        if not flag.is_set:
+            name = signal.Signals(number).name
+            cure = "units in flight are being finished; Ctrl-C again aborts" if number == signal.SIGINT else "stopping"
+            sys.stderr.write(f"\ninkbatch: {name}: {cure}\n")
+        flag.set(signal.Signals(number).name)
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, handle)

@@ -1,0 +1,1 @@
+"""The jobs: each a config, a pure plan, a short run."""

@@ -1,0 +1,124 @@
+"""Sharded arrays: readable by zarr-python and zarrs, checksummed, equal bytes for equal content."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inkbatch.errors import CorruptDataError, DataError, MismatchError
+from inkbatch.io.shards import CODECS, ArrayLayout, ShardedArray, encode_shard
+from inkbatch.io.storage import Location
+
+LAYOUT = ArrayLayout((5, 50, 70), (2, 16, 16), (6, 32, 32), "uint8", "lz4", ("z", "y", "x"))
+
+
+def fill(array: ShardedArray, content: np.ndarray) -> None:
+    edge = array.layout.shards
+    for y in range(0, content.shape[1], edge[1]):
+        for x in range(0, content.shape[2], edge[2]):
+            array.write_shard((0, y // edge[1], x // edge[2]), content[:, y : y + edge[1], x : x + edge[2]])
+
+
+@pytest.fixture
+def content():
+    return np.random.default_rng(0).integers(0, 256, LAYOUT.shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def array(tmp_path, content):
+    made = ShardedArray.create(Location.parse(tmp_path / "a.zarr"), LAYOUT)
+    fill(made, content)
+    return made
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32"])
+def test_zarr_python_reads_what_we_write(tmp_path, codec, dtype):
+    layout = ArrayLayout((5, 50, 70), (2, 16, 16), (6, 32, 32), dtype, codec, ("z", "y", "x"))
+    content = np.random.default_rng(1).integers(0, 200, layout.shape).astype(dtype)
+    array = ShardedArray.create(Location.parse(tmp_path / "a.zarr"), layout)
+    fill(array, content)
+    opened = zarr.open_array(str(tmp_path / "a.zarr"), mode="r")
+    np.testing.assert_array_equal(opened[:], content)
+    assert opened.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(array.read((slice(0, 5), slice(0, 50), slice(0, 70))), content)
+
+
+def test_zarrs_reads_what_we_write(array, content):
+    pytest.importorskip("zarrs")
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        np.testing.assert_array_equal(zarr.open_array(array.location.path, mode="r")[:], content)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_region_equals_slicing(data):
+    content = np.arange(5 * 50 * 70, dtype=np.uint32).astype(np.uint8).reshape(LAYOUT.shape)
+    array = ShardedArray.create(Location.parse("memory://shards/regions"), LAYOUT)
+    fill(array, content)
+    region = []
+    for size in LAYOUT.shape:
+        start = data.draw(st.integers(0, size - 1))
+        region.append(slice(start, data.draw(st.integers(start + 1, size))))
+    np.testing.assert_array_equal(array.read(region), content[tuple(region)])
+
+
+def test_equal_content_gives_equal_bytes(content):
+    block = np.ascontiguousarray(content[:, :32, :32])
+    assert encode_shard(LAYOUT, block) == encode_shard(LAYOUT, block.copy())
+
+
+def test_chunks_of_zeros_are_not_stored(tmp_path):
+    array = ShardedArray.create(Location.parse(tmp_path / "a.zarr"), LAYOUT)
+    stored = array.write_shard((0, 0, 0), np.zeros((5, 32, 32), np.uint8))
+    assert stored == LAYOUT.index_bytes
+    assert not array.read((slice(0, 5), slice(0, 32), slice(0, 32))).any()
+
+
+def test_a_flipped_bit_anywhere_is_an_error(array):
+    place = array.shard_location((0, 0, 0))
+    data = bytearray(place.read_bytes())
+    for position in range(0, len(data), 97):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x10
+        place.write_bytes(bytes(damaged))
+        with pytest.raises(CorruptDataError, match="c/0/0/0"):
+            array.read((slice(0, 5), slice(0, 32), slice(0, 32)))
+
+
+def test_a_truncated_shard_is_an_error(array):
+    place = array.shard_location((0, 1, 1))
+    for length in (0, 10, place.size() - 1):
+        place.write_bytes(place.read_bytes()[:length])
+        with pytest.raises(CorruptDataError, match="c/0/1/1"):
+            array.read((slice(0, 5), slice(32, 50), slice(32, 64)))
+
+
+def test_a_missing_shard_is_an_error_and_not_zeros(array):
+    array.shard_location((0, 1, 0)).delete()
+    with pytest.raises(CorruptDataError, match="missing"):
+        array.read((slice(0, 5), slice(0, 50), slice(0, 70)))
+
+
+def test_an_array_of_another_layout_is_not_overwritten(array):
+    other = ArrayLayout((5, 50, 71), (2, 16, 16), (6, 32, 32), "uint8", "lz4", ("z", "y", "x"))
+    with pytest.raises(MismatchError, match="another array"):
+        ShardedArray.create(array.location, other)
+
+
+def test_foreign_zarr_arrays_are_refused_by_name(tmp_path):
+    zarr.create_array(str(tmp_path / "foreign.zarr"), shape=(4, 4), chunks=(2, 2), dtype="uint8")
+    with pytest.raises(DataError, match=r"foreign\.zarr.*prepare"):
+        ShardedArray.open(Location.parse(tmp_path / "foreign.zarr"))
+
+
+def test_a_block_of_the_wrong_shape_is_refused(array):
+    with pytest.raises(ValueError, match="wanted"):
+        array.write_shard((0, 0, 0), np.zeros((5, 31, 32), np.uint8))
+
+
+def test_metadata_survives_a_round_trip(array):
+    assert ShardedArray.open(array.location).layout == LAYOUT
