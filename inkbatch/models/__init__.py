@@ -10,6 +10,13 @@ from inkbatch.models import (  # noqa: F401  # each registers its architecture
     timesformer,
     unetr_segformer,
 )
-from inkbatch.models.base import InkModel, ModelConfig, build_model, known_architectures, register_model
+from inkbatch.models.base import (
+    InkModel,
+    ModelConfig,
+    build_model,
+    known_architectures,
+    model_class,
+    register_model,
+)
 
-__all__ = ["InkModel", "ModelConfig", "build_model", "known_architectures", "register_model"]
+__all__ = ["InkModel", "ModelConfig", "build_model", "known_architectures", "model_class", "register_model"]

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from inkbatch.config import near_matches
 from inkbatch.errors import ConfigError
 
 
@@ -57,6 +58,11 @@ class InkModel(nn.Module):
         """Both sides of a tile must be a multiple of this many pixels (the coarsest stride inside the network)."""
         return 1
 
+    @property
+    def fixed_tile_px(self) -> int | None:
+        """The only tile side that this network takes (it has a table of positions); None where many will do."""
+        return None
+
     @abstractmethod
     def forward(self, subvolume: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) -> logits (B, 1, Y / output_scale, X / output_scale)."""
@@ -68,13 +74,13 @@ _REGISTRY: dict[str, type[InkModel]] = {}
 def register_model(name: str, config_class: type[ModelConfig]) -> Callable[[type[InkModel]], type[InkModel]]:
     """Class decorator: make an architecture known under `name`, built from `config_class`."""
 
-    def register(model_class: type[InkModel]) -> type[InkModel]:
+    def register(network: type[InkModel]) -> type[InkModel]:
         if name in _REGISTRY:
             raise ValueError(f"architecture {name!r} is registered twice")
-        model_class.architecture = name
-        model_class.config_class = config_class
-        _REGISTRY[name] = model_class
-        return model_class
+        network.architecture = name
+        network.config_class = config_class
+        _REGISTRY[name] = network
+        return network
 
     return register
 
@@ -84,18 +90,28 @@ def known_architectures() -> list[str]:
     return sorted(_REGISTRY)
 
 
+def model_class(name: str) -> type[InkModel]:
+    """The class of a registered architecture.
+
+    Raises:
+        ConfigError: There is none of that name; near matches or all names are listed.
+    """
+    if name not in _REGISTRY:
+        known = known_architectures()
+        hint = near_matches(name, known) or f"; known are {', '.join(known)}"
+        raise ConfigError(f"model: unknown architecture {name!r}{hint}")
+    return _REGISTRY[name]
+
+
 def build_model(architecture: str, config: dict[str, Any]) -> InkModel:
     """Build a network with fresh weights.
 
     Raises:
         ConfigError: The architecture is unknown, or its config does not validate.
     """
-    if architecture not in _REGISTRY:
-        known = ", ".join(known_architectures())
-        raise ConfigError(f"model: unknown architecture {architecture!r}; known are {known}")
-    model_class = _REGISTRY[architecture]
+    network = model_class(architecture)
     try:
-        parsed = model_class.config_class.model_validate(config)
+        parsed = network.config_class.model_validate(config)
     except ValueError as error:
         raise ConfigError(f"model {architecture}: config does not validate: {error}") from error
-    return model_class(parsed)
+    return network(parsed)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from inkbatch.errors import ConfigError
 from inkbatch.models.base import InkModel
 
 
-def require_subvolume(model: InkModel, subvolume: Tensor, fixed_tile_px: int | None = None) -> None:
+def require_subvolume(model: InkModel, subvolume: Tensor) -> None:
     """Check that a batch has the axes, the depth and the tile size that `model` was built for.
 
     Looks at shapes only: nothing is copied, no device is waited for.
 
     Args:
-        model: The network; its ``config.depth_layers`` and `tile_multiple` are the wish.
+        model: The network; its ``config.depth_layers``, `fixed_tile_px` and `tile_multiple` are the wish.
         subvolume: Batch (B, 1, Z, Y, X).
-        fixed_tile_px: The only tile side that the network takes, where it has a table of positions.
 
     Raises:
-        ConfigError: Another number of axes, channels or layers, or a tile whose sides are no multiple of
-            `tile_multiple` or is not `fixed_tile_px`. We never pad, crop or resample: the network would see another
-            scale or border.
+        ConfigError: Another number of axes, channels or layers, or a tile that `require_tile` refuses.
     """
     shape, name = tuple(subvolume.shape), model.architecture
     if len(shape) != 5 or shape[1] != 1:
@@ -31,13 +30,23 @@ def require_subvolume(model: InkModel, subvolume: Tensor, fixed_tile_px: int | N
             f"model {name}: built for {model.config.depth_layers} layers, got a subvolume with {shape[2]}; "
             "change the layer range, or take a model for that depth"
         )
-    height, width = shape[3:]
-    if fixed_tile_px is not None and (height, width) != (fixed_tile_px, fixed_tile_px):
+    require_tile(model, shape[3], shape[4])
+
+
+def require_tile(model: InkModel, height: int, width: int) -> None:
+    """Check that `model` takes tiles of this size; for contracts, before any tile is read.
+
+    We never pad, crop or resample: the network would see another scale or border.
+
+    Raises:
+        ConfigError: The sides are not `fixed_tile_px`, or no multiple of `tile_multiple` or of `output_scale`.
+    """
+    name, fixed = model.architecture, model.fixed_tile_px
+    if fixed is not None and (height, width) != (fixed, fixed):
         raise ConfigError(
-            f"model {name}: its position table is made for tiles of {fixed_tile_px} px, got {height} x {width} px; "
-            f"set tile_px to {fixed_tile_px}"
+            f"model {name}: made for tiles of {fixed} px, got {height} x {width} px; set tile_px to {fixed}"
         )
-    multiple = model.tile_multiple
+    multiple = math.lcm(model.tile_multiple, model.output_scale)
     if height % multiple or width % multiple:
         near = sorted({max(height // multiple, 1) * multiple, -(-height // multiple) * multiple})
         raise ConfigError(

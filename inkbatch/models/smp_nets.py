@@ -246,7 +246,7 @@ class SmpNet(InkModel):
         Raises:
             ConfigError: The subvolume's depth or tile size does not fit this network.
         """
-        require_subvolume(self, subvolume, self.fixed_tile_px)
+        require_subvolume(self, subvolume)
         picture = subvolume[:, 0]
         if self.group_index is None:
             return self._full_size(picture)

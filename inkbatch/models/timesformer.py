@@ -15,7 +15,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inkbatch.errors import ConfigError, MismatchError
+from inkbatch.errors import MismatchError
 from inkbatch.models.base import InkModel, ModelConfig, register_model
 from inkbatch.models.inputs import require_subvolume
 
@@ -284,27 +284,25 @@ class Timesformer(InkModel):
         return OUTPUT_SCALE
 
     @property
+    def fixed_tile_px(self) -> int:
+        """The config's tile: the number of logits is fixed; with another tile the network would run, and be wrong."""
+        return self.config.tile_px
+
+    @property
     def tile_multiple(self) -> int:
-        """The tile itself: the number of logits is fixed."""
+        """The tile itself."""
         return self.config.tile_px
 
     def forward(self, subvolume: Tensor) -> Tensor:
         """Return the logits.
 
         Raises:
-            ConfigError: The subvolume has other layers or another tile than the config says; the network would run, and
-                be wrong.
+            ConfigError: The subvolume has other layers or another tile than the config says.
         """
         require_subvolume(self, subvolume)
-        edge = self.config.tile_px
-        if tuple(subvolume.shape[3:]) != (edge, edge):
-            raise ConfigError(
-                f"model timesformer: its logits belong to a tile of {edge} x {edge} px, got "
-                f"{subvolume.shape[3]} x {subvolume.shape[4]}; set tile_px to {edge}"
-            )
         if self.normalization is not None:
             subvolume = self.normalization(subvolume)
-        side = edge // OUTPUT_SCALE
+        side = self.config.tile_px // OUTPUT_SCALE
         return self.backbone(subvolume).view(-1, 1, side, side)  # type: ignore[no-any-return]
 
     @classmethod

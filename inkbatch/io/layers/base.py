@@ -114,6 +114,12 @@ class CheckedLayerSource(LayerSource):
             self._require_finite(layers, out)
         return out
 
+    def view(self, layer: int, box: Box) -> NDArray[np.generic] | None:
+        """See `LayerSource.view`: checks the request and offers nothing."""
+        self._indices(range(layer, layer + 1))
+        self._require_inside(box)
+        return None
+
     def _indices(self, layers: range) -> range:
         """Layer numbers as indices from 0."""
         first, count = self.first_layer, self.shape_zyx[0]

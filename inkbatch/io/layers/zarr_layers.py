@@ -78,7 +78,10 @@ class ZarrLayers(CheckedLayerSource):
     def _window(self, indices: range, box: Box) -> NDArray[Any]:
         """A window in the order (z, y, x), whatever the stored order."""
         wanted = {"z": slice(indices.start, indices.stop), "y": box.slices[0], "x": box.slices[1]}
-        block = np.asarray(self._array[tuple(wanted.get(axis, slice(0, 1)) for axis in self._axes)])
+        selection = tuple(wanted.get(axis, slice(0, 1)) for axis in self._axes)
+        # Given, since zarr would make a Fortran-ordered one for Fortran-ordered arrays, which zarrs refuses to fill.
+        block = np.empty([part.stop - part.start for part in selection], self._array.dtype)
+        self._array.get_basic_selection(selection, out=NDBuffer.from_numpy_array(block))
         order = sorted(range(len(self._axes)), key=lambda position: "tczyx".index(self._axes[position]))
         return block.transpose(order).reshape(len(indices), *box.shape)
 

@@ -1,0 +1,177 @@
+"""Presets: what is known of each published system, as data: its contract, where its weights are, what is assumed.
+
+A preset is a YAML file in ``jobs/presets/models/`` (inside an installed package: ``inkbatch/presets/models/``), named
+by its file name; a user's own may lie anywhere. A preset that says ``extends: NAME`` states only what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inkbatch.config import near_matches
+from inkbatch.errors import ConfigError
+from inkbatch.models.bundle import Contract
+
+PACKAGE = Path(__file__).resolve().parent.parent
+FOLDERS = (PACKAGE / "presets" / "models", PACKAGE.parent / "jobs" / "presets" / "models")
+"""Where the shipped presets lie: in an installed package, and in a checkout."""
+
+MERGED = ("model", "contract")
+"""Mappings of which an extending preset states only the keys that differ; all other keys are replaced."""
+
+
+class Publication(BaseModel):
+    """One place where the weights are, or were, published.
+
+    Attributes:
+        where: ``hf://owner/repo``, or in words where no program can fetch it.
+        file: Name of the file there.
+        sha256: Digest of the file, where somebody has written it down.
+        note: For people.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    where: str
+    file: str | None = None
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    note: str | None = None
+
+
+class Preset(BaseModel):
+    """One published system. All texts are for people; they end up in the bundle and in the docs.
+
+    Attributes:
+        name: Name of its file.
+        title: What it is, in a line.
+        by: Who published it.
+        architecture: Registered name.
+        model: Values of the architecture's config that the weights do not tell; those that they do tell must agree.
+        output_scale: Input pixels per output pixel.
+        contract: What the network must be fed.
+        layers: How the layers were chosen.
+        depth_order: Which segments must be reversed, and who says so.
+        intensity: How 16 bits became 8, and what was done to the 8.
+        training: What it was trained on and, above all, what intensities were divided by.
+        blending: How the original put tiles together, and how inkbatch differs.
+        published: Where the weights are.
+        licence: Of the weights, as far as stated.
+        assumptions: What nobody has published and is assumed here.
+        text: Anything else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str
+    by: str
+    architecture: str
+    model: dict[str, Any] = Field(default_factory=dict)
+    output_scale: int = Field(ge=1)
+    contract: Contract
+    layers: str
+    depth_order: str
+    intensity: str
+    training: str
+    blending: str
+    published: tuple[Publication, ...]
+    licence: str
+    assumptions: tuple[str, ...]
+    text: str = ""
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets, sorted."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def load_preset(name: str) -> Preset:
+    """Read a preset.
+
+    Args:
+        name: Name of a shipped preset, or path of a YAML file.
+
+    Raises:
+        ConfigError: There is no such preset (near matches are named), or it does not validate.
+    """
+    path = _path(name)
+    return _checked(Preset, {**_values(path, ()), "name": path.stem}, str(path))
+
+
+def changed_contract(contract: Contract, changes: Mapping[str, Any], place: str) -> Contract:
+    """A contract with some values replaced; ``{layers: {count: 30}}`` replaces that one value only.
+
+    Raises:
+        ConfigError: A key that a contract does not have, or a value that does not validate.
+    """
+    values = contract.model_dump()
+    _require_known(changes, values, place)
+    return _checked(Contract, merged(values, changes), place)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, mapping by mapping; neither is changed."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(old, value) if both else value  # type: ignore[arg-type]  # both are mappings
+    return result
+
+
+def _folder() -> Path:
+    for folder in FOLDERS:
+        if folder.is_dir():
+            return folder
+    raise ConfigError(f"presets: none are installed (looked in {' and '.join(map(str, FOLDERS))}); install inkbatch again")
+
+
+def _path(name: str) -> Path:
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return Path(name).expanduser()
+    known = preset_names()
+    if name not in known:
+        hint = near_matches(name, known) or f"; known are {', '.join(known)}"
+        raise ConfigError(f"preset {name!r}: there is none of that name{hint} (or give the path of a YAML file)")
+    return _folder() / f"{name}.yaml"
+
+
+def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a preset file, over those of the preset that it extends."""
+    if path in below:
+        raise ConfigError(f"preset {path}: extends itself, by way of {' and '.join(file.stem for file in below)}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"preset {path}: cannot be read: {error.strerror}; check its path") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"preset {path}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"preset {path}: wanted a mapping of keys to values, found a {type(values).__name__}")
+    if "name" in values:
+        raise ConfigError(f"preset {path}: a preset is named by its file; leave 'name' out")
+    base_name = values.pop("extends", None)
+    if base_name is None:
+        return values
+    base = _values(_path(str(base_name)), (*below, path))
+    both = {key: merged(base[key], values[key]) for key in MERGED if base.get(key) and values.get(key)}
+    return base | values | both
+
+
+def _require_known(changes: Mapping[str, Any], values: Mapping[str, Any], place: str) -> None:
+    for key in changes:
+        if key not in values:
+            raise ConfigError(f"{place}: the contract has no key {key!r}{near_matches(key, sorted(values))}")
+
+
+def _checked(model: type[Model], values: Mapping[str, Any], place: str) -> Model:
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        rows = [f"{'.'.join(str(part) for part in entry['loc']) or 'values'}: {entry['msg']}" for entry in error.errors()]
+        raise ConfigError(f"{place}: {'; '.join(rows)}") from error

@@ -1,0 +1,39 @@
+"""Faults on a script: a preemption after so many units, and how looks at what a run stored compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inkbatch.run.job import RunContext
+from inkbatch.run.progress import QuietReporter
+from inkbatch.run.signals import StopFlag
+
+
+class _StopAfterUnits(QuietReporter):
+    def __init__(self, stop: StopFlag, count: int) -> None:
+        self.stop, self.left = stop, count
+
+    def unit(self, name: str, facts: Mapping[str, Any]) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            self.stop.set("a scripted preemption")
+
+
+def preempted_context(after_units: int, **changes: Any) -> RunContext:
+    """A context whose job is stopped once `after_units` units are stored; 0 stops it before the first."""
+    stop = StopFlag()
+    if after_units == 0:
+        stop.set("a scripted preemption")
+    return RunContext(stop=stop, reporter=_StopAfterUnits(stop, after_units), **changes)
+
+
+def stored_bytes(folder: Path | str) -> dict[str, bytes]:
+    """Every file of a run's folder by relative path, except the ``run*.json`` files, which hold a clock."""
+    root = Path(folder)
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.name.startswith("run")
+    }

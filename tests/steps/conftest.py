@@ -1,0 +1,51 @@
+"""A tiny prepared segment and a tiny bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inkbatch.run.job import RunContext
+from inkbatch.steps.prepare import PrepareConfig
+from inkbatch.steps.prepare import run as run_prepare
+from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
+
+
+@dataclass(frozen=True)
+class TinySegment:
+    root: Path
+    segment: str
+    layers: np.ndarray
+    source: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "segments" / self.segment
+
+
+@pytest.fixture
+def prepare_config(tmp_path):
+    """Make a prepare configuration for a source, with everything that must be stated."""
+
+    def make(source, **changes) -> PrepareConfig:
+        values = {"segment": "tiny", "root": str(tmp_path / "root"), "source": str(source), "shard_px": 64}
+        return PrepareConfig(**{**values, "depth_order": "forward", "voxel_size_um": 8.0, **changes})
+
+    return make
+
+
+@pytest.fixture
+def tiny_segment(tmp_path, prepare_config) -> TinySegment:
+    layers = random_papyrus()
+    source = write_layers(tmp_path / "layers", layers)
+    run_prepare(prepare_config(source), RunContext())
+    return TinySegment(tmp_path / "root", "tiny", layers, source)
+
+
+@pytest.fixture
+def bundle_folder(tmp_path) -> Path:
+    identity_bundle(tmp_path / "bundle")
+    return tmp_path / "bundle"
