@@ -34,6 +34,9 @@ Shard = Annotated[str | None, typer.Option(help="Do only part i of n, for exampl
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is done already; do nothing.")]
 Log = Annotated[str, typer.Option(help="auto (a bar on a terminal), plain or json (one line per unit).")]
 Layers = Annotated[str | None, typer.Option(help="Layer numbers of the source, half-open, for example 17:43.")]
+# The class of all usage errors; typer carries its own click from 0.26 on, and names only its subclasses publicly.
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+
 Memory = Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")]
 
 
@@ -217,21 +220,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_command(command: Callable[[], Any]) -> int:
     """Run `command`; print errors as one clear message and return the exit code."""
-    import click
-
     try:
-        command()
+        code = command()
     except Preempted as error:
         sys.stderr.write(f"inkbatch: {error}\n")
         return error.exit_code
     except InkbatchError as error:
         sys.stderr.write(f"inkbatch: {error}\n")
         return error.exit_code
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return int(stop.exit_code)
-    except (click.UsageError, click.Abort) as error:
-        message = error.format_message() if isinstance(error, click.UsageError) else "aborted"
-        sys.stderr.write(f"inkbatch: {message}\nTry: inkbatch --help\n")
+    except USAGE_ERROR as error:
+        sys.stderr.write(f"inkbatch: {error.format_message()}\nTry: inkbatch --help\n")
         return EXIT_CONFIG
     except KeyboardInterrupt:
         sys.stderr.write("inkbatch: aborted; markers tell what is stored, run the same command again to go on\n")
@@ -240,7 +240,7 @@ def run_command(command: Callable[[], Any]) -> int:
         traceback.print_exc()
         sys.stderr.write("inkbatch: this is a bug of ours; please report it with the lines above\n")
         return EXIT_BUG
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
@@ -21,7 +22,7 @@ from inkbatch.io.storage import Location
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
 from inkbatch.models.base import InkModel, build_model
 
-BUNDLE_FORMAT = 1
+SHIPPED_BUNDLE = "demo"
 TTA_AXES = ("flip-y", "flip-x", "turn-90", "turn-180", "turn-270")
 
 
@@ -193,6 +194,13 @@ class BundleDocument(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     source: dict[str, Any] = Field(default_factory=dict)
+
+
+def bundle_location(text: str) -> Location:
+    """Where a bundle lies: ``demo`` is the one that is shipped, anything else a folder or URI."""
+    if text == SHIPPED_BUNDLE:
+        return Location.parse(Path(__file__).parent.parent / "demo" / "bundle")
+    return Location.parse(text)
 
 
 @dataclass(frozen=True)

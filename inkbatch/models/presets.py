@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +20,8 @@ from inkbatch.models.bundle import Contract
 PACKAGE = Path(__file__).resolve().parent.parent
 FOLDERS = (PACKAGE / "presets" / "models", PACKAGE.parent / "jobs" / "presets" / "models")
 """Where the shipped presets lie: in an installed package, and in a checkout."""
+
+Model = TypeVar("Model", bound=BaseModel)
 
 MERGED = ("model", "contract")
 """Mappings of which an extending preset states only the keys that differ; all other keys are replaced."""
@@ -128,12 +130,15 @@ def _folder() -> Path:
     for folder in FOLDERS:
         if folder.is_dir():
             return folder
-    raise ConfigError(f"presets: none are installed (looked in {' and '.join(map(str, FOLDERS))}); install inkbatch again")
+    raise ConfigError(
+        f"presets: none are installed (looked in {' and '.join(map(str, FOLDERS))}); install inkbatch again"
+    )
 
 
-def _path(name: str) -> Path:
+def _path(name: str, folder: Path = Path()) -> Path:
+    """The file of a preset; a path is relative to `folder`."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        return Path(name).expanduser()
+        return folder / Path(name).expanduser()
     known = preset_names()
     if name not in known:
         hint = near_matches(name, known) or f"; known are {', '.join(known)}"
@@ -158,7 +163,7 @@ def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     base_name = values.pop("extends", None)
     if base_name is None:
         return values
-    base = _values(_path(str(base_name)), (*below, path))
+    base = _values(_path(str(base_name), path.parent), (*below, path))
     both = {key: merged(base[key], values[key]) for key in MERGED if base.get(key) and values.get(key)}
     return base | values | both
 
@@ -173,5 +178,7 @@ def _checked(model: type[Model], values: Mapping[str, Any], place: str) -> Model
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        rows = [f"{'.'.join(str(part) for part in entry['loc']) or 'values'}: {entry['msg']}" for entry in error.errors()]
+        rows = [
+            f"{'.'.join(str(part) for part in entry['loc']) or 'values'}: {entry['msg']}" for entry in error.errors()
+        ]
         raise ConfigError(f"{place}: {'; '.join(rows)}") from error

@@ -17,7 +17,7 @@ from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.models.bundle import Bundle
+from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision
 from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
@@ -35,7 +35,7 @@ class InferConfig(JobConfig):
 
     Attributes:
         segment: Segment id.
-        bundle: Folder or URI of the bundle.
+        bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
         root: ROOT: a folder or ``s3://bucket/prefix``.
         name: Name of the prediction; None makes one from the bundle, tile and stride.
         layers: Half-open range of source layer numbers; None is what the bundle says.
@@ -106,7 +106,7 @@ def plan(config: InferConfig) -> InferPlan:
         value = getattr(config, key)
         if value is not None:
             overrides[key] = value
-    bundle = Bundle.open(Location.parse(config.bundle), overrides)
+    bundle = Bundle.open(bundle_location(config.bundle), overrides)
     bundle.require_matches(volume)
     contract = bundle.contract
     layers = contract.layer_indices(volume, config.layers)

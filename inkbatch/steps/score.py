@@ -9,7 +9,7 @@ from inkbatch.geometry import cut
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.models.bundle import Bundle
+from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.run.job import JobReport
 from inkbatch.steps.infer import InferConfig
 from inkbatch.steps.prepare import segment_folder
@@ -36,9 +36,7 @@ def score_if_labelled(config: InferConfig, report: JobReport, catalog: str | Non
     if entry is None or entry.ink_labels is None:
         return lines
     histogram = score(config, report, entry.ink_labels)
-    from inkbatch.io.storage import Location
-
-    threshold = Bundle.open(Location.parse(config.bundle)).document.contract.threshold or DEFAULT_THRESHOLD
+    threshold = Bundle.open(bundle_location(config.bundle)).document.contract.threshold or DEFAULT_THRESHOLD
     best, at = histogram.best_f_beta()
     lines.append(
         f"against {entry.ink_labels}: F0.5 {histogram.f_beta(threshold):.3f} at the bundle's threshold {threshold:.2f} "

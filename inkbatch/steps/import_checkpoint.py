@@ -1,0 +1,174 @@
+"""`inkbatch import-checkpoint`: a published checkpoint becomes a bundle; what it must be fed comes from a preset."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from inkbatch.config import JobConfig
+from inkbatch.errors import ConfigError
+from inkbatch.io.storage import Location
+from inkbatch.models import hub
+from inkbatch.models.base import InkModel
+from inkbatch.models.bundle import Bundle, BundleDocument, Contract
+from inkbatch.models.fitting import fitted_model, hints, require_contract
+from inkbatch.models.flops import flops_per_tile
+from inkbatch.models.importing import ReadCheckpoint, read_state_dict
+from inkbatch.models.presets import Preset, changed_contract, load_preset
+
+
+class ImportConfig(JobConfig):
+    """Settings of `inkbatch import-checkpoint`.
+
+    Attributes:
+        source: The checkpoint: a path, ``s3://…``, ``https://…``, or ``hf://owner/repo[/file][@revision]``.
+        dest: The bundle's folder: a path or a URI.
+        preset: Name of a shipped preset, or path of a YAML file.
+        name: Name of the bundle, part of the names of predictions; None is the preset's.
+        model: Values of the architecture's config that replace the preset's.
+        contract: Values of the contract that replace the preset's.
+        trust_pickle: Let a file that cannot be read as plain weights run its own program, in an isolated process.
+    """
+
+    source: str
+    dest: str
+    preset: str
+    name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    model: dict[str, Any] = Field(default_factory=dict)
+    contract: dict[str, Any] = Field(default_factory=dict)
+    trust_pickle: bool = False
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Where a checkpoint can be read, and how it is written down.
+
+    Attributes:
+        location: The file.
+        facts: ``uri``, and ``revision`` where there is one.
+    """
+
+    location: Location
+    facts: dict[str, str]
+
+
+def run(config: ImportConfig) -> list[str]:
+    """Turn a checkpoint into a bundle; an equal bundle that is there already is left alone.
+
+    Returns:
+        Lines for the user.
+
+    Raises:
+        ConfigError: Settings that do not go together; another bundle stands at the destination; no way to the source.
+        DataError: The source is not there, damaged, holds no plain weights, or another network than the preset's.
+        StorageError: Reading or writing failed again after retries.
+    """
+    preset = load_preset(config.preset)
+    contract = changed_contract(preset.contract, config.contract, f"preset {preset.name}")
+    dest = Location.parse(config.dest)
+    fetched = fetch(config.source)
+    read = read_state_dict(fetched.location, trust_pickle=config.trust_pickle)
+    model = fitted_model(preset, read, config.model)
+    require_contract(model, contract, preset)
+    document = _document(config, preset, contract, model, read, fetched)
+    lines = [_summary(preset, contract, model), *hints(read, model, contract)]
+    if _is_there(dest, document):
+        return [*lines, f"bundle: already at {dest}, nothing to do"]
+    Bundle.save(dest, model, document)
+    return [*lines, f"source: {fetched.facts['uri']}, sha256 {read.sha256}", f"bundle: {dest}"]
+
+
+def fetch(source: str) -> Fetched:
+    """Find a checkpoint; those of the hub are brought into its cache, others are read where they are.
+
+    Raises:
+        ConfigError: Not a location, or the hub cannot be reached.
+        DataError: The hub has no such file.
+    """
+    if not source.startswith(hub.SCHEME):
+        location = Location.parse(source)
+        return Fetched(location, {"uri": location.uri})
+    found = hub.fetch(hub.HubReference.parse(source))
+    return Fetched(
+        Location.parse(found.path), {"uri": str(found.reference), "revision": found.reference.revision or ""}
+    )
+
+
+def _document(
+    config: ImportConfig, preset: Preset, contract: Contract, model: InkModel, read: ReadCheckpoint, fetched: Fetched
+) -> BundleDocument:
+    """All of the bundle but its weights; nothing in it depends on the time or the machine."""
+    changed = {"model": config.model, "contract": config.contract}
+    source = {
+        **fetched.facts,
+        "sha256": read.sha256,
+        "preset": preset.name,
+        "title": preset.title,
+        "by": preset.by,
+        "licence": preset.licence,
+        "assumptions": list(preset.assumptions),
+        "changed": {key: value for key, value in changed.items() if value},
+        "hyper_parameters": _json_values(read.hyper_parameters),
+    }
+    texts = {key: getattr(preset, key) for key in ("training", "layers", "depth_order", "intensity", "blending")}
+    return BundleDocument(
+        name=config.name or preset.name,
+        architecture=preset.architecture,
+        model=model.config.model_dump(mode="json"),
+        contract=contract,
+        flops_per_tile=flops_per_tile(model, contract.tile_px),
+        training=texts,
+        source=source,
+    )
+
+
+def _is_there(dest: Location, document: BundleDocument) -> bool:
+    """Whether an equal bundle stands at the destination already.
+
+    Raises:
+        ConfigError: Another one does.
+    """
+    if not (dest / "bundle.json").exists():
+        return False
+    found, wished = _comparable(Bundle.open(dest).document), _comparable(document)
+    differing = sorted(key for key in found.keys() | wished.keys() if found.get(key) != wished.get(key))
+    if differing:
+        raise ConfigError(
+            f"import {dest}: another bundle is there already, it differs in {', '.join(differing)}; "
+            "choose another destination, or remove that folder"
+        )
+    return True
+
+
+def _comparable(document: BundleDocument) -> dict[str, Any]:
+    """What makes a bundle what it is: not how it was fetched, nor how its FLOPs were counted.
+
+    Equal sources have equal weights: their digest is among the values.
+    """
+    values = document.model_dump(mode="json", exclude={"weights_sha256", "flops_per_tile"})
+    source = {f"source.{key}": value for key, value in values.pop("source").items() if key not in ("uri", "revision")}
+    contract = {f"contract.{key}": value for key, value in values.pop("contract").items()}
+    return values | source | contract
+
+
+def _json_values(value: Any) -> Any:
+    """A value as strict JSON has it: NaN and infinity become words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _json_values(inner) for key, inner in value.items()}
+    return [_json_values(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _summary(preset: Preset, contract: Contract, model: InkModel) -> str:
+    chosen = contract.layers.source_range
+    layers = f"{chosen[0]}:{chosen[1]}" if chosen else "the centre ones"
+    weights = sum(tensor.numel() for tensor in model.state_dict().values())
+    return (
+        f"{preset.name}: {preset.title} · {weights:,} numbers in {len(model.state_dict())} tensors · "
+        f"{contract.layers.count} layers ({layers}), tile {contract.tile_px}, stride {contract.stride_px}, "
+        f"divided by {contract.divisor:g}"
+    )
