@@ -16,6 +16,7 @@ BUNDLE  ?= demo
 CATALOG ?=
 SHARD   ?=
 ARGS    ?=
+PREPARE_ARGS ?=
 JOBS    ?= 2
 
 COMMON  = $(if $(ROOT),--root '$(ROOT)') $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(SHARD),--shard '$(SHARD)')
@@ -23,7 +24,7 @@ COMMON  = $(if $(ROOT),--root '$(ROOT)') $(if $(CATALOG),--catalog '$(CATALOG)')
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= SHARD=i/n ARGS='…'   (see README.md)"
+	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= SHARD=i/n PREPARE_ARGS='…' ARGS='…'   (see README.md)"
 
 # ---- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -53,11 +54,11 @@ demo: $(VENV)/.runtime ## Read planted Greek letters on real papyrus: the main j
 
 .PHONY: prepare
 prepare: $(VENV)/.runtime need-segment ## Layers of SEGMENT -> surface.zarr and mask.zarr under ROOT
-	$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)') $(ARGS)
+	$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)') $(PREPARE_ARGS) $(ARGS)
 
 .PHONY: infer
 infer: $(VENV)/.runtime need-segment ## SEGMENT and BUNDLE -> an ink map under ROOT (prepares first, unless SHARD is set)
-	$(if $(SHARD),,@$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)'))
+	$(if $(SHARD),,$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)') $(PREPARE_ARGS))
 	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' $(ARGS)
 
 .PHONY: plan

@@ -54,20 +54,30 @@ def prepare(
     segment: Segment,
     root: Root = None,
     source: Source = None,
-    catalog: CatalogFile = None,
+    depth_order: Annotated[str | None, typer.Option(help="forward or reversed; required, never guessed.")] = None,
+    voxel_size_um: Annotated[float | None, typer.Option(help="Voxel edge in micrometres, for example 7.91.")] = None,
+    intensity: Annotated[
+        str | None, typer.Option(help="keep, high-byte, window:LO:HI or percentile:LO:HI (16 -> 8 bits).")
+    ] = None,
     layers: Layers = None,
     memory: Memory = None,
+    catalog: CatalogFile = None,
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Turn a segment's layers (TIFF, PNG, JPG, zarr; local, s3, http) into surface.zarr and mask.zarr."""
+    """Layers -> surface.zarr and mask.zarr.
+
+    Sources: numbered TIFF, PNG or JPG layers, zarr v2/v3, OME-Zarr, one picture; local, s3://, http(s)://, memory://.
+    What the options do not say comes from the catalog. Other settings go through --set: mask=URI, axes=zyx, level=0,
+    lut=[[0,0],[128,64],[255,255]], clahe={clip_limit: 2.0, cell_px: 128}, shard_px=1024, codec=lz4|lz4-bit|zstd.
+    """
     from inkbatch.steps import prepare as step
 
     options: dict[str, Any] = {"segment": segment, "root": _root(root), "source": source, "catalog": catalog}
-    options["memory"] = memory
+    options |= {"memory": memory, "depth_order": depth_order, "voxel_size_um": voxel_size_um, "intensity": intensity}
     options["layers"] = parse_layers(layers)
     job = step.PrepareConfig.load(config, sets or (), options)
     if dry_run:
@@ -97,7 +107,12 @@ def infer(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Turn a prepared segment and a bundle into an ink map: prediction.zarr, preview.png, manifest.json."""
+    """Surface and bundle -> ink map.
+
+    Writes prediction.zarr, preview.png and manifest.json under ROOT/predictions. What the bundle and the surface do not
+    agree on is refused by name. Other settings go through --set: stride_px=32, window=hann|gaussian|uniform,
+    unit_px=2048, batch_tiles=0 (0 finds it).
+    """
     context = _context(shard, log)
     from inkbatch.steps import infer as step
 
@@ -123,7 +138,11 @@ def phantom(
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Plant known ink into real layers: a segment whose truth is known, for tests and demos."""
+    """Plant known ink into real layers.
+
+    Settings: source, labels, output, amplitude, depth_layer, width_layers, crackle, seed, label_scale, source_box, …
+    The truth is written beside the layers.
+    """
     from inkbatch.steps import phantom as step
 
     for line in step.run(step.PhantomConfig.load(config, sets or ())):
@@ -139,7 +158,11 @@ def export(
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Write a prediction as PNG, TIFF, JPG or NPY, at full size or at a pyramid level, in bounded memory."""
+    """Ink map -> PNG, TIFF, JPG or NPY.
+
+    In bounded memory, at full size or at a pyramid level. Settings through --set: level=0, flip=none|x|y|xy,
+    threshold=0.5, boost=3, bits=8|16, crop=[y0,x0,y1,x1], bigtiff=true, quality=90, memory=1GiB.
+    """
     from inkbatch.steps import export as step
 
     options = {"segment": segment, "name": name, "to": to, "root": _root(root)}

@@ -63,7 +63,7 @@ class IntensityRule:
         if dtype == np.uint16:
             return IntensityRule("high-byte")
         raise ConfigError(
-            f"intensity: the layers are {dtype}; state --set intensity=window:LO:HI (or percentile:LO:HI)"
+            f"intensity: the layers are {dtype}; state --intensity window:LO:HI (or percentile:LO:HI)"
         )
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ class IntensityMap:
         if rule.kind == "high-byte" and source_dtype != np.uint16:
             raise ConfigError(f"intensity high-byte: the layers are {source_dtype}, it is for uint16; use keep")
         if rule.kind == "keep" and source_dtype.kind == "f":
-            raise ConfigError("intensity keep: the layers are floats; state --set intensity=window:LO:HI")
+            raise ConfigError("intensity keep: the layers are floats; state --intensity window:LO:HI")
         self.dtype = source_dtype if rule.kind == "keep" else np.dtype(np.uint8)
         if lut is not None and self.dtype != np.uint8:
             raise ConfigError("lut: control points are for 8-bit values; choose an intensity rule that gives 8 bits")

@@ -8,14 +8,57 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from inkbatch.errors import ConfigError, MismatchError
+from inkbatch.models.base import InkModel
 from inkbatch.models.importing import read_state_dict
 from inkbatch.models.smp_nets import SmpNet, build_net
 
+NONE = "none"
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 RGB = 3
+
+
+class EncoderConfig(BaseModel):
+    """What training does with a network's encoder; part of the configuration of a run, not of the network.
+
+    Attributes:
+        encoder_weights: ``imagenet`` or another published name, a file or URI, or ``none`` for fresh weights; see
+            `load_encoder_weights`.
+        freeze_encoder: Keep the encoder as it is: no gradients, and its batch statistics stand still.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder_weights: str = NONE
+    freeze_encoder: bool = False
+
+
+def prepare_encoder(model: InkModel, config: EncoderConfig) -> None:
+    """Fill and freeze a network's encoder as configured, before training; a resumed run loads its own weights after.
+
+    Args:
+        model: The network, on the CPU.
+        config: What to do.
+
+    Raises:
+        ConfigError: The network has no encoder that can be filled or frozen by itself, or its weights cannot be had.
+        MismatchError: The file holds another network.
+        DataError: The file is not there, or holds no plain weights.
+    """
+    if config.encoder_weights == NONE and not config.freeze_encoder:
+        return
+    if not isinstance(model, SmpNet):
+        wish = "freeze_encoder" if config.freeze_encoder else f"encoder_weights {config.encoder_weights!r}"
+        raise ConfigError(
+            f"model {model.architecture}: {wish} is for networks of architecture smp; leave it out, or start from a "
+            "bundle of this network"
+        )
+    load_encoder_weights(model, config.encoder_weights)
+    if config.freeze_encoder:
+        model.freeze_encoder()
 
 
 def load_encoder_weights(model: SmpNet, source: str | None) -> None:
@@ -27,14 +70,14 @@ def load_encoder_weights(model: SmpNet, source: str | None) -> None:
         model: The network, on the CPU.
         source: ``imagenet`` or another name under which smp publishes weights of this encoder (for timm encoders
             any name: the tag in the encoder's name decides); or a safetensors or torch file, local or at a URI; or None
-            to keep the fresh weights.
+            or ``none`` to keep the fresh weights.
 
     Raises:
         ConfigError: Unknown name, or it cannot be fetched from here.
         MismatchError: The file holds another network; missing and unexpected keys are named.
         DataError: The file is not there, or holds no plain weights.
     """
-    if source is None:
+    if source is None or source == NONE:
         return
     state = read_state_dict(source).state_dict if source.endswith(FILE_SUFFIXES) else _fetch(model, source)
     _load(model, source, state)

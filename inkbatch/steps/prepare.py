@@ -280,7 +280,7 @@ def _required_order(config: PrepareConfig, entry: SegmentEntry) -> DepthOrder:
     if order is None:
         raise ConfigError(
             f"segment {config.segment}: nobody states its depth order, and it is never guessed; "
-            "give --set depth_order=forward (or reversed), or write it into the catalog"
+            "give --depth-order forward (or reversed), or write it into the catalog"
         )
     return order
 
@@ -290,7 +290,7 @@ def _required_voxel_size(config: PrepareConfig, entry: SegmentEntry, source: Lay
     if size is None:
         raise ConfigError(
             f"segment {config.segment}: nobody states its voxel size; "
-            "give --set voxel_size_um=7.91 (micrometres), or write it into the catalog"
+            "give --voxel-size-um 7.91, or write it into the catalog"
         )
     return size
 

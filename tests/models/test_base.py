@@ -17,13 +17,15 @@ def test_a_class_is_found_by_its_name():
 
 @pytest.mark.parametrize("ask", [model_class, lambda name: build_model(name, {"depth_layers": 1})])
 def test_an_unknown_name_lists_near_matches(ask):
-    with pytest.raises(ConfigError, match=r"unknown architecture 'timesfromer'; did you mean 'timesformer'\?") as caught:
+    with pytest.raises(
+        ConfigError, match=r"unknown architecture 'timesfromer'; did you mean 'timesformer'\?"
+    ) as caught:
         ask("timesfromer")
     assert caught.value.exit_code == EXIT_CONFIG
 
 
 def test_a_name_that_is_near_to_none_lists_all():
-    with pytest.raises(ConfigError, match="known are .*i3d, .*timesformer"):
+    with pytest.raises(ConfigError, match=r"known are .*i3d, .*timesformer"):
         model_class("????")
 
 

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 import zarr
 
-from inkbatch.errors import ConfigError, CorruptDataError, DataError, LayerRangeError, MismatchError, Preempted
+from inkbatch.errors import (
+    ConfigError,
+    CorruptDataError,
+    DataError,
+    LayerRangeError,
+    MismatchError,
+    Preempted,
+    StorageError,
+)
 from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
@@ -155,6 +163,40 @@ def test_a_signal_ends_the_job_with_75_and_true_markers(tiny_segment, bundle_fol
     assert 2 <= len(done) <= 3
     assert not list(folder.rglob("*.partial"))
     assert json.loads((folder / "run.json").read_text())["units_stored"] == len(done)
+
+
+def test_storage_that_gives_up_keeps_what_is_stored_and_a_retry_completes(tiny_segment, any_bundle, monkeypatch):
+    whole = run(config_for(tiny_segment, any_bundle, name="a"), RunContext())
+    config, write, calls = config_for(tiny_segment, any_bundle, name="b"), Prediction.write, []
+
+    def failing(self, box, probability):
+        calls.append(box)
+        if len(calls) == 4:
+            raise StorageError("s3://bucket/x: storage failed again after retries")
+        return write(self, box, probability)
+
+    monkeypatch.setattr(Prediction, "write", failing)
+    with pytest.raises(StorageError) as caught:
+        run(config, RunContext())
+    assert caught.value.exit_code == 75
+    report = run(config, RunContext())
+    assert report.skipped >= 3
+    assert report.complete
+    np.testing.assert_array_equal(read_map(whole), read_map(report))
+
+
+def test_two_processes_doing_the_same_shard_do_no_harm(tiny_segment, any_bundle):
+    whole = run(config_for(tiny_segment, any_bundle, name="a"), RunContext())
+    arguments = ["infer", "tiny", "--root", str(tiny_segment.root), "--bundle", str(any_bundle)]
+    arguments += ["--set", "unit_px=64", "--device", "cpu", "--name", "b"]
+    command = [sys.executable, "-m", "inkbatch", *arguments]
+    pair = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in pair:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    folder = tiny_segment.root / "predictions" / "tiny" / "b"
+    a, b = stored_bytes(whole.location.path), stored_bytes(folder)
+    assert all(a[name] == b[name] for name in a if "/c/" in name or name.endswith("preview.png"))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ HEADER_BYTES = 32 << 10  # holds the tags of most layers, and costs less than th
 MERGE_GAP_BYTES = 256 << 10  # a gap cheaper to read than to ask around
 REMOTE_PART_BYTES = 8 << 20  # one request; larger reads are cut so that they use several connections
 LOCAL_PART_BYTES = 1 << 20  # one task for a decoding thread
-FETCH_BYTES = 128 << 20  # fetched but not yet decoded, per reader
+FETCH_BYTES = 64 << 20  # fetched at once, per reader; as much again may wait to be decoded
 
 Buffer = bytes | memoryview
 

@@ -20,6 +20,8 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # TIFF tag values -> our names; old-style deflate (32946) is the same stream.
 CODEC_NAMES = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits", 50000: "zstd"}
 BLACK_IS_ZERO, RGB = 1, 2
+ORIENTATION_TAG = 274
+UPRIGHT = (0, 1)  # 0 is no valid value, but is written for "not stated"
 REDUCED_OR_MASK = 0b101  # NewSubfileType: a smaller copy (1) or a transparency mask (4) of another page
 
 
@@ -139,6 +141,12 @@ def _require_grey_or_rgb(label: str, page: Any, samples: int) -> None:
         )
     if int(page.fillorder) != 1:
         raise DataError(f"{label}: its bits are stored in reversed order; save it again with the usual order")
+    orientation = page.tags.valueof(ORIENTATION_TAG, 1)
+    if orientation not in UPRIGHT:
+        raise DataError(
+            f"{label}: rows from the top and columns from the left are wanted, its orientation tag is {orientation}, which "
+            "some programs obey and others ignore; turn the pixels and save it again without that tag"
+        )
     if photometric == BLACK_IS_ZERO and samples == 1:
         return
     if photometric == RGB and samples == 3:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ class ZarrLayers(CheckedLayerSource):
 
     def __init__(self, chosen: ChosenArray) -> None:
         self._array = _open_array(chosen.node)
+        self._node, self._process = chosen.node, os.getpid()
         self.uri = str(chosen.node.location)
         self.voxel_size_um = chosen.voxel_size_um
         self._axes = chosen.axes
@@ -53,11 +56,19 @@ class ZarrLayers(CheckedLayerSource):
         """Decoded bytes of one chunk."""
         return int(np.prod(self._array.chunks, dtype=np.int64)) * self.dtype.itemsize
 
+    def _here(self) -> Any:
+        """The array as this process can read it: after a fork the threads of the fast pipeline are gone."""
+        if self._process != os.getpid():
+            with _opening:
+                if self._process != os.getpid():
+                    self._array, self._process = _open_plainly(self._node), os.getpid()
+        return self._array
+
     def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
         try:
             if self._axes == "zyx" and self._array.dtype.isnative and out.flags.c_contiguous:
                 window = (slice(indices.start, indices.stop), *box.slices)
-                self._array.get_basic_selection(window, out=NDBuffer.from_numpy_array(out))
+                self._here().get_basic_selection(window, out=NDBuffer.from_numpy_array(out))
                 return
             step = max(1, COPY_BYTES // (len(indices) * box.width * self.dtype.itemsize))
             step = max(step - step % self.block_yx[0], min(self.block_yx[0], box.height))
@@ -81,7 +92,7 @@ class ZarrLayers(CheckedLayerSource):
         selection = tuple(wanted.get(axis, slice(0, 1)) for axis in self._axes)
         # Given, since zarr would make a Fortran-ordered one for Fortran-ordered arrays, which zarrs refuses to fill.
         block = np.empty([part.stop - part.start for part in selection], self._array.dtype)
-        self._array.get_basic_selection(selection, out=NDBuffer.from_numpy_array(block))
+        self._here().get_basic_selection(selection, out=NDBuffer.from_numpy_array(block))
         order = sorted(range(len(self._axes)), key=lambda position: "tczyx".index(self._axes[position]))
         return block.transpose(order).reshape(len(indices), *box.shape)
 
@@ -105,24 +116,39 @@ def open_zarr(chosen: ChosenArray, keeping: Keeping) -> LayerSource:
 
 def _open_array(node: ZarrNode) -> Any:
     """Open with the fast pipeline where it serves (local, native byte order, known codecs), else the plain one."""
-    with _opening, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _opening:
         if node.location.is_local:
             try:
-                with zarr.config.set(FAST_PIPELINE):
+                with warnings.catch_warnings(), zarr.config.set(FAST_PIPELINE):
+                    warnings.simplefilter("ignore")
                     store = LocalStore(node.location.path, read_only=True)
                     array = zarr.open_array(store, mode="r", zarr_format=node.zarr_format)
                 if array.dtype.isnative and array.metadata.fill_value is not None:
                     return array
             except Exception:  # unsupported there; what is wrong with it, the plain pipeline says
                 pass
-        try:
-            with zarr.config.set(PLAIN_PIPELINE):
-                return zarr.open_array(LocationStore(node.location), mode="r", zarr_format=node.zarr_format)
-        except InkbatchError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"{node.location}: this zarr array cannot be opened ({type(error).__name__}: {error}); "
-                "check its metadata and codecs, or convert it"
-            ) from error
+        return _open_plainly(node)
+
+
+def _open_plainly(node: ZarrNode) -> Any:
+    """Open with zarr-python's own pipeline, over our store."""
+    store = LocationStore(node.location, blosc_chunks=_ends_in_blosc(node.metadata))
+    try:
+        with warnings.catch_warnings(), zarr.config.set(PLAIN_PIPELINE):
+            warnings.simplefilter("ignore")
+            return zarr.open_array(store, mode="r", zarr_format=node.zarr_format)
+    except InkbatchError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{node.location}: this zarr array cannot be opened ({type(error).__name__}: {error}); "
+            "check its metadata and codecs, or convert it"
+        ) from error
+
+
+def _ends_in_blosc(metadata: Mapping[str, Any]) -> bool:
+    """Whether a stored object is one Blosc buffer: v2's compressor, or the last of v3's codecs."""
+    compressor, codecs = metadata.get("compressor"), metadata.get("codecs")
+    if isinstance(codecs, list) and codecs and isinstance(codecs[-1], dict):
+        return codecs[-1].get("name") == "blosc"
+    return isinstance(compressor, dict) and compressor.get("id") == "blosc"

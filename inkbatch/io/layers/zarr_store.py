@@ -11,15 +11,26 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from inkbatch.errors import CorruptDataError, StorageError
 from inkbatch.io.faults import judge
+from inkbatch.io.layers.zarr_nodes import METADATA_NAMES
 from inkbatch.io.storage import RETRY_DELAYS_S, Location
+
+BLOSC_HEADER_BYTES = 16  # the last four state the length of the whole buffer
 
 
 class LocationStore(Store):
-    """Keys of a zarr hierarchy below one folder, for reading only."""
+    """Keys of a zarr array below one folder, for reading only."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, *, blosc_chunks: bool = False) -> None:
+        """Point at an array.
+
+        Args:
+            location: Its folder.
+            blosc_chunks: Objects other than metadata are Blosc buffers. Their length is checked here: the decoder
+                trusts the length in their header, and would read beyond a buffer that was cut off.
+        """
         super().__init__(read_only=True)
         self.location = location
+        self._blosc_chunks = blosc_chunks
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LocationStore) and other.location == self.location
@@ -43,10 +54,12 @@ class LocationStore(Store):
             data = await _read(place, start, stop)
         except FileNotFoundError:
             return None
+        if wanted is None and self._blosc_chunks and place.name not in METADATA_NAMES:
+            wanted = max(BLOSC_HEADER_BYTES, int.from_bytes(data[12:16], "little"))
         if not data or (wanted is not None and len(data) != wanted):
             raise CorruptDataError(
-                f"{place}: {'bytes' if wanted is None else wanted} are wanted, the object gave {len(data)}; "
-                "it was cut off, copy it again"
+                f"{place}: {wanted or 'some'} bytes are wanted, the object gave {len(data)}; it was cut off, "
+                "copy it again"
             )
         return prototype.buffer.from_bytes(data)
 

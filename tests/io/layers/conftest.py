@@ -202,6 +202,7 @@ LAYOUTS: dict[str, Layout] = {
     "zarr3-yxz": Layout(zarr_array("yxz"), options={"axes": "yxz"}, block_yx=(16, 32)),
     "zarr3-sharded": Layout(zarr_array(shards=(4, 32, 64)), options=ZYX, block_yx=(16, 32)),
     "zarr3-gzip": Layout(zarr_array(compressors=zarr.codecs.GzipCodec()), options=ZYX),
+    "zarr3-blosc": Layout(zarr_array(compressors=zarr.codecs.BloscCodec(cname="lz4")), options=ZYX),
     "zarr3-raw": Layout(zarr_array(compressors=None), dtype="uint8", options=ZYX),
     "zarr3-whole-layers": Layout(zarr_array(chunks=(2, 61, 83)), options=ZYX, block_yx=(61, 83), whole=True),
     "zarr2-blosc": Layout(zarr_array(zarr_format=2, compressors=BLOSC), options=ZYX, block_yx=(16, 32)),

@@ -138,6 +138,11 @@ def test_layers_with_white_as_zero_are_refused_not_inverted(tmp_path: Path) -> N
     assert "MINISWHITE" in refusal(tmp_path)
 
 
+def test_layers_that_claim_to_be_turned_are_refused_not_guessed(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "0.tif", np.zeros((20, 20), np.uint8), extratags=[(274, "H", 1, 3, True)])
+    assert "orientation tag is 3" in refusal(tmp_path)
+
+
 def test_palette_layers_are_refused(tmp_path: Path) -> None:
     colours = np.zeros((3, 256), np.uint16)
     tifffile.imwrite(tmp_path / "0.tif", np.zeros((20, 20), np.uint8), photometric="palette", colormap=colours)

@@ -1,0 +1,86 @@
+"""Commands around models: import a checkpoint, list what is known, show a bundle; `register` adds them to an app."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+import yaml
+
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, for example contract.divisor=200 or model.depth_layers=30; repeatable."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("import-checkpoint")(import_checkpoint)
+    app.command("models")(models)
+    app.command("bundle")(bundle)
+
+
+def import_checkpoint(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Path, s3://…, https://… or hf://owner/repo[/file][@revision].")
+    ],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="The bundle's folder: a path or a URI.")],
+    preset: Annotated[str, typer.Option("--as", help="Name of a preset (inkbatch models lists them), or a YAML file.")],
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; else the preset's.")] = None,
+    trust_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--trust-pickle",
+            help="Run the program inside a file that is no plain weights, without network and secrets.",
+        ),
+    ] = False,
+    sets: Sets = None,
+) -> None:
+    """Turn a published checkpoint into a bundle: the weights, strictly, and what they must be fed."""
+    from inkbatch.steps import import_checkpoint as step
+
+    options = {"source": source, "dest": dest, "preset": preset, "name": name, "trust_pickle": trust_pickle or None}
+    for line in step.run(step.ImportConfig.load(None, sets or (), options)):
+        typer.echo(line)
+
+
+def models(
+    preset: Annotated[str | None, typer.Argument(help="Show all that this preset says.", show_default=False)] = None,
+) -> None:
+    """List the networks and the presets of published checkpoints, or show one preset."""
+    from inkbatch.models import known_architectures
+    from inkbatch.models.describing import describe_preset, preset_row
+    from inkbatch.models.presets import load_preset, preset_names
+
+    if preset is not None:
+        typer.echo("\n".join(describe_preset(load_preset(preset))))
+        return
+    typer.echo(f"networks: {', '.join(known_architectures())}")
+    typer.echo("presets (inkbatch import-checkpoint SRC DEST --as PRESET):")
+    for known in preset_names():
+        typer.echo(f"  {preset_row(load_preset(known))}")
+
+
+def bundle(
+    location: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder or URI.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print bundle.json as it is.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Print the settings that prepare --config needs for this bundle.")
+    ] = False,
+) -> None:
+    """Show a bundle: its network, what it must be fed, and where it came from."""
+    from inkbatch.io.storage import Location
+    from inkbatch.models.bundle import Bundle
+    from inkbatch.models.describing import describe_bundle, prepare_settings
+
+    document = Bundle.open(Location.parse(location)).document
+    if as_json:
+        typer.echo(json.dumps(document.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False))
+        return
+    if prepare:
+        typer.echo(
+            yaml.safe_dump(prepare_settings(document.contract), default_flow_style=None, sort_keys=False).rstrip()
+        )
+        return
+    typer.echo("\n".join(describe_bundle(document)))

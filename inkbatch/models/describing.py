@@ -1,0 +1,121 @@
+"""Presets and bundles in words, for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+from inkbatch.models.bundle import BundleDocument, Contract
+from inkbatch.models.presets import Preset
+
+WIDTH = 110
+INDENT = 16
+LUT_POINTS_SHOWN = 4
+
+
+def describe_contract(contract: Contract) -> list[str]:
+    """What a network must be fed, one rule per line."""
+    chosen = contract.layers.source_range
+    where = f"numbers {chosen[0]}:{chosen[1]} of the source" if chosen else "the centre ones of what is prepared"
+    low, high = contract.clip or (None, None)
+    clip = "not clipped" if low is None else f"clipped to {low:g} .. {high:g}"
+    scale = f", minus {contract.mean:g}, divided by {contract.std:g}" if (contract.mean, contract.std) != (0, 1) else ""
+    rows = [
+        ("layers", f"{contract.layers.count}, {where}"),
+        ("depth order", contract.depth_order),
+        ("voxel", f"{contract.voxel_size_um:g} µm, within {contract.voxel_tolerance:.0%}"),
+        ("surface", f"{contract.dtype}, made with {' or '.join(contract.intensity)}"),
+        ("lookup table", _lut(contract.lut)),
+        ("clahe", "none" if contract.clahe is None else str(contract.clahe)),
+        ("intensities", f"{clip}, divided by {contract.divisor:g}{scale}"),
+        ("tile", f"{contract.tile_px} px, stride {contract.stride_px} px, window {contract.window}"),
+        ("output", "logits" if contract.activation == "sigmoid" else "the map itself"),
+        ("views", ", ".join(contract.tta_axes) or "none may be averaged"),
+        ("threshold", _threshold(contract)),
+    ]
+    return _table(rows)
+
+
+def describe_bundle(document: BundleDocument) -> list[str]:
+    """A bundle: network, contract, where it came from."""
+    flops = "unknown" if document.flops_per_tile is None else f"{document.flops_per_tile / 1e9:,.1f} GFLOP per tile"
+    config = ", ".join(f"{key} {value}" for key, value in document.model.items())
+    rows = [("network", document.architecture), ("config", config), ("work", flops)]
+    rows += [
+        (f"source {key}", str(document.source[key])) for key in ("uri", "sha256", "preset") if key in document.source
+    ]
+    if changed := document.source.get("changed"):
+        rows.append(("changed", str(changed)))
+    rows += [(key, str(value)) for key, value in document.metrics.items()]
+    return [f"bundle {document.name}", *_table(rows), *describe_contract(document.contract)]
+
+
+def prepare_settings(contract: Contract) -> dict[str, Any]:
+    """Settings of `inkbatch prepare` without which a segment does not match the contract.
+
+    The 16 -> 8 bit rule is among them where the contract accepts only one.
+    """
+    settings: dict[str, Any] = {}
+    if len(contract.intensity) == 1 and not contract.intensity[0].endswith("*"):
+        settings["intensity"] = contract.intensity[0]
+    if contract.lut is not None:
+        settings["lut"] = [list(point) for point in contract.lut]
+    if contract.clahe is not None:
+        settings["clahe"] = contract.clahe.model_dump()
+    return settings
+
+
+def describe_preset(preset: Preset) -> list[str]:
+    """A preset with all that it says."""
+    texts = [
+        (key.replace("_", " "), getattr(preset, key)) for key in ("layers", "depth_order", "intensity", "training")
+    ]
+    texts += [("blending", preset.blending), ("licence", preset.licence)]
+    for place in preset.published:
+        file = f", file {place.file}" if place.file else ""
+        texts.append(("published", f"{place.where}{file}{'. ' + place.note if place.note else ''}"))
+    texts += [("assumed", assumption) for assumption in preset.assumptions]
+    if preset.text:
+        texts.append(("note", preset.text))
+    heading = [f"preset {preset.name}: {preset.title}", *_table([("by", preset.by), ("network", preset.architecture)])]
+    return [*heading, *describe_contract(preset.contract), *_table(texts)]
+
+
+def preset_row(preset: Preset) -> str:
+    """A preset in one line."""
+    contract = preset.contract
+    chosen = contract.layers.source_range
+    layers = f"{contract.layers.count} layers" + (f" {chosen[0]}:{chosen[1]}" if chosen else " centred")
+    return f"{preset.name:<31}{layers:<18}{contract.tile_px:>4} px  / {contract.divisor:g}   {preset.title}"
+
+
+def _lut(points: tuple[tuple[int, int], ...] | None) -> str:
+    if points is None:
+        return "none"
+    texts = [f"{x} to {y}" for x, y in points]
+    if len(texts) > LUT_POINTS_SHOWN:
+        texts = [*texts[:2], "…", *texts[-2:]]
+    return f"{len(points)} points: {', '.join(texts)}"
+
+
+def _threshold(contract: Contract) -> str:
+    if contract.threshold is None:
+        return "none"
+    return f"{contract.threshold:g}" + (
+        f", fitted on {contract.threshold_fitted_on}" if contract.threshold_fitted_on else ""
+    )
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    return [
+        textwrap.fill(
+            value,
+            WIDTH,
+            initial_indent=f"  {key:<{INDENT - 2}}",
+            subsequent_indent=" " * INDENT,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for key, value in rows
+    ]

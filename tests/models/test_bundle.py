@@ -1,0 +1,93 @@
+"""Bundles: strict, complete, and damaged ones are found."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.io.storage import Location
+from inkbatch.models.bundle import Bundle, Contract, LayerRule, load_strictly
+from inkbatch.testing.segments import identity_bundle, network_bundle
+
+
+def test_a_bundle_comes_back_with_the_same_weights_and_contract(tmp_path):
+    saved = network_bundle(tmp_path / "net")
+    opened = Bundle.open(Location.parse(tmp_path / "net"))
+    assert opened.document == saved.document
+    x = torch.randn(2, 1, 3, 32, 32)
+    first, second = opened.build(), Bundle.open(Location.parse(tmp_path / "net")).build()
+    assert torch.equal(first(x), second(x))
+    assert not first.training
+
+
+def test_equal_models_are_equal_bytes(tmp_path):
+    network_bundle(tmp_path / "a")
+    network_bundle(tmp_path / "b")
+    for name in ("bundle.json", "weights.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"architecture": "unheard-of"}, "unknown architecture"),
+        ({"model": {"depth_layers": 3, "size": 1}}, "size"),
+        ({"model": {"depth_layers": 4}}, "takes 4 layers, its contract gives it 3"),
+    ],
+)
+def test_a_document_that_does_not_fit_is_refused_on_building(tmp_path, change, words):
+    identity_bundle(tmp_path / "b")
+    document = json.loads((tmp_path / "b/bundle.json").read_text())
+    (tmp_path / "b/bundle.json").write_text(json.dumps({**document, **change}))
+    with pytest.raises((ConfigError, DataError), match=words):
+        Bundle.open(Location.parse(tmp_path / "b")).build()
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": 2}, {"surprise": 1}, {"name": "../x"}, {"contract": {"tile_px": 3}}, {"weights": "w"}]
+)
+def test_an_invalid_document_is_refused(tmp_path, change):
+    identity_bundle(tmp_path / "b")
+    document = json.loads((tmp_path / "b/bundle.json").read_text())
+    (tmp_path / "b/bundle.json").write_text(json.dumps({**document, **change}))
+    with pytest.raises(DataError, match="not a valid bundle"):
+        Bundle.open(Location.parse(tmp_path / "b"))
+
+
+def test_no_bundle_and_no_weights_are_told_apart(tmp_path):
+    with pytest.raises(DataError, match="no bundle here"):
+        Bundle.open(Location.parse(tmp_path / "nowhere"))
+    identity_bundle(tmp_path / "b")
+    (tmp_path / "b/weights.safetensors").unlink()
+    with pytest.raises(DataError, match="no weights"):
+        Bundle.open(Location.parse(tmp_path / "b")).build()
+
+
+def test_missing_unexpected_and_misshapen_keys_are_all_listed(tmp_path):
+    model = network_bundle(tmp_path / "net").build()
+    tensors = dict(model.state_dict())
+    names = list(tensors)
+    del tensors[names[0]]
+    tensors["surplus"] = torch.zeros(1)
+    tensors[names[1]] = torch.zeros(7, 7)
+    with pytest.raises(MismatchError) as caught:
+        load_strictly(model, tensors, "file")
+    for words in (f"missing {names[0]}", "unexpected surplus", f"{names[1]}: model", "(7, 7)"):
+        assert words in str(caught.value)
+
+
+def test_overrides_are_checked_like_the_contract_itself():
+    contract = Contract(layers=LayerRule(count=3), voxel_size_um=8, tile_px=64, stride_px=16)
+    assert contract.overridden({"divisor": 200}).divisor == 200
+    with pytest.raises(ConfigError, match="did you mean 'divisor'"):
+        contract.overridden({"divsor": 200})
+    with pytest.raises(ConfigError, match="stride_px 65"):
+        contract.overridden({"stride_px": 65})
+
+
+def test_a_layer_rule_agrees_with_itself():
+    with pytest.raises(ValueError, match="does not hold 3"):
+        LayerRule(count=3, source_range=(4, 9))

@@ -1,0 +1,64 @@
+"""Configuration: precedence, clear refusals, digests that mean something."""
+
+from __future__ import annotations
+
+import pytest
+
+from inkbatch.config import JobConfig, digest, parse_bytes
+from inkbatch.errors import ConfigError
+
+
+class Sub(JobConfig):
+    limit: float = 1.0
+
+
+class Example(JobConfig):
+    segment: str
+    stride_px: int = 16
+    sub: Sub = Sub()
+
+
+def test_options_win_over_set_over_file_over_defaults(tmp_path):
+    (tmp_path / "a.yaml").write_text("segment: a\nstride_px: 1\nsub: {limit: 2}\n")
+    loaded = Example.load(str(tmp_path / "a.yaml"), ["stride_px=2", "sub.limit=3"], {"segment": "b", "stride_px": None})
+    assert (loaded.segment, loaded.stride_px, loaded.sub.limit) == ("b", 2, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "sets", "words"),
+    [
+        ("segment: a\nstride: 3", [], "unknown key 'stride'; did you mean 'stride_px'"),
+        ("stride_px: 3", [], "'segment' is required"),
+        ("segment: a\nstride_px: wide", [], "stride_px: .*found 'wide'"),
+        ("segment: [", [], "not YAML"),
+        ("- a", [], "wanted a mapping"),
+        ("segment: a", ["stride_px"], "wanted key=value"),
+        ("segment: a", ["segment.x=1"], "not a mapping"),
+    ],
+)
+def test_refusals_name_place_and_finding(tmp_path, text, sets, words):
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        Example.load(str(tmp_path / "job.yaml"), sets)
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Example(segment="a").segment = "b"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("2GiB", 2 << 30), ("500MB", 500_000_000), ("1.5 KiB", 1536), ("7", 7), ("4g", 4 << 30)]
+)
+def test_sizes_are_read_as_people_write_them(text, count):
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "2 parsecs", "-1", "2GiBB"])
+def test_sizes_that_are_none_are_refused(text):
+    with pytest.raises(ConfigError, match="2GiB"):
+        parse_bytes(text)
+
+
+def test_a_digest_depends_on_values_and_not_on_order():
+    assert digest({"a": 1, "b": [2, 3]}) == digest({"b": [2, 3], "a": 1}) != digest({"a": 1, "b": [3, 2]})
