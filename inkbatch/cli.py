@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from inkbatch import __version__
+from inkbatch import __version__, cli_models
 from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
 
 app = typer.Typer(
@@ -182,6 +182,9 @@ def segments(
         return
     for segment, entry in sorted(Catalog.load(catalog).entries.items()):
         typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
+
+
+cli_models.register(app)
 
 
 def parse_layers(text: str | None) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from typing import TypeVar
 
+from inkbatch.config import digest
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.cached import DecodedLayers
@@ -103,7 +104,9 @@ def open_folder(folder: Location, sizes: Mapping[str, int | None], keeping: Keep
             )
     layers = [layer[0] for layer in opened]
     _require_agreement(folder, layers)
-    return _source(str(folder), layers, first, keeping)
+    source = _source(str(folder), layers, first, keeping)
+    source.fingerprint = digest([[place.name, place.size() if size is None else size] for place, size in files])
+    return source
 
 
 def open_file(location: Location, keeping: Keeping) -> LayerSource:

@@ -144,8 +144,8 @@ def _require_grey_or_rgb(label: str, page: Any, samples: int) -> None:
     orientation = page.tags.valueof(ORIENTATION_TAG, 1)
     if orientation not in UPRIGHT:
         raise DataError(
-            f"{label}: rows from the top and columns from the left are wanted, its orientation tag is {orientation}, which "
-            "some programs obey and others ignore; turn the pixels and save it again without that tag"
+            f"{label}: rows from the top and columns from the left are wanted, its orientation tag is {orientation}, "
+            "which some programs obey and others ignore; turn the pixels and save it again without that tag"
         )
     if photometric == BLACK_IS_ZERO and samples == 1:
         return
