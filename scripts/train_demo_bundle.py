@@ -87,7 +87,7 @@ class Settings:
     """
 
     seed: int = 0
-    steps: int = 1400
+    steps: int = 2000
     batch: int = 16
     learning_rate: float = 3e-3
     warm_up: float = 0.08
@@ -268,10 +268,8 @@ def flops_per_tile(model: InkModel) -> float:
     return float(counter.get_total_flops())
 
 
-def save(
-    output: Path, model: InkModel, settings: Settings, threshold: float, seconds: float, metrics: dict[str, Any]
-) -> Bundle:
-    """Store the bundle."""
+def save(output: Path, model: InkModel, settings: Settings, threshold: float, metrics: dict[str, Any]) -> Bundle:
+    """Store the bundle; no clock in it, so that equal trainings are equal bytes."""
     contract = CONTRACT.model_copy(
         update={
             "threshold": threshold,
@@ -289,7 +287,6 @@ def save(
             "data": "planted ink on real papyrus; see NOTICE.md of the demo",
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
-            "seconds": round(seconds),
             **asdict(settings),
         },
         metrics=metrics,
@@ -317,7 +314,7 @@ def main() -> None:
     tiles = PhantomTiles(
         papyrus[:, :, :border], read_letters("train.png"), settings, np.random.default_rng(settings.seed)
     )
-    model = build_model(ARCHITECTURE, MODEL)
+    model = build_model(ARCHITECTURE, MODEL).to(memory_format=torch.channels_last)  # twice as fast on a CPU
     started = time.perf_counter()
     train(model, tiles, settings)
     seconds = time.perf_counter() - started
@@ -331,7 +328,7 @@ def main() -> None:
         "validation": {"auc": round(validation.auc(), 4), "f05": best},
         "demo": {"auc": round(demo.auc(), 4), "f05": round(demo.f_beta(threshold), 4)},
     }
-    bundle = save(arguments.output, model, settings, threshold, seconds, metrics)
+    bundle = save(arguments.output, model, settings, threshold, metrics)
     if arguments.picture:
         cv2.imwrite(str(arguments.picture), np.rint(probability * 255).astype(np.uint8))
     print(f"trained in {seconds:.0f} s, threshold {threshold:.3f}: {metrics}")

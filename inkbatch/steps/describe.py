@@ -66,7 +66,9 @@ def describe_infer(config: object) -> str:
         f"  peak memory   about {_size(memory)} beside the model",
     ]
     flops = settled.bundle.document.flops_per_tile
-    if flops is None:
+    if left == 0:
+        rows.append("  time, cost    nothing is left to do")
+    elif flops is None:
         rows.append("  time, cost    unknown: the bundle does not state its FLOPs per tile")
     else:
         guesses = estimate(flops * left)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -377,6 +379,40 @@ def test_the_demo_ships_small_and_with_its_notice():
     assert sum(file.stat().st_size for file in files) < 12e6
     notice = (DEMO / "NOTICE.md").read_text()
     assert all(word in notice for word in ("planted", "CC BY-NC 4.0", "MIT License", "EduceLab", "Angelotti"))
+
+
+def test_the_demo_bundle_reads_the_demo_letters_and_matches_its_files():
+    import torch
+
+    from inkbatch.data.scoring import ScoreHistogram
+    from inkbatch.io.storage import Location
+    from inkbatch.models.bundle import Bundle
+
+    torch.set_num_threads(1)
+    bundle = Bundle.open(Location.parse(DEMO / "bundle"))
+    tile = bundle.contract.tile_px
+    places = [(y, x) for y in (128, 256, 384) for x in (256, 512, 768)]
+    stack = np.stack([tifffile.imread(file) for file in _demo_layers()])
+    batch = np.stack([stack[None, :, y : y + tile, x : x + tile] for y, x in places]).astype(np.float32)
+    truth = cv2.imread(str(DEMO / "truth.png"), -1) > 0
+    with torch.inference_mode():
+        probability = bundle.build()(torch.from_numpy(batch) / bundle.contract.divisor).sigmoid().numpy()[:, 0]
+    histogram = ScoreHistogram()
+    for (y, x), found in zip(places, probability, strict=True):
+        histogram.add(found, truth[y : y + tile, x : x + tile], np.ones((tile, tile), bool))
+    assert histogram.auc() > 0.95
+    assert histogram.f_beta(bundle.contract.threshold) > 0.85
+
+
+@pytest.mark.slow
+def test_the_training_script_runs_from_the_data_beside_it(tmp_path):
+    script = Path(__file__).parents[2] / "scripts" / "train_demo_bundle.py"
+    command = [sys.executable, str(script), "--steps", "2", "--threads", "1", "--output", str(tmp_path / "bundle")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
+    assert document["training"]["steps"] == 2
+    assert (tmp_path / "bundle" / "weights.safetensors").stat().st_size < 6e6
 
 
 def _demo_layers() -> list[Path]:
