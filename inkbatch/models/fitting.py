@@ -73,23 +73,28 @@ def require_contract(model: InkModel, contract: Contract, preset: Preset) -> Non
         )
 
 
-def hints(read: ReadCheckpoint, model: InkModel, contract: Contract) -> list[str]:
-    """What the file's own hyper-parameters say otherwise than the contract, in words.
+def hints(said: Mapping[str, Any], model: InkModel, contract: Contract) -> list[str]:
+    """What a checkpoint's own notes say otherwise than the contract, in words.
 
     They are notes of a training script and not reliable (the Grand Prize network was built for 30 layers and fed 26),
     so that they are worth a look and no refusal.
+
+    Args:
+        said: Hyper-parameters, or the config of a repository.
+        model: The network.
+        contract: What it is fed.
     """
-    said = read.hyper_parameters
     wanted = {
         "size": ("tile", contract.tile_px),
         "patch_size": ("tile", contract.tile_px),
         "window_size": ("tile", contract.tile_px),
         "in_chans": ("number of layers", contract.layers.count),
         "num_frames": ("number of layers", contract.layers.count),
+        "num_layers": ("number of layers", contract.layers.count),
         "epsilon": ("layer norm's epsilon", getattr(model.config, "layer_norm_eps", None)),
     }
     return [
-        f"note: the file's hyper-parameter {key} is {said[key]}, the bundle's {meaning} is {value}; see which is meant"
+        f"note: the checkpoint's own {key} is {said[key]}, the bundle's {meaning} is {value}; see which is meant"
         for key, (meaning, value) in wanted.items()
         if value is not None and key in said and str(said[key]) != str(value)
     ]

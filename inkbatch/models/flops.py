@@ -19,13 +19,14 @@ def flops_per_tile(model: InkModel, tile_px: int) -> float:
         tile_px: Edge of the tile.
     """
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
     training = model.training
     counter = FlopCounterMode(display=False)
     try:
         model.eval()
         with FakeTensorMode() as fake, counter, torch.no_grad():
             shapes: dict[str, torch.Tensor] = {name: fake.from_tensor(tensor) for name, tensor in state.items()}
-            tile = torch.empty(1, 1, model.config.depth_layers, tile_px, tile_px)
+            tile = torch.empty(1, 1, model.config.depth_layers, tile_px, tile_px, device=device)
             torch.func.functional_call(model, shapes, (tile,))
     finally:
         model.train(training)

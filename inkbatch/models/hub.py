@@ -6,9 +6,12 @@ is imported only where such a file is asked for.
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from inkbatch.errors import ConfigError, DataError, InkbatchError, StorageError
 
@@ -16,6 +19,7 @@ SCHEME = "hf://"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CHECKPOINT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 USUAL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,13 @@ class HubFile:
     Attributes:
         path: Where it lies in the hub's cache.
         reference: The file with the commit that it was taken from.
+        config: The repository's ``config.json`` of that commit, which may say what the weights do not; empty where it
+            has none.
     """
 
     path: Path
     reference: HubReference
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fetch(reference: HubReference) -> HubFile:
@@ -76,6 +83,7 @@ def fetch(reference: HubReference) -> HubFile:
         StorageError: The hub failed; a later try may help.
     """
     file, commit = reference.file, reference.revision
+    names: list[str] | None = None  # not asked for
     try:
         from huggingface_hub import HfApi, hf_hub_download
 
@@ -87,11 +95,27 @@ def fetch(reference: HubReference) -> HubFile:
             names = [sibling.rfilename for sibling in found.siblings or []]
             file = file or _only_checkpoint(reference, names)
         path = hf_hub_download(reference.repo, file, revision=commit)
+        config = _config(reference.repo, commit, names)
     except InkbatchError:
         raise
     except Exception as error:  # the client raises its own errors, its HTTP library's, and those of the socket
         raise _explained(reference, error) from error
-    return HubFile(Path(path), HubReference(reference.repo, file, commit))
+    return HubFile(Path(path), HubReference(reference.repo, file, commit), config)
+
+
+def _config(repo: str, commit: str, names: list[str] | None) -> dict[str, Any]:
+    """The repository's ``config.json``: fetched where it is listed; from the cache alone where nothing was asked."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if names is not None and CONFIG_FILE not in names:
+        return {}
+    try:
+        path = hf_hub_download(repo, CONFIG_FILE, revision=commit, local_files_only=names is None)
+        values = json.loads(Path(path).read_bytes())
+    except (EntryNotFoundError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _only_checkpoint(reference: HubReference, names: list[str]) -> str:

@@ -39,6 +39,9 @@ WRAPPERS = ("model", "module", "backbone", "_orig_mod")
 
 COMPILED = "_orig_mod."
 
+WEB = ("http", "https")
+"""Protocols without folders: asking whether an address is one would fetch all of it."""
+
 
 @dataclass(frozen=True)
 class ReadCheckpoint:
@@ -83,7 +86,7 @@ def read_state_dict(path: str | os.PathLike[str] | Location, *, trust_pickle: bo
 def _on_disk(location: Location) -> Iterator[Path]:
     """The file on a local disk; fetched into a temporary folder where it is not."""
     try:
-        if location.is_folder():
+        if location.protocol not in WEB and location.is_folder():
             raise DataError(f"{location}: a folder; name the checkpoint file in it")
         if location.is_local:
             Path(location.path).open("rb").close()

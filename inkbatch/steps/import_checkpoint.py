@@ -48,11 +48,11 @@ class Fetched:
 
     Attributes:
         location: The file.
-        facts: ``uri``, and ``revision`` where there is one.
+        facts: ``uri``; from the hub ``revision`` and, where there is one, ``config``.
     """
 
     location: Location
-    facts: dict[str, str]
+    facts: dict[str, Any]
 
 
 def run(config: ImportConfig) -> list[str]:
@@ -74,11 +74,14 @@ def run(config: ImportConfig) -> list[str]:
     model = fitted_model(preset, read, config.model)
     require_contract(model, contract, preset)
     document = _document(config, preset, contract, model, read, fetched)
-    lines = [_summary(preset, contract, model), *hints(read, model, contract)]
+    notes = hints(read.hyper_parameters | fetched.facts.get("config", {}), model, contract)
+    lines = [_summary(preset, contract, model), *notes]
     if _is_there(dest, document):
         return [*lines, f"bundle: already at {dest}, nothing to do"]
     Bundle.save(dest, model, document)
-    return [*lines, f"source: {fetched.facts['uri']}, sha256 {read.sha256}", f"bundle: {dest}"]
+    known = next((place.where for place in preset.published if place.sha256 == read.sha256), None)
+    origin = f"source: {fetched.facts['uri']}, sha256 {read.sha256}" + (f", as published at {known}" if known else "")
+    return [*lines, origin, f"bundle: {dest}"]
 
 
 def fetch(source: str) -> Fetched:
@@ -92,9 +95,8 @@ def fetch(source: str) -> Fetched:
         location = Location.parse(source)
         return Fetched(location, {"uri": location.uri})
     found = hub.fetch(hub.HubReference.parse(source))
-    return Fetched(
-        Location.parse(found.path), {"uri": str(found.reference), "revision": found.reference.revision or ""}
-    )
+    facts: dict[str, Any] = {"uri": str(found.reference), "revision": found.reference.revision}
+    return Fetched(Location.parse(found.path), facts | ({"config": dict(found.config)} if found.config else {}))
 
 
 def _document(
@@ -103,7 +105,7 @@ def _document(
     """All of the bundle but its weights; nothing in it depends on the time or the machine."""
     changed = {"model": config.model, "contract": config.contract}
     source = {
-        **fetched.facts,
+        **_json_values(fetched.facts),
         "sha256": read.sha256,
         "preset": preset.name,
         "title": preset.title,
@@ -144,14 +146,13 @@ def _is_there(dest: Location, document: BundleDocument) -> bool:
 
 
 def _comparable(document: BundleDocument) -> dict[str, Any]:
-    """What makes a bundle what it is: not how it was fetched, nor how its FLOPs were counted.
+    """What makes a bundle what it is; texts, and how the file was fetched, are not among it.
 
-    Equal sources have equal weights: their digest is among the values.
+    Equal source files have equal weights.
     """
-    values = document.model_dump(mode="json", exclude={"weights_sha256", "flops_per_tile"})
-    source = {f"source.{key}": value for key, value in values.pop("source").items() if key not in ("uri", "revision")}
-    contract = {f"contract.{key}": value for key, value in values.pop("contract").items()}
-    return values | source | contract
+    values = document.model_dump(mode="json", include={"name", "architecture", "model"})
+    contract = {f"contract.{key}": value for key, value in document.contract.model_dump(mode="json").items()}
+    return values | contract | {"source.sha256": document.source.get("sha256")}
 
 
 def _json_values(value: Any) -> Any:
