@@ -111,7 +111,7 @@ def infer(
 
     Writes prediction.zarr, preview.png and manifest.json under ROOT/predictions. What the bundle and the surface do not
     agree on is refused by name. Other settings go through --set: stride_px=32, window=hann|gaussian|uniform,
-    unit_px=2048, batch_tiles=0 (0 finds it).
+    unit_px=2048, batch_tiles=0 (0 finds it), compile=true (pays on GPUs).
     """
     context = _context(shard, log)
     from inkbatch.steps import infer as step

@@ -67,6 +67,7 @@ class Contract(BaseModel):
         tile_px: Tile edge.
         stride_px: Step between tile origins.
         window: Blending weights of a tile.
+        window_sigma: Standard deviation of the gaussian window, as a share of the tile edge.
         activation: ``sigmoid`` for logits; ``none`` where the network hands out the map itself.
         tta_axes: Views that may be averaged at inference.
         threshold: Probability from which a pixel counts as ink, or None.
@@ -90,6 +91,7 @@ class Contract(BaseModel):
     tile_px: int = Field(ge=1)
     stride_px: int = Field(ge=1)
     window: Literal["hann", "gaussian", "uniform"] = "hann"
+    window_sigma: float = Field(0.25, gt=0)
     activation: Literal["sigmoid", "none"] = "sigmoid"
     tta_axes: tuple[Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"], ...] = ()
     threshold: float | None = None

@@ -41,7 +41,7 @@ def require_tile(model: InkModel, height: int, width: int) -> None:
     Raises:
         ConfigError: The sides are not `fixed_tile_px`, or no multiple of `tile_multiple` or of `output_scale`.
     """
-    name, fixed = model.architecture, model.fixed_tile_px
+    name, fixed = model.name, model.fixed_tile_px
     if fixed is not None and (height, width) != (fixed, fixed):
         raise ConfigError(
             f"model {name}: made for tiles of {fixed} px, got {height} x {width} px; set tile_px to {fixed}"

@@ -46,6 +46,7 @@ class InferConfig(JobConfig):
         device: ``auto`` takes CUDA, then MPS, then the CPU.
         precision: ``auto`` is bf16 (or fp16) on CUDA and fp32 elsewhere.
         batch_tiles: Tiles per forward pass; 0 finds it.
+        compile: Compile the network first (minutes; pays on GPUs and long runs). Maps differ by rounding.
     """
 
     segment: str
@@ -60,6 +61,7 @@ class InferConfig(JobConfig):
     device: DeviceName = "auto"
     precision: PrecisionName = "auto"
     batch_tiles: int = Field(0, ge=0)
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def plan(config: InferConfig) -> InferPlan:
             "override": dict(overrides),
             "contract": contract.model_dump(mode="json"),
             "precision": config.precision,
+            "compile": config.compile,
         },
         {
             "surface": surface_manifest["digest"],
@@ -166,6 +169,7 @@ def _work(config: InferConfig, settled: InferPlan, record: RunFolder, context: R
         choose_precision(config.precision, device),
         config.batch_tiles,
         context.stop,
+        config.compile,
     )
     provenance = {"kind": "prediction", "digest": settled.manifest.digest, **settled.manifest.inputs}
     output = Prediction.create(

@@ -35,7 +35,10 @@ class TinyNet(InkModel):
         super().__init__(ModelConfig(depth_layers=LAYERS))
         torch.manual_seed(0)
         self.net = nn.Sequential(
-            nn.Conv2d(LAYERS, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GELU(), nn.Conv2d(8, 1, 3, padding=1, stride=scale)
+            nn.Conv2d(LAYERS, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.GELU(),
+            nn.Conv2d(8, 1, 3, padding=1, stride=scale),
         )
         self.scale = scale
         self.eval()

@@ -114,7 +114,8 @@ def test_a_killed_process_started_again_gives_the_same_bytes(tiny_segment, any_b
     arguments += ["--set", "unit_px=64", "--device", "cpu", "--name"]
     quiet = subprocess.run([sys.executable, "-m", "inkbatch", *arguments, "quiet"], capture_output=True, text=True)
     assert quiet.returncode == 0, quiet.stderr
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(after=after), *arguments, "killed"], capture_output=True)
+    dying = [sys.executable, "-c", KILLED.format(after=after)]
+    killed = subprocess.run([*dying, *arguments, "killed"], capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     again = subprocess.run([sys.executable, "-m", "inkbatch", *arguments, "killed"], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr

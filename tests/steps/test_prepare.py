@@ -80,7 +80,8 @@ def test_sixteen_bits_become_eight_by_the_stated_rule(tmp_path, prepare_config, 
 
 
 def test_percentiles_are_resolved_into_the_window_that_was_used(tmp_path, prepare_config):
-    config = prepare_config(write_layers(tmp_path / "deep", random_papyrus(dtype="uint16")), intensity="percentile:1:99")
+    source = write_layers(tmp_path / "deep", random_papyrus(dtype="uint16"))
+    config = prepare_config(source, intensity="percentile:1:99")
     run(config, RunContext())
     kind, low, high = opened(config).provenance.intensity.split(":")
     assert kind == "window"
