@@ -13,11 +13,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from inkbatch.io.storage import Location
 from inkbatch.testing.s3 import S3Server
 
 pytest.register_assert_rewrite("inkbatch.testing.stores")
+
+# Property tests run on shared machines: how long an example takes says nothing about it.
+settings.register_profile("inkbatch", deadline=None)
+settings.load_profile("inkbatch")
 
 LOOPBACK = ("127.", "::1", "localhost")
 

@@ -62,9 +62,7 @@ class IntensityRule:
             return IntensityRule("keep")
         if dtype == np.uint16:
             return IntensityRule("high-byte")
-        raise ConfigError(
-            f"intensity: the layers are {dtype}; state --intensity window:LO:HI (or percentile:LO:HI)"
-        )
+        raise ConfigError(f"intensity: the layers are {dtype}; state --intensity window:LO:HI (or percentile:LO:HI)")
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.low:g}:{self.high:g}" if self.kind in ("window", "percentile") else self.kind

@@ -7,8 +7,11 @@ no two units touch one object.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import cv2
@@ -23,6 +26,7 @@ from inkbatch.io.storage import Location
 OME_VERSION = "0.5"
 OVERVIEW_PX = 1024  # no level beyond the first that fits this
 SMALLEST_SHARD_PX = 32
+SHARDS_AT_ONCE = 2  # written side by side; each holds a few tasks of the codec threads
 
 Pooling = Literal["mean", "max"]
 
@@ -135,18 +139,45 @@ class Multiscale:
         Returns:
             Bytes stored.
         """
-        stored = 0
-        for number, array in enumerate(self.levels):
-            if number:
-                block = halve(block, self.pooling)
-            edge = array.layout.shards[-1]
-            y_first, x_first = (write_box.y0 >> number) // edge, (write_box.x0 >> number) // edge
-            lead = (0,) * (block.ndim - 2)
-            for y in range(0, block.shape[-2], edge):
-                for x in range(0, block.shape[-1], edge):
-                    shard = block[..., y : y + edge, x : x + edge]
-                    stored += array.write_shard((*lead, y_first + y // edge, x_first + x // edge), shard)
-        return stored
+        blocks = [block, *(np.empty(shape, block.dtype) for shape in self.halved(block.shape)[1:])]
+        for upper, lower in itertools.pairwise(blocks):
+            halve(upper, self.pooling, lower)
+        return self.write_levels(write_box, blocks)
+
+    def halved(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Shapes of a block at level 0 and of its halves at all other levels."""
+        shapes = [shape]
+        for _ in self.levels[1:]:
+            *lead, height, width = shapes[-1]
+            shapes.append((*lead, -(-height // 2), -(-width // 2)))
+        return shapes
+
+    def write_levels(self, write_box: Box, blocks: Sequence[NDArray[Any]]) -> int:
+        """Store a block of whole shards whose halves are at hand, several shards at a time.
+
+        Args:
+            write_box: Whole shards of level 0, clipped to the border.
+            blocks: One block per level, each made of the one before by `halve`.
+
+        Returns:
+            Bytes stored.
+        """
+        jobs: list[Future[int]] = []
+        try:
+            for number, (array, block) in enumerate(zip(self.levels, blocks, strict=True)):
+                edge = array.layout.shards[-1]
+                y_first, x_first = (write_box.y0 >> number) // edge, (write_box.x0 >> number) // edge
+                lead = (0,) * (block.ndim - 2)
+                for y in range(0, block.shape[-2], edge):
+                    for x in range(0, block.shape[-1], edge):
+                        shard = block[..., y : y + edge, x : x + edge]
+                        place = (*lead, y_first + y // edge, x_first + x // edge)
+                        jobs.append(_shard_pool().submit(array.write_shard, place, shard))
+            return sum(job.result() for job in jobs)
+        finally:
+            for job in jobs:
+                job.cancel()
+            wait(jobs)
 
     def objects(self, write_box: Box) -> list[Location]:
         """Every stored object that `write` makes for this box."""
@@ -160,33 +191,42 @@ class Multiscale:
         return found
 
 
-def halve(block: NDArray[Any], pooling: Pooling) -> NDArray[Any]:
+@lru_cache(maxsize=1)
+def _shard_pool() -> ThreadPoolExecutor:
+    """Threads that write shards: one encodes while another one waits for the store."""
+    return ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="inkbatch-shard")
+
+
+def halve(block: NDArray[Any], pooling: Pooling, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """Halve a block along its last two axes; an odd border row or column counts twice.
 
     Args:
         block: (Z, Y, X) or (Y, X); uint8, uint16, float16 or float32.
         pooling: ``mean`` of 2 x 2 pixels (integers round half up), or ``max``.
+        out: Optional array of the result's shape and dtype to fill.
 
     Returns:
         (…, ceil(Y / 2), ceil(X / 2)), same dtype.
     """
     height, width = block.shape[-2:]
+    if out is None:
+        out = np.empty((*block.shape[:-2], -(-height // 2), -(-width // 2)), block.dtype)
+    if block.ndim == 3:
+        for plane, target in zip(block, out, strict=True):
+            halve(plane, pooling, target)
+        return out
     if height % 2 or width % 2:
-        block = np.pad(block, [(0, 0)] * (block.ndim - 2) + [(0, height % 2), (0, width % 2)], mode="edge")
+        block = np.pad(block, [(0, height % 2), (0, width % 2)], mode="edge")
     if pooling == "max":
-        rows = np.maximum(block[..., ::2, :], block[..., 1::2, :])
-        pooled: NDArray[Any] = np.maximum(rows[..., ::2], rows[..., 1::2])
-        return pooled
-    planes = block[None] if block.ndim == 2 else block
-    size = (planes.shape[2] // 2, planes.shape[1] // 2)
-    out = np.empty((len(planes), size[1], size[0]), block.dtype)
-    for plane, target in zip(planes, out, strict=True):
-        if block.dtype == np.float16:
-            target[:] = cv2.resize(plane.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        else:
-            cv2.resize(np.ascontiguousarray(plane), size, dst=target, interpolation=cv2.INTER_AREA)
-    result: NDArray[Any] = out[0] if block.ndim == 2 else out
-    return result
+        rows = np.maximum(block[::2], block[1::2])
+        np.maximum(rows[:, ::2], rows[:, 1::2], out=out)
+        return out
+    size = (out.shape[1], out.shape[0])
+    if block.dtype == np.float16:
+        out[...] = cv2.resize(block.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    else:
+        cv2.resize(np.ascontiguousarray(block), size, dst=out, interpolation=cv2.INTER_AREA)
+    return out
 
 
 def _layouts(

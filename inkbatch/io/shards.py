@@ -14,142 +14,34 @@ from __future__ import annotations
 
 import itertools
 import math
-import mmap
 import os
-import threading
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import google_crc32c
 import numpy as np
-from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
-from inkbatch.io.storage import Location, retried
+from inkbatch.io.shard_codec import (
+    MISSING,
+    TASK_BYTES,
+    Bytes,
+    Place,
+    buffers,
+    checksum,
+    codec_pool,
+    decode_chunk,
+    encode_shard,
+    encoded_parts,
+    joined,
+)
+from inkbatch.io.shard_files import write_pieces
+from inkbatch.io.shard_layout import CODECS, CRC_BYTES, ArrayLayout
+from inkbatch.io.storage import Location, read_ranges, retried
 
-MISSING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-CRC_BYTES = 4
 WHOLE_SHARD_SHARE = 0.5  # read a shard in one piece when at least this share of its chunks is wanted
-
-CODECS: dict[str, dict[str, Any]] = {
-    "lz4": {"cname": "lz4", "clevel": 3, "shuffle": "noshuffle"},  # memory speed; squeezes out empty areas only
-    "lz4-bit": {"cname": "lz4", "clevel": 3, "shuffle": "bitshuffle"},
-    "zstd": {"cname": "zstd", "clevel": 1, "shuffle": "bitshuffle"},  # smallest: for slow or dear networks
-}
-_SHUFFLE = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
-
-
-@lru_cache(maxsize=1)
-def codec_pool() -> ThreadPoolExecutor:
-    """The process's threads for encoding and decoding chunks; one per core, at least two."""
-    return ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="inkbatch-codec")
-
-
-_scratch = threading.local()
-
-
-def _scratch_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A per-thread array that is used again by the next call; contents are whatever was there."""
-    key = (shape, dtype.str)
-    if getattr(_scratch, "key", None) != key:
-        _scratch.key, _scratch.array = key, np.empty(shape, dtype)
-    array: NDArray[Any] = _scratch.array
-    return array
-
-
-@dataclass(frozen=True)
-class ArrayLayout:
-    """How an array is cut and encoded.
-
-    Attributes:
-        shape: Array shape.
-        chunks: Chunk shape; divides `shards`.
-        shards: Shape of one stored object.
-        dtype: numpy dtype name, ``uint8``, ``uint16``, ``float16`` or ``float32``.
-        codec: Name in `CODECS`.
-        dimension_names: Axis names, for readers.
-    """
-
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    shards: tuple[int, ...]
-    dtype: str
-    codec: str = "lz4"
-    dimension_names: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not len(self.shape) == len(self.chunks) == len(self.shards):
-            raise ValueError(f"shape {self.shape}, chunks {self.chunks}, shards {self.shards}: differing lengths")
-        if any(shard % chunk for shard, chunk in zip(self.shards, self.chunks, strict=True)):
-            raise ValueError(f"shards {self.shards} are no multiples of chunks {self.chunks}")
-
-    @property
-    def chunks_per_shard(self) -> tuple[int, ...]:
-        """Chunks along each axis of a shard."""
-        return tuple(shard // chunk for shard, chunk in zip(self.shards, self.chunks, strict=True))
-
-    @property
-    def index_bytes(self) -> int:
-        """Length of a shard's index with its checksum."""
-        return 16 * math.prod(self.chunks_per_shard) + CRC_BYTES
-
-    def metadata(self) -> dict[str, Any]:
-        """The array's ``zarr.json``."""
-        itemsize = np.dtype(self.dtype).itemsize
-        little = {"name": "bytes"} if itemsize == 1 else {"name": "bytes", "configuration": {"endian": "little"}}
-        blosc = {**CODECS[self.codec], "typesize": itemsize, "blocksize": 0}
-        crc = {"name": "crc32c"}
-        sharding = {
-            "chunk_shape": list(self.chunks),
-            "codecs": [little, {"name": "blosc", "configuration": blosc}, crc],
-            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, crc],
-            "index_location": "end",
-        }
-        document: dict[str, Any] = {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": list(self.shape),
-            "data_type": self.dtype,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.shards)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": 0 if np.dtype(self.dtype).kind in "ui" else 0.0,
-            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-            "attributes": {},
-            "storage_transformers": [],
-        }
-        if self.dimension_names:
-            document["dimension_names"] = list(self.dimension_names)
-        return document
-
-    @staticmethod
-    def parse(document: Any, place: str) -> ArrayLayout:
-        """Read a ``zarr.json`` that `metadata` wrote.
-
-        Raises:
-            DataError: The array was written by something else, or is not sharded as ours are.
-        """
-        try:
-            sharding = document["codecs"][0]["configuration"]
-            blosc = next(codec for codec in sharding["codecs"] if codec["name"] == "blosc")["configuration"]
-            wanted = {key: blosc[key] for key in ("cname", "clevel", "shuffle")}
-            layout = ArrayLayout(
-                shape=tuple(document["shape"]),
-                chunks=tuple(sharding["chunk_shape"]),
-                shards=tuple(document["chunk_grid"]["configuration"]["chunk_shape"]),
-                dtype=str(document["data_type"]),
-                codec=next(name for name, settings in CODECS.items() if settings == wanted),
-                dimension_names=tuple(document.get("dimension_names") or ()),
-            )
-            known = layout.metadata()
-        except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
-            raise DataError(f"{place}: not an array that inkbatch wrote; run inkbatch prepare on it first") from error
-        if known["codecs"] != document["codecs"]:
-            raise DataError(f"{place}: its codecs are not inkbatch's; run inkbatch prepare on it first")
-        return layout
 
 
 @dataclass(frozen=True)
@@ -214,9 +106,12 @@ class ShardedArray:
             raise ValueError(
                 f"shard {tuple(coordinates)}: wanted {expected} {layout.dtype}, got {block.shape} {block.dtype}"
             )
-        parts = encode_shard(layout, block)
-        self.shard_location(coordinates).write_parts(parts)
-        return sum(len(part) for part in parts)
+        place = self.shard_location(coordinates)
+        if not place.is_local:
+            parts = encode_shard(layout, block)
+            place.write_parts(parts)
+            return sum(len(part) for part in parts)
+        return retried(place.uri, lambda: write_pieces(place.path, encoded_parts(layout, block)))
 
     def read(self, region: Sequence[slice], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Read a region, each stored chunk decoded once.
@@ -238,154 +133,158 @@ class ShardedArray:
             range(start // shard, -(-stop // shard))
             for (start, stop), shard in zip(bounds, self.layout.shards, strict=True)
         ]
-        jobs: list[Any] = []
-        for coordinates in itertools.product(*ranges):
-            jobs.extend(self._decode_jobs(coordinates, bounds, out))
-        for job in jobs:
-            job.result()
+        jobs: list[Future[None]] = []
+        opened: list[_StoredShard] = []
+        try:
+            for coordinates in itertools.product(*ranges):
+                origin = [c * size for c, size in zip(coordinates, self.layout.shards, strict=True)]
+                spans = _chunks_inside(self.layout, origin, bounds)
+                stored = _StoredShard(self.shard_location(coordinates), self.layout)
+                opened.append(stored)
+                stored.prepare(list(itertools.product(*spans)))
+                runs = _runs(self.layout, spans)
+                jobs += [codec_pool().submit(_decode_run, stored, run, origin, bounds, out) for run in runs]
+            for job in jobs:
+                job.result()
+        finally:
+            for job in jobs:
+                job.cancel()
+            wait(jobs)
+            for stored in opened:
+                stored.close()
         return out
 
-    def _decode_jobs(self, shard: tuple[int, ...], bounds: list[tuple[int, int]], out: NDArray[Any]) -> Iterable[Any]:
-        layout = self.layout
-        origin = [c * size for c, size in zip(shard, layout.shards, strict=True)]
-        wanted = list(_chunks_inside(layout, origin, bounds))
-        stored = _StoredShard(self.shard_location(shard), layout)
-        stored.prepare(len(wanted))
-        for chunk in wanted:
-            yield codec_pool().submit(_decode_chunk, stored, chunk, origin, bounds, out)
 
-
-def _chunks_inside(
-    layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[tuple[int, int]]
-) -> Iterable[tuple[int, ...]]:
+def _chunks_inside(layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[tuple[int, int]]) -> list[range]:
+    """Places of the chunks of a shard that touch a region, along each axis."""
     spans = []
     for start, (low, high), chunk, count in zip(origin, bounds, layout.chunks, layout.chunks_per_shard, strict=True):
         first = max(0, (low - start) // chunk)
         spans.append(range(first, min(count, -(-(high - start) // chunk))))
-    return itertools.product(*spans)
+    return spans
 
 
-def encode_shard(layout: ArrayLayout, block: NDArray[Any]) -> list[bytes]:
-    """Encode one shard into the parts of its object: chunks in C order, then the index.
-
-    Args:
-        layout: Layout of the array.
-        block: Content, clipped to the array's border; missing parts of border chunks are filled with zeros.
-
-    Returns:
-        Byte strings whose concatenation is the stored object. Equal content gives equal bytes.
-    """
-    places = list(itertools.product(*(range(count) for count in layout.chunks_per_shard)))
-    chunks = list(codec_pool().map(lambda place: _encode_chunk(layout, block, place), places))
-    index = np.full((len(places), 2), MISSING, dtype="<u8")
-    offset = 0
-    parts: list[bytes] = []
-    for row, chunk in enumerate(chunks):
-        if chunk is None:
-            continue
-        length = sum(len(part) for part in chunk)
-        index[row] = offset, length
-        offset += length
-        parts.extend(chunk)
-    tail = index.tobytes()
-    parts.append(tail + _crc(tail))
-    return parts
-
-
-def _crc(data: bytes) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
-
-
-def _compressor(layout: ArrayLayout) -> Blosc:
-    settings = CODECS[layout.codec]
-    itemsize = np.dtype(layout.dtype).itemsize
-    return Blosc(settings["cname"], settings["clevel"], _SHUFFLE[settings["shuffle"]], typesize=itemsize)
-
-
-def _encode_chunk(layout: ArrayLayout, block: NDArray[Any], place: tuple[int, ...]) -> tuple[bytes, bytes] | None:
-    slices = tuple(slice(i * chunk, (i + 1) * chunk) for i, chunk in zip(place, layout.chunks, strict=True))
-    part = block[slices]
-    if part.size == 0 or not part.any():
-        return None
-    whole = _scratch_array(layout.chunks, block.dtype)
-    if part.shape != layout.chunks:
-        whole.fill(0)
-    whole[tuple(slice(0, length) for length in part.shape)] = part
-    data = bytes(_compressor(layout).encode(whole))
-    return data, _crc(data)
+def _runs(layout: ArrayLayout, spans: Sequence[range]) -> Iterator[list[Place]]:
+    """Chunks that lie beside each other along the last axis, as many as one task decodes."""
+    *lead, across = spans
+    step = max(1, TASK_BYTES // layout.slot_bytes)
+    for place in itertools.product(*lead):
+        for first in range(across.start, across.stop, step):
+            yield [(*place, last) for last in range(first, min(first + step, across.stop))]
 
 
 class _StoredShard:
-    """The bytes of one shard, fetched whole or by chunk."""
+    """The bytes of one shard: read run by run from a local file, fetched whole or by chunk from elsewhere."""
 
     def __init__(self, location: Location, layout: ArrayLayout) -> None:
         self.location = location
         self.layout = layout
-        self.whole: memoryview | None = None
         self.index: NDArray[np.uint64] = np.empty(0, np.uint64)
+        self._handle = -1
+        self._whole: memoryview | None = None
+        self._fetched: dict[int, bytes] = {}
 
-    def prepare(self, wanted: int) -> None:
-        """Fetch the index, or the whole object when most of it is wanted."""
+    def prepare(self, wanted: Sequence[Place]) -> None:
+        """Read the index; from other than local stores fetch the wanted chunks, or all where most are wanted.
+
+        Raises:
+            CorruptDataError: The shard is missing, or its index fails its checksum.
+        """
+        length = self.layout.index_bytes
+        mostly = len(wanted) >= WHOLE_SHARD_SHARE * math.prod(self.layout.chunks_per_shard)
         try:
-            if not self.location.is_local and wanted >= WHOLE_SHARD_SHARE * math.prod(self.layout.chunks_per_shard):
-                self.whole = memoryview(self.location.read_bytes())
-                tail = bytes(self.whole[-self.layout.index_bytes :])
-            elif self.location.is_local:
+            if self.location.is_local:
                 tail = retried(str(self.location), self._open_local)
+            elif mostly:
+                self._whole = memoryview(self.location.read_bytes())
+                tail = bytes(self._whole[-length:])
             else:
                 size = self.location.size()
-                tail = self.location.read_range(max(0, size - self.layout.index_bytes), size)
+                tail = self.location.read_range(max(0, size - length), size)
         except FileNotFoundError as error:
             raise CorruptDataError(
                 f"{self.location}: this zarr shard is missing although its array is there; make the array anew"
             ) from error
-        if len(tail) != self.layout.index_bytes or _crc(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
+        if len(tail) != length or checksum(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
             raise CorruptDataError(f"{self.location}: the zarr shard's index fails its checksum; make the array anew")
         self.index = np.frombuffer(tail[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
+        if not self.location.is_local and not mostly:
+            spans = {start: stop for start, stop in map(self._span, wanted) if stop > start}
+            parts = read_ranges([(self.location, start, stop) for start, stop in spans.items()])
+            self._fetched = dict(zip(spans, parts, strict=True))
 
     def _open_local(self) -> bytes:
-        with open(self.location.path, "rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
-            if size:
-                self.whole = memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
-        return bytes(self.whole[-self.layout.index_bytes :]) if self.whole is not None else b""
+        self.close()
+        self._handle = os.open(self.location.path, os.O_RDONLY)
+        size = os.fstat(self._handle).st_size
+        start = max(0, size - self.layout.index_bytes)
+        return os.pread(self._handle, size - start, start)
 
-    def chunk(self, place: tuple[int, ...]) -> memoryview | bytes | None:
-        """Encoded bytes of one chunk with its checksum, or None for a chunk of zeros."""
-        row = int(np.ravel_multi_index(place, self.layout.chunks_per_shard))
-        offset, length = self.index[row]
-        if offset == MISSING and length == MISSING:
-            return None
-        start, stop = int(offset), int(offset) + int(length)
-        if self.whole is not None:
-            return self.whole[start:stop]
-        return self.location.read_range(start, stop)
+    def _span(self, place: Place) -> tuple[int, int]:
+        """Stored bytes of a chunk, half-open; empty for a chunk of zeros."""
+        offset, length = self.index[int(np.ravel_multi_index(place, self.layout.chunks_per_shard))]
+        return (0, 0) if offset == MISSING and length == MISSING else (int(offset), int(offset) + int(length))
+
+    def chunks(self, run: Sequence[Place], buffer: Bytes) -> list[memoryview | bytes | None]:
+        """Stored bytes of some chunks with their checksums, None for a chunk of zeros.
+
+        Args:
+            run: Places of the chunks.
+            buffer: Room for all of them, for local files.
+        """
+        spans = [self._span(place) for place in run]
+        if self._whole is not None:
+            return [self._whole[start:stop] if stop > start else None for start, stop in spans]
+        if self._handle < 0:
+            return [self._fetched[start] if stop > start else None for start, stop in spans]
+        found: list[memoryview | bytes | None] = []
+        view, used = buffer.data, 0
+        for start, stop in spans:
+            target = view[used : used + stop - start]
+            used += len(target)
+            found.append(target if stop > start else None)
+        used = 0
+        for start, stop in joined(spans):
+            used += _pread(self._handle, view[used : used + stop - start], start)
+        return found
+
+    def close(self) -> None:
+        """Let go of the file; only when nobody reads any more."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
 
-def _decode_chunk(
+def _pread(handle: int, target: memoryview, start: int) -> int:
+    """Fill `target` from a file; what lies beyond its end stays as it was, and its checksum says so."""
+    done = 0
+    while done < len(target):
+        count = os.preadv(handle, [target[done:]], start + done)
+        if not count:
+            break
+        done += count
+    return len(target)
+
+
+def _decode_run(
     stored: _StoredShard,
-    place: tuple[int, ...],
+    run: Sequence[Place],
     origin: Sequence[int],
     bounds: Sequence[tuple[int, int]],
     out: NDArray[Any],
 ) -> None:
     layout = stored.layout
-    inner, outer = [], []
-    for i, start, chunk, (low, high) in zip(place, origin, layout.chunks, bounds, strict=True):
-        first = start + i * chunk
-        begin, end = max(first, low), min(first + chunk, high)
-        inner.append(slice(begin - first, end - first))
-        outer.append(slice(begin - low, end - low))
-    data = stored.chunk(place)
-    if data is None:
-        out[tuple(outer)] = 0
-        return
-    body = bytes(data[:-CRC_BYTES])
-    if len(data) <= CRC_BYTES or _crc(body) != bytes(data[-CRC_BYTES:]):
-        raise CorruptDataError(f"{stored.location}: chunk {place} fails its checksum; make the array anew")
-    whole = _scratch_array(layout.chunks, np.dtype(layout.dtype))
-    try:
-        _compressor(layout).decode(body, whole)
-    except (RuntimeError, ValueError) as error:
-        raise CorruptDataError(f"{stored.location}: chunk {place} cannot be decoded: {error}") from error
-    out[tuple(outer)] = whole[tuple(inner)]
+    buffer = buffers.take(len(run) * layout.slot_bytes)
+    for place, data in zip(run, stored.chunks(run, buffer), strict=True):
+        whole = decode_chunk(layout, data, f"{stored.location}: chunk {place}")
+        inner, outer = [], []
+        for i, start, chunk, (low, high) in zip(place, origin, layout.chunks, bounds, strict=True):
+            first = start + i * chunk
+            begin, end = max(first, low), min(first + chunk, high)
+            inner.append(slice(begin - first, end - first))
+            outer.append(slice(begin - low, end - low))
+        out[tuple(outer)] = 0 if whole is None else whole[tuple(inner)]
+    buffers.give(buffer)
+
+
+__all__ = ["CODECS", "ArrayLayout", "ShardedArray", "codec_pool", "encode_shard"]

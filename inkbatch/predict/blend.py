@@ -21,14 +21,13 @@ from inkbatch.predict.tiles import UnitTiles
 WindowName = Literal["hann", "gaussian", "uniform"]
 
 WINDOW_FLOOR = 1e-3  # of the peak: a pixel seen by one tile's border alone still has a weight
-GAUSSIAN_SIGMA_TILES = 0.25
 
 
-def window_1d(name: WindowName, tile_px: int) -> NDArray[np.float32]:
+def window_1d(name: WindowName, tile_px: int, sigma: float = 0.25) -> NDArray[np.float32]:
     """Blending weights along one axis of a tile; the window of a tile is their outer product.
 
-    ``hann`` is ``sin²`` at pixel centres, floored; ``gaussian`` has sigma a quarter of the tile, cut off by the tile's
-    border; ``uniform`` is one.
+    ``hann`` is ``sin²`` at pixel centres, floored; ``gaussian`` has a standard deviation of `sigma` tile edges and is
+    cut off by the tile's border; ``uniform`` is one.
 
     Returns:
         float32 (tile_px,), strictly positive, symmetric, peak at most 1.
@@ -37,7 +36,7 @@ def window_1d(name: WindowName, tile_px: int) -> NDArray[np.float32]:
     if name == "hann":
         weights = np.maximum(np.sin(math.pi * centres) ** 2, WINDOW_FLOOR)
     elif name == "gaussian":
-        weights = np.exp(-0.5 * ((centres - 0.5) / GAUSSIAN_SIGMA_TILES) ** 2)
+        weights = np.exp(-0.5 * ((centres - 0.5) / sigma) ** 2)
     else:
         weights = np.ones(tile_px)
     symmetric: NDArray[np.float32] = ((weights + weights[::-1]) / 2).astype(np.float32)
@@ -50,15 +49,13 @@ class Blender:
     Args:
         tiles: The unit's tiles.
         hull: The box that holds them all; arrays here cover it.
-        window: Name of the blending window.
+        axis: Blending weights along one axis of a tile, from `window_1d`.
         device: Where sums are kept, in float32.
     """
 
-    def __init__(self, tiles: UnitTiles, hull: Box, window: WindowName, device: torch.device) -> None:
+    def __init__(self, tiles: UnitTiles, hull: Box, axis: NDArray[np.float32], device: torch.device) -> None:
         self.tiles = tiles
         self.hull = hull
-        edge = tiles.grid.tile_px
-        axis = window_1d(window, edge)
         self.window = torch.from_numpy(axis[:, None] * axis[None, :]).to(device)
         self._axis = torch.from_numpy(axis).to(device)
         self._sum = torch.zeros(hull.shape, dtype=torch.float32, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,18 +13,23 @@ import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inkbatch.errors import ConfigError, InkbatchError, NonFiniteError
+from inkbatch.errors import InkbatchError, NonFiniteError
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
-from inkbatch.predict.blend import Blender
+from inkbatch.models.inputs import require_tile
+from inkbatch.predict.batches import Batch, PlacedRun, filled
+from inkbatch.predict.blend import Blender, window_1d
+from inkbatch.predict.compiling import compiled
 from inkbatch.predict.device import autocast, synchronize
-from inkbatch.predict.tiles import TileRun, UnitTiles, gather
+from inkbatch.predict.memory_format import arrange, channels_last_pays
+from inkbatch.predict.tiles import UnitTiles
 from inkbatch.run.signals import StopFlag
 
 CPU_BATCH_BYTES = 4 << 20  # of float32 input: a batch that stays in the cache
 CPU_MAX_BATCH = 8
 CPU_BAND_BYTES = 32 << 20  # of normalised float32 layers at a time
+CPU_GATHER_BYTES = 8 << 20  # of float32 input that are handed over at a time: batches, one at least
 DEVICE_BAND_BYTES = 1 << 30
 MAX_BATCH = 512
 PROBE_GAIN = 1.04  # a doubled batch must be faster by this factor to be taken
@@ -55,6 +61,7 @@ class Predictor:
         dtype: Dtype of the forward pass.
         batch_tiles: Tiles per forward pass; 0 finds it.
         stop: Checked between batches.
+        compile: Compile the network for the fixed batch shape.
         tiles_done: Tiles computed so far.
     """
 
@@ -64,19 +71,21 @@ class Predictor:
     dtype: torch.dtype = torch.float32
     batch_tiles: int = 0
     stop: StopFlag = field(default_factory=StopFlag)
+    compile: bool = False
     tiles_done: int = 0
+    _threads: int = field(default_factory=torch.get_num_threads, repr=False)
+    _batches: list[Batch] = field(default_factory=list, repr=False)
+    _band: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        multiple = getattr(self.model, "tile_multiple", 1)
-        scale = self.model.output_scale
-        tile = self.contract.tile_px
-        if tile % multiple or tile % scale:
-            raise ConfigError(
-                f"tile_px {tile}: {self.model.name} needs a multiple of {max(multiple, scale)}; "
-                "override tile_px or take another bundle"
-            )
+        require_tile(self.model, self.contract.tile_px, self.contract.tile_px)
+        arrange(self.model, channels_last=channels_last_pays(self.device, self.dtype))
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # batches have one fixed shape
         if self.batch_tiles < 1:
             self.batch_tiles = self._found_batch()
+        if self.compile:
+            compiled(self.model, self.device)
 
     def grid(self, shape_yx: tuple[int, int]) -> TileGrid:
         """The global tile grid of a surface."""
@@ -92,13 +101,15 @@ class Predictor:
             NonFiniteError: The model handed back NaN or infinity.
             Preempted: A stop was asked for; the unit is dropped.
         """
-        blender = Blender(loaded.tiles, unit.read_box, self.contract.window, self.device)
-        for row, weighted in self._rows(unit, loaded, blender.window):
-            blender.add_row(row, weighted)
-        probability = blender.result(unit.write_box)
-        if self.contract.activation == "sigmoid":
-            probability = probability.clamp(0, 1)
-        result: NDArray[np.float32] = probability.cpu().numpy()
+        axis = window_1d(self.contract.window, self.contract.tile_px, self.contract.window_sigma)
+        with cpu_threads(1):
+            blender = Blender(loaded.tiles, unit.read_box, axis, self.device)
+            for row, weighted in self._rows(unit, loaded, blender.window):
+                blender.add_row(row, weighted)
+            probability = blender.result(unit.write_box)
+            if self.contract.activation == "sigmoid":
+                probability = probability.clamp(0, 1)
+            result: NDArray[np.float32] = probability.cpu().numpy()
         if not np.isfinite(result).all():
             raise NonFiniteError(
                 f"unit {unit.name}: the model returned NaN or infinity; "
@@ -108,30 +119,43 @@ class Predictor:
         return result
 
     def _rows(self, unit: Unit, loaded: SubVolume, window: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Weighted outputs of each tile row that holds a wanted tile, from top to bottom.
-
-        On a CPU a tile's slot in the batch follows from its column: vectorised functions may round an element by its
-        place in the tensor, and so a tile's bits do not depend on how units are cut. Elsewhere batches are packed.
-        """
-        tiles, edge = loaded.tiles, self.contract.tile_px
-        batch = _Batch(self.batch_tiles, loaded.layers.shape[0], edge, self.device)
-        aligned = self.device.type == "cpu"
+        """Weighted outputs of each tile row that holds a wanted tile, from top to bottom."""
+        columns, edge = loaded.tiles.columns, self.contract.tile_px
+        inputs = self._inputs(loaded.layers.shape[0])
+        batches = filled(self._runs(unit, loaded), inputs, aligned=self.device.type == "cpu")
         rows: dict[int, Tensor] = {}
-        for run, band, origin in self._runs(unit, loaded):
-            rest = run
-            while rest.count:
-                slot = rest.column % batch.size if aligned else batch.used
-                if slot < batch.used:
-                    yield from self._flush(batch, tiles, rows, window)
-                taken = min(rest.count, batch.size - slot)
-                batch.add(rest.head(taken), slot, band, origin)
-                rest = rest.tail(taken)
-                if batch.used == batch.size:
-                    yield from self._flush(batch, tiles, rows, window)
-        yield from self._flush(batch, tiles, rows, window)
+        with contextlib.closing(batches):
+            for batch in batches:
+                self.stop.check()
+                size = self.batch_tiles
+                first_slot = batch.runs[0][0] // size * size
+                maps = self._forward(batch.tensor[first_slot : -(-batch.used // size) * size])
+                for slot, run in batch.runs:
+                    self.tiles_done += run.count
+                    if run.row not in rows:
+                        rows[run.row] = torch.zeros((len(columns), edge, edge), device=self.device)
+                    first = run.column - columns.start
+                    part = maps[slot - first_slot :][: run.count]
+                    torch.mul(part, window, out=rows[run.row][first : first + run.count])
+                current = batch.runs[-1][1].row
+                for row in sorted(row for row in rows if row < current):
+                    yield row, rows.pop(row)
         yield from sorted(rows.items())
 
-    def _runs(self, unit: Unit, loaded: SubVolume) -> Iterator[tuple[TileRun, Tensor, tuple[int, int]]]:
+    def _inputs(self, depth: int) -> list[Batch]:
+        """Input tensors for `filled`, the same ones for all units.
+
+        On a CPU two, each of several batches where these are small: fewer hand-overs between the threads.
+        """
+        shape = (depth, self.contract.tile_px)
+        on_cpu = self.device.type == "cpu"
+        batch_bytes = self.batch_tiles * depth * self.contract.tile_px**2 * 4
+        size = self.batch_tiles * (max(1, CPU_GATHER_BYTES // batch_bytes) if on_cpu else 1)
+        if not self._batches or self._batches[0].tensor.shape[0] != size or self._batches[0].tensor.shape[2] != depth:
+            self._batches = [Batch(size, *shape, self.device) for _ in range(2 if on_cpu else 1)]
+        return self._batches
+
+    def _runs(self, unit: Unit, loaded: SubVolume) -> Iterator[PlacedRun]:
         """Every run of wanted tiles with the normalised band of layers that holds it."""
         tiles, edge = loaded.tiles, self.contract.tile_px
         axis = tiles.grid.rows
@@ -147,29 +171,12 @@ class Predictor:
             y0, y1 = axis.origin(rows[0]), axis.origin(rows[-1]) + edge
             part = slice(y0 - unit.read_box.y0, y1 - unit.read_box.y0)
             stored = torch.from_numpy(loaded.layers[:, part]) if resident is None else resident[:, part]
-            band = normalise(stored, self.contract)
+            if self.device.type == "cpu" and (self._band is None or self._band.numel() < stored.numel()):
+                self._band = torch.empty(stored.numel())
+            room = None if self._band is None else self._band[: stored.numel()].view(stored.shape)
+            band = normalise(stored, self.contract, room)
             for run in runs:
                 yield run, band, (y0, unit.read_box.x0)
-
-    def _flush(
-        self, batch: _Batch, tiles: UnitTiles, rows: dict[int, Tensor], window: Tensor
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Run the network over the batch, sort its outputs into rows, and hand out the rows that are finished."""
-        if not batch.runs:
-            return
-        self.stop.check()
-        maps = self._forward(batch.tensor)
-        edge = self.contract.tile_px
-        for slot, run in batch.runs:
-            self.tiles_done += run.count
-            if run.row not in rows:
-                rows[run.row] = torch.zeros((len(tiles.columns), edge, edge), device=self.device)
-            first = run.column - tiles.columns.start
-            torch.mul(maps[slot : slot + run.count], window, out=rows[run.row][first : first + run.count])
-        current = batch.runs[-1][1].row
-        batch.clear()
-        for row in sorted(row for row in rows if row < current):
-            yield row, rows.pop(row)
 
     @torch.inference_mode()
     def _forward(self, subvolumes: Tensor) -> Tensor:
@@ -179,7 +186,8 @@ class Predictor:
         """
         while True:
             try:
-                parts = [self._maps(part) for part in torch.split(subvolumes, self.batch_tiles)]
+                with cpu_threads(self._threads):
+                    parts = [self._maps(part) for part in torch.split(subvolumes, self.batch_tiles)]
                 return parts[0] if len(parts) == 1 else torch.cat(parts)
             except torch.OutOfMemoryError as error:
                 if self.batch_tiles == 1:
@@ -225,38 +233,33 @@ class Predictor:
         return best
 
 
-class _Batch:
-    """A fixed input tensor that is filled run by run."""
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let operations on a CPU use so many threads: all for a network, one for the small copies and sums around it.
 
-    def __init__(self, size: int, depth: int, edge: int, device: torch.device) -> None:
-        self.tensor = torch.zeros((size, 1, depth, edge, edge), dtype=torch.float32, device=device)
-        self.size = size
-        self.used = 0
-        self.runs: list[tuple[int, TileRun]] = []
-
-    def add(self, run: TileRun, slot: int, band: Tensor, origin_yx: tuple[int, int]) -> None:
-        gather(run, band, origin_yx, self.tensor.shape[-1], self.tensor[slot : slot + run.count, 0])
-        self.used = slot + run.count
-        self.runs.append((slot, run))
-
-    def clear(self) -> None:
-        self.used = 0
-        self.runs = []
+    Threads that wait for the next small operation would spin on the cores that gather tiles.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def normalise(stored: Tensor, contract: Contract) -> Tensor:
+def normalise(stored: Tensor, contract: Contract, out: Tensor | None = None) -> Tensor:
     """Apply the contract's clip, divisor, mean and std.
 
     Args:
         stored: (Z, Y, X) in the stored dtype.
         contract: The bundle's contract.
+        out: Optional contiguous float32 (Z, Y, X) to fill.
 
     Returns:
         Contiguous float32 (Z, Y, X): ``(clip(x) / divisor - mean) / std``.
     """
-    values = stored.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    if not values.is_contiguous():
-        values = values.contiguous()
+    values = torch.empty(stored.shape, dtype=torch.float32, device=stored.device) if out is None else out
+    values.copy_(stored)
     if contract.clip is not None:
         values.clamp_(contract.clip[0], contract.clip[1])
     values.div_(contract.divisor)

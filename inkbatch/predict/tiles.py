@@ -90,8 +90,10 @@ def tiles_of(grid: TileGrid, write_box: Box, mask: NDArray[np.bool_], mask_box: 
         mask_box: The unit's read box; holds all its tiles.
     """
     rows, columns = grid.touching(write_box)
-    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
-    np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1, out=sums[1:, 1:])
+    counted = np.int32 if mask.size < 2**31 else np.int64
+    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), counted)
+    np.cumsum(mask, axis=0, dtype=counted, out=sums[1:, 1:])
+    np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
     y0 = np.array([grid.rows.origin(row) - mask_box.y0 for row in rows])
     x0 = np.array([grid.columns.origin(column) - mask_box.x0 for column in columns])
     y1, x1 = y0 + grid.tile_px, x0 + grid.tile_px
@@ -100,7 +102,7 @@ def tiles_of(grid: TileGrid, write_box: Box, mask: NDArray[np.bool_], mask_box: 
 
 
 def gather(run: TileRun, source: Tensor, origin_yx: tuple[int, int], tile_px: int, out: Tensor) -> None:
-    """Copy a run of tiles out of a volume, in one strided copy.
+    """Copy a run of tiles out of a volume, in one strided copy; on a CPU by the calling thread alone.
 
     Args:
         run: The tiles.
@@ -113,4 +115,9 @@ def gather(run: TileRun, source: Tensor, origin_yx: tuple[int, int], tile_px: in
     offset = (run.y0 - origin_yx[0]) * width + run.x0 - origin_yx[1]
     shape = (run.count, depth, tile_px, tile_px)
     strides = (run.step, height * width, width, 1)
-    out.copy_(torch.as_strided(source, shape, strides, source.storage_offset() + offset))
+    if source.device.type != "cpu":
+        out.copy_(torch.as_strided(source, shape, strides, source.storage_offset() + offset))
+        return
+    values = source.numpy()
+    size = values.itemsize
+    out.numpy()[...] = np.ndarray(shape, values.dtype, values, offset * size, [step * size for step in strides])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,23 +13,24 @@ from pydantic import Field
 
 from inkbatch.config import JobConfig, parse_bytes
 from inkbatch.data.catalog import Catalog, SegmentEntry
-from inkbatch.errors import ConfigError, DataError, LayerRangeError, NonFiniteError
+from inkbatch.data.reversed_segments import reversed_segments
+from inkbatch.errors import ConfigError, DataError, LayerRangeError
 from inkbatch.geometry import Box, Unit
-from inkbatch.io.clahe import check_clahe, clahe_box, equalise
+from inkbatch.io.clahe import check_clahe
 from inkbatch.io.intensity import IntensityMap, IntensityRule, LutPoints, resolve_percentiles
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.shards import codec_pool
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.prepare_plan import UnitPlan, plan_units
+from inkbatch.steps.prepare_unit import LoadedUnit, Room, load_unit
 
 CHUNK_LAYERS = 16
-CHUNK_PX = 128
+CHUNK_PX = 256
 SAMPLE_WINDOWS = 16
 SAMPLE_PX = 256
 
@@ -152,10 +154,12 @@ def plan(config: PrepareConfig) -> PreparePlan:
         mask=mask_source.uri if mask_source else "derived",
     )
     halo = 2 * config.clahe.cell_px if config.clahe else 0
-    units = plan_units(source, len(layers), mapping.dtype, config.shard_px, memory, halo)
     folder = segment_folder(config.root, config.segment)
+    units = plan_units(source, len(layers), mapping.dtype, config.shard_px, memory, halo, local_store=folder.is_local)
     settled = {"shard_px": config.shard_px, "codec": config.codec, **provenance.model_dump(mode="json")}
-    manifest = RunManifest("prepare", settled, {"source_shape_zyx": list(source.shape_zyx)}, len(units.units))
+    settled["unit_yx"] = list(units.units[0].write_box.shape)  # markers name units by place: all must be cut alike
+    inputs = {"source_shape_zyx": list(source.shape_zyx), "source_fingerprint": source.fingerprint}
+    manifest = RunManifest("prepare", settled, inputs, len(units.units))
     return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest)
 
 
@@ -197,59 +201,24 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder) -> Uni
         settled.folder / "mask.zarr",
         shape[1:],
         dtype="uint8",
-        chunk=(CHUNK_PX * 2, CHUNK_PX * 2),
+        chunk=(CHUNK_PX, CHUNK_PX),
         pooling="max",
         codec="zstd",
         **common,
     )
 
-    def store(unit: Unit, arrays: tuple[NDArray[Any], NDArray[np.uint8]]) -> Mapping[str, Any]:
-        stored = surface.write(unit.write_box, arrays[0]) + mask.write(unit.write_box, arrays[1])
-        return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(arrays[1]))}
+    rooms: deque[Room] = deque()
 
-    return UnitWork(
-        load=lambda unit: _load(settled, unit.write_box),
-        compute=lambda unit, arrays: arrays,
-        store=store,
-        mark=record.mark,
-    )
+    def load(unit: Unit) -> LoadedUnit:
+        room = rooms.pop() if rooms else Room(surface)
+        return load_unit(settled, unit.write_box, room)
 
+    def store(unit: Unit, loaded: LoadedUnit) -> Mapping[str, Any]:
+        stored = surface.write_levels(unit.write_box, loaded.levels) + mask.write(unit.write_box, loaded.mask)
+        rooms.append(loaded.room)
+        return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(loaded.mask))}
 
-def _load(settled: PreparePlan, box: Box) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """Read and convert one unit: (layers in depth order, mask), each layer decoded once."""
-    layers = list(settled.layers)
-    block = np.empty((len(layers), *box.shape), settled.mapping.dtype)
-    clahe = settled.provenance.clahe
-    read_box = clahe_box(box, clahe.cell_px, settled.source.shape_zyx[1:]) if clahe else box
-    outside = np.ones(box.shape, bool) if settled.mask_source is None else None
-    order = range(len(layers)) if settled.provenance.depth_order == "forward" else range(len(layers))[::-1]
-
-    def convert(number: int, target: NDArray[Any]) -> NDArray[Any]:
-        stored = settled.source.view(number, read_box)
-        if stored is None:
-            stored = settled.source.read(range(number, number + 1), read_box)[0]
-        try:
-            if clahe is None:
-                settled.mapping.apply(stored, target)
-            else:
-                grey = np.empty(read_box.shape, np.uint8)
-                settled.mapping.apply(stored, grey)
-                target[:] = equalise(grey, read_box, box, clahe)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"{settled.source.uri}, layer {number}: {error}") from error
-        return stored
-
-    window = box.within(read_box)
-    jobs = [codec_pool().submit(convert, layers[source], block[target]) for target, source in enumerate(order)]
-    for job in jobs:
-        stored = job.result()
-        if outside is not None and outside.any():
-            outside &= stored[window] == 0
-    if settled.mask_source is not None:
-        given = settled.mask_source.read(range(1), box)[0]
-        return block, (given != 0).astype(np.uint8)
-    assert outside is not None
-    return block, (~outside).astype(np.uint8)
+    return UnitWork(load=load, compute=lambda unit, loaded: loaded, store=store, mark=record.mark)
 
 
 def _finish(record: RunFolder, settled: PreparePlan) -> Mapping[str, Any]:
@@ -278,8 +247,10 @@ def _layer_range(config: PrepareConfig, entry: SegmentEntry, source: LayerSource
 def _required_order(config: PrepareConfig, entry: SegmentEntry) -> DepthOrder:
     order = config.depth_order or entry.depth_order
     if order is None:
+        known = reversed_segments().get(config.segment)
+        hint = f" (published tools read it reversed: {'; '.join(known.said_by)})" if known else ""
         raise ConfigError(
-            f"segment {config.segment}: nobody states its depth order, and it is never guessed; "
+            f"segment {config.segment}: nobody states its depth order, and it is never guessed{hint}; "
             "give --depth-order forward (or reversed), or write it into the catalog"
         )
     return order

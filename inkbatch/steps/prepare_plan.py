@@ -10,10 +10,14 @@ import numpy as np
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.multiscale import SHARDS_AT_ONCE
 
 BASE_BYTES = 350 << 20  # the interpreter with numpy, zarr and OpenCV, and buffers of the codec threads
-ENCODE_SHARE = 1.5  # of a zarr shard: its encoded parts and its halved copies
-OVERLAPS = ((1, 1), (1, 0), (0, 0))  # (ahead, behind), the most overlapped first
+PYRAMID_SHARE = 4 / 3  # of a block: itself and its halves
+SENT_SHARE = 2 * PYRAMID_SHARE  # of a zarr shard on its way to a remote store: its encoded parts, and these joined
+UNIT_BYTES, UNIT_PX = 96 << 20, 2048  # a unit's most where any width is cheap: fresh memory is dearer than more units
+WIDE_PX = 4096  # of a unit, where the source is read in blocks
+OVERLAPS = ((1, 0), (0, 0))  # (ahead, behind): one unit is read while another one is written, or neither
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class UnitPlan:
         units: Row-major; each a row of whole zarr shards.
         ahead: Units to load ahead.
         behind: Units that may wait to be stored.
-        peak_bytes: Estimated peak memory.
+        peak_bytes: Estimated peak memory. Pages of mapped files do not count: the kernel takes them back when it likes.
         decodes: How often a strip of the source is decoded (1 unless memory is too small for its width).
     """
 
@@ -36,12 +40,20 @@ class UnitPlan:
 
 
 def plan_units(
-    source: LayerSource, layer_count: int, dtype: np.dtype[Any], shard_px: int, memory_bytes: int, halo_px: int
+    source: LayerSource,
+    layer_count: int,
+    dtype: np.dtype[Any],
+    shard_px: int,
+    memory_bytes: int,
+    halo_px: int,
+    *,
+    local_store: bool = True,
 ) -> UnitPlan:
-    """Cut the surface into rows of whole zarr shards, as wide as memory allows.
+    """Cut the surface into rows of whole zarr shards that memory can hold.
 
-    Wide units decode a striped source once; overlapping reading and writing comes second; a budget that cannot hold one
-    zarr shard is refused.
+    A striped source wants wide units, so that each strip is decoded once; overlapping reading and writing comes second.
+    A mapped source, where any window is equally cheap, wants small ones. A budget that cannot hold one zarr shard is
+    refused.
 
     Args:
         source: The opened layers.
@@ -50,6 +62,7 @@ def plan_units(
         shard_px: Edge of a zarr shard.
         memory_bytes: Budget of the whole process.
         halo_px: Extra pixels read around a unit (CLAHE), on both sides together.
+        local_store: Whether the surface goes to a local disk, where a zarr shard is written piece by piece.
 
     Raises:
         ConfigError: The budget is too small, or `shard_px` is no power of two of at least 32.
@@ -61,18 +74,18 @@ def plan_units(
     striped = source.block_yx[1] >= width and source.block_yx[0] * source.block_yx[1] > 1
     rows = min(shard_px, height)
     per_pixel = layer_count * dtype.itemsize
-    shard_bytes = int(ENCODE_SHARE * per_pixel * shard_px * rows)
+    sent_bytes = 0 if local_store else int(SHARDS_AT_ONCE * SENT_SHARE * per_pixel * shard_px * rows)
 
     def peak(wide: int, ahead: int, behind: int) -> int:
-        block = per_pixel * rows * min(wide * shard_px, width)
+        pixels = rows * min(wide * shard_px, width)
+        blocks = int(PYRAMID_SHARE * per_pixel * pixels) * (1 + ahead + behind)
         reading = 4 * source.dtype.itemsize * (rows + halo_px) * (width if striped else min(width, wide * shard_px))
-        return BASE_BYTES + block * (1 + ahead + behind) + reading + shard_bytes + source_cache_bytes(source)
+        return BASE_BYTES + blocks + reading + sent_bytes + source_cache_bytes(source)
 
-    candidates = [(wide, *overlap) for overlap in OVERLAPS for wide in range(columns, 0, -1)]
+    widest = columns if striped else _usual_columns(source, per_pixel * shard_px * rows, shard_px, columns)
+    candidates = [(wide, *overlap) for overlap in OVERLAPS for wide in range(widest, 0, -1)]
     if striped:
         candidates.sort(key=lambda c: -c[0])
-    elif columns > 1:
-        candidates = [c for c in candidates if c[0] <= max(1, -(-4096 // shard_px))]
     for wide, ahead, behind in candidates:
         needed = peak(wide, ahead, behind)
         if needed <= memory_bytes:
@@ -83,6 +96,13 @@ def plan_units(
         f"memory: {memory_bytes / 2**30:.2f} GiB cannot hold one zarr shard of {layer_count} layers and what is read "
         f"for it; allow at least {smallest / 2**30:.2f} GiB, or make shard_px smaller than {shard_px}"
     )
+
+
+def _usual_columns(source: LayerSource, column_bytes: int, shard_px: int, columns: int) -> int:
+    """Zarr shards side by side in a unit of a source that is not striped."""
+    if source.block_yx == (1, 1):
+        return min(columns, max(1, min(UNIT_PX // shard_px, UNIT_BYTES // column_bytes)))
+    return min(columns, -(-WIDE_PX // shard_px))
 
 
 def source_cache_bytes(source: LayerSource) -> int:

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import zarr
 
+from inkbatch.data.reversed_segments import reversed_segments
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, InkbatchError, LayerRangeError, NonFiniteError
 from inkbatch.geometry import Box
 from inkbatch.io.storage import Location
@@ -143,6 +144,30 @@ def test_other_settings_on_the_same_segment_are_refused_by_name(prepare_config, 
     run(prepare_config(source), RunContext())
     with pytest.raises(DataError, match=r"config\.voxel_size_um: there 8\.0, here 7\.5"):
         run(prepare_config(source, voxel_size_um=7.5), RunContext())
+
+
+def test_units_cut_otherwise_do_not_pass_for_each_other(prepare_config, source, monkeypatch):
+    """Markers name a unit by its corner; a unit of another width must not count as done."""
+    from inkbatch.steps import prepare_plan
+
+    monkeypatch.setattr(prepare_plan, "UNIT_BYTES", 5 * 64 * 64 * 3)
+    run(prepare_config(source), RunContext(shard=ShardSpec(0, 2)))
+    monkeypatch.setattr(prepare_plan, "UNIT_BYTES", 5 * 64 * 64 * 2)
+    with pytest.raises(DataError, match="unit_yx"):
+        run(prepare_config(source), RunContext(shard=ShardSpec(1, 2)))
+
+
+def test_a_source_that_was_exchanged_between_two_runs_is_noticed(tmp_path, prepare_config, source, layers):
+    run(prepare_config(source), RunContext(shard=ShardSpec(0, 2)))
+    tifffile.imwrite(source / "02.tif", layers[2], compression="lzw")
+    with pytest.raises(DataError, match="source_fingerprint"):
+        run(prepare_config(source), RunContext(shard=ShardSpec(1, 2)))
+
+
+def test_published_tools_word_on_a_segment_is_passed_on_and_not_obeyed(prepare_config, source):
+    known = next(iter(reversed_segments()))
+    with pytest.raises(ConfigError, match="published tools read it reversed"):
+        run(prepare_config(source, segment=known, depth_order=None), RunContext())
 
 
 def test_a_png_with_three_channels_is_three_layers(tmp_path, prepare_config):
