@@ -63,18 +63,19 @@ def models(
 
 
 def bundle(
-    location: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder or URI.")],
+    location: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="A bundle's folder or URI; demo is the shipped one.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print bundle.json as it is.")] = False,
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Print the settings that prepare --config needs for this bundle.")
     ] = False,
 ) -> None:
     """Show a bundle: its network, what it must be fed, and where it came from."""
-    from inkbatch.io.storage import Location
-    from inkbatch.models.bundle import Bundle
+    from inkbatch.models.bundle import Bundle, bundle_location
     from inkbatch.models.describing import describe_bundle, prepare_settings
 
-    document = Bundle.open(Location.parse(location)).document
+    document = Bundle.open(bundle_location(location)).document
     if as_json:
         typer.echo(json.dumps(document.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False))
         return

@@ -60,7 +60,9 @@ def test_plain_names_are_ids(segment):
     assert check_segment_id(segment) == segment
 
 
-@pytest.mark.parametrize("segment", ["", ".", "..", "../a", "/a", "a/../b", "a\\b", "a b", "a\x00", "ä", "a" * 129, "-a"])
+@pytest.mark.parametrize(
+    "segment", ["", ".", "..", "../a", "/a", "a/../b", "a\\b", "a b", "a\x00", "ä", "a" * 129, "-a"]
+)
 def test_everything_else_is_refused(segment):
     with pytest.raises(ConfigError, match="an id is"):
         check_segment_id(segment)
