@@ -23,7 +23,7 @@ COMMON  = $(if $(ROOT),--root '$(ROOT)') $(if $(CATALOG),--catalog '$(CATALOG)')
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= SHARD=i/n PREPARE_ARGS='…' ARGS='…'   (see README.md)"
 
 # ---- set-up ---------------------------------------------------------------------------------------------------------
@@ -60,6 +60,14 @@ prepare: $(VENV)/.runtime need-segment ## Layers of SEGMENT -> surface.zarr and 
 infer: $(VENV)/.runtime need-segment ## SEGMENT and BUNDLE -> an ink map under ROOT (prepares first, unless SHARD is set)
 	$(if $(SHARD),,$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)') $(PREPARE_ARGS))
 	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' $(ARGS)
+
+.PHONY: build-dataset
+build-dataset: $(VENV)/.runtime ## Labelled segments -> a dataset (ARGS='NAME --config my-dataset.yaml')
+	$(RUN) build-dataset --root '$(ROOT)' $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
+
+.PHONY: train
+train: $(VENV)/.runtime ## A dataset -> a bundle (ARGS='--config my-run.yaml')
+	$(RUN) train --root '$(ROOT)' $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
 
 .PHONY: plan
 plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what it would cost

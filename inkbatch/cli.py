@@ -12,7 +12,19 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from inkbatch import __version__, cli_models
+from inkbatch import __version__, cli_labels, cli_models, cli_training
+from inkbatch.cli_common import (
+    CatalogFile,
+    ConfigFile,
+    DryRun,
+    Log,
+    Root,
+    Sets,
+    Shard,
+    chosen_root,
+    print_report,
+    run_context,
+)
 from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
 
 app = typer.Typer(
@@ -25,14 +37,7 @@ app = typer.Typer(
 )
 
 Segment = Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)]
-ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with the job's settings.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; may be repeated.")]
-Root = Annotated[str | None, typer.Option(help="Where everything is kept: a folder or s3://bucket/prefix.")]
 Source = Annotated[str | None, typer.Option(help="Where the layers are; may hold {segment}.")]
-CatalogFile = Annotated[str | None, typer.Option("--catalog", help="The catalog of segments.")]
-Shard = Annotated[str | None, typer.Option(help="Do only part i of n, for example 0/4.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is done already; do nothing.")]
-Log = Annotated[str, typer.Option(help="auto (a bar on a terminal), plain or json (one line per unit).")]
 Layers = Annotated[str | None, typer.Option(help="Layer numbers of the source, half-open, for example 17:43.")]
 # The class of all usage errors; typer carries its own click from 0.26 on, and names only its subclasses publicly.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -76,7 +81,7 @@ def prepare(
     """
     from inkbatch.steps import prepare as step
 
-    options: dict[str, Any] = {"segment": segment, "root": _root(root), "source": source, "catalog": catalog}
+    options: dict[str, Any] = {"segment": segment, "root": chosen_root(root), "source": source, "catalog": catalog}
     options |= {"memory": memory, "depth_order": depth_order, "voxel_size_um": voxel_size_um, "intensity": intensity}
     options["layers"] = parse_layers(layers)
     job = step.PrepareConfig.load(config, sets or (), options)
@@ -85,7 +90,7 @@ def prepare(
 
         typer.echo(describe_prepare(job))
         return
-    _report(step.run(job, _context(shard, log)))
+    print_report(step.run(job, run_context(shard, log)))
 
 
 @app.command()
@@ -113,10 +118,10 @@ def infer(
     agree on is refused by name. Other settings go through --set: stride_px=32, window=hann|gaussian|uniform,
     unit_px=2048, batch_tiles=0 (0 finds it), compile=true (pays on GPUs).
     """
-    context = _context(shard, log)
+    context = run_context(shard, log)
     from inkbatch.steps import infer as step
 
-    options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": _root(root), "name": name}
+    options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {"layers": parse_layers(layers), "device": device, "precision": precision}
     options["override"] = _pairs(override) if override else None
     job = step.InferConfig.load(config, sets or (), options)
@@ -126,7 +131,7 @@ def infer(
         typer.echo(describe_infer(job))
         return
     report = step.run(job, context)
-    _report(report)
+    print_report(report)
     from inkbatch.steps.score import score_if_labelled
 
     for line in score_if_labelled(job, report, catalog):
@@ -165,7 +170,7 @@ def export(
     """
     from inkbatch.steps import export as step
 
-    options = {"segment": segment, "name": name, "to": to, "root": _root(root)}
+    options = {"segment": segment, "name": name, "to": to, "root": chosen_root(root)}
     typer.echo(step.run(step.ExportConfig.load(config, sets or (), options)))
 
 
@@ -184,7 +189,8 @@ def segments(
         typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
 
 
-cli_models.register(app)
+for _commands in (cli_models, cli_labels, cli_training):
+    _commands.register(app)
 
 
 def parse_layers(text: str | None) -> tuple[int, int] | None:
@@ -201,10 +207,6 @@ def parse_layers(text: str | None) -> tuple[int, int] | None:
     return int(start), int(stop)
 
 
-def _root(root: str | None) -> str | None:
-    return root or os.environ.get("INKBATCH_ROOT")
-
-
 def _pairs(items: list[str]) -> dict[str, Any]:
     pairs = {}
     for item in items:
@@ -213,30 +215,6 @@ def _pairs(items: list[str]) -> dict[str, Any]:
             raise ConfigError(f"--override {item!r}: wanted key=value, for example divisor=200")
         pairs[key] = yaml.safe_load(text)
     return pairs
-
-
-def _context(shard: str | None, log: str) -> Any:
-    """How this process runs; installs the signal handlers, hence before torch is imported."""
-    from inkbatch.run.identity import ShardSpec, task_identity
-    from inkbatch.run.job import RunContext
-    from inkbatch.run.progress import make_reporter
-    from inkbatch.run.signals import StopFlag, install_handlers
-
-    if log not in ("auto", "plain", "json"):
-        raise ConfigError(f"--log {log!r}: wanted auto, plain or json")
-    identity = task_identity()
-    stop = StopFlag()
-    install_handlers(stop)
-    chosen = ShardSpec.parse(shard) if shard else identity.shard
-    return RunContext(chosen, stop, make_reporter(log), attempt=identity.attempt)  # type: ignore[arg-type]
-
-
-def _report(report: Any) -> None:
-    state = "complete" if report.complete else f"{report.left} of {report.units} units are still missing"
-    typer.echo(
-        f"{report.job}: {state} · {report.stored} units stored, {report.skipped} done before · "
-        f"{report.seconds:.1f} s · {report.location}"
-    )
 
 
 def main(arguments: list[str] | None = None) -> None:

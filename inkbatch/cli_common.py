@@ -1,0 +1,55 @@
+"""What several command files share: how this process runs, and the line that ends a job."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inkbatch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from inkbatch.run.job import JobReport, RunContext
+
+ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with the job's settings.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; may be repeated.")]
+Root = Annotated[str | None, typer.Option(help="Where everything is kept: a folder or s3://bucket/prefix.")]
+CatalogFile = Annotated[str | None, typer.Option("--catalog", help="The catalog of segments.")]
+Shard = Annotated[str | None, typer.Option(help="Do only part i of n, for example 0/4.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is done already; do nothing.")]
+Log = Annotated[str, typer.Option(help="auto (a bar on a terminal), plain or json (one line per unit).")]
+
+
+def chosen_root(root: str | None) -> str | None:
+    """The option, else the environment's ``INKBATCH_ROOT``."""
+    return root or os.environ.get("INKBATCH_ROOT")
+
+
+def run_context(shard: str | None, log: str) -> RunContext:
+    """How this process runs; installs the signal handlers, hence before torch is imported.
+
+    Raises:
+        ConfigError: An unknown log form, or a shard that is none.
+    """
+    from inkbatch.run.identity import ShardSpec, task_identity
+    from inkbatch.run.job import RunContext
+    from inkbatch.run.progress import make_reporter
+    from inkbatch.run.signals import StopFlag, install_handlers
+
+    if log not in ("auto", "plain", "json"):
+        raise ConfigError(f"--log {log!r}: wanted auto, plain or json")
+    identity = task_identity()
+    stop = StopFlag()
+    install_handlers(stop)
+    chosen = ShardSpec.parse(shard) if shard else identity.shard
+    return RunContext(chosen, stop, make_reporter(log), attempt=identity.attempt)  # type: ignore[arg-type]
+
+
+def print_report(report: JobReport) -> None:
+    """Say what a job did."""
+    state = "complete" if report.complete else f"{report.left} of {report.units} units are still missing"
+    typer.echo(
+        f"{report.job}: {state} · {report.stored} units stored, {report.skipped} done before · "
+        f"{report.seconds:.1f} s · {report.location}"
+    )

@@ -1,0 +1,86 @@
+"""Commands from labelled segments to a bundle; `register` adds them to an app."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from inkbatch.cli_common import (
+    CatalogFile,
+    ConfigFile,
+    DryRun,
+    Log,
+    Root,
+    Sets,
+    Shard,
+    chosen_root,
+    print_report,
+    run_context,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("build-dataset")(build_dataset)
+    app.command("train")(train)
+
+
+def build_dataset(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the dataset; else the YAML states it.", show_default=False)
+    ] = None,
+    config: ConfigFile = None,
+    root: Root = None,
+    catalog: CatalogFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """Labelled segments -> a dataset, from one YAML.
+
+    Writes index.json, splits.json, coco.json, previews and a data card (README.md) to ROOT/datasets/NAME; form=pack
+    cuts the samples out, too. The same YAML and inputs give the same bytes. Training samples that see a pixel of a
+    validation sample are refused. Settings: segments or images, sample_px, sampling, splits, pairs, form, seed, card
+    (docs/datasets.md tells them all).
+    """
+    from inkbatch.steps import build_dataset as step
+
+    context = run_context(shard, log)
+    options = {"name": name, "root": chosen_root(root), "catalog": catalog}
+    job = step.BuildDatasetConfig.load(config, sets or (), options)
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    print_report(step.run(job, context))
+
+
+def train(
+    config: ConfigFile = None,
+    root: Root = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the dataset under ROOT/datasets, or its folder.")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run, and of its bundle.")] = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """Dataset -> a bundle, from one YAML.
+
+    Writes checkpoints, metrics.csv, losses.csv, curves.png, a validation picture per epoch, and the bundle to
+    ROOT/runs/RUN. Stopped or killed, the same command goes on at the very step. With folds=all every fold is a run of
+    its own, --shard i/n does a part of them, and folds.csv sums them up. Settings: model, loss, sampler, augment,
+    optimiser, schedule, epochs, batch, devices, num_nodes, … (docs/training.md tells them all).
+    """
+    context = run_context(shard, log)
+    from inkbatch.steps import train as step
+
+    options = {"root": chosen_root(root), "dataset": dataset, "run": run}
+    job = step.TrainConfig.load(config, sets or (), options)
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    report = step.run(job, context)
+    if report.facts["rank"] == 0:
+        print_report(report)

@@ -1,0 +1,294 @@
+"""`inkbatch train`: a dataset and a configuration become a bundle; several folds are several runs and a table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from inkbatch import __version__
+from inkbatch.data.dataset import DatasetIndex, Sample, SampleReader
+from inkbatch.data.index import root_of
+from inkbatch.errors import ConfigError, InkbatchError, Preempted
+from inkbatch.io.storage import Location
+from inkbatch.models import build_model
+from inkbatch.models.base import InkModel
+from inkbatch.models.bundle import Bundle, Contract, bundle_location, load_strictly
+from inkbatch.models.encoder_weights import prepare_encoder
+from inkbatch.models.inputs import require_tile
+from inkbatch.run.job import JobReport, RunContext, peak_memory_bytes
+from inkbatch.run.progress import QuietReporter, Reporting
+from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.run.signals import StopFlag
+from inkbatch.training.checkpoints import CheckpointStore
+from inkbatch.training.contract import contract_of, model_settings
+from inkbatch.training.data import StepStream, TrainingTiles, require_samples
+from inkbatch.training.devices import is_our_child, launch_fabric
+from inkbatch.training.finish import finite, write_bundle, write_curves
+from inkbatch.training.loop import Trainer
+from inkbatch.training.metrics import OVERALL, SCORES
+from inkbatch.training.module import InkModule
+from inkbatch.training.order import EpochPlan, draw_weights
+from inkbatch.training.progress import Progress, to_csv
+from inkbatch.training.settings import TrainConfig
+from inkbatch.training.validate import Validation, Validator
+
+PICTURES = 8  # per epoch
+
+__all__ = ["TrainConfig", "TrainPlan", "describe", "plan", "run"]
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """One run, settled before anything is computed.
+
+    Attributes:
+        config: The run; `fold` is set where it is one of several.
+        index: The dataset.
+        dataset: The dataset's folder.
+        train: Training samples.
+        validation: Validation samples.
+        contract: What the network will be fed.
+        model: The network's settings.
+        folder: The run's folder.
+        manifest: The run's manifest.
+    """
+
+    config: TrainConfig
+    index: DatasetIndex
+    dataset: Location
+    train: list[Sample]
+    validation: list[Sample]
+    contract: Contract
+    model: dict[str, Any]
+    folder: Location
+    manifest: RunManifest
+
+    def epoch_plan(self, devices: int) -> EpochPlan:
+        """How epochs are cut into steps on so many devices."""
+        config = self.config
+        return EpochPlan(self.train, config.sampler, config.seed, config.batch // devices, devices, config.accumulate)
+
+
+def plan(config: TrainConfig) -> list[TrainPlan]:
+    """Open the dataset, check it and the settings against each other; one plan per run, no weights are read.
+
+    Raises:
+        ConfigError: A value that cannot be carried out.
+        DataError: The dataset is not there, a split is empty, or holds no ink.
+    """
+    root = Location.parse(config.root)
+    dataset = Location.parse(config.dataset) if "/" in config.dataset else root / "datasets" / config.dataset
+    index = DatasetIndex.open(dataset)
+    folder = root / "runs" / config.run
+    if config.folds is None:
+        return [_plan_one(config, index, dataset, folder)]
+    folds = range(index.fold_count) if config.folds == "all" else config.folds
+    if not folds:
+        raise ConfigError(f"folds {config.folds}: dataset {index.name} has no folds; leave folds out, or build it with")
+    plans = []
+    for fold in folds:
+        one = config.model_copy(update={"folds": None, "fold": fold})
+        plans.append(_plan_one(one, index, dataset, folder / f"fold-{fold}"))
+    return plans
+
+
+def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folder: Location) -> TrainPlan:
+    train, validation = (index.samples_of(split, config.fold) for split in ("train", "validation"))
+    require_samples(index.name, train, validation)
+    draw_weights(train, config.sampler)
+    settings = model_settings(config, index)
+    model = _shape_of(config, settings)
+    contract = contract_of(config, index, model.config.depth_layers, root_of(dataset))
+    require_tile(model, contract.tile_px, contract.tile_px)
+    inputs = {"dataset": index.name, "digest": index.digest}
+    if config.model.start_from is not None:
+        inputs["start_from"] = Bundle.open(bundle_location(config.model.start_from)).document.weights_sha256
+    manifest = RunManifest("train", config.result_settings(), inputs, 1)
+    return TrainPlan(config, index, dataset, train, validation, contract, settings, folder, manifest)
+
+
+def _shape_of(config: TrainConfig, settings: Mapping[str, Any]) -> InkModel:
+    """The network as its sizes are asked for; its weights are not used."""
+    return build_model(config.model.architecture, dict(settings))
+
+
+def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None] = lambda steps: None) -> JobReport:
+    """Train, or go on with a run that was stopped; of several folds, this shard's part.
+
+    Args:
+        config: The run.
+        context: How this process runs.
+        on_step: Called after each optimiser step with the number of steps so far.
+
+    Raises:
+        InkbatchError: See `plan`; a loss that is no number; a stop signal (exit 75: run the same command again).
+    """
+    started = time.perf_counter()
+    plans = plan(config)
+    mine = context.shard.select(plans)
+    folders = [RunFolder(one.folder, one.manifest) for one in plans]
+    stored = 0
+    fabric: Fabric | None = None
+    with Reporting(context.reporter) as reporter:
+        for one in mine:
+            record = RunFolder(one.folder, one.manifest)
+            record.begin()
+            if record.is_complete():
+                reporter.note(f"train: already complete at {one.folder}, nothing to do")
+                continue
+            fabric = fabric or launch_fabric(config)
+            here = context if fabric.is_global_zero else replace(context, reporter=QuietReporter())
+            _carry_out(one, record, fabric, here, on_step)
+            stored += 1
+        left = sum(not record.is_complete() for record in folders)
+        if config.folds is not None and not left and (fabric is None or fabric.is_global_zero):
+            _write_summary(Location.parse(config.root) / "runs" / config.run, plans)
+    location = Location.parse(config.root) / "runs" / config.run
+    seconds = time.perf_counter() - started
+    rank = 0 if fabric is None else fabric.global_rank
+    return JobReport("train", location, len(plans), stored, len(mine) - stored, left, seconds, {"rank": rank})
+
+
+def _carry_out(
+    one: TrainPlan, record: RunFolder, fabric: Fabric, context: RunContext, on_step: Callable[[int], None]
+) -> None:
+    """Train one run to its end: checkpoints, curves and pictures as it goes, the bundle at last."""
+    started, ended = time.perf_counter(), "done"
+    store = CheckpointStore(one.folder / "checkpoints", context.reporter.note)
+    trainer = _trainer(one, fabric, context, store, on_step)
+    pointer = store.pointer()
+    context.reporter.start(f"train {one.config.run}", one.config.epochs, pointer.last[0].epoch if pointer.last else 0)
+    try:
+        progress = trainer.run()
+        if fabric.is_global_zero:
+            write_curves(one.folder, progress)
+            bundle = write_bundle(
+                one.folder / "bundle", one.config, one.index, one.contract, _network(one), store, progress
+            )
+            best = progress.best(one.config.monitor)
+            facts = {"best_epoch": best.epoch, "scores": finite(best.scores[OVERALL])}
+            record.complete({**facts, "weights_sha256": bundle.document.weights_sha256})
+        fabric.barrier()
+    except Preempted as error:
+        ended = str(error)
+        if not is_our_child(fabric):
+            raise
+    except InkbatchError as error:
+        ended = str(error)
+        raise
+    finally:
+        if fabric.is_global_zero:
+            row = {
+                "inkbatch": __version__,
+                "job": "train",
+                "digest": record.manifest.digest,
+                "attempt": context.attempt,
+                "devices": fabric.world_size,
+                "steps": trainer.progress.total_steps,
+                "seconds": round(time.perf_counter() - started, 3),
+                "peak_memory_bytes": peak_memory_bytes(),
+                "ended": ended,
+            }
+            (one.folder / "run.json").write_json(row)
+
+
+def _trainer(
+    one: TrainPlan, fabric: Fabric, context: RunContext, store: CheckpointStore, on_step: Callable[[int], None]
+) -> Trainer:
+    config, contract = one.config, one.contract
+    reader = SampleReader(one.index, one.dataset)
+    epochs = one.epoch_plan(fabric.world_size)
+    tiles = TrainingTiles(reader, one.train, config.augment, config.seed, contract.tile_px, contract.layers.count)
+    # Devices that train together leave together, between steps: one that left validation alone would be waited for.
+    stop = context.stop if fabric.world_size == 1 else StopFlag()
+    module = InkModule(_network(one), contract, config.loss, config.optimiser)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        module.net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module.net)  # type: ignore[no-untyped-call]
+
+    def on_epoch(progress: Progress, found: Validation) -> None:
+        for name, picture in list(found.pictures.items())[:PICTURES]:
+            place = one.folder / "validation" / f"epoch-{progress.epoch - 1:03d}-{name}.png"
+            place.write_bytes(picture.png())
+        if fabric.is_global_zero:
+            write_curves(one.folder, progress)
+
+    return Trainer(
+        config,
+        fabric,
+        module,
+        StepStream(tiles, epochs, config.epochs, fabric.global_rank, config.threads),
+        Validator(
+            reader,
+            one.validation,
+            epochs.batch,
+            stop,
+            fabric.global_rank,
+            fabric.world_size,
+            max(1, config.threads // 2),
+        ),
+        store,
+        context,
+        on_epoch,
+        on_step,
+    )
+
+
+def _network(one: TrainPlan) -> InkModel:
+    """The network with its first weights: fresh from the seed, a bundle's, and a pretrained encoder."""
+    torch.manual_seed(one.config.seed)
+    model = build_model(one.config.model.architecture, one.model)
+    choice = one.config.model
+    if choice.start_from is not None:
+        bundle = Bundle.open(bundle_location(choice.start_from))
+        if bundle.document.architecture != choice.architecture:
+            raise ConfigError(
+                f"model.start_from {choice.start_from}: is a {bundle.document.architecture}, the run trains a "
+                f"{choice.architecture}; name a bundle of that architecture"
+            )
+        load_strictly(model, bundle.build().state_dict(), str(bundle.location))
+    prepare_encoder(model, choice.encoder)
+    return model
+
+
+def _write_summary(folder: Location, plans: list[TrainPlan]) -> None:
+    """The table over all folds: one line each, then mean and standard deviation; written when all are complete."""
+    rows = []
+    for one in plans:
+        facts = (one.folder / "complete.json").read_json()
+        rows.append((str(one.config.fold), facts["best_epoch"], facts["scores"]))
+    values = {name: torch.tensor([_number(scores[name]) for _, _, scores in rows]) for name in SCORES}
+    lines: list[list[Any]] = [["fold", "best_epoch", *SCORES]]
+    lines += [[fold, epoch, *(scores[name] for name in SCORES)] for fold, epoch, scores in rows]
+    lines.append(["mean", "", *(round(float(values[name].mean()), 6) for name in SCORES)])
+    lines.append(["std", "", *(round(float(values[name].std(correction=0)), 6) for name in SCORES)])
+    (folder / "folds.csv").write_bytes(to_csv(lines))
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def describe(config: TrainConfig) -> str:
+    """What a run would do, in words; nothing is computed."""
+    lines = []
+    for one in plan(config):
+        epochs = one.epoch_plan(1)
+        weights = sum(parameter.numel() for parameter in _shape_of(one.config, one.model).parameters())
+        complete = RunFolder(one.folder, one.manifest).is_complete()
+        pointer = CheckpointStore(one.folder / "checkpoints").pointer()
+        done = pointer.last[0].step if pointer.last else 0
+        lines += [
+            f"train {one.folder}",
+            f"  dataset: {one.index.name} ({one.index.form}), {len(one.train)} training and {len(one.validation)} "
+            f"validation samples",
+            f"  network: {config.model.architecture}, {weights:,} weights, tiles of {one.contract.tile_px} px and "
+            f"{one.contract.layers.count} layers",
+            f"  steps: {config.epochs} epochs of {epochs.steps} steps of {epochs.step_samples} samples",
+            f"  done: {'complete' if complete else f'{done} of {config.epochs * epochs.steps} steps'}",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""Checkpoints on any store: a new object, then the pointer; the last two and the best are kept.
+
+``checkpoints/pointer.json`` names the objects that count, newest first, with their digests. A process killed while it
+writes leaves an object that nothing points to, or nothing at all; it can never leave half a checkpoint that would be
+picked up. An object that does not have its digest is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from inkbatch.errors import CorruptDataError
+from inkbatch.io.storage import Location
+
+KEPT = 2
+PREFIX, SUFFIX = "step-", ".ckpt"
+
+
+class Entry(BaseModel):
+    """One checkpoint.
+
+    Attributes:
+        file: Name of the object.
+        sha256: Digest of its bytes.
+        step: Optimiser steps of the run so far.
+        epoch: Epochs of the run so far.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    sha256: str
+    step: int
+    epoch: int
+
+
+class Pointer(BaseModel):
+    """The checkpoints that count.
+
+    Attributes:
+        last: The newest ones, newest first.
+        best: The best one, or None.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    last: tuple[Entry, ...] = ()
+    best: Entry | None = None
+
+    @property
+    def files(self) -> set[str]:
+        """All objects that are named."""
+        return {entry.file for entry in (*self.last, self.best) if entry is not None}
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        location: Their folder.
+        note: Is told what a person should know.
+    """
+
+    def __init__(self, location: Location, note: Callable[[str], None] = lambda text: None) -> None:
+        self.location, self.note = location, note
+
+    def pointer(self) -> Pointer:
+        """What counts now; empty where nothing was saved yet.
+
+        Raises:
+            CorruptDataError: The pointer was edited or damaged.
+        """
+        place = self.location / "pointer.json"
+        try:
+            return Pointer.model_validate(place.read_json())
+        except FileNotFoundError:
+            return Pointer()
+        except ValidationError as error:
+            raise CorruptDataError(
+                f"{place}: no pointer to checkpoints; remove {self.location} to start over"
+            ) from error
+
+    def save(self, state: Mapping[str, Any], step: int, epoch: int, best: bool = False) -> Entry:
+        """Store a state: the object first, then the pointer; then what nothing points to is deleted.
+
+        Args:
+            state: Tensors, numbers, texts, lists and dicts.
+            step: Optimiser steps so far.
+            epoch: Epochs so far.
+            best: This is the best one so far.
+        """
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        data = buffer.getvalue()
+        sha256 = hashlib.sha256(data).hexdigest()
+        entry = Entry(file=f"{PREFIX}{step:09d}-{sha256[:16]}{SUFFIX}", sha256=sha256, step=step, epoch=epoch)
+        old = self.pointer()
+        (self.location / entry.file).write_bytes(data)
+        others = tuple(one for one in old.last if one.file != entry.file)
+        new = Pointer(last=(entry, *others)[:KEPT], best=entry if best else old.best)
+        (self.location / "pointer.json").write_json(new.model_dump(mode="json"))
+        for name in self.location.names():
+            if name.startswith(PREFIX) and name.endswith(SUFFIX) and name not in new.files:
+                (self.location / name).delete()
+        return entry
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint; None where nothing was saved yet.
+
+        Raises:
+            CorruptDataError: There are checkpoints, and none of them is whole.
+        """
+        entries = self.pointer().last
+        for entry in entries:
+            try:
+                return self._load(entry)
+            except (FileNotFoundError, CorruptDataError) as error:
+                self.note(f"{error}; the checkpoint before it is taken")
+        if entries:
+            raise CorruptDataError(
+                f"{self.location}: none of {len(entries)} checkpoints is whole; remove it to start over"
+            )
+        return None
+
+    def best(self) -> dict[str, Any]:
+        """The best checkpoint.
+
+        Raises:
+            CorruptDataError: There is none, or it is damaged.
+        """
+        entry = self.pointer().best
+        if entry is None:
+            raise CorruptDataError(f"{self.location}: no best checkpoint is named; remove it to start over")
+        try:
+            return self._load(entry)
+        except FileNotFoundError as error:
+            raise CorruptDataError(f"{self.location / entry.file}: the best checkpoint is gone; train again") from error
+
+    def _load(self, entry: Entry) -> dict[str, Any]:
+        place = self.location / entry.file
+        data = place.read_bytes()
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise CorruptDataError(f"{place}: does not have the digest that the pointer states; it was damaged")
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return state

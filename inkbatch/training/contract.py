@@ -1,0 +1,87 @@
+"""What a run's network will be fed: its bundle's contract, filled from the dataset and the configuration."""
+
+from __future__ import annotations
+
+from inkbatch.data.dataset import DatasetIndex, DatasetSegment
+from inkbatch.data.index import resolve
+from inkbatch.errors import ConfigError, LayerRangeError
+from inkbatch.io.storage import Location
+from inkbatch.io.surface import ClaheSettings, SurfaceVolume
+from inkbatch.models.bundle import Contract, LayerRule
+from inkbatch.training.module import DTYPE_MAX
+from inkbatch.training.settings import TrainConfig
+
+IMAGE_VOXEL_UM = 1.0  # pictures have no voxel; a contract needs one
+
+
+def model_settings(config: TrainConfig, index: DatasetIndex) -> dict[str, object]:
+    """The network's config; `depth_layers` is the dataset's number of layers where it is not given.
+
+    Raises:
+        LayerRangeError: The network wants more layers than the samples have.
+    """
+    settings = {"depth_layers": index.contract.layer_count, **config.model.config}
+    depth = settings["depth_layers"]
+    if isinstance(depth, int) and depth > index.contract.layer_count:
+        raise LayerRangeError(
+            f"dataset {index.name}: samples hold {index.contract.layer_count} layers, the network wants {depth}; "
+            f"set model.config.depth_layers, or build the dataset with {depth} layers or more"
+        )
+    return settings
+
+
+def contract_of(config: TrainConfig, index: DatasetIndex, depth_layers: int, root: Location) -> Contract:
+    """The contract that validation follows and the bundle will state.
+
+    Args:
+        config: The run.
+        index: Its dataset.
+        depth_layers: Layers that the network takes.
+        root: The dataset's ROOT.
+
+    Raises:
+        ConfigError: A value that no contract can hold.
+    """
+    stored = index.contract
+    tile_px = config.tile_px or index.sample_px
+    try:
+        return Contract(
+            layers=LayerRule(count=depth_layers, source_range=_source_range(index, depth_layers, root)),
+            dtype=stored.dtype,
+            intensity=stored.intensity,
+            lut=stored.lut,
+            clahe=None if stored.clahe is None else ClaheSettings.model_validate(stored.clahe),
+            clip=config.input.clip,
+            divisor=config.input.divisor or DTYPE_MAX[stored.dtype],
+            mean=config.input.mean,
+            std=config.input.std,
+            voxel_size_um=stored.voxel_size_um or IMAGE_VOXEL_UM,
+            tile_px=tile_px,
+            stride_px=config.stride_px or max(1, tile_px // 2),
+            window=config.window,
+            tta_axes=config.tta_axes,
+        )
+    except ValueError as error:
+        raise ConfigError(f"train: the settings make no contract: {error}") from error
+
+
+def _source_range(index: DatasetIndex, count: int, root: Location) -> tuple[int, int] | None:
+    """Source layer numbers of the centred window, where all segments give the same ones; else None (centred).
+
+    They are stated only where the dataset chose layers: without a choice a bundle takes any surface's centred ones.
+    """
+    if any(segment.layers is None for segment in index.segments):
+        return None
+    found = {_centred(segment, count, root) for segment in index.segments}
+    return found.pop() if len(found) == 1 else None
+
+
+def _centred(segment: DatasetSegment, count: int, root: Location) -> tuple[int, int]:
+    """The window in the middle; where it cannot be exact, half a layer nearer to depth 0, as training takes it."""
+    start, stop = segment.layers or segment.source_layers
+    spare = stop - start - count
+    first = start + spare // 2
+    if spare % 2 and segment.kind == "surface":
+        surface = SurfaceVolume.open(resolve(segment.surface, root))
+        first += surface.provenance.depth_order == "reversed"
+    return first, first + count

@@ -1,0 +1,227 @@
+"""From a dataset to batches: torch datasets over its index or pack, read ahead by threads in a fixed order.
+
+Threads, not worker processes: reading and decoding release the interpreter lock, clients of object stores do not
+survive a fork, and what one thread has decoded the others need not. A sample depends on nothing but the seed, the
+epoch and its place in the epoch, so neither threads nor devices nor a resume change what the network sees.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from inkbatch.data.dataset import Sample, SampleReader
+from inkbatch.errors import DataError
+from inkbatch.training.augment import arrange
+from inkbatch.training.augment_settings import AugmentConfig, Changes, draw_changes
+from inkbatch.training.order import Drawn, EpochPlan
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One sample, cut, flipped and turned, ready to be put into a batch.
+
+    Attributes:
+        layers: (Z, Y, X), stored dtype.
+        labels: (Y, X) uint8, 0 to 255.
+        counted: (Y, X) boolean.
+        changes: What is still to be done to it.
+        sample_id: For messages.
+    """
+
+    layers: Tensor
+    labels: Tensor
+    counted: Tensor
+    changes: Changes
+    sample_id: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one forward pass.
+
+    Attributes:
+        layers: (B, Z, Y, X), stored dtype.
+        labels: (B, 1, Y, X) uint8, 0 to 255.
+        counted: (B, 1, Y, X) boolean.
+        changes: One per sample.
+        sample_ids: One per sample.
+    """
+
+    layers: Tensor
+    labels: Tensor
+    counted: Tensor
+    changes: tuple[Changes, ...]
+    sample_ids: tuple[str, ...]
+
+    @staticmethod
+    def of(tiles: Sequence[Tile]) -> Batch:
+        """Put tiles together."""
+        return Batch(
+            torch.stack([tile.layers for tile in tiles]),
+            torch.stack([tile.labels for tile in tiles])[:, None],
+            torch.stack([tile.counted for tile in tiles])[:, None],
+            tuple(tile.changes for tile in tiles),
+            tuple(tile.sample_id for tile in tiles),
+        )
+
+    def to(self, device: torch.device) -> Batch:
+        """On `device`, in the stored dtypes."""
+        pinned = device.type == "cuda"
+        arrays = [self.layers, self.labels, self.counted]
+        moved = [(array.pin_memory() if pinned else array).to(device, non_blocking=pinned) for array in arrays]
+        return Batch(moved[0], moved[1], moved[2], self.changes, self.sample_ids)
+
+
+class TrainingTiles(Dataset[Tile]):
+    """Random tiles of training samples, named by their place in the run.
+
+    Args:
+        reader: The dataset.
+        samples: The training samples.
+        augment: What may be done to them.
+        seed: Seed of the run.
+        tile_px: Edge of a tile.
+        tile_layers: Layers that the network takes.
+    """
+
+    def __init__(
+        self,
+        reader: SampleReader,
+        samples: Sequence[Sample],
+        augment: AugmentConfig,
+        seed: int,
+        tile_px: int,
+        tile_layers: int,
+    ) -> None:
+        self.reader, self.samples, self.augment, self.seed = reader, samples, augment, seed
+        self.tile_px, self.tile_layers = tile_px, tile_layers
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, drawn: Drawn) -> Tile:
+        """Read one tile."""
+        sample = self.samples[drawn.index]
+        stored = self.reader.read_stored(sample)
+        rng = np.random.default_rng([self.seed, drawn.epoch, 1, drawn.position])
+        changes = draw_changes(self.augment, rng, sample.shape_yx, self.tile_px, len(stored.layers), self.tile_layers)
+        window = stored.layers[changes.first_layer : changes.first_layer + self.tile_layers]
+        return Tile(
+            torch.from_numpy(arrange(window, changes, self.tile_px)),
+            torch.from_numpy(arrange(stored.labels, changes, self.tile_px)),
+            torch.from_numpy(arrange(stored.ignore, changes, self.tile_px, fill=1) == 0),
+            changes,
+            sample.id,
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step takes on this device.
+
+    Attributes:
+        epoch: From 0.
+        step: Step of the epoch, from 0.
+        batches: One per micro batch.
+    """
+
+    epoch: int
+    step: int
+    batches: tuple[Batch, ...]
+
+
+class StepStream:
+    """The steps of a run from a given one to the end, read ahead across the borders of epochs.
+
+    Args:
+        tiles: Where tiles come from.
+        plan: How epochs are cut into steps.
+        epochs: Number of epochs.
+        device: Rank of this process.
+        threads: Tiles read at the same time.
+        ahead: Steps read ahead.
+    """
+
+    def __init__(
+        self, tiles: TrainingTiles, plan: EpochPlan, epochs: int, device: int = 0, threads: int = 4, ahead: int = 3
+    ) -> None:
+        self.tiles, self.plan, self.epochs, self.device = tiles, plan, epochs, device
+        self.threads, self.ahead = threads, ahead
+
+    def run(self, epoch: int, step: int) -> Iterator[Step]:
+        """All steps from this one on.
+
+        Args:
+            epoch: From 0.
+            step: From 0; the number of steps of the epoch stands for the first one of the next.
+        """
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="inkbatch-tile")
+        waiting: deque[tuple[int, int, list[list[Future[Tile]]]]] = deque()
+        try:
+            for where, number, micro in self._drawn(epoch, step):
+                waiting.append(
+                    (where, number, [[pool.submit(self.tiles.__getitem__, one) for one in m] for m in micro])
+                )
+                if len(waiting) > self.ahead:
+                    yield _gathered(*waiting.popleft())
+            while waiting:
+                yield _gathered(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _drawn(self, epoch: int, step: int) -> Iterator[tuple[int, int, list[list[Drawn]]]]:
+        for where in range(epoch, self.epochs):
+            order = self.plan.order(where)
+            for number in range(step if where == epoch else 0, self.plan.steps):
+                yield where, number, self.plan.step(order, where, number, self.device)
+
+
+def _gathered(epoch: int, step: int, micro: list[list[Future[Tile]]]) -> Step:
+    return Step(epoch, step, tuple(Batch.of([future.result() for future in futures]) for futures in micro))
+
+
+def read_ahead(
+    items: Sequence[Any], read: Callable[[Any], Any], threads: int = 2, ahead: int = 4
+) -> Iterator[tuple[Any, Any]]:
+    """(item, what was read for it) in order, `ahead` of them in flight."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="inkbatch-read")
+    waiting: deque[tuple[Any, Future[Any]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(read, item)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def require_samples(dataset: str, train: Sequence[Sample], validation: Sequence[Sample]) -> None:
+    """Refuse what nothing can be learned from.
+
+    Raises:
+        DataError: A split is empty, or holds no ink at all.
+    """
+    for split, samples in (("train", train), ("validation", validation)):
+        if not samples:
+            raise DataError(
+                f"dataset {dataset}: split {split!r} holds no sample; choose another fold, or build the dataset with "
+                "other splits"
+            )
+        if not any(sample.ink_share > 0 for sample in samples):
+            raise DataError(
+                f"dataset {dataset}: none of the {len(samples)} samples of split {split!r} holds ink; check the ink "
+                "labels (a label file may be blank or inverted), or build the dataset with other splits"
+            )

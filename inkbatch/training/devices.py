@@ -1,0 +1,78 @@
+"""Devices and nodes of a training run, through Lightning Fabric; read from torchrun, Slurm or AWS Batch variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from inkbatch.errors import ConfigError, DataError
+from inkbatch.training.settings import TrainConfig
+
+PORT = "29500"
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+BATCH_NODE, BATCH_NODES = "AWS_BATCH_JOB_NODE_INDEX", "AWS_BATCH_JOB_NUM_NODES"
+BATCH_MAIN = "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"  # set on all nodes but the main one
+
+
+def read_batch_nodes(environment: MutableMapping[str, str]) -> None:
+    """Say in Lightning's words what AWS Batch says of a multi-node job; values that are already there stand.
+
+    Args:
+        environment: Usually ``os.environ``; gains NODE_RANK, MASTER_ADDR and MASTER_PORT.
+    """
+    if BATCH_NODE in environment and int(environment.get(BATCH_NODES, "1")) > 1:
+        environment.setdefault("NODE_RANK", environment[BATCH_NODE])
+        environment.setdefault("MASTER_ADDR", environment.get(BATCH_MAIN, "localhost"))
+        environment.setdefault("MASTER_PORT", PORT)
+
+
+def launch_fabric(config: TrainConfig) -> Fabric:
+    """Start the processes, or join those that a launcher started; each gets its share of the batch.
+
+    Raises:
+        DataError: CUDA was asked for and is not there.
+        ConfigError: The batch cannot be shared evenly.
+    """
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda:
+        raise DataError(
+            "device: cuda was asked for, this machine has no usable one; check the driver and that the container sees "
+            "the GPU, or set device to cpu"
+        )
+    on_cuda = has_cuda and config.device != "cpu"
+    precision = config.precision
+    if precision == "auto":
+        precision = (
+            ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16") if on_cuda else "fp32"
+        )
+    devices = 1 if config.devices == "auto" and not on_cuda else config.devices
+    read_batch_nodes(os.environ)
+    try:
+        fabric = Fabric(
+            accelerator="cuda" if on_cuda else "cpu",
+            devices=devices,
+            num_nodes=config.num_nodes,
+            precision=PRECISIONS[precision],  # type: ignore[arg-type]  # one of Fabric's literals
+        )
+        fabric.launch()
+    except (ValueError, MisconfigurationException) as error:
+        raise ConfigError(
+            f"devices {config.devices}, num_nodes {config.num_nodes}: cannot be had here: {error}; set devices and "
+            "num_nodes to what the scheduler gave this job"
+        ) from error
+    if config.batch % fabric.world_size:
+        raise ConfigError(
+            f"batch {config.batch}: cannot be shared evenly by {fabric.world_size} devices; set it to a multiple"
+        )
+    return fabric
+
+
+def is_our_child(fabric: Fabric) -> bool:
+    """Whether this process was started by our own first process, which speaks for all: a child's code would kill it."""
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and fabric.local_rank > 0

@@ -1,0 +1,92 @@
+"""The end of a run: its best checkpoint becomes a bundle, and its curves become files."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from inkbatch.config import digest
+from inkbatch.data.dataset import DatasetIndex
+from inkbatch.io.storage import Location
+from inkbatch.models.base import InkModel
+from inkbatch.models.bundle import Bundle, BundleDocument, Contract
+from inkbatch.models.flops import flops_per_tile
+from inkbatch.training.checkpoints import CheckpointStore
+from inkbatch.training.metrics import OVERALL
+from inkbatch.training.picture import plot
+from inkbatch.training.progress import Progress
+from inkbatch.training.settings import TrainConfig
+
+
+def write_curves(folder: Location, progress: Progress) -> None:
+    """Write ``metrics.csv``, ``losses.csv`` and ``curves.png``; a function of the progress alone."""
+    (folder / "metrics.csv").write_bytes(progress.metrics_csv())
+    (folder / "losses.csv").write_bytes(progress.losses_csv())
+    (folder / "curves.png").write_bytes(plot(progress.curves()))
+
+
+def write_bundle(
+    folder: Location,
+    config: TrainConfig,
+    index: DatasetIndex,
+    contract: Contract,
+    model: InkModel,
+    store: CheckpointStore,
+    progress: Progress,
+) -> Bundle:
+    """Make the bundle of a finished run; equal runs give equal bundles.
+
+    Args:
+        folder: The bundle's folder.
+        config: The run.
+        index: Its dataset.
+        contract: What the network was fed.
+        model: A network of the run's shape; its weights are replaced.
+        store: The run's checkpoints.
+        progress: The finished run.
+
+    Raises:
+        CorruptDataError: The best checkpoint is gone or damaged.
+    """
+    best = progress.best(config.monitor)
+    state = store.best()
+    average = state["average"]
+    model.load_state_dict(state["net"] if average is None else average["average"], strict=True)
+    threshold = best.scores[OVERALL]["threshold"]
+    fitted = contract.model_copy(
+        update={
+            "threshold": threshold,
+            "threshold_fitted_on": f"best F0.5 on the validation split of dataset {index.name}{_fold_words(config)}",
+        }
+    )
+    document = BundleDocument(
+        name=config.run,
+        architecture=config.model.architecture,
+        model=model.config.model_dump(mode="json", exclude_none=True),
+        contract=fitted,
+        flops_per_tile=flops_per_tile(model, contract.tile_px),
+        training={
+            "dataset": index.name,
+            "dataset_digest": index.digest,
+            "config_digest": digest(config.result_settings()),
+            "epochs": len(progress.rows),
+            "best_epoch": best.epoch,
+            "steps": progress.total_steps,
+            "averaged_weights": average is not None,
+            **({"fold": config.fold} if config.fold is not None else {}),
+        },
+        metrics={
+            "measured_on": f"stitched validation areas of dataset {index.name}{_fold_words(config)}",
+            "validation": {name: finite(scores) for name, scores in best.scores.items()},
+        },
+    )
+    return Bundle.save(folder, model.eval(), document)
+
+
+def finite(scores: dict[str, float]) -> dict[str, Any]:
+    """Scores as JSON can hold them: rounded to six digits, None for NaN."""
+    return {name: None if math.isnan(value) else round(value, 6) for name, value in scores.items()}
+
+
+def _fold_words(config: TrainConfig) -> str:
+    return "" if config.fold is None else f", fold {config.fold}"

@@ -1,0 +1,238 @@
+"""The training loop: steps, validation, checkpoints, stopping; every step is a pure function of state and place.
+
+The loop runs on Lightning Fabric (devices, nodes, precision, gradient exchange) and keeps its own place: a checkpoint
+says "step s of epoch e comes next", samples and augmentation follow from seed and place, and every step seeds torch by
+its own number. So a run that was killed anywhere goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from inkbatch.errors import NonFiniteError, Preempted
+from inkbatch.run.job import RunContext
+from inkbatch.training.checkpoints import CheckpointStore
+from inkbatch.training.data import Step, StepStream
+from inkbatch.training.metrics import OVERALL, table
+from inkbatch.training.module import InkModule
+from inkbatch.training.optimise import WeightAverage, rate_factor, set_rates
+from inkbatch.training.progress import EpochRow, Progress
+from inkbatch.training.settings import TrainConfig
+from inkbatch.training.validate import Validation, Validator
+
+LOOK_EVERY = 8  # losses are fetched from the device so often: each look waits for it
+
+
+@dataclass
+class Trainer:
+    """Trains one run.
+
+    Attributes:
+        config: The run.
+        fabric: Launched.
+        module: The module, on the CPU; `run` moves it.
+        stream: Where steps come from.
+        validator: Validates.
+        store: The run's checkpoints.
+        context: Stop flag and reporter.
+        on_epoch: Called on each device after each epoch with what its validation found.
+        on_step: Called after each optimiser step, before its checkpoint, with the number of steps so far.
+        progress: Where the run stands.
+    """
+
+    config: TrainConfig
+    fabric: Fabric
+    module: InkModule
+    stream: StepStream
+    validator: Validator
+    store: CheckpointStore
+    context: RunContext
+    on_epoch: Callable[[Progress, Validation], None] = lambda progress, validation: None
+    on_step: Callable[[int], None] = lambda steps: None
+    progress: Progress = field(default_factory=Progress)
+
+    def run(self) -> Progress:
+        """Train from the newest checkpoint, or from the start, to the end.
+
+        Raises:
+            NonFiniteError: A loss is NaN or infinite; names the step and its samples.
+            Preempted: A stop was asked for; a checkpoint of the very step is stored.
+            CorruptDataError: There are checkpoints, and none is whole.
+        """
+        self._set_up()
+        self._resume()
+        self._saved_at = time.monotonic()
+        self._open_losses: list[tuple[Tensor, Step]] = []
+        steps = self.stream.run(self.progress.epoch, self.progress.step)
+        with contextlib.closing(steps):  # type: ignore[type-var]  # a generator
+            while not self.progress.finished:
+                self._epoch(steps)
+                self._validate()
+        return self.progress
+
+    def _set_up(self) -> None:
+        optimiser = self.module.configure_optimizers()
+        self.model, self.optimiser = self.fabric.setup(self.module, optimiser)
+        self.average = None if self.config.ema is None else WeightAverage(self.module.net, self.config.ema)
+        self.module.train()
+
+    def _epoch(self, steps: Iterator[Step]) -> None:
+        while self.progress.step < self.stream.plan.steps:
+            self._step(next(steps))
+            self.progress.step += 1
+            self.progress.total_steps += 1
+            if len(self._open_losses) >= LOOK_EVERY:
+                self._look_at_losses()
+            self.on_step(self.progress.total_steps)
+            stopping = self._stopping()
+            if stopping or self._is_due():
+                self._save()
+            if stopping:
+                self._give_up()
+        self._look_at_losses()
+
+    def _step(self, step: Step) -> None:
+        """One optimiser step; seeded by its number, so that dropout too repeats itself after a resume."""
+        total = self.config.epochs * self.stream.plan.steps
+        seeds = [self.config.seed, self.progress.total_steps, 2, self.fabric.global_rank]
+        torch.manual_seed(int(np.random.default_rng(seeds).integers(2**63)))
+        set_rates(self.optimiser, rate_factor(self.progress.total_steps, total, self.config.schedule))
+        self.optimiser.zero_grad()
+        loss = torch.zeros((), device=self.fabric.device)
+        for number, batch in enumerate(step.batches):
+            last = number == len(step.batches) - 1
+            with self.fabric.no_backward_sync(self.model, enabled=not last):
+                prepared = self.module.prepare(batch.to(self.fabric.device))
+                part = self.model.training_step(*prepared) / len(step.batches)
+                self.fabric.backward(part)
+            loss += part.detach()
+        if self.config.clip_gradient is not None:
+            self.fabric.clip_gradients(
+                self.model, self.optimiser, max_norm=self.config.clip_gradient, error_if_nonfinite=False
+            )
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update()
+        self._open_losses.append((loss, step))
+
+    def _look_at_losses(self) -> None:
+        """Fetch the losses since the last look, and refuse the first that is no number.
+
+        Raises:
+            NonFiniteError: One is NaN or infinite.
+        """
+        if not self._open_losses:
+            return
+        values = torch.stack([loss for loss, _ in self._open_losses]).cpu().tolist()
+        for value, (_, step) in zip(values, self._open_losses, strict=True):
+            if not np.isfinite(value):
+                samples = ", ".join(name for batch in step.batches for name in batch.sample_ids)
+                raise NonFiniteError(
+                    f"run {self.config.run}: the loss of epoch {step.epoch}, step {step.step} is {value}; its batch "
+                    f"holds the samples {samples}; look at them, lower optimiser.rate, set clip_gradient, or train "
+                    "with precision fp32"
+                )
+        self.progress.losses += values
+        self._open_losses.clear()
+
+    def _validate(self) -> None:
+        """End the epoch: validate, write a row, keep the best, and see whether anything is left to train."""
+        progress, config = self.progress, self.config
+        average: AbstractContextManager[Any] = (
+            contextlib.nullcontext() if self.average is None else self.average.in_place()
+        )
+        try:
+            with average:
+                found = self.validator.run(self.module, self.fabric.device, self.fabric.autocast)
+        except Preempted:
+            self._save()
+            self._give_up()
+        losses = progress.losses[-self.stream.plan.steps :]
+        rate = max(group["lr"] for group in self.optimiser.param_groups)
+        progress.rows.append(
+            EpochRow(progress.epoch, float(np.mean(losses)), found.loss, rate, table(found.histograms))
+        )
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        best = progress.best(config.monitor)
+        waited = progress.rows[-1].epoch - best.epoch
+        progress.finished = progress.epoch >= config.epochs or (
+            config.patience is not None and waited >= config.patience
+        )
+        self._save(best=waited == 0)
+        scores = progress.rows[-1].scores[OVERALL]
+        self.context.reporter.unit(
+            f"epoch {progress.epoch} of {config.epochs}",
+            {
+                "train_loss": progress.rows[-1].train_loss,
+                "validation_loss": found.loss,
+                "f05": scores["f05"],
+                "auc": scores["auc"],
+            },
+        )
+        self.on_epoch(progress, found)
+
+    def _stopping(self) -> bool:
+        """Whether any device was told to stop; all must leave the loop at the same step."""
+        asked = self.context.stop.is_set
+        if self.fabric.world_size == 1:
+            return asked
+        flag = torch.tensor(float(asked), device=self.fabric.device)
+        total = self.fabric.all_reduce(flag, reduce_op="sum")
+        return isinstance(total, Tensor) and bool(total > 0)
+
+    def _is_due(self) -> bool:
+        every = self.config.save_every_steps
+        if every and self.progress.total_steps % every == 0:
+            return True
+        late = time.monotonic() - self._saved_at > self.config.save_every_minutes * 60
+        if self.fabric.world_size == 1:
+            return late
+        return bool(self.fabric.broadcast(late))
+
+    def _give_up(self) -> None:
+        reason = self.context.stop.reason or "a stop of another process"
+        raise Preempted(
+            f"stopped by {reason}; a checkpoint of step {self.progress.total_steps} is stored; run the same command "
+            "again to go on"
+        )
+
+    def _save(self, best: bool = False) -> None:
+        self._look_at_losses()
+        if self.fabric.is_global_zero:
+            state = {
+                "net": self.module.net.state_dict(),
+                "optimiser": self.optimiser.optimizer.state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
+                "progress": self.progress.state_dict(),
+            }
+            self.store.save(state, self.progress.total_steps, self.progress.epoch, best)
+        self.fabric.barrier()
+        self._saved_at = time.monotonic()
+
+    def _resume(self) -> None:
+        state = self.store.newest()
+        self.fabric.barrier()
+        if state is None:
+            return
+        self.module.net.load_state_dict(state["net"])
+        self.optimiser.optimizer.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.progress = Progress.of(state["progress"])
+        if self.progress.total_steps:
+            self.context.reporter.note(
+                f"run {self.config.run}: going on after step {self.progress.total_steps} "
+                f"(epoch {self.progress.epoch}, step {self.progress.step})"
+            )

@@ -1,0 +1,142 @@
+"""Losses on logits: weighted sums of Dice, BCE, Tversky, Focal and Lovász, with label smoothing and ignored pixels.
+
+Every term is one number for the whole batch of all devices: sums are added over the devices before a term is formed
+from them, so that a batch gives the same loss and the same gradients however many devices share it.
+
+- Dice: ``1 - (2 Σwpt + s) / (Σwp + Σwt + s)``; Tversky: ``1 - (TP + s) / (TP + αFP + βFN + s)`` with soft counts
+  (Milletari 2016; Salehi 2017).
+- BCE and Focal (Lin 2017) are means over counted pixels; Focal weighs a pixel's cross-entropy by ``|t - p|^γ``.
+- Lovász hinge (Berman 2018): the convex surrogate of the Jaccard loss, per sample, averaged over samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional
+
+LossName = Literal["dice", "bce", "tversky", "focal", "lovasz"]
+SumOverDevices = Callable[[Tensor], Tensor]
+
+
+class LossTerm(BaseModel):
+    """One term of a loss.
+
+    Attributes:
+        name: Which.
+        weight: Its factor in the sum.
+        smooth: Added above and below in Dice and Tversky; keeps tiles without ink defined.
+        alpha: Weight of false alarms in Tversky.
+        beta: Weight of misses in Tversky.
+        gamma: Focal exponent.
+        ink_weight: Factor on the cross-entropy of ink (BCE and Focal).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: LossName
+    weight: float = Field(1.0, gt=0)
+    smooth: float = Field(1.0, gt=0)
+    alpha: float = Field(0.5, ge=0)
+    beta: float = Field(0.5, ge=0)
+    gamma: float = Field(2.0, ge=0)
+    ink_weight: float = Field(1.0, gt=0)
+
+
+class LossConfig(BaseModel):
+    """A weighted sum of terms.
+
+    Attributes:
+        terms: At least one.
+        label_smoothing: Share s that pulls targets towards one half, ``t (1 - s) + s / 2``, in BCE and Focal; the
+            overlap terms keep the labels as they are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    terms: tuple[LossTerm, ...] = Field((LossTerm(name="bce"), LossTerm(name="dice")), min_length=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+def ink_loss(
+    logits: Tensor, target: Tensor, weight: Tensor, config: LossConfig, sum_over_devices: SumOverDevices = lambda x: x
+) -> Tensor:
+    """The loss of a batch.
+
+    Args:
+        logits: (B, 1, Y, X), any float dtype; computed in float32.
+        target: Same shape, in [0, 1].
+        weight: Same shape: share of counted pixels in [0, 1]; 0 where everything is ignored.
+        config: The terms.
+        sum_over_devices: Adds a tensor of all devices, gradients included.
+
+    Returns:
+        Scalar, equal on all devices; 0 where no pixel counts.
+    """
+    logits, target, weight = logits.float(), target.float(), weight.float()
+    smoothed = target * (1 - config.label_smoothing) + config.label_smoothing / 2
+    parts = []
+    for term in config.terms:
+        if term.name in ("bce", "focal"):
+            value = _pointwise(logits, smoothed, weight, term, sum_over_devices)
+        elif term.name == "lovasz":
+            value = _lovasz(logits, target, weight, sum_over_devices)
+        else:
+            value = _overlap(logits, target, weight, term, sum_over_devices)
+        parts.append(term.weight * value)
+    return torch.stack(parts).sum()
+
+
+def _pointwise(
+    logits: Tensor, target: Tensor, weight: Tensor, term: LossTerm, sum_over_devices: SumOverDevices
+) -> Tensor:
+    entropy = functional.binary_cross_entropy_with_logits(
+        logits, target, reduction="none", pos_weight=logits.new_tensor(term.ink_weight)
+    )
+    if term.name == "focal":
+        entropy = entropy * (target - logits.sigmoid()).abs() ** term.gamma
+    total, count = sum_over_devices(torch.stack([(entropy * weight).sum(), weight.sum()]))
+    mean: Tensor = total / count.clamp_min(1e-6)
+    return mean
+
+
+def _overlap(
+    logits: Tensor, target: Tensor, weight: Tensor, term: LossTerm, sum_over_devices: SumOverDevices
+) -> Tensor:
+    ink = logits.sigmoid() * weight
+    both, found, there = sum_over_devices(torch.stack([(ink * target).sum(), ink.sum(), (target * weight).sum()]))
+    if term.name == "dice":
+        overlap: Tensor = (2 * both + term.smooth) / (found + there + term.smooth)
+    else:
+        wrong = term.alpha * (found - both) + term.beta * (there - both)
+        overlap = (both + term.smooth) / (both + wrong + term.smooth)
+    return 1 - overlap
+
+
+def _lovasz(logits: Tensor, target: Tensor, weight: Tensor, sum_over_devices: SumOverDevices) -> Tensor:
+    values = [
+        _lovasz_hinge(one[keep], truth[keep])
+        for one, truth, keep in zip(
+            logits.flatten(1), (target >= 0.5).float().flatten(1), (weight > 0).flatten(1), strict=True
+        )
+    ]
+    total = torch.stack(values).sum()
+    summed, count = sum_over_devices(torch.stack([total, total.new_tensor(len(values))]))
+    mean: Tensor = summed / count
+    return mean
+
+
+def _lovasz_hinge(logits: Tensor, truth: Tensor) -> Tensor:
+    """The Lovász extension of ``1 - Jaccard`` at the hinge errors of one sample; 0 for no pixels."""
+    if not logits.numel():
+        return logits.sum()
+    errors, order = torch.sort(1 - logits * (2 * truth - 1), descending=True, stable=True)
+    ordered = truth[order]
+    present = ordered.sum()
+    jaccard = 1 - (present - ordered.cumsum(0)) / (present + (1 - ordered).cumsum(0))
+    steps = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+    return torch.dot(errors.clamp_min(0), steps)

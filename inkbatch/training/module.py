@@ -1,0 +1,89 @@
+"""The Lightning module: what a step computes, from stored intensities to the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from inkbatch.models.base import InkModel
+from inkbatch.models.bundle import Contract
+from inkbatch.predict.predictor import normalise
+from inkbatch.training.augment import apply_changes
+from inkbatch.training.data import Batch
+from inkbatch.training.losses import LossConfig, ink_loss
+from inkbatch.training.optimise import OptimiserConfig, make_optimiser
+from inkbatch.training.targets import coarse_targets
+
+LABEL_MAX = 255  # stored value of certain ink
+DTYPE_MAX = {"uint8": 255.0, "uint16": 65535.0}
+
+
+class InkModule(LightningModule):
+    """A network with its loss, its inputs' contract and its optimiser.
+
+    Args:
+        net: The network.
+        contract: What the network is fed, as its bundle will state it.
+        loss: The loss.
+        optimiser: The optimiser.
+    """
+
+    def __init__(self, net: InkModel, contract: Contract, loss: LossConfig, optimiser: OptimiserConfig) -> None:
+        super().__init__()
+        self.net, self.contract = net, contract
+        self.loss, self.optimiser_config = loss, optimiser
+
+    def forward(self, subvolume: Tensor) -> Tensor:
+        """(B, 1, Z, Y, X) normalised -> logits (B, 1, Y / output_scale, X / output_scale)."""
+        logits: Tensor = self.net(subvolume)
+        return logits
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Augment, normalise, and bring labels to the output's resolution.
+
+        Returns:
+            (subvolume (B, 1, Z, Y, X), target, weight), see `coarse_targets`.
+        """
+        top = DTYPE_MAX[self.contract.dtype]
+        layers = batch.layers.to(torch.float32).div_(top)
+        labels = batch.labels.to(torch.float32).div_(LABEL_MAX)
+        layers, labels, counted = apply_changes(layers, labels, batch.counted, batch.changes)
+        subvolume = normalise(layers.mul_(top), self.contract)[:, None]
+        return subvolume, *coarse_targets(labels, counted, self.net.output_scale)
+
+    def training_step(self, subvolume: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """The loss of one micro batch; equal on all devices."""
+        return ink_loss(self(subvolume), target, weight, self.loss, sum_over_devices)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser; rates are set before each step by `rate_factor`."""
+        return make_optimiser(self.net, self.optimiser_config)
+
+
+def sum_over_devices(values: Tensor) -> Tensor:
+    """Sum of all devices' tensors, gradients included; the tensor itself on one device."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return values
+    total: Tensor = _Sum.apply(values)
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over devices; its gradient is the sum of the gradients that the devices found."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        torch.distributed.all_reduce(total)
+        return total

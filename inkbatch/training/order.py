@@ -1,0 +1,140 @@
+"""Which samples a step takes: a pure function of the seed and the epoch, on every machine and after every resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from inkbatch.data.dataset import Sample
+from inkbatch.errors import DataError
+
+
+class SamplerConfig(BaseModel):
+    """How an epoch's samples are drawn.
+
+    Attributes:
+        samples_per_epoch: Length of an epoch; None: as many as there are.
+        by_segment: Every segment gets the same share of the epoch, whatever its number of samples.
+        ink_share: Share of drawn samples that hold ink; None: as they come.
+        ink_from: Share of ink from which a sample counts as one that holds ink.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples_per_epoch: int | None = Field(None, ge=1)
+    by_segment: bool = False
+    ink_share: float | None = Field(None, ge=0, le=1)
+    ink_from: float = Field(0.001, gt=0, le=1)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether samples are drawn with replacement, by weight."""
+        return self.by_segment or self.ink_share is not None
+
+
+def draw_weights(samples: Sequence[Sample], config: SamplerConfig) -> NDArray[np.float64]:
+    """Probability of each sample in one draw; sums to 1.
+
+    Raises:
+        DataError: An ink share is wanted that no sample, or only samples without ink, can give.
+    """
+    weights = np.ones(len(samples))
+    if config.by_segment:
+        segments = np.array([sample.segment for sample in samples])
+        for segment in np.unique(segments):
+            weights[segments == segment] /= np.count_nonzero(segments == segment)
+    if config.ink_share is not None:
+        inked = np.array([sample.ink_share >= config.ink_from for sample in samples])
+        for which, share, words in ((inked, config.ink_share, "with"), (~inked, 1 - config.ink_share, "without")):
+            if share and not which.any():
+                raise DataError(
+                    f"sampler: ink_share {config.ink_share} wants samples {words} ink (ink share of at least "
+                    f"{config.ink_from}), the dataset has none among its {len(samples)}; change sampler.ink_share, or "
+                    "build the dataset with such samples"
+                )
+            weights[which] *= share / max(weights[which].sum(), 1e-300)
+    chances: NDArray[np.float64] = weights / weights.sum()
+    return chances
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One place in an epoch.
+
+    Attributes:
+        epoch: From 0.
+        position: Place in the epoch's order, from 0; with seed and epoch it names the augmentation.
+        index: Which sample.
+    """
+
+    epoch: int
+    position: int
+    index: int
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """How an epoch is cut into optimiser steps.
+
+    Step s takes the next ``batch x devices x accumulate`` samples of the order; within it, micro batches follow each
+    other, and devices take turns inside a micro batch. So two devices with batch B see in one step what one device
+    with batch 2 B sees. Samples that do not fill a step wait for another epoch; an order too short for one is repeated.
+
+    Attributes:
+        samples: The training samples.
+        sampler: How they are drawn.
+        seed: Seed of the run.
+        batch: Samples per device and forward pass.
+        devices: Processes that train together.
+        accumulate: Forward passes per optimiser step.
+    """
+
+    samples: Sequence[Sample]
+    sampler: SamplerConfig
+    seed: int
+    batch: int
+    devices: int = 1
+    accumulate: int = 1
+
+    @property
+    def step_samples(self) -> int:
+        """Samples of one optimiser step, all devices together."""
+        return self.batch * self.devices * self.accumulate
+
+    @property
+    def length(self) -> int:
+        """Samples of an epoch before it is cut into steps."""
+        return self.sampler.samples_per_epoch or len(self.samples)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps per epoch."""
+        return max(1, self.length // self.step_samples)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Indices of the samples of an epoch, a whole number of steps."""
+        rng = np.random.default_rng([self.seed, epoch, 0])
+        count, wanted = len(self.samples), self.steps * self.step_samples
+        if self.sampler.balanced:
+            return rng.choice(count, wanted, p=draw_weights(self.samples, self.sampler))
+        rounds = [rng.permutation(count) for _ in range(-(-wanted // count))]
+        return np.concatenate(rounds)[:wanted]
+
+    def step(self, order: NDArray[np.int64], epoch: int, step: int, device: int) -> list[list[Drawn]]:
+        """The micro batches of one step on one device.
+
+        Args:
+            order: What `order` gave for this epoch.
+            epoch: From 0.
+            step: From 0.
+            device: Rank of this process.
+        """
+        micro = []
+        for number in range(self.accumulate):
+            first = ((step * self.accumulate + number) * self.devices + device) * self.batch
+            micro.append([Drawn(epoch, place, int(order[place])) for place in range(first, first + self.batch)])
+        return micro

@@ -1,0 +1,136 @@
+"""The configuration of `inkbatch train`: one YAML describes a run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from inkbatch.config import JobConfig
+from inkbatch.models.encoder_weights import EncoderConfig
+from inkbatch.training.augment_settings import AugmentConfig
+from inkbatch.training.losses import LossConfig
+from inkbatch.training.optimise import OptimiserConfig, ScheduleConfig
+from inkbatch.training.order import SamplerConfig
+
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+MonitorName = Literal["f05", "dice", "iou", "average_precision", "auc", "loss"]
+TtaAxis = Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"]
+NAME = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+
+
+class ModelChoice(BaseModel):
+    """The network of a run.
+
+    Attributes:
+        architecture: Registered name; ``inkbatch models`` lists them.
+        config: Its shape.
+        start_from: Bundle of the very same network whose weights the run starts from; None: fresh weights.
+        encoder: Pretrained or frozen encoder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    start_from: str | None = None
+    encoder: EncoderConfig = EncoderConfig()
+
+
+class InputConfig(BaseModel):
+    """How stored intensities become what the network sees; part of the bundle's contract.
+
+    Attributes:
+        clip: Smallest and largest intensity, or None.
+        divisor: Divides after clipping; None: the largest value of the dtype.
+        mean: Subtracted after division.
+        std: Divides at last.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clip: tuple[float, float] | None = None
+    divisor: float | None = Field(None, gt=0)
+    mean: float = 0.0
+    std: float = Field(1.0, gt=0)
+
+
+class TrainConfig(JobConfig):
+    """Settings of `inkbatch train`.
+
+    Attributes:
+        dataset: Name of a dataset under ROOT/datasets, or its folder.
+        run: Name of the run, and of its bundle.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        fold: The fold that validates, for a dataset with folds.
+        folds: Several folds as one job, each a run of its own: ``all``, or a list.
+        model: The network.
+        input: How intensities are normalised.
+        tile_px: Edge of what the network sees; None: the dataset's sample_px. Larger samples are cropped at random.
+        stride_px: Step between tiles in validation and inference; None: half a tile.
+        window: Blending window of both.
+        tta_axes: Views that the bundle allows to be averaged.
+        loss: Weighted sum of losses.
+        sampler: How samples are drawn.
+        augment: What is done to them.
+        optimiser: Optimiser and rates.
+        schedule: How the rate runs over the steps.
+        epochs: Number of epochs.
+        batch: Samples per forward pass, all devices together; they share it evenly.
+        accumulate: Forward passes per optimiser step.
+        clip_gradient: Largest norm of the gradient, or None.
+        ema: Decay of the moving average of the weights, or None; validated and bundled instead of the weights.
+        monitor: Which validation score chooses the best checkpoint.
+        patience: Epochs without a better score after which training stops, or None.
+        seed: Seed of weights, samples and augmentation.
+        precision: ``auto`` is bf16 on CUDA and fp32 elsewhere.
+        device: ``auto`` takes CUDA, then the CPU.
+        devices: Devices per node, or ``auto``: all of them (one process on a CPU).
+        num_nodes: Nodes.
+        threads: Tiles read at the same time by each process.
+        save_every_steps: A checkpoint after so many steps, besides those at each epoch's end; None: none.
+        save_every_minutes: And after so many minutes.
+    """
+
+    dataset: str
+    run: str = Field(pattern=NAME)
+    root: str = "root"
+    fold: int | None = Field(None, ge=0)
+    folds: Literal["all"] | tuple[int, ...] | None = None
+    model: ModelChoice
+    input: InputConfig = InputConfig()
+    tile_px: int | None = Field(None, ge=1)
+    stride_px: int | None = Field(None, ge=1)
+    window: Literal["hann", "gaussian", "uniform"] = "hann"
+    tta_axes: tuple[TtaAxis, ...] = ()
+    loss: LossConfig = LossConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    epochs: int = Field(10, ge=1)
+    batch: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    clip_gradient: float | None = Field(None, gt=0)
+    ema: float | None = Field(None, gt=0, lt=1)
+    monitor: MonitorName = "f05"
+    patience: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+    precision: PrecisionName = "auto"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    devices: Literal["auto"] | int = "auto"
+    num_nodes: int = Field(1, ge=1)
+    threads: int = Field(4, ge=1)
+    save_every_steps: int | None = Field(None, ge=1)
+    save_every_minutes: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way_to_fold(self) -> TrainConfig:
+        if self.fold is not None and self.folds is not None:
+            raise ValueError("give fold (one run) or folds (several), not both")
+        return self
+
+    def result_settings(self) -> dict[str, Any]:
+        """What changes the result; goes into the manifest. Devices do not: they share the batch."""
+        place = {"root", "folds", "device", "devices", "num_nodes", "threads", "save_every_steps", "save_every_minutes"}
+        return self.model_dump(mode="json", exclude=place)

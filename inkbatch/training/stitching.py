@@ -1,0 +1,95 @@
+"""Overlapping tiles become one map, row band by row band: validation counts pixels of the map, not of tiles.
+
+Tiles come with ascending first rows; rows above the newest tile are final and handed on, so memory is a few tile
+heights of the area's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.geometry import Box
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Finished rows of an area.
+
+    Attributes:
+        y0: Number of the first row.
+        probability: (rows, width) float32; 0 where no tile lay.
+        labels: (rows, width) float32 in [0, 1].
+        counted: Boolean (rows, width): covered by a tile and not ignored.
+    """
+
+    y0: int
+    probability: NDArray[np.float32]
+    labels: NDArray[np.float32]
+    counted: NDArray[np.bool_]
+
+
+class RowStitcher:
+    """Blends tiles of the columns ``[x0, x1)`` and hands finished rows to `on_rows`."""
+
+    def __init__(self, x0: int, x1: int, on_rows: Callable[[Rows], None]) -> None:
+        self.x0, self.width, self.on_rows = x0, x1 - x0, on_rows
+        self._y0: int | None = None
+        self._planes = self._blank(0)
+
+    def add(
+        self,
+        box: Box,
+        probability: NDArray[np.float32],
+        window: NDArray[np.float32],
+        labels: NDArray[np.float32],
+        counted: NDArray[np.bool_],
+    ) -> None:
+        """Add one tile.
+
+        Args:
+            box: Where it lies; its first row is not above that of the tile before.
+            probability: (height, width) of the box.
+            window: Blending weights, same shape, strictly positive.
+            labels: Same shape.
+            counted: Same shape.
+
+        Raises:
+            ValueError: The tile lies above rows that were handed on.
+        """
+        if self._y0 is None:
+            self._y0 = box.y0
+        if box.y0 < self._y0:
+            raise ValueError(f"tile at row {box.y0} comes after rows up to {self._y0} were handed on")
+        self._hand_on(self._y0, box.y0)
+        missing = box.y1 - box.y0 - self._planes.shape[1]
+        if missing > 0:
+            self._planes = np.concatenate([self._planes, self._blank(missing)], axis=1)
+        where = (slice(0, box.height), slice(box.x0 - self.x0, box.x1 - self.x0))
+        total, weight, truth, count = self._planes
+        total[where] += probability * window
+        weight[where] += window
+        truth[where] = labels
+        count[where] = counted
+
+    def close(self) -> None:
+        """Hand on what is left."""
+        if self._y0 is not None:
+            self._hand_on(self._y0, self._y0 + self._planes.shape[1])
+
+    def _blank(self, rows: int) -> NDArray[Any]:
+        return np.zeros((4, rows, self.width), np.float32)
+
+    def _hand_on(self, start: int, stop: int) -> None:
+        done = min(stop - start, self._planes.shape[1])
+        if done > 0:
+            total, weight, truth, count = self._planes[:, :done]
+            covered = weight > 0
+            probability = np.divide(total, weight, out=np.zeros_like(total), where=covered)
+            self.on_rows(Rows(start, probability, truth.copy(), (count > 0) & covered))
+            self._planes = self._planes[:, done:]
+        self._y0 = stop

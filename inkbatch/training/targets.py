@@ -1,0 +1,36 @@
+"""What the network is to hit: labels and counted pixels, brought to the resolution of its output."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from inkbatch.errors import ConfigError
+
+
+def coarse_targets(labels: Tensor, counted: Tensor, output_scale: int) -> tuple[Tensor, Tensor]:
+    """Area-average labels to the output's resolution; ignored pixels take no part in the average.
+
+    Args:
+        labels: (B, 1, Y, X) float32 in [0, 1].
+        counted: (B, 1, Y, X) boolean, False where a pixel is ignored.
+        output_scale: Input pixels per output pixel along y and x; 1 leaves the labels as they are.
+
+    Returns:
+        (target, weight), both (B, 1, Y / output_scale, X / output_scale) float32: the mean label of the counted pixels
+        (0 where there are none), and the share of counted pixels.
+
+    Raises:
+        ConfigError: Y or X is no multiple of the scale.
+    """
+    weight = counted.to(labels.dtype)
+    if output_scale == 1:
+        return labels * weight, weight
+    if labels.shape[-2] % output_scale or labels.shape[-1] % output_scale:
+        raise ConfigError(
+            f"targets: tiles of {labels.shape[-2]} x {labels.shape[-1]} px cannot be averaged to an output that is "
+            f"{output_scale} times coarser; set tile_px to a multiple of {output_scale}"
+        )
+    share = functional.avg_pool2d(weight, output_scale)
+    ink = functional.avg_pool2d(labels * weight, output_scale)
+    return ink / share.clamp_min(1e-6), share

@@ -1,0 +1,224 @@
+"""Validation on stitched areas: tiles are blended to a map per segment, and the map's pixels are counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from inkbatch.data.dataset import Sample, SampleReader
+from inkbatch.data.reading import StoredArrays
+from inkbatch.data.scoring import BINS, ScoreHistogram
+from inkbatch.errors import NonFiniteError
+from inkbatch.geometry import Box, TileGrid
+from inkbatch.predict.blend import window_1d
+from inkbatch.predict.predictor import normalise
+from inkbatch.run.signals import StopFlag
+from inkbatch.training.augment import arrange
+from inkbatch.training.augment_settings import Changes
+from inkbatch.training.data import read_ahead
+from inkbatch.training.losses import ink_loss
+from inkbatch.training.module import LABEL_MAX, InkModule
+from inkbatch.training.picture import Overview
+from inkbatch.training.stitching import Rows, RowStitcher
+from inkbatch.training.targets import coarse_targets
+
+INK_FROM = 0.5  # label from which a pixel counts as ink
+
+
+@dataclass
+class Validation:
+    """What one validation found.
+
+    Attributes:
+        histograms: Per segment; all devices' areas.
+        loss: Mean loss over forward passes.
+        pictures: Overviews of this device's areas, by segment.
+    """
+
+    histograms: dict[str, ScoreHistogram]
+    loss: float
+    pictures: dict[str, Overview] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Validates a module on the validation samples; areas are shared out to devices.
+
+    Attributes:
+        reader: The dataset.
+        samples: The validation samples.
+        batch: Tiles per forward pass on this device.
+        stop: Checked between forward passes.
+        rank: Number of this device.
+        devices: Devices that train together.
+        threads: Samples read at the same time.
+    """
+
+    reader: SampleReader
+    samples: Sequence[Sample]
+    batch: int
+    stop: StopFlag
+    rank: int = 0
+    devices: int = 1
+    threads: int = 2
+
+    def run(
+        self, module: InkModule, device: torch.device, autocast: Callable[[], AbstractContextManager[Any]]
+    ) -> Validation:
+        """Validate; the network is in evaluation mode meanwhile.
+
+        Args:
+            module: The module itself, not wrapped for several devices.
+            device: Where it is.
+            autocast: Context of a forward pass.
+
+        Raises:
+            NonFiniteError: The network returned NaN or infinity.
+            Preempted: A stop was asked for.
+        """
+        areas = self._areas()
+        found = Validation({name: ScoreHistogram() for name in areas}, 0.0)
+        losses: list[tuple[float, int]] = []
+        module.eval()
+        try:
+            with torch.inference_mode():
+                for name in list(areas)[self.rank :: self.devices]:
+                    losses += self._area(module, device, autocast, areas[name], found)
+        finally:
+            module.train()
+        counted = np.array([sum(loss * count for loss, count in losses), sum(count for _, count in losses)])
+        total, tiles = self._shared(torch.from_numpy(counted)).tolist()
+        found.loss = total / max(tiles, 1)
+        for histogram in found.histograms.values():
+            both = self._shared(torch.from_numpy(np.stack([histogram.ink, histogram.bare])))
+            histogram.ink, histogram.bare = both.numpy().reshape(2, BINS)
+        return found
+
+    def _areas(self) -> dict[str, list[Sample]]:
+        """Plain samples per segment from top to bottom; a stitched pair is an area of its own, named by its id."""
+        areas: dict[str, list[Sample]] = {}
+        for sample in self.samples:
+            areas.setdefault(sample.segment if sample.parts is None else sample.id, []).append(sample)
+        return {name: sorted(areas[name], key=lambda sample: sample.box[:2]) for name in sorted(areas)}
+
+    def _shared(self, values: Tensor) -> Tensor:
+        if self.devices > 1:
+            on_device = values.cuda() if torch.distributed.get_backend() == "nccl" else values
+            torch.distributed.all_reduce(on_device)
+            return on_device.cpu()
+        return values
+
+    def _area(
+        self,
+        module: InkModule,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        samples: list[Sample],
+        found: Validation,
+    ) -> list[tuple[float, int]]:
+        name = samples[0].segment if samples[0].parts is None else samples[0].id
+        histogram = found.histograms[name]
+        bounds = Box(
+            min(sample.box[0] for sample in samples),
+            min(sample.box[1] for sample in samples),
+            max(sample.box[2] for sample in samples),
+            max(sample.box[3] for sample in samples),
+        )
+        picture = found.pictures[name] = Overview.of(bounds)
+
+        def count(rows: Rows) -> None:
+            histogram.add(rows.probability, rows.labels >= INK_FROM, rows.counted)
+            picture.add(rows)
+
+        stitcher = RowStitcher(bounds.x0, bounds.x1, count)
+        losses = []
+        forward = _Forward(module, device, autocast, self.batch)
+        for sample, stored in read_ahead(samples, self.reader.read_stored, self.threads):
+            self.stop.check()
+            probability, weight, loss = forward.sample(sample, stored)
+            labels = stored.labels.astype(np.float32) / LABEL_MAX
+            stitcher.add(sample.area, probability, weight, labels, stored.ignore == 0)
+            losses.append(loss)
+        stitcher.close()
+        return losses
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """Runs the network over one sample, tile by tile."""
+
+    module: InkModule
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[Any]]
+    batch: int
+
+    def sample(
+        self, sample: Sample, stored: StoredArrays
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[float, int]]:
+        """(blended probability, sum of weights, (mean loss, tiles)) of one sample."""
+        contract = self.module.contract
+        edge, depth = contract.tile_px, contract.layers.count
+        first = (len(stored.layers) - depth) // 2
+        shape = sample.shape_yx
+        padded = max(edge, shape[0]), max(edge, shape[1])
+        axis = window_1d(contract.window, edge)
+        window = axis[:, None] * axis[None, :]
+        total, weight = np.zeros(padded, np.float32), np.zeros(padded, np.float32)
+        losses = []
+        for boxes in _batches(TileGrid(shape, edge, contract.stride_px), self.batch):
+            cut = [Changes(crop_yx=(box.y0, box.x0)) for box in boxes]
+            layers = np.stack([arrange(stored.layers[first : first + depth], one, edge) for one in cut])
+            labels = np.stack([arrange(stored.labels, one, edge) for one in cut])
+            counted = np.stack([arrange(stored.ignore, one, edge, fill=1) == 0 for one in cut])
+            maps, loss = self._maps(layers, labels, counted)
+            if not np.isfinite(maps).all():
+                raise NonFiniteError(
+                    f"validation sample {sample.id}: the network returned NaN or infinity; lower optimiser.rate, set "
+                    "clip_gradient, or train with precision fp32"
+                )
+            losses.append(loss * len(boxes))
+            for box, tile in zip(boxes, maps, strict=True):
+                total[box.slices] += tile * window
+                weight[box.slices] += window
+        tiles = TileGrid(shape, edge, contract.stride_px)
+        count = tiles.rows.count * tiles.columns.count
+        inside = slice(0, shape[0]), slice(0, shape[1])
+        blended = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)[inside]
+        return blended, weight[inside], (sum(losses) / count, count)
+
+    def _maps(
+        self, layers: NDArray[Any], labels: NDArray[np.uint8], counted: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], float]:
+        stored = torch.from_numpy(layers).to(self.device)
+        subvolume = normalise(stored, self.module.contract)[:, None]
+        truth = torch.from_numpy(labels).to(self.device).float().div_(LABEL_MAX)[:, None]
+        target, weight = coarse_targets(
+            truth, torch.from_numpy(counted).to(self.device)[:, None], self.module.net.output_scale
+        )
+        with self.autocast():
+            logits = self.module(subvolume)
+        loss = ink_loss(logits, target, weight, self.module.loss)
+        maps = logits.float().sigmoid()
+        if maps.shape[-1] != layers.shape[-1]:
+            maps = functional.interpolate(maps, size=layers.shape[-2:], mode="bilinear", align_corners=False)
+        probability: NDArray[np.float32] = maps[:, 0].cpu().numpy()
+        return probability, float(loss)
+
+
+def _batches(grid: TileGrid, size: int) -> Iterator[list[Box]]:
+    """Tiles of a sample, row-major, in groups."""
+    edge = grid.tile_px
+    rows, columns = grid.rows, grid.columns
+    origins = [(rows.origin(r), columns.origin(c)) for r in range(rows.count) for c in range(columns.count)]
+    boxes = [Box(y, x, y + edge, x + edge) for y, x in origins]
+    for start in range(0, len(boxes), size):
+        yield boxes[start : start + size]

@@ -1,0 +1,110 @@
+"""Folder layouts are imported as they are, or refused with what to do."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from inkbatch.data.folders import ImageFolders, import_folders
+from inkbatch.data.reading import open_segment
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
+from inkbatch.geometry import Box
+from inkbatch.io.storage import Location
+
+
+def write(path, picture):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), picture)
+
+
+def layout(folder, pairs=(("train", "trainannot"), ("val", "valannot"), ("test", "testannot")), shape=(10, 14)):
+    rng = np.random.default_rng(0)
+    pictures = {}
+    for images, masks in pairs:
+        for stem in ("one", "two"):
+            picture = rng.integers(0, 255, (*shape, 3), dtype=np.uint8)
+            mask = rng.integers(0, 2, shape, dtype=np.uint8)
+            write(folder / images / f"{stem}.png", picture)
+            write(folder / masks / f"{stem}.png", mask)
+            pictures[images, stem] = picture, mask
+    return pictures
+
+
+@pytest.fixture
+def root(tmp_path) -> Location:
+    return Location.parse(tmp_path / "root")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "alias"),
+    [
+        ((("train", "trainannot"), ("val", "valannot"), ("test", "testannot")), "val"),
+        ((("train", "train_masks"), ("validation", "validation_labels")), "validation"),
+        ((("train/images", "train/masks"), ("valid/images", "valid/masks")), "valid"),
+    ],
+)
+def test_the_usual_layouts_are_found(tmp_path, root, pairs, alias):
+    pictures = layout(tmp_path / "data", pairs)
+    found = import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
+    assert found.split_of["train-one"] == "train"
+    assert found.split_of["validation-two"] == "validation"
+    assert ("test-one" in found.split_of) == (len(pairs) == 3)
+    held = next(s for s in found.segments if s.id == "validation-two")
+    picture, mask = next(entry for (name, stem), entry in pictures.items() if name.startswith(alias) and stem == "two")
+    arrays = open_segment(held, root)
+    stored = arrays.read(Box(0, 0, 10, 14))
+    np.testing.assert_array_equal(stored.layers, picture[..., ::-1].transpose(2, 0, 1))  # R, G, B
+    np.testing.assert_array_equal(stored.labels, mask * 255)
+    assert not stored.ignore.any()
+
+
+def test_a_window_beyond_the_picture_is_ignored(tmp_path, root):
+    layout(tmp_path / "data")
+    found = import_folders(ImageFolders(folder=str(tmp_path / "data"), colour="grey"), root)
+    stored = open_segment(found.segments[0], root).read(Box(0, 0, 16, 16))
+    assert stored.layers.shape == (1, 16, 16)
+    assert stored.ignore[:10, :14].sum() == 0
+    assert stored.ignore.sum() == 16 * 16 - 10 * 14
+    assert not stored.layers[0, 10:].any()
+
+
+def test_soft_annotations_keep_their_grey_values(tmp_path, root):
+    write(tmp_path / "data/train/a.png", np.zeros((4, 4, 3), np.uint8))
+    write(tmp_path / "data/trainannot/a.png", np.full((4, 4), 51, np.uint8))
+    found = import_folders(ImageFolders(folder=str(tmp_path / "data"), label_above=None), root)
+    assert open_segment(found.segments[0], root).read(Box(0, 0, 4, 4)).ready().labels[0, 0] == pytest.approx(0.2)
+
+
+def test_folders_of_other_names_are_named(tmp_path, root):
+    layout(tmp_path / "data", (("pots", "drawings"),))
+    with pytest.raises(DataError, match="name the folders"):
+        import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
+    pair = {"images": "pots", "annotations": "drawings"}
+    assert len(import_folders(ImageFolders(folder=str(tmp_path / "data"), train=pair), root).segments) == 2
+
+
+def test_two_possible_annotation_folders_are_not_guessed(tmp_path, root):
+    layout(tmp_path / "data", (("train", "trainannot"), ("train", "train_masks")))
+    with pytest.raises(ConfigError, match="2 folders could be"):
+        import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
+
+
+def test_pictures_without_annotation_are_refused(tmp_path, root):
+    layout(tmp_path / "data")
+    (tmp_path / "data/valannot/two.png").unlink()
+    with pytest.raises(DataError, match="'two'"):
+        import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
+
+
+def test_sizes_depths_and_damage_are_refused(tmp_path, root):
+    layout(tmp_path / "data")
+    write(tmp_path / "data/trainannot/one.png", np.zeros((10, 13), np.uint8))
+    with pytest.raises(MismatchError, match="annotations of its size"):
+        import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
+    write(tmp_path / "data/trainannot/one.png", np.zeros((10, 14), np.uint16))
+    with pytest.raises(DataError, match="8 bits"):
+        import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
+    (tmp_path / "data/train/one.png").write_bytes(b"nothing")
+    with pytest.raises(CorruptDataError, match=r"one\.png"):
+        import_folders(ImageFolders(folder=str(tmp_path / "data")), root)

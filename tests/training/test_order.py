@@ -1,0 +1,138 @@
+"""The order of samples: a pure function of seed and epoch, balanced as asked, shared out without loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from inkbatch.data.dataset import DatasetIndex, Sample, SampleReader
+from inkbatch.errors import DataError
+from inkbatch.io.storage import Location
+from inkbatch.training.augment_settings import AugmentConfig
+from inkbatch.training.data import StepStream, TrainingTiles, require_samples
+from inkbatch.training.order import EpochPlan, SamplerConfig, draw_weights
+
+
+def samples_of(*rows: tuple[str, float]) -> list[Sample]:
+    return [
+        Sample(id=f"{n}", segment=s, box=(0, 0, 8, 8), split="train", ink_share=ink, papyrus_share=1)
+        for n, (s, ink) in enumerate(rows)
+    ]
+
+
+def plan_of(count: int = 23, **changes) -> EpochPlan:
+    samples = samples_of(*[("a", 0.1)] * count)
+    values = {"sampler": SamplerConfig(), "seed": 0, "batch": 4, **changes}
+    return EpochPlan(samples, **values)
+
+
+def test_an_epoch_is_a_permutation_cut_into_whole_steps():
+    plan = plan_of(23)
+    assert plan.steps == 5
+    order = plan.order(3)
+    assert len(set(order.tolist())) == len(order) == 20
+    np.testing.assert_array_equal(order, plan_of(23).order(3))
+    assert not np.array_equal(order, plan.order(4))
+    assert not np.array_equal(order, plan_of(23, seed=1).order(3))
+
+
+def test_too_few_samples_for_a_step_are_repeated():
+    order = plan_of(3, batch=8).order(0)
+    assert len(order) == 8
+    assert set(np.bincount(order, minlength=3).tolist()) == {2, 3}
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_devices_share_each_micro_batch(accumulate):
+    one = plan_of(50, batch=4, accumulate=accumulate)
+    two = plan_of(50, batch=2, devices=2, accumulate=accumulate)
+    assert one.steps == two.steps
+    order = one.order(1)
+    np.testing.assert_array_equal(order, two.order(1))
+    for step in range(one.steps):
+        whole = one.step(order, 1, step, 0)
+        halves = [two.step(order, 1, step, device) for device in range(2)]
+        for number, micro in enumerate(whole):
+            assert halves[0][number] + halves[1][number] == micro
+
+
+def test_every_segment_gets_its_share():
+    samples = samples_of(*[("a", 0.1)] * 30, *[("b", 0.1)] * 3, ("c", 0.1))
+    weights = draw_weights(samples, SamplerConfig(by_segment=True))
+    np.testing.assert_allclose([weights[:30].sum(), weights[30:33].sum(), weights[33]], [1 / 3] * 3)
+    plan = EpochPlan(samples, SamplerConfig(by_segment=True, samples_per_epoch=3000), 0, 4)
+    found = np.array([samples[index].segment for index in plan.order(0)])
+    assert abs((found == "c").mean() - 1 / 3) < 0.05
+
+
+def test_ink_gets_its_share_whatever_the_segments():
+    samples = samples_of(*[("a", 0.0)] * 40, *[("a", 0.2)] * 2, *[("b", 0.0)] * 5, ("b", 0.5))
+    inked = np.array([sample.ink_share > 0 for sample in samples])
+    for by_segment in (False, True):
+        weights = draw_weights(samples, SamplerConfig(ink_share=0.6, by_segment=by_segment))
+        assert weights[inked].sum() == pytest.approx(0.6)
+
+
+def test_an_ink_share_that_cannot_be_had_is_refused():
+    with pytest.raises(DataError, match=r"wants samples with ink.*none among its 2"):
+        draw_weights(samples_of(("a", 0.0), ("a", 0.0)), SamplerConfig(ink_share=0.5))
+    with pytest.raises(DataError, match="wants samples without ink"):
+        draw_weights(samples_of(("a", 0.5)), SamplerConfig(ink_share=0.5))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_without_samples_or_without_ink_is_refused(split):
+    good, bare = samples_of(("a", 0.1)), samples_of(("a", 0.0))
+    for samples, words in (([], "holds no sample"), (bare, "none of the 1 samples of split")):
+        pair = {"train": good, "validation": good, split: samples}
+        with pytest.raises(DataError, match=words) as caught:
+            require_samples("d", pair["train"], pair["validation"])
+        assert repr(split) in str(caught.value)
+
+
+@pytest.fixture
+def tiles(root):
+    place = Location.parse(root) / "datasets" / "tiny"
+    index = DatasetIndex.open(place)
+    augment = AugmentConfig(warp=0.5, noise=0.5, depth_shift=1)
+    return TrainingTiles(SampleReader(index, place), index.samples_of("train"), augment, 5, 16, 3)
+
+
+def stream_of(tiles: TrainingTiles, **changes) -> StepStream:
+    plan = EpochPlan(tiles.samples, SamplerConfig(), 5, 4)
+    return StepStream(tiles, plan, 3, **changes)
+
+
+def test_a_stream_from_the_middle_gives_what_the_whole_one_gives(tiles):
+    whole = list(stream_of(tiles).run(0, 0))
+    assert [(step.epoch, step.step) for step in whole] == [(e, s) for e in range(3) for s in range(6)]
+    for epoch, step in ((0, 4), (1, 0), (1, 6), (2, 5)):
+        rest = list(stream_of(tiles, threads=1, ahead=1).run(epoch, step))
+        expected = whole[epoch * 6 + step :]
+        assert len(rest) == len(expected)
+        for a, b in zip(rest, expected, strict=True):
+            assert a.batches[0].sample_ids == b.batches[0].sample_ids
+            assert torch.equal(a.batches[0].layers, b.batches[0].layers)
+            assert torch.equal(a.batches[0].labels, b.batches[0].labels)
+            seeds = [[change.noise_seed for change in step.batches[0].changes] for step in (a, b)]
+            assert seeds[0] == seeds[1]
+
+
+def test_a_tile_is_the_stored_pixels_of_its_sample(root, tiles):
+    tiles.augment = AugmentConfig(flip=0, turn=0)
+    batch = next(iter(stream_of(tiles).run(0, 0))).batches[0]
+    assert batch.layers.shape == (4, 3, 16, 16)
+    for number, name in enumerate(batch.sample_ids):
+        sample = next(one for one in tiles.samples if one.id == name)
+        stored = tiles.reader.read_stored(sample)
+        y, x = batch.changes[number].crop_yx
+        np.testing.assert_array_equal(batch.layers[number].numpy(), stored.layers[0:3, y : y + 16, x : x + 16])
+        np.testing.assert_array_equal(batch.labels[number, 0].numpy(), stored.labels[y : y + 16, x : x + 16])
+
+
+def test_a_sample_that_cannot_be_read_ends_the_stream(root, tiles):
+    for path in (root / "segments" / "s0" / "ink_labels.zarr").rglob("c/*/*"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"ink_labels\.zarr"):
+        list(stream_of(tiles).run(0, 0))
