@@ -5,7 +5,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV    ?= .venv
-PYTHON  ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# The first Python 3.11 or 3.12 that starts (a name on the PATH may be a shim that does not).
+FITS    := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON  ?= $(shell for name in python3.12 python3.11 python3 python; do \
+             $$name -c '$(FITS)' 2>/dev/null && { echo $$name; break; }; done)
 BIN     := $(VENV)/bin
 RUN     := $(BIN)/inkbatch
 
@@ -29,8 +32,8 @@ help: ## List the targets
 # ---- set-up ---------------------------------------------------------------------------------------------------------
 
 $(BIN)/uv:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
-	  { echo "inkbatch needs Python 3.11 or 3.12; found: $$($(PYTHON) --version 2>&1). Set PYTHON=/path/to/python3.12"; exit 64; }
+	@test -n '$(PYTHON)' && $(PYTHON) -c '$(FITS)' || \
+	  { echo "inkbatch needs Python 3.11 or 3.12 and found none that starts; set PYTHON=/path/to/python3.12"; exit 64; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
