@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.common import Report, Sample, best, options, real_layers, scratch, timed
 from inkbatch.io.shards import ArrayLayout, ShardedArray
 from inkbatch.io.storage import Location
-from inkbatch.steps.prepare import CHUNK_LAYERS, CHUNK_PX
+from inkbatch.steps.prepare_plan import CHUNK_LAYERS, CHUNK_PX
 
 TILE_LAYERS, TILE_PX = 26, 256
 ZARRS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import cv2
@@ -20,13 +18,13 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box
+from inkbatch.io.shard_strip import from_block
 from inkbatch.io.shards import ArrayLayout, ShardedArray
 from inkbatch.io.storage import Location
 
 OME_VERSION = "0.5"
 OVERVIEW_PX = 1024  # no level beyond the first that fits this
 SMALLEST_SHARD_PX = 32
-SHARDS_AT_ONCE = 2  # written side by side; each holds a few tasks of the codec threads
 
 Pooling = Literal["mean", "max"]
 
@@ -153,7 +151,7 @@ class Multiscale:
         return shapes
 
     def write_levels(self, write_box: Box, blocks: Sequence[NDArray[Any]]) -> int:
-        """Store a block of whole shards whose halves are at hand, several shards at a time.
+        """Store a block of whole shards whose halves are at hand.
 
         Args:
             write_box: Whole shards of level 0, clipped to the border.
@@ -162,22 +160,45 @@ class Multiscale:
         Returns:
             Bytes stored.
         """
-        jobs: list[Future[int]] = []
-        try:
-            for number, (array, block) in enumerate(zip(self.levels, blocks, strict=True)):
-                edge = array.layout.shards[-1]
-                y_first, x_first = (write_box.y0 >> number) // edge, (write_box.x0 >> number) // edge
-                lead = (0,) * (block.ndim - 2)
-                for y in range(0, block.shape[-2], edge):
-                    for x in range(0, block.shape[-1], edge):
-                        shard = block[..., y : y + edge, x : x + edge]
-                        place = (*lead, y_first + y // edge, x_first + x // edge)
-                        jobs.append(_shard_pool().submit(array.write_shard, place, shard))
-            return sum(job.result() for job in jobs)
-        finally:
-            for job in jobs:
-                job.cancel()
-            wait(jobs)
+        return sum(self.write_level(number, write_box, block) for number, block in enumerate(blocks))
+
+    def write_level(self, number: int, write_box: Box, block: NDArray[Any]) -> int:
+        """Store a block of whole shards at one level.
+
+        Args:
+            number: The level.
+            write_box: Whole shards of level 0, clipped to the border.
+            block: The box's content at this level.
+
+        Returns:
+            Bytes stored.
+        """
+        array = self.levels[number]
+        edge = array.layout.shards[-1]
+        stored = 0
+        for row, y in enumerate(range(0, block.shape[-2], edge)):
+            (*lead, first), count = self.strip(number, write_box, row)
+            together = count if array.location.is_local else 1  # what is sent is kept in memory until it is whole
+            for number_x in range(0, count, together):
+                part = block[..., y : y + edge, number_x * edge : (number_x + together) * edge]
+                rows = from_block(array.layout, part)
+                stored += array.write_strip((*lead, first + number_x), together, rows)
+        return stored
+
+    def strip(self, number: int, write_box: Box, row: int = 0) -> tuple[tuple[int, ...], int]:
+        """The shards of one level side by side in a box: place of the first one, count.
+
+        Args:
+            number: The level.
+            write_box: Whole shards of level 0, clipped to the border.
+            row: Which row of shards in the box.
+        """
+        layout = self.levels[number].layout
+        edge = layout.shards[-1]
+        lead = (0,) * (len(layout.shape) - 2)
+        area = write_box.downscale(2**number)
+        first = area.x0 // edge
+        return (*lead, area.y0 // edge + row, first), -(-area.x1 // edge) - first
 
     def objects(self, write_box: Box) -> list[Location]:
         """Every stored object that `write` makes for this box."""
@@ -189,12 +210,6 @@ class Multiscale:
             for y in range(area.y0 // edge, -(-area.y1 // edge)):
                 found += [array.shard_location((*lead, y, x)) for x in range(area.x0 // edge, -(-area.x1 // edge))]
         return found
-
-
-@lru_cache(maxsize=1)
-def _shard_pool() -> ThreadPoolExecutor:
-    """Threads that write shards: one encodes while another one waits for the store."""
-    return ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="inkbatch-shard")
 
 
 def halve(block: NDArray[Any], pooling: Pooling, out: NDArray[Any] | None = None) -> NDArray[Any]:

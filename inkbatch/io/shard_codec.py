@@ -8,13 +8,11 @@ stored bytes on reading. Only chunks that shrink (empty areas, predictions) pass
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -42,12 +40,13 @@ Bytes = NDArray[np.uint8]
 Place = tuple[int, ...]
 
 
-CODEC_THREADS = max(2, os.cpu_count() or 2)
+MOST_THREADS = 16  # more wait for memory, and each holds a few MiB
+CODEC_THREADS = max(2, min(MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
 
 
 @lru_cache(maxsize=1)
 def codec_pool() -> ThreadPoolExecutor:
-    """The process's threads for encoding and decoding chunks; one per core, at least two."""
+    """The process's threads for encoding and decoding chunks: one per core, at least two."""
     return ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="inkbatch-codec")
 
 
@@ -103,63 +102,57 @@ def _is_raw(stored: Bytes, layout: ArrayLayout) -> bool:
     return whole and bool(stored[_FLAGS_AT] & _STORED_RAW)
 
 
-def encoded_parts(layout: ArrayLayout, block: NDArray[Any]) -> Iterator[memoryview]:
-    """Encode one shard piece by piece: chunks in C order, then the index.
+def slots(layout: ArrayLayout, count: int, buffer: Bytes) -> NDArray[Any]:
+    """Room in `buffer` for chunks side by side, each behind room for its header: (count, *chunk), the stored dtype."""
+    dtype = np.dtype(layout.dtype)
+    inner = tuple(math.prod(layout.chunks[axis + 1 :]) * dtype.itemsize for axis in range(len(layout.chunks)))
+    shape, strides = (count, *layout.chunks), (layout.slot_bytes, *inner)
+    return np.ndarray(shape, dtype, buffer.data, BLOSC_HEADER_BYTES, strides)
+
+
+def scatter(part: NDArray[Any], target: NDArray[Any]) -> None:
+    """Cut an array along its last axis into chunks; what it does not fill becomes zero.
 
     Args:
-        layout: Layout of the array.
-        block: Content, clipped to the array's border; missing parts of border chunks are filled with zeros.
-
-    Yields:
-        Consecutive bytes of the stored object. A piece is valid until the next one is asked for.
+        part: (…, up to count x chunk); leading axes at most those of a chunk.
+        target: (count, …, chunk), from `slots`.
     """
-    content = block if block.strides[-1] == block.itemsize else np.ascontiguousarray(block)
-    tasks = iter(_tasks(layout))
-    pool, index = codec_pool(), np.full((math.prod(layout.chunks_per_shard), 2), MISSING, dtype="<u8")
-    running: deque[tuple[Bytes, Future[list[tuple[int, int]]]]] = deque()
-
-    def start(count: int) -> None:
-        for place, chunks in itertools.islice(tasks, count):
-            buffer = buffers.take(chunks * layout.slot_bytes)
-            running.append((buffer, pool.submit(_encode_task, layout, content, place, chunks, buffer)))
-
-    row = offset = 0
-    try:
-        start(CODEC_THREADS + 1)
-        while running:
-            buffer, future = running[0]
-            for begin, end in future.result():
-                if end > begin:
-                    index[row] = offset, end - begin
-                    offset += end - begin
-                row += 1
-            for begin, end in joined(future.result()):
-                yield buffer.data[begin:end]
-            running.popleft()
-            buffers.give(buffer)
-            start(1)
-    finally:
-        wait([future for _, future in running])
-    tail = index.tobytes()
-    yield memoryview(tail + checksum(tail))
+    width = target.shape[-1]
+    if part.shape != (*target.shape[1:-1], len(target) * width):
+        target[...] = 0
+    rows = tuple(slice(0, length) for length in part.shape[:-1])
+    whole, rest = divmod(part.shape[-1], width)
+    if whole:
+        cut = part[..., : whole * width].reshape(*part.shape[:-1], whole, width)
+        target[(slice(0, whole), *rows)] = np.moveaxis(cut, -2, 0)
+    if rest:
+        target[(whole, *rows, slice(0, rest))] = part[..., whole * width :]
 
 
-def encode_shard(layout: ArrayLayout, block: NDArray[Any]) -> list[bytes]:
-    """Encode one shard; see `encoded_parts`.
+def encode_slots(layout: ArrayLayout, count: int, buffer: Bytes) -> list[tuple[int, int]]:
+    """Encode the chunks that lie in `slots`, in place.
 
     Returns:
-        Byte strings whose concatenation is the stored object. Equal content gives equal bytes.
+        First byte and end of each stored chunk in `buffer`, header and checksum included; empty for a chunk of zeros.
     """
-    return [bytes(part) for part in encoded_parts(layout, block)]
-
-
-def _tasks(layout: ArrayLayout) -> Iterator[tuple[Place, int]]:
-    """Runs of chunks along the last axis, in C order: (place of the first one, count)."""
-    *lead, across = layout.chunks_per_shard
-    step = max(1, min(across, TASK_BYTES // layout.slot_bytes))
-    for place in itertools.product(*(range(count) for count in lead)):
-        for first in range(0, across, step):
-            yield (*place, first), min(step, across - first)
+    slot, size = layout.slot_bytes, layout.chunk_bytes
+    spans = []
+    for start in range(0, count * slot, slot):
+        stored = buffer[start : start + slot]
+        body = stored[BLOSC_HEADER_BYTES : BLOSC_HEADER_BYTES + size]
+        if not body[:PEEK_BYTES].any() and not body.max():
+            spans.append((start, start))
+            continue
+        if _shrinks(layout, body):
+            frame = np.frombuffer(_compressor(layout).encode(body), np.uint8)
+            stored[: len(frame)] = frame
+            end = len(frame)
+        else:
+            stored[:BLOSC_HEADER_BYTES] = _raw_header(layout)
+            end = BLOSC_HEADER_BYTES + size
+        stored[end : end + CRC_BYTES] = np.frombuffer(checksum(stored[:end]), np.uint8)
+        spans.append((start, start + end + CRC_BYTES))
+    return spans
 
 
 def joined(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -177,32 +170,6 @@ def joined(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
-def _encode_task(
-    layout: ArrayLayout, block: NDArray[Any], place: Place, count: int, buffer: Bytes
-) -> list[tuple[int, int]]:
-    """Encode a run of chunks into slots of `buffer`; returns the bytes of each, (0, 0)-long for a chunk of zeros."""
-    _gather(layout, block, place, count, buffer)
-    slot, size = layout.slot_bytes, layout.chunk_bytes
-    spans = []
-    for number in range(count):
-        stored = buffer[number * slot : (number + 1) * slot]
-        body = stored[BLOSC_HEADER_BYTES : BLOSC_HEADER_BYTES + size]
-        start = number * slot
-        if not body[:PEEK_BYTES].any() and not body.max():
-            spans.append((start, start))
-            continue
-        if _shrinks(layout, body):
-            frame = np.frombuffer(_compressor(layout).encode(body), np.uint8)
-            stored[: len(frame)] = frame
-            end = len(frame)
-        else:
-            stored[:BLOSC_HEADER_BYTES] = _raw_header(layout)
-            end = BLOSC_HEADER_BYTES + size
-        stored[end : end + CRC_BYTES] = np.frombuffer(checksum(stored[:end]), np.uint8)
-        spans.append((start, start + end + CRC_BYTES))
-    return spans
-
-
 def _shrinks(layout: ArrayLayout, body: Bytes) -> bool:
     """Whether compressing is worth a try: always, but for LZ4 without shuffling, which a sample decides."""
     if layout.codec != "lz4" or len(body) < 4 * SAMPLE_PIECES * SAMPLE_PIECE_BYTES:
@@ -210,29 +177,6 @@ def _shrinks(layout: ArrayLayout, body: Bytes) -> bool:
     pieces = np.ndarray((SAMPLE_PIECES, SAMPLE_PIECE_BYTES), np.uint8, body, strides=(len(body) // SAMPLE_PIECES, 1))
     sample = np.ascontiguousarray(pieces)
     return len(_compressor(layout).encode(sample)) < SHRINKS * sample.nbytes
-
-
-def _gather(layout: ArrayLayout, block: NDArray[Any], place: Place, count: int, buffer: Bytes) -> None:
-    """Copy a run of chunks out of a block into slots of `buffer`, behind the room for Blosc's header."""
-    chunk = (*layout.chunks[:-1], layout.chunks[-1] * block.itemsize)
-    inner = tuple(math.prod(chunk[axis + 1 :]) for axis in range(len(chunk)))
-    target = np.ndarray((count, *chunk), np.uint8, buffer, BLOSC_HEADER_BYTES, (layout.slot_bytes, *inner))
-    lead = tuple(slice(i * size, (i + 1) * size) for i, size in zip(place[:-1], layout.chunks[:-1], strict=True))
-    first = place[-1] * layout.chunks[-1]
-    part = block[lead][..., first : first + count * layout.chunks[-1]]
-    if part.shape != (*layout.chunks[:-1], count * layout.chunks[-1]):
-        target[...] = 0
-    if not part.size:
-        return
-    part = part.view(np.uint8)
-    rows = tuple(slice(0, length) for length in part.shape[:-1])
-    whole = part.shape[-1] // chunk[-1]
-    if whole:
-        split = part[..., : whole * chunk[-1]].reshape(*part.shape[:-1], whole, chunk[-1])
-        target[(slice(0, whole), *rows)] = np.moveaxis(split, -2, 0)
-    rest = part.shape[-1] - whole * chunk[-1]
-    if rest:
-        target[(whole, *rows, slice(0, rest))] = part[..., whole * chunk[-1] :]
 
 
 def decode_chunk(layout: ArrayLayout, stored: memoryview | bytes | None, place: str) -> NDArray[Any] | None:

@@ -33,12 +33,11 @@ from inkbatch.io.shard_codec import (
     checksum,
     codec_pool,
     decode_chunk,
-    encode_shard,
-    encoded_parts,
     joined,
 )
-from inkbatch.io.shard_files import write_pieces
+from inkbatch.io.shard_files import ShardSink, sink_for
 from inkbatch.io.shard_layout import CODECS, CRC_BYTES, ArrayLayout
+from inkbatch.io.shard_strip import Fill, Strip, encode_shard, from_block
 from inkbatch.io.storage import Location, read_ranges, retried
 
 WHOLE_SHARD_SHARE = 0.5  # read a shard in one piece when at least this share of its chunks is wanted
@@ -106,12 +105,37 @@ class ShardedArray:
             raise ValueError(
                 f"shard {tuple(coordinates)}: wanted {expected} {layout.dtype}, got {block.shape} {block.dtype}"
             )
-        place = self.shard_location(coordinates)
-        if not place.is_local:
-            parts = encode_shard(layout, block)
-            place.write_parts(parts)
-            return sum(len(part) for part in parts)
-        return retried(place.uri, lambda: write_pieces(place.path, encoded_parts(layout, block)))
+        return self.write_strip(coordinates, 1, from_block(layout, block))
+
+    def write_strip(self, coordinates: Sequence[int], count: int, fill: Fill) -> int:
+        """Encode and store whole shards side by side along the last axis, chunk row by chunk row.
+
+        Args:
+            coordinates: The first shard's place in the shard grid.
+            count: Shards.
+            fill: Gives the content of each row of chunks; see `shard_strip.Fill`. Where a store failed for the moment
+                it is asked again from the start.
+
+        Returns:
+            Bytes stored.
+        """
+        *lead, first = coordinates
+        places = [self.shard_location((*lead, first + number)) for number in range(count)]
+        edge = self.layout.shards[-1]
+        width = min((first + count) * edge, self.layout.shape[-1]) - first * edge
+        if places[0].is_local:
+            return retried(places[0].uri, lambda: self._written(places, width, fill))
+        return self._written(places, width, fill)
+
+    def _written(self, places: Sequence[Location], width: int, fill: Fill) -> int:
+        sinks: list[ShardSink] = []
+        try:
+            sinks.extend(sink_for(place) for place in places)
+        except BaseException:
+            for sink in sinks:
+                sink.abandon()
+            raise
+        return Strip(self.layout, sinks, width, fill).finish()
 
     def read(self, region: Sequence[slice], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Read a region, each stored chunk decoded once.

@@ -159,8 +159,16 @@ class _Sums:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident memory of this process so far.
+
+    Linux states it in ``VmHWM``; ``ru_maxrss`` of a child also counts its parent at the fork. Elsewhere ``ru_maxrss``
+    is in bytes (macOS).
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _stage_facts(stages: StageSeconds) -> dict[str, float]:

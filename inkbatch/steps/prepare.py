@@ -26,11 +26,9 @@ from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
-from inkbatch.steps.prepare_plan import UnitPlan, plan_units
-from inkbatch.steps.prepare_unit import LoadedUnit, Room, load_unit
+from inkbatch.steps.prepare_plan import CHUNK_LAYERS, CHUNK_PX, UnitPlan, plan_units
+from inkbatch.steps.prepare_unit import LoadedUnit, MappedUnit, Room, load_unit, map_unit, write_mapped
 
-CHUNK_LAYERS = 16
-CHUNK_PX = 256
 SAMPLE_WINDOWS = 16
 SAMPLE_PX = 256
 
@@ -209,14 +207,22 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder) -> Uni
 
     rooms: deque[Room] = deque()
 
-    def load(unit: Unit) -> LoadedUnit:
-        room = rooms.pop() if rooms else Room(surface)
-        return load_unit(settled, unit.write_box, room)
+    def room() -> Room:
+        return rooms.pop() if rooms else Room(surface)
 
-    def store(unit: Unit, loaded: LoadedUnit) -> Mapping[str, Any]:
-        stored = surface.write_levels(unit.write_box, loaded.levels) + mask.write(unit.write_box, loaded.mask)
-        rooms.append(loaded.room)
-        return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(loaded.mask))}
+    def load(unit: Unit) -> LoadedUnit | MappedUnit:
+        return map_unit(settled, unit.write_box) or load_unit(settled, unit.write_box, room())
+
+    def store(unit: Unit, loaded: LoadedUnit | MappedUnit) -> Mapping[str, Any]:
+        if isinstance(loaded, MappedUnit):
+            used = room()
+            stored, inside = write_mapped(settled, surface, unit.write_box, loaded, used)
+        else:
+            used, inside = loaded.room, loaded.mask
+            stored = surface.write_levels(unit.write_box, loaded.levels)
+        rooms.append(used)
+        stored += mask.write(unit.write_box, inside)
+        return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(inside))}
 
     return UnitWork(load=load, compute=lambda unit, loaded: loaded, store=store, mark=record.mark)
 

@@ -10,14 +10,16 @@ import numpy as np
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.layers.base import LayerSource
-from inkbatch.io.multiscale import SHARDS_AT_ONCE
+from inkbatch.io.shard_codec import CODEC_THREADS
 
-BASE_BYTES = 350 << 20  # the interpreter with numpy, zarr and OpenCV, and buffers of the codec threads
+BASE_BYTES = 350 << 20  # the interpreter with numpy, zarr and OpenCV
 PYRAMID_SHARE = 4 / 3  # of a block: itself and its halves
 SENT_SHARE = 2 * PYRAMID_SHARE  # of a zarr shard on its way to a remote store: its encoded parts, and these joined
-UNIT_BYTES, UNIT_PX = 96 << 20, 2048  # a unit's most where any width is cheap: fresh memory is dearer than more units
+CHUNK_LAYERS, CHUNK_PX = 16, 256  # see benchmarks/README.md
+UNIT_BYTES, NARROW_PX = 256 << 20, 2048  # a unit's most where any width is equally cheap: memory stays small
 WIDE_PX = 4096  # of a unit, where the source is read in blocks
 OVERLAPS = ((1, 0), (0, 0))  # (ahead, behind): one unit is read while another one is written, or neither
+SENT_OVERLAPS = ((1, 1), *OVERLAPS)  # to a remote store: one is read, one converted and one on its way
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,18 @@ def plan_units(
     striped = source.block_yx[1] >= width and source.block_yx[0] * source.block_yx[1] > 1
     rows = min(shard_px, height)
     per_pixel = layer_count * dtype.itemsize
-    sent_bytes = 0 if local_store else int(SHARDS_AT_ONCE * SENT_SHARE * per_pixel * shard_px * rows)
+    sent_bytes = 0 if local_store else int(SENT_SHARE * per_pixel * shard_px * rows)
 
     def peak(wide: int, ahead: int, behind: int) -> int:
         pixels = rows * min(wide * shard_px, width)
         blocks = int(PYRAMID_SHARE * per_pixel * pixels) * (1 + ahead + behind)
         reading = 4 * source.dtype.itemsize * (rows + halo_px) * (width if striped else min(width, wide * shard_px))
-        return BASE_BYTES + blocks + reading + sent_bytes + source_cache_bytes(source)
+        encoding = CODEC_THREADS * CHUNK_LAYERS * CHUNK_PX * min(wide * shard_px, width) * dtype.itemsize
+        return BASE_BYTES + blocks + reading + encoding + sent_bytes + source_cache_bytes(source)
 
-    widest = columns if striped else _usual_columns(source, per_pixel * shard_px * rows, shard_px, columns)
-    candidates = [(wide, *overlap) for overlap in OVERLAPS for wide in range(widest, 0, -1)]
+    widest = columns if striped else min(columns, _usual_columns(source, per_pixel * shard_px * rows, shard_px))
+    overlaps = OVERLAPS if local_store else SENT_OVERLAPS
+    candidates = [(wide, *overlap) for overlap in overlaps for wide in range(widest, 0, -1)]
     if striped:
         candidates.sort(key=lambda c: -c[0])
     for wide, ahead, behind in candidates:
@@ -98,11 +102,11 @@ def plan_units(
     )
 
 
-def _usual_columns(source: LayerSource, column_bytes: int, shard_px: int, columns: int) -> int:
+def _usual_columns(source: LayerSource, column_bytes: int, shard_px: int) -> int:
     """Zarr shards side by side in a unit of a source that is not striped."""
     if source.block_yx == (1, 1):
-        return min(columns, max(1, min(UNIT_PX // shard_px, UNIT_BYTES // column_bytes)))
-    return min(columns, -(-WIDE_PX // shard_px))
+        return max(1, min(-(-NARROW_PX // shard_px), UNIT_BYTES // column_bytes))
+    return -(-WIDE_PX // shard_px)
 
 
 def source_cache_bytes(source: LayerSource) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import wait
@@ -17,7 +18,7 @@ from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import clahe_box, equalise
 from inkbatch.io.multiscale import Multiscale, halve
-from inkbatch.io.shards import codec_pool
+from inkbatch.io.shard_codec import Place, buffers, codec_pool, scatter
 
 if TYPE_CHECKING:
     from inkbatch.steps.prepare import PreparePlan
@@ -30,13 +31,15 @@ class Room:
         self._surface = surface
         self._flat = [np.empty(0, surface.levels[0].layout.dtype) for _ in surface.levels]
 
-    def cut(self, shape: tuple[int, ...]) -> list[NDArray[Any]]:
-        """Arrays for a unit of this shape and its halves, contents undefined."""
+    def cut(self, shape: tuple[int, ...], *, halves_only: bool = False) -> list[NDArray[Any]]:
+        """Arrays for a unit of this shape and its halves, or for the halves alone, contents undefined."""
+        levels = range(int(halves_only), len(self._flat))
         shapes = self._surface.halved(shape)
-        for level, wanted in enumerate(shapes):
-            if self._flat[level].size < math.prod(wanted):
-                self._flat[level] = np.empty(math.prod(wanted), self._flat[level].dtype)
-        return [flat[: math.prod(wanted)].reshape(wanted) for flat, wanted in zip(self._flat, shapes, strict=True)]
+        for level in levels:
+            wanted = math.prod(shapes[level])
+            if self._flat[level].size < wanted:
+                self._flat[level] = np.empty(wanted, self._flat[level].dtype)
+        return [self._flat[level][: math.prod(shapes[level])].reshape(shapes[level]) for level in levels]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,30 @@ class LoadedUnit:
     levels: Sequence[NDArray[Any]]
     mask: NDArray[np.uint8]
     room: Room
+
+
+@dataclass(frozen=True)
+class MappedUnit:
+    """One unit that lies in mapped files: nothing is read before it is written.
+
+    Attributes:
+        views: One per layer in depth order, (height, width), the source's dtype.
+    """
+
+    views: Sequence[NDArray[Any]]
+
+
+def map_unit(settled: PreparePlan, box: Box) -> MappedUnit | None:
+    """A unit without a copy, where the source is mapped into memory and pixels do not depend on their neighbours."""
+    if settled.provenance.clahe is not None:
+        return None
+    views = []
+    for number in settled.layers:
+        view = settled.source.view(number, box)
+        if view is None:
+            return None
+        views.append(view)
+    return MappedUnit(views if settled.provenance.depth_order == "forward" else views[::-1])
 
 
 def load_unit(settled: PreparePlan, box: Box, room: Room) -> LoadedUnit:
@@ -104,7 +131,58 @@ def load_unit(settled: PreparePlan, box: Box, room: Room) -> LoadedUnit:
         for job in jobs:
             job.cancel()
         wait(jobs)
+    return LoadedUnit(levels, _mask(settled, box, outside), room)
+
+
+def write_mapped(
+    settled: PreparePlan, surface: Multiscale, box: Box, unit: MappedUnit, room: Room
+) -> tuple[int, NDArray[np.uint8]]:
+    """Convert and store a mapped unit, a row of chunks at a time: each pixel goes from the source's pages to the shard.
+
+    Returns:
+        Stored bytes, and the mask: uint8 (height, width), 1 where there is papyrus.
+    """
+    halves = room.cut((len(unit.views), *box.shape), halves_only=True)
+    outside = np.ones(box.shape, bool) if settled.mask_source is None else None
+    marking = threading.Lock()
+    depth, height, _ = surface.levels[0].layout.chunks
+
+    def fill(place: Place, target: NDArray[Any]) -> None:
+        rows = slice(place[1] * height, min((place[1] + 1) * height, box.height))
+        views = unit.views[place[0] * depth : (place[0] + 1) * depth]
+        if not views or rows.start >= rows.stop:
+            target[...] = 0
+            return
+        target[:, len(views) :] = 0
+        shape = (rows.stop - rows.start, box.width)
+        scratch = buffers.take(math.prod(shape) * target.itemsize)
+        grey = scratch.view(target.dtype).reshape(shape)
+        unknown = outside is not None
+        for layer, view in enumerate(views):
+            settled.mapping.apply(view[rows], grey)
+            scatter(grey, target[:, layer])
+            if halves:
+                lower = halves[0][place[0] * depth + layer]
+                halve(grey, "mean", lower[rows.start // 2 : -(-rows.stop // 2)])
+            if unknown and outside is not None:
+                with marking:
+                    outside[rows] &= view[rows] == 0
+                    unknown = bool(outside[rows].any())
+        buffers.give(scratch)
+
+    place, count = surface.strip(0, box)
+    stored = surface.levels[0].write_strip(place, count, fill)
+    for number, (upper, lower) in enumerate(itertools.pairwise([None, *halves])):
+        if upper is not None and lower is not None:
+            halve(upper, "mean", lower)
+        if lower is not None:
+            stored += surface.write_level(number + 1, box, lower)
+    return stored, _mask(settled, box, outside)
+
+
+def _mask(settled: PreparePlan, box: Box, outside: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    """The mask that was given, or where not every layer is zero."""
     if outside is None:
         assert settled.mask_source is not None
         outside = settled.mask_source.read(range(1), box)[0] == 0
-    return LoadedUnit(levels, (~outside).astype(np.uint8), room)
+    return (~outside).astype(np.uint8)
