@@ -40,7 +40,6 @@ from inkbatch.run.job import RunContext
 from inkbatch.steps import infer, prepare
 from inkbatch.testing.segments import network_bundle
 
-STRIDE_PX = 32  # a long enough job that starting it does not count
 BATCHES_BYTES, MEMORY_SHARE = 1 << 30, 0.25  # in memory for the floor: this, or a share of what is free
 DEMO_BUNDLE = REPOSITORY / "inkbatch" / "demo" / "bundle"
 
@@ -101,7 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             root=str(folder / "root"),
             bundle=str(DEMO_BUNDLE if shipped else folder / "bundle"),
             device="cpu",
-            stride_px=STRIDE_PX,
         )
         model = bundle.build(torch.device("cpu"))
         shapes: list[tuple[int, ...]] = []

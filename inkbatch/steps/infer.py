@@ -27,7 +27,7 @@ from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.prepare import segment_folder
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
-UNIT_PX, LARGE_UNIT_PX = 2048, 4096
+UNIT_PX, LARGE_UNIT_PX = 1024, 4096
 
 
 class InferConfig(JobConfig):
