@@ -63,6 +63,10 @@ class InkModel(nn.Module):
         """The only tile side that this network takes (it has a table of positions); None where many will do."""
         return None
 
+    def ask_for_gradients(self) -> None:
+        """Settle which parameters ask for gradients; called once before training, not for inference."""
+        return
+
     @abstractmethod
     def forward(self, subvolume: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) -> logits (B, 1, Y / output_scale, X / output_scale)."""

@@ -10,7 +10,7 @@ import difflib
 import inspect
 import math
 import warnings
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, cast
 
 import torch
@@ -195,7 +195,7 @@ def mean_probability_logit(logits: Tensor, dim: int) -> Tensor:
 class SmpNet(InkModel):
     """(B, 1, Z, Y, X) -> logits (B, 1, Y, X). Families that end coarser are enlarged bilinearly inside.
 
-    Parameters that play no part ask for no gradients: distributed training would wait for them.
+    After `ask_for_gradients`, parameters that play no part ask for none: distributed training would wait for them.
     """
 
     config: SmpConfig
@@ -205,9 +205,6 @@ class SmpNet(InkModel):
         super().__init__(config)
         self.net = build_net(config)
         self._encoder_is_frozen = False
-        tile_px = self.fixed_tile_px or math.ceil(PROBE_PX / self.tile_multiple) * self.tile_multiple
-        self._unused = unused_parameters(self.net, config.in_channels, tile_px)
-        self._ask_for_gradients()
         groups = None if config.layer_groups is None else torch.tensor(config.layer_groups, dtype=torch.long)
         self.register_buffer("group_index", groups, persistent=False)
 
@@ -266,13 +263,22 @@ class SmpNet(InkModel):
         A frozen encoder stays in evaluation mode through later calls of `train`.
         """
         self._encoder_is_frozen = frozen
-        self._ask_for_gradients()
+        self.ask_for_gradients()
         self.train(self.training)
 
-    def _ask_for_gradients(self) -> None:
+    def ask_for_gradients(self) -> None:
+        """Let every parameter ask for gradients that plays a part and is not frozen.
+
+        Looking for those that play none costs several times as much as building the network: inference does without.
+        """
         frozen = ("encoder.",) if self._encoder_is_frozen else ()
         for name, parameter in self.net.named_parameters():
             parameter.requires_grad_(name not in self._unused and not name.startswith(frozen))
+
+    @cached_property
+    def _unused(self) -> frozenset[str]:
+        tile_px = self.fixed_tile_px or math.ceil(PROBE_PX / self.tile_multiple) * self.tile_multiple
+        return unused_parameters(self.net, self.config.in_channels, tile_px)
 
     def train(self, mode: bool = True) -> SmpNet:
         """Set training mode everywhere but in a frozen encoder."""

@@ -1,4 +1,4 @@
-"""Filling input batches with tiles: one on a device, two in turn on a CPU, by a thread that runs ahead.
+"""Filling input batches with tiles: one on a device, several in turn on a CPU, by a thread that runs ahead.
 
 On a CPU gathering tiles costs as much as a small network. A thread of its own gathers while the network computes what
 was gathered before; it copies without further threads, for a barrier per copy would cost more than it saves.
@@ -6,6 +6,7 @@ was gathered before; it copies without further threads, for a barrier per copy w
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -45,7 +46,7 @@ class Batch:
         self.runs = []
 
 
-def filled(runs: Iterator[PlacedRun], batches: Sequence[Batch], *, aligned: bool) -> Generator[Batch]:
+def filled(runs: Iterator[PlacedRun], batches: Sequence[Batch], *, aligned: bool, held: int = 1) -> Generator[Batch]:
     """Fill batches with runs of tiles, in order.
 
     Args:
@@ -53,9 +54,10 @@ def filled(runs: Iterator[PlacedRun], batches: Sequence[Batch], *, aligned: bool
         batches: Batches of one size, used in turn; where there are several, a thread gathers while one is in use.
         aligned: Give a tile the slot that follows from its column: vectorised functions may round an element by its
             place in the tensor, and so a tile's bits do not depend on how units are cut. Else batches are packed.
+        held: Batches that the caller still uses: those that it got last. With several batches, fewer than these.
 
     Yields:
-        A batch that holds a tile at least; it may be filled anew when the next one is asked for.
+        A batch that holds a tile at least; it may be filled anew when as many as `held` were asked for after it.
     """
     for batch in batches:
         batch.clear()
@@ -66,6 +68,7 @@ def filled(runs: Iterator[PlacedRun], batches: Sequence[Batch], *, aligned: bool
         return
     free: SimpleQueue[Batch | None] = SimpleQueue()
     ready: SimpleQueue[Batch | None] = SimpleQueue()
+    in_use: deque[Batch] = deque()
     for batch in batches:
         free.put(batch)
 
@@ -81,8 +84,11 @@ def filled(runs: Iterator[PlacedRun], batches: Sequence[Batch], *, aligned: bool
         try:
             while (gathered := ready.get()) is not None:
                 yield gathered
-                gathered.clear()
-                free.put(gathered)
+                in_use.append(gathered)
+                if len(in_use) == held:
+                    done = in_use.popleft()
+                    done.clear()
+                    free.put(done)
         finally:
             free.put(None)  # nobody wants more: what is left is not gathered
         producing.result()

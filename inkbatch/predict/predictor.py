@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inkbatch.errors import InkbatchError, NonFiniteError
+from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
@@ -21,18 +21,15 @@ from inkbatch.models.inputs import require_tile
 from inkbatch.predict.batches import Batch, PlacedRun, filled
 from inkbatch.predict.blend import Blender, window_1d
 from inkbatch.predict.compiling import compiled
-from inkbatch.predict.device import autocast, synchronize
 from inkbatch.predict.memory_format import arrange, channels_last_pays
+from inkbatch.predict.passes import Passes, cpu_threads
 from inkbatch.predict.tiles import UnitTiles
 from inkbatch.run.signals import StopFlag
 
-CPU_BATCH_BYTES = 4 << 20  # of float32 input: a batch that stays in the cache
-CPU_MAX_BATCH = 8
 CPU_BAND_BYTES = 32 << 20  # of normalised float32 layers at a time
 CPU_GATHER_BYTES = 8 << 20  # of float32 input that are handed over at a time: batches, one at least
 DEVICE_BAND_BYTES = 1 << 30
-MAX_BATCH = 512
-PROBE_GAIN = 1.04  # a doubled batch must be faster by this factor to be taken
+IN_FLIGHT = 2  # gathers that passes are made of or wait for, while the next one is filled
 
 
 @dataclass(frozen=True)
@@ -59,10 +56,11 @@ class Predictor:
         contract: What it must be fed.
         device: Where it computes.
         dtype: Dtype of the forward pass.
-        batch_tiles: Tiles per forward pass; 0 finds it.
+        batch_tiles: Tiles per forward pass; 0 finds it. It shrinks when memory runs out.
         stop: Checked between batches.
         compile: Compile the network for the fixed batch shape.
         tiles_done: Tiles computed so far.
+        passes: What makes the forward passes; on a CPU as many side by side as torch may use threads.
     """
 
     model: InkModel
@@ -73,7 +71,8 @@ class Predictor:
     stop: StopFlag = field(default_factory=StopFlag)
     compile: bool = False
     tiles_done: int = 0
-    _threads: int = field(default_factory=torch.get_num_threads, repr=False)
+    passes: Passes = field(init=False, repr=False)
+    _pass_tiles: int = field(init=False, repr=False)
     _batches: list[Batch] = field(default_factory=list, repr=False)
     _band: Tensor | None = field(default=None, repr=False)
 
@@ -82,10 +81,17 @@ class Predictor:
         arrange(self.model, channels_last=channels_last_pays(self.device, self.dtype))
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # batches have one fixed shape
-        if self.batch_tiles < 1:
-            self.batch_tiles = self._found_batch()
+        self.passes = Passes(self.model, self.contract, self.device, self.dtype, self.stop, self.batch_tiles)
+        if self._on_cpu:
+            threads = torch.get_num_threads()
+            self.passes.workers, self.passes.threads = (1, threads) if self.compile else (threads, 1)
+        self._pass_tiles = self.passes.batch_tiles
         if self.compile:
             compiled(self.model, self.device)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.device.type == "cpu"
 
     def grid(self, shape_yx: tuple[int, int]) -> TileGrid:
         """The global tile grid of a surface."""
@@ -102,7 +108,7 @@ class Predictor:
             Preempted: A stop was asked for; the unit is dropped.
         """
         axis = window_1d(self.contract.window, self.contract.tile_px, self.contract.window_sigma)
-        with cpu_threads(1):
+        with cpu_threads(1), self.passes.started():
             blender = Blender(loaded.tiles, unit.read_box, axis, self.device)
             for row, weighted in self._rows(unit, loaded, blender.window):
                 blender.add_row(row, weighted)
@@ -122,14 +128,10 @@ class Predictor:
         """Weighted outputs of each tile row that holds a wanted tile, from top to bottom."""
         columns, edge = loaded.tiles.columns, self.contract.tile_px
         inputs = self._inputs(loaded.layers.shape[0])
-        batches = filled(self._runs(unit, loaded), inputs, aligned=self.device.type == "cpu")
+        batches = filled(self._runs(unit, loaded), inputs, aligned=self._on_cpu, held=min(IN_FLIGHT, len(inputs)))
         rows: dict[int, Tensor] = {}
         with contextlib.closing(batches):
-            for batch in batches:
-                self.stop.check()
-                size = self.batch_tiles
-                first_slot = batch.runs[0][0] // size * size
-                maps = self._forward(batch.tensor[first_slot : -(-batch.used // size) * size])
+            for batch, first_slot, maps in self._computed(batches):
                 for slot, run in batch.runs:
                     self.tiles_done += run.count
                     if run.row not in rows:
@@ -142,17 +144,33 @@ class Predictor:
                     yield row, rows.pop(row)
         yield from sorted(rows.items())
 
+    def _computed(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, int, Tensor]]:
+        """Gathered tiles with the slot where their maps begin; the next ones are begun before these are waited for."""
+        size = self._pass_tiles
+        begun: deque[tuple[Batch, int, Callable[[], Tensor]]] = deque()
+        for batch in batches:
+            self.stop.check()
+            first_slot = batch.runs[0][0] // size * size
+            begun.append(
+                (batch, first_slot, self.passes.start(batch.tensor[first_slot : -(-batch.used // size) * size]))
+            )
+            if not self._on_cpu or len(begun) == IN_FLIGHT:
+                before, slot, result = begun.popleft()
+                yield before, slot, result()
+        for last, slot, result in begun:
+            yield last, slot, result()
+
     def _inputs(self, depth: int) -> list[Batch]:
         """Input tensors for `filled`, the same ones for all units.
 
-        On a CPU two, each of several batches where these are small: fewer hand-overs between the threads.
+        On a CPU each of several batches, one for each worker at least: fewer hand-overs between the threads.
         """
         shape = (depth, self.contract.tile_px)
-        on_cpu = self.device.type == "cpu"
-        batch_bytes = self.batch_tiles * depth * self.contract.tile_px**2 * 4
-        size = self.batch_tiles * (max(1, CPU_GATHER_BYTES // batch_bytes) if on_cpu else 1)
+        size, on_cpu = self._pass_tiles, self._on_cpu
+        if on_cpu:
+            size *= max(self.passes.workers, CPU_GATHER_BYTES // (size * depth * self.contract.tile_px**2 * 4))
         if not self._batches or self._batches[0].tensor.shape[0] != size or self._batches[0].tensor.shape[2] != depth:
-            self._batches = [Batch(size, *shape, self.device) for _ in range(2 if on_cpu else 1)]
+            self._batches = [Batch(size, *shape, self.device) for _ in range(IN_FLIGHT + 1 if on_cpu else 1)]
         return self._batches
 
     def _runs(self, unit: Unit, loaded: SubVolume) -> Iterator[PlacedRun]:
@@ -178,74 +196,6 @@ class Predictor:
             for run in runs:
                 yield run, band, (y0, unit.read_box.x0)
 
-    @torch.inference_mode()
-    def _forward(self, subvolumes: Tensor) -> Tensor:
-        """(B, 1, Z, T, T) normalised -> (B, T, T) float32 maps at full tile resolution.
-
-        When the device runs out of memory the batch is halved, for good, and the same tiles are computed again.
-        """
-        while True:
-            try:
-                with cpu_threads(self._threads):
-                    parts = [self._maps(part) for part in torch.split(subvolumes, self.batch_tiles)]
-                return parts[0] if len(parts) == 1 else torch.cat(parts)
-            except torch.OutOfMemoryError as error:
-                if self.batch_tiles == 1:
-                    raise InkbatchError(
-                        f"device {self.device}: one tile of {tuple(subvolumes.shape[1:])} does not fit its memory; "
-                        "use a larger device"
-                    ) from error
-                self.batch_tiles = max(1, self.batch_tiles // 2)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-
-    def _maps(self, subvolumes: Tensor) -> Tensor:
-        edge = self.contract.tile_px
-        with autocast(self.device, self.dtype):
-            raw = self.model(subvolumes)
-        maps: Tensor = raw.float()
-        if self.contract.activation == "sigmoid":
-            maps = maps.sigmoid()
-        if maps.shape[-1] != edge:
-            maps = functional.interpolate(maps, size=(edge, edge), mode="bilinear", align_corners=False)
-        return maps[:, 0]
-
-    def _found_batch(self) -> int:
-        """A batch size for this device.
-
-        On a CPU it follows from the tile's size alone, so that every machine computes the same bits. On other devices
-        the batch is doubled while that is faster and fits.
-        """
-        depth, edge = self.contract.layers.count, self.contract.tile_px
-        if self.device.type == "cpu":
-            return max(1, min(CPU_MAX_BATCH, CPU_BATCH_BYTES // (depth * edge * edge * 4)))
-        best, best_rate, size = 1, 0.0, 1
-        while size <= MAX_BATCH:
-            self.batch_tiles = size
-            tile = torch.zeros((size, 1, depth, edge, edge), device=self.device)
-            self._forward(tile)
-            if self.batch_tiles < size:
-                break
-            rate = size / _seconds(self, tile)
-            if rate < best_rate * PROBE_GAIN:
-                break
-            best, best_rate, size = size, rate, size * 2
-        return best
-
-
-@contextlib.contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Let operations on a CPU use so many threads: all for a network, one for the small copies and sums around it.
-
-    Threads that wait for the next small operation would spin on the cores that gather tiles.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
 
 def normalise(stored: Tensor, contract: Contract, out: Tensor | None = None) -> Tensor:
     """Apply the contract's clip, divisor, mean and std.
@@ -268,20 +218,6 @@ def normalise(stored: Tensor, contract: Contract, out: Tensor | None = None) -> 
     if contract.std != 1.0:
         values.div_(contract.std)
     return values
-
-
-def _seconds(predictor: Predictor, tile: Tensor) -> float:
-    """Seconds of one forward pass, the better of two."""
-    import time
-
-    best = float("inf")
-    for _ in range(2):
-        synchronize(predictor.device)
-        start = time.perf_counter()
-        predictor._forward(tile)
-        synchronize(predictor.device)
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def read_box_of(box: Box, grid: TileGrid) -> Box:

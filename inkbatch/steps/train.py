@@ -251,6 +251,7 @@ def _network(one: TrainPlan) -> InkModel:
                 f"{choice.architecture}; name a bundle of that architecture"
             )
         load_strictly(model, bundle.build().state_dict(), str(bundle.location))
+    model.ask_for_gradients()
     prepare_encoder(model, choice.encoder)
     return model
 

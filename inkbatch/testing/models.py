@@ -8,8 +8,9 @@ class TestMyNet(ModelContract):
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import safetensors.torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from inkbatch.errors import ConfigError
 from inkbatch.models.base import InkModel, build_model
+from inkbatch.predict.passes import cpu_threads
 
 
 class ModelContract:
@@ -73,6 +75,19 @@ class ModelContract:
         assert logits.dtype == torch.float32
         assert torch.isfinite(logits).all()
         assert logits.std() > 0
+
+    def test_two_threads_at_once_get_the_answers_of_one(self, model: InkModel, subvolume: Tensor) -> None:
+        """On a CPU passes are made side by side: a network keeps nothing between calls that another call would see."""
+
+        def single(tile: Tensor) -> Tensor:
+            torch.set_num_threads(1)
+            with torch.inference_mode():
+                return cast(Tensor, model(tile))
+
+        tiles = [subvolume[index % 2][None] for index in range(4)]
+        with cpu_threads(1), ThreadPoolExecutor(2) as pool:
+            at_once = list(pool.map(single, tiles))
+            assert all(torch.equal(found, single(tile)) for found, tile in zip(at_once, tiles, strict=True))
 
     def test_another_depth_is_refused(self, model: InkModel, subvolume: Tensor) -> None:
         """One layer more would be another depth for every layer; the message names both numbers."""
@@ -136,6 +151,7 @@ def _build_once(architecture: str, config: str, tile_px: int) -> tuple[InkModel,
     """Build a network, a batch and its logits, and keep them while the tests of one class run."""
     torch.manual_seed(0)
     model = build_model(architecture, json.loads(config)).eval()
+    model.ask_for_gradients()
     shape = (2, 1, model.config.depth_layers, tile_px, tile_px)
     subvolume = torch.rand(shape, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

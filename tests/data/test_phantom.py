@@ -388,7 +388,6 @@ def test_the_demo_bundle_reads_the_demo_letters_and_matches_its_files():
     from inkbatch.io.storage import Location
     from inkbatch.models.bundle import Bundle
 
-    torch.set_num_threads(1)
     bundle = Bundle.open(Location.parse(DEMO / "bundle"))
     tile = bundle.contract.tile_px
     places = [(y, x) for y in (128, 256, 384) for x in (256, 512, 768)]

@@ -175,6 +175,7 @@ class TestFrozenEncoder:
 
     def test_it_learns_again_when_thawed(self):
         model = net(encoder="efficientnet-b0").train()
+        model.ask_for_gradients()
         asked = [parameter.requires_grad for parameter in model.parameters()]
         model.freeze_encoder()
         assert not any(parameter.requires_grad for parameter in model.encoder.parameters())

@@ -15,6 +15,7 @@ from inkbatch.models import InkModel, ModelConfig, build_model
 from inkbatch.models.bundle import Contract, LayerRule
 from inkbatch.predict.blend import window_1d
 from inkbatch.predict.device import choose_device, choose_precision
+from inkbatch.predict.passes import cpu_threads
 from inkbatch.predict.predictor import Predictor, SubVolume, normalise
 from inkbatch.predict.tiles import tiles_of
 from inkbatch.run.signals import StopFlag
@@ -156,8 +157,45 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(volume):
     hungry, predictor = predict(Hungry(), contract(), volume, mask, 64, batch=16)
     calm, _ = predict(TinyNet(), contract(), volume, mask, 64, batch=2)
     np.testing.assert_array_equal(hungry, calm)
-    assert predictor.batch_tiles == 2
-    assert seen[:4] == [16, 8, 4, 2]
+    assert predictor.passes.batch_tiles == 2
+    assert list(dict.fromkeys(seen)) == [16, 8, 4, 2]
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_bits_do_not_depend_on_how_many_cores_compute(volume, threads):
+    torch.manual_seed(0)
+    config = {"depth_layers": LAYERS, "encoder": "resnet18", "decoder": {"decoder_channels": [16, 16, 8, 8, 8]}}
+    model = build_model("smp", config).eval()
+    mask = np.ones(volume.shape[1:], bool)
+    with cpu_threads(1):
+        alone, _ = predict(model, contract(32, 16), volume, mask, 64)
+    with cpu_threads(threads):
+        together, predictor = predict(model, contract(32, 16), volume, mask, 64)
+    assert predictor.passes.workers == threads
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_a_stop_ends_the_passes_that_were_begun(volume):
+    stop, seen = StopFlag(), []
+
+    class Stopping(TinyNet):
+        def forward(self, subvolume):
+            seen.append(len(subvolume))
+            stop.set("SIGTERM")
+            return super().forward(subvolume)
+
+    with cpu_threads(2), pytest.raises(Preempted):
+        predict(Stopping(), contract(), volume, np.ones(volume.shape[1:], bool), 64, batch=1, stop=stop)
+    assert len(seen) <= 2
+
+
+def test_memory_that_runs_out_in_a_worker_names_the_cure(volume):
+    class Starving(TinyNet):
+        def forward(self, subvolume):
+            raise torch.OutOfMemoryError("too much")
+
+    with cpu_threads(2), pytest.raises(InkbatchError, match="larger device"):
+        predict(Starving(), contract(), volume, np.ones(volume.shape[1:], bool), 64)
 
 
 def test_a_single_tile_that_does_not_fit_is_an_error_with_a_cure(volume):
