@@ -2,8 +2,9 @@
 
 The shipped demo bundle (a small U-Net on 128-pixel tiles) on 13 real layers of 4000 x 4000. The floor runs the same
 network in this process: as many passes as the job made, on batches of the same shape that lie in memory already (1 GiB
-of them, used in turn), with the same threads. Job and floor run in turn. A small
-network is the hard case: building it, reading, tiling, blending and writing weigh most beside it.
+of them, used in turn), as many side by side as there are threads, like the job; the same passes one by one, each cut
+among all threads, stand beside it. Job and floor run in turn. A small network is the hard case: building it, reading,
+tiling, blending and writing weigh most beside it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,12 @@ from benchmarks.common import (
 from inkbatch.io.storage import Location
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle
+from inkbatch.predict.passes import cpu_threads
 from inkbatch.run.job import RunContext
 from inkbatch.steps import infer, prepare
 from inkbatch.testing.segments import network_bundle
 
+ONE_BY_ONE = 64  # passes; the time of all is reckoned from them
 BATCHES_BYTES, MEMORY_SHARE = 1 << 30, 0.25  # in memory for the floor: this, or a share of what is free
 DEMO_BUNDLE = REPOSITORY / "inkbatch" / "demo" / "bundle"
 
@@ -65,8 +69,22 @@ def batches_in_memory(shape: tuple[int, ...], count: int) -> torch.Tensor:
     return torch.rand((max(1, min(count, fitting)), *shape))
 
 
-def passes(model: InkModel, batches: torch.Tensor, count: int) -> None:
-    """Run the network `count` times, on the batches in turn."""
+def side_by_side(model: InkModel, batches: torch.Tensor, count: int) -> None:
+    """Run the network `count` times, on the batches in turn: as many passes at once as torch has threads, one each."""
+    workers = torch.get_num_threads()
+
+    def share(worker: int) -> None:
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            for number in range(worker, count, workers):
+                model(batches[number % len(batches)])
+
+    with cpu_threads(1), ThreadPoolExecutor(workers) as pool:
+        list(pool.map(share, range(workers)))
+
+
+def one_by_one(model: InkModel, batches: torch.Tensor, count: int) -> None:
+    """Run the network `count` times, on the batches in turn, each pass cut among all of torch's threads."""
     with torch.inference_mode():
         for number in range(count):
             model(batches[number % len(batches)])
@@ -113,8 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         samples = in_turn(
             {
                 "job": job(config, reports),
-                "passes": lambda: timed(lambda: passes(model, batches, len(shapes))),
-                "unique": lambda: timed(lambda: passes(model, batches, unique_passes)),
+                "passes": lambda: timed(lambda: side_by_side(model, batches, len(shapes))),
+                "unique": lambda: timed(lambda: side_by_side(model, batches, unique_passes)),
+                "one by one": lambda: timed(lambda: one_by_one(model, batches, min(len(shapes), ONE_BY_ONE))),
             },
             found.rounds,
         )
@@ -128,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.row("whole job, CPU seconds", cpu(samples["job"]), "s", cpu(samples["passes"]), same)
     fewest = f"{unique_passes} passes: every tile once, no batch part-filled"
     report.row("whole job, best", best(samples["job"]), "s", best(samples["unique"]), fewest)
+    slow = best(samples["one by one"]) * len(shapes) / min(len(shapes), ONE_BY_ONE)
+    report.row("whole job, best", best(samples["job"]), "s", slow, "the same passes one by one, each on all threads")
     return report.finish()
 
 
