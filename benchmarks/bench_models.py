@@ -9,6 +9,9 @@ lie on the device already, FLOPs per tile, and the share of the device's matrix 
 with one large matrix product per precision. FLOPs are those of the direct method: where a library knows a shorter one,
 the share can exceed 100 %. Weights are fresh: they cost as much as trained ones.
 
+On CUDA, and with --end-to-end elsewhere, whole `infer` jobs from a local store follow for TimeSformer and the 3-D
+ResNet-152 with its 3-D decoder: their tiles/s beside those of the same forward passes (see bench_overhead).
+
 Seconds are wall-clock seconds, the median of the passes that fit into --seconds. With --cpu-time they are CPU seconds
 of this process, for one thread on a machine that others use too; the JSON says which.
 """
@@ -31,6 +34,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import bench_overhead
+from benchmarks.common import Report
 from inkbatch import __version__
 from inkbatch.models import InkModel, build_model
 from inkbatch.models.flops import flops_per_tile
@@ -164,6 +169,15 @@ def results(
                 }
 
 
+def end_to_end(device: torch.device, *, quick: bool) -> Iterator[dict[str, Any]]:
+    """One row per network whose whole job is measured."""
+    found = argparse.Namespace(quick=quick, layers=None, scratch=None, rounds=1 if quick else 3, json=None)
+    report = Report("models, end to end", found)
+    for name in ["timesformer"] if quick else ["timesformer", "resnet3d-152-3d-decoder"]:
+        rates = bench_overhead.measure(report, name, found, device)
+        yield {"end_to_end": name, **rates, "share_of_forward": rates["job_tiles_per_s"] / rates["forward_tiles_per_s"]}
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """What was measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -180,6 +194,11 @@ def machine(device: torch.device) -> dict[str, Any]:
 def line_of(row: dict[str, Any]) -> str:
     if "matmul" in row:
         return f"matrix product {row['edge']}² {row['matmul']}: {row['flop_per_s'] / 1e9:,.1f} GFLOP/s (the ceiling)"
+    if "end_to_end" in row:
+        return (
+            f"{row['end_to_end']:<24}whole job {row['job_tiles_per_s']:.2f} tiles/s, forward passes alone "
+            f"{row['forward_tiles_per_s']:.2f}: {row['share_of_forward']:.3f} of them (target at least 0.95)"
+        )
     layout = "channels last" if row["channels_last"] else "contiguous"
     return (
         f"{row['model']:<24}{row['precision']:<6}{row['kind']:<9}{layout:<15}batch {row['batch_tiles']:<4}"
@@ -197,6 +216,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="time per figure, after one pass to warm up")
     parser.add_argument("--memory-format", choices=("auto", "contiguous", "channels-last", "both"), default="auto")
     parser.add_argument("--compile", action="store_true", help="also compiled, on a CPU too")
+    parser.add_argument("--end-to-end", action="store_true", help="also whole infer jobs, on a CPU too")
     parser.add_argument("--cpu-time", action="store_true", help="CPU seconds instead of wall-clock seconds; one thread")
     parser.add_argument("--quick", action="store_true", help="two small networks, three passes each, one tile per pass")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
@@ -216,7 +236,9 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(1)
     rows = []
     print(f"{machine(device)}", flush=True)
-    for row in results(settings, device, time.process_time if settings.cpu_time else time.perf_counter):
+    clock_of = time.process_time if settings.cpu_time else time.perf_counter
+    jobs = end_to_end(device, quick=settings.quick) if settings.end_to_end or device.type == "cuda" else ()
+    for row in itertools.chain(results(settings, device, clock_of), jobs):
         rows.append(row)
         print(line_of(row), flush=True)
     if settings.json:

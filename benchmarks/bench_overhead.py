@@ -1,10 +1,12 @@
 """What a job costs beside its network: the whole `infer` step against the same forward passes on tensors in memory.
 
-The shipped demo bundle (a small U-Net on 128-pixel tiles) on 13 real layers of 4000 x 4000. The floor runs the same
-network in this process: as many passes as the job made, on batches of the same shape that lie in memory already (1 GiB
-of them, used in turn), as many side by side as there are threads, like the job; the same passes one by one, each cut
-among all threads, stand beside it. Job and floor run in turn. A small network is the hard case: building it, reading,
-tiling, blending and writing weigh most beside it.
+Networks as users run them (TimeSformer, the 3-D ResNet-152 with its 3-D decoder, a U-Net with a ResNet-34) and, as the
+hard case, the shipped demo bundle: it is so small that reading, tiling, blending and writing weigh most beside it. Each
+reads as many real layers as it takes, from a local store.
+
+The floor runs the same network in this process: as many passes as the job made, on batches of the same shape that lie
+in memory already, as many side by side as there are threads, like the job. On a CPU the same passes one by one, each
+cut among all threads, stand beside it. Job and floor run in turn.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.common import (
-    REPOSITORY,
     Report,
     Sample,
     best,
@@ -29,23 +31,61 @@ from benchmarks.common import (
     free_bytes,
     in_turn,
     median,
-    options,
+    parser,
     real_layers,
     scratch,
     timed,
     write_stack,
 )
-from inkbatch.io.storage import Location
+from benchmarks.networks import NETWORKS, VOXEL_SIZE_UM, bundle_of
 from inkbatch.models.base import InkModel
-from inkbatch.models.bundle import Bundle
+from inkbatch.predict.device import autocast, choose_device, choose_precision, synchronize
 from inkbatch.predict.passes import cpu_threads
 from inkbatch.run.job import RunContext
 from inkbatch.steps import infer, prepare
-from inkbatch.testing.segments import network_bundle
 
-ONE_BY_ONE = 64  # passes; the time of all is reckoned from them
+ONE_BY_ONE = 32  # passes; the time of all is reckoned from them
 BATCHES_BYTES, MEMORY_SHARE = 1 << 30, 0.25  # in memory for the floor: this, or a share of what is free
-DEMO_BUNDLE = REPOSITORY / "inkbatch" / "demo" / "bundle"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Forward passes on tensors that lie on the device already.
+
+    Attributes:
+        model: The network, on its device.
+        batches: (n, B, 1, Z, T, T): used in turn.
+        dtype: Precision of a pass.
+    """
+
+    model: InkModel
+    batches: torch.Tensor
+    dtype: torch.dtype
+
+    def side_by_side(self, count: int) -> None:
+        """Make `count` passes: as many at once as torch has threads, one each; on another device one by one."""
+        if self.batches.device.type != "cpu":
+            return self.one_by_one(count)
+        workers = torch.get_num_threads()
+
+        def share(worker: int) -> None:
+            torch.set_num_threads(1)
+            self._run(range(worker, count, workers))
+
+        with cpu_threads(1), ThreadPoolExecutor(workers) as pool:
+            list(pool.map(share, range(workers)))
+        return None
+
+    def one_by_one(self, count: int) -> None:
+        """Make `count` passes, each on all threads."""
+        self._run(range(count))
+        synchronize(self.batches.device)
+
+    @torch.inference_mode()
+    def _run(self, numbers: range) -> None:
+        with autocast(self.batches.device, self.dtype):
+            for number in numbers:
+                self.model(self.batches[number % len(self.batches)])
 
 
 @contextmanager
@@ -63,31 +103,10 @@ def shapes_of_passes(found: list[tuple[int, ...]]) -> Iterator[None]:
         hook.remove()
 
 
-def batches_in_memory(shape: tuple[int, ...], count: int) -> torch.Tensor:
+def batches_in_memory(shape: tuple[int, ...], count: int, device: torch.device) -> torch.Tensor:
     """So many batches, or what fits: far more than any cache in any case."""
     fitting = int(min(BATCHES_BYTES, MEMORY_SHARE * free_bytes())) // (4 * math.prod(shape))
-    return torch.rand((max(1, min(count, fitting)), *shape))
-
-
-def side_by_side(model: InkModel, batches: torch.Tensor, count: int) -> None:
-    """Run the network `count` times, on the batches in turn: as many passes at once as torch has threads, one each."""
-    workers = torch.get_num_threads()
-
-    def share(worker: int) -> None:
-        torch.set_num_threads(1)
-        with torch.inference_mode():
-            for number in range(worker, count, workers):
-                model(batches[number % len(batches)])
-
-    with cpu_threads(1), ThreadPoolExecutor(workers) as pool:
-        list(pool.map(share, range(workers)))
-
-
-def one_by_one(model: InkModel, batches: torch.Tensor, count: int) -> None:
-    """Run the network `count` times, on the batches in turn, each pass cut among all of torch's threads."""
-    with torch.inference_mode():
-        for number in range(count):
-            model(batches[number % len(batches)])
+    return torch.rand((max(1, min(count, fitting)), *shape)).to(device)
 
 
 def job(config: infer.InferConfig, reports: list[Any]) -> Callable[[], Sample]:
@@ -98,57 +117,63 @@ def job(config: infer.InferConfig, reports: list[Any]) -> Callable[[], Sample]:
     return run
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    found = options(__doc__, arguments, rounds=3)
-    shipped = DEMO_BUNDLE.is_dir() and not found.quick
-    edge = 4000 if not found.quick else 96
-    report = Report("overhead", found, {"edge_px": edge, "bundle": "demo" if shipped else "network of the tests"})
+def prepared(folder: Path, name: str, edge: int, layers: Path | None, device: torch.device, quick: bool) -> Any:
+    """A segment of real layers and a bundle, ready for `infer`: its configuration and the bundle."""
+    bundle = bundle_of(name, folder, quick=quick)
+    write_stack(folder / "layers", real_layers(bundle.contract.layers.count, (edge, edge), layers))
+    values = {"segment": "real", "root": str(folder / "root"), "source": str(folder / "layers")}
+    prepare.run(prepare.PrepareConfig(**values, depth_order="forward", voxel_size_um=VOXEL_SIZE_UM), RunContext())
+    batch = 0 if device.type == "cpu" else NETWORKS[name].batch_tiles
+    return infer.InferConfig(
+        segment="real", root=values["root"], bundle=str(bundle.location), device=device.type, batch_tiles=batch
+    ), bundle
+
+
+def measure(report: Report, name: str, found: Any, device: torch.device) -> dict[str, float]:
+    """Measure one network; returns tiles/s of job and floor."""
+    edge = 96 if found.quick else NETWORKS[name].edge_px[device.type]
     with scratch(found) as folder:
-        bundle = (
-            Bundle.open(Location.parse(DEMO_BUNDLE))
-            if shipped
-            else network_bundle(folder / "bundle", 13, voxel_size_um=7.91)
-        )
-        contract = bundle.contract
-        write_stack(folder / "layers", real_layers(contract.layers.count, (edge, edge), found.layers))
-        values = {"segment": "real", "root": str(folder / "root"), "source": str(folder / "layers")}
-        prepare.run(prepare.PrepareConfig(**values, depth_order="forward", voxel_size_um=7.91), RunContext())
-        config = infer.InferConfig(
-            segment="real",
-            root=str(folder / "root"),
-            bundle=str(DEMO_BUNDLE if shipped else folder / "bundle"),
-            device="cpu",
-        )
-        model = bundle.build(torch.device("cpu"))
+        config, bundle = prepared(folder, name, edge, found.layers, device, found.quick)
         shapes: list[tuple[int, ...]] = []
         reports: list[Any] = []
         with shapes_of_passes(shapes):
             job(config, reports)()
-        size = shapes[-1][0]
-        unique = infer.plan(config).grid
-        unique_passes = -(-unique.rows.count * unique.columns.count // size)
-        batches = batches_in_memory(shapes[-1], len(shapes))
-        samples = in_turn(
-            {
-                "job": job(config, reports),
-                "passes": lambda: timed(lambda: side_by_side(model, batches, len(shapes))),
-                "unique": lambda: timed(lambda: side_by_side(model, batches, unique_passes)),
-                "one by one": lambda: timed(lambda: one_by_one(model, batches, min(len(shapes), ONE_BY_ONE))),
-            },
-            found.rounds,
+        floor = Floor(
+            bundle.build(device), batches_in_memory(shapes[-1], len(shapes), device), choose_precision("auto", device)
         )
-    report.keep(samples)
-    tiles = int(reports[-1].facts["tiles"])
-    report.facts |= {"tiles": tiles, "passes": len(shapes), "unique_passes": unique_passes, "batch": shapes[-1]}
-    report.note(f"{tiles} tiles in {len(shapes)} passes of {shapes[-1]}; {torch.get_num_threads()} thread(s)")
+        few = min(len(shapes), ONE_BY_ONE)
+        actions = {
+            "job": job(config, reports),
+            "passes": lambda: timed(lambda: floor.side_by_side(len(shapes))),
+        }
+        if device.type == "cpu":
+            actions["one by one"] = lambda: timed(lambda: floor.one_by_one(few))
+        samples = in_turn(actions, found.rounds)
+    report.keep({f"{name} {kind}": taken for kind, taken in samples.items()})
+    tiles, seconds = int(reports[-1].facts["tiles"]), best(samples["passes"])
+    report.facts[name] = {"edge_px": edge, "tiles": tiles, "passes": len(shapes), "batch": shapes[-1]}
+    report.note(f"{name}: {tiles} tiles in {len(shapes)} passes of {shapes[-1]}; {torch.get_num_threads()} thread(s)")
+    target = NETWORKS[name].target
     same = f"the same {len(shapes)} passes on tensors in memory"
-    report.row("whole job, best", best(samples["job"]), "s", best(samples["passes"]), same, at_most=1.05)
-    report.row("whole job, median", median(samples["job"]), "s", median(samples["passes"]), same)
-    report.row("whole job, CPU seconds", cpu(samples["job"]), "s", cpu(samples["passes"]), same)
-    fewest = f"{unique_passes} passes: every tile once, no batch part-filled"
-    report.row("whole job, best", best(samples["job"]), "s", best(samples["unique"]), fewest)
-    slow = best(samples["one by one"]) * len(shapes) / min(len(shapes), ONE_BY_ONE)
-    report.row("whole job, best", best(samples["job"]), "s", slow, "the same passes one by one, each on all threads")
+    report.row(f"{name}, job, best", best(samples["job"]), "s", seconds, same, at_most=target)
+    report.row(f"{name}, job, median", median(samples["job"]), "s", median(samples["passes"]), same)
+    report.row(f"{name}, job, CPU seconds", cpu(samples["job"]), "s", cpu(samples["passes"]), same)
+    if device.type == "cpu":
+        slow = best(samples["one by one"]) * len(shapes) / few
+        report.row(f"{name}, job, best", best(samples["job"]), "s", slow, "the same passes one by one on all threads")
+    return {"job_tiles_per_s": tiles / best(samples["job"]), "forward_tiles_per_s": tiles / seconds}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    known = parser(__doc__)
+    known.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), metavar="NETWORK")
+    known.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    found = known.parse_args(arguments)
+    found.rounds = found.rounds or (1 if found.quick else 3)
+    device = choose_device(found.device)
+    report = Report("overhead", found, {"device": device.type})
+    for name in ["demo"] if found.quick else found.networks:
+        measure(report, name, found, device)
     return report.finish()
 
 

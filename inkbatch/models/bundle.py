@@ -15,6 +15,7 @@ from typing import Any, Literal
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch.overrides import TorchFunctionMode
 
 from inkbatch.config import near_matches
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, LayerRangeError, MismatchError
@@ -23,6 +24,7 @@ from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, Su
 from inkbatch.models.base import InkModel, build_model
 
 SHIPPED_BUNDLE = "demo"
+DRAWS = frozenset({"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "erfinv_"})  # how weights begin
 TTA_AXES = ("flip-y", "flip-x", "turn-90", "turn-180", "turn-270")
 
 
@@ -291,7 +293,8 @@ class Bundle:
                 f"{place}: sha256 is {found[:12]}…, bundle.json says {self.document.weights_sha256[:12]}…; "
                 "the weights were damaged or exchanged; copy the bundle again"
             )
-        model = build_model(self.document.architecture, self.document.model)
+        with WithoutInitialWeights():
+            model = build_model(self.document.architecture, self.document.model)
         if model.config.depth_layers != self.contract.layers.count:
             raise MismatchError(
                 f"{self.location}: the network takes {model.config.depth_layers} layers, "
@@ -299,6 +302,21 @@ class Bundle:
             )
         load_strictly(model, safetensors.torch.load(data), str(place))
         return model.eval().to(device)
+
+
+class WithoutInitialWeights(TorchFunctionMode):
+    """Context in which parameters are not drawn at random: for networks whose weights are all loaded next.
+
+    Drawing them takes longer than reading them.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Leave a parameter as memory holds it instead of drawing it; all else is done as ever."""
+        if getattr(func, "__name__", "") in DRAWS and args and isinstance(args[0], torch.nn.Parameter):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def load_strictly(model: InkModel, tensors: Mapping[str, torch.Tensor], place: str) -> None:

@@ -86,10 +86,12 @@ class Blender:
         self._weight[top : top + edge].add_(self._axis[:, None] * weights[None, :])
 
     def result(self, box: Box) -> Tensor:
-        """Weighted mean in `box` (inside the hull), float32 (height, width); 0 where no tile was computed."""
+        """Weighted mean in `box` (inside the hull), float32 (height, width); 0 where no tile was computed.
+
+        It is made in place, once: the sums are gone afterwards.
+        """
         where = box.within(self.hull)
-        total, weight = self._sum[where], self._weight[where]
-        return torch.where(weight > 0, total / weight, torch.zeros_like(total))
+        return self._sum[where].div_(self._weight[where].clamp_(min=torch.finfo(torch.float32).tiny))
 
 
 def _phases(tiles: UnitTiles, hull: Box) -> list[tuple[int, int, int, int]]:

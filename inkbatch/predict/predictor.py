@@ -114,7 +114,7 @@ class Predictor:
                 blender.add_row(row, weighted)
             probability = blender.result(unit.write_box)
             if self.contract.activation == "sigmoid":
-                probability = probability.clamp(0, 1)
+                probability = probability.clamp_(0, 1)
             result: NDArray[np.float32] = probability.cpu().numpy()
         if not np.isfinite(result).all():
             raise NonFiniteError(

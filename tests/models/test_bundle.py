@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.storage import Location
@@ -91,3 +92,13 @@ def test_overrides_are_checked_like_the_contract_itself():
 def test_a_layer_rule_agrees_with_itself():
     with pytest.raises(ValueError, match="does not hold 3"):
         LayerRule(count=3, source_range=(4, 9))
+
+
+def test_a_stored_network_is_built_without_drawing_weights_first(tmp_path):
+    bundle = network_bundle(tmp_path / "bundle")
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    model = bundle.build()
+    assert torch.equal(torch.get_rng_state(), before)
+    stored = load_file(tmp_path / "bundle" / "weights.safetensors")
+    assert all(torch.equal(value, stored[key]) for key, value in model.state_dict().items())

@@ -1,0 +1,67 @@
+"""The networks whose whole jobs are measured, each with fresh weights and a segment of its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import REPOSITORY
+from inkbatch.io.storage import Location
+from inkbatch.models import build_model
+from inkbatch.models.bundle import Bundle, BundleDocument, Contract, LayerRule
+from inkbatch.models.presets import load_preset
+from inkbatch.testing.segments import network_bundle
+
+DEMO_BUNDLE = REPOSITORY / "inkbatch" / "demo" / "bundle"
+VOXEL_SIZE_UM = 7.91
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and how much it is given to do.
+
+    Attributes:
+        preset: Published system that it is; empty for those of our own.
+        edge_px: Edge of the segment, by kind of device: a minute's work or less.
+        batch_tiles: Tiles per pass on CUDA; a CPU finds its own.
+        target: Largest ratio of whole job to forward passes.
+    """
+
+    preset: str
+    edge_px: dict[str, int]
+    batch_tiles: int = 64
+    target: float | None = 1.05
+
+
+NETWORKS = {
+    "timesformer": Network("timesformer-gp", {"cpu": 448, "cuda": 4000}, 128),
+    "resnet3d-152-3d-decoder": Network("resnet3d-152-3d-decoder", {"cpu": 384, "cuda": 4000}, 8),
+    "unet-resnet34": Network("", {"cpu": 3000, "cuda": 8000}, 64),
+    "demo": Network("", {"cpu": 8000, "cuda": 8000}, 256, target=None),
+}
+
+
+def bundle_of(name: str, folder: Path, *, quick: bool) -> Bundle:
+    """Write the bundle of a network: contract of the published system, stride of half a tile, fresh weights."""
+    if quick:
+        return network_bundle(folder / "bundle", 13, voxel_size_um=VOXEL_SIZE_UM)
+    if name == "demo":
+        return Bundle.open(Location.parse(DEMO_BUNDLE))
+    architecture, settings, tile_px = "smp", {"depth_layers": 16, "family": "Unet", "encoder": "resnet34"}, 224
+    if preset_name := NETWORKS[name].preset:
+        preset = load_preset(preset_name)
+        architecture, settings, tile_px = preset.architecture, dict(preset.model), preset.contract.tile_px
+    torch.manual_seed(0)
+    model = build_model(architecture, settings).eval()
+    contract = Contract(
+        layers=LayerRule(count=model.config.depth_layers),
+        voxel_size_um=VOXEL_SIZE_UM,
+        tile_px=tile_px,
+        stride_px=tile_px // 2,
+    )
+    document = BundleDocument(
+        name=f"bench-{name}", architecture=architecture, model=settings, contract=contract, flops_per_tile=1.0
+    )
+    return Bundle.save(Location.parse(folder / "bundle"), model, document)
