@@ -314,9 +314,11 @@ class WithoutInitialWeights(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Leave a parameter as memory holds it instead of drawing it; all else is done as ever."""
-        if getattr(func, "__name__", "") in DRAWS and args and isinstance(args[0], torch.nn.Parameter):
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        named = kwargs or {}
+        drawn = args[0] if args else named.get("tensor")
+        if getattr(func, "__name__", "") in DRAWS and isinstance(drawn, torch.nn.Parameter):
+            return drawn
+        return func(*args, **named)
 
 
 def load_strictly(model: InkModel, tensors: Mapping[str, torch.Tensor], place: str) -> None:
