@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ PYRAMID_SHARE = 4 / 3  # of a block: itself and its halves
 SENT_SHARE = 2 * PYRAMID_SHARE  # of a zarr shard on its way to a remote store: its encoded parts, and these joined
 CHUNK_LAYERS, CHUNK_PX = 16, 256  # see benchmarks/README.md
 UNIT_BYTES, NARROW_PX = 256 << 20, 2048  # a unit's most where any width is equally cheap: memory stays small
+GROUPS_HELD = 2  # groups of layers in memory: one is converted while the next one is read
 WIDE_PX = 4096  # of a unit, where the source is read in blocks
 OVERLAPS = ((1, 0), (0, 0))  # (ahead, behind): one unit is read while another one is written, or neither
 SENT_OVERLAPS = ((1, 1), *OVERLAPS)  # to a remote store: one is read, one converted and one on its way
@@ -32,6 +34,7 @@ class UnitPlan:
         behind: Units that may wait to be stored.
         peak_bytes: Estimated peak memory. Pages of mapped files do not count: the kernel takes them back when it likes.
         decodes: How often a strip of the source is decoded (1 unless memory is too small for its width).
+        group_layers: Layers that are read together, because the source stores them together.
     """
 
     units: list[Unit]
@@ -39,6 +42,7 @@ class UnitPlan:
     behind: int
     peak_bytes: int
     decodes: int
+    group_layers: int = 1
 
 
 def plan_units(
@@ -54,8 +58,8 @@ def plan_units(
     """Cut the surface into rows of whole zarr shards that memory can hold.
 
     A striped source wants wide units, so that each strip is decoded once; overlapping reading and writing comes second.
-    A mapped source, where any window is equally cheap, wants small ones. A budget that cannot hold one zarr shard is
-    refused.
+    A mapped source, where any window is equally cheap, wants small ones. A source that stores layers together wants
+    them read together, each block decoded once. A budget that cannot hold one zarr shard is refused.
 
     Args:
         source: The opened layers.
@@ -78,10 +82,15 @@ def plan_units(
     per_pixel = layer_count * dtype.itemsize
     sent_bytes = 0 if local_store else int(SENT_SHARE * per_pixel * shard_px * rows)
 
-    def peak(wide: int, ahead: int, behind: int) -> int:
+    def peak(wide: int, ahead: int, behind: int, group: int) -> int:
         pixels = rows * min(wide * shard_px, width)
         blocks = int(PYRAMID_SHARE * per_pixel * pixels) * (1 + ahead + behind)
-        reading = 4 * source.dtype.itemsize * (rows + halo_px) * (width if striped else min(width, wide * shard_px))
+        reading = (
+            max(4, GROUPS_HELD * group)
+            * source.dtype.itemsize
+            * (rows + halo_px)
+            * (width if striped else min(width, wide * shard_px))
+        )
         encoding = CODEC_THREADS * CHUNK_LAYERS * CHUNK_PX * min(wide * shard_px, width) * dtype.itemsize
         return BASE_BYTES + blocks + reading + encoding + sent_bytes + source_cache_bytes(source)
 
@@ -90,15 +99,24 @@ def plan_units(
     candidates = [(wide, *overlap) for overlap in overlaps for wide in range(widest, 0, -1)]
     if striped:
         candidates.sort(key=lambda c: -c[0])
-    for wide, ahead, behind in candidates:
-        needed = peak(wide, ahead, behind)
+    for group, (wide, ahead, behind) in itertools.product(_groups(source, layer_count), candidates):
+        needed = peak(wide, ahead, behind, group)
         if needed <= memory_bytes:
             units = [Unit(i, box, box) for i, box in enumerate(cut((height, width), shard_px, wide * shard_px))]
-            return UnitPlan(units, ahead, behind, needed, -(-columns // wide) if striped else 1)
-    smallest = peak(1, 0, 0)
+            return UnitPlan(units, ahead, behind, needed, -(-columns // wide) if striped else 1, group)
+    smallest = peak(1, 0, 0, 1)
     raise ConfigError(
         f"memory: {memory_bytes / 2**30:.2f} GiB cannot hold one zarr shard of {layer_count} layers and what is read "
         f"for it; allow at least {smallest / 2**30:.2f} GiB, or make shard_px smaller than {shard_px}"
+    )
+
+
+def _groups(source: LayerSource, layer_count: int) -> list[int]:
+    """How many layers may be read together: those that are stored together, or even parts of them."""
+    block = source.block_layers if not source.whole_layers else 1
+    whole = min(block, layer_count)
+    return sorted(
+        {whole, *(part for part in (block // 2, block // 4, block // 8) if 1 < part < whole), 1}, reverse=True
     )
 
 

@@ -7,7 +7,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,9 +100,10 @@ def load_unit(settled: PreparePlan, box: Box, room: Room) -> LoadedUnit:
     outside = np.ones(box.shape, bool) if settled.mask_source is None else None
     order = range(len(layers)) if settled.provenance.depth_order == "forward" else range(len(layers))[::-1]
 
-    def convert(number: int, place: int) -> NDArray[Any]:
+    def convert(number: int, place: int, stored: NDArray[Any] | None = None) -> NDArray[Any]:
         target = levels[0][place]
-        stored = settled.source.view(number, read_box)
+        if stored is None:
+            stored = settled.source.view(number, read_box)
         if stored is None:
             stored = settled.source.read(range(number, number + 1), read_box)[0]
         try:
@@ -119,19 +120,38 @@ def load_unit(settled: PreparePlan, box: Box, room: Room) -> LoadedUnit:
         return stored
 
     window = box.within(read_box)
-    jobs = deque(codec_pool().submit(convert, layers[source], target) for target, source in enumerate(order))
-    try:
-        while jobs:
+
+    def settle(outside: NDArray[np.bool_] | None, left: int) -> None:
+        while len(jobs) > left:
             stored = jobs[0].result()[window]
             jobs.popleft()
             if outside is not None and outside.any():
                 outside &= stored == 0
             del stored
+
+    jobs: deque[Future[NDArray[Any]]] = deque()
+    targets = {layers[source]: target for target, source in enumerate(order)}
+    try:
+        for group in _stored_together(settled):
+            block = settled.source.read(group, read_box) if len(group) > 1 else itertools.repeat(None)
+            before = len(jobs)
+            jobs.extend(codec_pool().submit(convert, n, targets[n], one) for n, one in zip(group, block, strict=False))
+            if len(group) > 1:
+                del block
+                settle(outside, len(jobs) - before)
+        settle(outside, 0)
     finally:
         for job in jobs:
             job.cancel()
         wait(jobs)
     return LoadedUnit(levels, _mask(settled, box, outside), room)
+
+
+def _stored_together(settled: PreparePlan) -> list[range]:
+    """The wanted layers, in the groups that are read at a time; borders between groups are borders of stored blocks."""
+    layers, size, first = settled.layers, settled.units.group_layers, settled.source.first_layer
+    borders = range(layers.start - (layers.start - first) % size, layers.stop, size)
+    return [range(max(start, layers.start), min(start + size, layers.stop)) for start in borders]
 
 
 def write_mapped(

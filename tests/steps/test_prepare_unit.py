@@ -7,7 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import zarr
 
+from inkbatch.io.layers.zarr_layers import ZarrLayers
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.storage import Location
 from inkbatch.run.job import RunContext
@@ -86,3 +88,28 @@ def test_memory_of_one_unit_serves_the_next(tmp_path):
     assert [level.shape for level in smaller] == [(3, 511, 276), (3, 256, 138), (3, 128, 69)]
     assert all(np.shares_memory(one, other) for one, other in zip(first, smaller, strict=True))
     assert [level.shape for level in Room(surface).cut((3, 9, 7), halves_only=True)] == [(3, 5, 4), (3, 3, 2)]
+
+
+@pytest.mark.parametrize("settings", [{}, {"depth_order": "reversed"}, {"layers": (1, 9)}])
+def test_layers_that_are_stored_together_are_decoded_together(tmp_path, prepare_config, monkeypatch, settings):
+    layers = random_papyrus((10, 90, 120), dtype="uint8")
+    plain = prepare_config(write_layers(tmp_path / "tif", layers), segment="plain", **settings)
+    array = zarr.create_array(tmp_path / "blocks.zarr", shape=layers.shape, dtype="uint8", chunks=(4, 32, 32))
+    array[:] = layers
+    blocks = prepare_config(tmp_path / "blocks.zarr", segment="blocks", axes="zyx", **settings)
+    reads = []
+    real = ZarrLayers._fill
+
+    def watched(self, indices, box, out):
+        reads.append((indices.start, indices.stop, box))
+        real(self, indices, box, out)
+
+    monkeypatch.setattr(ZarrLayers, "_fill", watched)
+    prepare.run(plain, RunContext())
+    prepare.run(blocks, RunContext())
+    assert stored(plain) == stored(blocks)
+    wanted = range(*settings.get("layers", (0, 10)))
+    expected = [(max(start, wanted.start), min(start + 4, wanted.stop)) for start in range(0, wanted.stop, 4)]
+    assert len(set(reads)) == len(reads)
+    for box in {box for _, _, box in reads}:
+        assert [(first, last) for first, last, at in reads if at == box] == expected
