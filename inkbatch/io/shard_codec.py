@@ -44,9 +44,16 @@ MOST_THREADS = 16  # more wait for memory, and each holds a few MiB
 CODEC_THREADS = max(2, min(MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
 
 
-@lru_cache(maxsize=1)
 def codec_pool() -> ThreadPoolExecutor:
-    """The process's threads for encoding and decoding chunks: one per core, at least two."""
+    """The process's threads for encoding and decoding chunks: one per core, at least two.
+
+    A forked process gets its own: threads do not survive a fork.
+    """
+    return _pool_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _pool_of(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="inkbatch-codec")
 
 

@@ -138,7 +138,8 @@ def plan(config: PrepareConfig) -> PreparePlan:
     if config.clahe and mapping.dtype != np.uint8:
         raise ConfigError("clahe: works on 8 bits; choose an intensity rule that gives 8 bits")
     mask_uri = config.mask or entry.mask
-    mask_source = _open_mask(config.segment, mask_uri, source) if mask_uri else None
+    mask_source = _open_mask(config, mask_uri, source, memory) if mask_uri else None
+    kept = mask_source.resident_bytes if mask_source else 0
     provenance = SurfaceProvenance(
         segment=config.segment,
         source=source.uri,
@@ -153,7 +154,9 @@ def plan(config: PrepareConfig) -> PreparePlan:
     )
     halo = 2 * config.clahe.cell_px if config.clahe else 0
     folder = segment_folder(config.root, config.segment)
-    units = plan_units(source, len(layers), mapping.dtype, config.shard_px, memory, halo, local_store=folder.is_local)
+    units = plan_units(
+        source, len(layers), mapping.dtype, config.shard_px, memory - kept, halo, local_store=folder.is_local
+    )
     settled = {"shard_px": config.shard_px, "codec": config.codec, **provenance.model_dump(mode="json")}
     settled["unit_yx"] = list(units.units[0].write_box.shape)  # markers name units by place: all must be cut alike
     inputs = {"source_shape_zyx": list(source.shape_zyx), "source_fingerprint": source.fingerprint}
@@ -272,11 +275,12 @@ def _required_voxel_size(config: PrepareConfig, entry: SegmentEntry, source: Lay
     return size
 
 
-def _open_mask(segment: str, uri: str, source: LayerSource) -> LayerSource:
-    mask = open_layer_source(uri)
+def _open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int) -> LayerSource:
+    """The given mask; what is decoded of it and kept comes out of the memory that the layers leave."""
+    mask = open_layer_source(uri, memory_bytes=max(1, memory - source.resident_bytes) // 2, scratch=config.scratch)
     if mask.shape_zyx[1:] != source.shape_zyx[1:]:
         raise DataError(
-            f"segment {segment}: mask {mask.uri} is {mask.shape_zyx[1:]}, the layers are {source.shape_zyx[1:]} "
+            f"segment {config.segment}: mask {mask.uri} is {mask.shape_zyx[1:]}, the layers are {source.shape_zyx[1:]} "
             "(height, width); give the mask of this very surface"
         )
     return mask
