@@ -11,10 +11,12 @@ from inkbatch.cli_common import (
     ConfigFile,
     DryRun,
     Log,
+    Preset,
     Root,
     Sets,
     Shard,
     chosen_root,
+    preset_settings,
     print_report,
     run_context,
 )
@@ -78,6 +80,7 @@ def vessels(
     output: Annotated[str, typer.Argument(help="Folder that gets train, val and test with their annotations.")],
     count: Annotated[int | None, typer.Option(help="Number of drawings.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all drawings.")] = None,
+    preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
@@ -85,4 +88,5 @@ def vessels(
     from inkbatch.steps import vessels as step
 
     options = {"output": output, "count": count, "seed": seed}
-    typer.echo(str(step.run(step.VesselsConfig.load(config, sets or (), options))))
+    job = step.VesselsConfig.load(config, sets or (), options, preset_settings(preset, "vessels"))
+    typer.echo(str(step.run(job)))
