@@ -48,8 +48,8 @@ def labels(
 
     Threshold, dilation, removal of components under an area, hole filling, inversion: clean.threshold=0.5,
     clean.dilation_px=0, clean.min_area_px=5000, clean.max_hole_px=500, clean.invert=false. What is left out of loss and
-    metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. With shards, give the command
-    a second time when all are done.
+    metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. With shards, the last one to
+    end finishes the labels.
     """
     from inkbatch.steps import labels as step
 
