@@ -22,6 +22,7 @@ from inkbatch.models.bundle import Bundle
 from inkbatch.models.presets import load_preset
 from inkbatch.recipes import load_recipe, recipe_names
 from inkbatch.testing.segments import write_layers
+from inkbatch.training.metrics import OVERALL
 
 REPOSITORY = Path(__file__).parent.parent
 SHAPE = (160, 192)
@@ -135,7 +136,13 @@ def test_scroll5_title():
         ignore = np.zeros(SHAPE, np.uint8)
         ignore[:, :20] = 255
         cv2.imwrite(f"parts/{segment}/ignore.png", ignore)
-    sets = ["segments=[p1, p2]", "sample_px=32", "sampling.stride_px=16", "splits.block_px=64", "splits.validation=0.3"]
+    sets = [
+        "segments=[p1, p2]",
+        "sample_px=32",
+        "sampling.stride_px=16",
+        "splits.block_px=64",
+        "splits.validation=0.15",
+    ]
     inkbatch("build-dataset", "--preset", "scroll5-title", sets=sets)
     index = index_of("scroll5-title")
     assert {segment.layers for segment in index.segments} == {(5, 21)}
@@ -165,7 +172,7 @@ def test_kaggle():
     inkbatch("train", "--config", REPOSITORY / "jobs/presets/kaggle-2.5d-unet.yaml", sets=[*QUICK, *net, *small])
     for fold, segment in enumerate("123"):
         metrics = bundle_of(f"kaggle-2.5d-unet/fold-{fold}").document.metrics["validation"]
-        assert set(metrics) == {"all", segment}
+        assert set(metrics) == {OVERALL, segment}
     rows = Path("root/runs/kaggle-2.5d-unet/folds.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["fold", "0", "1", "2", "mean", "std"]
     terms = [term["name"] for term in resolved("kaggle-2.5d-unet/fold-0")["loss"]["terms"]]
@@ -235,6 +242,17 @@ def test_thin_sections():
     (tested,) = pictures["test"]
     assert [path.name for path in Path("maps").glob("*.npy")] == [f"{tested}.npy"]
     assert np.load(f"maps/{tested}.npy").shape == (96, 128)
+
+
+def test_the_shipped_file_of_train_runs():
+    phantom("s1", 4, 0, "labels/{segment}.png")
+    sets = ["segments=[s1]", "labels.image=labels/{segment}.png", "labels.clean.min_area_px=0", "sample_px=32"]
+    sets += ["sampling.stride_px=16", "splits.block_px=64", "splits.validation=0.3"]
+    inkbatch("build-dataset", "letters", "--config", REPOSITORY / "jobs/build-dataset.yaml", sets=sets)
+    net = ["model.config.encoder=tu-mobilenetv3_small_050", *SMALL_NET, "sampler.samples_per_epoch=8"]
+    names = ["--dataset", "letters", "--run", "first"]
+    inkbatch("train", *names, "--config", REPOSITORY / "jobs/train.yaml", sets=[*QUICK, *net])
+    assert bundle_of("first").contract.layers.count == 4
 
 
 def test_every_shipped_recipe_is_run_by_a_test():
