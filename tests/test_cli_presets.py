@@ -273,6 +273,15 @@ def test_a_recipe_says_what_it_keeps_where_it_differs_and_how_to_run_it(name):
             assert words[1] in read_yaml(str(REPOSITORY / f"jobs/presets/{name}.yaml"))
 
 
+@pytest.mark.parametrize("name", recipe_names())
+def test_both_pages_tell_the_command_of_every_recipe(name):
+    for page, job in (("datasets.md", "build-dataset"), ("training.md", "train")):
+        text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+        assert f"`{name}`" in text, page
+        if name != "first-letters-coco" or job == "build-dataset":
+            assert f"inkbatch {job} --preset {name}" in text, page
+
+
 def test_a_file_replaces_whole_keys_of_a_preset_and_set_changes_one_value():
     Path("own.yaml").write_text(yaml.safe_dump({"sampling": {"kind": "whole"}}))
     from inkbatch.recipes import preset_settings
