@@ -18,10 +18,12 @@ from inkbatch.cli_common import (
     ConfigFile,
     DryRun,
     Log,
+    Preset,
     Root,
     Sets,
     Shard,
     chosen_root,
+    preset_settings,
     print_report,
     run_context,
 )
@@ -67,6 +69,7 @@ def prepare(
     layers: Layers = None,
     memory: Memory = None,
     catalog: CatalogFile = None,
+    preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
@@ -84,7 +87,7 @@ def prepare(
     options: dict[str, Any] = {"segment": segment, "root": chosen_root(root), "source": source, "catalog": catalog}
     options |= {"memory": memory, "depth_order": depth_order, "voxel_size_um": voxel_size_um, "intensity": intensity}
     options["layers"] = parse_layers(layers)
-    job = step.PrepareConfig.load(config, sets or (), options)
+    job = step.PrepareConfig.load(config, sets or (), options, preset_settings(preset, "prepare"))
     if dry_run:
         from inkbatch.steps.describe import describe_prepare
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,12 +13,29 @@ if TYPE_CHECKING:
     from inkbatch.run.job import JobReport, RunContext
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with the job's settings.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset", help="A recipe: a name that inkbatch presets lists, or a YAML file with one section per job."
+    ),
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; may be repeated.")]
 Root = Annotated[str | None, typer.Option(help="Where everything is kept: a folder or s3://bucket/prefix.")]
 CatalogFile = Annotated[str | None, typer.Option("--catalog", help="The catalog of segments.")]
 Shard = Annotated[str | None, typer.Option(help="Do only part i of n, for example 0/4.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is done already; do nothing.")]
 Log = Annotated[str, typer.Option(help="auto (a bar on a terminal), plain or json (one line per unit).")]
+
+
+def preset_settings(preset: str | None, job: str) -> dict[str, Any] | None:
+    """A recipe's settings for one job, or None where none is asked for.
+
+    Raises:
+        ConfigError: There is no such recipe, or it says nothing on this job.
+    """
+    from inkbatch import recipes
+
+    return recipes.preset_settings(preset, job)
 
 
 def chosen_root(root: str | None) -> str | None:

@@ -11,10 +11,12 @@ from inkbatch.cli_common import (
     ConfigFile,
     DryRun,
     Log,
+    Preset,
     Root,
     Sets,
     Shard,
     chosen_root,
+    preset_settings,
     print_report,
     run_context,
 )
@@ -46,8 +48,8 @@ def labels(
 
     Threshold, dilation, removal of components under an area, hole filling, inversion: clean.threshold=0.5,
     clean.dilation_px=0, clean.min_area_px=5000, clean.max_hole_px=500, clean.invert=false. What is left out of loss and
-    metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. With shards, give the command
-    a second time when all are done.
+    metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. With shards, the last one to
+    end finishes the labels.
     """
     from inkbatch.steps import labels as step
 
@@ -78,6 +80,7 @@ def vessels(
     output: Annotated[str, typer.Argument(help="Folder that gets train, val and test with their annotations.")],
     count: Annotated[int | None, typer.Option(help="Number of drawings.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all drawings.")] = None,
+    preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
@@ -85,4 +88,5 @@ def vessels(
     from inkbatch.steps import vessels as step
 
     options = {"output": output, "count": count, "seed": seed}
-    typer.echo(str(step.run(step.VesselsConfig.load(config, sets or (), options))))
+    job = step.VesselsConfig.load(config, sets or (), options, preset_settings(preset, "vessels"))
+    typer.echo(str(step.run(job)))

@@ -1,22 +1,28 @@
 """Job configuration: frozen pydantic models loaded from YAML, ``--set key=value`` and explicit options, and digests.
 
-Precedence, lowest first: the model's defaults, the YAML file, ``--set``, options of the command.
+Precedence, lowest first: the model's defaults, a preset, the YAML file, ``--set``, options of the command. A key that
+the file states replaces the preset's whole; ``--set key.sub=value`` changes one value inside.
+
+A YAML file with a key ``recipe`` holds one section per job, by the job's name; each job takes its own.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.errors import ConfigError
+
+RECIPE_KEY = "recipe"
 
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "b": 1}
@@ -26,23 +32,38 @@ for _power, _letter in enumerate("kmgt", start=1):
 
 
 class JobConfig(BaseModel):
-    """Base of every job's configuration. Frozen; unknown keys are errors."""
+    """Base of every job's configuration. Frozen; unknown keys are errors.
+
+    Attributes:
+        job: Name of the command, and of its section in a recipe; empty for what is no job of its own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    job: ClassVar[str] = ""
 
     @classmethod
-    def load(cls, file: str | None = None, sets: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Self:
+    def load(
+        cls,
+        file: str | None = None,
+        sets: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+        preset: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Build and validate the configuration; nothing else is read.
 
         Args:
-            file: YAML file with a mapping, or None.
+            file: YAML file with a mapping, or None; of a recipe the job's section is taken.
             sets: ``key=value`` or ``key.sub=value``; the value is read as YAML.
             options: Values of the command's own options; None means "not given".
+            preset: Settings that lie below all of them, see `inkbatch.recipes`.
 
         Raises:
-            ConfigError: Unreadable YAML, an unknown key (near matches are named), or a value that does not validate.
+            ConfigError: Unreadable YAML, a recipe without a section for this job, an unknown key (near matches are
+                named), or a value that does not validate.
         """
-        values: dict[str, Any] = _read_yaml(file) if file else {}
+        values: dict[str, Any] = copy.deepcopy(dict(preset or {}))
+        if file:
+            values |= section_of(read_yaml(file), cls.job, file)
         for item in sets:
             _apply_set(values, item)
         values |= {key: value for key, value in (options or {}).items() if value is not None}
@@ -84,7 +105,35 @@ def near_matches(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {', '.join(repr(name) for name in found)}?" if found else ""
 
 
-def _read_yaml(file: str) -> dict[str, Any]:
+def section_of(values: dict[str, Any], job: str, place: str) -> dict[str, Any]:
+    """What a file says for one job: all of it, or of a recipe the job's section.
+
+    Args:
+        values: Content of the file.
+        job: Name of the job.
+        place: Opens the message of a failure.
+
+    Raises:
+        ConfigError: A recipe that has no such section.
+    """
+    if RECIPE_KEY not in values:
+        return values
+    section = values.get(job) if job else None
+    if not isinstance(section, dict):
+        known = sorted(key for key, value in values.items() if isinstance(value, dict))
+        raise ConfigError(
+            f"{place}: is a recipe without a section for the job {job or 'that was asked for'!r}; it has sections for "
+            f"{', '.join(known) or 'none'}"
+        )
+    return section
+
+
+def read_yaml(file: str) -> dict[str, Any]:
+    """The mapping in a YAML file; empty for an empty file.
+
+    Raises:
+        ConfigError: It cannot be read, is not YAML, or holds something else than a mapping.
+    """
     try:
         text = Path(file).read_text(encoding="utf-8")
     except OSError as error:

@@ -66,6 +66,10 @@ class Box:
         y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
         return Box(y0, x0, max(y0, min(self.y1, other.y1)), max(x0, min(self.x1, other.x1)))
 
+    def shifted(self, down: int, right: int) -> Box:
+        """The box moved by so many rows and columns."""
+        return Box(self.y0 + down, self.x0 + right, self.y1 + down, self.x1 + right)
+
     def downscale(self, factor: int) -> Box:
         """The pixels of a `factor` x coarser grid that this box touches."""
         return Box(self.y0 // factor, self.x0 // factor, -(-self.y1 // factor), -(-self.x1 // factor))

@@ -43,6 +43,7 @@ def _of(segment: DatasetSegment, surface: SurfaceVolume | None) -> SurfaceContra
         return SurfaceContract(
             dtype="uint8",
             intensity=("keep",),
+            clahe=segment.clahe.model_dump() if segment.clahe else None,
             voxel_size_um=segment.voxel_size_um,
             layer_count=segment.layer_count,
         )

@@ -1,4 +1,4 @@
-"""Import a folder layout with train, validation and test pictures and their annotation folders, as it is."""
+"""Import a folder layout of pictures and their annotations as it is, with or without train, validation and test."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.index import DatasetSegment, SplitName, relative_to
-from inkbatch.data.reading import decode_picture
+from inkbatch.data.pictures import decode_picture
 from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.io.clahe import check_clahe
 from inkbatch.io.storage import Location
+from inkbatch.io.surface import ClaheSettings
 
 IMAGE_NAMES: dict[SplitName, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -45,18 +47,29 @@ class ImageFolders(JobConfig):
             ``train/images`` with ``train/masks``, …).
         validation: As `train`; a layout without one has no validation pictures.
         test: As `train`.
+        pictures: All pictures and their annotations, where no folder states a split; not with the three above.
         colour: ``rgb`` (three layers) or ``grey`` (one).
         label_above: Annotation values above it are ink; None takes grey values 0 to 255 as 0 to 1.
         pixel_um: Pixel edge in micrometres; 1 where nobody knows.
+        clahe: Adaptive histogram equalisation of each channel, ``{clip_limit: 2.0, cell_px: 64}``, on a grid over the
+            whole picture; None leaves the grey values as they are. It goes into the contract of what is trained on it.
     """
 
     folder: str
     train: FolderPair | None = None
     validation: FolderPair | None = None
     test: FolderPair | None = None
+    pictures: FolderPair | None = None
     colour: Literal["rgb", "grey"] = "rgb"
     label_above: int | None = Field(0, ge=0, le=254)
     pixel_um: float = Field(1.0, gt=0)
+    clahe: ClaheSettings | None = None
+
+    @model_validator(mode="after")
+    def _split_or_not(self) -> ImageFolders:
+        if self.pictures and (self.train or self.validation or self.test):
+            raise ValueError("give pictures (no split stated) or train, validation and test, not both")
+        return self
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,7 @@ class ImportedFolders:
 
     Attributes:
         segments: One per picture, by split and name.
-        split_of: The split of each, by segment id.
+        split_of: The split of each, by segment id; empty where the layout states none.
     """
 
     segments: tuple[DatasetSegment, ...]
@@ -80,29 +93,43 @@ def import_folders(config: ImageFolders, root: Location) -> ImportedFolders:
         root: ROOT; pictures below it are named relative to it.
 
     Raises:
-        ConfigError: A folder cannot be told, or two pictures would get one id.
+        ConfigError: A folder cannot be told, two pictures would get one id, or a CLAHE that cannot be computed.
         DataError: No training pictures, a picture without annotation or the other way round, or one that is damaged.
         MismatchError: Picture and annotation differ in size.
     """
     folder = Location.parse(config.folder)
+    if config.clahe is not None:
+        check_clahe(config.clahe)
+    if config.pictures is not None:
+        return ImportedFolders(tuple(_segments("picture", folder, config.pictures, config, root)), {})
     segments: list[DatasetSegment] = []
     split_of: dict[str, SplitName] = {}
     for split in IMAGE_NAMES:
         pair = getattr(config, split) or _find_pair(folder, split)
         if pair is None:
             continue
-        for stem, image, annotation in _matched(folder / pair.images, folder / pair.annotations):
-            segment = _segment(f"{split}-{stem}", image, annotation, config, root)
-            if segment.id in split_of:
-                raise ConfigError(f"images {folder}: two pictures would be called {segment.id}; rename one of them")
-            segments.append(segment)
-            split_of[segment.id] = split
+        found = _segments(split, folder, pair, config, root)
+        segments += found
+        split_of |= {segment.id: split for segment in found}
     if "train" not in split_of.values():
         raise DataError(
             f"images {folder}: no training pictures, it holds {folder.names()[:8]}; name the folders, for example "
             "train: {images: train, annotations: trainannot}"
         )
     return ImportedFolders(tuple(segments), split_of)
+
+
+def _segments(
+    prefix: str, folder: Location, pair: FolderPair, config: ImageFolders, root: Location
+) -> list[DatasetSegment]:
+    """One segment per picture of a pair of folders, by name."""
+    rows = _matched(folder / pair.images, folder / pair.annotations)
+    found = [_segment(f"{prefix}-{stem}", image, annotation, config, root) for stem, image, annotation in rows]
+    names = [segment.id for segment in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"images {folder}: two pictures would be called {twice[0]}; rename one of them")
+    return found
 
 
 def _find_pair(folder: Location, split: SplitName) -> FolderPair | None:
@@ -132,7 +159,7 @@ def _plain(name: str) -> str:
 
 def _matched(images: Location, annotations: Location) -> list[tuple[str, Location, Location]]:
     """(stem, picture, annotation), sorted by name."""
-    pictures, masks = _pictures(images), _pictures(annotations)
+    pictures, masks = picture_files(images), picture_files(annotations)
     alone = sorted(set(pictures) ^ set(masks))
     if alone or not pictures:
         finding = f"{len(alone)} are alone, for example {alone[0]!r}" if alone else "there are none"
@@ -142,7 +169,12 @@ def _matched(images: Location, annotations: Location) -> list[tuple[str, Locatio
     return [(stem, images / pictures[stem], annotations / masks[stem]) for stem in sorted(pictures)]
 
 
-def _pictures(folder: Location) -> dict[str, str]:
+def picture_files(folder: Location) -> dict[str, str]:
+    """File names of the pictures in a folder, by their names without ending.
+
+    Raises:
+        ConfigError: Two pictures that differ only in their ending.
+    """
     found: dict[str, str] = {}
     for name in folder.names():
         stem, dot, ending = name.rpartition(".")
@@ -175,4 +207,5 @@ def _segment(name: str, image: Location, annotation: Location, config: ImageFold
         voxel_size_um=config.pixel_um,
         digest=digest.hexdigest(),
         label_above=config.label_above,
+        clahe=config.clahe,
     )

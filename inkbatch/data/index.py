@@ -17,6 +17,7 @@ from inkbatch.config import digest
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.storage import Location
+from inkbatch.io.surface import ClaheSettings
 
 INDEX_NAME = "index.json"
 FORMAT = 1
@@ -110,6 +111,7 @@ class DatasetSegment(BaseModel):
         voxel_size_um: Voxel edge in micrometres.
         digest: Digest of what surface, labels and ignore mask say of themselves, or of the picture and its annotation.
             A reader refuses others. Empty: not checked.
+        clahe: Pictures only: adaptive histogram equalisation that a reader applies, or None.
         label_above: Pictures only: annotation values above it are ink; None takes grey values as 0 to 255.
     """
 
@@ -127,6 +129,7 @@ class DatasetSegment(BaseModel):
     voxel_size_um: float
     digest: str = ""
     label_above: int | None = None
+    clahe: ClaheSettings | None = None
 
     @property
     def layer_count(self) -> int:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from inkbatch.data.components import Bools
 from inkbatch.errors import DataError
 
+FIRST_CODE, GROUP_BITS, SIGN, MORE = 48, 5, 16, 32  # of compressed run-length masks
+LONGEST_SHIFT = 60
+
 
 def filled_polygon(canvas: Bools, outline: Any, place: str) -> None:
     """Set the pixels of `canvas` whose centre lies inside a polygon (even-odd rule).
@@ -50,16 +53,17 @@ def filled_runs(mask: Mapping[str, Any], shape_yx: tuple[int, int], place: str) 
     """Decode a run-length mask: lengths of runs, column by column, bare first.
 
     Args:
-        mask: ``{"counts": [run, run, …], "size": [height, width]}``.
+        mask: ``{"counts": [run, run, …], "size": [height, width]}``; the runs may be packed into a text, see
+            `unpacked_runs`.
         shape_yx: Size of the picture.
         place: Opens the message of a failure.
 
     Raises:
-        DataError: The runs are packed into text, or do not fit the picture.
+        DataError: The runs cannot be read, or do not fit the picture.
     """
     counts, size = mask.get("counts"), mask.get("size")
     if isinstance(counts, str):
-        raise DataError(f"{place}: runs are wanted as numbers, found text (compressed); export it as CVAT's COCO 1.0")
+        counts = unpacked_runs(counts, place)
     try:
         runs = np.array(counts, np.int64)
         fits = [int(value) for value in size or ()] == list(shape_yx) and runs.ndim == 1
@@ -73,6 +77,39 @@ def filled_runs(mask: Mapping[str, Any], shape_yx: tuple[int, int], place: str) 
         )
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return np.ascontiguousarray(flat.reshape(shape_yx[1], shape_yx[0]).T)
+
+
+def unpacked_runs(text: str, place: str) -> list[int]:
+    """The runs of a compressed run-length mask, as COCO's tools write it.
+
+    Each run is a signed number in groups of five bits, lowest first, one character (code 48 and on) per group; bit 5
+    says that another group follows, and bit 4 of the last group is the sign. From the fourth run on, the number is the
+    difference to the run before the last one.
+
+    Args:
+        text: The characters.
+        place: Opens the message of a failure.
+
+    Raises:
+        DataError: Other characters, or a number that is cut off or far too long.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        group = ord(character) - FIRST_CODE
+        if not 0 <= group < 2 * MORE or shift > LONGEST_SHIFT:
+            raise DataError(f"{place}: a compressed mask is wanted, {character!r} cannot stand there; export it again")
+        value |= (group & (MORE - 1)) << shift
+        shift += GROUP_BITS
+        if group & MORE:
+            continue
+        if group & SIGN:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise DataError(f"{place}: its compressed mask ends in the middle of a number; export it again")
+    return runs
 
 
 def _points(outline: Any, place: str) -> NDArray[np.float64]:

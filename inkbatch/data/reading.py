@@ -8,18 +8,18 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.config import digest
 from inkbatch.data.index import DatasetIndex, DatasetPart, DatasetSegment, Sample, resolve, root_of
-from inkbatch.errors import CorruptDataError, DataError, MismatchError
+from inkbatch.data.pictures import cut_out, picture_layers
+from inkbatch.errors import MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.shards import ShardedArray
 from inkbatch.io.storage import Location
-from inkbatch.io.surface import SurfaceVolume
+from inkbatch.io.surface import ClaheSettings, SurfaceVolume
 
 LABEL_MAX = 255  # stored value of certain ink
 PICTURES_KEPT = 8
@@ -103,13 +103,30 @@ class SampleReader:
         """
         return self.read_stored(sample).ready()
 
-    def read_stored(self, sample: Sample) -> StoredArrays:
-        """Read one sample as it is stored: a quarter of the bytes of `read` for labels; for packing and for queues."""
+    def read_stored(self, sample: Sample, window: Box | None = None) -> StoredArrays:
+        """Read one sample as it is stored: a quarter of the bytes of `read` for labels; for packing and for queues.
+
+        Args:
+            sample: One of `index.samples`.
+            window: The part of it that is wanted, measured from its upper left corner and inside it; None: all of it.
+                Nothing else is read: a tile of a large crop costs what the tile costs.
+        """
+        inside = window or Box(0, 0, *sample.shape_yx)
         if self.index.form == "pack":
-            return self._packed().read(self._row[sample.id], sample)
+            return self._packed().read(self._row[sample.id], inside)
         if sample.parts is None:
-            return self._segment(sample.segment).read(sample.area)
-        return stitch([_turned(self._segment(part.segment).read(part.area), part) for part in sample.parts])
+            return self._segment(sample.segment).read(inside.shifted(sample.area.y0, sample.area.x0))
+        return stitch([self._part(part, place) for part, place in _halves(sample.parts, inside)])
+
+    def _part(self, part: DatasetPart, place: Box) -> StoredArrays:
+        """`place` of a part as the pair shows it: read from where it came from, then flipped and turned."""
+        edge = part.area.width
+        if part.turn:
+            place = Box(place.x0, edge - place.y1, place.x1, edge - place.y0)
+        if part.flip:
+            place = Box(place.y0, edge - place.x1, place.y1, edge - place.x0)
+        found = self._segment(part.segment).read(place.shifted(part.area.y0, part.area.x0))
+        return _turned(found, part)
 
     def read_together(self, samples: Sequence[Sample]) -> Iterator[StoredArrays]:
         """Read samples in order; neighbours that overlap are read as one window, so that no pixel is decoded twice.
@@ -169,6 +186,17 @@ def _runs(samples: Sequence[Sample], *, joined: bool) -> Iterator[list[Sample]]:
 def _hull(samples: Sequence[Sample]) -> Box:
     boxes = [sample.box for sample in samples]
     return Box(min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes))
+
+
+def _halves(parts: Sequence[DatasetPart], window: Box) -> Iterator[tuple[DatasetPart, Box]]:
+    """The parts of a pair that a window of it touches, each with its own share of the window."""
+    left = 0
+    for part in parts:
+        edge = part.area.width
+        share = window.shifted(0, -left).intersect(Box(0, 0, edge, edge))
+        if share.area:
+            yield part, share
+        left += edge
 
 
 def stitch(halves: list[StoredArrays]) -> StoredArrays:
@@ -264,24 +292,24 @@ class _ImageArrays(SegmentArrays):
 
     def read_layers(self, box: Box) -> NDArray[Any]:
         first, last = self.segment.layers or self.segment.source_layers
-        picture = self._decoded(self.image, in_colour=self.segment.kind == "image")
-        return _window(picture.reshape(-1, *self.shape_yx)[first:last], box)
+        picture = self._decoded(self.image, in_colour=self.segment.kind == "image", clahe=self.segment.clahe)
+        return cut_out(picture[first:last], box)
 
     def read_flat(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        labels = self._decoded(self.annotation, in_colour=False)
+        labels = self._decoded(self.annotation, in_colour=False)[0]
         if self.segment.label_above is not None:
             labels = (labels > self.segment.label_above).astype(np.uint8) * np.uint8(LABEL_MAX)
-        return _window(labels, box), (~self.read_mask(box)).astype(np.uint8)
+        return cut_out(labels, box), (~self.read_mask(box)).astype(np.uint8)
 
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
-        return _window(np.ones(self.shape_yx, bool), box)
+        return cut_out(np.ones(self.shape_yx, bool), box)
 
-    def _decoded(self, place: Location, *, in_colour: bool) -> NDArray[Any]:
-        key = f"{place.uri} {in_colour}", self.segment.digest
+    def _decoded(self, place: Location, *, in_colour: bool, clahe: ClaheSettings | None = None) -> NDArray[Any]:
+        key = f"{place.uri} {in_colour} {clahe}", self.segment.digest
         with self._keeping:
             found = self._kept.get(key)
         if found is None:
-            found = decode_picture(place, in_colour=in_colour)
+            found = picture_layers(place, in_colour=in_colour, clahe=clahe)
             if found.shape[-2:] != self.shape_yx:
                 raise MismatchError(
                     f"segment {self.segment.id}: {place} is {found.shape[-2:]}, {self.shape_yx} (height, width) was "
@@ -301,9 +329,8 @@ class _Pack:
         names = (SAMPLES_NAME, LABELS_NAME, IGNORE_NAME)
         self.samples, self.labels, self.ignore = (ShardedArray.open(location / name) for name in names)
 
-    def read(self, row: int, sample: Sample) -> StoredArrays:
-        height, width = sample.shape_yx
-        flat = (slice(row, row + 1), slice(0, height), slice(0, width))
+    def read(self, row: int, window: Box) -> StoredArrays:
+        flat = (slice(row, row + 1), *window.slices)
         deep = (flat[0], slice(0, self.samples.layout.shape[1]), *flat[1:])
         return StoredArrays(self.samples.read(deep)[0], self.labels.read(flat)[0], self.ignore.read(flat)[0])
 
@@ -316,34 +343,4 @@ def read_window(array: Multiscale, box: Box) -> NDArray[Any]:
     out = np.zeros(box.shape, array.levels[0].layout.dtype)
     if inside.area:
         out[inside.within(box)] = array.levels[0].read(inside.slices)
-    return out
-
-
-def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
-    """Decode a picture: (3, Y, X) in the order R, G, B, or (Y, X) grey; uint8.
-
-    Raises:
-        DataError: It is not there.
-        CorruptDataError: It cannot be decoded.
-    """
-    try:
-        data = place.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{place}: this picture of the dataset is not there; put it back, or build anew") from error
-    kept = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if kept is None:
-        raise CorruptDataError(f"{place}: cannot be decoded as a picture; replace it, or leave it out")
-    if kept.dtype != np.uint8:
-        raise DataError(f"{place}: a picture of 8 bits is wanted, it has {kept.dtype}; convert it, we do not round")
-    mode = cv2.IMREAD_COLOR if in_colour else cv2.IMREAD_GRAYSCALE
-    found: NDArray[Any] = cv2.imdecode(np.frombuffer(data, np.uint8), mode)  # type: ignore[assignment]
-    return np.ascontiguousarray(found[..., ::-1].transpose(2, 0, 1)) if in_colour else found
-
-
-def _window(array: NDArray[Any], box: Box) -> NDArray[Any]:
-    """A copy of a window (…, Y, X), zero-filled outside."""
-    inside = box.intersect(Box(0, 0, *array.shape[-2:]))
-    out = np.zeros((*array.shape[:-2], *box.shape), array.dtype)
-    if inside.area:
-        out[(..., *inside.within(box))] = array[(..., *inside.slices)]
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -39,10 +39,10 @@ class SegmentChoice(JobConfig):
 
     Attributes:
         id: Segment id; it must be prepared.
-        layers: Half-open range of source layer numbers; None takes all that the surface holds. Layers beyond what the
-            network takes leave room for training to shift its window.
-        labels: Settings of `inkbatch labels`, which is run first (``{}`` takes the catalog's labels); None uses the
-            ``ink_labels.zarr`` and ``ignore_mask.zarr`` that are there.
+        layers: Half-open range of source layer numbers; None: the dataset's. Layers beyond what the network takes leave
+            room for training to shift its window.
+        labels: Settings of `inkbatch labels`, which is run first (``{}`` takes the catalog's labels); None: the
+            dataset's.
         ignore_mask: Use the segment's ignore mask, if it has one.
     """
 
@@ -60,16 +60,23 @@ class BuildDatasetConfig(SamplePlan):
         root: ROOT: a folder or ``s3://bucket/prefix``.
         catalog: The user's catalog file, for labels.
         segments: Prepared segments.
+        layers: Layers of the segments that state none; None takes all that the surface holds.
+        labels: Settings of `inkbatch labels` for the segments that state none; ``{segment}`` in them stands for the id.
+            None uses the ``ink_labels.zarr`` and ``ignore_mask.zarr`` that are there.
         images: A folder layout of pictures instead.
         form: ``index`` (samples stay in their segments and are streamed) or ``pack`` (they are cut out).
         unit_samples: Samples per unit and zarr shard of a pack; None makes units of about 64 MiB.
         card: The data card.
     """
 
+    job: ClassVar[str] = "build-dataset"
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     root: str = "root"
     catalog: str | None = None
     segments: tuple[SegmentChoice, ...] = ()
+    layers: tuple[int, int] | None = None
+    labels: dict[str, Any] | None = None
     images: ImageFolders | None = None
     form: Literal["index", "pack"] = "index"
     unit_samples: int | None = Field(None, ge=1)
@@ -84,6 +91,15 @@ class BuildDatasetConfig(SamplePlan):
         if numbers:
             raise ValueError(f"segment ids are text; put quotes around {numbers[0]}")
         return [{"id": item} if isinstance(item, str) else item for item in value]
+
+    @property
+    def choices(self) -> tuple[SegmentChoice, ...]:
+        """The segments, with what the dataset says for all of them filled in."""
+        return tuple(self._filled(choice) for choice in self.segments)
+
+    def _filled(self, choice: SegmentChoice) -> SegmentChoice:
+        labels = _named(self.labels, choice.id) if choice.labels is None else choice.labels
+        return choice.model_copy(update={"layers": choice.layers or self.layers, "labels": labels})
 
     @model_validator(mode="after")
     def _one_source(self) -> BuildDatasetConfig:
@@ -149,7 +165,7 @@ def plan(config: BuildDatasetConfig) -> DatasetPlan:
     else:
         for choice in config.segments:
             surfaces[choice.id] = SurfaceVolume.open(_prepared(config.root, choice.id))
-        segments = [_segment(config, choice, surfaces[choice.id]) for choice in config.segments]
+        segments = [_segment(config, choice, surfaces[choice.id]) for choice in config.choices]
     contract = surface_contract(segments, surfaces)
     arrays = {segment.id: open_segment(segment, root) for segment in segments}
     surface_of = {s.id: surfaces[s.id].provenance.source if s.id in surfaces else s.surface for s in segments}
@@ -181,7 +197,7 @@ def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
     Raises:
         InkbatchError: See `plan`; storage that gave up; a stop signal.
     """
-    for choice in config.segments:
+    for choice in config.choices:
         if choice.labels is not None:
             labels_step.run(_labels_config(config, choice), RunContext(stop=context.stop, reporter=context.reporter))
     settled = plan(config)
@@ -240,6 +256,13 @@ def _with_boxes(
         held_out, others = settle_boxes(held_out, shapes, labels)
         around = around or others
     return config.model_copy(update={"sampling": sampling, "held_out_sampling": held_out}), around
+
+
+def _named(value: Any, segment: str) -> Any:
+    """Settings with ``{segment}`` replaced by a segment's id, in every text."""
+    if isinstance(value, dict):
+        return {key: _named(item, segment) for key, item in value.items()}
+    return value.replace("{segment}", segment) if isinstance(value, str) else value
 
 
 def _prepared(root: str, segment: str) -> Location:

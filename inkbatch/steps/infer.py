@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -48,6 +48,8 @@ class InferConfig(JobConfig):
         batch_tiles: Tiles per forward pass; 0 finds it.
         compile: Compile the network first (minutes; pays on GPUs and long runs). Maps differ by rounding.
     """
+
+    job: ClassVar[str] = "infer"
 
     segment: str
     bundle: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from inkbatch.data.labels import INK, clean_unit, dilated, threshold_ink
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.multiscale import Multiscale, Pooling
+from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.steps.labels_plan import LISTED, LabelsConfig, LabelsPlan, describe, plan
@@ -35,7 +36,8 @@ def run(config: LabelsConfig, context: RunContext) -> JobReport:
     """Clean a segment's labels, or do this shard's part of it.
 
     The second pass needs the facts of every unit. A shard that finds some missing (another shard has them in hand)
-    ends after its first pass with units left; the same command, given again when all shards are done, goes on.
+    ends after its first pass with units left. The one that finds all of them does its own units of the second pass, and
+    then those that are still missing: when the last shard has ended, the labels are whole.
 
     Raises:
         InkbatchError: See `plan`; no ink is left; damaged data; storage that gave up; a stop signal.
@@ -56,10 +58,19 @@ def _run(settled: LabelsPlan, context: RunContext) -> JobReport:
         first = carry_out(settled.facts_record, settled.units, lambda: _facts_work(settled), context)
         if not first.complete:
             context.reporter.note(
-                f"labels: {first.left} of {first.units} units are counted by other shards; when they are done, run the "
-                "same command again"
+                f"labels: {first.left} of {first.units} units are counted by other shards; the last one of them "
+                "finishes the labels"
             )
             return first
+    report = _clean(settled, context)
+    if report.complete or context.shard.count == 1:
+        return report
+    others = _clean(settled, replace(context, shard=ShardSpec()))
+    return replace(others, stored=report.stored + others.stored, seconds=report.seconds + others.seconds)
+
+
+def _clean(settled: LabelsPlan, context: RunContext) -> JobReport:
+    """The second pass, or this shard's part of it."""
     return carry_out(
         settled.record, settled.units, lambda: _cleaning_work(settled), context, lambda _: _finish(settled)
     )

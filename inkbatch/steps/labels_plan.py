@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -44,6 +44,8 @@ class LabelsConfig(JobConfig):
         replace: Remove labels that were made with other settings first. Not with several shards.
         catalog: The user's catalog file.
     """
+
+    job: ClassVar[str] = "labels"
 
     segment: str
     root: str = "root"

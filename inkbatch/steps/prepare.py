@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,8 @@ class PrepareConfig(JobConfig):
         memory: Memory budget of the process.
         scratch: Local folder for layers that must be decoded whole; None takes the system's.
     """
+
+    job: ClassVar[str] = "prepare"
 
     segment: str
     root: str = "root"

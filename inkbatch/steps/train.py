@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from inkbatch.run.progress import QuietReporter, Reporting
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.checkpoints import CheckpointStore
+from inkbatch.training.children import watched_children
 from inkbatch.training.contract import contract_of, model_settings
 from inkbatch.training.data import StepStream, TrainingTiles, require_samples
 from inkbatch.training.devices import is_our_child, launch_fabric
@@ -134,14 +136,16 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
     folders = [RunFolder(one.folder, one.manifest) for one in plans]
     stored = 0
     fabric: Fabric | None = None
-    with Reporting(context.reporter) as reporter:
+    with Reporting(context.reporter) as reporter, contextlib.ExitStack() as together:
         for one in mine:
             record = RunFolder(one.folder, one.manifest)
             record.begin()
             if record.is_complete():
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
                 continue
-            fabric = fabric or launch_fabric(config)
+            if fabric is None:
+                fabric = launch_fabric(config)
+                together.enter_context(watched_children(fabric))
             here = context if fabric.is_global_zero else replace(context, reporter=QuietReporter())
             _carry_out(one, record, fabric, here, on_step)
             stored += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from inkbatch.data.vessels import VesselConfig, write_vessels
 from inkbatch.io.storage import Location
@@ -15,6 +16,8 @@ class VesselsConfig(VesselConfig):
     Attributes:
         output: Folder that gets ``train/``, ``train_annotations/``, … and, last, ``vessels.json``.
     """
+
+    job: ClassVar[str] = "vessels"
 
     output: str
 

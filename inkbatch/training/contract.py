@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from inkbatch.data.dataset import DatasetIndex, DatasetSegment
 from inkbatch.data.index import resolve
 from inkbatch.errors import ConfigError, LayerRangeError
@@ -61,8 +63,11 @@ def contract_of(config: TrainConfig, index: DatasetIndex, depth_layers: int, roo
             window=config.window,
             tta_axes=config.tta_axes,
         )
-    except ValueError as error:
-        raise ConfigError(f"train: the settings make no contract: {error}") from error
+    except ValidationError as error:
+        rows = "; ".join(entry["msg"].removeprefix("Value error, ") for entry in error.errors())
+        raise ConfigError(
+            f"run {config.run}: its settings make no contract: {rows}; check tile_px and stride_px"
+        ) from error
 
 
 def _source_range(index: DatasetIndex, count: int, root: Location) -> tuple[int, int] | None:

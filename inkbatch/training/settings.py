@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -91,6 +91,8 @@ class TrainConfig(JobConfig):
         save_every_steps: A checkpoint after so many steps, besides those at each epoch's end; None: none.
         save_every_minutes: And after so many minutes.
     """
+
+    job: ClassVar[str] = "train"
 
     dataset: str
     run: str = Field(pattern=NAME)

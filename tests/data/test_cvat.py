@@ -155,7 +155,10 @@ def test_a_path_that_leads_out_of_the_target_is_refused(tmp_path):
         ([], "box alone"),
         ([[1, 2, 3, 4]], "three points"),
         ([[1, 2, 3, float("inf"), 5, 6]], "three points"),
-        ({"counts": "abc", "size": [12, 16]}, "compressed"),
+        ({"counts": "12", "size": [12, 16]}, "do not fill"),
+        ({"counts": "P6 ", "size": [12, 16]}, "' ' cannot stand there"),
+        ({"counts": "P6o", "size": [12, 16]}, "middle of a number"),
+        ({"counts": "o" * 99, "size": [12, 16]}, "cannot stand there"),
         ({"counts": [10, 10], "size": [12, 16]}, "do not fill"),
         ({"counts": [192], "size": [16, 12]}, r"size is \[16, 12\]"),
         ({"counts": [-1, 193], "size": [12, 16]}, "do not fill"),
@@ -186,3 +189,23 @@ def test_a_pixel_is_inside_where_a_ray_from_its_centre_crosses_oddly(points):
 def test_run_lengths_go_column_by_column(seed):
     mask = np.random.default_rng(seed).random(SHAPE) < 0.5
     np.testing.assert_array_equal(filled_runs(runs_of(mask), SHAPE, "here"), mask)
+
+
+def steep() -> np.ndarray:
+    mask = np.zeros((300, 4), bool)
+    mask[40:250, 1] = mask[10:290, 2] = mask[100:120, 3] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("text", "mask"),  # the texts were written by pycocotools 2.0.11
+    [
+        ("e02:00000000000000000000000003", UNSURE),
+        ("01U15QO000000000b2", square(0, 0, 1, 1) | INK),
+        ("d:b6l1V2b1lGV2", steep()),
+        ("0P6", square(0, 0, 12, 16)),
+        ("P6", square(0, 0, 0, 0)),
+    ],
+)
+def test_compressed_run_lengths_are_those_of_the_reference_tool(text, mask):
+    np.testing.assert_array_equal(filled_runs({"counts": text, "size": list(mask.shape)}, mask.shape, "here"), mask)

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from inkbatch.data.folders import ImageFolders, import_folders
+from inkbatch.data.pictures import decode_picture
 from inkbatch.data.reading import open_segment
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
+from inkbatch.io.clahe import equalise
 from inkbatch.io.storage import Location
+from inkbatch.io.surface import ClaheSettings
 
 
 def write(path, picture):
@@ -108,3 +111,30 @@ def test_sizes_depths_and_damage_are_refused(tmp_path, root):
     (tmp_path / "data/train/one.png").write_bytes(b"nothing")
     with pytest.raises(CorruptDataError, match=r"one\.png"):
         import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
+
+
+def test_pictures_without_a_split_are_imported_and_equalised_channel_by_channel(tmp_path, root):
+    layout(tmp_path / "data", [("images", "masks")], shape=(70, 90))
+    settings = {"folder": str(tmp_path / "data"), "pictures": {"images": "images", "annotations": "masks"}}
+    clahe = ClaheSettings(clip_limit=3, cell_px=32)
+    found = import_folders(ImageFolders(**settings, clahe=clahe), root)
+    assert [segment.id for segment in found.segments] == ["picture-one", "picture-two"]
+    assert found.split_of == {}
+    plain = decode_picture(Location.parse(tmp_path / "data/images/one.png"), in_colour=True)
+    window, whole = Box(10, 20, 60, 95), Box(0, 0, 70, 90)
+    layers = open_segment(found.segments[0], root).read(window).layers
+    for layer, stored in zip(layers, plain, strict=True):
+        expected = equalise(stored, whole, whole, clahe)[10:60, 20:]
+        np.testing.assert_array_equal(layer[:, :70], expected)
+        assert (expected != stored[10:60, 20:]).any()
+    assert (layers[:, :, 70:] == 0).all()
+
+
+def test_a_split_and_no_split_contradict_each_other_and_odd_cells_are_refused(tmp_path, root):
+    pair = {"images": "images", "annotations": "masks"}
+    with pytest.raises(ValueError, match="not both"):
+        ImageFolders(folder="x", pictures=pair, train=pair)
+    layout(tmp_path / "data", [("images", "masks")])
+    odd = ImageFolders(folder=str(tmp_path / "data"), pictures=pair, clahe=ClaheSettings(clip_limit=2, cell_px=100))
+    with pytest.raises(ConfigError, match="power of two"):
+        import_folders(odd, root)

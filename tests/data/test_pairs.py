@@ -9,8 +9,11 @@ from inkbatch.data.index import DatasetIndex, DatasetPart, DatasetSegment, Sampl
 from inkbatch.data.pairs import PairConfig, make_pairs
 from inkbatch.data.reading import SampleReader
 from inkbatch.errors import ConfigError
+from inkbatch.geometry import Box
 from inkbatch.io.storage import Location
-from inkbatch.testing.datasets import labelled_segment
+from inkbatch.run.job import RunContext
+from inkbatch.steps import build_dataset
+from inkbatch.testing.datasets import inked, labelled_segment
 
 
 def samples(count=6, folds=None, edge=8):
@@ -102,3 +105,29 @@ def test_reading_a_pair_flips_then_turns_layers_labels_and_ignore_mask_alike(tmp
     np.testing.assert_allclose(ready.labels, found.labels / 255, rtol=1e-6)
     assert ready.labels.dtype == np.float32
     assert ready.ignore.dtype == bool
+
+
+@pytest.mark.parametrize("form", ["index", "pack"])
+def test_a_window_of_a_sample_is_what_the_whole_sample_shows_there(tmp_path, form):
+    rng = np.random.default_rng(1)
+    for name in ("left", "right"):
+        labels = inked((96, 96), (10, 10, 50, 60))
+        labelled_segment(tmp_path, name, labels, ignore=(rng.random((96, 96)) < 0.2).astype(np.uint8))
+    values = {"name": "w", "root": str(tmp_path), "segments": ["left", "right"], "sample_px": 32, "form": form}
+    values |= {"pairs": {"count": 12}, "splits": {"kind": "lists", "train": ["left", "right"]}}
+    build_dataset.run(build_dataset.BuildDatasetConfig.checked(values, "test"), RunContext())
+    reader = SampleReader.open(Location.parse(tmp_path / "datasets/w"))
+    pairs = [sample for sample in reader.index.samples if sample.parts]
+    turned = {(part.flip, part.turn) for sample in pairs for part in sample.parts}
+    assert len(turned) == 4  # every way in which a part can lie
+    for sample in [*pairs, reader.index.samples[4]]:
+        whole = reader.read_stored(sample)
+        for y0, x0, height, width in ((3, 5, 20, 9), (0, 20, 32, 12), (7, 2, 11, 30), (0, 0, *sample.shape_yx)):
+            window = Box(y0, x0, y0 + height, x0 + width)
+            for part, full in zip(reader.read_stored(sample, window), whole, strict=True):
+                np.testing.assert_array_equal(part, full[(..., *window.slices)])
+        if sample.parts:
+            across = Box(4, 25, 20, 50)
+            np.testing.assert_array_equal(
+                reader.read_stored(sample, across).layers, whole.layers[(..., *across.slices)]
+            )

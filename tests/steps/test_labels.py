@@ -142,7 +142,7 @@ def cleaned_without_filling(mask) -> np.ndarray:
     return (areas >= 120)[labels]
 
 
-def test_shards_in_two_rounds_give_the_bytes_of_one_run(configure, tiny_segment):
+def test_the_last_shard_finishes_and_the_bytes_are_those_of_one_run(configure, tiny_segment):
     config = configure(ignore={"border": "surface"})
     run(config, RunContext())
     outputs = [tiny_segment.folder / name for name in ("ink_labels.zarr", "ignore_mask.zarr")]
@@ -151,9 +151,8 @@ def test_shards_in_two_rounds_give_the_bytes_of_one_run(configure, tiny_segment)
     for name in step.OUTPUTS:
         (Location.parse(tiny_segment.folder) / name).delete_folder()
     reports = [run(config, RunContext(shard=ShardSpec(index, 3))) for index in range(3)]
-    assert [report.complete for report in reports] == [False, False, False]
-    reports = [run(config, RunContext(shard=ShardSpec(index, 3))) for index in range(3)]
-    assert reports[1].complete or reports[2].complete
+    assert [report.complete for report in reports] == [False, False, True]
+    assert reports[2].stored == reports[2].units
     assert [stored_bytes(place) for place in outputs] == expected
     found = [(tiny_segment.folder / f"labels/{name}").read_bytes() for name in ("preview.png", "components.json")]
     assert found == pictures
@@ -238,10 +237,27 @@ def test_contradictions_are_refused_before_anything_is_read(configure):
         run(configure(unit_px=100), RunContext())
 
 
-def test_labels_that_change_between_the_passes_are_noticed(configure, picture):
-    config = configure()
+def test_a_shard_that_died_in_the_second_pass_leaves_nothing_to_its_successor(configure, tiny_segment, monkeypatch):
+    config, clean = configure(), step._clean
     run(config, RunContext(shard=ShardSpec(0, 2)))
-    run(config, RunContext(shard=ShardSpec(1, 2)))
+    monkeypatch.setattr(step, "_clean", stopped)
+    with pytest.raises(Preempted):
+        run(config, RunContext(shard=ShardSpec(1, 2)))
+    monkeypatch.setattr(step, "_clean", clean)
+    assert run(config, RunContext(shard=ShardSpec(1, 2))).complete
+
+
+def stopped(*_):
+    raise Preempted("stopped by a test")
+
+
+def test_labels_that_change_between_the_passes_are_noticed(configure, picture, monkeypatch):
+    config = configure()
+    clean = step._clean
+    monkeypatch.setattr(step, "_clean", stopped)
+    with pytest.raises(Preempted):
+        run(config, RunContext())
+    monkeypatch.setattr(step, "_clean", clean)
     cv2.imwrite(str(picture[0]), np.zeros(SHAPE, np.uint8))
     with pytest.raises(DataError, match=r"changed since they were counted|settings or inputs"):
         run(config, RunContext())

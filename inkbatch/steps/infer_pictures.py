@@ -1,0 +1,276 @@
+"""`inkbatch infer-pictures`: a bundle that was trained on pictures, and pictures, become one map per picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from inkbatch.config import JobConfig, digest
+from inkbatch.data.dataset import DatasetIndex, SplitName
+from inkbatch.data.folders import picture_files
+from inkbatch.data.index import resolve, root_of
+from inkbatch.data.pictures import cut_out, picture_layers
+from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.geometry import Box, TileGrid, Unit
+from inkbatch.io.storage import Location
+from inkbatch.io.surface import SurfaceProvenance
+from inkbatch.models.bundle import Bundle, Contract, bundle_location
+from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision
+from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.tiles import tiles_of
+from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import RunFolder, RunManifest
+
+UNIT_PX = 4096  # of a picture that is computed at a time
+RGB_LAYERS, GREY_LAYERS = 3, 1
+
+
+class InferPicturesConfig(JobConfig):
+    """Settings of `inkbatch infer-pictures`.
+
+    Attributes:
+        bundle: Folder or URI of the bundle; its network takes three layers (R, G, B) or one (grey).
+        images: Folder of pictures; or else `dataset`.
+        dataset: Name of a dataset of pictures under ROOT/datasets, or its folder.
+        split: Which of the dataset's pictures: those that hold a sample of this split, or ``all``.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        output: Folder of the maps; None is ``ROOT/predictions/{folder or dataset}/{bundle}``.
+        forms: What is written per picture: ``npy`` (float32 probability, height x width), ``png`` (8 bits).
+        pixel_um: Pixel edge of `images` in micrometres, compared with the bundle's; None: not known, not compared.
+        override: Contract values that are to be replaced; recorded in the manifest.
+        device: ``auto`` takes CUDA, then MPS, then the CPU.
+        precision: ``auto`` is bf16 (or fp16) on CUDA and fp32 elsewhere.
+        batch_tiles: Tiles per forward pass; 0 finds it.
+    """
+
+    job: ClassVar[str] = "infer-pictures"
+
+    bundle: str
+    images: str | None = None
+    dataset: str | None = None
+    split: SplitName | Literal["all"] = "test"
+    root: str = "root"
+    output: str | None = None
+    forms: tuple[Literal["npy", "png"], ...] = ("npy",)
+    pixel_um: float | None = Field(None, gt=0)
+    override: dict[str, Any] = Field(default_factory=dict)
+    device: DeviceName = "auto"
+    precision: PrecisionName = "auto"
+    batch_tiles: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> InferPicturesConfig:
+        if (self.images is None) == (self.dataset is None):
+            raise ValueError("give images (a folder of pictures) or dataset (the name of one), one of them")
+        if not self.forms:
+            raise ValueError("forms is empty; choose npy, png, or both")
+        return self
+
+
+@dataclass(frozen=True)
+class PicturesPlan:
+    """Everything that is settled before a model is built.
+
+    Attributes:
+        config: The job's settings.
+        bundle: The bundle with all overrides.
+        pictures: (name of the map, file), sorted by name; unit ``i`` is picture ``i``.
+        folder: Folder of the maps.
+        manifest: The run's manifest.
+    """
+
+    config: InferPicturesConfig
+    bundle: Bundle
+    pictures: list[tuple[str, Location]]
+    folder: Location
+    manifest: RunManifest
+
+    @property
+    def units(self) -> list[Unit]:
+        """One unit per picture."""
+        boxes = [Box(number, 0, number + 1, 1) for number in range(len(self.pictures))]
+        return [Unit(number, box, box) for number, box in enumerate(boxes)]
+
+
+def plan(config: InferPicturesConfig) -> PicturesPlan:
+    """Find the pictures and compare them with the bundle; no model is built.
+
+    Raises:
+        ConfigError: A value that cannot be carried out.
+        DataError: No pictures, no dataset, no bundle.
+        MismatchError: The bundle wants something else than pictures.
+    """
+    bundle = Bundle.open(bundle_location(config.bundle), config.override)
+    found = _of_dataset(config) if config.dataset is not None else _of_folder(config)
+    _require_matches(bundle, found.pixel_um)
+    folder = Location.parse(config.root) / "predictions" / found.name / bundle.document.name
+    if config.output is not None:
+        folder = Location.parse(config.output)
+    settings = {
+        "forms": sorted(config.forms),
+        "contract": bundle.contract.model_dump(mode="json"),
+        "override": dict(config.override),
+        "precision": config.precision,
+    }
+    inputs = {
+        "pictures": digest(found.digests),
+        "bundle": bundle.document.name,
+        "weights_sha256": bundle.document.weights_sha256,
+    }
+    manifest = RunManifest("infer-pictures", settings, inputs, len(found.pictures))
+    return PicturesPlan(config, bundle, found.pictures, folder, manifest)
+
+
+def run(config: InferPicturesConfig, context: RunContext) -> JobReport:
+    """Write a map per picture, or for this shard's part of them.
+
+    Raises:
+        InkbatchError: See `plan`; a damaged picture; a model that returns NaN; storage that gave up; a stop signal.
+    """
+    settled = plan(config)
+    record = RunFolder(settled.folder, settled.manifest)
+    return carry_out(record, settled.units, lambda: _work(settled, record, context), context)
+
+
+def describe(config: InferPicturesConfig) -> str:
+    """The plan in words; nothing is computed."""
+    settled = plan(config)
+    record = RunFolder(settled.folder, settled.manifest)
+    done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
+    return "\n".join(
+        [
+            f"infer-pictures: {len(settled.pictures)} pictures, {done}",
+            f"  bundle        {settled.bundle.document.name} ({settled.bundle.document.architecture})",
+            f"  writes        {', '.join(config.forms)} to {settled.folder}",
+        ]
+    )
+
+
+def _work(settled: PicturesPlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
+    config, contract = settled.config, settled.bundle.contract
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    model = settled.bundle.build(device)
+    predictor = Predictor(model, contract, device, precision, config.batch_tiles, context.stop)
+
+    def load(unit: Unit) -> NDArray[np.uint8]:
+        in_colour = contract.layers.count == RGB_LAYERS
+        layers = picture_layers(settled.pictures[unit.index][1], in_colour=in_colour, clahe=contract.clahe)
+        return layers if contract.depth_order == "forward" else np.ascontiguousarray(layers[::-1])
+
+    def compute(unit: Unit, layers: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return _map_of(layers, predictor)
+
+    def store(unit: Unit, probability: NDArray[np.float32]) -> Mapping[str, Any]:
+        place = settled.folder / settled.pictures[unit.index][0]
+        written = 0
+        for form in config.forms:
+            data = _npy(probability) if form == "npy" else _png(probability)
+            (settled.folder / f"{place.name}.{form}").write_bytes(data)
+            written += len(data)
+        return {"bytes_written": written, "picture": place.name}
+
+    return UnitWork(load=load, compute=compute, store=store, mark=record.mark)
+
+
+def _map_of(layers: NDArray[np.uint8], predictor: Predictor) -> NDArray[np.float32]:
+    """The blended probability of a whole picture (Z, Y, X) -> (Y, X)."""
+    shape = layers.shape[1], layers.shape[2]
+    papyrus = np.ones(shape, bool)
+    probability = np.zeros(shape, np.float32)
+    grid: TileGrid = predictor.grid(shape)
+    for part in grid.units(UNIT_PX):
+        mask = cut_out(papyrus, part.read_box)
+        tiles = tiles_of(grid, part.write_box, mask, part.read_box)
+        probability[part.write_box.slices] = predictor.blend(
+            part, SubVolume(cut_out(layers, part.read_box), mask, tiles)
+        )
+    return probability
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Pictures: what they are called together, (name of the map, file), what tells them apart, their pixel edge."""
+
+    name: str
+    pictures: list[tuple[str, Location]]
+    digests: dict[str, Any]
+    pixel_um: float | None
+
+
+def _of_folder(config: InferPicturesConfig) -> _Found:
+    folder = Location.parse(config.images or "")
+    files = picture_files(folder)
+    if not files:
+        raise DataError(f"{folder}: pictures are wanted (.png, .jpg, .tif, …), there are none; check images")
+    sizes = folder.sizes()
+    pictures = [(stem, folder / files[stem]) for stem in sorted(files)]
+    return _Found(folder.name, pictures, {name: sizes[name] for name in files.values()}, config.pixel_um)
+
+
+def _of_dataset(config: InferPicturesConfig) -> _Found:
+    text = config.dataset or ""
+    place = Location.parse(text) if "/" in text else Location.parse(config.root) / "datasets" / text
+    index = DatasetIndex.open(place)
+    if any(segment.kind == "surface" for segment in index.segments):
+        raise MismatchError(
+            f"dataset {index.name}: is made of prepared segments, pictures are wanted; use inkbatch infer SEGMENT"
+        )
+    wanted = {sample.segment for sample in index.samples if config.split in ("all", sample.split)}
+    segments = [segment for segment in index.segments if segment.id in wanted]
+    if not segments:
+        raise DataError(
+            f"dataset {index.name}: no picture holds a sample of split {config.split!r}; choose another split, or all"
+        )
+    pictures = [(segment.id, resolve(segment.surface, root_of(place))) for segment in segments]
+    digests = {segment.id: segment.digest for segment in segments}
+    return _Found(index.name, sorted(pictures), digests, segments[0].voxel_size_um)
+
+
+def _require_matches(bundle: Bundle, pixel_um: float | None) -> None:
+    """Compare the contract with what pictures are: 8 bits as they are, one or three layers.
+
+    Raises:
+        MismatchError: The bundle wants something else; every difference is listed.
+    """
+    contract: Contract = bundle.contract
+    made = SurfaceProvenance(
+        segment="pictures",
+        source="pictures",
+        source_dtype="uint8",
+        source_layers=(0, contract.layers.count),
+        depth_order="forward",
+        intensity="keep",
+        clahe=contract.clahe,  # is applied on reading
+        voxel_size_um=pixel_um or contract.voxel_size_um,
+        mask="derived",
+    )
+    rows = contract.mismatches(made, "uint8")
+    if contract.layers.count not in (RGB_LAYERS, GREY_LAYERS):
+        rows.append(f"layers: bundle wants {contract.layers.count}, a picture has 3 (R, G, B) or 1 (grey)")
+    if rows:
+        raise MismatchError(
+            f"pictures do not match bundle {bundle.document.name}: {'; '.join(rows)}; take a bundle that was trained "
+            "on pictures, or inkbatch infer for prepared segments"
+        )
+
+
+def _npy(probability: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, probability, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _png(probability: NDArray[np.float32]) -> bytes:
+    done, data = cv2.imencode(".png", np.rint(probability * 255).astype(np.uint8))
+    if not done:
+        raise ConfigError(f"forms: a map of {probability.shape} cannot be encoded as PNG; take npy")
+    return bytes(data)
