@@ -140,4 +140,4 @@ def over(below: NDArray[np.uint8], layer: Layer, opacity: float) -> NDArray[np.u
     table: NDArray[Any] = layer.colours.astype(np.float32)
     alpha = table[:, 3] * np.float32(opacity / 255)
     added = (table[:, :channels] * alpha[:, None])[layer.indices]
-    return np.rint(below * (1 - alpha)[layer.indices][..., None] + added).astype(np.uint8)
+    return np.asarray(np.rint(below * (1 - alpha)[layer.indices][..., None] + added), np.uint8)

@@ -92,7 +92,10 @@ class Renderer:
             )
         box = tile_box(self.group.shape_yx, level, row, column)
         key = (self.key, "papyrus", layers, level, row, column)
-        return self._blocks.get(key, lambda: read_level(surface.volume, level, box, _mean, slice(*layers)))
+        block: NDArray[Any] = self._blocks.get(
+            key, lambda: read_level(surface.volume, level, box, _mean, slice(*layers))
+        )
+        return block
 
     def map_block(
         self, name: str, level: int, row: int, column: int
@@ -118,7 +121,10 @@ class Renderer:
                 )
             return block, missing
 
-        return self._blocks.get((self.key, "map", shown.name, shown.version, level, row, column), read)
+        found: tuple[NDArray[np.float16], NDArray[np.bool_] | None] = self._blocks.get(
+            (self.key, "map", shown.name, shown.version, level, row, column), read
+        )
+        return found
 
     def _map(self, name: str) -> ShownMap:
         try:
@@ -130,9 +136,9 @@ class Renderer:
         """A tile of papyrus, uint8 grey."""
         block = self.papyrus_block(look.range, level, row, column)
         if block.dtype == np.uint8 and (look.low, look.high) == (0, 255):
-            return block
-        grey = (block.astype(np.float32) - np.float32(look.low)) * np.float32(255 / (look.high - look.low))
-        return np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
+            return np.asarray(block, np.uint8)
+        grey = (block.astype(np.float64) - look.low) * 255 / (look.high - look.low)
+        return np.asarray(np.rint(np.clip(grey, 0, 255)), np.uint8)
 
     def map(self, look: MapLook, level: int, row: int, column: int) -> Layer:
         """A tile of predictions."""
@@ -185,7 +191,7 @@ class Renderer:
         box = tile_box(self.group.shape_yx, level, row, column)
         key = (self.key, "mask", level, row, column)
         block: NDArray[Any] = self._blocks.get(key, lambda: read_level(surface.mask, level, box, _as_it_is))
-        return block != 0
+        return np.asarray(block != 0)
 
     def outlines(self, look: OutlineLook, maps: Sequence[str], level: int, row: int, column: int) -> Layer:
         """A tile of outlines, and a hatching where one of the named predictions is not computed yet."""
@@ -271,8 +277,8 @@ def _as_it_is(block: NDArray[Any]) -> NDArray[Any]:
 def _mean(block: NDArray[Any]) -> NDArray[Any]:
     """The mean over layers, rounded to the stored dtype."""
     if len(block) == 1:
-        return block[0]
+        return np.asarray(block[0])
     total = np.zeros(block.shape[1:], np.uint32)
     for layer in block:
         total += layer
-    return ((total + len(block) // 2) // len(block)).astype(block.dtype)
+    return np.asarray((total + len(block) // 2) // len(block), block.dtype)

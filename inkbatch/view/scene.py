@@ -144,9 +144,7 @@ class Scene:
         if SEGMENT_ID.fullmatch(target) and not Location.parse(target).is_folder():
             return target, self._root / "segments" / check_segment_id(target), None
         place = Location.parse(target)
-        if place.name == "prediction.zarr":
-            place = place.parent
-        elif place.name == "surface.zarr":
+        if place.name == "prediction.zarr" or place.name == "surface.zarr":
             place = place.parent
         if (place / "surface.zarr" / "zarr.json").exists():
             return place.name, place, None

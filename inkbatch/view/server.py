@@ -113,11 +113,11 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Requests are not logged: an address may hold names of unpublished work."""
 
-    def do_GET(self) -> None:  # noqa: N802  # named by http.server
+    def do_GET(self) -> None:  # named by http.server
         """Answer."""
         self._respond(with_body=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         """Answer without a body."""
         self._respond(with_body=False)
 

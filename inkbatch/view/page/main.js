@@ -10,7 +10,7 @@ import { Store, parse } from "./state.js";
 const $ = (id) => document.getElementById(id);
 const store = new Store();
 const colourNames = ["inferno", "amber", "viridis", "cividis", "grey"];
-let groups = [], group = null, marking = null, following = false;
+let groups = [], group = null, marking = null, following = false, moving = null;
 
 const path = (what, rest = "") => `/${what}/${groups.indexOf(group)}${rest}`;
 const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value !== undefined && value !== null)).toString();
@@ -49,13 +49,14 @@ function describe(state, choice) {
 
 const events = {
   moved(stage) {
-    if (!group || !stages[0].layers) return;
+    if (!group || !stage.placed) return;
     follow(stage);
     scaleBar($("scale"), stages[0].scale, group.voxel_size_um);
     marks();
     if (stage === stages[0]) {
-      clearTimeout(this.timer);
-      this.timer = setTimeout(() => {
+      clearTimeout(moving);
+      moving = setTimeout(() => {
+        moving = null;
         const { x, y, zoom } = stages[0].look();
         store.set({ x: Math.round(x), y: Math.round(y), zoom: Number(zoom.toPrecision(4)) });
       }, 150);
@@ -297,5 +298,5 @@ async function start() {
 }
 
 // For tests and for people who like to look inside.
-window.inkbatch = { store, stages, settled: () => stages.every((stage) => stage.element.hidden || stage.settled) };
+window.inkbatch = { store, stages, settled: () => !moving && !store.timer && stages.every((stage) => stage.element.hidden || stage.settled) };
 start();

@@ -24,6 +24,7 @@ export class Readout {
       this.last = null;
       return;
     }
+    Object.assign(this.element.dataset, { y, x });
     this.write(y, x, group, this.last?.y === y && this.last?.x === x ? this.last : null, state);
     const wait = Math.max(0, ASK_EVERY_MS - (performance.now() - this.asked));
     this.timer = setTimeout(() => this.fetch(y, x, group, state), wait);
@@ -53,7 +54,7 @@ export class Readout {
     this.element.replaceChildren(...parts.flatMap(([label, value]) => {
       const name = document.createElement("span");
       name.textContent = label;
-      return [name, String(value)];
+      return [name, ` ${value} `];
     }));
   }
 }

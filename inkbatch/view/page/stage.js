@@ -3,6 +3,10 @@
 const SWAP_AFTER_MS = 2500;
 const ORDER = ["papyrus", "map", "outlines"];
 
+// A layer that is replaced while its tiles are on their way is no fault.
+const warn = OpenSeadragon.console.warn.bind(OpenSeadragon.console);
+OpenSeadragon.console.warn = (...parts) => String(parts[0]).startsWith("Ignoring tile") || warn(...parts);
+
 export class Stage {
   constructor(element, events) {
     this.element = element;
@@ -157,6 +161,6 @@ export class Stage {
 
   get settled() {
     const layers = Object.values(this.layers);
-    return layers.length > 0 && layers.every((layer) => layer.item && !layer.next && layer.item.getFullyLoaded());
+    return layers.length > 0 && !this.viewer.isAnimating() && layers.every((layer) => layer.item && !layer.next && layer.item.getFullyLoaded());
   }
 }

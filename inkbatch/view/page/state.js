@@ -75,6 +75,8 @@ export class Store {
   }
 
   write() {
+    clearTimeout(this.timer);
+    this.timer = null;
     const hash = format(this.state, this.defaults);
     if (hash !== location.hash) history.replaceState(null, "", hash === "#" ? location.pathname : hash);
   }
