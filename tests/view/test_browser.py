@@ -269,6 +269,18 @@ def test_a_marked_region_is_saved_at_full_size(page, root):
     )
 
 
+def test_the_view_stays_where_it_is_while_everything_is_hidden(page):
+    wheel(page, 500, 300)
+    before = page.evaluate("window.inkbatch.stages[0].look()")
+    for key in ("p", "m"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(300)
+    press(page, "p")
+    after = page.evaluate("window.inkbatch.stages[0].look()")
+    for key, value in before.items():
+        assert after[key] == pytest.approx(value, rel=0.001)
+
+
 def test_every_key_of_the_help_panel_does_something_without_complaint(page):
     page.keyboard.press("?")
     assert page.locator("#help-dialog").is_visible()

@@ -17,7 +17,7 @@ export class Stage {
       element: element.querySelector(".canvas"), drawer: "canvas", prefixUrl: "", showNavigationControl: false,
       showNavigator: events.navigator, navigatorPosition: "BOTTOM_RIGHT", navigatorSizeRatio: 0.16,
       animationTime: 0.45, springStiffness: 9, minZoomImageRatio: 0.7, maxZoomPixelRatio: 24, visibilityRatio: 0.2,
-      maxImageCacheCount: 300, imageLoaderLimit: 6, alwaysBlend: false, blendTime: 0.1, preserveImageSizeOnResize: true,
+      maxImageCacheCount: 300, imageLoaderLimit: 6, alwaysBlend: false, blendTime: 0.1, preserveImageSizeOnResize: true, preserveViewport: true,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true, flickEnabled: true },
       gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true, pinchRotate: false },
     });
@@ -42,7 +42,7 @@ export class Stage {
 
   // Screen position in this stage to full-size pixels, and back. OpenSeadragon leaves the flip to us.
   toImage(position) {
-    if (!this.group || !this.viewer.world.getItemCount()) return null;
+    if (!this.group) return null;
     const x = this.viewport.getFlip() ? this.element.clientWidth - position.x : position.x;
     const point = this.viewport.pointFromPixel(new OpenSeadragon.Point(x, position.y), true);
     return { x: point.x * this.group.width, y: point.y * this.group.width };
