@@ -80,6 +80,10 @@ plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what 
 export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')
 	$(RUN) export '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
 
+.PHONY: view
+view: $(VENV)/.runtime need-segment ## Look at SEGMENT and its ink maps in the browser (ARGS='--port 9000')
+	@$(RUN) view '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
+
 .PHONY: need-segment
 need-segment:
 	@test -n '$(SEGMENT)' || { echo "which segment? for example: make infer SEGMENT=demo (inkbatch segments lists them)"; exit 64; }
@@ -88,11 +92,19 @@ need-segment:
 
 .PHONY: test
 test: lint $(VENV)/.dev ## All checks and tests but the slow ones
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not browser'
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## The slow tests: large published networks, compiled models, benchmarks
 	$(BIN)/python -m pytest -m slow
+
+.PHONY: test-browser
+test-browser: $(VENV)/.dev ## The viewer, driven in a headless Chromium (Debian: apt-get install chromium)
+	$(BIN)/python -m pytest -m browser
+
+.PHONY: screenshots
+screenshots: $(VENV)/.dev ## Pictures of the real pages for README and docs (needs Chromium)
+	$(BIN)/python scripts/screenshots.py $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and room boundaries

@@ -1,4 +1,4 @@
-"""Grey PNG files of any size, written from consecutive rows: bounded memory, all cores, equal bytes for equal pixels.
+"""PNG files of any size, written from consecutive rows: bounded memory, all cores, equal bytes for equal pixels.
 
 Written from the PNG specification (ISO/IEC 15948) and RFC 1950/1951. The rows are cut into blocks of a fixed size; each
 block is deflated by itself and ends on a byte border (a sync flush), so that blocks can be deflated in parallel and
@@ -7,6 +7,7 @@ their concatenation is one valid deflate stream.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections import deque
@@ -27,38 +28,45 @@ BLOCK_BYTES = 1 << 20  # raw bytes that are deflated together; part of what make
 LONGEST_PX = 1_000_000  # where libpng, hence most readers, ends unless told otherwise
 DEFLATE_EFFORT = 2  # ink maps: 6 makes files 20 % smaller and takes six times as long
 IN_FLIGHT = 8
-GREY, UP = 0, 2
+GREY, COLOUR, INDEXED, UP = 0, 2, 3, 2
 
 
 def write_png(
-    handle: BinaryIO, shape_yx: tuple[int, int], dtype: np.dtype[Any], rows: Iterable[NDArray[Any]], note: str = ""
+    handle: BinaryIO,
+    shape_yx: tuple[int, int] | tuple[int, int, int],
+    dtype: np.dtype[Any],
+    rows: Iterable[NDArray[Any]],
+    note: str = "",
 ) -> None:
-    """Write a grey PNG.
+    """Write a grey PNG, or one in colours.
 
     Args:
         handle: Open for writing; is written from front to back.
-        shape_yx: (height, width) in pixels.
+        shape_yx: (height, width) in pixels, or (height, width, 3) for red, green and blue.
         dtype: uint8 or uint16.
-        rows: Consecutive blocks (any height, width) of `dtype`, from the top; all together `height` rows. How they are
-            cut does not change the file.
+        rows: Consecutive blocks (any height, width) or (any height, width, 3) of `dtype`, from the top; all together
+            `height` rows. How they are cut does not change the file.
         note: Text that the file carries as its description; nothing where empty.
 
     Raises:
         ValueError: A block has another width or dtype, or the rows are too few or too many.
     """
-    height, width = shape_yx
+    height, width, *channels = shape_yx
+    if channels not in ([], [3]):
+        raise ValueError(f"pictures of one or three values per pixel, got {shape_yx}")
     bits = 8 * dtype.itemsize
     handle.write(SIGNATURE)
-    _write_chunk(handle, b"IHDR", struct.pack(">IIBBBBB", width, height, bits, GREY, 0, 0, 0))
+    kind = COLOUR if channels else GREY
+    _write_chunk(handle, b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
     if note:
         _write_chunk(handle, b"iTXt", b"Description\0\0\0\0\0" + note.encode())
-    stride = width * dtype.itemsize
+    stride = width * dtype.itemsize * (3 if channels else 1)
     pending: deque[Future[bytes]] = deque()
     adler, done, head = 1, 0, ZLIB_HEADER
     above = np.zeros(stride, np.uint8)
     for block in reblock(rows, max(1, BLOCK_BYTES // (stride + 1))):
-        if block.shape[1] != width or block.dtype != dtype:
-            raise ValueError(f"rows of {width} {dtype} wanted, got {block.shape[1]} {block.dtype}")
+        if block.shape[1:] != tuple(shape_yx[1:]) or block.dtype != dtype:
+            raise ValueError(f"rows of {tuple(shape_yx[1:])} {dtype} wanted, got {block.shape[1:]} {block.dtype}")
         scanlines = _filtered(block, above)
         above = _as_bytes(block[-1:])[0]
         adler = zlib.adler32(scanlines.data, adler)
@@ -74,6 +82,26 @@ def write_png(
         head = b""
     _write_chunk(handle, b"IDAT", LAST_BLOCK + struct.pack(">I", adler))
     _write_chunk(handle, b"IEND", b"")
+
+
+def indexed_png(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes:
+    """A small picture of indices into a table of colours, as a PNG.
+
+    Args:
+        indices: (height, width).
+        colours: (256, 4): red, green, blue and opacity.
+    """
+    height, width = indices.shape
+    buffer = io.BytesIO()
+    buffer.write(SIGNATURE)
+    _write_chunk(buffer, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, INDEXED, 0, 0, 0))
+    _write_chunk(buffer, b"PLTE", colours[:, :3].tobytes())
+    _write_chunk(buffer, b"tRNS", colours[:, 3].tobytes())
+    scanlines = np.zeros((height, width + 1), np.uint8)
+    scanlines[:, 1:] = indices
+    _write_chunk(buffer, b"IDAT", zlib.compress(scanlines.data, 1))
+    _write_chunk(buffer, b"IEND", b"")
+    return buffer.getvalue()
 
 
 def _as_bytes(block: NDArray[Any]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from inkbatch.errors import ConfigError
 
 PRICES_VARIABLE = "INKBATCH_PRICES"
+MACHINE_VARIABLE, RATE_VARIABLE = "INKBATCH_MACHINE", "INKBATCH_USD_PER_HOUR"
 EFFICIENCY = (0.15, 0.40)  # share of the data sheet's matrix rate that convolutions and attention reach
 
 
@@ -78,6 +80,33 @@ def estimate(flops: float) -> list[Estimate]:
         usd = (fast / 3600 * machine.spot[0], slow / 3600 * machine.on_demand)
         found.append(Estimate(name, machine.gpu, (fast, slow), usd, machine.as_of))
     return found
+
+
+def hourly_usd() -> float | None:
+    """What this machine costs per hour: ``INKBATCH_USD_PER_HOUR``, else the on-demand price of ``INKBATCH_MACHINE``.
+
+    Returns:
+        USD, or None where the environment says nothing: money is stated, never guessed.
+
+    Raises:
+        ConfigError: Not a number, or a machine that the price table does not list.
+    """
+    text = os.environ.get(RATE_VARIABLE)
+    if text:
+        try:
+            rate = float(text)
+        except ValueError:
+            rate = math.nan
+        if not (math.isfinite(rate) and rate >= 0):
+            raise ConfigError(f"{RATE_VARIABLE}={text!r}: wanted USD per hour, for example 1.21")
+        return rate
+    name = os.environ.get(MACHINE_VARIABLE)
+    if not name:
+        return None
+    table = machines()
+    if name not in table:
+        raise ConfigError(f"{MACHINE_VARIABLE}={name!r}: not in the price table; it lists {', '.join(sorted(table))}")
+    return table[name].on_demand
 
 
 def duration(seconds: float) -> str:

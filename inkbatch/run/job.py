@@ -102,7 +102,7 @@ def carry_out(
     mine = context.shard.select(units)
     done = folder.done()
     pending = [unit for unit in mine if unit.name not in done]
-    stages, sums = StageSeconds(), _Sums()
+    stages, sums, begun = StageSeconds(), _Sums(), started
     reason = "done"
     try:
         with Reporting(context.reporter) as reporter:
@@ -110,10 +110,12 @@ def carry_out(
 
             def on_done(unit: Unit, facts: Mapping[str, Any]) -> None:
                 sums.add(facts)
-                reporter.unit(unit.name, facts)
+                share = stages.compute / max(time.perf_counter() - begun, 1e-9)
+                reporter.unit(unit.name, {**facts, "device_share": min(1.0, share)})
 
             if pending:
                 work = make_work()
+                begun = time.perf_counter()
                 run_units(
                     pending,
                     work,

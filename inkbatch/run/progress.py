@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from inkbatch.run.estimate import hourly_usd
 
 LogMode = Literal["auto", "plain", "json"]
 
@@ -31,25 +33,77 @@ class Reporter(Protocol):
         """The job is over."""
 
 
+class Pace:
+    """What finished units say together: tiles per second, the device's share of the time, money so far.
+
+    Args:
+        usd_per_hour: Price of this machine; None leaves money out.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, usd_per_hour: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._clock = usd_per_hour, clock
+        self._started, self._tiles = clock(), 0
+        self._share: float | None = None
+
+    def restart(self) -> None:
+        """The job begins now."""
+        self._started, self._tiles, self._share = self._clock(), 0, None
+
+    def add(self, facts: Mapping[str, Any]) -> dict[str, float]:
+        """Count a finished unit.
+
+        Args:
+            facts: Its ``tiles``, and the ``device_share`` of the whole run so far, where they are known.
+
+        Returns:
+            ``seconds`` and, where known, ``tiles_per_s``, ``device_share`` and ``usd``.
+        """
+        self._tiles += int(facts.get("tiles", 0))
+        self._share = facts.get("device_share", self._share)
+        seconds = max(self._clock() - self._started, 1e-9)
+        found = {"seconds": round(seconds, 3)}
+        if self._tiles:
+            found["tiles_per_s"] = float(f"{self._tiles / seconds:.4g}")
+        if self._share is not None:
+            found["device_share"] = round(self._share, 3)
+        if self._rate is not None:
+            found["usd"] = round(seconds / 3600 * self._rate, 4)
+        return found
+
+
+def pace_text(row: Mapping[str, float]) -> str:
+    """The pace as a person reads it, for example ``1,240 tiles/s · device 87 % · 0.42 USD``."""
+    parts = []
+    if "tiles_per_s" in row:
+        rate = row["tiles_per_s"]
+        parts.append(f"{rate:,.0f} tiles/s" if rate >= 10 else f"{rate:.2g} tiles/s")
+    if "device_share" in row:
+        parts.append(f"device {row['device_share']:.0%}".replace("%", " %"))
+    if "usd" in row:
+        parts.append(f"{row['usd']:.2f} USD")
+    return " · ".join(parts)
+
+
 class LineReporter:
     """One line per event on standard error: JSON, or plain words."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, usd_per_hour: float | None = None) -> None:
         self.as_json = as_json
-        self._started = time.monotonic()
+        self._pace = Pace(usd_per_hour)
         self._job, self._total, self._done = "", 0, 0
 
     def start(self, job: str, total: int, skipped: int) -> None:
         """State the job and its size."""
         self._job, self._total, self._done = job, total, skipped
+        self._pace.restart()
         self._write({"event": "start", "job": job, "units": total, "done": skipped})
 
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
         """State one finished unit."""
         self._done += 1
-        seconds = round(time.monotonic() - self._started, 3)
         row = {"event": "unit", "job": self._job, "unit": name, "done": self._done, "units": self._total}
-        self._write({**row, "seconds": seconds, **facts})
+        self._write({**row, **facts, **self._pace.add(facts)})
 
     def note(self, text: str) -> None:
         """State a remark."""
@@ -66,7 +120,8 @@ class LineReporter:
         elif row["event"] == "start":
             text = f"{row['job']}: {row['units']} units, {row['done']} done already"
         else:
-            text = f"{row['job']}: unit {row['unit']} stored ({row['done']}/{row['units']}, {row['seconds']} s)"
+            parts = [f"{row['done']}/{row['units']}", f"{row['seconds']} s", pace_text(row)]
+            text = f"{row['job']}: unit {row['unit']} stored ({', '.join(part for part in parts if part)})"
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
@@ -74,32 +129,35 @@ class LineReporter:
 class BarReporter:
     """A progress bar on a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, usd_per_hour: float | None = None) -> None:
         self._console = Console(stderr=True)
+        self._pace = Pace(usd_per_hour)
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("units"),
+            TextColumn("{task.fields[pace]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=self._console,
             transient=True,
         )
 
     def start(self, job: str, total: int, skipped: int) -> None:
         """Show the bar."""
+        self._pace.restart()
         self._progress.start()
-        self._task = self._progress.add_task(job, total=total, completed=skipped)
+        self._task = self._progress.add_task(job, total=total, completed=skipped, pace="")
 
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
         """Advance the bar."""
-        self._progress.advance(self._task)
+        self._progress.update(self._task, advance=1, pace=pace_text(self._pace.add(facts)))
 
     def note(self, text: str) -> None:
         """Print above the bar."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -124,9 +182,10 @@ class QuietReporter:
 
 def make_reporter(mode: LogMode) -> Reporter:
     """A bar on a terminal and plain lines elsewhere (`auto`), or what was asked for."""
+    rate = hourly_usd()
     if mode == "auto" and sys.stderr.isatty():
-        return BarReporter()
-    return LineReporter(as_json=mode == "json")
+        return BarReporter(rate)
+    return LineReporter(mode == "json", rate)
 
 
 class Reporting:

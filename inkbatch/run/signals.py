@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -9,6 +10,7 @@ from types import FrameType
 
 from inkbatch.errors import Preempted
 
+EXIT_ABORTED = 130  # as shells report a process that SIGINT ended
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -43,18 +45,29 @@ class StopFlag:
 def install_handlers(flag: StopFlag) -> None:
     """Route the stop signals to `flag`; call it in the main thread, before torch is imported.
 
-    A repeated SIGTERM or SIGUSR1 is harmless. A second SIGINT (Ctrl-C) aborts at once.
+    A repeated SIGTERM or SIGUSR1 is harmless. A second SIGINT (Ctrl-C) ends the process there and then: threads that
+    read, compute or write are not waited for. Nothing is half-written by that: objects appear whole, or not at all.
     """
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if flag.is_set and number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt
+            _end_now()
         if not flag.is_set:
             name = signal.Signals(number).name
-            cure = "units in flight are being finished; Ctrl-C again aborts" if number == signal.SIGINT else "stopping"
+            cure = "stopping; units in flight are finished or dropped"
+            if number == signal.SIGINT:
+                cure += ". Ctrl-C again stops at once"
             sys.stderr.write(f"\ninkbatch: {name}: {cure}\n")
         flag.set(signal.Signals(number).name)
 
     for number in _STOP_SIGNALS:
         signal.signal(number, handle)
+
+
+def _end_now() -> None:
+    show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar had hidden it
+    sys.stderr.write(
+        f"{show_cursor}\ninkbatch: stopped at once; what was stored is kept, run the same command again to go on\n"
+    )
+    sys.stderr.flush()
+    os._exit(EXIT_ABORTED)

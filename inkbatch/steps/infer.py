@@ -13,7 +13,7 @@ from inkbatch.config import JobConfig
 from inkbatch.data.catalog import check_segment_id
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import TileGrid, Unit
-from inkbatch.io.pictures import write_preview
+from inkbatch.io.pictures import LivePicture, write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
@@ -153,13 +153,16 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
     """
     settled = plan(config)
     record = RunFolder(settled.folder, settled.manifest)
-    return carry_out(
+    report = carry_out(
         record,
         settled.units,
         lambda: _work(config, settled, record, context),
         context,
         lambda folder: _finish(folder, settled),
     )
+    if report.stored:
+        _live_picture(settled, context).place.delete()
+    return report
 
 
 def _work(config: InferConfig, settled: InferPlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
@@ -182,14 +185,26 @@ def _work(config: InferConfig, settled: InferPlan, record: RunFolder, context: R
         provenance,
     )
 
+    live = _live_picture(settled, context)
+    context.reporter.note(f"picture so far: {live.place}")
+
     def compute(unit: Unit, loaded: SubVolume) -> tuple[np.ndarray[Any, Any], int]:
         return predictor.blend(unit, loaded), loaded.tiles.count
 
     def store(unit: Unit, computed: tuple[np.ndarray[Any, Any], int]) -> Mapping[str, Any]:
         probability, tiles = computed
-        return {"bytes_written": output.write(unit.write_box, probability), "tiles": tiles}
+        stored = output.write(unit.write_box, probability)
+        live.add(unit.write_box, probability)
+        return {"bytes_written": stored, "tiles": tiles}
 
     return UnitWork(load=lambda unit: load_unit(settled, unit), compute=compute, store=store, mark=record.mark)
+
+
+def _live_picture(settled: InferPlan, context: RunContext) -> LivePicture:
+    """What this process has inferred so far; removed when it has done its part."""
+    shard = context.shard
+    name = "so-far.png" if shard.count == 1 else f"so-far-{shard.index}-of-{shard.count}.png"
+    return LivePicture(settled.volume.shape_yx, settled.folder / name)
 
 
 def load_unit(settled: InferPlan, unit: Unit) -> SubVolume:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from inkbatch.errors import CorruptDataError
-from inkbatch.geometry import cut
+from inkbatch.geometry import Box, cut
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.pictures import preview_level, write_preview
+from inkbatch.io.pictures import NOT_STORED, LivePicture, preview_level, write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 
@@ -90,3 +90,16 @@ def test_minus_zero_is_black(folder):
     picture = cv2.imread((folder / "preview.png").path, cv2.IMREAD_UNCHANGED)
     assert picture[0, 0] == 255
     assert picture.sum() == 255
+
+
+def test_the_picture_so_far_grows_with_the_units(tmp_path):
+    place = Location.parse(tmp_path / "so-far.png")
+    live = LivePicture((1500, 2100), place, longest_px=1100, every_s=0)
+    live.add(Box(0, 1024, 1024, 2048), np.full((1024, 1024), 0.5, np.float32))
+    shown = cv2.imread(str(tmp_path / "so-far.png"), cv2.IMREAD_UNCHANGED)
+    assert shown.shape == (750, 1050)
+    assert (shown[:512, 512:1024] == 128).all()
+    assert (shown[:512, :512] == NOT_STORED).all()
+    live.add(Box(1024, 2048, 1500, 2100), np.ones((476, 52), np.float32))
+    shown = cv2.imread(str(tmp_path / "so-far.png"), cv2.IMREAD_UNCHANGED)
+    assert (shown[512:, 1024:] == 255).all()

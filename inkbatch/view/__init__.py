@@ -1,0 +1,1 @@
+"""What people look at: the viewer in the browser."""

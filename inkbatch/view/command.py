@@ -1,0 +1,94 @@
+"""`inkbatch view`: open the scene, listen, say where, and serve until Ctrl-C."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import threading
+import webbrowser
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from inkbatch.config import parse_bytes
+from inkbatch.errors import ConfigError
+from inkbatch.view.guard import is_loopback
+from inkbatch.view.scene import Scene
+from inkbatch.view.server import ViewServer
+from inkbatch.view.viewer import Viewer
+
+LEAST_MEMORY = 32 << 20
+PORTS_TRIED = 50
+
+
+def run(
+    targets: Sequence[str],
+    *,
+    root: str,
+    host: str,
+    port: int | None,
+    first_port: int,
+    names: tuple[str, ...],
+    memory: str,
+    browser: bool,
+    say: Callable[[str], object],
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        targets: Segment ids or URIs.
+        root: ROOT.
+        host: Address to listen on.
+        port: Port; None takes the first free one.
+        first_port: Where to begin to look for a free one.
+        names: Further names under which browsers may ask.
+        memory: Room for decoded pieces and tiles, for example ``256MiB``.
+        browser: Open the page.
+        say: Prints a line for the user.
+
+    Raises:
+        ConfigError: Too little memory, or the port cannot be had.
+        DataError: A target is not there or cannot be read.
+    """
+    room = parse_bytes(memory)
+    if room < LEAST_MEMORY:
+        raise ConfigError(f"view: memory {memory} is too little; give at least {LEAST_MEMORY >> 20}MiB")
+    scene = Scene(targets, root)
+    server = _listening(Viewer(scene, room), host, port, first_port, names)
+    with server:
+        for group in scene.groups:
+            height, width = group.shape_yx
+            maps = ", ".join(group.maps) or "no predictions yet"
+            say(f"view: {group.segment} · {width} × {height} px (width × height) · {maps}")
+        if not is_loopback(host):
+            say(f"view: everyone who can reach {host} can look at this; there is no password")
+        say(f"view: {server.url}  (Ctrl-C ends it)")
+        if browser:
+            webbrowser.open(server.url)
+        _serve(server)
+    say("view: ended")
+
+
+def _serve(server: ViewServer) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        threading.Thread(target=server.shutdown, daemon=True).start()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.serve_forever(poll_interval=0.2)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listening(viewer: Viewer, host: str, port: int | None, first_port: int, names: tuple[str, ...]) -> ViewServer:
+    tried = [port] if port is not None else [*range(first_port, first_port + PORTS_TRIED), 0]
+    for number in tried:
+        try:
+            return ViewServer(viewer, host, number, names)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or number == tried[-1]:
+                raise ConfigError(
+                    f"view: cannot listen on {host} port {number}: {error.strerror or error}; give another --port or "
+                    "--host"
+                ) from error
+    raise ConfigError(f"view: no free port on {host}")

@@ -1,0 +1,236 @@
+"""What a viewer shows: segments with their surface, predictions, labels and ignore mask, found by name or by URI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from inkbatch.data.catalog import SEGMENT_ID, check_segment_id
+from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.storage import Location
+from inkbatch.io.surface import SurfaceVolume
+
+OVERLAYS = ("ink_labels", "ignore_mask")
+
+
+@dataclass(frozen=True)
+class ShownMap:
+    """A prediction that can be shown.
+
+    Attributes:
+        name: How the page calls it; unique in its group.
+        pyramid: (Y, X), float16 probability.
+        version: Changes when the stored map does; part of every cache key.
+        units: Units of the plan, 0 where no manifest says.
+        done: Units that are stored.
+        complete: Whether all are.
+        facts: What the page says about it: model, tile, stride.
+    """
+
+    name: str
+    pyramid: Multiscale
+    version: str
+    units: int = 0
+    done: int = 0
+    complete: bool = True
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One segment and what lies over it; all of one size.
+
+    Attributes:
+        segment: Segment id, or the name of a prediction without a surface.
+        surface: The surface volume, or None.
+        maps: Predictions by name.
+        overlays: ``ink_labels`` and ``ignore_mask``, those that are there.
+    """
+
+    segment: str
+    surface: SurfaceVolume | None
+    maps: Mapping[str, ShownMap]
+    overlays: Mapping[str, Multiscale]
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """(height, width) at full size."""
+        if self.surface is not None:
+            return self.surface.shape_yx
+        height, width = next(iter(self.maps.values())).pyramid.shape
+        return height, width
+
+    @property
+    def voxel_size_um(self) -> float:
+        """Edge of a pixel at full size, in micrometres."""
+        pyramid = self.surface.volume if self.surface is not None else next(iter(self.maps.values())).pyramid
+        scale = pyramid.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
+        return float(scale[-1])
+
+    def layer_numbers(self) -> list[int]:
+        """Source layer numbers in depth order; empty without a surface."""
+        if self.surface is None:
+            return []
+        low, high = self.surface.provenance.source_layers
+        numbers = list(range(low, high))
+        return numbers[::-1] if self.surface.provenance.depth_order == "reversed" else numbers
+
+    def describe(self) -> dict[str, Any]:
+        """What the page needs to know; no URI, no setting of the store."""
+        height, width = self.shape_yx
+        found: dict[str, Any] = {
+            "segment": self.segment,
+            "height": height,
+            "width": width,
+            "voxel_size_um": self.voxel_size_um,
+            "layers": self.layer_numbers(),
+            "overlays": sorted(self.overlays),
+            "maps": [
+                {
+                    "name": shown.name,
+                    "version": shown.version,
+                    "complete": shown.complete,
+                    "done": shown.done,
+                    "units": shown.units,
+                    "facts": dict(shown.facts),
+                }
+                for shown in self.maps.values()
+            ],
+        }
+        if self.surface is not None:
+            found["dtype"] = self.surface.dtype.name
+            found["depth_order"] = self.surface.provenance.depth_order
+        return found
+
+
+class Scene:
+    """All groups that were asked for; `refresh` looks again for predictions, so that a reload shows new ones."""
+
+    def __init__(self, targets: Sequence[str], root: str) -> None:
+        """Open everything once.
+
+        Args:
+            targets: Segment ids, and URIs or paths of segment folders, predictions or their ``.zarr``.
+            root: ROOT.
+
+        Raises:
+            ConfigError: Nothing was asked for.
+            DataError: A target is not there, cannot be read, or has another size than its segment.
+        """
+        if not targets:
+            raise ConfigError("view: what is to be shown? Give a segment id, or the URI of a segment or a prediction")
+        self._targets, self._root = list(targets), Location.parse(root)
+        self.groups: tuple[Group, ...] = ()
+        self.refresh()
+
+    def refresh(self) -> tuple[Group, ...]:
+        """Look again; a group that cannot be opened any more raises as at the start."""
+        folders: dict[str, Location | None] = {}
+        extra: dict[str, list[Location]] = {}
+        for target in self._targets:
+            segment, folder, prediction = self._resolve(target)
+            folders[segment] = folder or folders.get(segment)
+            extra.setdefault(segment, [])
+            if prediction is not None:
+                extra[segment].append(prediction)
+        self.groups = tuple(self._open(segment, folder, extra[segment]) for segment, folder in folders.items())
+        return self.groups
+
+    def _resolve(self, target: str) -> tuple[str, Location | None, Location | None]:
+        """Segment id, its folder where there is one, and the prediction where the target is one."""
+        if SEGMENT_ID.fullmatch(target) and not Location.parse(target).is_folder():
+            return target, self._root / "segments" / check_segment_id(target), None
+        place = Location.parse(target)
+        if place.name == "prediction.zarr" or place.name == "surface.zarr":
+            place = place.parent
+        if (place / "surface.zarr" / "zarr.json").exists():
+            return place.name, place, None
+        if (place / "prediction.zarr" / "zarr.json").exists():
+            segment = str(_manifest(place).get("config", {}).get("segment") or place.parent.name)
+            folder = self._root / "segments" / segment if SEGMENT_ID.fullmatch(segment) else None
+            if folder is not None and not (folder / "surface.zarr" / "zarr.json").exists():
+                folder = None
+            return segment, folder, place
+        if SEGMENT_ID.fullmatch(target):
+            return target, self._root / "segments" / check_segment_id(target), None
+        raise DataError(
+            f"view {target}: neither surface.zarr nor prediction.zarr is there; give a segment id, the folder of a "
+            "prepared segment or of a prediction (with ROOT/segments and ROOT/predictions, the id is enough)"
+        )
+
+    def _open(self, segment: str, folder: Location | None, extra: Sequence[Location]) -> Group:
+        beside = self._root / "predictions" / segment if SEGMENT_ID.fullmatch(segment) else None
+        listed = [] if beside is None else [beside / name for name in beside.names()]
+        maps: dict[str, ShownMap] = {}
+        for place in _without_twins([*listed, *extra]):
+            if place in extra or (place / "prediction.zarr" / "zarr.json").exists():
+                shown = open_map(place, _free_name(place.name, maps))
+                maps[shown.name] = shown
+        if folder is None or not (folder / "surface.zarr" / "zarr.json").exists():
+            if not maps:
+                raise DataError(
+                    f"view {segment}: nothing is prepared at {folder or self._root} and there is no prediction of it; "
+                    f"run inkbatch prepare {segment} and inkbatch infer {segment} first, or give --root"
+                )
+            surface, overlays = None, {}
+        else:
+            surface, overlays = SurfaceVolume.open(folder), _overlays(folder)
+        group = Group(segment, surface, maps, overlays)
+        for name, pyramid in [*((m.name, m.pyramid) for m in maps.values()), *overlays.items()]:
+            if tuple(pyramid.shape) != group.shape_yx:
+                raise MismatchError(
+                    f"view {segment}: {name} is {_size(pyramid.shape)}, the segment is {_size(group.shape_yx)} "
+                    "(width × height); show them apart, or make the map anew from this surface"
+                )
+        return group
+
+
+def open_map(folder: Location, name: str) -> ShownMap:
+    """Open a prediction's folder, complete or not.
+
+    Raises:
+        DataError: No prediction is there.
+    """
+    pyramid = Multiscale.open(folder / "prediction.zarr")
+    manifest = _manifest(folder)
+    contract = manifest.get("config", {}).get("contract", {})
+    facts = {"model": manifest.get("inputs", {}).get("bundle"), "job": manifest.get("job")}
+    facts |= {key: contract.get(key) for key in ("tile_px", "stride_px")}
+    units, digest = int(manifest.get("units") or 0), str(manifest.get("digest") or "none")[:12]
+    complete = not units or (folder / "complete.json").exists()
+    done = units if complete else len((folder / "done").names())
+    version = digest if complete else f"{digest}-{done}"
+    known = {key: value for key, value in facts.items() if value is not None}
+    return ShownMap(name, pyramid, version, units, done, complete, known)
+
+
+def _manifest(folder: Location) -> dict[str, Any]:
+    try:
+        found = (folder / "manifest.json").read_json()
+    except FileNotFoundError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _overlays(folder: Location) -> dict[str, Multiscale]:
+    names = [name for name in OVERLAYS if (folder / f"{name}.zarr" / "zarr.json").exists()]
+    return {name: Multiscale.open(folder / f"{name}.zarr") for name in names}
+
+
+def _without_twins(places: Iterable[Location]) -> list[Location]:
+    return list(dict.fromkeys(places))
+
+
+def _free_name(name: str, taken: Mapping[str, Any]) -> str:
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name) or "map"
+    found, number = plain, 2
+    while found in taken:
+        found, number = f"{plain}-{number}", number + 1
+    return found
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[-1]} × {shape[-2]} px"

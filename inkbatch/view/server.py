@@ -1,0 +1,236 @@
+"""The viewer's web server: one page, its files by name, and pictures made on the fly. It answers GET alone."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import traceback
+from functools import lru_cache
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote, urlsplit
+
+from inkbatch import __version__
+from inkbatch.errors import ConfigError, InkbatchError
+from inkbatch.view.guard import HEADERS, allowed_names, is_loopback, refusal
+from inkbatch.view.render import UnknownNameError
+from inkbatch.view.viewer import Answer, Viewer
+
+PAGE = Path(__file__).parent / "page"
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+FILES = {
+    "/": "index.html",
+    "/favicon.ico": "icon.svg",
+    **{
+        f"/page/{name}": name
+        for name in (
+            "viewer.css",
+            "main.js",
+            "state.js",
+            "panel.js",
+            "stage.js",
+            "readout.js",
+            "profile.js",
+            "region.js",
+            "icon.svg",
+            "vendor/openseadragon.min.js",
+        )
+    },
+}
+IDLE_S = 60
+MOST_CONNECTIONS = 64
+_TILE = re.compile(r"/tile/(\d{1,4})/(papyrus|map|outlines)/(\d{1,2})/(\d{1,6})_(\d{1,6})")
+_GROUP = re.compile(r"/(value|profile|picture|range)/(\d{1,4})")
+
+
+class ViewServer(ThreadingHTTPServer):
+    """Serves a `Viewer`.
+
+    Args:
+        viewer: What is shown.
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
+        names: Names beyond localhost and `host` under which it may be asked for.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, viewer: Viewer, host: str = "127.0.0.1", port: int = 0, names: tuple[str, ...] = ()) -> None:
+        self.viewer = viewer
+        self.names = allowed_names(host, names)
+        self.local_only = is_loopback(host)
+        self.slots = threading.BoundedSemaphore(max(2, (os.cpu_count() or 2) + 1))
+        self._connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Take a connection; more than `MOST_CONNECTIONS` wait, so that memory stays bounded."""
+        self._connections.acquire()
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._connections.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._connections.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that hangs up is no news; anything else is."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+    @property
+    def url(self) -> str:
+        """Where the page is, for a browser on this machine."""
+        host = str(self.server_address[0])
+        shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host
+        return f"http://{shown}:{self.server_address[1]}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = f"inkbatch/{__version__}"
+    sys_version = ""
+    timeout = IDLE_S
+    server: ViewServer
+
+    def log_message(self, *_: object) -> None:
+        """Requests are not logged: an address may hold names of unpublished work."""
+
+    def do_GET(self) -> None:  # named by http.server
+        """Answer."""
+        self._respond(with_body=True)
+
+    def do_HEAD(self) -> None:
+        """Answer without a body."""
+        self._respond(with_body=False)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what is no GET, or no HTTP; a body that came with it is not read."""
+        self.close_connection = True
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            return self._fail(HTTPStatus.METHOD_NOT_ALLOWED, "this server only answers GET")
+        self._fail(HTTPStatus(code), message or HTTPStatus(code).phrase)
+
+    def _respond(self, *, with_body: bool) -> None:
+        parts = urlsplit(self.path)
+        path = unquote(parts.path)
+        reason = refusal(path, cast("Any", self.headers), self.server.names, local_only=self.server.local_only)
+        if reason is not None:
+            return self._fail(HTTPStatus.FORBIDDEN, reason)
+        try:
+            if path in FILES:
+                return self._send_file(FILES[path], with_body)
+            if not with_body:
+                return self._fail(HTTPStatus.METHOD_NOT_ALLOWED, "only the page's files answer HEAD")
+            with self.server.slots:
+                answer = self._answer(path, parts.query)
+            self._send(answer)
+        except UnknownNameError as error:
+            self._fail(HTTPStatus.NOT_FOUND, str(error.args[0]))
+        except ConfigError as error:
+            self._fail(HTTPStatus.BAD_REQUEST, str(error))
+        except InkbatchError as error:
+            self._fail(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+        except OSError:
+            self.close_connection = True  # the browser went away
+        except Exception:
+            traceback.print_exc()
+            self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, "a bug of ours; the terminal says more")
+
+    def _answer(self, path: str, query: str) -> Answer:
+        viewer = self.server.viewer
+        if path == "/scene":
+            return viewer.scene()
+        tile = _TILE.fullmatch(path)
+        if tile is not None:
+            group, kind, level, column, row = tile.groups()
+            return viewer.tile(int(group), kind, int(level), int(row), int(column), query)
+        match = _GROUP.fullmatch(path)
+        if match is not None:
+            return viewer.about(match.group(1), int(match.group(2)), query)
+        raise UnknownNameError("nothing is here")
+
+    def _send(self, answer: Answer) -> None:
+        if answer.write is None:
+            headers = {"Cache-Control": f"private, max-age={answer.keep_s}" if answer.keep_s else "no-store"}
+            return self._send_bytes(answer.body, answer.kind, headers)
+        self._begin(HTTPStatus.OK, answer.kind, {"Cache-Control": "no-store", "Transfer-Encoding": "chunked"})
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", answer.name)
+        self.send_header("Content-Disposition", f'attachment; filename="{name}"')
+        self.end_headers()
+        try:
+            chunked = _Chunked(cast("BinaryIO", self.wfile))
+            answer.write(cast("BinaryIO", chunked))
+            chunked.end()
+        except InkbatchError as error:
+            # The status is sent: a body that ends without its last chunk is how HTTP says that it is not whole.
+            sys.stderr.write(f"inkbatch view: the picture was not finished: {error}\n")
+            self.close_connection = True
+
+    def _send_file(self, name: str, with_body: bool) -> None:
+        packed = "gzip" in (self.headers.get("Accept-Encoding") or "")
+        body = _file(name, packed)
+        headers = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        self._send_bytes(body, KINDS[Path(name).suffix] + "; charset=utf-8", headers, with_body=with_body)
+
+    def _send_bytes(self, body: bytes, kind: str, headers: dict[str, str], *, with_body: bool = True) -> None:
+        self._begin(HTTPStatus.OK, kind, {**headers, "Content-Length": str(len(body))})
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def _begin(self, status: HTTPStatus, kind: str, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, **HEADERS, **headers}.items():
+            self.send_header(name, value)
+
+    def _fail(self, status: HTTPStatus, text: str) -> None:
+        body = json.dumps({"error": text}, ensure_ascii=False).encode()
+        headers = {"Content-Length": str(len(body)), "Cache-Control": "no-store"}
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = "GET"
+        with contextlib.suppress(OSError):
+            self._begin(status, "application/json; charset=utf-8", headers)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+
+class _Chunked:
+    """Writes a body of unknown length as HTTP/1.1 wants it."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+
+    def write(self, data: bytes) -> int:
+        if data:
+            self._handle.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        return len(data)
+
+    def end(self) -> None:
+        self._handle.write(b"0\r\n\r\n")
+
+
+@lru_cache(maxsize=64)
+def _file(name: str, packed: bool) -> bytes:
+    body = (PAGE / name).read_bytes()
+    return gzip.compress(body, 6, mtime=0) if packed else body
