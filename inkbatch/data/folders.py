@@ -11,7 +11,7 @@ from pydantic import Field
 
 from inkbatch.config import JobConfig
 from inkbatch.data.index import DatasetSegment, SplitName, relative_to
-from inkbatch.data.reading import decode_picture
+from inkbatch.data.segment_arrays import decode_picture
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.storage import Location
 

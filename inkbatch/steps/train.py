@@ -11,6 +11,7 @@ import torch
 from lightning.fabric import Fabric
 
 from inkbatch import __version__
+from inkbatch.config import parse_bytes
 from inkbatch.data.dataset import DatasetIndex, Sample, SampleReader
 from inkbatch.data.index import root_of
 from inkbatch.errors import ConfigError, InkbatchError, Preempted
@@ -201,7 +202,7 @@ def _trainer(
     one: TrainPlan, fabric: Fabric, context: RunContext, store: CheckpointStore, on_step: Callable[[int], None]
 ) -> Trainer:
     config, contract = one.config, one.contract
-    reader = SampleReader(one.index, one.dataset)
+    reader = SampleReader(one.index, one.dataset, parse_bytes(config.read_cache))
     epochs = one.epoch_plan(fabric.world_size)
     tiles = TrainingTiles(reader, one.train, config.augment, config.seed, contract.tile_px, contract.layers.count)
     # Devices that train together leave together, between steps: one that left validation alone would be waited for.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from inkbatch.data.dataset import Sample, SampleReader
 from inkbatch.errors import DataError
+from inkbatch.geometry import Box
 from inkbatch.training.augment import arrange
 from inkbatch.training.augment_settings import AugmentConfig, Changes, draw_changes
 from inkbatch.training.order import Drawn, EpochPlan
@@ -111,14 +112,18 @@ class TrainingTiles(Dataset[Tile]):
     def __getitem__(self, drawn: Drawn) -> Tile:
         """Read one tile."""
         sample = self.samples[drawn.index]
-        stored = self.reader.read_stored(sample)
+        depth = self.reader.index.contract.layer_count
         rng = np.random.default_rng([self.seed, drawn.epoch, 1, drawn.position])
-        changes = draw_changes(self.augment, rng, sample.shape_yx, self.tile_px, len(stored.layers), self.tile_layers)
-        window = stored.layers[changes.first_layer : changes.first_layer + self.tile_layers]
+        changes = draw_changes(self.augment, rng, sample.shape_yx, self.tile_px, depth, self.tile_layers)
+        y, x = changes.crop_yx
+        window = Box(y, x, y + self.tile_px, x + self.tile_px).intersect(Box(0, 0, *sample.shape_yx))
+        layers = range(changes.first_layer, changes.first_layer + self.tile_layers)
+        stored = self.reader.read_part(sample, window, layers)
+        cropped = replace(changes, crop_yx=(0, 0))
         return Tile(
-            torch.from_numpy(arrange(window, changes, self.tile_px)),
-            torch.from_numpy(arrange(stored.labels, changes, self.tile_px)),
-            torch.from_numpy(arrange(stored.ignore, changes, self.tile_px, fill=1) == 0),
+            torch.from_numpy(arrange(stored.layers, cropped, self.tile_px)),
+            torch.from_numpy(arrange(stored.labels, cropped, self.tile_px)),
+            torch.from_numpy(arrange(stored.ignore, cropped, self.tile_px, fill=1) == 0),
             changes,
             sample.id,
         )
