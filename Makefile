@@ -72,6 +72,10 @@ build-dataset: $(VENV)/.runtime ## Labelled segments -> a dataset (ARGS='NAME --
 train: $(VENV)/.runtime ## A dataset -> a bundle (ARGS='--config my-run.yaml')
 	$(RUN) train --root '$(ROOT)' $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
 
+.PHONY: demo-train
+demo-train: $(VENV)/.runtime ## Train the demo bundle anew on phantoms and compare it with the shipped one (minutes)
+	$(BIN)/python scripts/demo_train.py --root '$(ROOT)' $(ARGS)
+
 .PHONY: plan
 plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what it would cost
 	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' --dry-run $(ARGS)
@@ -116,10 +120,6 @@ lint: $(VENV)/.dev ## Style, types and room boundaries
 .PHONY: bench
 bench: $(VENV)/.dev ## Speed and memory, each figure beside its floor
 	$(BIN)/python -m benchmarks.run $(ARGS)
-
-.PHONY: demo-data
-demo-data: $(VENV)/.dev ## Train the shipped demo bundle anew (about five minutes on two cores)
-	$(BIN)/python scripts/train_demo_bundle.py $(ARGS)
 
 .PHONY: lock
 lock: $(BIN)/uv ## Resolve the locked versions anew

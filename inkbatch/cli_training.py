@@ -24,10 +24,27 @@ from inkbatch.cli_common import (
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
+    app.command("phantoms")(phantoms)
     app.command("build-dataset")(build_dataset)
     app.command("train")(train)
     app.command("infer-pictures")(infer_pictures)
     app.command("presets")(presets)
+
+
+def phantoms(
+    config: ConfigFile = None,
+    sets: Sets = None,
+) -> None:
+    """Plant a series of phantoms: training data with exact truth.
+
+    One papyrus, many plantings: letters, strength, depth and crackle of each are drawn from ranges. Writes one folder
+    per phantom and segments.yaml, which prepare and build-dataset take as --catalog. Settings: source, labels, output,
+    count, seed, depth_order, voxel_size_um, and ranges such as amplitude=[30, 70] (docs/datasets.md).
+    """
+    from inkbatch.steps import phantoms as step
+
+    for line in step.run(step.PhantomSeriesConfig.load(config, sets or ())):
+        typer.echo(line)
 
 
 def build_dataset(

@@ -66,9 +66,9 @@ class Box:
         y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
         return Box(y0, x0, max(y0, min(self.y1, other.y1)), max(x0, min(self.x1, other.x1)))
 
-    def shifted(self, down: int, right: int) -> Box:
-        """The box moved by so many rows and columns."""
-        return Box(self.y0 + down, self.x0 + right, self.y1 + down, self.x1 + right)
+    def shift(self, y: int, x: int) -> Box:
+        """The box so many rows further down and columns further right."""
+        return Box(self.y0 + y, self.x0 + x, self.y1 + y, self.x1 + x)
 
     def downscale(self, factor: int) -> Box:
         """The pixels of a `factor` x coarser grid that this box touches."""

@@ -20,6 +20,7 @@ NAMES = [
     pytest.param("memory", marks=pytest.mark.slow),
     "zarr",
     "view",
+    "train",
 ]
 
 

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric import Fabric
 
 from inkbatch import __version__
+from inkbatch.config import parse_bytes
 from inkbatch.data.dataset import DatasetIndex, Sample, SampleReader
 from inkbatch.data.index import root_of
 from inkbatch.errors import ConfigError, InkbatchError, Preempted
@@ -21,6 +22,7 @@ from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, Contract, bundle_location, load_strictly
 from inkbatch.models.encoder_weights import prepare_encoder
 from inkbatch.models.inputs import require_tile
+from inkbatch.predict.memory_format import arrange_all
 from inkbatch.run.job import JobReport, RunContext, peak_memory_bytes
 from inkbatch.run.progress import QuietReporter, Reporting
 from inkbatch.run.record import RunFolder, RunManifest
@@ -30,16 +32,15 @@ from inkbatch.training.children import watched_children
 from inkbatch.training.contract import contract_of, model_settings
 from inkbatch.training.data import StepStream, TrainingTiles, require_samples
 from inkbatch.training.devices import is_our_child, launch_fabric
-from inkbatch.training.finish import finite, write_bundle, write_curves
+from inkbatch.training.finish import finite, write_bundle, write_curves, write_pictures, write_report
 from inkbatch.training.loop import Trainer
 from inkbatch.training.metrics import OVERALL, SCORES
 from inkbatch.training.module import InkModule
 from inkbatch.training.order import EpochPlan, draw_weights
 from inkbatch.training.progress import Progress, to_csv
+from inkbatch.training.run_logs import RunLogs, open_logs
 from inkbatch.training.settings import TrainConfig
 from inkbatch.training.validate import Validation, Validator
-
-PICTURES = 8  # per epoch
 
 __all__ = ["TrainConfig", "TrainPlan", "describe", "plan", "run"]
 
@@ -162,22 +163,27 @@ def _carry_out(
     one: TrainPlan, record: RunFolder, fabric: Fabric, context: RunContext, on_step: Callable[[int], None]
 ) -> None:
     """Train one run to its end: checkpoints, curves and pictures as it goes, the bundle at last."""
-    started, ended = time.perf_counter(), "done"
+    started, ended = time.perf_counter(), "failed"
     store = CheckpointStore(one.folder / "checkpoints", context.reporter.note)
-    trainer = _trainer(one, fabric, context, store, on_step)
+    logs = _logs(one, record, context) if fabric.is_global_zero else RunLogs()
+    trainer = _trainer(one, fabric, context, store, logs, on_step)
     pointer = store.pointer()
     context.reporter.start(f"train {one.config.run}", one.config.epochs, pointer.last[0].epoch if pointer.last else 0)
     try:
         progress = trainer.run()
+        fabric.barrier()  # all pictures are stored
         if fabric.is_global_zero:
             write_curves(one.folder, progress)
             bundle = write_bundle(
                 one.folder / "bundle", one.config, one.index, one.contract, _network(one), store, progress
             )
+            split = {"training": one.train, "validation": one.validation}
+            write_report(one.folder, one.config, one.index, split, bundle, progress, _card(one))
             best = progress.best(one.config.monitor)
             facts = {"best_epoch": best.epoch, "scores": finite(best.scores[OVERALL])}
             record.complete({**facts, "weights_sha256": bundle.document.weights_sha256})
         fabric.barrier()
+        ended = "done"
     except Preempted as error:
         ended = str(error)
         if not is_our_child(fabric):
@@ -186,6 +192,7 @@ def _carry_out(
         ended = str(error)
         raise
     finally:
+        logs.close(ended)
         if fabric.is_global_zero:
             row = {
                 "inkbatch": __version__,
@@ -201,23 +208,44 @@ def _carry_out(
             (one.folder / "run.json").write_json(row)
 
 
+def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:
+    name = one.config.run if one.config.fold is None else f"{one.config.run}-fold-{one.config.fold}"
+    identity = f"{name}-{record.manifest.digest[:16]}"
+    return open_logs(one.folder, name, identity, one.config.result_settings(), context.reporter.note)
+
+
+def _card(one: TrainPlan) -> str:
+    """Where the report finds the data card: relative where both lie under one ROOT, which may move."""
+    here, there = one.folder.uri, (one.dataset / "README.md").uri
+    root = Location.parse(one.config.root).uri
+    if not there.startswith(f"{root}/"):
+        return there
+    up = here.removeprefix(f"{root}/").count("/") + 1
+    return "../" * up + there.removeprefix(f"{root}/")
+
+
 def _trainer(
-    one: TrainPlan, fabric: Fabric, context: RunContext, store: CheckpointStore, on_step: Callable[[int], None]
+    one: TrainPlan,
+    fabric: Fabric,
+    context: RunContext,
+    store: CheckpointStore,
+    logs: RunLogs,
+    on_step: Callable[[int], None],
 ) -> Trainer:
     config, contract = one.config, one.contract
-    reader = SampleReader(one.index, one.dataset)
+    reader = SampleReader(one.index, one.dataset, parse_bytes(config.read_cache))
     epochs = one.epoch_plan(fabric.world_size)
     tiles = TrainingTiles(reader, one.train, config.augment, config.seed, contract.tile_px, contract.layers.count)
     # Devices that train together leave together, between steps: one that left validation alone would be waited for.
     stop = context.stop if fabric.world_size == 1 else StopFlag()
-    module = InkModule(_network(one), contract, config.loss, config.optimiser)
+    network = arrange_all(_network(one)) if config.channels_last else _network(one)
+    module = InkModule(network, contract, config.loss, config.optimiser)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         module.net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module.net)  # type: ignore[no-untyped-call]
 
     def on_epoch(progress: Progress, found: Validation) -> None:
-        for name, picture in list(found.pictures.items())[:PICTURES]:
-            place = one.folder / "validation" / f"epoch-{progress.epoch - 1:03d}-{name}.png"
-            place.write_bytes(picture.png())
+        pictures = write_pictures(one.folder, progress, found)
+        logs.epoch(progress.rows[-1], progress.total_steps, pictures)
         if fabric.is_global_zero:
             write_curves(one.folder, progress)
 
@@ -237,6 +265,7 @@ def _trainer(
         ),
         store,
         context,
+        logs,
         on_epoch,
         on_step,
     )

@@ -26,9 +26,10 @@ class ArraySegment(SegmentArrays):
         self.papyrus = np.ones(labels.shape, bool) if papyrus is None else papyrus
         self.shape_yx, self.digest = (labels.shape[0], labels.shape[1]), ""
 
-    def read_layers(self, box: Box) -> NDArray[Any]:
+    def read_layers(self, box: Box, layers: range | None = None) -> NDArray[Any]:
         """See `SegmentArrays.read_layers`."""
-        return self._window(self.labels, box)[None]
+        shown = self._window(self.labels, box)[None]
+        return shown if layers is None else shown[layers.start : layers.stop]
 
     def read_flat(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """See `SegmentArrays.read_flat`."""

@@ -112,19 +112,18 @@ class TrainingTiles(Dataset[Tile]):
     def __getitem__(self, drawn: Drawn) -> Tile:
         """Read one tile."""
         sample = self.samples[drawn.index]
-        rng = np.random.default_rng([self.seed, drawn.epoch, 1, drawn.position])
         depth = self.reader.index.contract.layer_count
+        rng = np.random.default_rng([self.seed, drawn.epoch, 1, drawn.position])
         changes = draw_changes(self.augment, rng, sample.shape_yx, self.tile_px, depth, self.tile_layers)
         y, x = changes.crop_yx
-        height, width = sample.shape_yx
-        tile = Box(y, x, min(height, y + self.tile_px), min(width, x + self.tile_px))
-        stored = self.reader.read_stored(sample, tile)
-        cut = replace(changes, crop_yx=(0, 0))
-        window = stored.layers[changes.first_layer : changes.first_layer + self.tile_layers]
+        window = Box(y, x, y + self.tile_px, x + self.tile_px).intersect(Box(0, 0, *sample.shape_yx))
+        layers = range(changes.first_layer, changes.first_layer + self.tile_layers)
+        stored = self.reader.read_part(sample, window, layers)
+        cropped = replace(changes, crop_yx=(0, 0))
         return Tile(
-            torch.from_numpy(arrange(window, cut, self.tile_px)),
-            torch.from_numpy(arrange(stored.labels, cut, self.tile_px)),
-            torch.from_numpy(arrange(stored.ignore, cut, self.tile_px, fill=1) == 0),
+            torch.from_numpy(arrange(stored.layers, cropped, self.tile_px)),
+            torch.from_numpy(arrange(stored.labels, cropped, self.tile_px)),
+            torch.from_numpy(arrange(stored.ignore, cropped, self.tile_px, fill=1) == 0),
             changes,
             sample.id,
         )

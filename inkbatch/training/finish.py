@@ -1,12 +1,13 @@
-"""The end of a run: its best checkpoint becomes a bundle, and its curves become files."""
+"""The end of an epoch and of a run: curves and pictures become files, the best checkpoint a bundle with its report."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inkbatch.config import digest
-from inkbatch.data.dataset import DatasetIndex
+from inkbatch.data.dataset import DatasetIndex, Sample
 from inkbatch.io.storage import Location
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract
@@ -15,7 +16,11 @@ from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.metrics import OVERALL
 from inkbatch.training.picture import plot
 from inkbatch.training.progress import Progress
+from inkbatch.training.report import report_html
 from inkbatch.training.settings import TrainConfig
+from inkbatch.training.validate import Validation
+
+PICTURES = 8  # per epoch, and in the report
 
 
 def write_curves(folder: Location, progress: Progress) -> None:
@@ -23,6 +28,40 @@ def write_curves(folder: Location, progress: Progress) -> None:
     (folder / "metrics.csv").write_bytes(progress.metrics_csv())
     (folder / "losses.csv").write_bytes(progress.losses_csv())
     (folder / "curves.png").write_bytes(plot(progress.curves()))
+
+
+def write_pictures(folder: Location, progress: Progress, found: Validation) -> dict[str, bytes]:
+    """Write the validation pictures of the epoch that just ended, `PICTURES` at most.
+
+    Returns:
+        PNG by area.
+    """
+    pictures = {name: picture.png() for name, picture in list(found.pictures.items())[:PICTURES]}
+    for name, png in pictures.items():
+        _picture_place(folder, progress.rows[-1].epoch, name).write_bytes(png)
+    return pictures
+
+
+def write_report(
+    folder: Location,
+    config: TrainConfig,
+    index: DatasetIndex,
+    split: Mapping[str, Sequence[Sample]],
+    bundle: Bundle,
+    progress: Progress,
+    card: str,
+) -> None:
+    """Write ``report.html``; see `report_html`. Its pictures are those of the best epoch that lie in the folder."""
+    best = progress.best(config.monitor)
+    places = {name: _picture_place(folder, best.epoch, name) for name in best.scores if name != OVERALL}
+    there = set((folder / "validation").names())
+    pictures = {name: place.read_bytes() for name, place in places.items() if place.name in there}
+    page = report_html(config, index, split, bundle, progress, dict(list(pictures.items())[:PICTURES]), card)
+    (folder / "report.html").write_bytes(page)
+
+
+def _picture_place(folder: Location, epoch: int, name: str) -> Location:
+    return folder / "validation" / f"epoch-{epoch:03d}-{name}.png"
 
 
 def write_bundle(

@@ -27,6 +27,7 @@ from inkbatch.training.metrics import OVERALL, table
 from inkbatch.training.module import InkModule
 from inkbatch.training.optimise import WeightAverage, rate_factor, set_rates
 from inkbatch.training.progress import EpochRow, Progress
+from inkbatch.training.run_logs import RunLogs
 from inkbatch.training.settings import TrainConfig
 from inkbatch.training.validate import Validation, Validator
 
@@ -45,6 +46,7 @@ class Trainer:
         validator: Validates.
         store: The run's checkpoints.
         context: Stop flag and reporter.
+        logs: Where curves go while the run is under way.
         on_epoch: Called on each device after each epoch with what its validation found.
         on_step: Called after each optimiser step, before its checkpoint, with the number of steps so far.
         progress: Where the run stands.
@@ -57,6 +59,7 @@ class Trainer:
     validator: Validator
     store: CheckpointStore
     context: RunContext
+    logs: RunLogs = field(default_factory=RunLogs)
     on_epoch: Callable[[Progress, Validation], None] = lambda progress, validation: None
     on_step: Callable[[int], None] = lambda steps: None
     progress: Progress = field(default_factory=Progress)
@@ -71,6 +74,7 @@ class Trainer:
         """
         self._set_up()
         self._resume()
+        self.logs.start(self.progress.total_steps)
         self._saved_at = time.monotonic()
         self._open_losses: list[tuple[Tensor, Step]] = []
         steps = self.stream.run(self.progress.epoch, self.progress.step)
@@ -103,10 +107,9 @@ class Trainer:
 
     def _step(self, step: Step) -> None:
         """One optimiser step; seeded by its number, so that dropout too repeats itself after a resume."""
-        total = self.config.epochs * self.stream.plan.steps
         seeds = [self.config.seed, self.progress.total_steps, 2, self.fabric.global_rank]
         torch.manual_seed(int(np.random.default_rng(seeds).integers(2**63)))
-        set_rates(self.optimiser, rate_factor(self.progress.total_steps, total, self.config.schedule))
+        set_rates(self.optimiser, self._rate_factor(self.progress.total_steps))
         self.optimiser.zero_grad()
         loss = torch.zeros((), device=self.fabric.device)
         for number, batch in enumerate(step.batches):
@@ -125,6 +128,13 @@ class Trainer:
             self.average.update()
         self._open_losses.append((loss, step))
 
+    def _rate_factor(self, step: int) -> float:
+        return rate_factor(step, self.config.epochs * self.stream.plan.steps, self.config.schedule)
+
+    def _rate(self, step: int) -> float:
+        """Highest learning rate of a step."""
+        return max(float(group["highest_rate"]) for group in self.optimiser.param_groups) * self._rate_factor(step)
+
     def _look_at_losses(self) -> None:
         """Fetch the losses since the last look, and refuse the first that is no number.
 
@@ -142,7 +152,9 @@ class Trainer:
                     f"holds the samples {samples}; look at them, lower optimiser.rate, set clip_gradient, or train "
                     "with precision fp32"
                 )
+        first = len(self.progress.losses)
         self.progress.losses += values
+        self.logs.steps(first, values, [self._rate(first + number) for number in range(len(values))])
         self._open_losses.clear()
 
     def _validate(self) -> None:

@@ -122,12 +122,13 @@ def test_a_window_of_a_sample_is_what_the_whole_sample_shows_there(tmp_path, for
     assert len(turned) == 4  # every way in which a part can lie
     for sample in [*pairs, reader.index.samples[4]]:
         whole = reader.read_stored(sample)
+        all_layers = range(len(whole.layers))
         for y0, x0, height, width in ((3, 5, 20, 9), (0, 20, 32, 12), (7, 2, 11, 30), (0, 0, *sample.shape_yx)):
             window = Box(y0, x0, y0 + height, x0 + width)
-            for part, full in zip(reader.read_stored(sample, window), whole, strict=True):
+            for part, full in zip(reader.read_part(sample, window, all_layers), whole, strict=True):
                 np.testing.assert_array_equal(part, full[(..., *window.slices)])
         if sample.parts:
             across = Box(4, 25, 20, 50)
             np.testing.assert_array_equal(
-                reader.read_stored(sample, across).layers, whole.layers[(..., *across.slices)]
+                reader.read_part(sample, across, all_layers).layers, whole.layers[(..., *across.slices)]
             )

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -401,17 +399,6 @@ def test_the_demo_bundle_reads_the_demo_letters_and_matches_its_files():
         histogram.add(found, truth[y : y + tile, x : x + tile], np.ones((tile, tile), bool))
     assert histogram.auc() > 0.95
     assert histogram.f_beta(bundle.contract.threshold) > 0.85
-
-
-@pytest.mark.slow
-def test_the_training_script_runs_from_the_data_beside_it(tmp_path):
-    script = Path(__file__).parents[2] / "scripts" / "train_demo_bundle.py"
-    command = [sys.executable, str(script), "--steps", "2", "--threads", "1", "--output", str(tmp_path / "bundle")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, done.stderr
-    document = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
-    assert document["training"]["steps"] == 2
-    assert (tmp_path / "bundle" / "weights.safetensors").stat().st_size < 6e6
 
 
 def _demo_layers() -> list[Path]:

@@ -14,6 +14,7 @@ import zarr
 
 from inkbatch.data.dataset import DatasetIndex, SampleReader
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
+from inkbatch.geometry import Box
 from inkbatch.io.storage import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
@@ -108,6 +109,25 @@ def test_a_pack_holds_the_samples_of_its_index_and_needs_no_segments(root):
     np.testing.assert_array_equal(foreign[3, :, :, :32], before[3].layers)
     beyond = zarr.open_array(root / "datasets/letters/ignore.zarr", mode="r")[3, :, 32:]
     assert (beyond == 1).all()
+
+
+@pytest.mark.parametrize("form", ["index", "pack"])
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 24])
+def test_a_window_of_a_sample_is_read_as_it_lies_in_the_whole_one(root, form, cache_bytes):
+    run(settings(root, form=form, pairs={"count": 8}), RunContext())
+    place = folder_of(root)
+    reader = SampleReader(DatasetIndex.open(place), place, cache_bytes)
+    pairs = [sample for sample in reader.index.samples if sample.parts]
+    assert {(part.flip, part.turn) for sample in pairs for part in sample.parts} >= {(True, True), (False, True)}
+    windows = [Box(0, 0, 32, 32), Box(3, 5, 20, 30), Box(31, 0, 32, 1), Box(2, 29, 9, 32)]
+    wide = [Box(4, 20, 12, 50), Box(0, 33, 32, 64), Box(7, 0, 8, 64)]
+    for sample in [*reader.index.samples[::17], *pairs]:
+        whole = reader.read_stored(sample)
+        for window in windows + (wide if sample.parts else []):
+            part = reader.read_part(sample, window, range(1, 3))
+            np.testing.assert_array_equal(part.layers, whole.layers[(slice(1, 3), *window.slices)])
+            np.testing.assert_array_equal(part.labels, whole.labels[window.slices])
+            np.testing.assert_array_equal(part.ignore, whole.ignore[window.slices])
 
 
 def test_shards_pack_the_very_bytes_of_one_process(tmp_path, root):

@@ -17,7 +17,15 @@ from inkbatch.steps.train import TrainConfig, run
 from inkbatch.testing.training import tiny_run
 from inkbatch.training.validate import Validator
 
-SAME = ("bundle/weights.safetensors", "bundle/bundle.json", "metrics.csv", "losses.csv", "curves.png", "complete.json")
+SAME = (
+    "bundle/weights.safetensors",
+    "bundle/bundle.json",
+    "metrics.csv",
+    "losses.csv",
+    "curves.png",
+    "complete.json",
+    "report.html",
+)
 STEPS = 12  # of tiny_run
 
 

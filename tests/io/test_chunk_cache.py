@@ -1,0 +1,111 @@
+"""Chunks are decoded once while they are kept, and never more bytes are kept than allowed."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from inkbatch.io.chunk_cache import CachedArray, ChunkCache
+from inkbatch.io.shard_layout import ArrayLayout
+from inkbatch.io.shards import ShardedArray
+from inkbatch.io.storage import Location
+
+SHAPE, CHUNK = (3, 50, 70), (3, 16, 16)
+
+
+@pytest.fixture
+def content():
+    return np.random.default_rng(0).integers(1, 255, SHAPE).astype(np.uint8)
+
+
+@pytest.fixture
+def array(tmp_path, content):
+    layout = ArrayLayout(SHAPE, CHUNK, (3, 32, 32), "uint8", "lz4", ("z", "y", "x"))
+    made = ShardedArray.create(Location.parse(tmp_path / "a.zarr"), layout)
+    for row in range(2):
+        for column in range(3):
+            block = content[:, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
+            made.write_shard((0, row, column), np.ascontiguousarray(block))
+    return made
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    found = []
+    plain = ShardedArray.read
+    monkeypatch.setattr(ShardedArray, "read", lambda self, region: found.append(region) or plain(self, region))
+    return found
+
+
+def windows(count):
+    rng = np.random.default_rng(1)
+    for _ in range(count):
+        y, x = int(rng.integers(0, 40)), int(rng.integers(0, 60))
+        yield (
+            slice(1, 3),
+            slice(y, y + int(rng.integers(1, 50 - y + 1))),
+            slice(x, x + int(rng.integers(1, 70 - x + 1))),
+        )
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 3 * 16 * 16 * 4, 1 << 20])
+def test_a_cached_array_reads_what_is_stored_whatever_is_kept(array, content, limit):
+    cached = CachedArray(array, ChunkCache(limit))
+    for region in windows(60):
+        np.testing.assert_array_equal(cached.read(region), content[region])
+        assert cached.cache.held_bytes <= limit
+
+
+def test_what_is_kept_is_not_decoded_again(array, reads):
+    cached = CachedArray(array, ChunkCache(1 << 20))
+    whole = (slice(0, 3), slice(0, 50), slice(0, 70))
+    cached.read(whole)
+    assert len(reads) == 1
+    for region in windows(20):
+        cached.read(region)
+    assert len(reads) == 1
+
+
+def test_only_the_missing_chunks_are_decoded(array, reads):
+    cached = CachedArray(array, ChunkCache(1 << 20))
+    cached.read((slice(0, 3), slice(0, 16), slice(0, 32)))
+    cached.read((slice(0, 3), slice(4, 12), slice(10, 40)))
+    assert reads[1] == [slice(0, 3), slice(0, 16), slice(32, 48)]
+
+
+def test_the_chunks_used_least_recently_make_room(array, reads):
+    one = 3 * 16 * 16
+    cached = CachedArray(array, ChunkCache(2 * one))
+    left, middle, right = ((slice(0, 3), slice(0, 16), slice(x, x + 16)) for x in (0, 16, 32))
+    for region in (left, middle, left, right):
+        cached.read(region)
+    assert (len(reads), cached.cache.held_bytes) == (3, 2 * one)
+    cached.read(left)
+    assert len(reads) == 3
+    cached.read(middle)
+    assert len(reads) == 4
+
+
+def test_what_a_reader_gets_is_its_own(array, content):
+    cached = CachedArray(array, ChunkCache(1 << 20))
+    region = (slice(0, 3), slice(0, 16), slice(0, 16))
+    cached.read(region)[:] = 0
+    np.testing.assert_array_equal(cached.read(region), content[region])
+
+
+def test_threads_share_a_cache(array, content):
+    cached = CachedArray(array, ChunkCache(3 * 16 * 16 * 3))
+    wrong = []
+
+    def work():
+        wrong.extend(region for region in windows(80) if not np.array_equal(cached.read(region), content[region]))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert cached.cache.held_bytes <= 3 * 16 * 16 * 3
