@@ -14,6 +14,7 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.storage import Location
 
 CHUNK_PX = 256
+MAP_NAME = "prediction.zarr"
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,20 @@ class Prediction:
 
     @staticmethod
     def create(
-        folder: Location, shape_yx: tuple[int, int], unit_px: int, voxel_size_um: float, provenance: Mapping[str, Any]
+        folder: Location,
+        shape_yx: tuple[int, int],
+        unit_px: int,
+        voxel_size_um: float,
+        provenance: Mapping[str, Any],
+        name: str = MAP_NAME,
     ) -> Prediction:
-        """Write the metadata of ``prediction.zarr`` in `folder`; an equal one that is there is used on.
+        """Write the metadata of the map `name` in `folder`; an equal one that is there is used on.
 
         Raises:
             MismatchError: Something else lies there.
         """
         pyramid = Multiscale.create(
-            folder / "prediction.zarr",
+            folder / name,
             shape_yx,
             dtype="float16",
             chunk=(CHUNK_PX, CHUNK_PX),
@@ -44,13 +50,13 @@ class Prediction:
         return Prediction(pyramid)
 
     @staticmethod
-    def open(folder: Location) -> Prediction:
-        """Open the prediction in `folder`.
+    def open(folder: Location, name: str = MAP_NAME) -> Prediction:
+        """Open the map `name` in `folder`.
 
         Raises:
             DataError: None is there.
         """
-        return Prediction(Multiscale.open(folder / "prediction.zarr"))
+        return Prediction(Multiscale.open(folder / name))
 
     @property
     def shape_yx(self) -> tuple[int, int]:
