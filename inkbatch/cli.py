@@ -132,10 +132,14 @@ def infer(
         return
     report = step.run(job, context)
     print_report(report)
-    from inkbatch.steps.score import score_if_labelled
+    if report.complete:
+        from inkbatch.steps import evaluate
 
-    for line in score_if_labelled(job, report, catalog):
-        typer.echo(line)
+        typer.echo(f"picture: {report.location / 'preview.png'}")
+        shown = evaluate.EvaluateConfig(segment=segment, name=report.location.uri, root=job.root, catalog=catalog)
+        score = evaluate.score_line(shown)
+        if score:
+            typer.echo(score)
 
 
 @app.command()

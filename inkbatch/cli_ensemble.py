@@ -21,13 +21,15 @@ from inkbatch.cli_common import (
 
 Segment = Annotated[str, typer.Argument(help="Segment id.", show_default=False)]
 Labels = Annotated[
-    str | None, typer.Option(help="Ink labels, a picture of the segment's size; else the segment's own, or the catalog's.")
+    str | None,
+    typer.Option(help="Ink labels, a picture of the segment's size; else the segment's own, or the catalog's."),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("ensemble")(ensemble)
+    app.command("evaluate")(evaluate)
 
 
 def ensemble(
@@ -35,9 +37,7 @@ def ensemble(
     prediction: Annotated[
         list[str] | None, typer.Option(help="A finished prediction of this segment; give it twice at least.")
     ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="mean, weighted-mean, median, maximum, odds or ranks.")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help="mean, weighted-mean, median, maximum, odds or ranks.")] = None,
     weight: Annotated[list[float] | None, typer.Option(help="A weight for each prediction, in their order.")] = None,
     fit_weights: Annotated[
         bool, typer.Option("--fit-weights", help="Find weights and threshold on labels; they are written down.")
@@ -71,3 +71,41 @@ def ensemble(
         typer.echo(step.describe(job))
         return
     print_report(step.run(job, context))
+
+
+def evaluate(
+    segment: Segment,
+    name: Annotated[str | None, typer.Option(help="The prediction; needed where there are several.")] = None,
+    versus: Annotated[str | None, typer.Option(help="A second prediction to compare it with.")] = None,
+    labels: Labels = None,
+    threshold: Annotated[list[float] | None, typer.Option(help="Where F-beta is taken; may be repeated.")] = None,
+    to: Annotated[str | None, typer.Option(help="Folder for the result; else beside the prediction.")] = None,
+    root: Root = None,
+    catalog: CatalogFile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """A prediction against ink labels: how good it is, and where it fails.
+
+    Writes evaluation.json, regions.csv, calibration.csv, curves.csv, curves.png and regions.png. Counted are the pixels
+    within the mask and outside the ignore mask. With --versus both maps are compared by a paired bootstrap over blocks.
+    Settings: area=[y0,x0,y1,x1], beta=0.5, region_px=1024, bins=15, draws=1000, level=0.95, ignore=URI|none, white=255
+    (docs/evaluate.md tells them all).
+    """
+    from inkbatch.steps import evaluate as step
+
+    context = run_context(shard, log)
+    options: dict[str, Any] = {"segment": segment, "name": name, "versus": versus, "labels": labels, "to": to}
+    options |= {"root": chosen_root(root), "catalog": catalog, "thresholds": threshold or None}
+    job = step.EvaluateConfig.load(config, sets or (), options)
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    report = step.run(job, context)
+    print_report(report)
+    if report.complete:
+        for line in step.summary(report.location):
+            typer.echo(line)

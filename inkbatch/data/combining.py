@@ -88,7 +88,9 @@ class Combination:
     def finish(self, total: Floats) -> Floats:
         """From the sum to the stored value."""
         if self.method == "odds":
-            return np.float32(1) / (np.float32(1) + np.exp(-total))
+            odds: Floats = np.exp(-total)
+            odds += np.float32(1)
+            return np.divide(np.float32(1), odds, out=odds)
         return total
 
     def _strip(self, codes: Sequence[Codes]) -> Floats:

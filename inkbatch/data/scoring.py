@@ -105,7 +105,8 @@ class ScoreHistogram:
 
     def f_beta(self, threshold: float, beta: float = 0.5) -> float:
         """F-beta of ``probability >= threshold``; 0 where nothing is found."""
-        return float(f_beta(*(np.array(count) for count in self.found(threshold)), beta))
+        hits, alarms, misses = (np.array(count) for count in self.found(threshold))
+        return float(f_beta(hits, alarms, misses, beta))
 
     def best_f_beta(self, beta: float = 0.5) -> tuple[float, float]:
         """(best F-beta, its threshold); the lowest of equally good thresholds."""

@@ -101,9 +101,7 @@ class Truth:
             counted &= ~self._ignored(box)
         return self._ink(box), counted
 
-    def _labels(
-        self, folder: Location, segment: str, choice: TruthChoice
-    ) -> tuple[str, Any, Callable[[Box], Bools]]:
+    def _labels(self, folder: Location, segment: str, choice: TruthChoice) -> tuple[str, Any, Callable[[Box], Bools]]:
         uri = choice.labels
         own = folder / "ink_labels.zarr"
         if uri is None and (own / "zarr.json").exists():

@@ -147,8 +147,8 @@ class _Search:
             alarms, hits = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
             curve = f_beta(hits, alarms, hits[0] - hits, self.beta)
             best = int(np.argmax(curve))
-            edge = np.float32(self.low + (self.high - self.low) * best / SCORE_BINS)
-            self.known[hundredths] = float(curve[best]), float(rule.finish(edge))
+            edge = np.array([self.low + (self.high - self.low) * best / SCORE_BINS], np.float32)
+            self.known[hundredths] = float(curve[best]), float(rule.finish(edge)[0])
         return self.known[hundredths]
 
     def climb(self, start: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[float, float]]:

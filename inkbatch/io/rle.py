@@ -1,8 +1,8 @@
 """Run-length encoding of masks as the Vesuvius Challenge – Ink Detection competition on Kaggle wants it.
 
 Its page says: pixels are numbered from left to right, then from top to bottom, from 1; a run is a start and a length,
-and all runs are one text of numbers with spaces between them. ``1 3 10 5`` means the pixels 1, 2, 3, 10, 11, 12, 13, 14.
-Runs ascend, are positive and share no pixel; a run may go on from the end of one row into the next. (The script that
+and all runs are one text of numbers with spaces between them. ``1 3 10 5`` means the pixels 1, 2, 3 and 10 to 14. Runs
+ascend, are positive and share no pixel; a run may go on from the end of one row into the next. (The script that
 made the competition's own files also reads row by row, but misses runs that touch the first or the last pixel.)
 """
 

@@ -81,7 +81,9 @@ class EnsembleConfig(JobConfig):
             raise ValueError("weights are given, and are to be fitted; drop one of them")
         stated = "weights" if self.weights is not None else "fit" if self.fit is not None else None
         if stated and self.method not in WEIGHTED:
-            raise ValueError(f"method {self.method} has no weights; drop {stated}, or choose {', '.join(sorted(WEIGHTED))}")
+            raise ValueError(
+                f"method {self.method} has no weights; drop {stated}, or choose {', '.join(sorted(WEIGHTED))}"
+            )
         if self.method == "weighted-mean" and not stated:
             raise ValueError("method weighted-mean wants weights; give them, or let them be fitted")
         if self.weights is not None:

@@ -43,4 +43,3 @@ def table(histograms: Mapping[str, ScoreHistogram]) -> dict[str, dict[str, float
     overall = scores(added(histograms))
     rows = {name: scores(histogram, overall["threshold"]) for name, histogram in sorted(histograms.items())}
     return {OVERALL: overall, **rows}
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,7 +48,7 @@ def test_a_text_names_every_pixel_once_in_the_fewest_runs(mask):
     pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
     pixels = [pixel for start, length in pairs for pixel in range(start, start + length)]
     assert pixels == (np.flatnonzero(mask.ravel()) + 1).tolist()
-    assert all(start > before + length for (before, length), (start, _) in zip(pairs, pairs[1:], strict=False))
+    assert all(start > before + length for (before, length), (start, _) in itertools.pairwise(pairs))
 
 
 @given(masks, st.lists(st.integers(0, 9), max_size=4))

@@ -263,7 +263,13 @@ def test_a_damaged_member_is_named(configure, root):
 
 def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
     text = describe(configure(method="odds", fit={}))
-    for words in ("odds of 3 predictions", "member        good", "fitted for the best f05", "12, 0 done", "peak memory"):
+    for words in (
+        "odds of 3 predictions",
+        "member        good",
+        "fitted for the best f05",
+        "12, 0 done",
+        "peak memory",
+    ):
         assert words in text
     assert not (root / "predictions/s/ensemble-odds").exists()
 
