@@ -76,6 +76,14 @@ train: $(VENV)/.runtime ## A dataset -> a bundle (ARGS='--config my-run.yaml')
 plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what it would cost
 	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' --dry-run $(ARGS)
 
+.PHONY: ensemble
+ensemble: $(VENV)/.runtime need-segment ## Predictions of SEGMENT -> one (ARGS='--prediction A --prediction B --method mean')
+	$(RUN) ensemble '$(SEGMENT)' $(COMMON) $(ARGS)
+
+.PHONY: evaluate
+evaluate: $(VENV)/.runtime need-segment ## Ink map of SEGMENT against its labels (ARGS='--name A --versus B')
+	$(RUN) evaluate '$(SEGMENT)' $(COMMON) $(ARGS)
+
 .PHONY: export
 export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')
 	$(RUN) export '$(SEGMENT)' --root '$(ROOT)' $(ARGS)

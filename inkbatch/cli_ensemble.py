@@ -30,6 +30,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("ensemble")(ensemble)
     app.command("evaluate")(evaluate)
+    app.command("clean")(clean)
+    app.command("export-rle")(export_rle)
+    app.command("export-folders")(export_folders)
 
 
 def ensemble(
@@ -109,3 +112,72 @@ def evaluate(
     if report.complete:
         for line in step.summary(report.location):
             typer.echo(line)
+
+
+def clean(
+    segment: Segment,
+    name: Annotated[str | None, typer.Option(help="The prediction; needed where there are several.")] = None,
+    result: Annotated[str | None, typer.Option(help="Name of the clean one; else NAME-clean.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel is ink.")] = None,
+    min_area_px: Annotated[int | None, typer.Option(help="Smaller ink components are taken away.")] = None,
+    denoise: Annotated[str | None, typer.Option(help="none, median or gaussian; before the threshold.")] = None,
+    root: Root = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """A prediction -> a clean one: denoised, cut at a threshold, without specks.
+
+    Components are those of the whole segment, not of its units. Settings: denoise.median_px=3|5, denoise.sigma_px=1.0,
+    max_hole_px=0, values=mask|probability. With shards, give the command a second time when all are done.
+    """
+    from inkbatch.steps import clean as step
+
+    context = run_context(shard, log)
+    options: dict[str, Any] = {"segment": segment, "name": name, "result": result, "threshold": threshold}
+    options |= {"min_area_px": min_area_px, "root": chosen_root(root)}
+    wanted = [f"denoise.method={denoise}"] if denoise is not None else []
+    job = step.CleanConfig.load(config, [*wanted, *(sets or [])], options)
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    print_report(step.run(job, context))
+
+
+def export_rle(
+    segments: Annotated[list[str], typer.Argument(help="Segment ids, one row each.", show_default=False)],
+    to: Annotated[str, typer.Option(help="The CSV file to write.")],
+    name: Annotated[str | None, typer.Option(help="Name of the prediction, the same one in every segment.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel is ink.")] = None,
+    root: Root = None,
+) -> None:
+    """Ink maps of several segments -> one CSV of run lengths (Kaggle's Ink Detection competition).
+
+    Two columns, Id and Predicted. Pixels are numbered from 1, from left to right, then from top to bottom; a run is a
+    start and a length. Bounded memory.
+    """
+    from inkbatch.steps import export_runs as step
+
+    options = {"segments": segments, "to": to, "name": name, "threshold": threshold, "root": chosen_root(root)}
+    typer.echo(str(step.run(step.ExportRunsConfig.load(None, (), options))))
+
+
+def export_folders(
+    segment: Segment,
+    to: Annotated[str, typer.Option(help="Folder that gets npy_files and visualizations.")],
+    prediction: Annotated[
+        list[str], typer.Option(help="A finished prediction, one per layer window; may be repeated.")
+    ],
+    root: Root = None,
+    memory: Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")] = None,
+) -> None:
+    """Predictions of one segment -> npy_files and visualizations, as the tools for Scroll 5 expect them.
+
+    One float32 array and one 8-bit picture per prediction, named by the first layer of its window; bounded memory.
+    """
+    from inkbatch.steps import export_folders as step
+
+    options = {"segment": segment, "to": to, "predictions": prediction, "root": chosen_root(root), "memory": memory}
+    typer.echo(str(step.run(step.ExportFoldersConfig.load(None, (), options))))

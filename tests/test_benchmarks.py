@@ -19,6 +19,7 @@ NAMES = [
     "prepare",
     pytest.param("memory", marks=pytest.mark.slow),
     "zarr",
+    "maps",
 ]
 
 

@@ -52,7 +52,17 @@ def test_help_and_prepare_start_without_torch(stated):
 
 
 COMMANDS = ["prepare", "infer", "phantom", "export", "segments", "import-checkpoint", "models", "bundle", "labels"]
-COMMANDS += ["import-cvat", "vessels", "build-dataset", "train"]
+COMMANDS += [
+    "ensemble",
+    "evaluate",
+    "clean",
+    "export-rle",
+    "export-folders",
+    "import-cvat",
+    "vessels",
+    "build-dataset",
+    "train",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -90,7 +90,8 @@ class Combination:
         if self.method == "odds":
             odds: Floats = np.exp(-total)
             odds += np.float32(1)
-            return np.divide(np.float32(1), odds, out=odds)
+            np.divide(np.float32(1), odds, out=odds)
+            return odds
         return total
 
     def _strip(self, codes: Sequence[Codes]) -> Floats:

@@ -1,4 +1,4 @@
-"""clean: components are those of the whole segment, whatever the units; sharded and stopped runs give the same bytes."""
+"""clean: components are those of the whole segment, whatever the units; shards and stops change no byte."""
 
 from __future__ import annotations
 
