@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from inkbatch.data.maps import StoredMap
 from inkbatch.data.scoring import BINS, VALUES
 from inkbatch.errors import DataError
 from inkbatch.geometry import cut
+from inkbatch.io.half_floats import TABLE_SIZE, looked_up
 from inkbatch.io.prediction import CHUNK_PX
 
 Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks"]
@@ -45,7 +47,7 @@ class Combination:
     Attributes:
         method: How.
         weights: One per map, not negative, sum 1.
-        tables: One per map, `BINS` entries: what is added up (the plain probability for median and maximum).
+        tables: One per map, `TABLE_SIZE` entries: what is added up (the plain probability for median and maximum).
     """
 
     method: Method
@@ -63,26 +65,27 @@ class Combination:
             (map, disagreement), float32 (height, width). Disagreement is the standard deviation of the maps' values
             (of their ranks, where these are averaged), all maps counted alike.
         """
-        shape = codes[0].shape
-        flat = [part.reshape(-1) for part in codes]
-        out = np.zeros(flat[0].size, np.float32)
-        deviation = np.zeros(flat[0].size, np.float32) if spread else None
-        for start in range(0, out.size, STRIP_PX):
-            part = slice(start, start + STRIP_PX)
-            strip = [values[part] for values in flat]
+        height, width = codes[0].shape
+        out = np.zeros((height, width), np.float32)
+        deviation = np.zeros((height, width), np.float32) if spread else None
+        rows = max(1, STRIP_PX // max(width, 1))
+        for start in range(0, height, rows):
+            part = slice(start, start + rows)
+            strip = [values[part] for values in codes]
             if not any(values.any() for values in strip):
                 continue
-            out[part] = self._strip(strip)
+            found = [looked_up(values, table) for values, table in zip(strip, self.tables, strict=True)]
+            out[part] = self._strip(strip, found)
             if deviation is not None:
-                deviation[part] = self._deviation(strip)
-        return out.reshape(shape), None if deviation is None else deviation.reshape(shape)
+                deviation[part] = self._deviation(strip, found)
+        return out, deviation
 
-    def total(self, codes: Sequence[Codes]) -> Floats:
-        """Sum of weight × table[value], before `finish`; always added in the order of the maps."""
-        total = np.zeros(codes[0].shape, np.float32)
-        for weight, table, values in zip(self.weights, self.tables, codes, strict=True):
+    def total(self, values: Sequence[Floats]) -> Floats:
+        """Sum of weight × value, before `finish`; always added in the order of the maps."""
+        total = np.zeros(values[0].shape, np.float32)
+        for weight, part in zip(self.weights, values, strict=True):
             if weight:
-                total += np.float32(weight) * table[values]
+                total += np.float32(weight) * part
         return total
 
     def finish(self, total: Floats) -> Floats:
@@ -94,40 +97,42 @@ class Combination:
             return odds
         return total
 
-    def _strip(self, codes: Sequence[Codes]) -> Floats:
+    def _strip(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
         if self.method == "maximum":
-            highest: Floats = self.tables[0][np.maximum.reduce(list(codes))]
+            highest: Floats = np.maximum.reduce(values)
             return highest
         if self.method == "median":
-            return _median(codes, self.tables[0])
-        found = self.finish(self.total(codes))
+            return _median(values)
+        found = self.finish(self.total(values))
         if self.method == "odds":
-            found[np.bitwise_or.reduce(list(codes)) == 0] = 0
+            found[np.bitwise_or.reduce(codes) == 0] = 0
         return found
 
-    def _deviation(self, codes: Sequence[Codes]) -> Floats:
-        plain = plain_table()
-        tables = self.tables if self.method == "ranks" else (plain,) * len(codes)
-        values = [table[part] for table, part in zip(tables, codes, strict=True)]
+    def _deviation(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
+        if self.method == "odds":
+            plain = plain_table()
+            values = [looked_up(part, plain) for part in codes]
         mean = sum(values[1:], start=values[0]) / np.float32(len(values))
-        squares = np.zeros_like(mean)
+        squares, difference = np.zeros_like(mean), np.empty_like(mean)
         for value in values:
-            value -= mean
-            value *= value
-            squares += value
+            np.subtract(value, mean, out=difference)
+            difference *= difference
+            squares += difference
         squares /= np.float32(len(values))
         return np.sqrt(squares, out=squares)
 
 
+@cache
 def plain_table() -> Floats:
     """The probability that each code stands for."""
-    return VALUES.astype(np.float32)
+    return _filled(VALUES)
 
 
+@cache
 def odds_table() -> Floats:
     """The log odds that each code stands for."""
     inside = np.clip(VALUES, LEAST_ODDS_P, 1 - LEAST_ODDS_P)
-    return np.log(inside / (1 - inside)).astype(np.float32)
+    return _filled(np.log(inside / (1 - inside)))
 
 
 def rank_table(found: StoredMap) -> Floats:
@@ -150,7 +155,7 @@ def rank_table(found: StoredMap) -> Floats:
         raise DataError(f"prediction {found.name}: is 0 everywhere, it has no ranks; leave it out")
     table = (np.cumsum(counts) - counts / 2) / counts.sum()
     table[0] = 0
-    return table.astype(np.float32)
+    return _filled(table)
 
 
 def tables_for(method: Method, maps: Sequence[StoredMap]) -> tuple[Floats, ...]:
@@ -161,16 +166,21 @@ def tables_for(method: Method, maps: Sequence[StoredMap]) -> tuple[Floats, ...]:
     return (table,) * len(maps)
 
 
-def _median(codes: Sequence[Codes], table: Floats) -> Floats:
+def _median(values: Sequence[Floats]) -> Floats:
     """Median of the maps: a sorting network over whole rows of pixels, cheap for the handful of maps there are."""
-    planes = list(codes)
+    planes = list(values)
     count = len(planes)
     for turn in range(count):
         for left in range(turn % 2, count - 1, 2):
             low, high = np.minimum(planes[left], planes[left + 1]), np.maximum(planes[left], planes[left + 1])
             planes[left], planes[left + 1] = low, high
-    upper = table[planes[count // 2]]
-    if count % 2:
-        return upper
-    lower: Floats = table[planes[count // 2 - 1]]
-    return (lower + upper) / np.float32(2)
+    upper = planes[count // 2]
+    return upper if count % 2 else (planes[count // 2 - 1] + upper) / np.float32(2)
+
+
+def _filled(table: NDArray[np.float64]) -> Floats:
+    """A table as float32, 0 for codes that stand for no probability."""
+    out = np.zeros(TABLE_SIZE, np.float32)
+    out[:BINS] = table
+    out.flags.writeable = False
+    return out

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +21,8 @@ from inkbatch.io.tones import CODES, half_codes
 
 BINS = CODES
 VALUES: NDArray[np.float64] = np.arange(BINS, dtype=np.uint16).view(np.float16).astype(np.float64)
-_BARE, _INK, _UNCOUNTED = np.uint16(0), np.uint16(1 << 14), np.uint16(1 << 15)
+_INK, _UNCOUNTED = 1 << 14, np.uint16(1 << 15)
+MOST_AT_ONCE = 1 << 23  # OpenCV counts in float32, which is exact up to 2^24
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -73,11 +75,22 @@ class ScoreHistogram:
         Raises:
             CorruptDataError: A probability is not a number, or outside [0, 1].
         """
-        keys = half_codes(np.asarray(probability, np.float16), place)
-        keys = keys | np.where(counted, np.where(labels, _INK, _BARE), _UNCOUNTED)
-        found = np.bincount(keys.ravel(), minlength=2 * int(_INK))
-        self.bare += found[:BINS]
-        self.ink += found[int(_INK) : int(_INK) + BINS]
+        half = np.asarray(probability, np.float16)
+        rows = max(1, MOST_AT_ONCE // max(half.shape[-1], 1))
+        for start in range(0, len(half), rows):
+            part = slice(start, start + rows)
+            self._add(half_codes(half[part], place), labels[part], counted[part])
+
+    def _add(self, codes: NDArray[np.uint16], labels: NDArray[np.bool_], counted: NDArray[np.bool_]) -> None:
+        """One key per pixel: code, 2^14 for ink, 2^15 for what does not count; OpenCV counts those below 2^15."""
+        keys = labels.astype(np.uint16)
+        keys <<= 14
+        keys |= codes
+        if not counted.all():
+            keys[~counted] = _UNCOUNTED
+        found = cv2.calcHist([keys.reshape(len(keys), -1)], [0], None, [2 * _INK], [0, 2 * _INK]).ravel()
+        self.bare += found[:BINS].astype(np.int64)
+        self.ink += found[_INK : _INK + BINS].astype(np.int64)
 
     def merge(self, other: ScoreHistogram) -> None:
         """Add another part's counts."""

@@ -131,7 +131,8 @@ class _Search:
     """Scores of weights on sampled pixels; each is computed once."""
 
     def __init__(self, codes: list[Codes], ink: NDArray[np.bool_], rule: Combination, beta: float) -> None:
-        self.codes, self.rule, self.beta = codes, rule, beta
+        self.values = [table[part] for table, part in zip(rule.tables, codes, strict=True)]
+        self.rule, self.beta = rule, beta
         self.offset = np.where(ink, SCORE_BINS, 0)
         self.low = min(float(table.min()) for table in rule.tables)
         self.high = max(float(table.max()) for table in rule.tables)
@@ -141,7 +142,7 @@ class _Search:
         """(best score, its threshold)."""
         if hundredths not in self.known:
             rule = replace(self.rule, weights=tuple(weight / 100 for weight in hundredths))
-            share = (rule.total(self.codes) - np.float32(self.low)) / np.float32(self.high - self.low)
+            share = (rule.total(self.values) - np.float32(self.low)) / np.float32(self.high - self.low)
             bins = np.clip((share * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1)
             counts = np.bincount(bins + self.offset, minlength=2 * SCORE_BINS).reshape(2, SCORE_BINS)
             alarms, hits = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]

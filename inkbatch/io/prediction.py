@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
+from inkbatch.io.half_floats import to_half
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.storage import Location
 
@@ -31,6 +32,7 @@ class Prediction:
         voxel_size_um: float,
         provenance: Mapping[str, Any],
         name: str = MAP_NAME,
+        codec: str = "zstd",
     ) -> Prediction:
         """Write the metadata of the map `name` in `folder`; an equal one that is there is used on.
 
@@ -45,7 +47,7 @@ class Prediction:
             shard_px=unit_px,
             voxel_size_um=voxel_size_um,
             provenance=provenance,
-            codec="zstd",
+            codec=codec,
         )
         return Prediction(pyramid)
 
@@ -73,7 +75,7 @@ class Prediction:
         Returns:
             Bytes stored.
         """
-        return self.pyramid.write(write_box, probability.astype(np.float16))
+        return self.pyramid.write(write_box, to_half(probability))
 
     def read(self, box: Box, level: int = 0) -> NDArray[np.float16]:
         """Read a window of one level.

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from inkbatch.config import JobConfig
+from inkbatch.data.combining import plain_table
 from inkbatch.data.component_facts import UnitFacts, facts_of
 from inkbatch.data.components import UnitComponents, unit_components
 from inkbatch.data.denoising import DenoiseRules, denoised
 from inkbatch.data.labels import clean_unit
 from inkbatch.data.maps import StoredMap, open_map
-from inkbatch.data.scoring import VALUES
 from inkbatch.data.seams import Merged, merge
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, Unit, cut
+from inkbatch.io.half_floats import looked_up
 from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
@@ -185,8 +186,7 @@ def describe(config: CleanConfig) -> str:
 
 
 def _load(settled: CleanPlan, unit: Unit) -> Floats:
-    codes = settled.source.codes(unit.read_box)
-    return VALUES.astype(np.float32)[codes]
+    return looked_up(settled.source.codes(unit.read_box), plain_table())
 
 
 def _prepared(settled: CleanPlan, unit: Unit, loaded: Floats) -> tuple[Floats, UnitComponents]:

@@ -6,12 +6,12 @@ up and writes the scores. Nothing is counted twice, and a region is never split 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numcodecs import Blosc
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from inkbatch.data.maps import StoredMap, open_map, require_one_grid
 from inkbatch.data.scoring import BINS, ScoreHistogram
 from inkbatch.data.truth import Truth, TruthChoice
 from inkbatch.data.weight_fitting import area_box
-from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.storage import Location
 from inkbatch.run.job import JobReport, RunContext, carry_out
@@ -32,6 +32,7 @@ UNIT_PX = 2048
 DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
 UNITS_IN_FLIGHT = 3
+COUNTS_CODEC = Blosc("zstd", 1, Blosc.SHUFFLE, typesize=4)
 
 
 class EvaluateConfig(JobConfig):
@@ -108,7 +109,7 @@ class EvaluatePlan:
 
     def part(self, unit: Unit) -> Location:
         """Where a unit's counts lie."""
-        return self.folder / "counts" / f"{unit.name}.npz"
+        return self.folder / "counts" / f"{unit.name}.blosc"
 
     def regions(self, unit: Unit) -> list[Box]:
         """The regions of a unit that touch the area."""
@@ -238,9 +239,7 @@ def _folder(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> Location:
 
 def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
     def store(unit: Unit, counts: NDArray[np.uint32]) -> Mapping[str, Any]:
-        file = io.BytesIO()
-        np.savez_compressed(file, counts=counts)
-        settled.part(unit).write_bytes(file.getbuffer())
+        settled.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
         read = (2 * len(settled.maps) + 2) * unit.write_box.intersect(settled.area).area
         return {"bytes_read": read, "counted_px": int(counts[0].sum())}
 
@@ -279,9 +278,9 @@ def _finish(settled: EvaluatePlan) -> Mapping[str, Any]:
 
     def parts() -> Iterator[Part]:
         for unit in settled.units:
-            with np.load(io.BytesIO(settled.part(unit).read_bytes())) as stored:
-                counts = stored["counts"].astype(np.int64)
-            for place, region in enumerate(settled.regions(unit)):
+            regions = settled.regions(unit)
+            counts = _decoded(settled.part(unit), (len(settled.maps), len(regions), 2, BINS))
+            for place, region in enumerate(regions):
                 yield Part(region, [ScoreHistogram(ink, bare) for bare, ink in counts[:, place]])
 
     evaluation = Evaluation.of(
@@ -304,6 +303,14 @@ def _finish(settled: EvaluatePlan) -> Mapping[str, Any]:
         )
     write_report(settled.folder, evaluation, settled.truth.place, settled.truth.made_from, config.region_px)
     return {"counted_px": evaluation.counted, "ink_px": evaluation.ink}
+
+
+def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    try:
+        counts = np.frombuffer(COUNTS_CODEC.decode(place.read_bytes()), np.uint32)
+        return counts.reshape(shape).astype(np.int64)
+    except (RuntimeError, ValueError) as error:
+        raise CorruptDataError(f"{place}: these counts are damaged; remove the folder and evaluate again") from error
 
 
 def _peak_bytes(settled: EvaluatePlan) -> int:
