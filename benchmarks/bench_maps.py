@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.common import Report, Sample, best, in_turn, median, options, real_layers, scratch, timed
+from benchmarks.common import Report, Sample, best, cpu, in_turn, median, options, real_layers, scratch, timed
 from inkbatch.data.maps import open_map
 from inkbatch.geometry import cut
 from inkbatch.run.job import JobReport, RunContext
@@ -104,7 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rate, read = count * megapixels / best(runs), count * megapixels / best(samples[floor])
         target = None if name == "clean" else 0.5
         report.row(name, rate, "Mpx/s", read, f"reading the same {count} predictions", at_least=target)
-        report.note(f"{name}: median {count * megapixels / median(runs):,.0f} Mpx/s")
+        seconds, reading_s = cpu(runs), cpu(samples[floor])
+        report.note(
+            f"{name}: median {count * megapixels / median(runs):,.0f} Mpx/s; CPU {seconds:.2f} s, reading alone "
+            f"{reading_s:.2f} s"
+        )
     return report.finish()
 
 

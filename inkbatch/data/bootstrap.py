@@ -4,8 +4,8 @@ Neighbouring pixels resemble each other, so pixels must not be drawn one by one:
 replacement, the same ones for both maps, as many as there are (Efron and Tibshirani 1993, chapter 8). The spread of the
 difference over many draws says how much it would vary with other papyrus like this.
 
-Thresholds stay what they are on the whole map. Ranking scores of the draws are taken from histograms of 961 values
-(float16 without its last four bits); those of the whole map are exact.
+Thresholds stay what they are on the whole map. Ranking scores of the draws are taken from about a thousand groups of
+neighbouring values, each with as many pixels as any other; those of the whole map are exact.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from inkbatch.data.scoring import BINS, ScoreHistogram, auc, average_precision, f_beta
 
-COARSE_BINS = (BINS - 1 >> 4) + 1
+GROUPS = 1024
 DRAWS_AT_ONCE = 64
 
 Floats = NDArray[np.float64]
@@ -55,6 +55,13 @@ class Difference:
         }
 
 
+def group_starts(total: ScoreHistogram) -> NDArray[np.int64]:
+    """First codes of at most about `GROUPS` groups of neighbouring values that hold equal shares of ink and papyrus."""
+    mass = total.ink / max(int(total.ink.sum()), 1) + total.bare / max(int(total.bare.sum()), 1)
+    number = ((np.cumsum(mass) - mass) / mass.sum() * GROUPS).astype(np.int64) if mass.any() else np.arange(BINS)
+    return np.flatnonzero(np.diff(number, prepend=-1))
+
+
 @dataclass
 class BlockCounts:
     """What is kept of each block of one map.
@@ -62,21 +69,22 @@ class BlockCounts:
     Attributes:
         thresholds: By name of the score, the threshold that it is taken at.
         beta: Of F-beta.
+        starts: First code of each group of values.
         found: Per block, per threshold: hits, false alarms, misses.
-        coarse: Per block: (2, `COARSE_BINS`) pixels on ink and on bare papyrus.
+        coarse: Per block: (2, groups) pixels on ink and on bare papyrus.
     """
 
     thresholds: Mapping[str, float]
     beta: float
+    starts: NDArray[np.int64]
     found: list[list[tuple[int, int, int]]] = field(default_factory=list)
     coarse: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(self, block: ScoreHistogram) -> None:
         """Keep a block's counts."""
         self.found.append([block.found(threshold) for threshold in self.thresholds.values()])
-        padded = np.zeros((2, COARSE_BINS << 4), np.int64)
-        padded[0, :BINS], padded[1, :BINS] = block.ink, block.bare
-        self.coarse.append(padded.reshape(2, COARSE_BINS, 16).sum(axis=2).astype(np.float32))
+        grouped = np.add.reduceat(np.stack([block.ink, block.bare]), self.starts, axis=1)
+        self.coarse.append(grouped.astype(np.float32))
 
     def scores(self, weights: NDArray[np.int64]) -> dict[str, Floats]:
         """Scores of draws; `weights` (draws, blocks) says how often each block was drawn."""

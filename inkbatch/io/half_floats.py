@@ -14,8 +14,8 @@ _AS_SINGLE = np.arange(TABLE_SIZE, dtype=np.uint16).view(np.float16).astype(np.f
 
 def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
     """Round float32 (height, width) to float16, to the nearest, halves to even; minus zero becomes zero."""
-    found: NDArray[np.float16] = cv2.add(np.ascontiguousarray(values), 0.0, dtype=cv2.CV_16F)
-    return found.reshape(values.shape)
+    found = cv2.add(np.ascontiguousarray(values), 0.0, dtype=cv2.CV_16F)  # type: ignore[call-overload]
+    return np.asarray(found, np.float16).reshape(values.shape)
 
 
 def to_single(values: NDArray[np.float16]) -> NDArray[np.float32]:

@@ -239,7 +239,8 @@ def halve(block: NDArray[Any], pooling: Pooling, out: NDArray[Any] | None = None
         return out
     size = (out.shape[1], out.shape[0])
     if block.dtype == np.float16:
-        out[...] = to_half(cv2.resize(to_single(block), size, interpolation=cv2.INTER_AREA).reshape(out.shape))
+        smaller = np.asarray(cv2.resize(to_single(block), size, interpolation=cv2.INTER_AREA), np.float32)
+        out[...] = to_half(smaller.reshape(out.shape))
     else:
         cv2.resize(np.ascontiguousarray(block), size, dst=out, interpolation=cv2.INTER_AREA)
     return out

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from inkbatch.data.bootstrap import BlockCounts, Difference, compare
+from inkbatch.data.bootstrap import BlockCounts, Difference, compare, group_starts
 from inkbatch.data.scoring import VALUES, ScoreHistogram
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
@@ -103,7 +103,11 @@ class Evaluation:
             for total, found in zip(totals, part.maps, strict=True):
                 total.merge(found)
         best = tuple(total.best_f_beta(beta) for total in totals)
-        blocks = [BlockCounts(_compared(thresholds, at), beta) for _, at in best] if len(names) == 2 else []
+        blocks = [
+            BlockCounts(_compared(thresholds, at), beta, group_starts(total))
+            for total, (_, at) in zip(totals, best, strict=True)
+            if len(names) == 2
+        ]
         rows: list[Mapping[str, Any]] = []
         filled = 0
         for part in parts():

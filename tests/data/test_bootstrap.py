@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inkbatch.data.bootstrap import BlockCounts, compare
+from inkbatch.data.bootstrap import BlockCounts, compare, group_starts
 from inkbatch.data.scoring import ScoreHistogram
 
 THRESHOLDS = {"f_beta_at_0.5": 0.5}
@@ -25,13 +25,20 @@ def blocks_of(strength, count=40, seed=0, noise_seed=None):
     return found
 
 
+def merged(blocks) -> ScoreHistogram:
+    whole = ScoreHistogram()
+    for block in blocks:
+        whole.merge(block)
+    return whole
+
+
 def compared(first, second, draws=400, seed=0):
     counts, wholes = [], []
     for blocks in (first, second):
-        kept, whole = BlockCounts(THRESHOLDS, 0.5), ScoreHistogram()
+        whole = merged(blocks)
+        kept = BlockCounts(THRESHOLDS, 0.5, group_starts(whole))
         for block in blocks:
             kept.add(block)
-            whole.merge(block)
         counts.append(kept)
         scores = {"average_precision": whole.average_precision(), "auc": whole.auc()}
         wholes.append({"f_beta_at_0.5": whole.f_beta(0.5), **scores})
@@ -40,7 +47,7 @@ def compared(first, second, draws=400, seed=0):
 
 def test_scores_of_a_draw_are_those_of_the_drawn_blocks_put_together():
     blocks = blocks_of(0.3, count=5)
-    kept = BlockCounts(THRESHOLDS, 0.5)
+    kept = BlockCounts(THRESHOLDS, 0.5, group_starts(merged(blocks)))
     for block in blocks:
         kept.add(block)
     weights = np.array([[1, 1, 1, 1, 1], [0, 3, 0, 2, 0]])
@@ -84,3 +91,20 @@ def test_equal_seeds_give_equal_intervals():
     first, second = blocks_of(0.3), blocks_of(0.25)
     assert compared(first, second, seed=3) == compared(first, second, seed=3)
     assert compared(first, second, seed=3) != compared(first, second, seed=4)
+
+
+def test_a_map_whose_values_crowd_at_one_end_is_ranked_almost_exactly():
+    rng = np.random.default_rng(0)
+    labels = rng.random((20, 500)) < 0.3
+    crowded = np.clip(1 - np.exp(-(4 + 2 * labels + rng.standard_normal(labels.shape))), 0, 1)  # most above 0.95
+    blocks = []
+    for values, ink in zip(crowded, labels, strict=True):
+        blocks.append(ScoreHistogram())
+        blocks[-1].add(values, ink, np.ones(500, bool))
+    whole = merged(blocks)
+    kept = BlockCounts(THRESHOLDS, 0.5, group_starts(whole))
+    for block in blocks:
+        kept.add(block)
+    found = kept.scores(np.ones((1, 20), np.int64))
+    assert found["auc"][0] == pytest.approx(whole.auc(), abs=1e-3)
+    assert found["average_precision"][0] == pytest.approx(whole.average_precision(), abs=1e-3)
