@@ -156,13 +156,9 @@ class ScoreHistogram:
         The expected calibration error is the mean of ``|share of ink - mean probability|`` of the bins, weighted by
         their pixels (Naeini et al. 2015, with the probability of ink instead of that of the likelier class).
         """
-        place = np.minimum(np.searchsorted(np.linspace(0, 1, bins + 1), VALUES, side="right") - 1, bins - 1)
-        pixels = np.zeros(bins, np.int64)
-        ink, mass = np.zeros(bins), np.zeros(bins)
         both = self.ink + self.bare
-        np.add.at(pixels, place, both)
-        np.add.at(ink, place, self.ink)
-        np.add.at(mass, place, both * VALUES)
+        starts = np.searchsorted(VALUES, np.linspace(0, 1, bins + 1)[:-1])
+        pixels, ink, mass = (np.add.reduceat(values, starts) for values in (both, self.ink, both * VALUES))
         share, confidence = (
             np.divide(sums, pixels, out=np.full(bins, np.nan), where=pixels > 0) for sums in (ink, mass)
         )

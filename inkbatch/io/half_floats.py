@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -10,6 +12,17 @@ from numpy.typing import NDArray
 
 TABLE_SIZE = 1 << 16
 _AS_SINGLE = np.arange(TABLE_SIZE, dtype=np.uint16).view(np.float16).astype(np.float32)
+
+
+@contextlib.contextmanager
+def opencv_threads(count: int) -> Iterator[None]:
+    """Let OpenCV use so many threads. Its threads spin while they wait and take the cores from those that decode."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(count)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:

@@ -25,7 +25,7 @@ from inkbatch.data.maps import StoredMap, open_map
 from inkbatch.data.seams import Merged, merge
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, Unit, cut
-from inkbatch.io.half_floats import looked_up
+from inkbatch.io.half_floats import looked_up, opencv_threads
 from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
@@ -153,7 +153,11 @@ def run(config: CleanConfig, context: RunContext) -> JobReport:
     Raises:
         InkbatchError: See `plan`; damaged data; storage that gave up; a stop signal.
     """
-    settled = plan(config)
+    with opencv_threads(1):
+        return _run(plan(config), context)
+
+
+def _run(settled: CleanPlan, context: RunContext) -> JobReport:
     if not settled.record.is_complete():
         settled.record.begin()  # refuses a result of other settings before any work is done
         first = carry_out(settled.facts_record, settled.units, lambda: _facts_work(settled), context)

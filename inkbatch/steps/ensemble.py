@@ -16,6 +16,7 @@ from inkbatch.data.truth import Truth
 from inkbatch.data.weight_fitting import FitRules, area_box, fit
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import Unit, cut
+from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
@@ -165,9 +166,10 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
     """
     settled = plan(config)
     record = RunFolder(settled.folder, settled.manifest)
-    return carry_out(
-        record, settled.units, lambda: _work(settled, record, context), context, lambda _: _finish(settled)
-    )
+    with opencv_threads(1):
+        return carry_out(
+            record, settled.units, lambda: _work(settled, record, context), context, lambda _: _finish(settled)
+        )
 
 
 def describe(config: EnsembleConfig) -> str:

@@ -22,6 +22,7 @@ from inkbatch.data.truth import Truth, TruthChoice
 from inkbatch.data.weight_fitting import area_box
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box, Unit, cut
+from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.storage import Location
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
@@ -160,7 +161,7 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
         InkbatchError: See `plan`; no pixel counts; damaged data; storage that gave up; a stop signal.
     """
     settled = plan(config)
-    with settled.truth as truth:
+    with settled.truth as truth, opencv_threads(1):
         if truth.made_from is not None:
             context.reporter.note(
                 f"labels {truth.place}: were made from the prediction {truth.made_from}; a map that agrees with them "
