@@ -30,8 +30,10 @@ def runs(blocks: Iterable[Bools]) -> Iterator[NDArray[np.int64]]:
     first, open_since = 1, 0  # number of the block's first pixel; start of a run that is not over, or 0
     for block in blocks:
         flat = np.ascontiguousarray(block).ravel()
+        if not flat.size:
+            continue
         edges = np.flatnonzero(np.diff(flat, prepend=bool(open_since), append=False)) + first
-        if flat.size and flat[-1]:
+        if flat[-1]:
             edges = edges[:-1]
         if open_since:
             edges = np.concatenate([[open_since], edges])

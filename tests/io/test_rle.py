@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -52,6 +52,7 @@ def test_a_text_names_every_pixel_once_in_the_fewest_runs(mask):
 
 
 @given(masks, st.lists(st.integers(0, 9), max_size=4))
+@example(np.ones((2, 1), bool), [1, 1])  # a block without rows ends no run
 def test_how_rows_are_cut_changes_no_character(mask, cuts):
     parts = np.split(mask, sorted(min(cut, len(mask)) for cut in cuts))
     assert "".join(texts(parts)) == encode(mask)
