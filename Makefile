@@ -80,6 +80,14 @@ demo-train: $(VENV)/.runtime ## Train the demo bundle anew on phantoms and compa
 plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what it would cost
 	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' --dry-run $(ARGS)
 
+.PHONY: ensemble
+ensemble: $(VENV)/.runtime need-segment ## Predictions of SEGMENT -> one (ARGS='--prediction A --prediction B --method mean')
+	$(RUN) ensemble '$(SEGMENT)' $(COMMON) $(ARGS)
+
+.PHONY: evaluate
+evaluate: $(VENV)/.runtime need-segment ## Ink map of SEGMENT against its labels (ARGS='--name A --versus B')
+	$(RUN) evaluate '$(SEGMENT)' $(COMMON) $(ARGS)
+
 .PHONY: export
 export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')
 	$(RUN) export '$(SEGMENT)' --root '$(ROOT)' $(ARGS)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from inkbatch import __version__, cli_labels, cli_models, cli_training, cli_view
+from inkbatch import __version__, cli_ensemble, cli_labels, cli_models, cli_training, cli_view
 from inkbatch.cli_common import (
     CatalogFile,
     ConfigFile,
@@ -135,10 +135,14 @@ def infer(
         return
     report = step.run(job, context)
     print_report(report)
-    from inkbatch.steps.score import score_if_labelled
+    if report.complete:
+        from inkbatch.steps import evaluate
 
-    for line in score_if_labelled(job, report, catalog):
-        typer.echo(line)
+        typer.echo(f"picture: {report.location / 'preview.png'}")
+        shown = evaluate.EvaluateConfig(segment=segment, name=report.location.uri, root=job.root, catalog=catalog)
+        score = evaluate.score_line(shown)
+        if score:
+            typer.echo(score)
 
 
 @app.command()
@@ -192,7 +196,7 @@ def segments(
         typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
 
 
-for _commands in (cli_models, cli_labels, cli_training, cli_view):
+for _commands in (cli_models, cli_labels, cli_training, cli_view, cli_ensemble):
     _commands.register(app)
 
 

@@ -21,6 +21,7 @@ NAMES = [
     "zarr",
     "view",
     "train",
+    "maps",
 ]
 
 

@@ -53,6 +53,13 @@ def test_help_and_prepare_start_without_torch(stated):
 
 COMMANDS = ["prepare", "infer", "phantom", "export", "segments", "import-checkpoint", "models", "bundle", "labels"]
 COMMANDS += ["import-cvat", "vessels", "build-dataset", "train", "infer-pictures", "presets"]
+COMMANDS += [
+    "ensemble",
+    "evaluate",
+    "clean",
+    "export-rle",
+    "export-folders",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

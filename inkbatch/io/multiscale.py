@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box
+from inkbatch.io.half_floats import to_half, to_single
 from inkbatch.io.shard_strip import from_block
 from inkbatch.io.shards import ArrayLayout, ShardedArray
 from inkbatch.io.storage import Location
@@ -238,7 +239,8 @@ def halve(block: NDArray[Any], pooling: Pooling, out: NDArray[Any] | None = None
         return out
     size = (out.shape[1], out.shape[0])
     if block.dtype == np.float16:
-        out[...] = cv2.resize(block.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        smaller = np.asarray(cv2.resize(to_single(block), size, interpolation=cv2.INTER_AREA), np.float32)
+        out[...] = to_half(smaller.reshape(out.shape))
     else:
         cv2.resize(np.ascontiguousarray(block), size, dst=out, interpolation=cv2.INTER_AREA)
     return out

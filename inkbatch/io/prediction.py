@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
+from inkbatch.io.half_floats import to_half
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.storage import Location
 
 CHUNK_PX = 256
+MAP_NAME = "prediction.zarr"
 
 
 @dataclass(frozen=True)
@@ -24,33 +26,39 @@ class Prediction:
 
     @staticmethod
     def create(
-        folder: Location, shape_yx: tuple[int, int], unit_px: int, voxel_size_um: float, provenance: Mapping[str, Any]
+        folder: Location,
+        shape_yx: tuple[int, int],
+        unit_px: int,
+        voxel_size_um: float,
+        provenance: Mapping[str, Any],
+        name: str = MAP_NAME,
+        codec: str = "zstd",
     ) -> Prediction:
-        """Write the metadata of ``prediction.zarr`` in `folder`; an equal one that is there is used on.
+        """Write the metadata of the map `name` in `folder`; an equal one that is there is used on.
 
         Raises:
             MismatchError: Something else lies there.
         """
         pyramid = Multiscale.create(
-            folder / "prediction.zarr",
+            folder / name,
             shape_yx,
             dtype="float16",
             chunk=(CHUNK_PX, CHUNK_PX),
             shard_px=unit_px,
             voxel_size_um=voxel_size_um,
             provenance=provenance,
-            codec="zstd",
+            codec=codec,
         )
         return Prediction(pyramid)
 
     @staticmethod
-    def open(folder: Location) -> Prediction:
-        """Open the prediction in `folder`.
+    def open(folder: Location, name: str = MAP_NAME) -> Prediction:
+        """Open the map `name` in `folder`.
 
         Raises:
             DataError: None is there.
         """
-        return Prediction(Multiscale.open(folder / "prediction.zarr"))
+        return Prediction(Multiscale.open(folder / name))
 
     @property
     def shape_yx(self) -> tuple[int, int]:
@@ -67,7 +75,7 @@ class Prediction:
         Returns:
             Bytes stored.
         """
-        return self.pyramid.write(write_box, probability.astype(np.float16))
+        return self.pyramid.write(write_box, to_half(probability))
 
     def read(self, box: Box, level: int = 0) -> NDArray[np.float16]:
         """Read a window of one level.

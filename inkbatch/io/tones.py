@@ -12,6 +12,31 @@ from inkbatch.errors import CorruptDataError
 
 _ONE = 0x3C00  # bits of float16 1.0; the bits of 0 … 1 ascend with the value
 _MINUS_ZERO = 0x8000
+CODES = _ONE + 1  # stored values from 0 to 1
+
+
+def half_codes(probability: NDArray[np.float16], place: str) -> NDArray[np.uint16]:
+    """The bits of stored probabilities: whole numbers below `CODES` that ascend with the value.
+
+    Args:
+        probability: Any shape, float16.
+        place: Where it was read, for the message.
+
+    Returns:
+        The same shape, uint16; perhaps a view.
+
+    Raises:
+        CorruptDataError: A value is not a number, or outside [0, 1].
+    """
+    bits = np.ascontiguousarray(probability).view(np.uint16)
+    if bits.size and bits.max() > _ONE:
+        bits = np.where(bits == _MINUS_ZERO, np.uint16(0), bits)
+        if bits.max() > _ONE:
+            wrong = bits[bits > _ONE][0].view(np.float16)
+            raise CorruptDataError(
+                f"{place}: a probability from 0 to 1 was wanted, found {wrong}; make this prediction anew"
+            )
+    return bits
 
 
 @dataclass(frozen=True)
@@ -19,11 +44,11 @@ class ToneMap:
     """How a probability p becomes a picture value.
 
     Without threshold the value is ``round(min(p * boost, 1) * top)``, to the nearest (halves to even), where top is 255
-    for uint8, 65535 for uint16; float16 keeps ``min(p * boost, 1)``. With a threshold, where p as stored reaches it,
+    for uint8, 65535 for uint16; floats keep ``min(p * boost, 1)``. With a threshold, where p as stored reaches it,
     the value is top, and 0 elsewhere.
 
     Attributes:
-        dtype: uint8, uint16 or float16.
+        dtype: uint8, uint16, float16 or float32.
         boost: Factor of the probability.
         threshold: Smallest probability that counts as ink, or None.
     """
@@ -34,7 +59,7 @@ class ToneMap:
     _table: NDArray[Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        probability = np.arange(_ONE + 1, dtype=np.uint16).view(np.float16).astype(np.float64)
+        probability = np.arange(CODES, dtype=np.uint16).view(np.float16).astype(np.float64)
         top = 1.0 if self.dtype.kind == "f" else float(np.iinfo(self.dtype).max)
         if self.threshold is not None:
             values = np.where(probability >= self.threshold, top, 0.0)
@@ -56,12 +81,4 @@ class ToneMap:
         Raises:
             CorruptDataError: A value is not a number, or outside [0, 1].
         """
-        bits = np.ascontiguousarray(probability).view(np.uint16)
-        if bits.size and bits.max() > _ONE:
-            bits = np.where(bits == _MINUS_ZERO, np.uint16(0), bits)
-            if bits.max() > _ONE:
-                wrong = bits[bits > _ONE][0].view(np.float16)
-                raise CorruptDataError(
-                    f"{place}: a probability from 0 to 1 was wanted, found {wrong}; infer this prediction anew"
-                )
-        return self._table[bits]
+        return self._table[half_codes(probability, place)]

@@ -1,28 +1,16 @@
 """Scores of an ink map from streamed histograms: F0.5 and its best threshold, Dice, IoU, AP, AUC, precision, recall.
 
-Thresholds fall on the histogram's bin edges; all scores but AP and AUC are taken at one threshold.
+All scores but AP and AUC are taken at one threshold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from inkbatch.data.scoring import BINS, ScoreHistogram
+from inkbatch.data.scoring import ScoreHistogram
 
 SCORES = ("f05", "threshold", "dice", "iou", "precision", "recall", "average_precision", "auc")
 OVERALL = "overall"
-
-
-def average_precision(histogram: ScoreHistogram) -> float:
-    """Sum over falling thresholds of precision times the gain in recall; NaN where there is no ink."""
-    hits = np.cumsum(histogram.ink[::-1]).astype(np.float64)
-    found = hits + np.cumsum(histogram.bare[::-1])
-    if not hits[-1]:
-        return float("nan")
-    gains = np.diff(hits, prepend=0.0) / hits[-1]
-    return float((gains * hits / np.maximum(found, 1)).sum())
 
 
 def scores(histogram: ScoreHistogram, threshold: float | None = None) -> dict[str, float]:
@@ -36,27 +24,17 @@ def scores(histogram: ScoreHistogram, threshold: float | None = None) -> dict[st
         A value for each name in `SCORES`; NaN where a class is missing and a score needs it.
     """
     best = histogram.best_f_beta()[1] if threshold is None else threshold
-    first = min(BINS, max(0, round(best * BINS)))
-    hits, alarms = int(histogram.ink[first:].sum()), int(histogram.bare[first:].sum())
-    misses = int(histogram.ink.sum()) - hits
-    return {
-        "f05": histogram.f_beta(best),
-        "threshold": best,
-        "dice": _ratio(2 * hits, 2 * hits + misses + alarms),
-        "iou": _ratio(hits, hits + misses + alarms),
-        "precision": _ratio(hits, hits + alarms),
-        "recall": _ratio(hits, hits + misses),
-        "average_precision": average_precision(histogram),
-        "auc": histogram.auc(),
-    }
+    found = histogram.scores(best)
+    found["f05"] = found.pop("f_beta")
+    values = {**found, "average_precision": histogram.average_precision(), "auc": histogram.auc()}
+    return {name: values[name] for name in SCORES}
 
 
 def added(histograms: Mapping[str, ScoreHistogram]) -> ScoreHistogram:
     """All segments together."""
     total = ScoreHistogram()
     for histogram in histograms.values():
-        total.ink += histogram.ink
-        total.bare += histogram.bare
+        total.merge(histogram)
     return total
 
 
@@ -65,7 +43,3 @@ def table(histograms: Mapping[str, ScoreHistogram]) -> dict[str, dict[str, float
     overall = scores(added(histograms))
     rows = {name: scores(histogram, overall["threshold"]) for name, histogram in sorted(histograms.items())}
     return {OVERALL: overall, **rows}
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import (
     binary_recall,
 )
 
-from inkbatch.data.scoring import BINS, ScoreHistogram
+from inkbatch.data.scoring import ScoreHistogram
 from inkbatch.geometry import Box
 from inkbatch.training.metrics import OVERALL, scores, table
 from inkbatch.training.stitching import Rows, RowStitcher
@@ -25,7 +25,7 @@ from inkbatch.training.stitching import Rows, RowStitcher
 def maps():
     rng = np.random.default_rng(0)
     labels = rng.random((60, 50)) > 0.7
-    probability = np.floor(np.clip(rng.normal(0.35 + 0.3 * labels, 0.2), 0, 0.999) * BINS) / BINS
+    probability = np.clip(rng.normal(0.35 + 0.3 * labels, 0.2), 0, 0.999).astype(np.float16)
     counted = rng.random((60, 50)) > 0.2
     return probability.astype(np.float32), labels, counted
 

@@ -1,0 +1,116 @@
+"""Finished maps: how fast `ensemble`, `clean` and `evaluate` stream, beside merely reading the same predictions.
+
+Three predictions made of blurred layers of real papyrus, float16, zstd, on the local disk. The figure is the whole job
+in this process, from opening the predictions to ``complete.json``, over the pixels of its members; the floor is reading
+and decoding the same predictions, unit by unit, one unit ahead, and doing nothing with them. The target is half of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.common import Report, Sample, best, cpu, in_turn, median, options, real_layers, scratch, timed
+from inkbatch.data.maps import open_map
+from inkbatch.geometry import cut
+from inkbatch.run.job import JobReport, RunContext
+from inkbatch.steps import clean, ensemble, evaluate
+from inkbatch.testing.maps import store_map, store_picture
+
+MEMBERS = ("a", "b", "c")
+UNIT_PX = 2048
+METHODS = ("mean", "median", "maximum", "odds", "ranks")
+
+
+def make_maps(root: Path, edge: int, layers: Path | None) -> None:
+    """Three maps that agree in part, a mask and labels."""
+    stack = real_layers(len(MEMBERS), (edge, edge), layers)
+    unit_px = min(UNIT_PX, 1 << (edge - 1).bit_length())
+    for name, layer in zip(MEMBERS, stack, strict=True):
+        blurred = cv2.GaussianBlur(layer.astype(np.float32), (0, 0), 4)
+        values = 1 / (1 + np.exp(-(blurred - blurred.mean()) / blurred.std() * 2))
+        store_map(root, "s", name, values.astype(np.float32), unit_px=unit_px)
+    store_picture(root, "s", "mask", np.full((edge, edge), 255, np.uint8), shard_px=unit_px, pooling="max")
+    labels = (stack[0] > np.median(stack[0])).astype(np.uint8) * 255
+    store_picture(root, "s", "ink_labels", cv2.medianBlur(labels, 5), shard_px=unit_px)
+
+
+def reading(root: Path, names: Sequence[str]) -> Callable[[], Sample]:
+    """Read predictions unit by unit, one ahead; nothing is done with them."""
+
+    def run() -> None:
+        maps = [open_map(str(root), "s", name) for name in names]
+        boxes = list(cut(maps[0].shape_yx, UNIT_PX, UNIT_PX))
+        with ThreadPoolExecutor(1) as reader:
+            ahead = None
+            for box in boxes:
+                following = reader.submit(lambda box=box: [found.prediction.read(box) for found in maps])
+                if ahead is not None:
+                    ahead.result()
+                ahead = following
+            if ahead is not None:
+                ahead.result()
+
+    return lambda: timed(run)
+
+
+def job(folder: Path, run: Callable[[], JobReport]) -> Callable[[], Sample]:
+    """A whole job, its result removed before."""
+
+    def once() -> Sample:
+        shutil.rmtree(folder, ignore_errors=True)
+        return timed(run)
+
+    return once
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    found = options(__doc__, arguments, rounds=5)
+    edge = 600 if found.quick else 8192
+    report = Report("maps", found, {"edge_px": edge, "members": len(MEMBERS), "unit_px": UNIT_PX})
+    with scratch(found) as folder:
+        root = folder / "root"
+        make_maps(root, edge, found.layers)
+        where = {"segment": "s", "root": str(root)}
+        place = root / "predictions" / "s"
+        actions: dict[str, Callable[[], Sample]] = {
+            "read three": reading(root, MEMBERS),
+            "read one": reading(root, "a"),
+        }
+        for method in METHODS:
+            for spread in (False, True) if method == "mean" else (True,):
+                config = ensemble.EnsembleConfig(
+                    predictions=MEMBERS, method=method, disagreement=spread, name="result", **where
+                )
+                label = f"ensemble, {method}{', with disagreement' if spread else ''}"
+                actions[label] = job(place / "result", lambda config=config: ensemble.run(config, RunContext()))
+        judged = evaluate.EvaluateConfig(name="a", to=str(folder / "evaluation"), **where)
+        actions["evaluate"] = job(folder / "evaluation", lambda: evaluate.run(judged, RunContext()))
+        cleaned = clean.CleanConfig(name="a", result="cleaned", **where)
+        actions["clean"] = job(place / "cleaned", lambda: clean.run(cleaned, RunContext()))
+        samples = in_turn(actions, found.rounds)
+    report.keep(samples)
+    megapixels = edge * edge / 1e6
+    for name, runs in samples.items():
+        if name.startswith("read"):
+            continue
+        count, floor = (3, "read three") if name.startswith("ensemble") else (1, "read one")
+        rate, read = count * megapixels / best(runs), count * megapixels / best(samples[floor])
+        target = None if name == "clean" else 0.5
+        report.row(name, rate, "Mpx/s", read, f"reading the same {count} predictions", at_least=target)
+        seconds, reading_s = cpu(runs), cpu(samples[floor])
+        report.note(
+            f"{name}: median {count * megapixels / median(runs):,.0f} Mpx/s; CPU {seconds:.2f} s, reading alone "
+            f"{reading_s:.2f} s"
+        )
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Several maps of one segment become one, pixel by pixel.
+
+Stored probabilities are whole numbers here (`inkbatch.io.tones.half_codes`), so that every function of one map is a
+table. All methods but the median and the maximum are ``finish(sum of weight × table[value])``:
+
+| method | table | finish |
+|---|---|---|
+| mean | the probability itself | |
+| odds | its log odds, cut at ±8.3 (what float16 can tell from 1) | back to a probability |
+| ranks | its quantile among the map's own pixels | |
+
+Where all maps are 0 (outside the segment mask) the result is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.maps import StoredMap
+from inkbatch.data.scoring import BINS, VALUES
+from inkbatch.errors import DataError
+from inkbatch.geometry import cut
+from inkbatch.io.half_floats import TABLE_SIZE, looked_up
+from inkbatch.io.prediction import CHUNK_PX
+
+Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks"]
+WEIGHTED: frozenset[Method] = frozenset({"weighted-mean", "odds", "ranks"})
+
+STRIP_PX = 1 << 16  # pixels that are worked on at a time: they stay in the cache
+RANK_CHUNKS = 256  # stored chunks per map that its quantiles are taken from
+LEAST_ODDS_P = 2.0**-12
+
+Codes = NDArray[np.uint16]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A rule that makes one map of several.
+
+    Attributes:
+        method: How.
+        weights: One per map, not negative, sum 1.
+        tables: One per map, `TABLE_SIZE` entries: what is added up (the plain probability for median and maximum).
+    """
+
+    method: Method
+    weights: tuple[float, ...]
+    tables: tuple[Floats, ...]
+
+    def __call__(self, codes: Sequence[Codes], spread: bool = False) -> tuple[Floats, Floats | None]:
+        """Combine one window.
+
+        Args:
+            codes: One array (height, width) per map.
+            spread: Whether the disagreement is wanted.
+
+        Returns:
+            (map, disagreement), float32 (height, width). Disagreement is the standard deviation of the maps' values
+            (of their ranks, where these are averaged), all maps counted alike.
+        """
+        height, width = codes[0].shape
+        out = np.zeros((height, width), np.float32)
+        deviation = np.zeros((height, width), np.float32) if spread else None
+        rows = max(1, STRIP_PX // max(width, 1))
+        for start in range(0, height, rows):
+            part = slice(start, start + rows)
+            strip = [values[part] for values in codes]
+            if not any(values.any() for values in strip):
+                continue
+            found = [looked_up(values, table) for values, table in zip(strip, self.tables, strict=True)]
+            out[part] = self._strip(strip, found)
+            if deviation is not None:
+                deviation[part] = self._deviation(strip, found)
+        return out, deviation
+
+    def total(self, values: Sequence[Floats]) -> Floats:
+        """Sum of weight × value, before `finish`; always added in the order of the maps."""
+        total = np.zeros(values[0].shape, np.float32)
+        for weight, part in zip(self.weights, values, strict=True):
+            if weight:
+                total += np.float32(weight) * part
+        return total
+
+    def finish(self, total: Floats) -> Floats:
+        """From the sum to the stored value."""
+        if self.method == "odds":
+            odds: Floats = np.exp(-total)
+            odds += np.float32(1)
+            np.divide(np.float32(1), odds, out=odds)
+            return odds
+        return total
+
+    def _strip(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
+        if self.method == "maximum":
+            highest: Floats = np.maximum.reduce(values)
+            return highest
+        if self.method == "median":
+            return _median(values)
+        found = self.finish(self.total(values))
+        if self.method == "odds":
+            found[np.bitwise_or.reduce(codes) == 0] = 0
+        return found
+
+    def _deviation(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
+        if self.method == "odds":
+            plain = plain_table()
+            values = [looked_up(part, plain) for part in codes]
+        mean = sum(values[1:], start=values[0]) / np.float32(len(values))
+        squares, difference = np.zeros_like(mean), np.empty_like(mean)
+        for value in values:
+            np.subtract(value, mean, out=difference)
+            difference *= difference
+            squares += difference
+        squares /= np.float32(len(values))
+        return np.sqrt(squares, out=squares)
+
+
+@cache
+def plain_table() -> Floats:
+    """The probability that each code stands for."""
+    return _filled(VALUES)
+
+
+@cache
+def odds_table() -> Floats:
+    """The log odds that each code stands for."""
+    inside = np.clip(VALUES, LEAST_ODDS_P, 1 - LEAST_ODDS_P)
+    return _filled(np.log(inside / (1 - inside)))
+
+
+def rank_table(found: StoredMap) -> Floats:
+    """The quantile of each code among the map's values above 0, ties in the middle; 0 stays 0.
+
+    Taken from the whole map, or from `RANK_CHUNKS` chunks spread evenly over it: the same ones on every machine.
+
+    Raises:
+        DataError: The map is 0 everywhere.
+    """
+    chunks = list(cut(found.shape_yx, CHUNK_PX, CHUNK_PX))
+    counts = np.zeros(BINS, np.int64)
+    for picks in (np.unique(np.linspace(0, len(chunks) - 1, RANK_CHUNKS).round().astype(int)), range(len(chunks))):
+        for pick in picks:
+            counts += np.bincount(found.codes(chunks[pick]).ravel(), minlength=BINS)
+        counts[0] = 0
+        if counts.any():  # else the sample missed what there is: count all
+            break
+    if not counts.any():
+        raise DataError(f"prediction {found.name}: is 0 everywhere, it has no ranks; leave it out")
+    table = (np.cumsum(counts) - counts / 2) / counts.sum()
+    table[0] = 0
+    return _filled(table)
+
+
+def tables_for(method: Method, maps: Sequence[StoredMap]) -> tuple[Floats, ...]:
+    """The tables of a method; ranks read a sample of each map."""
+    if method == "ranks":
+        return tuple(rank_table(found) for found in maps)
+    table = odds_table() if method == "odds" else plain_table()
+    return (table,) * len(maps)
+
+
+def _median(values: Sequence[Floats]) -> Floats:
+    """Median of the maps: a sorting network over whole rows of pixels, cheap for the handful of maps there are."""
+    planes = list(values)
+    count = len(planes)
+    for turn in range(count):
+        for left in range(turn % 2, count - 1, 2):
+            low, high = np.minimum(planes[left], planes[left + 1]), np.maximum(planes[left], planes[left + 1])
+            planes[left], planes[left + 1] = low, high
+    upper = planes[count // 2]
+    return upper if count % 2 else (planes[count // 2 - 1] + upper) / np.float32(2)
+
+
+def _filled(table: NDArray[np.float64]) -> Floats:
+    """A table as float32, 0 for codes that stand for no probability."""
+    out = np.zeros(TABLE_SIZE, np.float32)
+    out[:BINS] = table
+    out.flags.writeable = False
+    return out

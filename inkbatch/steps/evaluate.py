@@ -1,0 +1,319 @@
+"""`inkbatch evaluate`: how good a map is, where it fails, and whether it is better than another one.
+
+Each unit counts its pixels per stored value, label and region and stores the counts; whoever finds all counts adds them
+up and writes the scores. Nothing is counted twice, and a region is never split between units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numcodecs import Blosc
+from numpy.typing import NDArray
+from pydantic import Field
+
+from inkbatch.config import JobConfig
+from inkbatch.data.maps import StoredMap, open_map, require_one_grid
+from inkbatch.data.scoring import BINS, ScoreHistogram
+from inkbatch.data.truth import Truth, TruthChoice
+from inkbatch.data.weight_fitting import area_box
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
+from inkbatch.geometry import Box, Unit, cut
+from inkbatch.io.half_floats import opencv_threads
+from inkbatch.io.storage import Location
+from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.evaluate_report import Bootstrap, Evaluation, Part, lines, write_report
+
+UNIT_PX = 2048
+DEFAULT_THRESHOLD = 0.5
+BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
+UNITS_IN_FLIGHT = 3
+COUNTS_CODEC = Blosc("zstd", 1, Blosc.SHUFFLE, typesize=4)
+
+
+class EvaluateConfig(JobConfig):
+    """Settings of `inkbatch evaluate`.
+
+    Attributes:
+        segment: Segment id; it must be prepared, for its mask.
+        name: Name or address of the prediction; None takes the only one.
+        versus: Name or address of a second prediction to compare it with.
+        labels: See `TruthChoice`.
+        white: See `TruthChoice`.
+        ignore: See `TruthChoice`.
+        area: Part that counts as y0, x0, y1, x1 in pixels, half-open; None takes the whole segment.
+        thresholds: Where F-beta, Dice, IoU, precision and recall are taken beside the best threshold; None is 0.5 and
+            the threshold that goes with the prediction.
+        beta: Of F-beta.
+        region_px: Edge of a region, and of a block of the bootstrap.
+        bins: Bins of the reliability curve.
+        draws: Draws of the bootstrap.
+        level: Of its intervals.
+        seed: Of its draws.
+        to: Folder for the result; None is ``evaluation`` (or ``evaluation-versus-{versus}``) beside the prediction.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        catalog: The user's catalog file, for labels.
+    """
+
+    segment: str
+    name: str | None = None
+    versus: str | None = None
+    labels: str | None = None
+    white: float | None = Field(None, gt=0)
+    ignore: str | None = None
+    area: tuple[int, int, int, int] | None = None
+    thresholds: tuple[float, ...] | None = None
+    beta: float = Field(0.5, gt=0, le=100)
+    region_px: int = Field(1024, ge=16)
+    bins: int = Field(15, ge=2, le=1000)
+    draws: int = Field(1000, ge=100, le=100_000)
+    level: float = Field(0.95, gt=0, lt=1)
+    seed: int = 0
+    to: str | None = None
+    root: str = "root"
+    catalog: str | None = None
+
+    @property
+    def choice(self) -> TruthChoice:
+        """What is compared with."""
+        return TruthChoice(self.labels, self.white, self.ignore, self.catalog)
+
+
+@dataclass(frozen=True)
+class EvaluatePlan:
+    """Everything that is settled before a pixel is read.
+
+    Attributes:
+        config: The job's settings.
+        maps: One prediction, or two.
+        truth: Opened labels; to be closed.
+        area: The part that counts.
+        thresholds: Given ones, ascending.
+        units: Units that touch the area, row-major.
+        folder: Where the result goes.
+        manifest: The run's manifest.
+    """
+
+    config: EvaluateConfig
+    maps: tuple[StoredMap, ...]
+    truth: Truth
+    area: Box
+    thresholds: tuple[float, ...]
+    units: list[Unit]
+    folder: Location
+    manifest: RunManifest
+
+    def part(self, unit: Unit) -> Location:
+        """Where a unit's counts lie."""
+        return self.folder / "counts" / f"{unit.name}.blosc"
+
+    def regions(self, unit: Unit) -> list[Box]:
+        """The regions of a unit that touch the area."""
+        edge, box = self.config.region_px, unit.write_box
+        found = [
+            Box(part.y0 + box.y0, part.x0 + box.x0, part.y1 + box.y0, part.x1 + box.x0)
+            for part in cut(box.shape, edge, edge)
+        ]
+        return [part for part in (region.intersect(self.area) for region in found) if part.area]
+
+
+def plan(config: EvaluateConfig) -> EvaluatePlan:
+    """Open predictions and labels, compare them, and cut the segment into units. The caller closes the labels.
+
+    Raises:
+        ConfigError: A value that cannot be carried out; nobody says where the labels are.
+        DataError: A prediction or the labels are not whole, or of another size.
+        MismatchError: The two predictions do not lie on one grid, or are one.
+    """
+    names = [config.name] if config.versus is None else [config.name, config.versus]
+    maps = tuple(open_map(config.root, config.segment, name) for name in names)
+    require_one_grid(maps)
+    if len(maps) == 2 and maps[0].digest == maps[1].digest:
+        raise ConfigError(f"evaluate {config.segment}: {maps[0].name} is compared with itself; name another prediction")
+    thresholds = _thresholds(config, maps)
+    area = area_box(config.area, maps[0].shape_yx)
+    truth = Truth(config.root, config.segment, config.choice)
+    if truth.shape_yx != maps[0].shape_yx:
+        truth.close()
+        raise MismatchError(
+            f"prediction {maps[0].name}: is {maps[0].shape_yx}, the mask and labels are {truth.shape_yx} (height, "
+            "width); infer it from this very surface"
+        )
+    step = config.region_px * max(1, UNIT_PX // config.region_px)
+    boxes = [box for box in cut(maps[0].shape_yx, step, step) if box.intersect(area).area]
+    units = [Unit(index, box, box) for index, box in enumerate(boxes)]
+    ways = {"root", "catalog", "to", "name", "versus", "labels", "white", "ignore"}
+    settings = config.model_dump(mode="json", exclude=ways) | {"thresholds": list(thresholds)}
+    inputs = {"predictions": [found.identity for found in maps], "truth": truth.identity}
+    manifest = RunManifest("evaluate", settings, inputs, len(units))
+    return EvaluatePlan(config, maps, truth, area, thresholds, units, _folder(config, maps), manifest)
+
+
+def run(config: EvaluateConfig, context: RunContext) -> JobReport:
+    """Evaluate a prediction, or count this shard's part of it.
+
+    Raises:
+        InkbatchError: See `plan`; no pixel counts; damaged data; storage that gave up; a stop signal.
+    """
+    settled = plan(config)
+    with settled.truth as truth, opencv_threads(1):
+        if truth.made_from is not None:
+            context.reporter.note(
+                f"labels {truth.place}: were made from the prediction {truth.made_from}; a map that agrees with them "
+                "agrees with that prediction, not with the papyrus"
+            )
+        record = RunFolder(settled.folder, settled.manifest)
+        return carry_out(record, settled.units, lambda: _work(settled, record), context, lambda _: _finish(settled))
+
+
+def count(settled: EvaluatePlan, unit: Unit) -> NDArray[np.uint32]:
+    """Counts of a unit: (maps, regions, 2, values); bare papyrus first, then ink."""
+    return _counted(settled, unit, _load(settled, unit))
+
+
+def describe(config: EvaluateConfig) -> str:
+    """The plan, as lines of text. Only metadata are read, nothing is written."""
+    settled = plan(config)
+    with settled.truth as truth:
+        record = RunFolder(settled.folder, settled.manifest)
+        done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
+        height, width = truth.shape_yx
+        regions = sum(len(settled.regions(unit)) for unit in settled.units)
+        rows = [
+            f"evaluate {config.segment}: {' versus '.join(found.name for found in settled.maps)}",
+            f"  labels        {truth.place}",
+            f"  area          {settled.area.height} × {settled.area.width} of {height} × {width} px (height × width)",
+            f"  thresholds    {', '.join(f'{value:g}' for value in settled.thresholds)}, and the best one",
+            f"  regions       {regions} of {config.region_px} px",
+            f"  units         {len(settled.units)}, {done}",
+            f"  reads         {(2 * len(settled.maps) + 2) * settled.area.area / 2**20:,.0f} MiB (before compression)",
+            f"  peak memory   about {_peak_bytes(settled) / 2**20:,.0f} MiB",
+            f"  result        {settled.folder}",
+        ]
+        return "\n".join(rows)
+
+
+def summary(folder: Location) -> list[str]:
+    """What a finished evaluation says, as lines of text."""
+    return list(lines(folder))
+
+
+def score_line(config: EvaluateConfig) -> str | None:
+    """How good a finished prediction is, in one line; None where nobody knows its labels. Nothing is written."""
+    try:
+        settled = plan(config)
+    except ConfigError:
+        return None
+    total = ScoreHistogram()
+    with settled.truth as truth:
+        for unit in settled.units:
+            for bare, ink in count(settled, unit)[0]:
+                total.merge(ScoreHistogram(ink.astype(np.int64), bare.astype(np.int64)))
+    own = settled.maps[0].threshold or DEFAULT_THRESHOLD
+    best, at = total.best_f_beta()
+    return (
+        f"against {truth.place}: F0.5 {total.f_beta(own):.3f} at the bundle's threshold {own:.2f} "
+        f"(best {best:.3f} at {at:.2f}), AUC {total.auc():.3f}"
+    )
+
+
+def _thresholds(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> tuple[float, ...]:
+    if config.thresholds is None:
+        own = {found.threshold for found in maps if found.threshold is not None}
+        return tuple(sorted({DEFAULT_THRESHOLD, *own}))
+    if not config.thresholds or min(config.thresholds) < 0 or max(config.thresholds) > 1:
+        raise ConfigError(f"thresholds {list(config.thresholds)}: probabilities from 0 to 1 are wanted, one at least")
+    return tuple(sorted(set(config.thresholds)))
+
+
+def _folder(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> Location:
+    if config.to is not None:
+        return Location.parse(config.to)
+    tail = f"-versus-{maps[1].folder.name}" if len(maps) == 2 else ""
+    return maps[0].folder / f"evaluation{tail}"
+
+
+def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
+    def store(unit: Unit, counts: NDArray[np.uint32]) -> Mapping[str, Any]:
+        settled.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
+        read = (2 * len(settled.maps) + 2) * unit.write_box.intersect(settled.area).area
+        return {"bytes_read": read, "counted_px": int(counts[0].sum())}
+
+    return UnitWork(
+        load=lambda unit: _load(settled, unit),
+        compute=lambda unit, loaded: _counted(settled, unit, loaded),
+        store=store,
+        mark=record.mark,
+    )
+
+
+_Loaded = tuple[list[NDArray[np.float16]], NDArray[np.bool_], NDArray[np.bool_]]
+
+
+def _load(settled: EvaluatePlan, unit: Unit) -> _Loaded:
+    box = unit.write_box.intersect(settled.area)
+    ink, counted = settled.truth.read(box)
+    return [found.prediction.read(box) for found in settled.maps], ink, counted
+
+
+def _counted(settled: EvaluatePlan, unit: Unit, loaded: _Loaded) -> NDArray[np.uint32]:
+    maps, ink, counted = loaded
+    outer, regions = unit.write_box.intersect(settled.area), settled.regions(unit)
+    found = np.zeros((len(maps), len(regions), 2, BINS), np.uint32)
+    for number, (values, stored) in enumerate(zip(maps, settled.maps, strict=True)):
+        for place, region in enumerate(regions):
+            window = region.within(outer)
+            histogram = ScoreHistogram()
+            histogram.add(values[window], ink[window], counted[window], str(stored.folder))
+            found[number, place] = histogram.bare, histogram.ink
+    return found
+
+
+def _finish(settled: EvaluatePlan) -> Mapping[str, Any]:
+    config = settled.config
+
+    def parts() -> Iterator[Part]:
+        for unit in settled.units:
+            regions = settled.regions(unit)
+            counts = _decoded(settled.part(unit), (len(settled.maps), len(regions), 2, BINS))
+            for place, region in enumerate(regions):
+                yield Part(region, [ScoreHistogram(ink, bare) for bare, ink in counts[:, place]])
+
+    evaluation = Evaluation.of(
+        parts,
+        names=[found.name for found in settled.maps],
+        thresholds=settled.thresholds,
+        beta=config.beta,
+        bins=config.bins,
+        bootstrap=Bootstrap(config.draws, config.level, config.seed),
+    )
+    if evaluation.counted == 0:
+        raise DataError(
+            f"evaluate {config.segment}: no pixel counts: the area, the mask and the ignore mask leave none; choose "
+            "another area"
+        )
+    if evaluation.ink == 0:
+        raise DataError(
+            f"labels {settled.truth.place}: there is no ink among the {evaluation.counted:,} pixels that count; give "
+            "other labels or another area, or state the stored value of certain ink with --set white=1"
+        )
+    write_report(settled.folder, evaluation, settled.truth.place, settled.truth.made_from, config.region_px)
+    return {"counted_px": evaluation.counted, "ink_px": evaluation.ink}
+
+
+def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    try:
+        counts = np.frombuffer(COUNTS_CODEC.decode(place.read_bytes()), np.uint32)
+        return counts.reshape(shape).astype(np.int64)
+    except (RuntimeError, ValueError) as error:
+        raise CorruptDataError(f"{place}: these counts are damaged; remove the folder and evaluate again") from error
+
+
+def _peak_bytes(settled: EvaluatePlan) -> int:
+    pixels = max((unit.write_box.intersect(settled.area).area for unit in settled.units), default=0)
+    return BASE_BYTES + UNITS_IN_FLIGHT * pixels * (2 * len(settled.maps) + 8)
