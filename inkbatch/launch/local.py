@@ -22,6 +22,7 @@ from inkbatch.errors import EXIT_DONE, EXIT_TRY_AGAIN
 from inkbatch.launch.base import EngineSettings, Feature, JobState, Launcher, Submitted, register_launcher, tail
 from inkbatch.launch.events import EventLog, read_events
 from inkbatch.launch.plan import ArraySpec, Chain
+from inkbatch.run.deadline import DEADLINE_VARIABLE
 from inkbatch.run.signals import StopFlag, install_handlers
 
 GRACE_S = 20.0
@@ -54,6 +55,11 @@ class LocalLauncher(Launcher):
     settings_class: ClassVar[type[EngineSettings]] = LocalSettings
     supports: ClassVar[frozenset[Feature]] = frozenset(Feature)
     settings: LocalSettings
+
+    def variables(self, spec: ArraySpec, chain: Chain) -> dict[str, str]:
+        """Without a deadline: nothing ends a task of this machine by the clock."""
+        found = super().variables(spec, chain)
+        return {key: value for key, value in found.items() if key != DEADLINE_VARIABLE}
 
     def render(self, chain: Chain) -> dict[str, str]:
         """A shell script that does the same, without restarts."""

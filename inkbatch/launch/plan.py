@@ -15,6 +15,7 @@ from inkbatch.data.catalog import Catalog, check_segment_id, shipped_catalog
 from inkbatch.errors import ConfigError
 from inkbatch.io.storage import Location
 from inkbatch.launch.jobfile import JobFile, Resources
+from inkbatch.run.deadline import DEADLINE_VARIABLE
 
 PREDICTION_JOBS = frozenset({"infer", "ensemble", "report"})  # take --name
 LOGGING_JOBS = frozenset({"prepare", "infer", "labels", "build-dataset", "train", "ensemble"})  # take --log
@@ -57,7 +58,7 @@ class ArraySpec:
     @property
     def environment(self) -> dict[str, str]:
         """Variables that every task of this job gets, whatever the engine."""
-        found = {"INKBATCH_DEADLINE_S": str(int(self.time_limit_s * DEADLINE_SHARE)), "OMP_WAIT_POLICY": "PASSIVE"}
+        found = {DEADLINE_VARIABLE: str(int(self.time_limit_s * DEADLINE_SHARE)), "OMP_WAIT_POLICY": "PASSIVE"}
         if self.resources.gpus:
             found["INKBATCH_REQUIRE_GPU"] = "1"
         return found

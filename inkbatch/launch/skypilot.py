@@ -11,6 +11,7 @@ import yaml
 from inkbatch.errors import EXIT_TRY_AGAIN
 from inkbatch.launch.base import EngineSettings, Feature, Launcher, Submitted, register_launcher
 from inkbatch.launch.plan import ArraySpec, Chain
+from inkbatch.run.deadline import DEADLINE_VARIABLE
 
 
 class SkyPilotSettings(EngineSettings):
@@ -77,7 +78,7 @@ class SkyPilotLauncher(Launcher):
         if spec.resources.gpus:
             resources["accelerators"] = dict.fromkeys(self.settings.accelerators, spec.resources.gpus)
         variables = self.variables(spec, chain)
-        del variables["INKBATCH_DEADLINE_S"]  # nothing ends a task by the clock
+        del variables[DEADLINE_VARIABLE]  # nothing ends a task by the clock
         rows = [
             "export INKBATCH_ARRAY_INDEX=$SKYPILOT_NODE_RANK INKBATCH_ARRAY_COUNT=$SKYPILOT_NUM_NODES",
             "export INKBATCH_JOB_ID=$SKYPILOT_TASK_ID",

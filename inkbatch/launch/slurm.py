@@ -23,6 +23,7 @@ from inkbatch.launch.base import (
     tail,
 )
 from inkbatch.launch.plan import ArraySpec, Chain
+from inkbatch.run.deadline import DEADLINE_VARIABLE
 
 STATES = {
     "PENDING": "waiting",
@@ -219,7 +220,7 @@ class SlurmLauncher(Launcher):
             *settings.options,
         ]
         variables = {**self.variables(spec, chain), "INKBATCH_ARRAY_COUNT": str(spec.shards)}
-        del variables["INKBATCH_DEADLINE_S"]  # --signal does it, with Slurm's own clock
+        del variables[DEADLINE_VARIABLE]  # --signal does it, with Slurm's own clock
         rows = ["#!/bin/bash", *(f"#SBATCH {line}" for line in lines), "set -eu"]
         rows += [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
         offset = f"{first} + " if first else ""
