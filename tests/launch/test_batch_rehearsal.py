@@ -16,7 +16,7 @@ from inkbatch.io.listing import objects_below
 from inkbatch.io.storage import Location
 from inkbatch.launch.aws_batch import RETRY_RULES, AwsBatchLauncher, AwsBatchSettings
 from inkbatch.launch.plan import Request, plan_chain
-from inkbatch.testing.segments import network_bundle, random_papyrus, write_layers
+from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 _spec = importlib.util.spec_from_file_location("batch_host", Path(__file__).with_name("batch_host.py"))
 batch_host = importlib.util.module_from_spec(_spec)
@@ -95,7 +95,7 @@ def hit(job: str, child: int, attempt: int, process: subprocess.Popen[bytes], lo
 def test_a_chain_that_is_hit_by_reclaims_ends_with_the_quiet_runs_bytes(cloud, s3_server, tmp_path, monkeypatch):
     s3 = s3_server.environment
     layers = write_layers(tmp_path / "layers", random_papyrus((5, 200, 260)))
-    network_bundle(tmp_path / "bundle")
+    identity_bundle(tmp_path / "bundle")
     places = {name: f"s3://bucket/rehearsal-{os.getpid()}-{name}" for name in ("quiet", "hit")}
     with monkeypatch.context() as patch:
         for name, value in s3.items():
