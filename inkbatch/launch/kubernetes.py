@@ -84,7 +84,7 @@ class KubernetesLauncher(Launcher):
                 "maxFailedIndexes": spec.shards,
                 "podFailurePolicy": {"rules": rules},
                 "ttlSecondsAfterFinished": 7 * 86400,
-                "template": {"metadata": {"labels": metadata["labels"]}, "spec": self._pod(spec, chain)},
+                "template": {"metadata": {"labels": dict(metadata["labels"])}, "spec": self._pod(spec, chain)},
             },
         }
 
@@ -99,7 +99,7 @@ class KubernetesLauncher(Launcher):
             "image": settings.image,
             "args": list(spec.command),
             "env": [{"name": key, "value": value} for key, value in sorted(variables.items())],
-            "resources": {"requests": {"cpu": str(resources.cpus), **limits}, "limits": limits},
+            "resources": {"requests": {"cpu": str(resources.cpus), **limits}, "limits": dict(limits)},
             "securityContext": {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,

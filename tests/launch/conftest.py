@@ -18,7 +18,7 @@ pytest.register_assert_rewrite("inkbatch.testing.launchers")
 def nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU, scheduler or settings of the machine that tests."""
     for name in list(os.environ):
-        if name.startswith(("INKBATCH_", "SLURM_", "AWS_BATCH_")):
+        if name.startswith(("INKBATCH_", "SLURM_", "AWS_BATCH_")) and name != "SLURM_CONF":
             monkeypatch.delenv(name)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
