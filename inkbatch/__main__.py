@@ -12,7 +12,7 @@ EXIT_TRY_AGAIN = 75  # as in inkbatch.errors, which is imported later
 
 
 def _stopped(number: int, _frame: object) -> None:
-    os.write(2, f"inkbatch: {signal.Signals(number).name} before the work began; nothing was done\n".encode())
+    os.write(2, f"inkbatch: {signal.Signals(number).name} before the work began; run the same command again\n".encode())
     os._exit(EXIT_TRY_AGAIN)
 
 
