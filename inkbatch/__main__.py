@@ -6,8 +6,8 @@ with the 143 of a process that nobody prepared. `run.signals` takes over when a 
 
 import os
 import signal
-import sys
 
+STOPS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_TRY_AGAIN = 75  # as in inkbatch.errors, which is imported later
 
 
@@ -18,12 +18,16 @@ def _stopped(number: int, _frame: object) -> None:
 
 def main() -> None:
     """Run the command line."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in STOPS:
         signal.signal(number, _stopped)
     from inkbatch.cli import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        for number in STOPS:  # the exit code is settled, and Python takes our handlers away before it ends
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
