@@ -49,6 +49,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
     Raises:
         ConfigError: An unknown log form, or a shard that is none.
     """
+    from inkbatch.run.deadline import watch_deadline
     from inkbatch.run.identity import ShardSpec, task_identity
     from inkbatch.run.job import RunContext
     from inkbatch.run.progress import make_reporter
@@ -59,6 +60,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
     identity = task_identity()
     stop = StopFlag()
     install_handlers(stop)
+    watch_deadline(stop)
     chosen = ShardSpec.parse(shard) if shard else identity.shard
     return RunContext(chosen, stop, make_reporter(log), attempt=identity.attempt)  # type: ignore[arg-type]
 

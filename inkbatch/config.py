@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from inkbatch.errors import ConfigError
 
 RECIPE_KEY = "recipe"
+LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
 
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "b": 1}
@@ -52,7 +53,8 @@ class JobConfig(BaseModel):
         """Build and validate the configuration; nothing else is read.
 
         Args:
-            file: YAML file with a mapping, or None; of a recipe the job's section is taken.
+            file: YAML file with a mapping, or None; of a recipe the job's section is taken. Its ``launch`` block is no
+                setting and is left to the launchers.
             sets: ``key=value`` or ``key.sub=value``; the value is read as YAML.
             options: Values of the command's own options; None means "not given".
             preset: Settings that lie below all of them, see `inkbatch.recipes`.
@@ -64,6 +66,7 @@ class JobConfig(BaseModel):
         values: dict[str, Any] = copy.deepcopy(dict(preset or {}))
         if file:
             values |= section_of(read_yaml(file), cls.job, file)
+            values.pop(LAUNCH_KEY, None)
         for item in sets:
             _apply_set(values, item)
         values |= {key: value for key, value in (options or {}).items() if value is not None}
@@ -168,7 +171,17 @@ def _apply_set(values: dict[str, Any], item: str) -> None:
 def _explain(model: type[BaseModel], entry: Any) -> str:
     place = ".".join(str(part) for part in entry["loc"]) or "values"
     if entry["type"] == "extra_forbidden":
-        return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), sorted(model.model_fields))}"
+        return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), _keys_at(model, entry['loc'][:-1]))}"
     if entry["type"] == "missing":
         return f"{place!r} is required and not given"
     return f"{place}: {entry['msg']} (found {entry['input']!r})"
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    """Keys that are known where `path` leads; none where it leads into something that is no model."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return sorted(model.model_fields)

@@ -16,7 +16,7 @@ from inkbatch.config import JobConfig, near_matches, read_yaml, section_of
 from inkbatch.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parent
-FOLDERS = (PACKAGE / "presets", PACKAGE.parent / "jobs" / "presets")
+FOLDERS = (PACKAGE / "jobs" / "presets", PACKAGE.parent / "jobs" / "presets")
 """Where the shipped recipes lie: in an installed package, and in a checkout."""
 
 Settings = dict[str, Any]

@@ -8,18 +8,24 @@ import sys
 import threading
 from types import FrameType
 
-from inkbatch.errors import Preempted
+from inkbatch.errors import EXIT_TRY_AGAIN, Preempted
 
 EXIT_ABORTED = 130  # as shells report a process that SIGINT ended
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopFlag:
-    """Set once, with a reason; read often."""
+    """Set once, with a reason; read often.
+
+    Attributes:
+        reason: Who asked for the stop.
+        watched: Whether a job has looked at the flag yet: from its first look on it stops at its safe points.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self.reason = ""
+        self.watched = False
 
     def set(self, reason: str) -> None:
         """Ask for a stop at the next safe point; later reasons are ignored."""
@@ -30,6 +36,7 @@ class StopFlag:
     @property
     def is_set(self) -> bool:
         """Whether a stop was asked for."""
+        self.watched = True
         return self._event.is_set()
 
     def check(self) -> None:
@@ -38,7 +45,7 @@ class StopFlag:
         Raises:
             Preempted: It was.
         """
-        if self._event.is_set():
+        if self.is_set:
             raise Preempted(f"stopped by {self.reason}")
 
 
@@ -47,18 +54,23 @@ def install_handlers(flag: StopFlag) -> None:
 
     A repeated SIGTERM or SIGUSR1 is harmless. A second SIGINT (Ctrl-C) ends the process there and then: threads that
     read, compute or write are not waited for. Nothing is half-written by that: objects appear whole, or not at all.
+    While no job has looked at the flag (torch is being imported, a network built) nobody would notice it for long; the
+    process then ends at once, with 75.
     """
 
     def handle(number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if not flag.watched:
+            os.write(2, f"inkbatch: {name} before the work began; run the same command again\n".encode())
+            os._exit(EXIT_TRY_AGAIN)
         if flag.is_set and number == signal.SIGINT:
             _end_now()
         if not flag.is_set:
-            name = signal.Signals(number).name
             cure = "stopping; units in flight are finished or dropped"
             if number == signal.SIGINT:
                 cure += ". Ctrl-C again stops at once"
             sys.stderr.write(f"\ninkbatch: {name}: {cure}\n")
-        flag.set(signal.Signals(number).name)
+        flag.set(name)
 
     for number in _STOP_SIGNALS:
         signal.signal(number, handle)
