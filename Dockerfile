@@ -22,35 +22,16 @@ RUN --mount=type=secret,id=ca,required=false \
     python3 -m venv venv && \
     venv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r build.lock
 
-# ---- dependencies: gigabytes, made anew only when the lock changes --------------------------------------------------
-FROM tools AS dependencies
-ARG TORCH_FLAVOUR=locked
-ENV UV_LINK_MODE=copy \
-    UV_COMPILE_BYTECODE=1 \
-    UV_PYTHON_DOWNLOADS=never \
-    UV_NO_CONFIG=1 \
-    PYC_INVALIDATION_MODE=UNCHECKED_HASH
-COPY requirements*.lock ./
-# Tests and C++ headers of the packages are for builders, not for jobs.
-RUN --mount=type=secret,id=ca,required=false \
-    --mount=type=cache,target=/root/.cache/uv \
-    if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
-    lock=requirements.lock; \
-    if [ "${TORCH_FLAVOUR}" != locked ]; then \
-      lock="requirements-${TORCH_FLAVOUR}.lock"; export UV_TORCH_BACKEND="${TORCH_FLAVOUR}"; \
-    fi; \
-    venv/bin/uv venv --quiet --python "$(command -v python3)" /opt/inkbatch && \
-    VIRTUAL_ENV=/opt/inkbatch venv/bin/uv pip install --quiet --require-hashes -r "${lock}" && \
-    find /opt/inkbatch/lib -type d -name tests -prune -exec rm -rf {} + && \
-    rm -rf /opt/inkbatch/lib/python3*/site-packages/torch/include /opt/inkbatch/lib/python3*/site-packages/torch/share
-
-# ---- the package itself: megabytes, made anew with each change of the code ------------------------------------------
-FROM dependencies AS package
+# ---- the package: megabytes, built anew with each change of the code ------------------------------------------------
+FROM tools AS package
 COPY pyproject.toml README.md LICENSE ./
 COPY jobs jobs
 COPY inkbatch inkbatch
+# The empty environment lends its path: what is installed beside it is copied into the real one below.
 RUN venv/bin/python -m hatchling build --target wheel && \
-    VIRTUAL_ENV=/opt/inkbatch venv/bin/uv pip install --quiet --no-deps --no-index --prefix /opt/package dist/*.whl
+    venv/bin/uv venv --quiet --python "$(command -v python3)" /opt/inkbatch && \
+    UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH VIRTUAL_ENV=/opt/inkbatch \
+    venv/bin/uv pip install --quiet --no-deps --no-index --prefix /opt/package dist/*.whl
 
 # ---- what ships -----------------------------------------------------------------------------------------------------
 FROM ${BASE_IMAGE} AS runtime
@@ -60,9 +41,28 @@ RUN apt-get update -qq && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* /usr/local/bin/pip* \
       /usr/local/lib/python3*/site-packages/pip /usr/local/lib/python3*/site-packages/pip-* \
       /usr/local/lib/python3*/ensurepip && \
-    groupadd --gid 1000 inkbatch && useradd --uid 1000 --gid 1000 --create-home inkbatch && \
+    groupadd --gid 1000 inkbatch && useradd --uid 1000 --gid 1000 --no-create-home inkbatch && \
     mkdir -p /data /scratch && chown 1000:1000 /data /scratch && chmod 1777 /scratch
-COPY --from=dependencies /opt/inkbatch /opt/inkbatch
+
+# Gigabytes of dependencies, in one layer that is made anew only when the lock changes. uv is lent by the tools stage
+# and does not stay; neither do the tests and C++ headers of the packages.
+ARG TORCH_FLAVOUR=locked
+COPY requirements*.lock /usr/share/inkbatch/
+RUN --mount=type=bind,from=tools,source=/build/venv,target=/build/venv \
+    --mount=type=secret,id=ca,required=false \
+    --mount=type=cache,target=/root/.cache/uv \
+    if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
+    export UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_NO_CONFIG=1; \
+    export PYC_INVALIDATION_MODE=UNCHECKED_HASH VIRTUAL_ENV=/opt/inkbatch; \
+    lock=/usr/share/inkbatch/requirements.lock; \
+    if [ "${TORCH_FLAVOUR}" != locked ]; then \
+      lock="/usr/share/inkbatch/requirements-${TORCH_FLAVOUR}.lock"; export UV_TORCH_BACKEND="${TORCH_FLAVOUR}"; \
+    fi; \
+    /build/venv/bin/uv venv --quiet --python "$(command -v python3)" /opt/inkbatch && \
+    /build/venv/bin/uv pip install --quiet --require-hashes -r "${lock}" && \
+    find /opt/inkbatch/lib -type d -name tests -prune -exec rm -rf {} + && \
+    rm -rf /opt/inkbatch/lib/python3*/site-packages/torch/include /opt/inkbatch/lib/python3*/site-packages/torch/share
+
 COPY --from=package /opt/package /opt/inkbatch
 
 # All caches go to /scratch: the root file system may be read-only, and any user id may run the image.
@@ -78,7 +78,6 @@ ENV PATH=/opt/inkbatch/bin:${PATH} \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
-ARG TORCH_FLAVOUR=locked
 ARG OLDEST_DRIVER=580
 ARG BASE_IMAGE
 ARG BASE_DIGEST=unknown
