@@ -7,6 +7,7 @@ user spells out the bucket's name.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ class Stack:
     """One CloudFormation stack, by name."""
 
     def __init__(self, name: str, session: Any = None, say: Any = print, poll_s: float = POLL_S) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,63}", name):
+            raise ConfigError(f"stack {name!r}: wanted lower-case letters, digits and hyphens, such as inkbatch-test")
         self.name, self._say, self._poll_s = name, say, poll_s
         self._session = session or boto3.Session()
         self._cloud = self._session.client("cloudformation")
@@ -69,15 +72,9 @@ class Stack:
                 f"stack {self.name}: it is {stands['StackStatus']}; wait, or remove it with make infra-destroy first"
             )
         name = f"inkbatch-{int(time.time())}"
-        self._cloud.create_change_set(
-            StackName=self.name,
-            ChangeSetName=name,
-            ChangeSetType="CREATE" if stands is None else "UPDATE",
-            TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
-            Parameters=self._parameters(parameters, stands),
-            Capabilities=["CAPABILITY_IAM"],
-            Tags=[{"Key": "inkbatch:stack", "Value": self.name}],
-        )
+        kind = "CREATE" if stands is None else "UPDATE"
+        request = self._request(parameters, stands)
+        self._cloud.create_change_set(ChangeSetName=name, ChangeSetType=kind, **request)
         found = self._settled(name)
         if found["Status"] == "FAILED":
             self._cloud.delete_change_set(StackName=self.name, ChangeSetName=name)
@@ -85,12 +82,20 @@ class Stack:
             if "didn't contain changes" in reason or "No updates" in reason:
                 return None
             raise ConfigError(f"stack {self.name}: CloudFormation refuses: {reason}")
-        changes = found.get("Changes", [])
-        for change in changes:
+        for change in found.get("Changes", []):
             row = change["ResourceChange"]
             replaced = " (REPLACED: the old one goes)" if row.get("Replacement") == "True" else ""
             self._say(f"  {row['Action']:<7} {row['LogicalResourceId']:<24} {row['ResourceType']}{replaced}")
-        return name if changes or stands is None else None
+        return name
+
+    def _request(self, parameters: Mapping[str, str], stands: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {
+            "StackName": self.name,
+            "TemplateBody": TEMPLATE.read_text(encoding="utf-8"),
+            "Parameters": self._parameters(parameters, stands),
+            "Capabilities": ["CAPABILITY_IAM"],
+            "Tags": [{"Key": "inkbatch:stack", "Value": self.name}],
+        }
 
     def _settled(self, change_set: str) -> dict[str, Any]:
         while True:
@@ -103,7 +108,9 @@ class Stack:
         declared = template_parameters()
         unknown = sorted(set(given) - set(declared))
         if unknown:
-            raise ConfigError(f"stack {self.name}: there is no parameter {unknown[0]} (there are {', '.join(declared)})")
+            raise ConfigError(
+                f"stack {self.name}: there is no parameter {unknown[0]} (there are {', '.join(declared)})"
+            )
         before = {row["ParameterKey"] for row in (stands or {}).get("Parameters", [])}
         rows: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]
         kept = [key for key in declared if key in before and key not in given]
@@ -130,12 +137,16 @@ class Stack:
         Raises:
             ConfigError: A resource could not be made; CloudFormation rolled back.
         """
-        self._say(f"stack {self.name}: deploying")
-        change_set = self.change(parameters)
-        if change_set is None:
-            self._say("  nothing changes")
-            return self.outputs()
-        self._cloud.execute_change_set(StackName=self.name, ChangeSetName=change_set)
+        if self.describe() is None:
+            self._say(f"stack {self.name}: is made; this takes some minutes")
+            self._cloud.create_stack(**self._request(parameters, None))
+        else:
+            self._say(f"stack {self.name}: is changed")
+            change_set = self.change(parameters)
+            if change_set is None:
+                self._say("  nothing changes")
+                return self.outputs()
+            self._cloud.execute_change_set(StackName=self.name, ChangeSetName=change_set)
         status = self._wait()
         if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             raise ConfigError(f"stack {self.name}: {status}:\n" + "\n".join(self._failures()))
@@ -218,7 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="stack.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("verb", choices=["deploy", "diff", "destroy"])
     parser.add_argument("--stack", default="inkbatch", help="name of the stack; names of queues and jobs begin with it")
-    parser.add_argument("--delete-data", metavar="BUCKET", help="destroy: delete this bucket, which must be the stack's")
+    parser.add_argument(
+        "--delete-data", metavar="BUCKET", help="destroy: delete this bucket, which must be the stack's"
+    )
     parser.add_argument("parameters", nargs="*", metavar="Key=Value", help="parameters of the template")
     given = parser.parse_args(arguments)
     try:
