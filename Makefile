@@ -18,16 +18,30 @@ SOURCE  ?=
 BUNDLE  ?= demo
 CATALOG ?=
 SHARD   ?=
+ENGINE  ?= local
+SHARDS  ?=
+NAME    ?=
+CONFIG  ?=
+TO      ?= pulled
+OPTIONS ?=
 ARGS    ?=
 PREPARE_ARGS ?=
 JOBS    ?= 2
 
 COMMON  = $(if $(ROOT),--root '$(ROOT)') $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(SHARD),--shard '$(SHARD)')
+# What `inkbatch launch` takes; OPTIONS are settings of the engine, key=value (see engines.yaml in docs/launching.md).
+LAUNCH  = --engine '$(ENGINE)' $(if $(SHARDS),--shards '$(SHARDS)') --root '$(ROOT)' \
+          $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(SOURCE),--source '$(SOURCE)') \
+          $(if $(CONFIG),--config '$(CONFIG)') $(foreach option,$(OPTIONS),--option '$(option)') \
+          $(if $(filter slurm,$(ENGINE)),$(if $(findstring program=,$(OPTIONS)),,--option 'program=[$(abspath $(RUN))]'))
+# Without SHARDS on this machine the commands are run as they are: the bar and the picture are seen at once.
+PLAIN   = $(and $(filter local,$(ENGINE)),$(if $(SHARDS),,yes))
 
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= SHARD=i/n PREPARE_ARGS='…' ARGS='…'   (see README.md)"
+	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= PREPARE_ARGS='…' ARGS='…'   (see README.md)"
+	@echo "  engines:  ENGINE=local|docker|slurm|aws-batch|kubernetes|skypilot SHARDS=n OPTIONS='key=value …'   (docs/launching.md)"
 
 # ---- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -57,20 +71,59 @@ demo: $(VENV)/.runtime ## Read planted Greek letters on real papyrus: the main j
 
 .PHONY: prepare
 prepare: $(VENV)/.runtime need-segment ## Layers of SEGMENT -> surface.zarr and mask.zarr under ROOT
+ifneq ($(or $(SHARD),$(PLAIN)),)
 	$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)') $(PREPARE_ARGS) $(ARGS)
+else
+	$(RUN) launch prepare '$(SEGMENT)' $(LAUNCH) --prepare-args="$(PREPARE_ARGS)" --args="$(ARGS)"
+endif
 
 .PHONY: infer
 infer: $(VENV)/.runtime need-segment ## SEGMENT and BUNDLE -> an ink map under ROOT (prepares first, unless SHARD is set)
-	$(if $(SHARD),,$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)') $(PREPARE_ARGS))
+ifneq ($(SHARD),)
 	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' $(ARGS)
+else ifneq ($(PLAIN),)
+	$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)') $(PREPARE_ARGS)
+	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' $(ARGS)
+else
+	$(RUN) launch prepare,infer '$(SEGMENT)' $(LAUNCH) --bundle '$(BUNDLE)' $(if $(NAME),--name '$(NAME)') \
+	  --prepare-args="$(PREPARE_ARGS)" --args="$(ARGS)"
+endif
 
 .PHONY: build-dataset
-build-dataset: $(VENV)/.runtime ## Labelled segments -> a dataset (ARGS='NAME --config my-dataset.yaml')
-	$(RUN) build-dataset --root '$(ROOT)' $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
+build-dataset: $(VENV)/.runtime ## Labelled segments -> a dataset (NAME=my-dataset CONFIG=my-dataset.yaml)
+ifneq ($(or $(SHARD),$(PLAIN)),)
+	$(RUN) build-dataset $(if $(NAME),'$(NAME)') --root '$(ROOT)' $(if $(CONFIG),--config '$(CONFIG)') \
+	  $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
+else
+	$(RUN) launch build-dataset '$(NAME)' $(LAUNCH) --args="$(ARGS)"
+endif
 
 .PHONY: train
-train: $(VENV)/.runtime ## A dataset -> a bundle (ARGS='--config my-run.yaml')
-	$(RUN) train --root '$(ROOT)' $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
+train: $(VENV)/.runtime ## A dataset -> a bundle (NAME=my-run CONFIG=my-run.yaml)
+ifneq ($(or $(SHARD),$(PLAIN)),)
+	$(RUN) train --root '$(ROOT)' $(if $(NAME),--run '$(NAME)') $(if $(CONFIG),--config '$(CONFIG)') \
+	  $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
+else
+	$(RUN) launch train '$(NAME)' $(LAUNCH) --args="$(ARGS)"
+endif
+
+# ---- launches -------------------------------------------------------------------------------------------------------
+
+.PHONY: status
+status: $(VENV)/.runtime ## How far SEGMENT is, and what its engine says; without SEGMENT the list of launches
+	$(RUN) status $(if $(SEGMENT),'$(SEGMENT)') --root '$(ROOT)' $(ARGS)
+
+.PHONY: logs
+logs: $(VENV)/.runtime need-segment ## Last lines of a task of SEGMENT's newest launch (ARGS='--job infer --shard 3')
+	$(RUN) logs '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
+
+.PHONY: cancel
+cancel: $(VENV)/.runtime need-segment ## End SEGMENT's newest launch; what is stored is kept
+	$(RUN) cancel '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
+
+.PHONY: pull
+pull: $(VENV)/.runtime need-segment ## Bring SEGMENT's finished predictions from ROOT into TO (pulled)
+	$(RUN) pull '$(SEGMENT)' --root '$(ROOT)' --to '$(TO)' $(if $(NAME),--name '$(NAME)') $(ARGS)
 
 .PHONY: plan
 plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what it would cost
@@ -88,11 +141,15 @@ need-segment:
 
 .PHONY: test
 test: lint $(VENV)/.dev ## All checks and tests but the slow ones
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not slurm'
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## The slow tests: large published networks, compiled models, benchmarks
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not slurm'
+
+.PHONY: test-slurm
+test-slurm: $(VENV)/.dev ## Arrays on a real one-node Slurm, which is installed (Debian, root) and started for it
+	scripts/slurm_node.sh $(BIN)/python -m pytest -m slurm
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and room boundaries

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from inkbatch import __version__, cli_doctor, cli_labels, cli_models, cli_training
+from inkbatch import __version__, cli_doctor, cli_labels, cli_launch, cli_models, cli_schedule, cli_training
 from inkbatch.cli_common import (
     CatalogFile,
     ConfigFile,
@@ -195,7 +195,7 @@ def segments(
         typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
 
 
-for _commands in (cli_models, cli_labels, cli_training, cli_doctor):
+for _commands in (cli_models, cli_labels, cli_training, cli_launch, cli_schedule, cli_doctor):
     _commands.register(app)
 
 

@@ -32,6 +32,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
     Raises:
         ConfigError: An unknown log form, or a shard that is none.
     """
+    from inkbatch.run.deadline import watch_deadline
     from inkbatch.run.identity import ShardSpec, task_identity
     from inkbatch.run.job import RunContext
     from inkbatch.run.progress import make_reporter
@@ -43,6 +44,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
     identity = task_identity()
     stop = StopFlag()
     install_handlers(stop)
+    watch_deadline(stop)
     chosen = ShardSpec.parse(shard) if shard else identity.shard
     reporter = make_reporter(log)  # type: ignore[arg-type]
     start_watch(stop, reporter.note)

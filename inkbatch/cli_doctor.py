@@ -22,6 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the report under ROOT/doctor.", show_default=False)
+    ] = None,
     root: Root = None,
     device: Annotated[
         str | None, typer.Option(help="cuda asks for a usable GPU; auto (the default), mps or cpu.")
@@ -35,13 +38,13 @@ def doctor(
 
     Driver, CUDA, a matrix product per GPU (also in bfloat16), /dev/shm, disk, memory, reading and writing under ROOT,
     and what the scheduler's variables say. The report stays at ROOT/doctor/. A GPU that was asked for and is not usable
-    is exit 65. More wishes through --set: shm=4GiB, disk=20GiB, memory=14GiB; jobs/doctor.yaml asks for nothing.
+    is exit 65. More wishes through --set: shm=4GiB, disk=20GiB, memory=14GiB.
     """
     if log not in ("plain", "json", "auto"):
         raise ConfigError(f"--log {log!r}: wanted plain or json")
     from inkbatch.steps import doctor as step
 
-    options = {"root": chosen_root(root), "device": device, "gpus": gpus}
+    options = {"name": name, "root": chosen_root(root), "device": device, "gpus": gpus}
     findings = step.run(step.DoctorConfig.load(config, sets or (), options))
     if log == "json":
         typer.echo(json.dumps(step.report(findings), ensure_ascii=False))

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.errors import ConfigError
 
+LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
+
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -35,14 +37,15 @@ class JobConfig(BaseModel):
         """Build and validate the configuration; nothing else is read.
 
         Args:
-            file: YAML file with a mapping, or None.
+            file: YAML file with a mapping, or None; its ``launch`` block is no setting and is left to the launchers.
             sets: ``key=value`` or ``key.sub=value``; the value is read as YAML.
             options: Values of the command's own options; None means "not given".
 
         Raises:
             ConfigError: Unreadable YAML, an unknown key (near matches are named), or a value that does not validate.
         """
-        values: dict[str, Any] = _read_yaml(file) if file else {}
+        values: dict[str, Any] = read_yaml(file) if file else {}
+        values.pop(LAUNCH_KEY, None)
         for item in sets:
             _apply_set(values, item)
         values |= {key: value for key, value in (options or {}).items() if value is not None}
@@ -84,7 +87,12 @@ def near_matches(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {', '.join(repr(name) for name in found)}?" if found else ""
 
 
-def _read_yaml(file: str) -> dict[str, Any]:
+def read_yaml(file: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping; an empty file is an empty one.
+
+    Raises:
+        ConfigError: It cannot be read, is not YAML, or holds something else.
+    """
     try:
         text = Path(file).read_text(encoding="utf-8")
     except OSError as error:

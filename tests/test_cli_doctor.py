@@ -20,7 +20,7 @@ def test_a_healthy_machine_passes_and_the_report_stays_under_root(tmp_path, caps
     lines = capsys.readouterr().out.splitlines()
     for what in ("version", "identity", "driver", "device", "memory", "/dev/shm", "disk", "ROOT"):
         assert any(line[4:].strip().startswith(what) for line in lines), what
-    assert json.loads((tmp_path / "doctor" / "0-of-1.json").read_text())["checks"]
+    assert json.loads((tmp_path / "doctor" / "check-0-of-1.json").read_text())["checks"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -31,6 +31,13 @@ def test_a_gpu_that_is_asked_for_is_never_a_silent_cpu(tmp_path, capsys):
     assert "cuda was asked for" in captured.out
     # The other checks were made all the same.
     assert "written, listed and read" in captured.out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_an_engine_that_was_asked_for_a_gpu_asks_for_it_here_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("INKBATCH_REQUIRE_GPU", "1")
+    assert doctor("first-try", "--root", tmp_path) == EXIT_DATA
+    assert (tmp_path / "doctor" / "first-try-0-of-1.json").is_file()
 
 
 def test_the_gravest_failure_decides_the_exit_code(tmp_path):

@@ -1,6 +1,6 @@
 """Presets: what is known of each published system, as data: its contract, where its weights are, what is assumed.
 
-A preset is a YAML file in ``jobs/presets/models/`` (inside an installed package: ``inkbatch/presets/models/``), named
+A preset is a YAML file in ``jobs/presets/models/`` (of an installed package: ``inkbatch/jobs/presets/models/``), named
 by its file name; a user's own may lie anywhere. A preset that says ``extends: NAME`` states only what differs.
 """
 
@@ -18,7 +18,7 @@ from inkbatch.errors import ConfigError
 from inkbatch.models.bundle import Contract
 
 PACKAGE = Path(__file__).resolve().parent.parent
-FOLDERS = (PACKAGE / "presets" / "models", PACKAGE.parent / "jobs" / "presets" / "models")
+FOLDERS = (PACKAGE / "jobs" / "presets" / "models", PACKAGE.parent / "jobs" / "presets" / "models")
 """Where the shipped presets lie: in an installed package, and in a checkout."""
 
 Model = TypeVar("Model", bound=BaseModel)

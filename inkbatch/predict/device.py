@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -13,6 +14,8 @@ from inkbatch.errors import DataError
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
+REQUIRE_GPU = "INKBATCH_REQUIRE_GPU"  # set by engines that were asked for a GPU: never a silent CPU
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -20,11 +23,14 @@ def choose_device(name: DeviceName) -> torch.device:
     """The device to compute on.
 
     Args:
-        name: ``auto`` takes CUDA, then MPS, then the CPU; any other name is taken at its word.
+        name: ``auto`` takes CUDA, then MPS, then the CPU, or only CUDA where ``INKBATCH_REQUIRE_GPU`` is set; any other
+            name is taken at its word.
 
     Raises:
         DataError: The device that was asked for cannot be used on this machine.
     """
+    if name == "auto" and os.environ.get(REQUIRE_GPU):
+        name = "cuda"
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

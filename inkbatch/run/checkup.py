@@ -193,18 +193,19 @@ def check_spot_watch() -> Finding:
     return Finding("spot watch", "good", f"asks {endpoint}" if endpoint else "off: not a machine that can be reclaimed")
 
 
-def check_root(root: str, identity: TaskIdentity, report: Mapping[str, Any]) -> Finding:
+def check_root(root: str, name: str, identity: TaskIdentity, report: Mapping[str, Any]) -> Finding:
     """Write, list and read an object under ROOT; it is the report itself and stays there, for a job may not delete.
 
     Args:
         root: ROOT.
-        identity: Names the object, so that the tasks of an array do not meet.
-        report: What is written: ``ROOT/doctor/{index}-of-{count}.json``.
+        name: Of the check-up.
+        identity: The tasks of an array write objects of their own.
+        report: What is written: ``ROOT/doctor/{name}-{index}-of-{count}.json``.
     """
     started = time.perf_counter()
     try:
         folder = Location.parse(root) / "doctor"
-        target = folder / f"{identity.shard.index}-of-{identity.shard.count}.json"
+        target = folder / f"{name}-{identity.shard.index}-of-{identity.shard.count}.json"
         target.write_json(report)
         listed = target.name in folder.names()
         returned = target.read_json()

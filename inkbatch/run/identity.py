@@ -9,6 +9,9 @@ from typing import TypeVar
 
 from inkbatch.errors import ConfigError
 
+# Of an array that was split because its scheduler takes no larger one: the first shard of this part, and all shards.
+ARRAY_OFFSET, ARRAY_TOTAL = "INKBATCH_ARRAY_OFFSET", "INKBATCH_ARRAY_TOTAL"
+
 Item = TypeVar("Item")
 
 
@@ -101,11 +104,16 @@ def task_identity(environment: Mapping[str, str] | None = None) -> TaskIdentity:
             raise ConfigError(
                 f"{scheduler.index} is set, {scheduler.count} is not; set it to the number of array tasks"
             )
-        index = _number(env, scheduler.index)
-        count = _number(env, scheduler.count)
+        index = _number(env, scheduler.index) + _number(env, ARRAY_OFFSET, 0)
+        count = _number(env, ARRAY_TOTAL, _number(env, scheduler.count))
         attempt = _number(env, scheduler.attempt, 1 - scheduler.attempt_offset) + scheduler.attempt_offset
         return TaskIdentity(scheduler.source, ShardSpec(index, count), attempt, env.get(scheduler.job_id, ""))
-    return TaskIdentity("single", ShardSpec())
+    offset, total = _number(env, ARRAY_OFFSET, 0), _number(env, ARRAY_TOTAL, 1)
+    for scheduler in _SCHEDULERS:  # a task outside any array still has an attempt and an id
+        if env.get(scheduler.attempt):
+            attempt = _number(env, scheduler.attempt) + scheduler.attempt_offset
+            return TaskIdentity(scheduler.source, ShardSpec(offset, total), attempt, env.get(scheduler.job_id, ""))
+    return TaskIdentity("single", ShardSpec(offset, total))
 
 
 def _number(env: Mapping[str, str], name: str, default: int | None = None) -> int:

@@ -14,7 +14,7 @@ from inkbatch import __version__
 from inkbatch.config import JobConfig, parse_bytes
 from inkbatch.errors import ConfigError, DataError, InkbatchError
 from inkbatch.predict.checkup import check_device, cuda_version
-from inkbatch.predict.device import DeviceName
+from inkbatch.predict.device import REQUIRE_GPU, DeviceName
 from inkbatch.run import checkup
 from inkbatch.run.checkup import Finding
 from inkbatch.run.identity import ShardSpec, TaskIdentity, task_identity
@@ -24,6 +24,7 @@ class DoctorConfig(JobConfig):
     """Settings of `inkbatch doctor`. What is asked for and cannot be had fails; the rest is only told.
 
     Attributes:
+        name: Of the check-up; its report is ``ROOT/doctor/{name}-{index}-of-{count}.json``.
         root: ROOT, read and written.
         device: ``cuda`` asks for a usable GPU; ``auto`` takes what is there.
         gpus: So many GPUs must be usable.
@@ -32,6 +33,7 @@ class DoctorConfig(JobConfig):
         memory: Main memory that there must be.
     """
 
+    name: str = Field("check", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     root: str = "root"
     device: DeviceName = "auto"
     gpus: int | None = Field(None, ge=0)
@@ -49,7 +51,7 @@ class DoctorConfig(JobConfig):
 
 
 def run(config: DoctorConfig) -> list[Finding]:
-    """Make all checks, whatever each one finds; the report stays at ``ROOT/doctor/{index}-of-{count}.json``."""
+    """Make all checks, whatever each one finds; the report stays under ``ROOT/doctor``."""
     identity = checkup.check_identity()
     findings = [
         Finding("version", "good", _version()),
@@ -62,7 +64,7 @@ def run(config: DoctorConfig) -> list[Finding]:
         checkup.check_disk(_bytes(config.disk), tempfile.gettempdir()),
     ]
     task = TaskIdentity("single", ShardSpec()) if identity.error else task_identity()
-    return [*findings, checkup.check_root(config.root, task, report(findings))]
+    return [*findings, checkup.check_root(config.root, config.name, task, report(findings))]
 
 
 def report(findings: Sequence[Finding]) -> dict[str, Any]:
@@ -90,7 +92,8 @@ def _gravity(error: InkbatchError) -> int:
 
 
 def _wants_gpu(config: DoctorConfig) -> bool:
-    return config.device == "cuda" or bool(config.gpus)
+    required = config.device == "auto" and bool(os.environ.get(REQUIRE_GPU))
+    return config.device == "cuda" or bool(config.gpus) or required
 
 
 def _bytes(value: str | int | None) -> int | None:

@@ -68,7 +68,7 @@ class S3Server:
         Returns:
             Its URI, ``s3://{name}``.
         """
-        from botocore.session import Session  # type: ignore[import-untyped]
+        from botocore.session import Session
 
         client = Session().create_client(
             "s3",

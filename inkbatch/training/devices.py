@@ -11,6 +11,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from inkbatch.errors import ConfigError, DataError
+from inkbatch.predict.device import REQUIRE_GPU
 from inkbatch.training.settings import TrainConfig
 
 PORT = "29500"
@@ -39,7 +40,8 @@ def launch_fabric(config: TrainConfig) -> Fabric:
         ConfigError: The batch cannot be shared evenly.
     """
     has_cuda = torch.cuda.is_available()
-    if config.device == "cuda" and not has_cuda:
+    wanted = config.device == "cuda" or (config.device == "auto" and bool(os.environ.get(REQUIRE_GPU)))
+    if wanted and not has_cuda:
         raise DataError(
             "device: cuda was asked for, this machine has no usable one; check the driver and that the container sees "
             "the GPU, or set device to cpu"

@@ -1,4 +1,4 @@
-"""The stack in an emulated AWS account (moto). It proves the template's shape, not permissions, capacity or networks."""
+"""The stack in an emulated AWS account (moto): it proves shape, not permissions, capacity or networks."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class ScriptedCloud:
         self.change_set, self.after, self.status = change_set, after, status
         self.asked = []
 
-    def describe_stacks(self, StackName):
+    def describe_stacks(self, **_):
         parameters = [{"ParameterKey": "RootPrefix", "ParameterValue": "ink"}]
         outputs = [{"OutputKey": "Root", "OutputValue": "s3://b/ink"}]
         return {"Stacks": [{"StackStatus": self.status, "Parameters": parameters, "Outputs": outputs}]}
@@ -29,7 +29,7 @@ class ScriptedCloud:
     def describe_change_set(self, **_):
         return self.change_set
 
-    def describe_stack_events(self, StackName):
+    def describe_stack_events(self, **_):
         failed = {"LogicalResourceId": "CpuQueue", "ResourceStatus": "UPDATE_FAILED", "ResourceStatusReason": "no such"}
         return {"StackEvents": [failed, {"LogicalResourceId": "Bucket", "ResourceStatus": "UPDATE_COMPLETE"}]}
 

@@ -10,6 +10,11 @@ import botocore.loaders
 import pytest
 from cfnlint.decode import cfn_yaml
 
+from inkbatch.launch.aws_batch import AwsBatchLauncher, AwsBatchSettings
+from inkbatch.launch.jobfile import JobFile
+from inkbatch.launch.plan import ArraySpec, Chain
+from inkbatch.launch.schedules import target_input
+
 TEMPLATE = Path(__file__).resolve().parents[2] / "infra" / "aws" / "inkbatch.yaml"
 JOBS = ("DoctorDefinition", "PrepareDefinition", "InferDefinition", "TrainDefinition")
 
@@ -76,6 +81,30 @@ def test_a_gpu_job_fits_the_smallest_default_machine_with_room_for_its_agent(tem
         assert container["LinuxParameters"]["SharedMemorySize"] >= 4096
 
 
+@pytest.mark.parametrize("job", ["doctor", "prepare", "infer", "train"])
+def test_a_job_definition_is_what_a_launch_would_register(resources, job):
+    block = JobFile.load(job).launch
+    spec = ArraySpec(job, "x", (), 1, block.resources, block.time_limit, block.attempts)
+    registered = AwsBatchLauncher(AwsBatchSettings()).definition(spec, Chain("x", "s3://bucket/ink", (spec,)))
+    made = lowered(resources[f"{job.capitalize()}Definition"]["Properties"])
+    own = {"command", "image", "environment", "jobRoleArn", "executionRoleArn", "logConfiguration"}
+    containers = [row.pop("containerProperties") for row in (made, registered)]
+    stated, wanted = ({key: row[key] for key in row if key not in own} for row in containers)
+    assert stated == wanted
+    del made["jobDefinitionName"], registered["jobDefinitionName"]
+    assert made == registered
+    environment = {row["name"]: row["value"] for row in containers[0]["environment"]}
+    assert environment.pop("INKBATCH_ROOT")
+    assert environment == {key: spec.environment[key] for key in spec.environment if key.startswith("INKBATCH_")}
+
+
+def lowered(value):
+    """The template's words as the API spells them."""
+    if isinstance(value, dict):
+        return {key[0].lower() + key[1:]: lowered(item) for key, item in value.items()}
+    return [lowered(item) for item in value] if isinstance(value, list) else value
+
+
 def test_no_machine_and_nothing_else_that_costs_while_idle(resources):
     environments = of_type(resources, "AWS::Batch::ComputeEnvironment")
     assert {row["ComputeResources"]["MinvCpus"] for row in environments.values()} == {0}
@@ -133,10 +162,9 @@ def test_schedules_ship_switched_off_and_submit_what_the_api_takes(template, res
         assert template["Parameters"][state]["Default"] == "DISABLED"
     for row in of_type(resources, "AWS::Scheduler::Schedule").values():
         text = row["Target"]["Input"]["Fn::Sub"]
-        values = json.loads(re.sub(r"\$\{[^}]+\}", "x", text))
-        assert set(values) == {"JobName", "JobQueue", "JobDefinition", "ContainerOverrides"}
-        assert values["ContainerOverrides"]["Command"][:2] == ["schedule", "run"]
-        assert values["ContainerOverrides"]["Command"][-1] == "<aws.scheduler.scheduled-time>"
+        values = json.loads(text.replace("${AWS::StackName}", "inkbatch").replace("${GpuSpotQueue}", "queue"))
+        kind = "train" if row["Name"] == "weekly" else "catalog"
+        assert values == json.loads(target_input("inkbatch", row["Name"], kind, "queue"))
 
 
 def test_every_suppressed_finding_is_argued(resources):

@@ -16,14 +16,14 @@ REPORT = {"checks": [{"check": "disk", "state": "good", "finding": "a lot"}]}
 @pytest.mark.parametrize("store", ["tmp_path", "memory_root", "s3_root"])
 def test_root_is_written_listed_and_read_and_the_report_stays(store, request):
     root = Location.parse(str(request.getfixturevalue(store)))
-    finding = checkup.check_root(str(root), TASK, REPORT)
+    finding = checkup.check_root(str(root), "try", TASK, REPORT)
     assert finding.state == "good", finding.detail
-    assert (root / "doctor" / "2-of-5.json").read_json() == REPORT
+    assert (root / "doctor" / "try-2-of-5.json").read_json() == REPORT
 
 
 def test_a_root_without_permission_fails_and_names_it(s3_root, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-wrong-wrong-wrong-wrong-wrong-wron")
-    finding = checkup.check_root(str(s3_root), TASK, REPORT)
+    finding = checkup.check_root(str(s3_root), "try", TASK, REPORT)
     assert isinstance(finding.error, ConfigError)
     assert str(s3_root) in finding.detail
     assert "wrong-wrong" not in finding.detail
@@ -31,7 +31,7 @@ def test_a_root_without_permission_fails_and_names_it(s3_root, monkeypatch):
 
 def test_a_store_that_returns_something_else_fails(memory_root, monkeypatch):
     monkeypatch.setattr(Location, "read_json", lambda self: {"checks": []})
-    finding = checkup.check_root(str(memory_root), TASK, REPORT)
+    finding = checkup.check_root(str(memory_root), "try", TASK, REPORT)
     assert isinstance(finding.error, DataError)
     assert "not what was written" in finding.detail
 

@@ -1,0 +1,176 @@
+"""Finished predictions come back: what, how often, how it is checked, and what is said of the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from inkbatch.errors import ConfigError, CorruptDataError, DataError
+from inkbatch.io.listing import objects_below
+from inkbatch.io.prediction import Prediction
+from inkbatch.io.storage import Location
+from inkbatch.launch import pull as module
+from inkbatch.launch.pull import pull
+from inkbatch.run.job import RunContext
+from inkbatch.steps import infer, prepare
+from inkbatch.testing.faults import preempted_context, stored_bytes
+from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A local ROOT with a finished prediction ``map``, an unfinished one ``half``, and a report beside the map."""
+    folder = tmp_path_factory.mktemp("made")
+    layers = write_layers(folder / "layers", random_papyrus((5, 150, 210)))
+    identity_bundle(folder / "bundle")
+    common = {"segment": "tiny", "root": str(folder / "root")}
+    given = {"source": str(layers), "depth_order": "forward", "voxel_size_um": 8.0}
+    prepare.run(prepare.PrepareConfig(**common, **given), RunContext())
+    settings = {**common, "bundle": str(folder / "bundle"), "unit_px": 64, "device": "cpu"}
+    infer.run(infer.InferConfig(**settings, name="map"), RunContext())
+    with pytest.raises(Exception, match="preemption"):
+        infer.run(infer.InferConfig(**settings, name="half"), preempted_context(2))
+    (folder / "root/predictions/tiny/map/report.html").write_text("<p>ink")
+    return folder / "root"
+
+
+@pytest.fixture(params=["local", "s3"])
+def root(request, made, tmp_path) -> str:
+    """The same ROOT on a disk and on an S3 server."""
+    place = Location.parse(tmp_path / "root") if request.param == "local" else request.getfixturevalue("s3_root")
+    for path in sorted((made / "predictions").rglob("*")):
+        if path.is_file():
+            (place / str(path.relative_to(made))).write_bytes(path.read_bytes())
+    return place.uri
+
+
+def test_results_come_and_the_work_on_them_stays(root, made, tmp_path):
+    report = pull(root, "tiny", tmp_path / "here")
+    here = stored_bytes(tmp_path / "here/predictions/tiny/map")
+    here.pop(".pulled.json")
+    there = stored_bytes(made / "predictions/tiny/map")
+    assert here == {path: data for path, data in there.items() if not path.startswith("done/")}
+    assert {"report.html", "preview.png", "manifest.json", "complete.json"} <= set(here)
+    assert report.fetched == len(here)
+    assert report.fetched_bytes == sum(map(len, here.values()))
+    assert Prediction.open(Location.parse(tmp_path / "here/predictions/tiny/map")).pyramid.shape == (150, 210)
+
+
+def test_what_is_not_finished_is_said_and_not_copied(root, tmp_path):
+    report = pull(root, "tiny", tmp_path / "here")
+    (half,) = report.unfinished
+    assert "half" in str(half)
+    assert "not finished" in str(half)
+    assert 0 < half.done < half.units
+    assert not (tmp_path / "here/predictions/tiny/half").exists()
+
+
+def test_a_second_pull_reads_nothing(root, tmp_path, monkeypatch):
+    pull(root, "tiny", tmp_path / "here")
+    monkeypatch.setattr(module._Folder, "_download", lambda *_: pytest.fail("a file was read again"))
+    assert pull(root, "tiny", tmp_path / "here").fetched == 0
+
+
+def test_only_what_changed_is_copied_again(root, tmp_path):
+    pull(root, "tiny", tmp_path / "here")
+    (Location.parse(root) / "predictions/tiny/map/report.html").write_bytes(b"<p>more ink")
+    report = pull(root, "tiny", tmp_path / "here")
+    assert report.fetched == 1
+    assert (tmp_path / "here/predictions/tiny/map/report.html").read_bytes() == b"<p>more ink"
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", None])
+def test_a_file_that_was_damaged_here_is_copied_again(root, tmp_path, damage):
+    pull(root, "tiny", tmp_path / "here")
+    path = tmp_path / "here/predictions/tiny/map/prediction.zarr/0/c/0/0"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]) if damage is None else damage)  # None: same size, one bit
+    assert pull(root, "tiny", tmp_path / "here").fetched == 1
+    assert path.read_bytes() == whole
+
+
+def test_a_pull_that_was_killed_goes_on_and_is_not_taken_for_whole(root, tmp_path, monkeypatch):
+    real, calls = module._Folder._download, []
+
+    def killed(self, row):
+        calls.append(row.path)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        real(self, row)
+
+    monkeypatch.setattr(module._Folder, "_download", killed)
+    monkeypatch.setattr(module, "THREADS", 1)
+    with pytest.raises(KeyboardInterrupt):
+        pull(root, "tiny", tmp_path / "here")
+    assert not (tmp_path / "here/predictions/tiny/map/complete.json").exists()
+    monkeypatch.setattr(module._Folder, "_download", real)
+    report = pull(root, "tiny", tmp_path / "here")
+    assert report.kept == 3
+    assert (tmp_path / "here/predictions/tiny/map/complete.json").exists()
+
+
+def test_half_a_file_is_continued_and_not_read_from_its_start(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PIECE_BYTES", 1000)
+    real, read = Location.read_range, []
+
+    def breaking(self, start, stop):
+        if self.name == "0" and start >= 2000 and len(read) < 3:
+            read.append(start)
+            raise KeyboardInterrupt
+        if self.name == "0":
+            read.append(start)
+        return real(self, start, stop)
+
+    monkeypatch.setattr(Location, "read_range", breaking)
+    monkeypatch.setattr(module, "THREADS", 1)
+    with pytest.raises(KeyboardInterrupt):
+        pull(root, "tiny", tmp_path / "here")
+    before = len(read)
+    pull(root, "tiny", tmp_path / "here")
+    assert read[before] == 2000
+
+
+def test_bits_that_flip_on_the_way_are_found_and_refused(root, tmp_path, monkeypatch):
+    real = Location.read_range
+
+    def flipped(self, start, stop):
+        data = real(self, start, stop)
+        return data[:-1] + bytes([data[-1] ^ 1]) if "/c/" in self.uri else data
+
+    monkeypatch.setattr(Location, "read_range", flipped)
+    with pytest.raises(CorruptDataError, match="damaged twice"):
+        pull(root, "tiny", tmp_path / "here")
+    assert not (tmp_path / "here/predictions/tiny/map/complete.json").exists()
+
+
+def test_a_complete_that_belongs_to_another_run_is_not_finished(root, tmp_path):
+    place = Location.parse(root) / "predictions/tiny/map"
+    (place / "complete.json").write_json({"digest": "0" * 64})
+    assert pull(root, "tiny", tmp_path / "here").finished == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (("nobody", []), DataError, "run inkbatch infer first"),
+        (("tiny", ["mop"]), DataError, "there are half, map"),
+        (("../etc", []), ConfigError, "an id is"),
+    ],
+)
+def test_refusals_say_what_there_is(root, tmp_path, arguments, error, words):
+    segment, names = arguments
+    with pytest.raises(error, match=words):
+        pull(root, segment, tmp_path / "here", names)
+
+
+def test_root_is_not_pulled_into_itself(made):
+    with pytest.raises(ConfigError, match="ROOT itself"):
+        pull(str(made), "tiny", made)
+
+
+def test_s3_states_a_digest_for_each_object(made, s3_root):
+    (s3_root / "a/b.json").write_bytes(json.dumps({}).encode())
+    (row,) = objects_below(s3_root)
+    assert (row.path, row.bytes, row.md5) == ("a/b.json", 2, "99914b932bd37a50b983c5e7c90ae93b")
