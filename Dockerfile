@@ -21,6 +21,11 @@ RUN --mount=type=secret,id=ca,required=false \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     python3 -m venv venv && \
     venv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r build.lock
+# Old buildah lends out only a stage that the same build made: this one is made anew whenever its borrower is.
+ARG TORCH_FLAVOUR=locked
+ARG MADE_FOR=any
+COPY requirements*.lock ./
+RUN echo "${TORCH_FLAVOUR} ${MADE_FOR}" > made-for
 
 # ---- the package: megabytes, built anew with each change of the code ------------------------------------------------
 FROM tools AS package
@@ -48,7 +53,7 @@ RUN apt-get update -qq && \
 # and does not stay; neither do the tests and C++ headers of the packages.
 ARG TORCH_FLAVOUR=locked
 COPY requirements*.lock /usr/share/inkbatch/
-RUN --mount=type=bind,from=tools,source=/build/venv,target=/build/venv \
+RUN --mount=type=bind,from=tools,source=/build/venv/bin,target=/mnt \
     --mount=type=secret,id=ca,required=false \
     --mount=type=cache,target=/root/.cache/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
@@ -58,8 +63,8 @@ RUN --mount=type=bind,from=tools,source=/build/venv,target=/build/venv \
     if [ "${TORCH_FLAVOUR}" != locked ]; then \
       lock="/usr/share/inkbatch/requirements-${TORCH_FLAVOUR}.lock"; export UV_TORCH_BACKEND="${TORCH_FLAVOUR}"; \
     fi; \
-    /build/venv/bin/uv venv --quiet --python "$(command -v python3)" /opt/inkbatch && \
-    /build/venv/bin/uv pip install --quiet --require-hashes -r "${lock}" && \
+    /mnt/uv venv --quiet --python "$(command -v python3)" /opt/inkbatch && \
+    /mnt/uv pip install --quiet --require-hashes -r "${lock}" && \
     find /opt/inkbatch/lib -type d -name tests -prune -exec rm -rf {} + && \
     rm -rf /opt/inkbatch/lib/python3*/site-packages/torch/include /opt/inkbatch/lib/python3*/site-packages/torch/share
 

@@ -2,14 +2,14 @@
 # Build the image from the Dockerfile, with the first engine that answers: docker, podman, buildah.
 #
 #   docker/build.sh              the work of `make image`; settings come from the environment:
-#   IMAGE=inkbatch:dev           name of the image
+#   IMAGE=inkbatch:latest           name of the image
 #   FLAVOUR=locked               CUDA flavour of torch: locked, or one with a requirements-FLAVOUR.lock
 #   BASE_IMAGE=  BUILD_IMAGE=    base images; with buildah alone, a Debian base is made where none is named
 #   ENGINE_IMAGE=                docker, podman or buildah instead of the first that answers
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-IMAGE=${IMAGE:-inkbatch:dev}
+IMAGE=${IMAGE:-inkbatch:latest}
 FLAVOUR=${FLAVOUR:-locked}
 
 fail() { echo "image: $1" >&2; exit 64; }
@@ -59,6 +59,9 @@ echo "image: $engine builds $IMAGE, torch flavour $FLAVOUR (NVIDIA driver $oldes
 case "$engine" in
   docker) DOCKER_BUILDKIT=1 docker build "${arguments[@]}" --tag "$IMAGE" . ;;
   podman) podman build --layers "${arguments[@]}" --tag "$IMAGE" . ;;
-  buildah) buildah build --isolation chroot --network host --layers "${arguments[@]}" --tag "$IMAGE" . ;;
+  buildah)
+    made_for=$(sha256sum Dockerfile | cut -c1-16)
+    buildah build --isolation chroot --network host --layers --build-arg "MADE_FOR=$made_for" "${arguments[@]}" \
+      --tag "$IMAGE" . ;;
   *) fail "engine $engine: wanted docker, podman or buildah" ;;
 esac

@@ -1,4 +1,4 @@
-"""The stack's life: show what would change, deploy, destroy. The work of make infra-deploy, infra-diff, infra-destroy.
+"""The stack's life: show what would change, deploy, destroy. The work of make infra-… and image-push.
 
 Credentials, region and endpoint come from the usual AWS environment; none is printed. Data are deleted only where the
 user spells out the bucket's name.
@@ -7,7 +7,9 @@ user spells out the bucket's name.
 from __future__ import annotations
 
 import argparse
+import base64
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -139,6 +141,7 @@ class Stack:
         """
         if self.describe() is None:
             self._say(f"stack {self.name}: is made; this takes some minutes")
+            self._let_spot_begin()
             self._cloud.create_stack(**self._request(parameters, None))
         else:
             self._say(f"stack {self.name}: is changed")
@@ -151,6 +154,37 @@ class Stack:
         if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             raise ConfigError(f"stack {self.name}: {status}:\n" + "\n".join(self._failures()))
         return self.outputs()
+
+    def _let_spot_begin(self) -> None:
+        """Make the role under which EC2 serves spot machines; a new account lacks it, and its spot jobs would wait."""
+        try:
+            self._session.client("iam").create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+        except ClientError as error:
+            if "taken" not in str(error) and "exist" not in str(error).lower():
+                raise
+
+    def log_in(self) -> str:
+        """Log docker in to the stack's image repository; the password goes through a pipe and is never shown.
+
+        Returns:
+            URI of the repository.
+
+        Raises:
+            ConfigError: There is no stack, or docker refuses.
+        """
+        uri = self.outputs().get("RepositoryUri")
+        if uri is None:
+            raise ConfigError(f"stack {self.name}: there is none in this region; run make infra-deploy first")
+        token = self._session.client("ecr").get_authorization_token()["authorizationData"][0]["authorizationToken"]
+        user, _, password = base64.b64decode(token).decode().partition(":")
+        command = ["docker", "login", "--username", user, "--password-stdin", uri.partition("/")[0]]
+        try:
+            ended = subprocess.run(command, input=password, text=True, capture_output=True)
+        except FileNotFoundError as error:
+            raise ConfigError("docker: it is not installed; push the image from a machine that has it") from error
+        if ended.returncode:
+            raise ConfigError(f"docker login: {ended.stderr.strip()[-500:]}")
+        return uri
 
     def _wait(self) -> str:
         while True:
@@ -227,16 +261,22 @@ class Stack:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; exit codes are those of inkbatch."""
     parser = argparse.ArgumentParser(prog="stack.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("verb", choices=["deploy", "diff", "destroy"])
+    parser.add_argument("verb", choices=["deploy", "diff", "destroy", "output", "log-in"])
     parser.add_argument("--stack", default="inkbatch", help="name of the stack; names of queues and jobs begin with it")
     parser.add_argument(
         "--delete-data", metavar="BUCKET", help="destroy: delete this bucket, which must be the stack's"
     )
-    parser.add_argument("parameters", nargs="*", metavar="Key=Value", help="parameters of the template")
+    parser.add_argument(
+        "parameters", nargs="*", metavar="Key=Value", help="parameters of the template; output: one name"
+    )
     given = parser.parse_args(arguments)
     try:
         stack = Stack(given.stack)
-        if given.verb == "destroy":
+        if given.verb == "log-in":
+            print(stack.log_in())
+        elif given.verb == "output":
+            print(_output(stack, given.parameters))
+        elif given.verb == "destroy":
             stack.destroy(given.delete_data)
         elif given.verb == "diff":
             stack.diff(_pairs(given.parameters))
@@ -250,6 +290,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"infra: AWS: {error}\n")
         return EXIT_CONFIG
     return EXIT_DONE
+
+
+def _output(stack: Stack, names: Sequence[str]) -> str:
+    outputs = stack.outputs()
+    if len(names) != 1 or names[0] not in outputs:
+        raise ConfigError(
+            f"stack {stack.name}: no such output {' '.join(names)!r} (there are {', '.join(outputs) or 'none'})"
+        )
+    return outputs[names[0]]
 
 
 def _pairs(items: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from inkbatch.errors import ConfigError
@@ -65,6 +67,27 @@ def test_destroy_deletes_the_data_where_the_bucket_is_spelt_out(aws, stack, own_
     stack.destroy(delete_data=bucket)
     assert bucket not in [row["Name"] for row in s3.list_buckets()["Buckets"]]
     assert aws.client("ecr").describe_repositories()["repositories"] == []
+
+
+def test_logging_in_hands_the_password_over_by_a_pipe_and_shows_it_nowhere(stack, outputs, stack_module, monkeypatch):
+    calls = []
+
+    def run(command, **options):
+        calls.append((command, options["input"]))
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(stack_module.subprocess, "run", run)
+    assert stack.log_in() == outputs["RepositoryUri"]
+    ((command, password),) = calls
+    assert "--password-stdin" in command
+    assert password
+    assert password not in " ".join(command)
+
+
+def test_a_role_that_spot_needs_is_made_once(aws, stack, outputs):
+    roles = aws.client("iam").list_roles(PathPrefix="/aws-service-role/spot.amazonaws.com/")["Roles"]
+    assert len(roles) == 1
+    stack._let_spot_begin()
 
 
 def test_destroying_a_stack_that_is_not_there_says_so(stack):
