@@ -7,21 +7,26 @@ with the 143 of a process that nobody prepared. `run.signals` takes over when a 
 import os
 import signal
 
+STOPS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_TRY_AGAIN = 75  # as in inkbatch.errors, which is imported later
 
 
 def _stopped(number: int, _frame: object) -> None:
-    os.write(2, f"inkbatch: {signal.Signals(number).name} before the work began; nothing was done\n".encode())
+    os.write(2, f"inkbatch: {signal.Signals(number).name} before the work began; run the same command again\n".encode())
     os._exit(EXIT_TRY_AGAIN)
 
 
 def main() -> None:
     """Run the command line."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in STOPS:
         signal.signal(number, _stopped)
     from inkbatch.cli import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        for number in STOPS:  # the exit code is settled, and Python takes our handlers away before it ends
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,17 @@ def _apply_set(values: dict[str, Any], item: str) -> None:
 def _explain(model: type[BaseModel], entry: Any) -> str:
     place = ".".join(str(part) for part in entry["loc"]) or "values"
     if entry["type"] == "extra_forbidden":
-        return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), sorted(model.model_fields))}"
+        return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), _keys_at(model, entry['loc'][:-1]))}"
     if entry["type"] == "missing":
         return f"{place!r} is required and not given"
     return f"{place}: {entry['msg']} (found {entry['input']!r})"
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    """Keys that are known where `path` leads; none where it leads into something that is no model."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return sorted(model.model_fields)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from inkbatch.launch.progress import Progress, predictions_of, progress_of
 STATE = ".pulled.json"  # in the target folder: size, version and SHA-256 of each file that was checked
 PIECE_BYTES = 32 << 20
 THREADS = 8
+NOTE_EVERY_S = 2.0  # what came is noted that often, so that a killed pull forgets little
 LAST = ("manifest.json", "complete.json")  # a folder without complete.json is a partial one, here as under ROOT
 MD5_MISMATCHES = "its MD5 is not the one that the store states"
 
@@ -100,13 +102,20 @@ class _Folder:
         if any(not self._is_here(row) for row in rows):
             (self.target / "complete.json").unlink(missing_ok=True)
         try:
+            noted = time.monotonic()
             with ThreadPoolExecutor(THREADS, thread_name_prefix="inkbatch-pull") as pool:
                 for fetched in pool.map(self._bring, first):
                     _count(report, fetched)
+                    if time.monotonic() - noted >= NOTE_EVERY_S:
+                        self._note()
+                        noted = time.monotonic()
             for row in last:
                 _count(report, self._bring(row))
         finally:
-            Location.parse(self.target / STATE).write_json(dict(self.state))
+            self._note()
+
+    def _note(self) -> None:
+        Location.parse(self.target / STATE).write_json(dict(self.state))
 
     def _bring(self, row: StoredObject) -> int | None:
         """Bytes that were copied, or None where the file was here."""

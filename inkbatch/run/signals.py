@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from types import FrameType
 
-from inkbatch.errors import Preempted
+from inkbatch.errors import EXIT_TRY_AGAIN, Preempted
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopFlag:
-    """Set once, with a reason; read often."""
+    """Set once, with a reason; read often.
+
+    Attributes:
+        reason: Who asked for the stop.
+        watched: Whether a job has looked at the flag yet: from its first look on it stops at its safe points.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self.reason = ""
+        self.watched = False
 
     def set(self, reason: str) -> None:
         """Ask for a stop at the next safe point; later reasons are ignored."""
@@ -28,6 +35,7 @@ class StopFlag:
     @property
     def is_set(self) -> bool:
         """Whether a stop was asked for."""
+        self.watched = True
         return self._event.is_set()
 
     def check(self) -> None:
@@ -36,25 +44,30 @@ class StopFlag:
         Raises:
             Preempted: It was.
         """
-        if self._event.is_set():
+        if self.is_set:
             raise Preempted(f"stopped by {self.reason}")
 
 
 def install_handlers(flag: StopFlag) -> None:
     """Route the stop signals to `flag`; call it in the main thread, before torch is imported.
 
-    A repeated SIGTERM or SIGUSR1 is harmless. A second SIGINT (Ctrl-C) aborts at once.
+    A repeated SIGTERM or SIGUSR1 is harmless. A second SIGINT (Ctrl-C) aborts at once. While no job has looked at the
+    flag (torch is being imported, a network built) nobody would notice it for long; the process then ends at once, with
+    75: all that it may have written are whole objects.
     """
 
     def handle(number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if not flag.watched:
+            os.write(2, f"inkbatch: {name} before the work began; run the same command again\n".encode())
+            os._exit(EXIT_TRY_AGAIN)
         if flag.is_set and number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt
         if not flag.is_set:
-            name = signal.Signals(number).name
             cure = "units in flight are being finished; Ctrl-C again aborts" if number == signal.SIGINT else "stopping"
             sys.stderr.write(f"\ninkbatch: {name}: {cure}\n")
-        flag.set(signal.Signals(number).name)
+        flag.set(name)
 
     for number in _STOP_SIGNALS:
         signal.signal(number, handle)

@@ -100,6 +100,7 @@ def test_a_chain_that_is_hit_by_reclaims_ends_with_the_quiet_runs_bytes(cloud, s
     with monkeypatch.context() as patch:
         for name, value in s3.items():
             patch.setenv(name, value)
+        there_before = set(Location.parse("s3://bucket").names())
         bundle = Location.parse(f"{places['hit']}/runs/tiny/bundle")
         for path in (tmp_path / "bundle").iterdir():
             (bundle / path.name).write_bytes(path.read_bytes())
@@ -153,3 +154,7 @@ def test_a_chain_that_is_hit_by_reclaims_ends_with_the_quiet_runs_bytes(cloud, s
             }
 
         assert stored(places["hit"]) == stored(places["quiet"])
+        for place in places.values():  # launches are recorded by the command line, which is not part of this
+            assert set(Location.parse(place).names()) <= {"segments", "predictions", "runs"}
+        ours = {place.rsplit("/", 1)[-1] for place in places.values()} | {"layers-of-the-rehearsal"}
+        assert set(Location.parse("s3://bucket").names()) - there_before <= ours, "something was written outside ROOT"

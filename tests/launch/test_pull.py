@@ -18,6 +18,8 @@ from inkbatch.steps import infer, prepare
 from inkbatch.testing.faults import preempted_context, stored_bytes
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
+WITH_COMPLETE = 2  # one file, and complete.json, which is taken away until the folder is whole again
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
@@ -77,7 +79,7 @@ def test_only_what_changed_is_copied_again(root, tmp_path):
     pull(root, "tiny", tmp_path / "here")
     (Location.parse(root) / "predictions/tiny/map/report.html").write_bytes(b"<p>more ink")
     report = pull(root, "tiny", tmp_path / "here")
-    assert report.fetched == 1
+    assert report.fetched == WITH_COMPLETE
     assert (tmp_path / "here/predictions/tiny/map/report.html").read_bytes() == b"<p>more ink"
 
 
@@ -87,7 +89,7 @@ def test_a_file_that_was_damaged_here_is_copied_again(root, tmp_path, damage):
     path = tmp_path / "here/predictions/tiny/map/prediction.zarr/0/c/0/0"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]) if damage is None else damage)  # None: same size, one bit
-    assert pull(root, "tiny", tmp_path / "here").fetched == 1
+    assert pull(root, "tiny", tmp_path / "here").fetched == WITH_COMPLETE
     assert path.read_bytes() == whole
 
 
@@ -96,7 +98,7 @@ def test_a_pull_that_was_killed_goes_on_and_is_not_taken_for_whole(root, tmp_pat
 
     def killed(self, row):
         calls.append(row.path)
-        if len(calls) == 4:
+        if len(calls) >= 4:
             raise KeyboardInterrupt
         real(self, row)
 
@@ -109,6 +111,23 @@ def test_a_pull_that_was_killed_goes_on_and_is_not_taken_for_whole(root, tmp_pat
     report = pull(root, "tiny", tmp_path / "here")
     assert report.kept == 3
     assert (tmp_path / "here/predictions/tiny/map/complete.json").exists()
+
+
+def test_what_came_before_a_hard_kill_is_recognised(root, tmp_path, monkeypatch):
+    """A killed process writes no state; with each file noted as it comes, nothing is lost."""
+    monkeypatch.setattr(module, "NOTE_EVERY_S", 0.0)
+    real, calls = module._Folder._download, []
+
+    def counting(self, row):
+        calls.append(row.path)
+        if len(calls) == 6:
+            notes = tmp_path / "here/predictions/tiny/map/.pulled.json"
+            assert len(json.loads(notes.read_text())) >= 3
+        real(self, row)
+
+    monkeypatch.setattr(module._Folder, "_download", counting)
+    monkeypatch.setattr(module, "THREADS", 1)
+    pull(root, "tiny", tmp_path / "here")
 
 
 def test_half_a_file_is_continued_and_not_read_from_its_start(root, tmp_path, monkeypatch):

@@ -65,3 +65,16 @@ def test_the_schedulers_own_variables_are_read(env, source, shard, attempt):
 def test_half_an_identity_is_refused(env):
     with pytest.raises(ConfigError):
         task_identity(env)
+
+
+def test_a_part_of_a_split_array_counts_on():
+    env = {"AWS_BATCH_JOB_ARRAY_INDEX": "3", "AWS_BATCH_JOB_ARRAY_SIZE": "5000", "AWS_BATCH_JOB_ID": "id:3"}
+    split = {**env, "INKBATCH_ARRAY_OFFSET": "20000", "INKBATCH_ARRAY_TOTAL": "25000"}
+    assert str(task_identity(split).shard) == "20003/25000"
+
+
+def test_a_last_part_of_one_task_is_no_array_and_still_knows_its_shard():
+    env = {"AWS_BATCH_JOB_ID": "id", "AWS_BATCH_JOB_ATTEMPT": "2"}
+    identity = task_identity({**env, "INKBATCH_ARRAY_OFFSET": "10000", "INKBATCH_ARRAY_TOTAL": "10001"})
+    assert (str(identity.shard), identity.source, identity.attempt) == ("10000/10001", "aws-batch", 2)
+    assert str(task_identity(env).shard) == "0/1"

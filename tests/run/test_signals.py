@@ -1,0 +1,53 @@
+"""How a process answers a stop: before the work, in it, and after it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from inkbatch.errors import EXIT_TRY_AGAIN, Preempted
+from inkbatch.run.signals import StopFlag
+
+BEGIN = "import os, signal, sys, time\nfrom inkbatch.run.signals import *\nflag = StopFlag()\ninstall_handlers(flag)\n"
+
+
+def answer(text: str, number: int) -> tuple[int, str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", BEGIN + text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_before_anybody_watches_the_flag_a_stop_ends_the_process_at_once(number):
+    code, said = answer("print('up', flush=True)\ntime.sleep(60)", number)
+    assert code == EXIT_TRY_AGAIN
+    assert "before the work began" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_job_that_watches_the_flag_stops_at_its_own_safe_point(number):
+    loop = "flag.check()\nprint('up', flush=True)\nwhile not flag.is_set: time.sleep(0.01)\n"
+    code, said = answer(loop + "sys.exit(7 if flag.reason.startswith('SIG') else 1)", number)
+    assert code == 7
+    assert "before the work began" not in said
+
+
+def test_a_second_sigterm_is_harmless():
+    text = "flag.check()\nprint('up', flush=True)\nwhile not flag.is_set: time.sleep(0.01)\n"
+    code, _ = answer(text + "os.kill(os.getpid(), signal.SIGTERM)\nsys.exit(7)", signal.SIGTERM)
+    assert code == 7
+
+
+def test_the_first_reason_stands():
+    flag = StopFlag()
+    flag.set("a reclaim notice")
+    flag.set("SIGTERM")
+    with pytest.raises(Preempted, match="a reclaim notice"):
+        flag.check()
