@@ -27,6 +27,17 @@ OPTIONS ?=
 ARGS    ?=
 PREPARE_ARGS ?=
 JOBS    ?= 2
+IMAGE   ?= inkbatch:latest
+FLAVOUR ?= locked
+BASE_IMAGE ?=
+STACK   ?= inkbatch
+PARAMS  ?=
+DELETE_DATA ?=
+PRESET  ?=
+CRON    ?=
+
+# The stack's own tool; credentials and region come from the usual AWS environment.
+STACK_TOOL = PYTHONPATH=. $(BIN)/python infra/aws/stack.py --stack '$(STACK)'
 
 COMMON  = $(if $(ROOT),--root '$(ROOT)') $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(SHARD),--shard '$(SHARD)')
 # What `inkbatch launch` takes; OPTIONS are settings of the engine, key=value (see engines.yaml in docs/launching.md).
@@ -39,7 +50,7 @@ PLAIN   = $(and $(filter local,$(ENGINE)),$(if $(SHARDS),,yes))
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= PREPARE_ARGS='…' ARGS='…'   (see README.md)"
 	@echo "  engines:  ENGINE=local|docker|slurm|aws-batch|kubernetes|skypilot SHARDS=n OPTIONS='key=value …'   (docs/launching.md)"
 
@@ -109,6 +120,14 @@ endif
 
 # ---- launches -------------------------------------------------------------------------------------------------------
 
+.PHONY: doctor
+doctor: $(VENV)/.runtime ## Check the machine that ENGINE gives: the first job to send anywhere
+ifneq ($(PLAIN),)
+	$(RUN) doctor --root '$(ROOT)' $(ARGS)
+else
+	$(RUN) launch doctor '$(or $(NAME),first-try)' $(LAUNCH) --args="$(ARGS)"
+endif
+
 .PHONY: status
 status: $(VENV)/.runtime ## How far SEGMENT is, and what its engine says; without SEGMENT the list of launches
 	$(RUN) status $(if $(SEGMENT),'$(SEGMENT)') --root '$(ROOT)' $(ARGS)
@@ -157,7 +176,7 @@ need-segment:
 
 .PHONY: test
 test: lint $(VENV)/.dev ## All checks and tests but the slow ones
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not browser and not slurm'
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not browser and not slurm and not image'
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## The slow tests: large published networks, compiled models, benchmarks
@@ -175,12 +194,75 @@ test-browser: $(VENV)/.dev ## The viewer, driven in a headless Chromium (Debian:
 screenshots: $(VENV)/.dev ## Pictures of the real pages for README and docs (needs Chromium)
 	$(BIN)/python scripts/screenshots.py $(ARGS)
 
+.PHONY: image
+image: ## Build the image (docker, else buildah on a Debian base): IMAGE=inkbatch:latest FLAVOUR=locked BASE_IMAGE=…
+	IMAGE='$(IMAGE)' FLAVOUR='$(FLAVOUR)' BASE_IMAGE='$(BASE_IMAGE)' docker/build.sh
+
+.PHONY: image-test
+image-test: image $(VENV)/.dev ## Run the demo job in the image: non-root, read-only, killed and resumed (docker or podman)
+	IMAGE='$(IMAGE)' docker/image-test.sh $(BIN)/python $(ARGS)
+
+.PHONY: image-push
+image-push: $(VENV)/.runtime ## Push IMAGE to the stack's repository (with docker)
+	to=$$($(STACK_TOOL) log-in); docker tag '$(IMAGE)' "$$to:latest"; docker push "$$to:latest"
+
+.PHONY: lock-flavour
+lock-flavour: $(BIN)/uv ## Lock another CUDA flavour of torch for the image: FLAVOUR=cu126 (or cpu, cu128, …)
+	cp requirements.lock 'requirements-$(FLAVOUR).lock'
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate --torch-backend '$(FLAVOUR)' pyproject.toml -o 'requirements-$(FLAVOUR).lock'
+
+# ---- AWS ------------------------------------------------------------------------------------------------------------
+
+.PHONY: infra-deploy
+infra-deploy: $(VENV)/.runtime ## Make or change the AWS stack: STACK=inkbatch PARAMS='BudgetEmail=me@example.org …'
+	$(STACK_TOOL) deploy $(PARAMS)
+
+.PHONY: infra-diff
+infra-diff: $(VENV)/.runtime ## Say what infra-deploy would change, and change nothing
+	$(STACK_TOOL) diff $(PARAMS)
+
+.PHONY: infra-destroy
+infra-destroy: $(VENV)/.runtime ## Remove the stack; the bucket and its data stay, unless DELETE_DATA=BUCKET spells it out
+	$(STACK_TOOL) destroy $(if $(DELETE_DATA),--delete-data '$(DELETE_DATA)')
+
+.PHONY: infra-output
+infra-output: $(VENV)/.runtime ## One output of the stack: export ROOT=$$(make -s infra-output NAME=Root)
+	@$(STACK_TOOL) output '$(NAME)'
+
+.PHONY: infra-lint
+infra-lint: $(VENV)/.dev ## cfn-lint and checkov (in an environment of its own) on the template
+	$(BIN)/cfn-lint infra/aws/inkbatch.yaml
+	$(BIN)/uv tool run --from 'checkov==3.3.30' checkov --framework cloudformation --skip-download --compact --quiet \
+	  -f infra/aws/inkbatch.yaml
+
+.PHONY: schedule-train
+schedule-train: $(VENV)/.runtime ## Train by the clock in AWS: PRESET=my-run.yaml CRON='0 3 ? * SUN *' NAME=weekly
+	@test -n '$(PRESET)' && test -n '$(CRON)' || { $(RUN) schedule list --stack '$(STACK)'; \
+	  echo "to make one: make schedule-train PRESET=my-run.yaml CRON='0 3 ? * SUN *' NAME=weekly"; exit 64; }
+	$(RUN) schedule train '$(or $(NAME),$(basename $(notdir $(PRESET))))' --preset '$(PRESET)' --cron '$(CRON)' --stack '$(STACK)'
+
+.PHONY: schedule-catalog
+schedule-catalog: $(VENV)/.runtime ## Read a whole catalog by the clock: CATALOG=segments.yaml BUNDLE=… CRON='…' NAME=nightly
+	$(RUN) schedule catalog '$(or $(NAME),nightly)' --catalog '$(CATALOG)' --bundle '$(BUNDLE)' --cron '$(CRON)' --stack '$(STACK)'
+
+.PHONY: schedules
+schedules: $(VENV)/.runtime ## List the schedules of the stack
+	$(RUN) schedule list --stack '$(STACK)'
+
+.PHONY: schedule-remove
+schedule-remove: $(VENV)/.runtime ## Remove the schedule NAME; what it made stays
+	$(RUN) schedule remove '$(NAME)' --stack '$(STACK)'
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and room boundaries
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/cfn-lint infra/aws/inkbatch.yaml
 
 .PHONY: bench
 bench: $(VENV)/.dev ## Speed and memory, each figure beside its floor
@@ -192,6 +274,8 @@ lock: $(BIN)/uv ## Resolve the locked versions anew
 	  --no-annotate --upgrade pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --no-annotate --upgrade --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate --upgrade docker/build.in -o docker/build.lock
 
 .PHONY: clean
 clean: ## Remove .venv and caches; ROOT stays

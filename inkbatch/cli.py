@@ -12,7 +12,17 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from inkbatch import __version__, cli_ensemble, cli_labels, cli_launch, cli_models, cli_training, cli_view
+from inkbatch import (
+    __version__,
+    cli_doctor,
+    cli_ensemble,
+    cli_labels,
+    cli_launch,
+    cli_models,
+    cli_schedule,
+    cli_training,
+    cli_view,
+)
 from inkbatch.cli_common import (
     CatalogFile,
     ConfigFile,
@@ -47,13 +57,19 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 Memory = Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")]
 
 
-@app.callback()
-def _version_option(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"inkbatch {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _version_option(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Read ink in X-ray volumes of carbonised scrolls: batch jobs that stream, resume and never guess."""
 
 
 @app.command()
@@ -196,7 +212,7 @@ def segments(
         typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
 
 
-for _commands in (cli_models, cli_labels, cli_training, cli_view, cli_ensemble, cli_launch):
+for _commands in (cli_models, cli_labels, cli_training, cli_view, cli_ensemble, cli_launch, cli_schedule, cli_doctor):
     _commands.register(app)
 
 

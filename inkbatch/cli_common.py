@@ -44,7 +44,7 @@ def chosen_root(root: str | None) -> str | None:
 
 
 def run_context(shard: str | None, log: str) -> RunContext:
-    """How this process runs; installs the signal handlers, hence before torch is imported.
+    """How this process runs; installs the signal handlers, hence before torch is imported, and watches for a reclaim.
 
     Raises:
         ConfigError: An unknown log form, or a shard that is none.
@@ -54,6 +54,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
     from inkbatch.run.job import RunContext
     from inkbatch.run.progress import make_reporter
     from inkbatch.run.signals import StopFlag, install_handlers
+    from inkbatch.run.spot import start_watch
 
     if log not in ("auto", "plain", "json"):
         raise ConfigError(f"--log {log!r}: wanted auto, plain or json")
@@ -62,7 +63,9 @@ def run_context(shard: str | None, log: str) -> RunContext:
     install_handlers(stop)
     watch_deadline(stop)
     chosen = ShardSpec.parse(shard) if shard else identity.shard
-    return RunContext(chosen, stop, make_reporter(log), attempt=identity.attempt)  # type: ignore[arg-type]
+    reporter = make_reporter(log)  # type: ignore[arg-type]
+    start_watch(stop, reporter.note)
+    return RunContext(chosen, stop, reporter, attempt=identity.attempt)
 
 
 def print_report(report: JobReport) -> None:

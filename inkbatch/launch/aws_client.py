@@ -72,7 +72,7 @@ def filled(settings: AwsBatchSettings, chain: Chain) -> AwsBatchSettings:
     """
     wanted = {"image"} | {"gpu_queue" if spec.resources.gpus else "cpu_queue" for spec in chain.jobs}
     open_ones = [key for key in OUTPUTS if getattr(settings, key) is None]
-    outputs = _outputs(settings) if open_ones else {}
+    outputs = stack_outputs(settings.stack, settings.region) if open_ones else {}
     found = {key: outputs[OUTPUTS[key]] for key in open_ones if OUTPUTS[key] in outputs}
     settings = settings.model_copy(update=found)
     missing = [key for key in sorted(wanted) if getattr(settings, key) is None]
@@ -82,6 +82,20 @@ def filled(settings: AwsBatchSettings, chain: Chain) -> AwsBatchSettings:
             "run make infra-deploy, or set them in engines.yaml"
         )
     return settings.model_copy(update={"image": _by_digest(str(settings.image), settings.region)})
+
+
+def stack_outputs(stack: str, region: str | None) -> dict[str, str]:
+    """Outputs of a CloudFormation stack; empty where there is no such stack."""
+    from botocore.exceptions import ClientError
+
+    stacks = client("cloudformation", region)
+    try:
+        found = asked("cloudformation", stacks.describe_stacks, StackName=stack)["Stacks"]
+    except ConfigError as error:
+        if isinstance(error.__cause__, ClientError) and "does not exist" in str(error):
+            return {}
+        raise
+    return {row["OutputKey"]: row["OutputValue"] for row in found[0].get("Outputs", [])}
 
 
 def log_lines(job_id: str, region: str | None) -> Iterator[str]:
@@ -109,19 +123,6 @@ def log_lines(job_id: str, region: str | None) -> Iterator[str]:
     )
     for event in answer["events"]:
         yield str(event["message"])
-
-
-def _outputs(settings: AwsBatchSettings) -> dict[str, str]:
-    from botocore.exceptions import ClientError
-
-    stacks = client("cloudformation", settings.region)
-    try:
-        found = asked("cloudformation", stacks.describe_stacks, StackName=settings.stack)["Stacks"]
-    except ConfigError as error:
-        if isinstance(error.__cause__, ClientError) and "does not exist" in str(error):
-            return {}
-        raise
-    return {row["OutputKey"]: row["OutputValue"] for row in found[0].get("Outputs", [])}
 
 
 def _by_digest(image: str, region: str | None) -> str:
