@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from inkbatch import __version__, cli_labels, cli_models, cli_training
+from inkbatch import __version__, cli_labels, cli_models, cli_probe, cli_training
 from inkbatch.cli_common import (
     CatalogFile,
     ConfigFile,
@@ -99,7 +99,10 @@ def infer(
     bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
     root: Root = None,
     name: Annotated[str | None, typer.Option(help="Name of the prediction.")] = None,
-    layers: Layers = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Layer numbers of the source, half-open, for example 17:43; auto asks a depth probe."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     override: Annotated[
@@ -122,7 +125,11 @@ def infer(
     from inkbatch.steps import infer as step
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
-    options |= {"layers": parse_layers(layers), "device": device, "precision": precision}
+    options |= {
+        "layers": layers if layers == "auto" else parse_layers(layers),
+        "device": device,
+        "precision": precision,
+    }
     options["override"] = _pairs(override) if override else None
     job = step.InferConfig.load(config, sets or (), options)
     if dry_run:
@@ -189,7 +196,7 @@ def segments(
         typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
 
 
-for _commands in (cli_models, cli_labels, cli_training):
+for _commands in (cli_models, cli_labels, cli_training, cli_probe):
     _commands.register(app)
 
 
