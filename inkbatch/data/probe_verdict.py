@@ -25,11 +25,12 @@ Curve = NDArray[np.float64]  # one value per layer of the window that the networ
 
 MIN_LIFT = 0.3  # planted ink that lifts the map by less is not seen
 MIN_AMOUNT = 0.4  # least ink of its own, as a multiple of the planted amount (`INK_SHARE` of a window)
-MIN_FIT = 0.9  # least cosine between predicted and found answers
+MIN_FIT = 0.8  # least cosine between predicted and found answers
 NULL_SHARE = 0.5  # of the best reading's answer: a null input that answers as loudly passes for papyrus with ink
+SILENT = 0.05  # share of the loudest prediction below which a reading cannot see the ink
 LOUD = 0.1  # answer of a null input that is loud by itself
-RIVAL_FIT = 0.03  # a hypothesis that fits nearly as well is a rival ...
-RIVAL_ANSWER = 1.5  # ... unless the best one answers louder by this factor
+RIVAL_FIT = 0.06  # a hypothesis that fits nearly as well is a rival ...
+RIVAL_ANSWER = 2.0  # ... unless the best one answers louder by this factor
 USUAL_FIT = 0.02  # the usual layers stay, if they fit nearly as well as the neighbouring ones
 SAME_LAYERS = 1  # readings so near are one and the same
 MIN_CONFIDENCE = 0.95
@@ -140,10 +141,15 @@ def _weigh(evidence: _Evidence, best: int | None, confidence: float) -> tuple[Wo
             return "false positives", (
                 f"a null input ({name}) is answered with {null['answer']:.2f}, the best reading with {answer:.2f}"
             )
+    if (loud := evidence.loud_bystander(best)) is not None:
+        order, start = evidence.readings[loud]
+        return "false positives", (
+            f"a reading that cannot see the ink ({order} from layer {start}) answers with "
+            f"{evidence.answers[loud]:.2f}, the best one with {answer:.2f}"
+        )
     if fit < MIN_FIT:
         return "false positives", (
-            f"readings that cannot see the ink answer too: the answers follow the planted ink's only by {fit:.2f}, "
-            f"{MIN_FIT} is wanted"
+            f"the answers of all readings follow what planted ink predicts only by {fit:.2f}, {MIN_FIT} is wanted"
         )
     if (rival := evidence.rival(best)) is not None:
         order, start = evidence.readings[rival]
@@ -231,6 +237,15 @@ class _Evidence:
         """Ink of its own, as a multiple of the planted amount."""
         predicted = self.predictions[best]
         return float(self.answers @ predicted / (predicted @ predicted))
+
+    def loud_bystander(self, best: int) -> int | None:
+        """A reading that ought to be silent and is not."""
+        predicted = self.predictions[best]
+        silent = np.flatnonzero(predicted < SILENT * predicted.max())
+        if not silent.size:
+            return None
+        loudest = int(silent[np.argmax(self.answers[silent])])
+        return loudest if self.answers[loudest] >= NULL_SHARE * self.answers[best] else None
 
     def rival(self, best: int) -> int | None:
         """Another reading that explains the answers as well and answers nearly as loud."""

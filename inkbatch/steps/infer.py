@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field
 
 from inkbatch.config import JobConfig
-from inkbatch.data.catalog import check_segment_id
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import TileGrid, Unit
 from inkbatch.io.pictures import write_preview
@@ -23,8 +22,8 @@ from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import RunFolder, RunManifest, require_complete
-from inkbatch.steps.prepare import segment_folder
+from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.prepare import open_prepared
 from inkbatch.steps.probe_use import require_probe, stored_layers
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
@@ -100,11 +99,7 @@ def plan(config: InferConfig) -> InferPlan:
         ConfigError: A value that cannot be carried out.
         DataError: The surface is not complete, or does not match the bundle.
     """
-    segment = segment_folder(config.root, check_segment_id(config.segment))
-    surface_manifest = require_complete(
-        segment / "prepare", f"segment {config.segment}", f"run inkbatch prepare {config.segment} first"
-    )
-    volume = SurfaceVolume.open(segment)
+    volume, surface_digest = open_prepared(config.root, config.segment)
     overrides = dict(config.override)
     asked, probed = config.layers, {}
     if asked == "auto":
@@ -139,7 +134,7 @@ def plan(config: InferConfig) -> InferPlan:
             **probed,
         },
         {
-            "surface": surface_manifest["digest"],
+            "surface": surface_digest,
             "bundle": bundle.document.name,
             "weights_sha256": bundle.document.weights_sha256,
             "architecture": bundle.document.architecture,

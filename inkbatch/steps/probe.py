@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from inkbatch.config import JobConfig
-from inkbatch.data.catalog import check_segment_id
 from inkbatch.data.probe_inputs import Slab, choose_windows, given_windows
 from inkbatch.data.probe_picture import draw_probe
 from inkbatch.data.probe_verdict import Scene, Verdict, judge
@@ -29,7 +28,7 @@ from inkbatch.predict.probing import Asked, ProbeInk, measure
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
-from inkbatch.steps.prepare import segment_folder
+from inkbatch.steps.prepare import open_prepared
 
 SMALLEST_WINDOW_PX = 256
 VERDICT_NAME, PICTURE_NAME, MEASURES_NAME = "verdict.json", "probe.png", "measures"
@@ -115,11 +114,7 @@ def plan(config: ProbeConfig) -> ProbePlan:
         ConfigError: A value that cannot be carried out.
         DataError: The surface is not complete, does not match the bundle, or holds no papyrus.
     """
-    segment = segment_folder(config.root, check_segment_id(config.segment))
-    surface_manifest = require_complete(
-        segment / "prepare", f"segment {config.segment}", f"run inkbatch prepare {config.segment} first"
-    )
-    volume = SurfaceVolume.open(segment)
+    volume, surface_digest = open_prepared(config.root, config.segment)
     bundle = Bundle.open(bundle_location(config.bundle), config.override)
     bundle.require_matches(volume)
     contract = bundle.contract
@@ -142,7 +137,7 @@ def plan(config: ProbeConfig) -> ProbePlan:
         "contract": contract.model_dump(mode="json"),
     }
     inputs = {
-        "surface": surface_manifest["digest"],
+        "surface": surface_digest,
         "bundle": bundle.document.name,
         "weights_sha256": bundle.document.weights_sha256,
     }
@@ -191,7 +186,8 @@ def verdict_lines(folder: Location) -> list[str]:
         f"  because     {found['reason']}",
         "  planted ink " + ", ".join(f"{order} lift {max(curve):.2f}" for order, curve in numbers["lift"].items()),
     ]
-    for face, row in numbers["faces"].items():
+    for face in ("front", "back"):
+        row = numbers["faces"][face]
         lifts = f"lifts the map by {row['forward']:.2f} forward, {row['reversed']:.2f} reversed"
         lines.append(f"  {face + ' face':<11} layer {row['layer']:g} of the surface: ink there {lifts}")
     for name, null in numbers["nulls"].items():

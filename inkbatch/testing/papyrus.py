@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import tifffile
@@ -33,6 +35,15 @@ def demo_letters() -> NDArray[np.float32]:
     """The demo's letters with softened edges, (640, 1024) in [0, 1]."""
     picture = np.asarray(cv2.imread(str(shipped_catalog().parent / "truth.png"), cv2.IMREAD_GRAYSCALE), np.uint8)
     return label_mask(picture, (picture.shape[0], picture.shape[1]), edge_px=1.5)
+
+
+def bare_demo_stack() -> Stack:
+    """The demo's papyrus with its planted ink taken away again, except where grey values had saturated."""
+    document = json.loads((shipped_catalog().parent / "phantom.json").read_text(encoding="utf-8"))
+    ink = InkConfig.model_validate({key: document["config"][key] for key in InkConfig.model_fields})
+    plane = ink_plane(demo_letters(), None, ink)
+    taken = [np.rint(plane * depth_weight(z, ink)) for z in range(DEMO_LAYERS)]
+    return np.clip(demo_stack() - np.stack(taken), 0, 255).astype(np.uint8)
 
 
 def synthetic_papyrus(shape: tuple[int, int, int], seed: int) -> Stack:
