@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.probe_inputs import Slab, choose_windows, given_windows
@@ -74,6 +74,13 @@ class ProbeConfig(JobConfig):
     device: DeviceName = "auto"
     precision: PrecisionName = "auto"
     batch_tiles: int = Field(0, ge=0)
+
+    @field_validator("amplitude")
+    @classmethod
+    def _some_ink(cls, amplitude: float) -> float:
+        if amplitude == 0:
+            raise ValueError("amplitude 0 plants no ink; give for example 50, or -50 for ink darker than papyrus")
+        return amplitude
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ def bare_demo_stack() -> Stack:
     ink = InkConfig.model_validate({key: document["config"][key] for key in InkConfig.model_fields})
     plane = ink_plane(demo_letters(), None, ink)
     taken = [np.rint(plane * depth_weight(z, ink)) for z in range(DEMO_LAYERS)]
-    return np.clip(demo_stack() - np.stack(taken), 0, 255).astype(np.uint8)
+    bare: Stack = np.clip(demo_stack() - np.stack(taken), 0, 255).astype(np.uint8)
+    return bare
 
 
 def synthetic_papyrus(shape: tuple[int, int, int], seed: int) -> Stack:

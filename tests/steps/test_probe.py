@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,21 +146,19 @@ def test_a_blind_segment_is_never_usable(tmp_path, kind):
 
 
 def test_a_stopped_probe_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    root = prepared(tmp_path, demo_stack()[:, :256, :256])
-    corners = ((0, 0), (0, 128), (128, 0))
+    root = prepared(tmp_path, demo_stack()[:, :128, :256])
+    corners = ((0, 0), (0, 128))
     whole = run(config_of(root, at=corners, name="whole"), RunContext())
     with pytest.raises(Preempted, match="run the same command again"):
         run(config_of(root, at=corners, name="stopped"), preempted_context(1))
     report = run(config_of(root, at=corners, name="stopped"), RunContext())
     assert report.skipped >= 1
-    assert report.stored == 3 - report.skipped
+    assert report.stored == 2 - report.skipped
     assert stored_bytes(whole.location.path) == stored_bytes(report.location.path)
 
 
-def test_infer_makes_a_probe_where_none_is_stored_and_records_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("inkbatch.steps.probe.SMALLEST_WINDOW_PX", 128)
-    monkeypatch.setitem(ProbeConfig.model_fields["windows"].__dict__, "default", 6)
-    root = prepared(tmp_path, demo_stack()[::-1, :256, :384])
+def test_infer_makes_a_probe_where_none_is_stored_and_records_it(tmp_path):
+    root = prepared(tmp_path, demo_stack()[::-1, :256, :256])
     report = run_infer(infer_config(root), RunContext())
     manifest = json.loads(Path(str(report.location / "manifest.json")).read_text())
     stored = read_verdict(Location.parse(root / "probes/phantom/demo"))
@@ -188,10 +187,9 @@ def test_a_verdict_on_another_surface_or_contract_is_refused(tmp_path):
         plan_infer(infer_config(root, override={"divisor": 200}))
     with pytest.raises(ConfigError, match="leave out --override depth_order"):
         plan_infer(infer_config(root, override={"depth_order": "reversed"}))
-    manifest = root / "segments/phantom/prepare/manifest.json"
-    edited = json.loads(manifest.read_text()) | {"digest": "0" * 64}
-    manifest.write_text(json.dumps(edited))
-    with pytest.raises(MismatchError):
+    shutil.rmtree(root / "segments")
+    prepared(tmp_path, demo_stack()[:, :128, :160])
+    with pytest.raises(MismatchError, match="made with another surface; remove that folder and run inkbatch probe"):
         plan_infer(infer_config(root))
 
 
@@ -200,7 +198,6 @@ def test_a_verdict_on_another_surface_or_contract_is_refused(tmp_path):
     [
         ({"at": ((0, 64),)}, ConfigError, "leaves the surface"),
         ({"at": ((0, 0), (0, 0))}, ConfigError, "given twice"),
-        ({"amplitude": 0}, ConfigError, "plants no ink"),
         ({"override": {"divsor": 1}}, ConfigError, "did you mean 'divisor'"),
         ({"override": {"layers": {"count": 14}}}, LayerRangeError, "bundle wants 14 layers, surface has 13"),
     ],
@@ -209,6 +206,11 @@ def test_settings_that_cannot_be_carried_out_are_refused(tmp_path, changes, erro
     root = prepared(tmp_path, demo_stack()[:, :128, :128])
     with pytest.raises(error, match=words):
         plan(config_of(root, **changes))
+
+
+def test_ink_of_no_contrast_is_refused():
+    with pytest.raises(ConfigError, match="plants no ink"):
+        ProbeConfig.checked({"segment": "phantom", "bundle": "demo", "amplitude": 0}, "probe")
 
 
 def test_windows_are_chosen_on_papyrus(tmp_path):
