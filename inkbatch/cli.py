@@ -19,6 +19,7 @@ from inkbatch import (
     cli_labels,
     cli_launch,
     cli_models,
+    cli_probe,
     cli_schedule,
     cli_training,
     cli_view,
@@ -118,7 +119,10 @@ def infer(
     bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
     root: Root = None,
     name: Annotated[str | None, typer.Option(help="Name of the prediction.")] = None,
-    layers: Layers = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Layer numbers of the source, half-open, for example 17:43; auto asks a depth probe."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     override: Annotated[
@@ -141,7 +145,11 @@ def infer(
     from inkbatch.steps import infer as step
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
-    options |= {"layers": parse_layers(layers), "device": device, "precision": precision}
+    options |= {
+        "layers": layers if layers == "auto" else parse_layers(layers),
+        "device": device,
+        "precision": precision,
+    }
     options["override"] = _pairs(override) if override else None
     job = step.InferConfig.load(config, sets or (), options)
     if dry_run:
@@ -212,7 +220,17 @@ def segments(
         typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
 
 
-for _commands in (cli_models, cli_labels, cli_training, cli_view, cli_ensemble, cli_launch, cli_schedule, cli_doctor):
+for _commands in (
+    cli_models,
+    cli_labels,
+    cli_training,
+    cli_view,
+    cli_ensemble,
+    cli_launch,
+    cli_schedule,
+    cli_doctor,
+    cli_probe,
+):
     _commands.register(app)
 
 

@@ -124,6 +124,12 @@ class Multiscale:
             raise DataError(
                 f"{location}: no OME-Zarr 0.5 multiscales in its attributes; run inkbatch prepare"
             ) from error
+        axes = entry.get("axes")
+        if axes != _axes("zyx") and axes != _axes("yx"):
+            raise DataError(
+                f"{location}: its axes are {axes}, wanted are z, y, x (or y, x), all of them space in micrometers; "
+                "run inkbatch prepare on the source again, which brings them into this order"
+            )
         if "inkbatch" not in attributes:
             raise DataError(f"{location}: no inkbatch provenance in its attributes; run inkbatch prepare on it first")
         return Multiscale(location, tuple(ShardedArray.open(location / path) for path in paths), attributes, pooling)
@@ -270,9 +276,13 @@ def _layouts(
         height, width, edge = -(-height // 2), -(-width // 2), edge // 2
 
 
+def _axes(names: Sequence[str]) -> list[dict[str, str]]:
+    return [{"name": axis, "type": "space", "unit": "micrometer"} for axis in names]
+
+
 def _ome_attributes(name: str, layouts: list[ArrayLayout], voxel_size_um: float, pooling: Pooling) -> dict[str, Any]:
     names = layouts[0].dimension_names
-    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in names]
+    axes = _axes(names)
     datasets = []
     for number in range(len(layouts)):
         factor = 2**number

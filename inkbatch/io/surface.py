@@ -82,6 +82,13 @@ class SurfaceProvenance(BaseModel):
             return range(high - stop, high - start)
         return range(start - low, stop - low)
 
+    def numbers_of(self, indices: range) -> tuple[int, int]:
+        """The half-open range of source layer numbers that lies at these indices; the inverse of `index_range`."""
+        low, high = self.source_layers
+        if self.depth_order == "reversed":
+            return high - indices.stop, high - indices.start
+        return low + indices.start, low + indices.stop
+
 
 @dataclass(frozen=True)
 class SurfaceVolume:

@@ -22,6 +22,7 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, LayerRange
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
 from inkbatch.models.base import InkModel, build_model
+from inkbatch.models.seal import broken_seals, seal_of
 
 SHIPPED_BUNDLE = "demo"
 DRAWS = frozenset({"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "erfinv_"})  # how weights begin
@@ -184,6 +185,7 @@ class BundleDocument(BaseModel):
         training: What it was trained on, in words and figures.
         metrics: Scores and where they were measured.
         source: Where imported weights came from.
+        seal: Digests of the contract's values and the network's, made on saving; an edited value is refused by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -198,6 +200,16 @@ class BundleDocument(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     source: dict[str, Any] = Field(default_factory=dict)
+    seal: dict[str, str] = Field(default_factory=dict)
+
+    def sealed(self) -> dict[str, str]:
+        """The seal that fits what the document says now."""
+        return seal_of(self.contract.model_dump(mode="json"), self.architecture, self.model)
+
+    def edited(self) -> list[str]:
+        """Names of values that were changed since the bundle was saved."""
+        optional = Contract(layers=LayerRule(count=1), voxel_size_um=1, tile_px=1, stride_px=1)
+        return broken_seals(self.seal, self.sealed(), optional.model_dump(mode="json"))
 
 
 def bundle_location(text: str) -> Location:
@@ -251,12 +263,13 @@ class Bundle:
         Args:
             location: The bundle's folder.
             model: The network; its state dict is stored, in the dtypes that it has.
-            document: The document; `weights_sha256` is filled in.
+            document: The document; `weights_sha256` and `seal` are filled in.
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         data = safetensors.torch.save(tensors)
         (location / "weights.safetensors").write_bytes(data)
-        final = document.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
+        digests = {"weights_sha256": hashlib.sha256(data).hexdigest(), "seal": document.sealed()}
+        final = document.model_copy(update=digests)
         (location / "bundle.json").write_json(final.model_dump(mode="json", exclude_none=True))
         return Bundle(location, final)
 
@@ -264,8 +277,10 @@ class Bundle:
         """Compare the contract with a volume, before any model is built.
 
         Raises:
-            MismatchError: They differ; every difference is listed with both sides and the way to override it.
+            MismatchError: They differ, or ``bundle.json`` was edited; every difference is listed with both sides and
+                the way to override it.
         """
+        self._require_unedited()
         found = self.contract.mismatches(volume.provenance, volume.dtype.name)
         if found:
             keys = sorted({row.split(":", 1)[0] for row in found})
@@ -273,6 +288,16 @@ class Bundle:
                 f"segment {volume.provenance.segment} does not match bundle {self.document.name}: "
                 + "; ".join(found)
                 + f"; prepare the segment as the bundle wants, or state --override {keys[0]}=… (it is recorded)"
+            )
+
+    def _require_unedited(self) -> None:
+        edited = [key for key in self.document.edited() if key not in self.overrides]
+        if edited:
+            values = {**self.document.model_dump(mode="json"), **self.document.contract.model_dump(mode="json")}
+            rows = ", ".join(f"{key} (now {values[key]!r})" for key in edited)
+            raise MismatchError(
+                f"bundle {self.document.name}: bundle.json was edited since its weights were stored: {rows}; copy the "
+                f"bundle again, or state --override {edited[0]}=… (it is recorded)"
             )
 
     def build(self, device: torch.device | str = "cpu") -> InkModel:

@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field
 
 from inkbatch.config import JobConfig
-from inkbatch.data.catalog import check_segment_id
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import TileGrid, Unit
 from inkbatch.io.pictures import LivePicture, write_preview
@@ -23,8 +22,9 @@ from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import RunFolder, RunManifest, require_complete
-from inkbatch.steps.prepare import segment_folder
+from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.prepare import open_prepared
+from inkbatch.steps.probe_use import require_probe, stored_layers
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
 UNIT_PX, LARGE_UNIT_PX = 1024, 4096
@@ -38,7 +38,8 @@ class InferConfig(JobConfig):
         bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
         root: ROOT: a folder or ``s3://bucket/prefix``.
         name: Name of the prediction; None makes one from the bundle, tile and stride.
-        layers: Half-open range of source layer numbers; None is what the bundle says.
+        layers: Half-open range of source layer numbers; ``auto`` is what a depth probe found, together with the depth
+            order; None is what the bundle says.
         stride_px: Step between tiles; None is what the bundle says.
         window: Blending window; None is what the bundle says.
         unit_px: Edge of a unit, a power of two of at least 32; None follows from the tile.
@@ -55,7 +56,7 @@ class InferConfig(JobConfig):
     bundle: str
     root: str = "root"
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    layers: tuple[int, int] | None = None
+    layers: tuple[int, int] | Literal["auto"] | None = None
     stride_px: int | None = Field(None, ge=1)
     window: Literal["hann", "gaussian", "uniform"] | None = None
     unit_px: int | None = None
@@ -100,12 +101,13 @@ def plan(config: InferConfig) -> InferPlan:
         ConfigError: A value that cannot be carried out.
         DataError: The surface is not complete, or does not match the bundle.
     """
-    segment = segment_folder(config.root, check_segment_id(config.segment))
-    surface_manifest = require_complete(
-        segment / "prepare", f"segment {config.segment}", f"run inkbatch prepare {config.segment} first"
-    )
-    volume = SurfaceVolume.open(segment)
+    volume, surface_digest = open_prepared(config.root, config.segment)
     overrides = dict(config.override)
+    asked, probed = config.layers, {}
+    if asked == "auto":
+        auto = stored_layers(config.segment, config.bundle, config.root, overrides)
+        asked, probed = auto.layers, {"probe": auto.record}
+        overrides["depth_order"] = auto.depth_order
     for key in ("stride_px", "window"):
         value = getattr(config, key)
         if value is not None:
@@ -113,7 +115,7 @@ def plan(config: InferConfig) -> InferPlan:
     bundle = Bundle.open(bundle_location(config.bundle), overrides)
     bundle.require_matches(volume)
     contract = bundle.contract
-    layers = contract.layer_indices(volume, config.layers)
+    layers = contract.layer_indices(volume, asked)
     unit_px = config.unit_px or (UNIT_PX if contract.tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX)
     if unit_px < 32 or unit_px & (unit_px - 1):
         raise ConfigError(f"unit_px {unit_px}: wanted a power of two of at least 32")
@@ -131,9 +133,10 @@ def plan(config: InferConfig) -> InferPlan:
             "contract": contract.model_dump(mode="json"),
             "precision": config.precision,
             "compile": config.compile,
+            **probed,
         },
         {
-            "surface": surface_manifest["digest"],
+            "surface": surface_digest,
             "bundle": bundle.document.name,
             "weights_sha256": bundle.document.weights_sha256,
             "architecture": bundle.document.architecture,
@@ -151,6 +154,9 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
     Raises:
         InkbatchError: See `plan`; a damaged surface; a model that returns NaN; storage that gave up; a stop signal.
     """
+    if config.layers == "auto":
+        how = {"device": config.device, "precision": config.precision, "batch_tiles": config.batch_tiles}
+        require_probe(config.segment, config.bundle, config.root, config.override, context, **how)
     settled = plan(config)
     record = RunFolder(settled.folder, settled.manifest)
     report = carry_out(

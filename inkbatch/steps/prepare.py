@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from inkbatch.config import JobConfig, parse_bytes
-from inkbatch.data.catalog import Catalog, SegmentEntry
+from inkbatch.config import JobConfig, digest, parse_bytes
+from inkbatch.data.catalog import Catalog, SegmentEntry, check_segment_id
 from inkbatch.data.reversed_segments import reversed_segments
-from inkbatch.errors import ConfigError, DataError, LayerRangeError
+from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.intensity import IntensityMap, IntensityRule, LutPoints, resolve_percentiles
@@ -22,15 +22,16 @@ from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.storage import Location
-from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance
+from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.prepare_plan import CHUNK_LAYERS, CHUNK_PX, UnitPlan, plan_units
 from inkbatch.steps.prepare_unit import LoadedUnit, MappedUnit, Room, load_unit, map_unit, write_mapped
 
 SAMPLE_WINDOWS = 16
 SAMPLE_PX = 256
+VOXEL_TOLERANCE = 0.01  # between the stated voxel size and the source's own
 
 
 class PrepareConfig(JobConfig):
@@ -110,6 +111,41 @@ class PreparePlan:
 def segment_folder(root: str, segment: str) -> Location:
     """``ROOT/segments/{segment}``; the id was checked by the catalog."""
     return Location.parse(root) / "segments" / segment
+
+
+def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
+    """Open a prepared segment; what its attributes say of it must be what `prepare` recorded.
+
+    Returns:
+        The surface, and the digest of the manifest that made it.
+
+    Raises:
+        ConfigError: A bad segment id.
+        DataError: It is not there or not complete.
+        MismatchError: Attributes or manifest were edited, or depth cannot be the first axis.
+    """
+    folder = segment_folder(root, check_segment_id(segment))
+    manifest = require_complete(folder / "prepare", f"segment {segment}", f"run inkbatch prepare {segment} first")
+    volume = SurfaceVolume.open(folder)
+    recorded = manifest["config"]
+    edited = [
+        f"{key}: the surface says {value!r}, its manifest {recorded.get(key)!r}"
+        for key, value in volume.provenance.model_dump(mode="json").items()
+        if recorded.get(key) != value
+    ]
+    if digest({key: value for key, value in manifest.items() if key != "digest"}) != manifest["digest"]:
+        edited.append("manifest.json: its digest does not fit its content")
+    if edited:
+        raise MismatchError(
+            f"segment {segment}: edited since it was prepared ({'; '.join(edited)}); remove {folder} and run "
+            f"inkbatch prepare {segment} again"
+        )
+    if volume.layer_count > min(volume.shape_yx):
+        raise MismatchError(
+            f"segment {segment}: {volume.layer_count} layers of {volume.shape_yx[0]} x {volume.shape_yx[1]} px: deeper "
+            "than wide, so its axes were stated in another order than they lie; prepare it again with the right axes"
+        )
+    return volume, str(manifest["digest"])
 
 
 def plan(config: PrepareConfig) -> PreparePlan:
@@ -268,7 +304,14 @@ def _required_order(config: PrepareConfig, entry: SegmentEntry) -> DepthOrder:
 
 
 def _required_voxel_size(config: PrepareConfig, entry: SegmentEntry, source: LayerSource) -> float:
-    size = config.voxel_size_um or entry.voxel_size_um or source.voxel_size_um
+    stated = config.voxel_size_um or entry.voxel_size_um
+    own = source.voxel_size_um
+    if stated and own and abs(stated - own) > VOXEL_TOLERANCE * own:
+        raise MismatchError(
+            f"segment {config.segment}: voxel_size_um {stated:g} is stated, {source.uri} says {own:g} at level "
+            f"{config.level or entry.level or 0}; choose the level that has the size you mean, or leave the size out"
+        )
+    size = stated or own
     if size is None:
         raise ConfigError(
             f"segment {config.segment}: nobody states its voxel size; "

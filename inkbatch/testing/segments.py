@@ -34,7 +34,10 @@ def write_layers(folder: Path, layers: NDArray[Any], **options: Any) -> Path:
 
 
 def identity_bundle(folder: Path | str, layers: int = 3, layer: int = 1, **contract: Any) -> Bundle:
-    """Save a bundle of the identity model: its map is layer `layer` (of the centred `layers`), divided by 255."""
+    """Save a bundle of the identity model: its map is layer `layer` (of the centred `layers`), divided by 255.
+
+    `contract` are values of the contract; ``layers_range`` is a range of source layer numbers.
+    """
     values = {"tile_px": 16, "stride_px": 5, "activation": "none", "voxel_size_um": VOXEL_SIZE_UM, **contract}
     return _save(folder, "identity", {"depth_layers": layers, "layer": layer}, layers, values)
 
@@ -55,11 +58,12 @@ def network_bundle(folder: Path | str, layers: int = 3, **contract: Any) -> Bund
 def _save(
     folder: Path | str, architecture: str, config: dict[str, Any], layers: int, contract: dict[str, Any]
 ) -> Bundle:
+    rule = LayerRule(count=layers, source_range=contract.pop("layers_range", None))
     document = BundleDocument(
         name=f"tiny-{architecture}",
         architecture=architecture,
         model=config,
-        contract=Contract(layers=LayerRule(count=layers), **contract),
+        contract=Contract(layers=rule, **contract),
         flops_per_tile=1e6,
     )
     return Bundle.save(Location.parse(folder), build_model(architecture, config), document)

@@ -1,0 +1,258 @@
+"""`inkbatch probe`: which depth order and layers a bundle wants on a segment, and whether its answer can be trusted.
+
+Each window is a unit: what it answered lies in ``measures/{unit}.json``, so a stopped probe goes on where it was. The
+verdict, ``verdict.json`` with ``probe.png`` beside it, is made from all of them at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from inkbatch.config import JobConfig
+from inkbatch.data.probe_inputs import Slab, choose_windows, given_windows
+from inkbatch.data.probe_picture import draw_probe
+from inkbatch.data.probe_verdict import Scene, Verdict, judge
+from inkbatch.geometry import Unit
+from inkbatch.io.storage import Location
+from inkbatch.io.surface import SurfaceVolume
+from inkbatch.models.bundle import Bundle, bundle_location
+from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision
+from inkbatch.predict.predictor import Predictor
+from inkbatch.predict.probing import Asked, ProbeInk, measure
+from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.steps.prepare import open_prepared
+
+SMALLEST_WINDOW_PX = 256
+VERDICT_NAME, PICTURE_NAME, MEASURES_NAME = "verdict.json", "probe.png", "measures"
+
+
+class ProbeConfig(JobConfig):
+    """Settings of `inkbatch probe`.
+
+    Attributes:
+        segment: Segment id.
+        bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        name: Name of the probe; None is the bundle's name, where `infer --layers auto` looks.
+        windows: How many windows are chosen, by papyrus and contrast.
+        at: Upper left corners (y, x) of windows, instead of chosen ones.
+        window_px: Edge of a window; None is twice the tile, at least 256.
+        step: Layers between the first layers that are tried; the usual one is always among them.
+        amplitude: Grey values of 255 that planted ink adds; negative is darker than papyrus.
+        width_layers: Standard deviation of planted ink along depth.
+        stroke_px: Width of planted strokes.
+        edge_px: Softness of their edges.
+        seed: Of strokes, null inputs and resampling.
+        override: Contract values that are to be replaced; recorded in the manifest.
+        device: ``auto`` takes CUDA, then MPS, then the CPU.
+        precision: ``auto`` is bf16 (or fp16) on CUDA and fp32 elsewhere.
+        batch_tiles: Tiles per forward pass; 0 finds it.
+    """
+
+    segment: str
+    bundle: str
+    root: str = "root"
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    windows: int = Field(6, ge=1, le=64)
+    at: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
+    window_px: int | None = Field(None, ge=16)
+    step: int = Field(1, ge=1)
+    amplitude: float = Field(50.0, ge=-255, le=255)
+    width_layers: float = Field(1.5, gt=0)
+    stroke_px: float = Field(24.0, ge=2)
+    edge_px: float = Field(1.5, ge=0)
+    seed: int = Field(0, ge=0)
+    override: dict[str, Any] = Field(default_factory=dict)
+    device: DeviceName = "auto"
+    precision: PrecisionName = "auto"
+    batch_tiles: int = Field(0, ge=0)
+
+    @field_validator("amplitude")
+    @classmethod
+    def _some_ink(cls, amplitude: float) -> float:
+        if amplitude == 0:
+            raise ValueError("amplitude 0 plants no ink; give for example 50, or -50 for ink darker than papyrus")
+        return amplitude
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """Everything that is settled before a model is built.
+
+    Attributes:
+        volume: The surface.
+        bundle: The bundle with all overrides.
+        asked: What each window is asked.
+        units: The windows.
+        folder: The probe's folder.
+        manifest: The run's manifest.
+    """
+
+    volume: SurfaceVolume
+    bundle: Bundle
+    asked: Asked
+    units: list[Unit]
+    folder: Location
+    manifest: RunManifest
+
+    @property
+    def scene(self) -> Scene:
+        """What the verdict is about."""
+        return Scene(self.asked.depth, (self.asked.usual_order, self.asked.usual_start))
+
+
+def probe_folder(root: str, segment: str, name: str) -> Location:
+    """``ROOT/probes/{segment}/{name}``."""
+    return Location.parse(root) / "probes" / segment / name
+
+
+def plan(config: ProbeConfig) -> ProbePlan:
+    """Open surface and bundle, compare them, and choose the windows; no model is built.
+
+    Raises:
+        ConfigError: A value that cannot be carried out.
+        DataError: The surface is not complete, does not match the bundle, or holds no papyrus.
+    """
+    volume, surface_digest = open_prepared(config.root, config.segment)
+    bundle = Bundle.open(bundle_location(config.bundle), config.override)
+    bundle.require_matches(volume)
+    contract = bundle.contract
+    usual = contract.layer_indices(volume)
+    window_px = max(config.window_px or max(SMALLEST_WINDOW_PX, 2 * contract.tile_px), contract.tile_px)
+    boxes = (
+        given_windows(volume, config.at, window_px) if config.at else choose_windows(volume, config.windows, window_px)
+    )
+    last = volume.layer_count - len(usual)
+    starts = sorted({*range(usual.start % config.step, last + 1, config.step), usual.start})
+    ink = ProbeInk(config.amplitude, config.width_layers, config.stroke_px, config.edge_px, config.seed)
+    asked = Asked(len(usual), tuple(starts), usual.start, contract.depth_order, ink)
+    settings = config.model_dump(
+        mode="json",
+        include={"segment", "step", "amplitude", "width_layers", "stroke_px", "edge_px", "seed", "precision"},
+    )
+    settings |= {
+        "windows": [[box.y0, box.x0, box.y1, box.x1] for box in boxes],
+        "override": dict(config.override),
+        "contract": contract.model_dump(mode="json"),
+    }
+    inputs = {
+        "surface": surface_digest,
+        "bundle": bundle.document.name,
+        "weights_sha256": bundle.document.weights_sha256,
+    }
+    manifest = RunManifest("probe", settings, inputs, len(boxes))
+    units = [Unit(index, box, box) for index, box in enumerate(boxes)]
+    folder = probe_folder(config.root, config.segment, config.name or bundle.document.name)
+    return ProbePlan(volume, bundle, asked, units, folder, manifest)
+
+
+def run(config: ProbeConfig, context: RunContext) -> JobReport:
+    """Probe a segment, or this shard's windows of it.
+
+    Raises:
+        InkbatchError: See `plan`; a damaged surface; a model that returns NaN; storage that gave up; a stop signal.
+    """
+    settled = plan(config)
+    record = RunFolder(settled.folder, settled.manifest)
+    return carry_out(
+        record,
+        settled.units,
+        lambda: _work(config, settled, record, context),
+        context,
+        lambda folder: _finish(settled, config.seed),
+    )
+
+
+def read_verdict(folder: Location) -> dict[str, Any]:
+    """The stored verdict of a complete probe.
+
+    Raises:
+        DataError: There is none, or the probe is not complete.
+    """
+    require_complete(folder, "probe", "run inkbatch probe (again)")
+    found: dict[str, Any] = (folder / VERDICT_NAME).read_json()
+    return found
+
+
+def verdict_lines(folder: Location) -> list[str]:
+    """A stored verdict in words, for a terminal."""
+    found = read_verdict(folder)
+    numbers = found["numbers"]
+    start, stop = found["layers"]
+    lines = [
+        f"verdict: {found['verdict']} · {found['depth_order']} order, layers {start}:{stop} · "
+        f"confidence {found['confidence']:.2f}",
+        f"  because     {found['reason']}",
+        "  planted ink " + ", ".join(f"{order} lift {max(curve):.2f}" for order, curve in numbers["lift"].items()),
+    ]
+    for face in ("front", "back"):
+        row = numbers["faces"][face]
+        lifts = f"lifts the map by {row['forward']:.2f} forward, {row['reversed']:.2f} reversed"
+        lines.append(f"  {face + ' face':<11} layer {row['layer']:g} of the surface: ink there {lifts}")
+    for name, null in numbers["nulls"].items():
+        lines.append(f"  null input  {name}: answered with {null['answer']:.2f} (ink in it lifts {null['lift']:.2f})")
+    cure = "infer --layers auto takes it" if found["usable"] else "infer --layers auto refuses it"
+    return [*lines, f"  {cure} · picture: {folder / PICTURE_NAME}"]
+
+
+def _work(config: ProbeConfig, settled: ProbePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
+    device = choose_device(config.device)
+    predictor = Predictor(
+        settled.bundle.build(device),
+        settled.bundle.contract,
+        device,
+        choose_precision(config.precision, device),
+        config.batch_tiles,
+        context.stop,
+    )
+    volume = settled.volume
+
+    def load(unit: Unit) -> tuple[Slab, NDArray[np.bool_]]:
+        return volume.read(range(volume.layer_count), unit.read_box), volume.read_mask(unit.read_box)
+
+    def compute(unit: Unit, loaded: tuple[Slab, NDArray[np.bool_]]) -> dict[str, Any]:
+        return measure(predictor, *loaded, unit.write_box, settled.asked)
+
+    def store(unit: Unit, measured: dict[str, Any]) -> Mapping[str, Any]:
+        (settled.folder / MEASURES_NAME / f"{unit.name}.json").write_json(measured)
+        return {"readings": 2 * len(settled.asked.starts)}
+
+    return UnitWork(load=load, compute=compute, store=store, mark=record.mark)
+
+
+def _finish(settled: ProbePlan, seed: int) -> Mapping[str, Any]:
+    measures = [(settled.folder / MEASURES_NAME / f"{unit.name}.json").read_json() for unit in settled.units]
+    verdict = judge(measures, settled.scene, seed)
+    (settled.folder / PICTURE_NAME).write_bytes(draw_probe(verdict, settled.scene))
+    document = _document(settled, verdict)
+    (settled.folder / VERDICT_NAME).write_json(document)
+    return {key: document[key] for key in ("verdict", "depth_order", "layers", "confidence")}
+
+
+def _document(settled: ProbePlan, verdict: Verdict) -> dict[str, Any]:
+    def numbers(start: int) -> list[int]:
+        return list(settled.volume.provenance.numbers_of(range(start, start + settled.asked.depth)))
+
+    return {
+        "digest": settled.manifest.digest,
+        "segment": settled.volume.provenance.segment,
+        "bundle": settled.bundle.document.name,
+        "verdict": verdict.words,
+        "usable": verdict.usable,
+        "reason": verdict.reason,
+        "depth_order": verdict.order,
+        "layers": numbers(verdict.start),
+        "start": verdict.start,
+        "displaced_by": verdict.displaced_by,
+        "confidence": verdict.confidence,
+        "usual": {"depth_order": settled.asked.usual_order, "layers": numbers(settled.asked.usual_start)},
+        "numbers": verdict.numbers,
+    }
