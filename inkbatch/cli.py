@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -22,6 +23,8 @@ from inkbatch.cli_common import (
     Sets,
     Shard,
     chosen_root,
+    parse_groups,
+    parse_starts,
     print_report,
     run_context,
 )
@@ -100,6 +103,25 @@ def infer(
     root: Root = None,
     name: Annotated[str | None, typer.Option(help="Name of the prediction.")] = None,
     layers: Layers = None,
+    layer_starts: Annotated[
+        str | None, typer.Option(help="Sliding windows: their first layers, START:STOP:STEP, half-open (10:20:2).")
+    ] = None,
+    layer_groups: Annotated[
+        str | None, typer.Option(help="Windows one by one: source layers with commas between (10:36,20:46).")
+    ] = None,
+    store_windows: Annotated[
+        bool, typer.Option("--store-windows", help="One map per window, instead of one map of all of them.")
+    ] = False,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            help="Views to compute beside the tile as it is, with commas between: flip-y, flip-x, turn-90, turn-180, "
+            "turn-270; flips, turns; or allowed: all that the bundle allows."
+        ),
+    ] = None,
+    combine: Annotated[
+        str | None, typer.Option(help="mean (default) or max: how views and windows become one.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     override: Annotated[
@@ -115,7 +137,8 @@ def infer(
     """Surface and bundle -> ink map.
 
     Writes prediction.zarr, preview.png and manifest.json under ROOT/predictions. What the bundle and the surface do not
-    agree on is refused by name. Other settings go through --set: stride_px=32, window=hann|gaussian|uniform,
+    agree on is refused by name. Each view of --tta and each window of layers is one more forward pass per tile:
+    --dry-run says what that costs. Other settings go through --set: stride_px=32, window=hann|gaussian|uniform,
     unit_px=2048, batch_tiles=0 (0 finds it), compile=true (pays on GPUs).
     """
     context = run_context(shard, log)
@@ -123,6 +146,9 @@ def infer(
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {"layers": parse_layers(layers), "device": device, "precision": precision}
+    options |= {"tta": tta and [view.strip() for view in tta.split(",")], "combine": combine}
+    options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
+    options["store_windows"] = store_windows or None
     options["override"] = _pairs(override) if override else None
     job = step.InferConfig.load(config, sets or (), options)
     if dry_run:
@@ -134,8 +160,9 @@ def infer(
     print_report(report)
     from inkbatch.steps.score import score_if_labelled
 
-    for line in score_if_labelled(job, report, catalog):
-        typer.echo(line)
+    for location in (report.location, *report.beside):
+        for line in score_if_labelled(job, dataclasses.replace(report, location=location), catalog):
+            typer.echo(line)
 
 
 @app.command()
