@@ -62,6 +62,8 @@ def describe_infer(config: object) -> str:
     memory += 3 * 4 * max(unit.write_box.area for unit in settled.units) * maps
     height, width = settled.volume.shape_yx
     flops = settled.bundle.document.flops_per_tile
+    written = math.ceil(height * width * 2 * 4 / 3) * len(settled.outputs)
+    folders = ", ".join(str(output.location) for output in settled.outputs)
     rows = [
         f"infer {config.segment} with {settled.bundle.document.name}",
         f"  surface       {settled.volume.layer_count} layers, {height} x {width} px",
@@ -69,8 +71,7 @@ def describe_infer(config: object) -> str:
         f"  units         {len(settled.units)}, {_done(settled.record)}",
         f"  tiles         {tiles:,}, {left:,} to do (tile {settled.grid.tile_px}, stride {settled.grid.stride_px})",
         f"  reads         {_size(read)} of grey values (before compression)",
-        f"  writes        {_size(math.ceil(height * width * 2 * 4 / 3) * len(settled.outputs))} (before compression) to "
-        + ", ".join(str(output.location) for output in settled.outputs),
+        f"  writes        {_size(written)} (before compression) to {folders}",
         f"  peak memory   about {_size(memory)} beside the model",
         *_variants(config, settled, left, flops),
     ]
@@ -94,8 +95,8 @@ def _variants(config: InferConfig, settled: InferPlan, tiles: int, flops: float 
         f"{config.combine} of the views, a map per window" if config.store_windows else f"{config.combine} of all"
     )
     rows = [
-        f"  variants      {len(windows)} window(s) of layers x {len(views)} view(s) = {settled.passes_per_tile} forward "
-        f"passes per tile; {together}; layers are read once"
+        f"  variants      {settled.passes_per_tile} forward passes per tile: {len(windows)} window(s) of layers, {len(views)} view(s) "
+        f"of a tile ({together}); layers are read once"
     ]
     shares = [(f"layers {w.source[0]}:{w.source[1]}", len(views)) for w in windows if w.source and len(windows) > 1]
     shares += [(f"view {view.name}", len(windows)) for view in views if len(views) > 1]
