@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.common import parser
 
-BENCHMARKS = ("null", "overhead", "prepare", "memory", "zarr", "models")
+BENCHMARKS = ("null", "overhead", "prepare", "memory", "zarr", "tta", "models")
 
 
 def command(name: str, found: argparse.Namespace) -> list[str]:

@@ -19,6 +19,7 @@ NAMES = [
     "prepare",
     pytest.param("memory", marks=pytest.mark.slow),
     "zarr",
+    pytest.param("tta", marks=pytest.mark.slow),
 ]
 
 

@@ -91,13 +91,9 @@ def _variants(config: InferConfig, settled: InferPlan, tiles: int, flops: float 
     windows, views = settled.windows, settled.views
     if settled.passes_per_tile == 1:
         return []
-    together = (
-        f"{config.combine} of the views, a map per window" if config.store_windows else f"{config.combine} of all"
-    )
-    rows = [
-        f"  variants      {settled.passes_per_tile} forward passes per tile: {len(windows)} window(s) of layers, {len(views)} view(s) "
-        f"of a tile ({together}); layers are read once"
-    ]
+    how = f"{config.combine} of the views, a map per window" if config.store_windows else f"{config.combine} of all"
+    counts = f"windows of layers: {len(windows)}, views of a tile: {len(views)}, {how}"
+    rows = [f"  variants      {settled.passes_per_tile} forward passes per tile, layers are read once ({counts})"]
     shares = [(f"layers {w.source[0]}:{w.source[1]}", len(views)) for w in windows if w.source and len(windows) > 1]
     shares += [(f"view {view.name}", len(windows)) for view in views if len(views) > 1]
     for name, passes in shares:

@@ -248,12 +248,16 @@ def test_a_dry_run_states_what_each_variant_costs(tiny_segment, network):
     assert "variants" not in plain.stdout
     result = cli(tiny_segment, network, "--dry-run", "--tta", "turns", "--layer-starts", "0:3:2", "--store-windows")
     assert result.returncode == 0, result.stderr
-    tiles = int(next(row for row in result.stdout.splitlines() if row.startswith("  tiles")).split()[1])
-    rows = {row.split(",")[0].strip().rsplit(" ", 5)[0].rstrip(): row for row in result.stdout.splitlines()}
-    assert "8 forward passes per tile, layers are read once" in result.stdout
-    assert f"{4 * tiles} passes of a tile" in next(row for key, row in rows.items() if key.startswith("layers 2:5"))
-    assert f"{2 * tiles} passes of a tile" in next(row for key, row in rows.items() if key.startswith("view turn-90"))
-    assert "USD" in next(row for key, row in rows.items() if key.startswith("view as-is"))
+    rows = [row.strip() for row in result.stdout.splitlines()]
+
+    def row(start: str) -> str:
+        return next(row for row in rows if row.startswith(start))
+
+    tiles = int(row("tiles").split()[1].rstrip(","))
+    assert "8 forward passes per tile, layers are read once" in row("variants")
+    assert f"{4 * tiles} passes of a tile" in row("layers 2:5")
+    assert f"{2 * tiles} passes of a tile" in row("view turn-90")
+    assert "USD" in row("view as-is")
     assert stored_bytes(tiny_segment.root) == before
 
 
