@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.common import parser
 
-BENCHMARKS = ("null", "overhead", "prepare", "memory", "zarr", "train", "view", "models", "maps")
+BENCHMARKS = ("null", "overhead", "prepare", "memory", "zarr", "train", "view", "models", "maps", "tta")
 
 
 def command(name: str, found: argparse.Namespace) -> list[str]:

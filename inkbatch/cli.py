@@ -34,6 +34,8 @@ from inkbatch.cli_common import (
     Sets,
     Shard,
     chosen_root,
+    parse_groups,
+    parse_starts,
     preset_settings,
     print_report,
     run_context,
@@ -123,6 +125,25 @@ def infer(
         str | None,
         typer.Option(help="Layer numbers of the source, half-open, for example 17:43; auto asks a depth probe."),
     ] = None,
+    layer_starts: Annotated[
+        str | None, typer.Option(help="Sliding windows: their first layers, START:STOP:STEP, half-open (10:20:2).")
+    ] = None,
+    layer_groups: Annotated[
+        str | None, typer.Option(help="Windows one by one: source layers with commas between (10:36,20:46).")
+    ] = None,
+    store_windows: Annotated[
+        bool, typer.Option("--store-windows", help="One map per window, instead of one map of all of them.")
+    ] = False,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            help="Views to compute beside the tile as it is, with commas between: flip-y, flip-x, turn-90, turn-180, "
+            "turn-270; flips, turns; or allowed: all that the bundle allows."
+        ),
+    ] = None,
+    combine: Annotated[
+        str | None, typer.Option(help="mean (default) or max: how views and windows become one.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     override: Annotated[
@@ -138,7 +159,8 @@ def infer(
     """Surface and bundle -> ink map.
 
     Writes prediction.zarr, preview.png and manifest.json under ROOT/predictions. What the bundle and the surface do not
-    agree on is refused by name. Other settings go through --set: stride_px=32, window=hann|gaussian|uniform,
+    agree on is refused by name. Each view of --tta and each window of layers is one more forward pass per tile:
+    --dry-run says what that costs. Other settings go through --set: stride_px=32, window=hann|gaussian|uniform,
     unit_px=2048, batch_tiles=0 (0 finds it), compile=true (pays on GPUs).
     """
     context = run_context(shard, log)
@@ -150,6 +172,9 @@ def infer(
         "device": device,
         "precision": precision,
     }
+    options |= {"tta": tta and [view.strip() for view in tta.split(",")], "combine": combine}
+    options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
+    options["store_windows"] = store_windows or None
     options["override"] = _pairs(override) if override else None
     job = step.InferConfig.load(config, sets or (), options)
     if dry_run:
@@ -162,11 +187,12 @@ def infer(
     if report.complete:
         from inkbatch.steps import evaluate
 
-        typer.echo(f"picture: {report.location / 'preview.png'}")
-        shown = evaluate.EvaluateConfig(segment=segment, name=report.location.uri, root=job.root, catalog=catalog)
-        score = evaluate.score_line(shown)
-        if score:
-            typer.echo(score)
+        for location in (report.location, *report.beside):
+            typer.echo(f"picture: {location / 'preview.png'}")
+            shown = evaluate.EvaluateConfig(segment=segment, name=location.uri, root=job.root, catalog=catalog)
+            score = evaluate.score_line(shown)
+            if score:
+                typer.echo(score)
 
 
 @app.command()

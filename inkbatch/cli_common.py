@@ -68,6 +68,36 @@ def run_context(shard: str | None, log: str) -> RunContext:
     return RunContext(chosen, stop, reporter, attempt=identity.attempt)
 
 
+def parse_starts(text: str | None) -> tuple[int, ...] | None:
+    """Read ``10:20`` or ``10:20:2``.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    if text is None:
+        return None
+    numbers = text.split(":")
+    if len(numbers) not in (2, 3) or not all(number.strip().isdecimal() for number in numbers):
+        raise ConfigError(f"--layer-starts {text!r}: wanted START:STOP:STEP, half-open, for example 10:20:2")
+    return tuple(int(number) for number in numbers)
+
+
+def parse_groups(text: str | None) -> list[tuple[int, ...]] | None:
+    """Read ``10:36,20:46``.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    if text is None:
+        return None
+    groups = [group.split(":") for group in text.split(",")]
+    if not all(len(group) == 2 and all(number.strip().isdecimal() for number in group) for group in groups):
+        raise ConfigError(
+            f"--layer-groups {text!r}: wanted START:STOP with commas between, half-open, for example 10:36,20:46"
+        )
+    return [tuple(int(number) for number in group) for group in groups]
+
+
 def print_report(report: JobReport) -> None:
     """Say what a job did."""
     state = "complete" if report.complete else f"{report.left} of {report.units} units are still missing"
@@ -75,3 +105,5 @@ def print_report(report: JobReport) -> None:
         f"{report.job}: {state} · {report.stored} units stored, {report.skipped} done before · "
         f"{report.seconds:.1f} s · {report.location}"
     )
+    for location in report.beside:
+        typer.echo(f"{report.job}: beside it · {location}")

@@ -22,6 +22,7 @@ NAMES = [
     "view",
     "train",
     "maps",
+    pytest.param("tta", marks=pytest.mark.slow),
 ]
 
 

@@ -22,6 +22,7 @@ from inkbatch.errors import InkbatchError
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
 from inkbatch.predict.device import autocast, synchronize
+from inkbatch.predict.variants import AS_IS, Combine, View, combined
 from inkbatch.run.signals import StopFlag
 
 CPU_BATCH_BYTES = 4 << 20  # of float32 input: a batch that stays in the cache
@@ -43,6 +44,8 @@ class Passes:
         batch_tiles: Tiles per forward pass; 0 finds it. It shrinks when memory runs out.
         workers: Passes side by side; 1 where a device does that by itself.
         threads: Threads that a pass on a CPU may use.
+        views: How each tile is looked at; every one is a pass of its own, right after the other.
+        combine: How the maps of a tile's views, turned back, become one.
     """
 
     model: InkModel
@@ -53,6 +56,8 @@ class Passes:
     batch_tiles: int = 0
     workers: int = 1
     threads: int = 1
+    views: tuple[View, ...] = (AS_IS,)
+    combine: Combine = "mean"
     _pool: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -103,7 +108,7 @@ class Passes:
         while True:
             size = self.batch_tiles
             try:
-                return _joined([self._pass(part) for part in torch.split(subvolumes, size)])
+                return _joined([self._seen(part) for part in torch.split(subvolumes, size)])
             except torch.OutOfMemoryError as error:
                 if size == 1:
                     raise InkbatchError(
@@ -113,6 +118,9 @@ class Passes:
                 self.batch_tiles = min(self.batch_tiles, max(1, size // 2))
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
+
+    def _seen(self, subvolumes: Tensor) -> Tensor:
+        return combined((view.turn_back(self._pass(view.turn(subvolumes))) for view in self.views), self.combine)
 
     def _pass(self, subvolumes: Tensor) -> Tensor:
         self.stop.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from inkbatch.predict.compiling import compiled
 from inkbatch.predict.memory_format import arrange, channels_last_pays
 from inkbatch.predict.passes import Passes, cpu_threads
 from inkbatch.predict.tiles import UnitTiles
+from inkbatch.predict.variants import AS_IS, Combine, View
 from inkbatch.run.signals import StopFlag
 
 CPU_BAND_BYTES = 32 << 20  # of normalised float32 layers at a time
@@ -37,7 +38,8 @@ class SubVolume:
     """What `infer` loads for one unit.
 
     Attributes:
-        layers: (Z, height, width) of the unit's read box, depth order as the network wants it, stored dtype.
+        layers: (Z, height, width) of the unit's read box, depth order as the network wants it, stored dtype. For
+            `Predictor.blend` as many as the network takes; for `Predictor.blend_windows` all that its windows take.
         mask: Boolean (height, width) of the read box.
         tiles: The tiles to compute.
     """
@@ -59,7 +61,9 @@ class Predictor:
         batch_tiles: Tiles per forward pass; 0 finds it. It shrinks when memory runs out.
         stop: Checked between batches.
         compile: Compile the network for the fixed batch shape.
-        tiles_done: Tiles computed so far.
+        views: How each tile is looked at: a forward pass each.
+        combine: How the maps of a tile's views, turned back, become one.
+        tiles_done: Tiles computed so far, once per window of layers, whatever the number of views.
         passes: What makes the forward passes; on a CPU as many side by side as torch may use threads.
     """
 
@@ -70,6 +74,8 @@ class Predictor:
     batch_tiles: int = 0
     stop: StopFlag = field(default_factory=StopFlag)
     compile: bool = False
+    views: tuple[View, ...] = (AS_IS,)
+    combine: Combine = "mean"
     tiles_done: int = 0
     passes: Passes = field(init=False, repr=False)
     _pass_tiles: int = field(init=False, repr=False)
@@ -81,7 +87,16 @@ class Predictor:
         arrange(self.model, channels_last=channels_last_pays(self.device, self.dtype))
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # batches have one fixed shape
-        self.passes = Passes(self.model, self.contract, self.device, self.dtype, self.stop, self.batch_tiles)
+        self.passes = Passes(
+            self.model,
+            self.contract,
+            self.device,
+            self.dtype,
+            self.stop,
+            self.batch_tiles,
+            views=self.views,
+            combine=self.combine,
+        )
         if self._on_cpu:
             threads = torch.get_num_threads()
             self.passes.workers, self.passes.threads = (1, threads) if self.compile else (threads, 1)
@@ -107,10 +122,32 @@ class Predictor:
             NonFiniteError: The model handed back NaN or infinity.
             Preempted: A stop was asked for; the unit is dropped.
         """
+        return next(self.blend_windows(unit, loaded, (slice(None),)))
+
+    def blend_windows(self, unit: Unit, loaded: SubVolume, windows: Sequence[slice]) -> Iterator[NDArray[np.float32]]:
+        """Compute one map per window of the loaded layers; a device gets the layers once for all of them.
+
+        Args:
+            unit: The unit.
+            loaded: Its layers: all that any window takes.
+            windows: Which of the loaded layers, as many each as the network takes.
+
+        Yields:
+            What `blend` returns for a `SubVolume` of this window alone, to the bit on a CPU.
+
+        Raises:
+            NonFiniteError: See `blend`.
+            Preempted: See `blend`.
+        """
+        layers = torch.from_numpy(loaded.layers).to(self.device)  # on a CPU the same memory
+        for window in windows:
+            yield self._blend(unit, loaded, layers[window])
+
+    def _blend(self, unit: Unit, loaded: SubVolume, layers: Tensor) -> NDArray[np.float32]:
         axis = window_1d(self.contract.window, self.contract.tile_px, self.contract.window_sigma)
         with cpu_threads(1), self.passes.started():
             blender = Blender(loaded.tiles, unit.read_box, axis, self.device)
-            for row, weighted in self._rows(unit, loaded, blender.window):
+            for row, weighted in self._rows(unit, loaded, layers, blender.window):
                 blender.add_row(row, weighted)
             probability = blender.result(unit.write_box)
             if self.contract.activation == "sigmoid":
@@ -124,11 +161,13 @@ class Predictor:
         result[~loaded.mask[unit.write_box.within(unit.read_box)]] = 0
         return result
 
-    def _rows(self, unit: Unit, loaded: SubVolume, window: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def _rows(self, unit: Unit, loaded: SubVolume, layers: Tensor, window: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Weighted outputs of each tile row that holds a wanted tile, from top to bottom."""
         columns, edge = loaded.tiles.columns, self.contract.tile_px
-        inputs = self._inputs(loaded.layers.shape[0])
-        batches = filled(self._runs(unit, loaded), inputs, aligned=self._on_cpu, held=min(IN_FLIGHT, len(inputs)))
+        inputs = self._inputs(len(layers))
+        batches = filled(
+            self._runs(unit, loaded, layers), inputs, aligned=self._on_cpu, held=min(IN_FLIGHT, len(inputs))
+        )
         rows: dict[int, Tensor] = {}
         with contextlib.closing(batches):
             for batch, first_slot, maps in self._computed(batches):
@@ -173,14 +212,13 @@ class Predictor:
             self._batches = [Batch(size, *shape, self.device) for _ in range(IN_FLIGHT + 1 if on_cpu else 1)]
         return self._batches
 
-    def _runs(self, unit: Unit, loaded: SubVolume) -> Iterator[PlacedRun]:
+    def _runs(self, unit: Unit, loaded: SubVolume, layers: Tensor) -> Iterator[PlacedRun]:
         """Every run of wanted tiles with the normalised band of layers that holds it."""
         tiles, edge = loaded.tiles, self.contract.tile_px
         axis = tiles.grid.rows
         budget = CPU_BAND_BYTES if self.device.type == "cpu" else DEVICE_BAND_BYTES
-        row_bytes = loaded.layers.shape[0] * unit.read_box.width * 4
+        row_bytes = len(layers) * unit.read_box.width * 4
         rows_per_band = max(1, (budget // row_bytes - edge) // tiles.grid.stride_px + 1)
-        resident = None if self.device.type == "cpu" else torch.from_numpy(loaded.layers).to(self.device)
         for first in range(0, len(tiles.rows), rows_per_band):
             rows = tiles.rows[first : first + rows_per_band]
             runs = [run for row in rows for run in tiles.runs(row)]
@@ -188,7 +226,7 @@ class Predictor:
                 continue
             y0, y1 = axis.origin(rows[0]), axis.origin(rows[-1]) + edge
             part = slice(y0 - unit.read_box.y0, y1 - unit.read_box.y0)
-            stored = torch.from_numpy(loaded.layers[:, part]) if resident is None else resident[:, part]
+            stored = layers[:, part]
             if self.device.type == "cpu" and (self._band is None or self._band.numel() < stored.numel()):
                 self._band = torch.empty(stored.numel())
             room = None if self._band is None else self._band[: stored.numel()].view(stored.shape)

@@ -15,7 +15,7 @@ from inkbatch.io.storage import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
 from inkbatch.run.progress import QuietReporter, Reporter, Reporting
-from inkbatch.run.record import RunFolder
+from inkbatch.run.record import RunFolder, RunFolders
 from inkbatch.run.signals import StopFlag
 
 
@@ -53,6 +53,7 @@ class JobReport:
         left: Units of the plan without a marker, all shards together.
         seconds: Wall-clock seconds.
         facts: Sums over this process's units, and stage seconds.
+        beside: Folders of the other runs that were made together with this one.
     """
 
     job: str
@@ -63,6 +64,7 @@ class JobReport:
     left: int
     seconds: float
     facts: Mapping[str, Any]
+    beside: tuple[Location, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -74,7 +76,7 @@ Finish = Callable[[RunFolder], Mapping[str, Any]]
 
 
 def carry_out(
-    folder: RunFolder,
+    folder: RunFolder | RunFolders,
     units: Sequence[Unit],
     make_work: Callable[[], UnitWork[Any, Any]],
     context: RunContext,
@@ -83,22 +85,23 @@ def carry_out(
     """Do this shard's missing units, and complete the run when no unit of the plan is left.
 
     Args:
-        folder: The run's folder; its manifest is written first.
+        folder: The run's folder, or those of several runs that are made together; manifests are written first.
         units: The whole plan.
         make_work: Builds the job's functions; not called when there is nothing to do, so that a finished task never
             touches the device.
         context: How this process runs.
-        finish: Called by whoever finds every marker standing, before ``complete.json``; must give equal results when it
-            is called twice. Its facts go into ``complete.json``.
+        finish: Called for each folder by whoever finds every marker standing, before ``complete.json``; must give equal
+            results when it is called twice. Its facts go into ``complete.json``.
 
     Raises:
         Preempted: A stop was asked for; markers tell what is done.
     """
     started = time.perf_counter()
+    beside = tuple(part.location for part in folder.parts[1:])
     folder.begin()
     if folder.is_complete():
         context.reporter.note(f"{folder.manifest.job}: already complete at {folder.location}, nothing to do")
-        return JobReport(folder.manifest.job, folder.location, len(units), 0, len(units), 0, 0.0, {})
+        return JobReport(folder.manifest.job, folder.location, len(units), 0, len(units), 0, 0.0, {}, beside)
     mine = context.shard.select(units)
     done = folder.done()
     pending = [unit for unit in mine if unit.name not in done]
@@ -127,7 +130,8 @@ def carry_out(
                 )
         left = len(folder.missing(units))
         if left == 0:
-            folder.complete(finish(folder))
+            for part in folder.parts:
+                part.complete(finish(part))
     except InkbatchError as error:
         reason = str(error)
         if isinstance(error, Preempted):
@@ -138,11 +142,22 @@ def carry_out(
             ) from error
         raise
     finally:
-        facts = {**sums.totals, **_stage_facts(stages), "peak_memory_bytes": peak_memory_bytes()}
+        facts: dict[str, Any] = {**sums.totals, **_stage_facts(stages), "peak_memory_bytes": peak_memory_bytes()}
         seconds = time.perf_counter() - started
-        _write_run_file(folder, context, sums.units, len(mine) - len(pending), seconds, reason, facts)
+        if beside:
+            facts["made_together"] = [part.location.name for part in folder.parts]
+        for part in folder.parts:
+            _write_run_file(part, context, sums.units, len(mine) - len(pending), seconds, reason, facts)
     return JobReport(
-        folder.manifest.job, folder.location, len(units), sums.units, len(mine) - len(pending), left, seconds, facts
+        folder.manifest.job,
+        folder.location,
+        len(units),
+        sums.units,
+        len(mine) - len(pending),
+        left,
+        seconds,
+        facts,
+        beside,
     )
 
 

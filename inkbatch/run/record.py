@@ -68,6 +68,11 @@ class RunFolder:
     def _prefix(self) -> str:
         return self.manifest.digest[:_DIGEST_CHARS]
 
+    @property
+    def parts(self) -> tuple[RunFolder, ...]:
+        """What `RunFolders` has several of: here the folder itself."""
+        return (self,)
+
     def begin(self) -> None:
         """Write the manifest, or join the run that wrote an equal one.
 
@@ -126,6 +131,56 @@ class RunFolder:
         """State that every unit is stored. Equal runs write equal bytes, so two finishers do no harm."""
         body = {"digest": self.manifest.digest, "units": self.manifest.units, **(facts or {})}
         (self.location / "complete.json").write_json(body)
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Several runs over one plan of units that one loop carries out: each a whole run of its own.
+
+    Attributes:
+        parts: At least one; a unit is done when it is done in all of them.
+    """
+
+    parts: tuple[RunFolder, ...]
+
+    @property
+    def location(self) -> Location:
+        """The first folder."""
+        return self.parts[0].location
+
+    @property
+    def manifest(self) -> RunManifest:
+        """The first run's manifest."""
+        return self.parts[0].manifest
+
+    def begin(self) -> None:
+        """Begin every run; see `RunFolder.begin`."""
+        for part in self.parts:
+            part.begin()
+
+    def is_complete(self) -> bool:
+        """Whether every run is complete."""
+        return all(part.is_complete() for part in self.parts)
+
+    def done(self) -> set[str]:
+        """Names of the units whose marker stands in every run."""
+        return set.intersection(*(part.done() for part in self.parts))
+
+    def mark(self, unit: Unit, facts: Mapping[str, Any]) -> None:
+        """Write the unit's marker in every run; call it only after all their data are stored.
+
+        Args:
+            unit: The unit.
+            facts: What all runs share, and under ``each`` a list of what is each one's own.
+        """
+        shared = {key: value for key, value in facts.items() if key != "each"}
+        for part, own in zip(self.parts, facts["each"], strict=True):
+            part.mark(unit, {**shared, **own})
+
+    def missing(self, units: Sequence[Unit]) -> list[Unit]:
+        """Units that lack a marker in any run."""
+        done = self.done()
+        return [unit for unit in units if unit.name not in done]
 
 
 def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]:

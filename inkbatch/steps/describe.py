@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from inkbatch.geometry import Unit
 from inkbatch.run.estimate import estimate
-from inkbatch.run.record import RunFolder
+from inkbatch.run.record import RunFolder, RunFolders
 from inkbatch.steps import prepare as prepare_step
+
+if TYPE_CHECKING:
+    from inkbatch.steps.infer import InferConfig, InferPlan
 
 
 def describe_prepare(config: prepare_step.PrepareConfig) -> str:
@@ -46,7 +50,7 @@ def describe_infer(config: object) -> str:
         mask = settled.volume.read_mask(unit.read_box)
         return tiles_of(settled.grid, unit.write_box, mask, unit.read_box).count
 
-    done = RunFolder(settled.folder, settled.manifest).done()
+    done = settled.record.done()
     per_unit = {unit.name: count(unit) for unit in settled.units}
     tiles = sum(per_unit.values())
     left = sum(number for name, number in per_unit.items() if name not in done)
@@ -54,30 +58,54 @@ def describe_infer(config: object) -> str:
     read *= settled.volume.dtype.itemsize
     largest = max(unit.read_box.area for unit in settled.units)
     memory = 3 * largest * len(settled.layers) * settled.volume.dtype.itemsize + 12 * largest + (600 << 20)
+    maps = len(settled.outputs) if len(settled.outputs) > 1 else 2 * (len(settled.windows) > 1)
+    memory += 3 * 4 * max(unit.write_box.area for unit in settled.units) * maps
     height, width = settled.volume.shape_yx
+    flops = settled.bundle.document.flops_per_tile
+    written = math.ceil(height * width * 2 * 4 / 3) * len(settled.outputs)
+    folders = ", ".join(str(output.location) for output in settled.outputs)
     rows = [
         f"infer {config.segment} with {settled.bundle.document.name}",
         f"  surface       {settled.volume.layer_count} layers, {height} x {width} px",
         f"  layers        {settled.layers.start}:{settled.layers.stop} in depth order",
-        f"  units         {len(settled.units)}, {_done(RunFolder(settled.folder, settled.manifest))}",
+        f"  units         {len(settled.units)}, {_done(settled.record)}",
         f"  tiles         {tiles:,}, {left:,} to do (tile {settled.grid.tile_px}, stride {settled.grid.stride_px})",
         f"  reads         {_size(read)} of grey values (before compression)",
-        f"  writes        {_size(math.ceil(height * width * 2 * 4 / 3))} (before compression) to {settled.folder}",
+        f"  writes        {_size(written)} (before compression) to {folders}",
         f"  peak memory   about {_size(memory)} beside the model",
+        *_variants(config, settled, left, flops),
     ]
-    flops = settled.bundle.document.flops_per_tile
     if left == 0:
         rows.append("  time, cost    nothing is left to do")
     elif flops is None:
         rows.append("  time, cost    unknown: the bundle does not state its FLOPs per tile")
     else:
-        guesses = estimate(flops * left)
-        rows.append(f"  work          {flops * left / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:")
-        rows += [f"    {guess} (prices of {guess.as_of})" for guess in guesses]
+        work = flops * left * settled.passes_per_tile
+        rows.append(f"  work          {work / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:")
+        rows += [f"    {guess} (prices of {guess.as_of})" for guess in estimate(work)]
     return "\n".join(rows)
 
 
-def _done(record: RunFolder) -> str:
+def _variants(config: InferConfig, settled: InferPlan, tiles: int, flops: float | None) -> list[str]:
+    """What each window and each view costs; nothing where there is one of both."""
+    windows, views = settled.windows, settled.views
+    if settled.passes_per_tile == 1:
+        return []
+    how = f"{config.combine} of the views, a map per window" if config.store_windows else f"{config.combine} of all"
+    counts = f"windows of layers: {len(windows)}, views of a tile: {len(views)}, {how}"
+    rows = [f"  variants      {settled.passes_per_tile} forward passes per tile, layers are read once ({counts})"]
+    shares = [(f"layers {w.source[0]}:{w.source[1]}", len(views)) for w in windows if w.source and len(windows) > 1]
+    shares += [(f"view {view.name}", len(windows)) for view in views if len(views) > 1]
+    for name, passes in shares:
+        row = f"    {name:<18} {tiles * passes:,} passes of a tile"
+        if flops is not None and tiles:
+            guess = estimate(flops * tiles * passes)[0]
+            row += f", {flops * tiles * passes / 1e12:,.2f} TFLOP; {guess}"
+        rows.append(row)
+    return rows
+
+
+def _done(record: RunFolder | RunFolders) -> str:
     return "complete already" if record.is_complete() else f"{len(record.done())} done already"
 
 

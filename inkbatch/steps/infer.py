@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.errors import ConfigError, DataError
@@ -16,13 +18,25 @@ from inkbatch.io.pictures import LivePicture, write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.models.bundle import Bundle, bundle_location
+from inkbatch.models.bundle import Bundle, Contract, bundle_location
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision
 from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
+from inkbatch.predict.variants import (
+    Combine,
+    LayerWindow,
+    View,
+    ViewName,
+    combined,
+    hull_of,
+    layer_windows,
+    parts_of,
+    views_of,
+)
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.run.record import RunFolder, RunFolders, RunManifest
+from inkbatch.steps.prediction_names import prediction_name, variants_name
 from inkbatch.steps.prepare import open_prepared
 from inkbatch.steps.probe_use import require_probe, stored_layers
 
@@ -40,6 +54,12 @@ class InferConfig(JobConfig):
         name: Name of the prediction; None makes one from the bundle, tile and stride.
         layers: Half-open range of source layer numbers; ``auto`` is what a depth probe found, together with the depth
             order; None is what the bundle says.
+        layer_starts: First source layers of sliding windows, half-open with a step: ``[10, 20, 2]`` is 10, 12, … 18.
+        layer_groups: Windows one by one: half-open ranges of source layer numbers.
+        store_windows: Store a prediction per window, as ``layers`` would make it, instead of one of them all.
+        tta: Views that are averaged with the tile as it is: names of the contract's `tta_axes`; ``turns``, ``flips``,
+            ``allowed``.
+        combine: ``mean`` or ``max``: how the maps of views and of windows become one.
         stride_px: Step between tiles; None is what the bundle says.
         window: Blending window; None is what the bundle says.
         unit_px: Edge of a unit, a power of two of at least 32; None follows from the tile.
@@ -57,6 +77,11 @@ class InferConfig(JobConfig):
     root: str = "root"
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     layers: tuple[int, int] | Literal["auto"] | None = None
+    layer_starts: tuple[int, int] | tuple[int, int, int] | None = None
+    layer_groups: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
+    store_windows: bool = False
+    tta: tuple[ViewName, ...] = ()
+    combine: Combine = "mean"
     stride_px: int | None = Field(None, ge=1)
     window: Literal["hann", "gaussian", "uniform"] | None = None
     unit_px: int | None = None
@@ -66,6 +91,21 @@ class InferConfig(JobConfig):
     batch_tiles: int = Field(0, ge=0)
     compile: bool = False
 
+    @model_validator(mode="after")
+    def _windows_agree(self) -> InferConfig:
+        given = [key for key in ("layers", "layer_starts", "layer_groups") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} both say which layers to take; give one of them")
+        if self.layer_starts and not (
+            0 <= self.layer_starts[0] < self.layer_starts[1] and min(self.layer_starts[2:], default=1) > 0
+        ):
+            raise ValueError(
+                f"layer_starts {list(self.layer_starts)}: wanted START, STOP (half-open) and a STEP of 1 or more"
+            )
+        if self.store_windows and given not in (["layer_starts"], ["layer_groups"]):
+            raise ValueError("store_windows: there are no windows to store; give layer_starts or layer_groups, too")
+        return self
+
 
 @dataclass(frozen=True)
 class InferPlan:
@@ -74,24 +114,52 @@ class InferPlan:
     Attributes:
         volume: The surface.
         bundle: The bundle with all overrides.
-        layers: Indices of the layers that the network takes, depth order of the surface.
+        windows: What the network is fed, one window after the other.
+        views: How each tile is looked at, for every window.
         grid: The global tile grid.
         unit_px: Edge of a unit.
-        units: The units that hold papyrus, row-major.
-        all_units: All units: those without papyrus are stored as zeros by the same loop.
-        folder: The prediction's folder.
-        manifest: The run's manifest.
+        units: All units, row-major; those without papyrus are stored as zeros by the same loop.
+        outputs: The predictions: one of all windows together, or one per window, in their order.
     """
 
     volume: SurfaceVolume
     bundle: Bundle
-    layers: range
+    windows: tuple[LayerWindow, ...]
+    views: tuple[View, ...]
     grid: TileGrid
     unit_px: int
     units: list[Unit]
-    folder: Location
-    manifest: RunManifest
-    touched: frozenset[str] = field(default_factory=frozenset)
+    outputs: tuple[RunFolder, ...]
+
+    @property
+    def layers(self) -> range:
+        """Indices of the layers that are read, depth order of the surface: all that any window takes."""
+        return hull_of(self.windows)
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """Where each window lies in what `load_unit` reads."""
+        return parts_of(self.windows, reverse=self.bundle.contract.depth_order == "reversed")
+
+    @property
+    def passes_per_tile(self) -> int:
+        """Variants: forward passes that each tile takes."""
+        return len(self.windows) * len(self.views)
+
+    @property
+    def folder(self) -> Location:
+        """The (first) prediction's folder."""
+        return self.outputs[0].location
+
+    @property
+    def manifest(self) -> RunManifest:
+        """The (first) prediction's manifest."""
+        return self.outputs[0].manifest
+
+    @property
+    def record(self) -> RunFolder | RunFolders:
+        """What the job is recorded in."""
+        return self.outputs[0] if len(self.outputs) == 1 else RunFolders(self.outputs)
 
 
 def plan(config: InferConfig) -> InferPlan:
@@ -115,37 +183,53 @@ def plan(config: InferConfig) -> InferPlan:
     bundle = Bundle.open(bundle_location(config.bundle), overrides)
     bundle.require_matches(volume)
     contract = bundle.contract
-    layers = contract.layer_indices(volume, asked)
+    windows = _windows(config, asked, contract, volume)
+    views = views_of(config.tta, contract, bundle.document.name)
     unit_px = config.unit_px or (UNIT_PX if contract.tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX)
     if unit_px < 32 or unit_px & (unit_px - 1):
         raise ConfigError(f"unit_px {unit_px}: wanted a power of two of at least 32")
     grid = TileGrid(volume.shape_yx, contract.tile_px, contract.stride_px)
     units = grid.units(unit_px)
-    name = config.name or f"{bundle.document.name}-tile{contract.tile_px}-stride{contract.stride_px}"
-    manifest = RunManifest(
-        "infer",
-        {
+    inputs = {
+        "surface": surface_digest,
+        "bundle": bundle.document.name,
+        "weights_sha256": bundle.document.weights_sha256,
+        "architecture": bundle.document.architecture,
+        "model": bundle.document.model,
+    }
+    outputs = []
+    for fed in [(window,) for window in windows] if config.store_windows else [windows]:
+        variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
+        name = prediction_name(config.name, bundle, variants, stored_each=config.store_windows)
+        settings: dict[str, Any] = {
             "segment": config.segment,
             "name": name,
-            "layers": [layers.start, layers.stop],
+            "layers": [hull_of(fed).start, hull_of(fed).stop],
             "unit_px": unit_px,
             "override": dict(overrides),
             "contract": contract.model_dump(mode="json"),
             "precision": config.precision,
             "compile": config.compile,
             **probed,
-        },
-        {
-            "surface": surface_digest,
-            "bundle": bundle.document.name,
-            "weights_sha256": bundle.document.weights_sha256,
-            "architecture": bundle.document.architecture,
-            "model": bundle.document.model,
-        },
-        len(units),
-    )
-    folder = Location.parse(config.root) / "predictions" / config.segment / name
-    return InferPlan(volume, bundle, layers, grid, unit_px, units, folder, manifest)
+        }
+        if len(fed) * len(views) > 1:
+            settings["variants"] = {"tta": [view.name for view in views[1:]], "combine": config.combine}
+        if len(fed) > 1:
+            settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
+        folder = Location.parse(config.root) / "predictions" / config.segment / name
+        outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units))))
+    return InferPlan(volume, bundle, windows, views, grid, unit_px, units, tuple(outputs))
+
+
+def _windows(
+    config: InferConfig, layers: tuple[int, int] | None, contract: Contract, volume: SurfaceVolume
+) -> tuple[LayerWindow, ...]:
+    if config.layer_starts is not None:
+        ranges = [(start, start + contract.layers.count) for start in range(*config.layer_starts)]
+        return layer_windows(contract, volume, ranges)
+    if config.layer_groups is not None:
+        return layer_windows(contract, volume, config.layer_groups)
+    return (LayerWindow(layers, contract.layer_indices(volume, layers)),)
 
 
 def run(config: InferConfig, context: RunContext) -> JobReport:
@@ -158,7 +242,7 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         how = {"device": config.device, "precision": config.precision, "batch_tiles": config.batch_tiles}
         require_probe(config.segment, config.bundle, config.root, config.override, context, **how)
     settled = plan(config)
-    record = RunFolder(settled.folder, settled.manifest)
+    record = settled.record
     report = carry_out(
         record,
         settled.units,
@@ -171,7 +255,9 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
     return report
 
 
-def _work(config: InferConfig, settled: InferPlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
+def _work(
+    config: InferConfig, settled: InferPlan, record: RunFolder | RunFolders, context: RunContext
+) -> UnitWork[Any, Any]:
     device = choose_device(config.device)
     predictor = Predictor(
         settled.bundle.build(device),
@@ -181,33 +267,47 @@ def _work(config: InferConfig, settled: InferPlan, record: RunFolder, context: R
         config.batch_tiles,
         context.stop,
         config.compile,
+        settled.views,
+        config.combine,
     )
-    provenance = {"kind": "prediction", "digest": settled.manifest.digest, **settled.manifest.inputs}
-    output = Prediction.create(
-        settled.folder,
-        settled.volume.shape_yx,
-        settled.unit_px,
-        settled.volume.provenance.voxel_size_um,
-        provenance,
-    )
-
+    outputs = [_created(output, settled) for output in settled.outputs]
     live = _live_picture(settled, context)
     context.reporter.note(f"picture so far: {live.place}")
 
-    def compute(unit: Unit, loaded: SubVolume) -> tuple[np.ndarray[Any, Any], int]:
-        return predictor.blend(unit, loaded), loaded.tiles.count
+    def compute(unit: Unit, loaded: SubVolume) -> tuple[list[NDArray[np.float32]], int]:
+        maps = predictor.blend_windows(unit, loaded, settled.parts)
+        if config.store_windows or len(settled.windows) == 1:
+            return list(maps), loaded.tiles.count
+        together = combined((torch.from_numpy(found) for found in maps), config.combine)
+        if settled.bundle.contract.activation == "sigmoid":
+            together = together.clamp_(0, 1)
+        return [together.numpy()], loaded.tiles.count
 
-    def store(unit: Unit, computed: tuple[np.ndarray[Any, Any], int]) -> Mapping[str, Any]:
-        probability, tiles = computed
-        stored = output.write(unit.write_box, probability)
-        live.add(unit.write_box, probability)
-        return {"bytes_written": stored, "tiles": tiles}
+    def store(unit: Unit, computed: tuple[list[NDArray[np.float32]], int]) -> Mapping[str, Any]:
+        maps, tiles = computed
+        written = [output.write(unit.write_box, found) for output, found in zip(outputs, maps, strict=True)]
+        live.add(unit.write_box, maps[0])
+        facts = {"bytes_written": sum(written), "tiles": tiles, "tile_passes": tiles * settled.passes_per_tile}
+        if len(written) == 1:
+            return facts
+        passes = tiles * len(settled.views)
+        return {**facts, "each": [{"bytes_written": count, "tile_passes": passes} for count in written]}
 
     return UnitWork(load=lambda unit: load_unit(settled, unit), compute=compute, store=store, mark=record.mark)
 
 
+def _created(output: RunFolder, settled: InferPlan) -> Prediction:
+    return Prediction.create(
+        output.location,
+        settled.volume.shape_yx,
+        settled.unit_px,
+        settled.volume.provenance.voxel_size_um,
+        {"kind": "prediction", "digest": output.manifest.digest, **output.manifest.inputs},
+    )
+
+
 def _live_picture(settled: InferPlan, context: RunContext) -> LivePicture:
-    """What this process has inferred so far; removed when it has done its part."""
+    """What this process has inferred so far (of several windows the first); removed when it has done its part."""
     shard = context.shard
     name = "so-far.png" if shard.count == 1 else f"so-far-{shard.index}-of-{shard.count}.png"
     return LivePicture(settled.volume.shape_yx, settled.folder / name)
@@ -227,7 +327,7 @@ def load_unit(settled: InferPlan, unit: Unit) -> SubVolume:
 
 
 def _finish(record: RunFolder, settled: InferPlan) -> Mapping[str, Any]:
-    write_preview(Prediction.open(settled.folder).pyramid, settled.folder / "preview.png")
+    write_preview(Prediction.open(record.location).pyramid, record.location / "preview.png")
     tiles = sum(record.marker(unit)["tiles"] for unit in settled.units)
     if tiles == 0:
         raise DataError(f"segment {settled.volume.provenance.segment}: no tile holds papyrus; check its mask")

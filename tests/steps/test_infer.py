@@ -128,12 +128,12 @@ def test_a_killed_process_started_again_gives_the_same_bytes(tiny_segment, any_b
 SLOW = """
 import sys, time
 from inkbatch.predict.predictor import Predictor
-blend = Predictor.blend
-def slow(self, unit, loaded):
+blend = Predictor.blend_windows
+def slow(self, unit, loaded, windows):
     sys.stderr.write("computing\\n"); sys.stderr.flush()
     time.sleep(0.5)
-    return blend(self, unit, loaded)
-Predictor.blend = slow
+    return blend(self, unit, loaded, windows)
+Predictor.blend_windows = slow
 from inkbatch.cli import main
 main(sys.argv[1:])
 """

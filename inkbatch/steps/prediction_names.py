@@ -1,0 +1,56 @@
+"""What predictions are called: bundle, tile, stride, and what sets a map apart from the bundle's plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inkbatch.config import digest
+from inkbatch.errors import ConfigError
+from inkbatch.models.bundle import Bundle
+from inkbatch.predict.variants import Combine, LayerWindow, View
+
+LONGEST_NAME = 128  # characters of a folder's name
+LONGEST_LIST = 48  # characters of windows that are listed one by one
+
+
+def prediction_name(given: str | None, bundle: Bundle, variants: str, *, stored_each: bool) -> str:
+    """The name of one prediction.
+
+    Args:
+        given: The user's name, or None. It is taken as it is; only maps that are stored side by side need their
+            variants behind it.
+        bundle: The bundle.
+        variants: From `variants_name`.
+        stored_each: The job stores a map per window.
+
+    Raises:
+        ConfigError: The name is too long for a folder.
+    """
+    contract = bundle.contract
+    plain = f"{bundle.document.name}-tile{contract.tile_px}-stride{contract.stride_px}"
+    name = plain + variants if given is None else given + variants * stored_each
+    if len(name) > LONGEST_NAME:
+        raise ConfigError(f"prediction {name}: the name has {len(name)} characters, {LONGEST_NAME} are the most")
+    return name
+
+
+def variants_name(views: Sequence[View], windows: Sequence[LayerWindow], combine: Combine, *, stored_each: bool) -> str:
+    """How one prediction's variants are told in its name: ``-layers10-36_12-38-tta-90-180-270-max``; may be empty.
+
+    Args:
+        views: The views that are combined.
+        windows: The windows of this prediction.
+        combine: How they are combined.
+        stored_each: The job stores a map per window: each is named by its layers.
+    """
+    name = ""
+    if stored_each or len(windows) > 1:
+        ranges = [window.source for window in windows if window.source is not None]
+        listed = "_".join(f"{start}-{stop}" for start, stop in ranges)
+        fits = len(listed) <= LONGEST_LIST
+        name += f"-layers{listed}" if fits else f"-{len(ranges)}windows-{digest(ranges)[:8]}"
+    if len(views) > 1:
+        name += "-tta" + "".join(f"-{view.name.rpartition('-')[2]}" for view in views[1:])
+    if len(views) * len(windows) > 1 and combine == "max":
+        name += "-max"
+    return name
