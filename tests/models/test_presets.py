@@ -79,8 +79,9 @@ def test_a_segment_is_prepared_for_a_bundle_with_these_settings():
 def test_presets_are_shipped_where_an_installed_package_looks():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     shipped = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    for installed, checkout in (recipes.FOLDERS, [folder.parent for folder in presets.FOLDERS]):
-        assert shipped[str(checkout.relative_to(REPOSITORY))] == str(installed.relative_to(REPOSITORY))
+    for installed, checkout in (recipes.FOLDERS, presets.FOLDERS):
+        below = checkout.relative_to(REPOSITORY / "jobs")
+        assert installed.relative_to(REPOSITORY) == Path(shipped["jobs"]) / below
 
 
 def test_an_installed_package_finds_them(monkeypatch, tmp_path):
