@@ -17,8 +17,8 @@ from inkbatch.io.pictures import LivePicture, write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.models.bundle import Bundle, bundle_location
-from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision
+from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
+from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
 from inkbatch.run.job import JobReport, RunContext, carry_out
@@ -37,6 +37,7 @@ class InferConfig(JobConfig):
         segment: Segment id.
         bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the prediction, where it is not to lie beside the surface.
         name: Name of the prediction; None makes one from the bundle, tile and stride.
         layers: Half-open range of source layer numbers; None is what the bundle says.
         stride_px: Step between tiles; None is what the bundle says.
@@ -54,6 +55,7 @@ class InferConfig(JobConfig):
     segment: str
     bundle: str
     root: str = "root"
+    output_root: str | None = None
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     layers: tuple[int, int] | None = None
     stride_px: int | None = Field(None, ge=1)
@@ -140,8 +142,9 @@ def plan(config: InferConfig) -> InferPlan:
             "model": bundle.document.model,
         },
         len(units),
+        config.request(bundle=bundle_address(config.bundle)),
     )
-    folder = Location.parse(config.root) / "predictions" / config.segment / name
+    folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
     return InferPlan(volume, bundle, layers, grid, unit_px, units, folder, manifest)
 
 
@@ -197,7 +200,13 @@ def _work(config: InferConfig, settled: InferPlan, record: RunFolder, context: R
         live.add(unit.write_box, probability)
         return {"bytes_written": stored, "tiles": tiles}
 
-    return UnitWork(load=lambda unit: load_unit(settled, unit), compute=compute, store=store, mark=record.mark)
+    return UnitWork(
+        load=lambda unit: load_unit(settled, unit),
+        compute=compute,
+        store=store,
+        mark=record.mark,
+        device=lambda: device_facts(device, predictor.dtype),
+    )
 
 
 def _live_picture(settled: InferPlan, context: RunContext) -> LivePicture:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from inkbatch import __version__
 from inkbatch.data.dataset import DatasetIndex, Sample, SampleReader
 from inkbatch.data.index import root_of
 from inkbatch.errors import ConfigError, InkbatchError, Preempted
@@ -21,9 +20,12 @@ from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, Contract, bundle_location, load_strictly
 from inkbatch.models.encoder_weights import prepare_encoder
 from inkbatch.models.inputs import require_tile
-from inkbatch.run.job import JobReport, RunContext, peak_memory_bytes
+from inkbatch.predict.device import device_facts
+from inkbatch.run.identity import ShardSpec
+from inkbatch.run.job import JobReport, RunContext
 from inkbatch.run.progress import QuietReporter, Reporting
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
@@ -162,7 +164,7 @@ def _carry_out(
     one: TrainPlan, record: RunFolder, fabric: Fabric, context: RunContext, on_step: Callable[[int], None]
 ) -> None:
     """Train one run to its end: checkpoints, curves and pictures as it goes, the bundle at last."""
-    started, ended = time.perf_counter(), "done"
+    usage, ended = Usage(), "done"
     store = CheckpointStore(one.folder / "checkpoints", context.reporter.note)
     trainer = _trainer(one, fabric, context, store, on_step)
     pointer = store.pointer()
@@ -187,18 +189,9 @@ def _carry_out(
         raise
     finally:
         if fabric.is_global_zero:
-            row = {
-                "inkbatch": __version__,
-                "job": "train",
-                "digest": record.manifest.digest,
-                "attempt": context.attempt,
-                "devices": fabric.world_size,
-                "steps": trainer.progress.total_steps,
-                "seconds": round(time.perf_counter() - started, 3),
-                "peak_memory_bytes": peak_memory_bytes(),
-                "ended": ended,
-            }
-            (one.folder / "run.json").write_json(row)
+            facts = {"devices": fabric.world_size, "steps": trainer.progress.total_steps}
+            facts |= device_facts(fabric.device)
+            write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
 
 
 def _trainer(
