@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from inkbatch import __version__, cli_labels, cli_models, cli_training, cli_view
+from inkbatch import __version__, cli_labels, cli_models, cli_provenance, cli_training, cli_view
 from inkbatch.cli_common import (
     CatalogFile,
     ConfigFile,
@@ -192,7 +192,7 @@ def segments(
         typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
 
 
-for _commands in (cli_models, cli_labels, cli_training, cli_view):
+for _commands in (cli_models, cli_labels, cli_training, cli_view, cli_provenance):
     _commands.register(app)
 
 

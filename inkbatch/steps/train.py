@@ -112,7 +112,7 @@ def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folde
     inputs = {"dataset": index.name, "digest": index.digest}
     if config.model.start_from is not None:
         inputs["start_from"] = Bundle.open(bundle_location(config.model.start_from)).document.weights_sha256
-    manifest = RunManifest("train", config.result_settings(), inputs, 1)
+    manifest = RunManifest("train", config.result_settings(), inputs, 1, config.request())
     return TrainPlan(config, index, dataset, train, validation, contract, settings, folder, manifest)
 
 
