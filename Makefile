@@ -18,6 +18,7 @@ SOURCE  ?=
 BUNDLE  ?= demo
 CATALOG ?=
 SHARD   ?=
+MACHINE ?=
 ARGS    ?=
 PREPARE_ARGS ?=
 JOBS    ?= 2
@@ -27,7 +28,7 @@ COMMON  = $(if $(ROOT),--root '$(ROOT)') $(if $(CATALOG),--catalog '$(CATALOG)')
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= SHARD=i/n PREPARE_ARGS='…' ARGS='…'   (see README.md)"
+	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= SHARD=i/n MACHINE= PREPARE_ARGS='…' ARGS='…'   (see README.md)"
 
 # ---- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -75,6 +76,11 @@ train: $(VENV)/.runtime ## A dataset -> a bundle (ARGS='--config my-run.yaml')
 .PHONY: plan
 plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what it would cost
 	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' --dry-run $(ARGS)
+
+.PHONY: estimate
+estimate: $(VENV)/.runtime ## Tiles, seconds and money of infer for SEGMENT (or the catalog) on a MACHINE=g6.xlarge
+	$(RUN) estimate $(if $(SEGMENT),'$(SEGMENT)',--all) --bundle '$(BUNDLE)' --root '$(ROOT)' \
+	  $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(MACHINE),--machine '$(MACHINE)') $(ARGS)
 
 .PHONY: export
 export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')

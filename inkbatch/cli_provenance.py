@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inkbatch.cli_common import Log, Sets, print_report, run_context
+from inkbatch.cli_common import CatalogFile, ConfigFile, Log, Root, Sets, chosen_root, print_report, run_context
 from inkbatch.errors import ConfigError
 
 Run = Annotated[
@@ -20,8 +20,41 @@ Run = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
+    app.command("estimate")(estimate)
     app.command("rerun")(rerun)
     app.command("diff")(diff)
+
+
+def estimate(
+    segment: Annotated[str | None, typer.Argument(help="Segment id, prepared or not.", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every segment of the catalog.")] = False,
+    bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
+    machine: Annotated[
+        str | None, typer.Option(help="A kind of the price table, for example g6.xlarge; without it this machine.")
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure the bundle on the device at hand for some seconds.")
+    ] = False,
+    save: Annotated[str | None, typer.Option(help="Add what was measured to this YAML file of figures.")] = None,
+    root: Root = None,
+    catalog: CatalogFile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Segments, a bundle and a kind of machine -> units, tiles, seconds and money of infer, before anything is rented.
+
+    Prepared segments are counted by their mask, others by the size of their layers. Seconds follow from --calibrate,
+    from stored figures (INKBATCH_FIGURES names a YAML file with more), or from the data sheet. Where ROOT holds a real
+    run of the bundle on the segment, the estimate's error is said. Prices: INKBATCH_PRICES names another table. Other
+    settings through --set: stride_px=32, unit_px=2048, override.divisor=200, device=cpu, precision=fp32, calibrate_s=6.
+    """
+    from inkbatch.steps import estimate as step
+
+    options = {"segment": segment, "all": every or None, "bundle": bundle, "machine": machine, "save": save}
+    options |= {"calibrate": calibrate or None, "root": chosen_root(root), "catalog": catalog}
+    found = step.run(step.EstimateConfig.load(config, sets or (), options))
+    typer.echo(json.dumps(found.document, indent=2, ensure_ascii=False) if as_json else str(found))
 
 
 def rerun(

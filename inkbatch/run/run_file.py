@@ -119,7 +119,7 @@ def write_run_file(
         "ended": ended,
         "bytes_read": usage.bytes_read,
         "peak_memory_bytes": peak_memory_bytes(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": core_count(),
         "processor": processor_name(),
         **software(),
         **facts,
@@ -181,6 +181,11 @@ def processor_name() -> str:
             return next(row.split(":", 1)[1].strip() for row in rows if row.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory_bytes() -> int:

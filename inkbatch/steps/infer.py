@@ -17,7 +17,7 @@ from inkbatch.io.pictures import LivePicture, write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
+from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
@@ -116,9 +116,7 @@ def plan(config: InferConfig) -> InferPlan:
     bundle.require_matches(volume)
     contract = bundle.contract
     layers = contract.layer_indices(volume, config.layers)
-    unit_px = config.unit_px or (UNIT_PX if contract.tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX)
-    if unit_px < 32 or unit_px & (unit_px - 1):
-        raise ConfigError(f"unit_px {unit_px}: wanted a power of two of at least 32")
+    unit_px = chosen_unit_px(config, contract)
     grid = TileGrid(volume.shape_yx, contract.tile_px, contract.stride_px)
     units = grid.units(unit_px)
     name = config.name or f"{bundle.document.name}-tile{contract.tile_px}-stride{contract.stride_px}"
@@ -146,6 +144,18 @@ def plan(config: InferConfig) -> InferPlan:
     )
     folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
     return InferPlan(volume, bundle, layers, grid, unit_px, units, folder, manifest)
+
+
+def chosen_unit_px(config: InferConfig, contract: Contract) -> int:
+    """Edge of a unit: as stated, or larger for large tiles.
+
+    Raises:
+        ConfigError: No power of two of at least 32.
+    """
+    unit_px = config.unit_px or (UNIT_PX if contract.tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX)
+    if unit_px < 32 or unit_px & (unit_px - 1):
+        raise ConfigError(f"unit_px {unit_px}: wanted a power of two of at least 32")
+    return unit_px
 
 
 def run(config: InferConfig, context: RunContext) -> JobReport:

@@ -114,8 +114,8 @@ def compare_maps(one: Multiscale, other: Multiscale) -> MapDifference:
             place = (*lead, y + box.y0, x + box.x0)
         moments.add(a[inside], b[inside])
     count = moments.count
-    shares = [number / count if count else 0.0 for number in (total, differing, noticeable)]
-    return MapDifference(count, highest, place, *shares, moments.correlation)
+    per = 1 / count if count else 0.0
+    return MapDifference(count, highest, place, total * per, differing * per, noticeable * per, moments.correlation)
 
 
 def _windows(one: Multiscale, other: Multiscale) -> Iterator[tuple[Box, Values, Values]]:

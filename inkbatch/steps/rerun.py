@@ -97,8 +97,8 @@ def rerun(
     if changed and not anyway:
         rows = "; ".join(f"{key}: then {then!r}, now {now!r}" for key, then, now in changed[:SHOWN])
         raise MismatchError(
-            f"rerun: this would be another run than {first.folder}: {rows}; restore what changed (--set key=value names "
-            "an input's new place), or pass --anyway and compare the two with inkbatch diff"
+            f"rerun: this would be another run than {first.folder}: {rows}; restore what changed (--set key=value "
+            "names an input's new place), or pass --anyway and compare the two with inkbatch diff"
         )
     report = job.run(config, context)
     again = open_run(str(folder))
@@ -148,8 +148,8 @@ def _request(run: StoredRun) -> dict[str, Any]:
     request = run.manifest.get("request")
     if not isinstance(request, dict):
         raise DataError(
-            f"{run.folder}: its manifest does not say what was asked for (an inkbatch before 0.1.0 wrote it, or another "
-            "tool); run the job anew"
+            f"{run.folder}: its manifest does not say what was asked for (an inkbatch before 0.1.0 wrote it, or "
+            "another tool); run the job anew"
         )
     return request
 
@@ -190,8 +190,8 @@ def _job(name: str) -> _Job:
 
         return _Job(infer_pictures.InferPicturesConfig, plan_pictures, infer_pictures.run)
     raise ConfigError(
-        f"rerun: repeats prepare, infer and infer-pictures, this run is a {name}; inkbatch rerun MANIFEST --show prints "
-        f"its settings as YAML for inkbatch {name} --config"
+        f"rerun: repeats prepare, infer and infer-pictures, this run is a {name}; inkbatch rerun MANIFEST --show "
+        f"prints its settings as YAML for inkbatch {name} --config"
     )
 
 

@@ -43,7 +43,7 @@ class NpyLayers(CheckedLayerSource):
         """See `LayerSource.view`: served for native integers."""
         index = self._indices(range(layer, layer + 1)).start
         self._require_inside(box)
-        window = self._volume()[index][box.slices]
+        window: NDArray[np.generic] = self._volume()[index][box.slices]
         usable = self._stored.isnative and self._stored.kind != "f" and window.flags.aligned and window.size
         if not usable:
             return None
