@@ -24,6 +24,7 @@ NAME    ?=
 CONFIG  ?=
 TO      ?= pulled
 OPTIONS ?=
+MACHINE ?=
 ARGS    ?=
 PREPARE_ARGS ?=
 JOBS    ?= 2
@@ -51,7 +52,7 @@ PLAIN   = $(and $(filter local,$(ENGINE)),$(if $(SHARDS),,yes))
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= PREPARE_ARGS='…' ARGS='…'   (see README.md)"
+	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= MACHINE= PREPARE_ARGS='…' ARGS='…'   (see README.md)"
 	@echo "  engines:  ENGINE=local|docker|slurm|aws-batch|kubernetes|skypilot SHARDS=n OPTIONS='key=value …'   (docs/launching.md)"
 
 # ---- set-up ---------------------------------------------------------------------------------------------------------
@@ -159,6 +160,11 @@ ensemble: $(VENV)/.runtime need-segment ## Predictions of SEGMENT -> one (ARGS='
 .PHONY: evaluate
 evaluate: $(VENV)/.runtime need-segment ## Ink map of SEGMENT against its labels (ARGS='--name A --versus B')
 	$(RUN) evaluate '$(SEGMENT)' $(COMMON) $(ARGS)
+
+.PHONY: estimate
+estimate: $(VENV)/.runtime ## Tiles, seconds and money of infer for SEGMENT (or the catalog) on a MACHINE=g6.xlarge
+	$(RUN) estimate $(if $(SEGMENT),'$(SEGMENT)',--all) --bundle '$(BUNDLE)' --root '$(ROOT)' \
+	  $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(MACHINE),--machine '$(MACHINE)') $(ARGS)
 
 .PHONY: export
 export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')

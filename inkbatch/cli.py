@@ -20,6 +20,7 @@ from inkbatch import (
     cli_launch,
     cli_models,
     cli_probe,
+    cli_provenance,
     cli_schedule,
     cli_training,
     cli_view,
@@ -256,6 +257,7 @@ for _commands in (
     cli_schedule,
     cli_doctor,
     cli_probe,
+    cli_provenance,
 ):
     _commands.register(app)
 

@@ -24,6 +24,7 @@ from inkbatch.errors import ConfigError
 
 RECIPE_KEY = "recipe"
 LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
+DESTINATION_KEYS = ("root", "output_root")
 
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "b": 1}
@@ -71,6 +72,16 @@ class JobConfig(BaseModel):
             _apply_set(values, item)
         values |= {key: value for key, value in (options or {}).items() if value is not None}
         return cls.checked(values, file or "configuration")
+
+    def request(self, **settled: Any) -> dict[str, Any]:
+        """What was asked for, without where its results go: what a manifest keeps for `inkbatch rerun`.
+
+        Args:
+            settled: Values in place of those that were asked for: catalogs looked up, paths made absolute. None takes
+                the key out.
+        """
+        asked = {**self.model_dump(mode="json"), **settled}
+        return {key: value for key, value in asked.items() if value is not None and key not in DESTINATION_KEYS}
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], place: str) -> Self:

@@ -21,11 +21,8 @@ from pathlib import Path
 
 import yaml
 
-from inkbatch.data.catalog import Catalog
 from inkbatch.data.scoring import ScoreHistogram
-from inkbatch.run.job import RunContext
-from inkbatch.steps import infer
-from inkbatch.steps.score import score
+from inkbatch.steps import evaluate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 JOBS = REPOSITORY / "jobs" / "demo"
@@ -90,9 +87,7 @@ def train(jobs: Jobs, sets: list[str]) -> Path:
 def held_out(jobs: Jobs, name: str, bundle: Path) -> ScoreHistogram:
     """Infer the demo segment and compare it with the truth."""
     jobs.run("infer", "demo", "--root", jobs.root, "--bundle", bundle, "--name", name)
-    config = infer.InferConfig(segment="demo", root=str(jobs.root), bundle=str(bundle), name=name)
-    labels = Catalog.load().entry("demo").ink_labels
-    return score(config, infer.run(config, RunContext()), str(labels))
+    return evaluate.whole(evaluate.plan(evaluate.EvaluateConfig(segment="demo", root=str(jobs.root), name=name)))
 
 
 def threshold_of(bundle: Path) -> float:

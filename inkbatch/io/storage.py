@@ -23,6 +23,7 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageErr
 from inkbatch.io.clients import filesystem, filesystem_options
 from inkbatch.io.faults import WrongKindError, judge
 from inkbatch.io.local_files import local_sizes, read_local, write_atomically
+from inkbatch.io.meter import READ
 
 Result = TypeVar("Result")
 
@@ -195,7 +196,9 @@ class Location:
         Raises:
             FileNotFoundError: It is not there.
         """
-        return bytes(retried(self.uri, lambda: self.fs.cat_file(self.path)))
+        data = bytes(retried(self.uri, lambda: self.fs.cat_file(self.path)))
+        READ.add(len(data))
+        return data
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Bytes ``[start, stop)`` of the object.
@@ -298,6 +301,7 @@ def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
                 raise fault[0] from fault[1]
             time.sleep(waits.pop(0))
         open_indices = failed
+    READ.add(sum(len(data) for data in results))
     return results
 
 

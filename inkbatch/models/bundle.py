@@ -219,6 +219,11 @@ def bundle_location(text: str) -> Location:
     return Location.parse(text)
 
 
+def bundle_address(text: str) -> str:
+    """What names a bundle from any folder: ``demo``, or an absolute path or URI."""
+    return text if text == SHIPPED_BUNDLE else Location.parse(text).uri
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle; weights are read by `build`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -55,6 +55,17 @@ def choose_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def device_facts(device: torch.device, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """What a run file says of a device: its kind and name, the precision, and its peak memory where it tells."""
+    facts: dict[str, Any] = {"device": device.type}
+    if dtype is not None:
+        facts["precision"] = next(name for name, found in _DTYPES.items() if found == dtype)
+    if device.type == "cuda":
+        facts["device_name"] = torch.cuda.get_device_name(device)
+        facts["device_peak_memory_bytes"] = torch.cuda.max_memory_reserved(device)
+    return facts
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

@@ -6,10 +6,12 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from inkbatch.config import near_matches
 from inkbatch.errors import ConfigError
 
 PRICES_VARIABLE = "INKBATCH_PRICES"
@@ -82,16 +84,40 @@ def estimate(flops: float) -> list[Estimate]:
     return found
 
 
-def hourly_usd() -> float | None:
-    """What this machine costs per hour: ``INKBATCH_USD_PER_HOUR``, else the on-demand price of ``INKBATCH_MACHINE``.
+@dataclass(frozen=True)
+class Price:
+    """What this machine costs, as its environment states it.
 
-    Returns:
-        USD, or None where the environment says nothing: money is stated, never guessed.
+    Attributes:
+        machine: Name in the price table; empty where only a price was stated.
+        hourly: USD per hour that was stated, or None.
+        row: The machine's row of the price table, or None.
+    """
+
+    machine: str
+    hourly: float | None
+    row: Machine | None
+
+    def of(self, seconds: float) -> dict[str, Any]:
+        """Money for so many seconds: as stated, on demand and spot (lowest, highest), in USD."""
+        hours = seconds / 3600
+        found: dict[str, Any] = {}
+        if self.hourly is not None:
+            found["usd_stated"] = round(hours * self.hourly, 4)
+        if self.row is not None:
+            found |= {"machine": self.machine, "usd_on_demand": round(hours * self.row.on_demand, 4)}
+            found |= {"usd_spot": [round(hours * rate, 4) for rate in self.row.spot], "prices_as_of": self.row.as_of}
+        return found
+
+
+def price_here() -> Price | None:
+    """What this machine costs: ``INKBATCH_USD_PER_HOUR`` and ``INKBATCH_MACHINE``; None where neither is set.
 
     Raises:
         ConfigError: Not a number, or a machine that the price table does not list.
     """
-    text = os.environ.get(RATE_VARIABLE)
+    text, name = os.environ.get(RATE_VARIABLE), os.environ.get(MACHINE_VARIABLE) or ""
+    rate = None
     if text:
         try:
             rate = float(text)
@@ -99,14 +125,31 @@ def hourly_usd() -> float | None:
             rate = math.nan
         if not (math.isfinite(rate) and rate >= 0):
             raise ConfigError(f"{RATE_VARIABLE}={text!r}: wanted USD per hour, for example 1.21")
-        return rate
-    name = os.environ.get(MACHINE_VARIABLE)
-    if not name:
-        return None
+    row = machine_named(name, f"{MACHINE_VARIABLE}=") if name else None
+    return None if rate is None and row is None else Price(name, rate, row)
+
+
+def machine_named(name: str, place: str = "--machine ") -> Machine:
+    """A row of the price table.
+
+    Raises:
+        ConfigError: It is not listed.
+    """
     table = machines()
     if name not in table:
-        raise ConfigError(f"{MACHINE_VARIABLE}={name!r}: not in the price table; it lists {', '.join(sorted(table))}")
-    return table[name].on_demand
+        hint = near_matches(name, sorted(table)) or f"; it lists {', '.join(sorted(table))}"
+        raise ConfigError(
+            f"{place}{name!r}: not in the price table{hint} ({PRICES_VARIABLE} names a YAML file that replaces it)"
+        )
+    return table[name]
+
+
+def hourly_usd() -> float | None:
+    """USD per hour for the progress bar: what was stated, else the machine's on-demand price, else None."""
+    price = price_here()
+    if price is None:
+        return None
+    return price.hourly if price.hourly is not None else price.row.on_demand if price.row else None
 
 
 def duration(seconds: float) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inkbatch import __version__
 from inkbatch.errors import InkbatchError, Preempted
 from inkbatch.geometry import Unit
 from inkbatch.io.storage import Location
@@ -16,6 +13,7 @@ from inkbatch.run.identity import ShardSpec
 from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
 from inkbatch.run.progress import QuietReporter, Reporter, Reporting
 from inkbatch.run.record import RunFolder, RunFolders
+from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
 
 
@@ -96,7 +94,7 @@ def carry_out(
     Raises:
         Preempted: A stop was asked for; markers tell what is done.
     """
-    started = time.perf_counter()
+    usage = Usage()
     beside = tuple(part.location for part in folder.parts[1:])
     folder.begin()
     if folder.is_complete():
@@ -105,7 +103,8 @@ def carry_out(
     mine = context.shard.select(units)
     done = folder.done()
     pending = [unit for unit in mine if unit.name not in done]
-    stages, sums, begun = StageSeconds(), _Sums(), started
+    stages, sums = StageSeconds(), _Sums()
+    work: UnitWork[Any, Any] | None = None
     reason = "done"
     try:
         with Reporting(context.reporter) as reporter:
@@ -113,12 +112,11 @@ def carry_out(
 
             def on_done(unit: Unit, facts: Mapping[str, Any]) -> None:
                 sums.add(facts)
-                share = stages.compute / max(time.perf_counter() - begun, 1e-9)
-                reporter.unit(unit.name, {**facts, "device_share": min(1.0, share)})
+                reporter.unit(unit.name, {**facts, "device_share": usage.device_share(stages)})
 
             if pending:
                 work = make_work()
-                begun = time.perf_counter()
+                usage.loop_begins()
                 run_units(
                     pending,
                     work,
@@ -128,6 +126,7 @@ def carry_out(
                     on_done=on_done,
                     seconds=stages,
                 )
+                usage.loop_ends()
         left = len(folder.missing(units))
         if left == 0:
             for part in folder.parts:
@@ -142,12 +141,14 @@ def carry_out(
             ) from error
         raise
     finally:
-        facts: dict[str, Any] = {**sums.totals, **_stage_facts(stages), "peak_memory_bytes": peak_memory_bytes()}
-        seconds = time.perf_counter() - started
+        computed_on = work.device() if work else {"device": "cpu"}
+        facts: dict[str, Any] = {**sums.totals, **usage.stage_facts(stages), **computed_on}
+        facts |= {"units_stored": sums.units, "units_skipped": len(mine) - len(pending)}
         if beside:
             facts["made_together"] = [part.location.name for part in folder.parts]
         for part in folder.parts:
-            _write_run_file(part, context, sums.units, len(mine) - len(pending), seconds, reason, facts)
+            write_run_file(part, context.shard, context.attempt, usage, reason, facts)
+        seconds = usage.seconds
     return JobReport(
         folder.manifest.job,
         folder.location,
@@ -173,51 +174,3 @@ class _Sums:
         for key, value in facts.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 self.totals[key] = self.totals.get(key, 0) + value
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far.
-
-    Linux states it in ``VmHWM``; ``ru_maxrss`` of a child also counts its parent at the fork. Elsewhere ``ru_maxrss``
-    is in bytes (macOS).
-    """
-    try:
-        with open("/proc/self/status", encoding="ascii") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _stage_facts(stages: StageSeconds) -> dict[str, float]:
-    return {
-        "load_s": round(stages.load, 3),
-        "compute_s": round(stages.compute, 3),
-        "store_s": round(stages.store, 3),
-        "waited_s": round(stages.waited, 3),
-    }
-
-
-def _write_run_file(
-    folder: RunFolder,
-    context: RunContext,
-    stored: int,
-    skipped: int,
-    seconds: float,
-    reason: str,
-    facts: Mapping[str, Any],
-) -> None:
-    shard = context.shard
-    name = "run.json" if shard.count == 1 else f"run-{shard.index}-of-{shard.count}.json"
-    row = {
-        "inkbatch": __version__,
-        "job": folder.manifest.job,
-        "digest": folder.manifest.digest,
-        "shard": str(shard),
-        "attempt": context.attempt,
-        "units_stored": stored,
-        "units_skipped": skipped,
-        "seconds": round(seconds, 3),
-        "ended": reason,
-        **facts,
-    }
-    (folder.location / name).write_json(row)

@@ -43,12 +43,14 @@ class UnitWork(Generic[Loaded, Computed]):
         compute: CPU or GPU only; runs in the calling thread, one unit at a time.
         store: I/O only; runs in writer threads; returns the facts of the unit's marker.
         mark: Writes the marker; called after `store` came back.
+        device: Asked once after the last unit: what `compute` ran on, for the run file.
     """
 
     load: Callable[[Unit], Loaded]
     compute: Callable[[Unit, Loaded], Computed]
     store: Callable[[Unit, Computed], Mapping[str, Any]]
     mark: Callable[[Unit, Mapping[str, Any]], None]
+    device: Callable[[], Mapping[str, Any]] = lambda: {"device": "cpu"}
 
 
 def run_units(

@@ -5,13 +5,13 @@ Files in a run's folder:
 - ``manifest.json``: job, configuration, inputs and their digests. Written once, never edited, holds no clock.
 - ``done/{digest}-{unit}.json``: proof that a unit is stored; holds the objects' sizes.
 - ``complete.json``: written when every unit of the plan has its marker.
-- ``run.json``: the last process's seconds, bytes and counts; the only file with a clock.
+- ``run.json``: seconds, bytes, counts and money of the process, see `run_file`; the only file with a clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from inkbatch import __version__
@@ -32,12 +32,15 @@ class RunManifest:
         config: Settings that change the result (not device, memory, shard or thread counts).
         inputs: What was read: URIs and digests.
         units: Number of units in the plan.
+        request: What was asked for (see `JobConfig.request`): bundle, source, device, memory. `inkbatch rerun` repeats
+            it. It does not belong to the digest: the same run may be asked for in several ways.
     """
 
     job: str
     config: Mapping[str, Any]
     inputs: Mapping[str, Any]
     units: int
+    request: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -49,7 +52,7 @@ class RunManifest:
             "inputs": dict(self.inputs),
             "units": self.units,
         }
-        return {**body, "digest": digest(body)}
+        return {**body, "digest": digest(body), **({"request": dict(self.request)} if self.request else {})}
 
     @property
     def digest(self) -> str:
@@ -85,10 +88,13 @@ class RunFolder:
         except FileNotFoundError:
             place.write_json(self.manifest.document)
             return
-        if found != self.manifest.document:
-            differing = ", ".join(_differences(found, self.manifest.document)) or "the file was edited"
+        differing = [
+            f"{key}: there {there!r}, here {here!r}" for key, there, here in differences(found, self.manifest.document)
+        ]
+        if differing or found.get("digest") != self.manifest.digest:
             raise MismatchError(
-                f"{self.location}: holds a run with other settings or inputs ({differing}); "
+                f"{self.location}: holds a run with other settings or inputs "
+                f"({', '.join(differing) or 'the file was edited'}); "
                 "use the same ones, give it another name, or remove the folder"
             )
 
@@ -203,10 +209,15 @@ def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]
     return manifest
 
 
-def _differences(found: Any, wanted: Any, path: str = "") -> list[str]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        rows: list[str] = []
-        for key in sorted({*found, *wanted} - {"digest"}):
-            rows += _differences(found.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
+def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """What differs between two manifests (or parts of them), except digests and what was asked for.
+
+    Returns:
+        ``(dotted key, value in one, value in the other)``; None stands for what is missing.
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        rows: list[tuple[str, Any, Any]] = []
+        for key in sorted({*one, *other} - ({"digest", "request"} if not path else set())):
+            rows += differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
         return rows
-    return [] if found == wanted else [f"{path}: there {found!r}, here {wanted!r}"]
+    return [] if one == other else [(path, one, other)]

@@ -187,7 +187,7 @@ def plan(config: BuildDatasetConfig) -> DatasetPlan:
         settings["unit_samples"] = layout.unit_samples
     contents = {segment.id: content_digest(arrays[segment.id]) for segment in segments}
     inputs = {"labels": contents, "index": index.computed_digest()}
-    manifest = RunManifest("build-dataset", settings, inputs, len(layout.units()) if layout else 0)
+    manifest = RunManifest("build-dataset", settings, inputs, len(layout.units()) if layout else 0, config.request())
     return DatasetPlan(config, index, arrays, taken.left_out, around, labels, layout, folder, manifest)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from inkbatch.geometry import Unit
 from inkbatch.run.estimate import estimate
 from inkbatch.run.record import RunFolder, RunFolders
 from inkbatch.steps import prepare as prepare_step
@@ -40,22 +39,16 @@ def describe_prepare(config: prepare_step.PrepareConfig) -> str:
 
 def describe_infer(config: object) -> str:
     """The plan of an infer job, as lines of text. Only masks are read; nothing is written."""
-    from inkbatch.predict.tiles import tiles_of
     from inkbatch.steps import infer as infer_step
+    from inkbatch.steps.workload import read_bytes, tiles_per_unit
 
     assert isinstance(config, infer_step.InferConfig)
     settled = infer_step.plan(config)
-
-    def count(unit: Unit) -> int:
-        mask = settled.volume.read_mask(unit.read_box)
-        return tiles_of(settled.grid, unit.write_box, mask, unit.read_box).count
-
     done = settled.record.done()
-    per_unit = {unit.name: count(unit) for unit in settled.units}
+    per_unit = tiles_per_unit(settled)
     tiles = sum(per_unit.values())
     left = sum(number for name, number in per_unit.items() if name not in done)
-    read = sum(unit.read_box.area for unit in settled.units if per_unit[unit.name]) * len(settled.layers)
-    read *= settled.volume.dtype.itemsize
+    read = read_bytes(settled, per_unit)
     largest = max(unit.read_box.area for unit in settled.units)
     memory = 3 * largest * len(settled.layers) * settled.volume.dtype.itemsize + 12 * largest + (600 << 20)
     maps = len(settled.outputs) if len(settled.outputs) > 1 else 2 * (len(settled.windows) > 1)

@@ -18,8 +18,8 @@ from inkbatch.io.pictures import LivePicture, write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.models.bundle import Bundle, Contract, bundle_location
-from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision
+from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
+from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
 from inkbatch.predict.variants import (
@@ -51,6 +51,7 @@ class InferConfig(JobConfig):
         segment: Segment id.
         bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the prediction, where it is not to lie beside the surface.
         name: Name of the prediction; None makes one from the bundle, tile and stride.
         layers: Half-open range of source layer numbers; ``auto`` is what a depth probe found, together with the depth
             order; None is what the bundle says.
@@ -75,6 +76,7 @@ class InferConfig(JobConfig):
     segment: str
     bundle: str
     root: str = "root"
+    output_root: str | None = None
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     layers: tuple[int, int] | Literal["auto"] | None = None
     layer_starts: tuple[int, int] | tuple[int, int, int] | None = None
@@ -185,9 +187,7 @@ def plan(config: InferConfig) -> InferPlan:
     contract = bundle.contract
     windows = _windows(config, asked, contract, volume)
     views = views_of(config.tta, contract, bundle.document.name)
-    unit_px = config.unit_px or (UNIT_PX if contract.tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX)
-    if unit_px < 32 or unit_px & (unit_px - 1):
-        raise ConfigError(f"unit_px {unit_px}: wanted a power of two of at least 32")
+    unit_px = chosen_unit_px(config, contract)
     grid = TileGrid(volume.shape_yx, contract.tile_px, contract.stride_px)
     units = grid.units(unit_px)
     inputs = {
@@ -197,6 +197,7 @@ def plan(config: InferConfig) -> InferPlan:
         "architecture": bundle.document.architecture,
         "model": bundle.document.model,
     }
+    request = config.request(bundle=bundle_address(config.bundle))
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
         variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
@@ -216,8 +217,8 @@ def plan(config: InferConfig) -> InferPlan:
             settings["variants"] = {"tta": [view.name for view in views[1:]], "combine": config.combine}
         if len(fed) > 1:
             settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
-        folder = Location.parse(config.root) / "predictions" / config.segment / name
-        outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units))))
+        folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
+        outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request)))
     return InferPlan(volume, bundle, windows, views, grid, unit_px, units, tuple(outputs))
 
 
@@ -230,6 +231,18 @@ def _windows(
     if config.layer_groups is not None:
         return layer_windows(contract, volume, config.layer_groups)
     return (LayerWindow(layers, contract.layer_indices(volume, layers)),)
+
+
+def chosen_unit_px(config: InferConfig, contract: Contract) -> int:
+    """Edge of a unit: as stated, or larger for large tiles.
+
+    Raises:
+        ConfigError: No power of two of at least 32.
+    """
+    unit_px = config.unit_px or (UNIT_PX if contract.tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX)
+    if unit_px < 32 or unit_px & (unit_px - 1):
+        raise ConfigError(f"unit_px {unit_px}: wanted a power of two of at least 32")
+    return unit_px
 
 
 def run(config: InferConfig, context: RunContext) -> JobReport:
@@ -293,7 +306,13 @@ def _work(
         passes = tiles * len(settled.views)
         return {**facts, "each": [{"bytes_written": count, "tile_passes": passes} for count in written]}
 
-    return UnitWork(load=lambda unit: load_unit(settled, unit), compute=compute, store=store, mark=record.mark)
+    return UnitWork(
+        load=lambda unit: load_unit(settled, unit),
+        compute=compute,
+        store=store,
+        mark=record.mark,
+        device=lambda: device_facts(device, predictor.dtype),
+    )
 
 
 def _created(output: RunFolder, settled: InferPlan) -> Prediction:

@@ -21,8 +21,8 @@ from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceProvenance
-from inkbatch.models.bundle import Bundle, Contract, bundle_location
-from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision
+from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
+from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
 from inkbatch.run.job import JobReport, RunContext, carry_out
@@ -125,7 +125,13 @@ def plan(config: InferPicturesConfig) -> PicturesPlan:
         "bundle": bundle.document.name,
         "weights_sha256": bundle.document.weights_sha256,
     }
-    manifest = RunManifest("infer-pictures", settings, inputs, len(found.pictures))
+    request = config.request(
+        bundle=bundle_address(config.bundle),
+        images=Location.parse(config.images).uri if config.images else None,
+        dataset=_dataset_place(config).uri if config.dataset else None,
+        output=None,
+    )
+    manifest = RunManifest("infer-pictures", settings, inputs, len(found.pictures), request)
     return PicturesPlan(config, bundle, found.pictures, folder, manifest)
 
 
@@ -178,7 +184,13 @@ def _work(settled: PicturesPlan, record: RunFolder, context: RunContext) -> Unit
             written += len(data)
         return {"bytes_written": written, "picture": place.name}
 
-    return UnitWork(load=load, compute=compute, store=store, mark=record.mark)
+    return UnitWork(
+        load=load,
+        compute=compute,
+        store=store,
+        mark=record.mark,
+        device=lambda: device_facts(predictor.device, predictor.dtype),
+    )
 
 
 def _map_of(layers: NDArray[np.uint8], predictor: Predictor) -> NDArray[np.float32]:
@@ -216,9 +228,13 @@ def _of_folder(config: InferPicturesConfig) -> _Found:
     return _Found(folder.name, pictures, {name: sizes[name] for name in files.values()}, config.pixel_um)
 
 
-def _of_dataset(config: InferPicturesConfig) -> _Found:
+def _dataset_place(config: InferPicturesConfig) -> Location:
     text = config.dataset or ""
-    place = Location.parse(text) if "/" in text else Location.parse(config.root) / "datasets" / text
+    return Location.parse(text) if "/" in text else Location.parse(config.root) / "datasets" / text
+
+
+def _of_dataset(config: InferPicturesConfig) -> _Found:
+    place = _dataset_place(config)
     index = DatasetIndex.open(place)
     if any(segment.kind == "surface" for segment in index.segments):
         raise MismatchError(

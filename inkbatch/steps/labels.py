@@ -196,7 +196,7 @@ def _remove_others(settled: LabelsPlan, context: RunContext) -> None:
         found = (settled.record.location / "manifest.json").read_json()
     except FileNotFoundError:
         found = None
-    if found == settled.manifest.document:
+    if found is not None and found.get("digest") == settled.manifest.digest:
         return
     if context.shard.count > 1:
         raise ConfigError(

@@ -159,7 +159,7 @@ def plan(config: LabelsConfig) -> LabelsPlan:
     inputs: dict[str, Any] = {"surface": prepared["digest"], "source": source.identity}
     if ignore_image is not None:
         inputs["ignore_image"] = {"uri": ignore_image.uri, "fingerprint": ignore_image.fingerprint}
-    manifest = RunManifest("labels", settings, inputs, len(units))
+    manifest = RunManifest("labels", settings, inputs, len(units), config.request(replace=None))
     return LabelsPlan(config, source, ignore_image, surface, units, folder, manifest)
 
 

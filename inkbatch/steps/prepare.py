@@ -198,7 +198,19 @@ def plan(config: PrepareConfig) -> PreparePlan:
     settled = {"shard_px": config.shard_px, "codec": config.codec, **provenance.model_dump(mode="json")}
     settled["unit_yx"] = list(units.units[0].write_box.shape)  # markers name units by place: all must be cut alike
     inputs = {"source_shape_zyx": list(source.shape_zyx), "source_fingerprint": source.fingerprint}
-    manifest = RunManifest("prepare", settled, inputs, len(units.units))
+    request = config.request(
+        source=Location.parse(entry.source).uri,
+        catalog=None,
+        mask=Location.parse(mask_uri).uri if mask_uri else None,
+        layers=list(provenance.source_layers),
+        depth_order=provenance.depth_order,
+        voxel_size_um=provenance.voxel_size_um,
+        intensity=rule_text,
+        axes=config.axes or entry.axes,
+        level=config.level if config.level is not None else entry.level,
+        scratch=None,
+    )
+    manifest = RunManifest("prepare", settled, inputs, len(units.units), request)
     return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest)
 
 

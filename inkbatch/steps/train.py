@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from inkbatch import __version__
 from inkbatch.config import parse_bytes
 from inkbatch.data.dataset import DatasetIndex, Sample, SampleReader
 from inkbatch.data.index import root_of
@@ -22,10 +21,13 @@ from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, Contract, bundle_location, load_strictly
 from inkbatch.models.encoder_weights import prepare_encoder
 from inkbatch.models.inputs import require_tile
+from inkbatch.predict.device import device_facts
 from inkbatch.predict.memory_format import arrange_all
-from inkbatch.run.job import JobReport, RunContext, peak_memory_bytes
+from inkbatch.run.identity import ShardSpec
+from inkbatch.run.job import JobReport, RunContext
 from inkbatch.run.progress import QuietReporter, Reporting
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
@@ -111,7 +113,7 @@ def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folde
     inputs = {"dataset": index.name, "digest": index.digest}
     if config.model.start_from is not None:
         inputs["start_from"] = Bundle.open(bundle_location(config.model.start_from)).document.weights_sha256
-    manifest = RunManifest("train", config.result_settings(), inputs, 1)
+    manifest = RunManifest("train", config.result_settings(), inputs, 1, config.request())
     return TrainPlan(config, index, dataset, train, validation, contract, settings, folder, manifest)
 
 
@@ -163,7 +165,7 @@ def _carry_out(
     one: TrainPlan, record: RunFolder, fabric: Fabric, context: RunContext, on_step: Callable[[int], None]
 ) -> None:
     """Train one run to its end: checkpoints, curves and pictures as it goes, the bundle at last."""
-    started, ended = time.perf_counter(), "failed"
+    usage, ended = Usage(), "failed"
     store = CheckpointStore(one.folder / "checkpoints", context.reporter.note)
     logs = _logs(one, record, context) if fabric.is_global_zero else RunLogs()
     trainer = _trainer(one, fabric, context, store, logs, on_step)
@@ -194,18 +196,9 @@ def _carry_out(
     finally:
         logs.close(ended)
         if fabric.is_global_zero:
-            row = {
-                "inkbatch": __version__,
-                "job": "train",
-                "digest": record.manifest.digest,
-                "attempt": context.attempt,
-                "devices": fabric.world_size,
-                "steps": trainer.progress.total_steps,
-                "seconds": round(time.perf_counter() - started, 3),
-                "peak_memory_bytes": peak_memory_bytes(),
-                "ended": ended,
-            }
-            (one.folder / "run.json").write_json(row)
+            facts = {"devices": fabric.world_size, "steps": trainer.progress.total_steps}
+            facts |= device_facts(fabric.device)
+            write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
 
 
 def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:

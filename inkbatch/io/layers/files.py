@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError
+from inkbatch.io.meter import READ
 from inkbatch.io.storage import Location, read_ranges, retried
 
 HEADER_BYTES = 32 << 10  # holds the tags of most layers, and costs less than the latency of asking for it
@@ -232,6 +233,7 @@ def carry_out(parts: Sequence[Part], files: MappedFiles) -> None:
 
 def _use_mapped(part: Part, files: MappedFiles) -> None:
     part.use(files.buffer(part.location, part.start, part.stop))
+    READ.add(part.stop - part.start)
 
 
 def _batches(parts: Sequence[Part]) -> Iterator[list[Part]]:

@@ -14,6 +14,7 @@ from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
 from inkbatch.io.layers.files import MappedFiles, open_header
 from inkbatch.io.layers.planes import NO_PREDICTOR, Plane
 from inkbatch.io.layers.stack import PlaneStack
+from inkbatch.io.meter import READ
 from inkbatch.io.storage import Location
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -36,14 +37,18 @@ class NpyLayers(CheckedLayerSource):
 
     def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
         out[...] = self._volume()[(slice(indices.start, indices.stop), *box.slices)]
+        READ.add(out.size * self._stored.itemsize)
 
     def view(self, layer: int, box: Box) -> NDArray[np.generic] | None:
         """See `LayerSource.view`: served for native integers."""
         index = self._indices(range(layer, layer + 1)).start
         self._require_inside(box)
-        window = self._volume()[index][box.slices]
+        window: NDArray[np.generic] = self._volume()[index][box.slices]
         usable = self._stored.isnative and self._stored.kind != "f" and window.flags.aligned and window.size
-        return window if usable else None
+        if not usable:
+            return None
+        READ.add(window.nbytes)
+        return window
 
     def close(self) -> None:
         """Let go of the memory map."""

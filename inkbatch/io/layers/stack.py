@@ -11,6 +11,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.layers.base import CheckedLayerSource
 from inkbatch.io.layers.files import REMOTE_PART_BYTES, Buffer, MappedFiles, Part, carry_out, merged_runs
 from inkbatch.io.layers.planes import Plane
+from inkbatch.io.meter import READ
 
 
 class PlaneStack(CheckedLayerSource):
@@ -64,7 +65,9 @@ class PlaneStack(CheckedLayerSource):
     def _window(self, plane: Plane, box: Box) -> NDArray[np.generic]:
         mostly = 2 * box.width >= plane.shape_yx[1]
         data = self._files.buffer(plane.location, *plane.raw_range(box), all_at_once=mostly)
-        return plane.raw_window(data, *box.shape)
+        window = plane.raw_window(data, *box.shape)
+        READ.add(window.nbytes)
+        return window
 
     def close(self) -> None:
         """Let go of the memory maps."""

@@ -12,6 +12,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from inkbatch.errors import CorruptDataError, StorageError
 from inkbatch.io.faults import judge
 from inkbatch.io.layers.zarr_nodes import METADATA_NAMES
+from inkbatch.io.meter import READ
 from inkbatch.io.storage import RETRY_DELAYS_S, Location
 
 BLOSC_HEADER_BYTES = 16  # the last four state the length of the whole buffer
@@ -122,6 +123,12 @@ def _limits(part: ByteRequest | None) -> tuple[int | None, int | None, int | Non
 
 
 async def _read(place: Location, start: int | None, stop: int | None) -> bytes:
+    data = await _fetch(place, start, stop)
+    READ.add(len(data))
+    return data
+
+
+async def _fetch(place: Location, start: int | None, stop: int | None) -> bytes:
     """Read without blocking zarr's event loop; fsspec's own loop does the work of remote stores."""
     waits = list(RETRY_DELAYS_S)
     while True:

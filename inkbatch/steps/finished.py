@@ -1,0 +1,86 @@
+"""A run that lies somewhere: its manifest, whether it is whole, and what its processes said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from inkbatch.errors import DataError
+from inkbatch.io.storage import Location
+from inkbatch.run.record import require_complete
+from inkbatch.run.run_file import run_rows
+
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run's folder as it is found.
+
+    Attributes:
+        folder: The folder that holds ``manifest.json``.
+        manifest: Its content.
+        complete: Whether every unit is stored.
+        rows: What its processes wrote into run files, oldest first within a shard; empty where these are gone.
+    """
+
+    folder: Location
+    manifest: dict[str, Any]
+    complete: bool
+    rows: list[dict[str, Any]]
+
+    @property
+    def job(self) -> str:
+        """The job's name."""
+        return str(self.manifest["job"])
+
+    def require_complete(self) -> None:
+        """Refuse a partial run.
+
+        Raises:
+            DataError: It is partial; says how far it came.
+        """
+        require_complete(self.folder, f"{self.job} run", "run the same command again to finish it")
+
+    @property
+    def outputs(self) -> list[Location]:
+        """Folders that hold everything the run made."""
+        if self.job == "prepare":
+            return [self.folder.parent / name for name in ("surface.zarr", "mask.zarr")] + [self.folder]
+        return [self.folder]
+
+    @property
+    def map_place(self) -> Location | None:
+        """The array that the run is about: a prediction, a surface, ink labels; None where it made none."""
+        beside = {"prepare": "surface.zarr", "labels": "ink_labels.zarr"}
+        place = self.folder.parent / beside[self.job] if self.job in beside else self.folder / "prediction.zarr"
+        return place if (place / "zarr.json").exists() else None
+
+
+def open_run(text: str) -> StoredRun:
+    """Open a run.
+
+    Args:
+        text: A ``manifest.json``, or the folder that holds it; for a prepared segment its own folder does, too.
+
+    Raises:
+        DataError: No manifest is there, or it is none of ours.
+    """
+    place = Location.parse(text)
+    folder = place.parent if place.name == MANIFEST_NAME else place
+    if folder is place and not (folder / MANIFEST_NAME).exists() and (folder / "prepare" / MANIFEST_NAME).exists():
+        folder = folder / "prepare"
+    try:
+        manifest = (folder / MANIFEST_NAME).read_json()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{text}: a run's manifest.json is wanted, there is none; name the file or its folder, for example "
+            "root/predictions/SEGMENT/NAME or root/segments/SEGMENT/prepare"
+        ) from error
+    if not isinstance(manifest, dict) or not {"job", "config", "inputs", "digest"} <= manifest.keys():
+        raise DataError(f"{folder / MANIFEST_NAME}: is no manifest of an inkbatch run; name another file")
+    try:
+        complete = (folder / "complete.json").read_json().get("digest") == manifest["digest"]
+    except FileNotFoundError:
+        complete = False
+    return StoredRun(folder, manifest, complete, run_rows(folder, manifest["digest"]))
