@@ -18,6 +18,8 @@ from inkbatch.launch.plan import ArraySpec, Chain
 MOST_CHILDREN = 10_000
 MOST_DEPENDENCIES = 20
 MOST_OVERRIDE_BYTES = 8192
+LOG_GROUP = "/inkbatch/jobs"
+DEFINITION = "inkbatch-launch-"  # the stack has definitions of its own, which schedules use
 
 # First match wins and what matches nothing would be retried, hence the last rule. A time-out is never retried.
 RETRY_RULES: tuple[Mapping[str, str], ...] = (
@@ -56,7 +58,7 @@ class AwsBatchSettings(EngineSettings):
         image: The image with its digest; a tag is looked up once and replaced by its digest.
         job_role: ARN of the role that the job has: it may touch only its prefix of the bucket.
         execution_role: ARN of the role that pulls the image and writes the log.
-        log_group: Log group of the jobs.
+        log_group: Log group of the jobs; without a stack ``/inkbatch/jobs``.
         user: ``uid:gid`` inside the container.
         tags: More tags for everything that is made.
     """
@@ -68,7 +70,7 @@ class AwsBatchSettings(EngineSettings):
     image: str | None = None
     job_role: str | None = None
     execution_role: str | None = None
-    log_group: str = "/inkbatch/jobs"
+    log_group: str | None = None
     user: str = Field("1000:1000", pattern=r"^\d+(:\d+)?$")
     tags: dict[str, str] = Field(default_factory=dict)
 
@@ -112,13 +114,16 @@ class AwsBatchLauncher(Launcher):
             "mountPoints": [{"sourceVolume": "scratch", "containerPath": "/scratch", "readOnly": False}],
             "logConfiguration": {
                 "logDriver": "awslogs",
-                "options": {"awslogs-group": settings.log_group, "awslogs-stream-prefix": f"inkbatch-{spec.job}"},
+                "options": {
+                    "awslogs-group": settings.log_group or LOG_GROUP,
+                    "awslogs-stream-prefix": f"inkbatch-{spec.job}",
+                },
             },
         }
         roles = {"jobRoleArn": settings.job_role, "executionRoleArn": settings.execution_role}
         container |= {key: role for key, role in roles.items() if role}
         return {
-            "jobDefinitionName": f"inkbatch-{spec.job}",
+            "jobDefinitionName": f"{DEFINITION}{spec.job}",
             "type": "container",
             "platformCapabilities": ["EC2"],
             "propagateTags": True,
@@ -151,7 +156,7 @@ class AwsBatchLauncher(Launcher):
             request: dict[str, Any] = {
                 "jobName": _part_name(spec.name, part),
                 "jobQueue": queue or ("GPU-QUEUE" if spec.resources.gpus else "CPU-QUEUE"),
-                "jobDefinition": f"inkbatch-{spec.job}",
+                "jobDefinition": f"{DEFINITION}{spec.job}",
                 "containerOverrides": {
                     "command": list(spec.command),
                     "environment": [{"name": key, "value": value} for key, value in variables.items()],

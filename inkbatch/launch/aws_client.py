@@ -18,6 +18,7 @@ OUTPUTS = {
     "cpu_queue": "CpuQueue",
     "job_role": "JobRoleArn",
     "execution_role": "ExecutionRoleArn",
+    "log_group": "LogGroup",
     "image": "Image",
 }
 PASSING = ("Throttl", "TooManyRequests", "RequestLimit", "ServerException", "InternalError", "ServiceUnavailable")

@@ -108,7 +108,7 @@ def test_a_command_that_batch_would_not_take_is_refused():
 
 def test_a_definition_is_registered_once_per_content(cloud, tmp_path):
     def revisions() -> int:
-        return len(cloud.describe_job_definitions(jobDefinitionName="inkbatch-infer")["jobDefinitions"])
+        return len(cloud.describe_job_definitions(jobDefinitionName="inkbatch-launch-infer")["jobDefinitions"])
 
     launcher().submit(one_job(), tmp_path)
     launcher().submit(one_job(), tmp_path)
@@ -209,16 +209,23 @@ def test_missing_settings_name_the_stack(cloud, tmp_path):
 
 
 def test_the_stacks_outputs_fill_what_nobody_said(cloud, tmp_path):
-    outputs = {"GpuQueue": "gpu", "CpuQueue": "cpu", "Image": DIGEST, "JobRoleArn": "arn:aws:iam::123456789012:role/j"}
+    outputs = {
+        "GpuQueue": "gpu",
+        "CpuQueue": "cpu",
+        "Image": DIGEST,
+        "LogGroup": "/mine/jobs",
+        "JobRoleArn": "arn:aws:iam::123456789012:role/j",
+    }
     template = {
         "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
         "Outputs": {key: {"Value": value} for key, value in outputs.items()},
     }
     boto3.client("cloudformation").create_stack(StackName="inkbatch", TemplateBody=json.dumps(template))
     AwsBatchLauncher(AwsBatchSettings()).submit(one_job(), tmp_path)
-    made = cloud.describe_job_definitions(jobDefinitionName="inkbatch-infer")["jobDefinitions"][0]
+    made = cloud.describe_job_definitions(jobDefinitionName="inkbatch-launch-infer")["jobDefinitions"][0]
     assert made["containerProperties"]["image"] == DIGEST
     assert made["containerProperties"]["jobRoleArn"].endswith("role/j")
+    assert made["containerProperties"]["logConfiguration"]["options"]["awslogs-group"] == "/mine/jobs"
 
 
 def test_logs_begin_with_a_link(cloud, tmp_path):

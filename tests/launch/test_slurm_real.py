@@ -20,6 +20,7 @@ from inkbatch.testing.faults import stored_bytes
 
 pytestmark = [
     pytest.mark.slurm,
+    pytest.mark.timeout(900),  # a requeued task is held for a while
     pytest.mark.skipif(
         shutil.which("scontrol") is None or subprocess.run(["scontrol", "ping"], capture_output=True).returncode != 0,
         reason="no Slurm answers here; make test-slurm starts one",
@@ -27,7 +28,7 @@ pytestmark = [
 ]
 
 PYTHON = (sys.executable, "-m", "inkbatch")
-SETTINGS = {"prepare": ["shard_px=64"], "infer": ["unit_px=64"]}
+SETTINGS = {"prepare": ["shard_px=128"], "infer": ["unit_px=128"]}
 
 
 @pytest.fixture(autouse=True)

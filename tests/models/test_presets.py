@@ -79,7 +79,8 @@ def test_presets_are_shipped_where_an_installed_package_looks():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     shipped = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     installed, checkout = presets.FOLDERS
-    assert shipped[str(checkout.relative_to(REPOSITORY))] == str(installed.relative_to(REPOSITORY))
+    below = checkout.relative_to(REPOSITORY / "jobs")
+    assert installed.relative_to(REPOSITORY) == Path(shipped["jobs"]) / below
 
 
 def test_an_installed_package_finds_them(monkeypatch, tmp_path):
