@@ -10,7 +10,7 @@ import botocore.loaders
 import pytest
 from cfnlint.decode import cfn_yaml
 
-from inkbatch.launch.aws_batch import AwsBatchLauncher, AwsBatchSettings
+from inkbatch.launch.aws_batch import DEFINITION, AwsBatchLauncher, AwsBatchSettings
 from inkbatch.launch.jobfile import JobFile
 from inkbatch.launch.plan import ArraySpec, Chain
 from inkbatch.launch.schedules import target_input
@@ -131,6 +131,15 @@ def test_a_job_touches_only_its_prefix_of_the_bucket(resources):
         else:
             assert row["Resource"] == {"Fn::Sub": "${Bucket.Arn}/${RootPrefix}/*"}
         assert not [action for action in actions if "Version" in action or action.endswith("*") or "iam:" in action]
+
+
+def test_those_who_may_submit_may_register_what_a_launch_registers(resources):
+    (submit,) = [
+        row
+        for row in resources["SubmitterPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+        if row["Sid"] == "Submit"
+    ]
+    assert any(str(row.get("Fn::Sub", "")).endswith(f":job-definition/{DEFINITION}*") for row in submit["Resource"])
 
 
 def test_the_machines_role_cannot_reach_the_bucket(resources):
