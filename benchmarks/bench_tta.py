@@ -51,13 +51,15 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> None
     report.facts[name] = {"edge_px": edge, "tiles": tiles, "tile_passes": passes, "batch": shapes[-1]}
     report.note(f"{name}: {tiles} tiles, {passes} forward passes of a tile, batches of {shapes[-1]}")
     one = "one forward pass per tile, in memory"
+    target = None if name == "demo" else TARGET  # what is no network weighs more beside so small a one
     report.row(
-        f"{name}, job with four turns, best", best(samples["turned"]), "s", best(samples["passes"]), one, at_most=TARGET
+        f"{name}, job with four turns, best", best(samples["turned"]), "s", best(samples["passes"]), one, at_most=target
     )
     report.row(f"{name}, job with four turns, median", median(samples["turned"]), "s", median(samples["passes"]), one)
     report.row(f"{name}, job with four turns, CPU seconds", cpu(samples["turned"]), "s", cpu(samples["passes"]), one)
+    without = best(samples["plain"])
     report.row(
-        f"{name}, job with four turns, best", best(samples["turned"]), "s", best(samples["plain"]), "the job without"
+        f"{name}, job with four turns, best", best(samples["turned"]), "s", without, "the job without", at_most=TARGET
     )
 
 
