@@ -31,6 +31,7 @@ def report_html(
     progress: Progress,
     pictures: Mapping[str, bytes],
     card: str,
+    place: str,
 ) -> bytes:
     """Write the report.
 
@@ -42,6 +43,7 @@ def report_html(
         progress: The finished run.
         pictures: Validation pictures of the best epoch, PNG, by area.
         card: Link to the dataset's card, as seen from the run's folder.
+        place: The bundle's folder below ROOT.
     """
     best = progress.best(config.monitor)
     contract = bundle.contract
@@ -60,7 +62,7 @@ def report_html(
         epochs=len(progress.rows),
         monitor=FIGURES.get(config.monitor, "validation loss"),
         threshold=_shown(overall["threshold"]),
-        bundle=str(bundle.location),
+        bundle=place,
         layers=contract.layers.count,
         voxel_size=f"{contract.voxel_size_um:g}",
         dtype=contract.dtype,
