@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -82,9 +83,17 @@ def report_html(
             for row in progress.rows
         ],
         data=[*_data(index, split), ("optimiser steps", f"{progress.total_steps:,}")],
-        config=yaml.safe_dump(config.result_settings(), sort_keys=False, allow_unicode=True),
+        config=_as_yaml(config),
     )
     return page.encode()
+
+
+def _as_yaml(config: TrainConfig) -> str:
+    """The run's YAML in the order of the settings; a network's own keys, which come in any order, are sorted."""
+    settings = config.result_settings()
+    network = json.loads(json.dumps(settings["model"]["config"], sort_keys=True))
+    settings["model"] = {**settings["model"], "config": network}
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def _data(index: DatasetIndex, split: Mapping[str, Sequence[Sample]]) -> list[tuple[str, str]]:
