@@ -55,7 +55,7 @@ def report_html(
     page = environment.get_template(TEMPLATE).render(
         run=config.run,
         version=__version__,
-        architecture=config.model.architecture,
+        network=" ".join([config.model.architecture, *_words(bundle.document.model)]),
         dataset=index.name,
         fold=config.fold,
         figures=[(words, _shown(overall[name])) for name, words in FIGURES.items()],
@@ -86,6 +86,11 @@ def report_html(
         config=_as_yaml(config),
     )
     return page.encode()
+
+
+def _words(shape: Mapping[str, Any]) -> list[str]:
+    """What a network's settings say in words, such as its family and encoder."""
+    return [value for _, value in sorted(shape.items(), reverse=True) if isinstance(value, str)]
 
 
 def _as_yaml(config: TrainConfig) -> str:
