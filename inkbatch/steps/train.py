@@ -180,7 +180,9 @@ def _carry_out(
                 one.folder / "bundle", one.config, one.index, one.contract, _network(one), store, progress
             )
             split = {"training": one.train, "validation": one.validation}
-            write_report(one.folder, one.config, one.index, split, bundle, progress, _card(one))
+            write_report(
+                one.folder, one.config, one.index, split, bundle, progress, _card(one), Location.parse(one.config.root)
+            )
             best = progress.best(one.config.monitor)
             facts = {"best_epoch": best.epoch, "scores": finite(best.scores[OVERALL])}
             record.complete({**facts, "weights_sha256": bundle.document.weights_sha256})

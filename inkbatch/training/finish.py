@@ -50,13 +50,15 @@ def write_report(
     bundle: Bundle,
     progress: Progress,
     card: str,
+    root: Location,
 ) -> None:
     """Write ``report.html``; see `report_html`. Its pictures are those of the best epoch that lie in the folder."""
     best = progress.best(config.monitor)
     places = {name: _picture_place(folder, best.epoch, name) for name in best.scores if name != OVERALL}
     there = set((folder / "validation").names())
     pictures = {name: place.read_bytes() for name, place in places.items() if place.name in there}
-    page = report_html(config, index, split, bundle, progress, dict(list(pictures.items())[:PICTURES]), card)
+    place = bundle.location.uri.removeprefix(f"{root.uri}/")
+    page = report_html(config, index, split, bundle, progress, dict(list(pictures.items())[:PICTURES]), card, place)
     (folder / "report.html").write_bytes(page)
 
 

@@ -85,6 +85,9 @@ def _panel(title: str, lines: Mapping[str, Sequence[float]]) -> NDArray[np.float
     cv2.rectangle(canvas, (MARGIN, MARGIN // 2), (right, bottom), (200, 200, 200), 1)
     for value, y in ((high, MARGIN // 2 + 10), (low, bottom)):
         _text(canvas, f"{value:.3g}", (2, y), (90, 90, 90))
+    last = max((len(line) for line in lines.values()), default=1) - 1
+    _text(canvas, "epoch 0", (MARGIN, bottom + 16), (90, 90, 90))
+    _text(canvas, str(last), (right - 8 * len(str(last)), bottom + 16), (90, 90, 90))
     _text(canvas, title, (MARGIN + 6, MARGIN // 2 - 6), (0, 0, 0))
     for number, (name, line) in enumerate(lines.items()):
         ink = INKS[number % len(INKS)]

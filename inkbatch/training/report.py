@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +32,7 @@ def report_html(
     progress: Progress,
     pictures: Mapping[str, bytes],
     card: str,
+    place: str,
 ) -> bytes:
     """Write the report.
 
@@ -42,6 +44,7 @@ def report_html(
         progress: The finished run.
         pictures: Validation pictures of the best epoch, PNG, by area.
         card: Link to the dataset's card, as seen from the run's folder.
+        place: The bundle's folder below ROOT.
     """
     best = progress.best(config.monitor)
     contract = bundle.contract
@@ -52,7 +55,7 @@ def report_html(
     page = environment.get_template(TEMPLATE).render(
         run=config.run,
         version=__version__,
-        architecture=config.model.architecture,
+        network=" ".join([config.model.architecture, *_words(bundle.document.model)]),
         dataset=index.name,
         fold=config.fold,
         figures=[(words, _shown(overall[name])) for name, words in FIGURES.items()],
@@ -60,7 +63,7 @@ def report_html(
         epochs=len(progress.rows),
         monitor=FIGURES.get(config.monitor, "validation loss"),
         threshold=_shown(overall["threshold"]),
-        bundle=str(bundle.location),
+        bundle=place,
         layers=contract.layers.count,
         voxel_size=f"{contract.voxel_size_um:g}",
         dtype=contract.dtype,
@@ -80,9 +83,22 @@ def report_html(
             for row in progress.rows
         ],
         data=[*_data(index, split), ("optimiser steps", f"{progress.total_steps:,}")],
-        config=yaml.safe_dump(config.result_settings(), sort_keys=False, allow_unicode=True),
+        config=_as_yaml(config),
     )
     return page.encode()
+
+
+def _words(shape: Mapping[str, Any]) -> list[str]:
+    """What a network's settings say in words, such as its family and encoder."""
+    return [value for _, value in sorted(shape.items(), reverse=True) if isinstance(value, str)]
+
+
+def _as_yaml(config: TrainConfig) -> str:
+    """The run's YAML in the order of the settings; a network's own keys, which come in any order, are sorted."""
+    settings = config.result_settings()
+    network = json.loads(json.dumps(settings["model"]["config"], sort_keys=True))
+    settings["model"] = {**settings["model"], "config": network}
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def _data(index: DatasetIndex, split: Mapping[str, Sequence[Sample]]) -> list[tuple[str, str]]:

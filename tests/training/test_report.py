@@ -89,7 +89,7 @@ def test_figures_are_those_of_the_bundle(text, folder):
         place = page.texts.index(words)
         assert page.texts[place - 1] == f"{scores[name]:.4f}"
     assert f"ink from probability {document['contract']['threshold']:.4f}" in " ".join(text.split())
-    assert f"--bundle {folder / 'bundle'}" in text
+    assert "--bundle ROOT/runs/first/bundle" in text
 
 
 def test_the_configuration_is_a_yaml_that_makes_the_run_again(text, root):
@@ -115,7 +115,7 @@ def test_names_are_shown_and_not_obeyed(root):
     progress = Progress.of(CheckpointStore(one.folder / "checkpoints").best()["progress"])
     index = one.index.model_copy(update={"name": "<script>alert(1)</script>"})
     split = {"training": one.train, "validation": one.validation}
-    page = report_html(one.config, index, split, bundle, progress, {}, "card").decode()
+    page = report_html(one.config, index, split, bundle, progress, {}, "card", "runs/first/bundle").decode()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "No picture is there." in page
