@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.probe_verdict import Scene, Verdict
+from inkbatch.data.probe_evidence import Scene
+from inkbatch.data.probe_verdict import Verdict
 from inkbatch.errors import DataError
 
 WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM = 900, 240, 60, 190, 34, 34

@@ -1,7 +1,8 @@
 """What a bundle answers in one window: every reading of the layers, planted ink at every depth, and null inputs.
 
 A *reading* is a depth order and a first layer. An *answer* is the mean of the ink map. The *lift* of planted ink is how
-far the map rises on the planted strokes, less its rise beside them, counted where the map was dark before.
+far the map rises on the planted strokes, less its rise beside them, counted where the map was dark before. The
+*contrast* of a reading is how much brighter each layer is where its map says ink than where it does not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.phantom import InkConfig, ink_plane, truth_of
+from inkbatch.data.phantom import GREY_UNIT, InkConfig, ink_plane, truth_of
 from inkbatch.data.probe_inputs import NULLS, Slab, null_input, sheet_faces, strokes, with_ink
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.surface import DepthOrder
@@ -88,7 +89,9 @@ def measure(predictor: Predictor, slab: Slab, mask: NDArray[np.bool_], box: Box,
         asked: What is asked.
 
     Returns:
-        JSON values. ``answers``: per order, per start, the mean map of each block (None without papyrus). ``planted``:
+        JSON values. ``answers``: per order, per start, the mean map of each block (None without papyrus).
+        ``contrasts``: likewise, how many pixels say ink, and by how many grey values of 255 each layer that the network
+        was given is brighter there, in the order in which it was given. ``planted``:
         per order, per layer of the surface, lift and gain of ink there, seen from the usual layers. ``faces``: the
         layers of the sheet's two faces; they are among the planted ones. ``nulls``: per null input, answer, lift, gain.
     """
@@ -109,6 +112,10 @@ def measure(predictor: Predictor, slab: Slab, mask: NDArray[np.bool_], box: Box,
         "box": [box.y0, box.x0, box.y1, box.x1],
         "answers": {
             order: {str(start): window.blocks(own[order, start]) for start in asked.starts} for order in ORDERS
+        },
+        "contrasts": {
+            order: {str(start): window.contrast(slab, own[order, start], order, start) for start in asked.starts}
+            for order in ORDERS
         },
         "planted": planted,
         "faces": list(faces),
@@ -177,6 +184,17 @@ class _Window:
         change = after - before
         lift = _mean(change[on]) - _mean(change[beside])
         return Planted(round(lift, 6), round(_mean(change[dark]), 6))
+
+    def contrast(self, slab: Slab, ink_map: NDArray[np.float32], order: DepthOrder, start: int) -> dict[str, Any]:
+        """How much brighter the layers of a reading are where its map says ink."""
+        lit, dark = self.mask & (ink_map >= DARK), self.mask & (ink_map < DARK)
+        layers = slab[start : start + self.asked.depth]
+        layers = layers[::-1] if order == "reversed" else layers
+        if not lit.any() or not dark.any():
+            return {"lit": 0, "layers": [0.0] * len(layers)}
+        steps = GREY_UNIT[slab.dtype.name]
+        found = [float(layer[lit].mean() - layer[dark].mean()) / steps for layer in layers]
+        return {"lit": int(np.count_nonzero(lit)), "layers": [round(value, 3) for value in found]}
 
     def answer(self, ink_map: NDArray[np.float32]) -> float:
         """Mean of a map over papyrus."""

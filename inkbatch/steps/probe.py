@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from inkbatch.config import JobConfig
+from inkbatch.data.probe_evidence import Scene
 from inkbatch.data.probe_inputs import Slab, choose_windows, given_windows
 from inkbatch.data.probe_picture import draw_probe
-from inkbatch.data.probe_verdict import Scene, Verdict, judge
+from inkbatch.data.probe_verdict import Verdict, judge
 from inkbatch.geometry import Unit
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
@@ -106,7 +107,10 @@ class ProbePlan:
     @property
     def scene(self) -> Scene:
         """What the verdict is about."""
-        return Scene(self.asked.depth, (self.asked.usual_order, self.asked.usual_start))
+        ink = self.asked.ink
+        return Scene(
+            self.asked.depth, (self.asked.usual_order, self.asked.usual_start), ink.amplitude, ink.width_layers
+        )
 
 
 def probe_folder(root: str, segment: str, name: str) -> Location:

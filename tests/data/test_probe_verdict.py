@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from inkbatch.data.probe_verdict import Scene, judge
+from inkbatch.data.probe_evidence import Scene
+from inkbatch.data.probe_verdict import judge
 
 DEPTH = 7
 PEAK = (0.4, 0.8, 0.4, 0.0, 0.0, 0.0, 0.0)  # lift by place: this bundle wants its ink at place 1
@@ -11,7 +12,7 @@ NULLS = {"layers shuffled": (0.1, 0.05), "one layer repeated": (0.01, 0.8), "vox
 QUIET = {name: (0.02, lift) for name, (_, lift) in NULLS.items()}
 
 
-def measures(answers, lift=PEAK, start=1, nulls=NULLS, reversed_lift=None, windows=3):
+def measures(answers, lift=PEAK, start=1, nulls=NULLS, reversed_lift=None, windows=3, ridge=1.0):
     """Windows that agree: `answers` by (order, first layer), the same lift in both orders unless stated."""
     rng = np.random.default_rng(0)
     lifts = {"forward": list(lift), "reversed": list(reversed_lift or lift)}
@@ -25,7 +26,10 @@ def measures(answers, lift=PEAK, start=1, nulls=NULLS, reversed_lift=None, windo
         return [*(value * rng.uniform(0.8, 1.2, 15)).tolist(), None]
 
     found = {order: {str(s): blocks(v) for (o, s), v in answers.items() if o == order} for order in lifts}
-    shared = {"answers": found, "planted": planted, "faces": [start, start + 4]}
+    profile = np.exp(-0.5 * ((np.arange(DEPTH) - 1) / 1.5) ** 2)  # of a thin layer at place 1, where ink is seen best
+    layers = (ridge * 50 * profile).tolist()
+    contrasts = {order: {start: {"lit": 100, "layers": layers} for start in found[order]} for order in lifts}
+    shared = {"answers": found, "contrasts": contrasts, "planted": planted, "faces": [start, start + 4]}
     return [
         {**shared, "box": [0, x, 8, x + 8], "nulls": {n: {"answer": a, "lift": b} for n, (a, b) in nulls.items()}}
         for x in range(windows)
@@ -119,6 +123,13 @@ def test_readings_that_cannot_see_the_ink_and_answer_are_false_positives():
     verdict = judge(measures(sweep(2, floor=0.25)), SCENE)
     assert (verdict.words, verdict.usable) == ("false positives", False)
     assert "cannot see the ink" in verdict.reason
+
+
+def test_a_map_of_what_is_no_thin_layer_is_a_false_positive():
+    verdict = judge(measures(sweep(2), ridge=0.1), SCENE)
+    assert (verdict.words, verdict.usable) == ("false positives", False)
+    assert "stands out" in verdict.reason
+    assert verdict.numbers["ridge"] == pytest.approx(0.1, abs=0.01)
 
 
 def test_windows_that_do_not_agree_are_not_clear():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inkbatch.data.probe_verdict import Scene
+from inkbatch.data.probe_evidence import Scene
 from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchError, Preempted
 from inkbatch.io.storage import Location
 from inkbatch.run.identity import ShardSpec
@@ -131,13 +131,16 @@ def test_a_displaced_window_is_found_and_used(tmp_path, layer, turned):
 LETTERS = demo_letters()[:384, :384]
 
 
-@pytest.mark.parametrize("kind", ["bare papyrus", "bare synthetic papyrus", "ink that no reading reaches"])
+@pytest.mark.parametrize(
+    "kind", ["bare papyrus", "bare synthetic papyrus", "ink that no reading reaches", "a window too early"]
+)
 def test_a_blind_segment_is_never_usable(tmp_path, kind):
     bare = bare_demo_stack()[:, :384, :384]
     stack = {
         "bare papyrus": lambda: bare,
         "bare synthetic papyrus": lambda: synthetic_papyrus((15, 384, 384), 5),
         "ink that no reading reaches": lambda: phantom(bare, LETTERS, 6, amplitude=50, turned=False).stack,
+        "a window too early": lambda: demo_stack()[np.maximum(np.arange(13) - 3, 0), :384, :384],
     }[kind]()
     found = probed(tmp_path, stack)
     assert not found["usable"]
