@@ -89,7 +89,7 @@ class RealRun:
     Attributes:
         name: The prediction's name.
         tiles: Tiles that its processes computed.
-        seconds: What they took.
+        seconds: What they took from the first unit to the last; start-up is not in estimates either.
         device: On what.
         estimated: What would have been estimated for these tiles; None for another device.
     """
@@ -325,7 +325,8 @@ def _real_runs(root: Location, segment: str, weights: str, device: Device, rate:
         rows = [row for row in run_rows(folder / name, manifest["digest"]) if row.get("tiles")]
         if not rows:
             continue
-        tiles, seconds = (sum(row[key] for row in rows) for key in ("tiles", "seconds"))
+        tiles = sum(row["tiles"] for row in rows)
+        seconds = sum(row.get("loop_s", row["seconds"]) for row in rows)
         devices = {known.name for row in rows if (known := Device.of_row(row))}
         same = bool(devices) and all(device.is_that_of(known) for known in devices)
         estimated = _times(rate, tiles) if same else None

@@ -119,7 +119,7 @@ def test_the_error_is_said_where_a_real_run_exists(settings, box, figures):
     folder = infer_tiny(config).location
     row = (folder / "run.json").read_json()
     tiles = row["tiles"]
-    (folder / "run.json").write_json({**row, "device": "cuda", "device_name": "Maker T9 80GB", "seconds": tiles / 5})
+    (folder / "run.json").write_json({**row, "device": "cuda", "device_name": "Maker T9 80GB", "loop_s": tiles / 5})
     (real,) = run(config).segments[0].runs
     assert real.tiles == tiles
     assert real.error == pytest.approx((0.85 + 1.30) / 2 / 10 * 5 - 1)  # it was half as fast as the figure
