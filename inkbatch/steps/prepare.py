@@ -133,7 +133,10 @@ def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
         for key, value in volume.provenance.model_dump(mode="json").items()
         if recorded.get(key) != value
     ]
-    if digest({key: value for key, value in manifest.items() if key not in ("digest", "request")}) != manifest["digest"]:
+    if (
+        digest({key: value for key, value in manifest.items() if key not in ("digest", "request")})
+        != manifest["digest"]
+    ):
         edited.append("manifest.json: its digest does not fit its content")
     if edited:
         raise MismatchError(
