@@ -76,6 +76,10 @@ train: $(VENV)/.runtime ## A dataset -> a bundle (ARGS='--config my-run.yaml')
 plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what it would cost
 	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' --dry-run $(ARGS)
 
+.PHONY: probe
+probe: $(VENV)/.runtime need-segment ## Which depth order and layers BUNDLE wants on SEGMENT (docs/trust.md)
+	$(RUN) probe '$(SEGMENT)' --root '$(ROOT)' $(if $(SHARD),--shard '$(SHARD)') --bundle '$(BUNDLE)' $(ARGS)
+
 .PHONY: export
 export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')
 	$(RUN) export '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
@@ -108,6 +112,10 @@ bench: $(VENV)/.dev ## Speed and memory, each figure beside its floor
 .PHONY: demo-data
 demo-data: $(VENV)/.dev ## Train the shipped demo bundle anew (about five minutes on two cores)
 	$(BIN)/python scripts/train_demo_bundle.py $(ARGS)
+
+.PHONY: trust-pictures
+trust-pictures: $(VENV)/.runtime ## Draw the pictures of docs/trust.md anew, from ROOT after the commands of that page
+	$(BIN)/python scripts/make_trust_pictures.py '$(ROOT)' docs/images
 
 .PHONY: lock
 lock: $(BIN)/uv ## Resolve the locked versions anew
