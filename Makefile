@@ -166,6 +166,10 @@ estimate: $(VENV)/.runtime ## Tiles, seconds and money of infer for SEGMENT (or 
 	$(RUN) estimate $(if $(SEGMENT),'$(SEGMENT)',--all) --bundle '$(BUNDLE)' --root '$(ROOT)' \
 	  $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(MACHINE),--machine '$(MACHINE)') $(ARGS)
 
+.PHONY: probe
+probe: $(VENV)/.runtime need-segment ## Which depth order and layers BUNDLE wants on SEGMENT (docs/trust.md)
+	$(RUN) probe '$(SEGMENT)' --root '$(ROOT)' $(if $(SHARD),--shard '$(SHARD)') --bundle '$(BUNDLE)' $(ARGS)
+
 .PHONY: export
 export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')
 	$(RUN) export '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
@@ -273,6 +277,10 @@ lint: $(VENV)/.dev ## Style, types and room boundaries
 .PHONY: bench
 bench: $(VENV)/.dev ## Speed and memory, each figure beside its floor
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+.PHONY: trust-pictures
+trust-pictures: $(VENV)/.runtime ## Draw the pictures of docs/trust.md anew, from ROOT after the commands of that page
+	$(BIN)/python scripts/make_trust_pictures.py '$(ROOT)' docs/images
 
 .PHONY: lock
 lock: $(BIN)/uv ## Resolve the locked versions anew

@@ -19,7 +19,7 @@ from inkbatch.io.surface import DepthOrder
 
 Word = Literal["clear", "displaced", "blind", "false positives"]
 
-MIN_RIDGE = 0.2  # of the planted ink's contrast, by which the layer with the ink must stand out
+MIN_RIDGE = 0.3  # of the planted ink's contrast, by which the layer with the ink must stand out
 LOUD = 0.1  # answer of a null input that is loud by itself
 MIN_CONFIDENCE = 0.95
 

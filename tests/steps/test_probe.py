@@ -46,11 +46,13 @@ class Phantom:
         stack: Layers as they are stored.
         ink_layer: Where the ink lies, counted in `stack`.
         visible: Whether some reading puts ink of good contrast where the bundle was trained to see it.
+        has_ink: Whether there is any ink.
     """
 
     stack: np.ndarray
     ink_layer: int
     visible: bool
+    has_ink: bool
 
     def is_right(self, verdict: dict[str, Any]) -> bool:
         """Whether the network gets the ink in the layer that it was trained on, or in the next one."""
@@ -72,7 +74,7 @@ def phantom(
         for start in range(len(stack) - DEMO_LAYERS + 1)
     ]
     in_reach = any(abs(place - DEMO_INK_LAYER) <= 1 for place in places)
-    return Phantom(np.ascontiguousarray(stack), layer, in_reach and amplitude >= 30)
+    return Phantom(np.ascontiguousarray(stack), layer, in_reach and amplitude >= 30, amplitude > 0)
 
 
 def prepared(folder: Path, stack: np.ndarray) -> Path:
@@ -233,7 +235,10 @@ def test_the_words_name_order_layers_and_cure(tmp_path):
 
 
 def random_phantom(seed: int) -> Phantom:
-    """One of many: real or synthetic papyrus, either order, several depths and contrasts, with and without ink."""
+    """One of many: real or synthetic papyrus, either order, several depths and contrasts, with and without ink.
+
+    Some of the real ones are spoiled: read from up to four layers too early or too late, the outermost layer repeated.
+    """
     rng = np.random.default_rng([7, seed])
     real = bool(rng.integers(2))
     turned, amplitude = bool(rng.integers(2)), float(rng.choice([0, 20, 35, 50, 50, 65]))
@@ -244,7 +249,21 @@ def random_phantom(seed: int) -> Phantom:
         papyrus, layer = bare_demo_stack()[:, y : y + 384, x : x + 384], int(rng.choice([2, 3, 3, 4, 6]))
     else:
         papyrus, layer = synthetic_papyrus((17, 384, 384), seed), int(rng.integers(3, 8))
-    return phantom(papyrus, letters, layer, amplitude=amplitude, turned=turned, seed=seed)
+    whole = phantom(papyrus, letters, layer, amplitude=amplitude, turned=turned, seed=seed)
+    return late(whole, int(rng.integers(-4, 5))) if real and rng.random() < 0.5 else whole
+
+
+def late(case: Phantom, shift: int) -> Phantom:
+    """The same segment from `shift` layers later on."""
+    last = len(case.stack) - 1
+    layer = case.ink_layer - shift
+    in_reach = min(abs(layer - DEMO_INK_LAYER), abs(last - layer - DEMO_INK_LAYER)) <= 1
+    return Phantom(
+        case.stack[np.clip(np.arange(last + 1) + shift, 0, last)], layer, case.visible and in_reach, case.has_ink
+    )
+
+
+SEEDS = 80
 
 
 @pytest.mark.slow
@@ -258,14 +277,11 @@ def test_clear_verdicts_are_right_and_blind_segments_are_never_clear(tmp_path):
         visible += case.visible
         if not found["usable"]:
             continue
-        faint = not case.visible and not case.is_right(found)
-        (blind if faint else right if case.is_right(found) else wrong).append((seed, found["verdict"]))
+        hit = case.is_right(found)  # faint ink may be seen, too
+        (right if hit and case.has_ink else wrong if case.visible else blind).append((seed, found["verdict"]))
     print(
         f"{SEEDS} phantoms, {visible} with visible ink: {len(right)} right, {len(wrong)} wrong {wrong}, blind {blind}"
     )
     assert blind == []
     assert len(right) >= 0.95 * (len(right) + len(wrong))
     assert len(right) >= 0.4 * visible
-
-
-SEEDS = 80
