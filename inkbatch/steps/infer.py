@@ -263,8 +263,7 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         context,
         lambda folder: _finish(folder, settled),
     )
-    if report.stored:
-        _live_picture(settled, context).place.delete()
+    _live_picture(settled, context).place.delete()
     return report
 
 
