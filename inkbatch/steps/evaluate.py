@@ -27,6 +27,7 @@ from inkbatch.io.storage import Location
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps import evaluate_pictures as pictures
 from inkbatch.steps.evaluate_report import Bootstrap, Evaluation, Part, lines, write_report
 
 UNIT_PX = 2048
@@ -111,6 +112,10 @@ class EvaluatePlan:
     def part(self, unit: Unit) -> Location:
         """Where a unit's counts lie."""
         return self.folder / "counts" / f"{unit.name}.blosc"
+
+    def picks(self, unit: Unit) -> Location:
+        """Where some of a unit's labels lie, for the picture."""
+        return self.folder / "counts" / f"{unit.name}.png"
 
     def regions(self, unit: Unit) -> list[Box]:
         """The regions of a unit that touch the area."""
@@ -245,14 +250,24 @@ def _folder(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> Location:
 
 
 def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
-    def store(unit: Unit, counts: NDArray[np.uint32]) -> Mapping[str, Any]:
+    level = pictures.picture_level([found.prediction for found in settled.maps], settled.area)
+
+    def compute(unit: Unit, loaded: _Loaded) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+        _, ink, counted = loaded
+        picks = pictures.label_picks(unit.write_box.intersect(settled.area), ink, counted, level)
+        return _counted(settled, unit, loaded), picks
+
+    def store(unit: Unit, computed: tuple[NDArray[np.uint32], NDArray[np.uint8]]) -> Mapping[str, Any]:
+        counts, picks = computed
+        if picks.size:
+            settled.picks(unit).write_bytes(pictures.encode(picks))
         settled.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
         read = (2 * len(settled.maps) + 2) * unit.write_box.intersect(settled.area).area
         return {"bytes_read": read, "counted_px": int(counts[0].sum())}
 
     return UnitWork(
         load=lambda unit: _load(settled, unit),
-        compute=lambda unit, loaded: _counted(settled, unit, loaded),
+        compute=compute,
         store=store,
         mark=record.mark,
     )
@@ -309,7 +324,15 @@ def _finish(settled: EvaluatePlan) -> Mapping[str, Any]:
             "other labels or another area, or state the stored value of certain ink with --set white=1"
         )
     write_report(settled.folder, evaluation, settled.truth.place, settled.truth.made_from, config.region_px)
+    _write_pictures(settled, evaluation)
     return {"counted_px": evaluation.counted, "ink_px": evaluation.ink}
+
+
+def _write_pictures(settled: EvaluatePlan, evaluation: Evaluation) -> None:
+    best = [at for _, at in evaluation.best]
+    maps = [(found.name, found.prediction, at) for found, at in zip(settled.maps, best, strict=True)]
+    picks = [(unit.write_box.intersect(settled.area), settled.picks(unit)) for unit in settled.units]
+    pictures.write_pictures(settled.folder, maps, settled.area, picks, evaluation.regions, settled.truth.read)
 
 
 def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:
