@@ -332,7 +332,8 @@ def _write_pictures(settled: EvaluatePlan, evaluation: Evaluation) -> None:
     best = [at for _, at in evaluation.best]
     maps = [(found.name, found.prediction, at) for found, at in zip(settled.maps, best, strict=True)]
     picks = [(unit.write_box.intersect(settled.area), settled.picks(unit)) for unit in settled.units]
-    pictures.write_pictures(settled.folder, maps, settled.area, picks, evaluation.regions, settled.truth.read)
+    um = settled.maps[0].pixel_um
+    pictures.write_pictures(settled.folder, maps, settled.area, picks, evaluation.regions, settled.truth.read, um)
 
 
 def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:

@@ -87,6 +87,7 @@ def write_pictures(
     picks: Sequence[tuple[Box, Location]],
     regions: Sequence[Mapping[str, Any]],
     read_truth: Callable[[Box], tuple[Bools, Bools]],
+    pixel_um: float,
 ) -> None:
     """Write ``map.png`` and ``agreement.png`` of each map, ``worst-1.png`` and so on of the first, ``pictures.json``.
 
@@ -97,6 +98,7 @@ def write_pictures(
         picks: Windows that fill the area, and where their `label_picks` lie.
         regions: Rows of ``regions.csv``.
         read_truth: Reads (ink, counted) of a window.
+        pixel_um: Edge of a pixel of the maps.
 
     Raises:
         CorruptDataError: Picked labels that cannot be decoded.
@@ -117,8 +119,9 @@ def write_pictures(
         shown.append(
             {"name": name, "map": f"map{tail}.png", "agreement": f"agreement{tail}.png", "threshold": threshold}
         )
-    document = {"maps": shown, "reduced_by": 1 << level, "worst": _write_worst(folder, maps[0], regions, read_truth)}
-    (folder / DOCUMENT).write_json(document)
+    worst = _write_worst(folder, maps[0], regions, read_truth)
+    kept = {"reduced_by": 1 << level, "pixel_um": pixel_um * (1 << level), "colours": COLOURS}
+    (folder / DOCUMENT).write_json({"maps": shown, "worst": worst, **kept})
 
 
 def _write_worst(

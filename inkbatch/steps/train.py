@@ -34,7 +34,7 @@ from inkbatch.training.children import watched_children
 from inkbatch.training.contract import contract_of, model_settings
 from inkbatch.training.data import StepStream, TrainingTiles, require_samples
 from inkbatch.training.devices import is_our_child, launch_fabric
-from inkbatch.training.finish import finite, write_bundle, write_curves, write_pictures, write_report
+from inkbatch.training.finish import finite, write_bundle, write_curves, write_data, write_pictures
 from inkbatch.training.loop import Trainer
 from inkbatch.training.metrics import OVERALL, SCORES
 from inkbatch.training.module import InkModule
@@ -180,9 +180,7 @@ def _carry_out(
                 one.folder / "bundle", one.config, one.index, one.contract, _network(one), store, progress
             )
             split = {"training": one.train, "validation": one.validation}
-            write_report(
-                one.folder, one.config, one.index, split, bundle, progress, _card(one), Location.parse(one.config.root)
-            )
+            write_data(one.folder, one.index, split, _card(one))
             best = progress.best(one.config.monitor)
             facts = {"best_epoch": best.epoch, "scores": finite(best.scores[OVERALL])}
             record.complete({**facts, "weights_sha256": bundle.document.weights_sha256})
