@@ -12,9 +12,9 @@ from inkbatch.config import JobConfig
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.listing import objects_below
 from inkbatch.io.storage import Location
+from inkbatch.run.finished import MANIFEST_NAME, StoredRun, open_run
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.run.record import RunManifest, differences
-from inkbatch.steps.finished import MANIFEST_NAME, StoredRun, open_run
+from inkbatch.run.record import REPORT_NAME, RunManifest, differences
 
 COMPARED_BYTES = 8 << 20  # of each object at a time
 SHOWN = 8  # differences that a message lists
@@ -128,7 +128,7 @@ def compare_outputs(first: StoredRun, again: StoredRun) -> tuple[int, int, tuple
     for one, other in zip(first.outputs, again.outputs, strict=True):
         there = {row.path: row.bytes for row in objects_below(one)}
         for row in objects_below(other):
-            if "/" not in row.path and (row.path == MANIFEST_NAME or row.path.startswith("run")):
+            if "/" not in row.path and (row.path in (MANIFEST_NAME, REPORT_NAME) or row.path.startswith("run")):
                 continue  # files with a clock; manifests were compared by value
             count, size = count + 1, size + row.bytes
             if there.get(row.path) != row.bytes or not _same_bytes(one / row.path, other / row.path, row.bytes):
