@@ -24,6 +24,7 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchEr
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.storage import Location
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
@@ -173,7 +174,9 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
                 "agrees with that prediction, not with the papyrus"
             )
         record = RunFolder(settled.folder, settled.manifest)
-        return carry_out(record, settled.units, lambda: _work(settled, record), context, lambda _: _finish(settled))
+        return carry_out(
+            record, settled.units, lambda: _work(settled, record), context, lambda _: _finish(settled), leave_report
+        )
 
 
 def count(settled: EvaluatePlan, unit: Unit) -> NDArray[np.uint32]:

@@ -23,10 +23,11 @@ from inkbatch.models.encoder_weights import prepare_encoder
 from inkbatch.models.inputs import require_tile
 from inkbatch.predict.device import device_facts
 from inkbatch.predict.memory_format import arrange_all
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext
 from inkbatch.run.progress import QuietReporter, Reporting
-from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.run.record import RunFolder, RunManifest, report_place
 from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.checkpoints import CheckpointStore
@@ -145,6 +146,8 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
             record.begin()
             if record.is_complete():
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
+                if not report_place(one.folder, "train").exists():
+                    leave_report(one.folder, reporter.note, Location.parse(config.root))
                 continue
             if fabric is None:
                 fabric = launch_fabric(config)
@@ -199,6 +202,8 @@ def _carry_out(
             facts = {"devices": fabric.world_size, "steps": trainer.progress.total_steps}
             facts |= device_facts(fabric.device)
             write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
+    if fabric.is_global_zero and ended == "done":
+        leave_report(one.folder, context.reporter.note, Location.parse(one.config.root))
 
 
 def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:
