@@ -24,6 +24,7 @@ READ_PX = 2400  # the finest level that fits this is read, then made smaller
 DARKEST_PX = 0.5  # percentiles of papyrus that become black and white
 OPACITY = 0.8  # of full ink over papyrus
 AMBER = (255, 158, 28)
+PAPYRUS_GREY = 100  # of papyrus in the legend
 LEGEND_STEPS = 9
 
 
@@ -89,8 +90,9 @@ def over_papyrus(tones: Pixels, papyrus: Pixels) -> Pixels:
 
 def amber_legend() -> Legend:
     """The legend of `over_papyrus`."""
-    red, green, blue = AMBER
-    return Legend((f"rgba({red}, {green}, {blue}, 0)", f"rgba({red}, {green}, {blue}, {OPACITY})"), "no ink", "ink")
+    shares = np.linspace(0, OPACITY, LEGEND_STEPS)
+    steps = [[round(PAPYRUS_GREY * (1 - share) + part * share) for part in AMBER] for share in shares]
+    return Legend(tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in steps), "no ink", "ink")
 
 
 def middle_layer(volume: SurfaceVolume) -> NDArray[Any]:
