@@ -14,12 +14,21 @@ from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.reports.infer_contract import override_words, promises
 from inkbatch.reports.page import Figure, Link, Page, Picture, Pixels, Section, Table, Words
-from inkbatch.reports.pictures import as_grey, coloured, legend_of, map_tones, middle_layer, over_papyrus, small_mask
+from inkbatch.reports.pictures import (
+    amber_legend,
+    as_grey,
+    coloured,
+    legend_of,
+    map_tones,
+    middle_layer,
+    over_papyrus,
+    small_mask,
+)
 from inkbatch.reports.render import seconds_text
 from inkbatch.reports.timing import device_of, money_text, spent, stops
 from inkbatch.run.finished import StoredRun
 
-STAGES = ("getting ready: imports, network, first tiles", "computing", "waiting for layers and storage", "finishing")
+STAGES = ("getting ready: the network", "computing", "waiting for layers and storage", "finishing")
 DEFAULT_THRESHOLD = 0.5
 MUCH_INK = 0.5  # of the papyrus above the threshold: no writing covers so much
 
@@ -139,7 +148,7 @@ def _pictures(
         alt=f"Probable ink in amber over the grey middle layer of segment {segment}.",
         caption="Ink over papyrus: the map in amber over the middle layer, whose contrast is stretched for the eye.",
         width_um=width_um,
-        legend=legend_of("amber", "no ink", "ink"),
+        legend=amber_legend(),
     )
     return over, plain
 
@@ -161,7 +170,7 @@ def _figures(
         um = papyrus.volume.provenance.voxel_size_um
         yield Figure(f"{papyrus.mask_pixels * um**2 / 1e6:,.1f} mm²", "papyrus read")
     if ink is not None:
-        yield Figure(f"about {ink:.1%}", "of it is ink", f"from probability {threshold:g} on")
+        yield Figure(f"≈ {ink:.1%}", "of it is ink", f"from probability {threshold:g} on")
     height, width = prediction.shape_yx
     yield Figure(f"{width:,} × {height:,} px", "map")
     seconds = sum(float(row.get("seconds", 0)) for row in run.rows)

@@ -22,7 +22,9 @@ from inkbatch.reports.page import Legend, Pixels
 LONGEST_PX = 1600  # of a picture in a page
 READ_PX = 2400  # the finest level that fits this is read, then made smaller
 DARKEST_PX = 0.5  # percentiles of papyrus that become black and white
-OPACITY = 0.85  # of full ink over papyrus
+OPACITY = 0.8  # of full ink over papyrus
+AMBER = (255, 158, 28)
+PAPYRUS_GREY = 100  # of papyrus in the legend
 LEGEND_STEPS = 9
 
 
@@ -82,8 +84,15 @@ def over_papyrus(tones: Pixels, papyrus: Pixels) -> Pixels:
     if below.shape != tones.shape:
         below = cv2.resize(papyrus, tones.shape[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     share = (tones.astype(np.float32) / 255 * OPACITY)[..., None]
-    ink = palette("amber")[np.maximum(tones, 128)].astype(np.float32)
+    ink = np.array(AMBER, np.float32)
     return np.rint(below[..., None].astype(np.float32) * (1 - share) + ink * share).astype(np.uint8)
+
+
+def amber_legend() -> Legend:
+    """The legend of `over_papyrus`."""
+    shares = np.linspace(0, OPACITY, LEGEND_STEPS)
+    steps = [[round(PAPYRUS_GREY * (1 - share) + part * share) for part in AMBER] for share in shares]
+    return Legend(tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in steps), "no ink", "ink")
 
 
 def middle_layer(volume: SurfaceVolume) -> NDArray[Any]:

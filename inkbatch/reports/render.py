@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 import cv2
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -33,6 +34,17 @@ def render(page: Page) -> bytes:
     shown = [*page.hero, *(one for part in listed for one in (part.parts if isinstance(part, Gallery) else (part,)))]
     count = sum(isinstance(part, Picture) for part in shown)
     most = min(ONE_PICTURE_BYTES, PICTURES_BYTES // max(count, 1))
+    stacked = bool(page.hero) and isinstance(page.hero[0], Picture) and _is_wide(page.hero[0].pixels)
+    template = _environment().get_template(TEMPLATE)
+    shown = template.render(page=page, stacked=stacked, address=lambda one: _address(one.pixels, most, one.crisp))
+    data = shown.encode()
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"report of {page.job} {page.title}: {len(data):,} bytes, at most {MOST_BYTES:,} are wanted")
+    return data
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("inkbatch.reports", ""),
         autoescape=True,
@@ -41,17 +53,8 @@ def render(page: Page) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters |= {"seconds": seconds_text, "usd": usd_text, "drawn": Markup}
-    environment.globals |= {
-        "address": lambda picture: _address(picture.pixels, most, picture.crisp),
-        "scale": scale_bar,
-        "shares": _shares,
-        "MOST_ROWS": MOST_ROWS,
-    }
-    stacked = bool(page.hero) and isinstance(page.hero[0], Picture) and _is_wide(page.hero[0].pixels)
-    data = environment.get_template(TEMPLATE).render(page=page, stacked=stacked).encode()
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"report of {page.job} {page.title}: {len(data):,} bytes, at most {MOST_BYTES:,} are wanted")
-    return data
+    environment.globals |= {"scale": scale_bar, "shares": _shares, "MOST_ROWS": MOST_ROWS}
+    return environment
 
 
 def seconds_text(seconds: float) -> str:
