@@ -29,7 +29,7 @@ FILES = (
     ("manifest.json", "settings and inputs"),
     ("run.json", "seconds, bytes, machine"),
 )
-STAGES = ("opening the segments", "packing", "waiting for storage", "taking samples and drawing")
+STAGES = ("opening segments and taking samples", "packing", "waiting for storage", "drawing and finishing")
 INK, IGNORED = (64, 224, 255), (255, 94, 190)  # outlines, as the viewer has them
 TILE_PX = 256
 INK_STEPS = ((0.0, "none"), (0.02, "to 2 %"), (0.05, "to 5 %"), (0.1, "to 10 %"), (0.2, "to 20 %"), (1.0, "more"))
@@ -116,7 +116,7 @@ def _mean_ink(samples: Sequence[Sample]) -> float:
 
 def _overviews(folder: Location, index: DatasetIndex) -> list[Picture]:
     listed = []
-    colours = "one colour for each fold" if index.fold_count else "green trains, orange validates, violet tests"
+    colours = "one colour for each fold" if index.fold_count else "blue trains, orange validates, pink tests"
     for segment in index.segments[:3]:
         found = pixels(folder / "previews" / f"segment-{segment.id}.png")
         if found is not None:
@@ -218,7 +218,7 @@ def _contract(index: DatasetIndex) -> tuple[Promise, ...]:
     sizes = sorted({segment.voxel_size_um for segment in segments})
     when = "compared when the segments were opened"
     return (
-        Promise("layers", f"{contract.layer_count}", f"all {len(segments)} segments give as many", when),
+        Promise("layers", f"{contract.layer_count}", "as many in every segment", when),
         Promise("dtype", contract.dtype, "the same in all", when),
         Promise("grey values", ", ".join(contract.intensity), "rules that were seen", "noted for the bundle"),
         Promise(
@@ -257,7 +257,7 @@ def _segments(index: DatasetIndex) -> Table:
 
 def _splits(rounds: Sequence[tuple[str, list[Sample]]]) -> Table:
     rows = []
-    for name, samples in rounds:
+    for name, samples in (row for row in rounds if row[1]):
         bare, segments = sum(s.ink_share == 0 for s in samples), {one for s in samples for one, _ in s.sources}
         rows.append((name, f"{len(samples):,}", f"{bare:,}", f"{_mean_ink(samples):.1%}", f"{len(segments)}"))
     columns = ("split", "samples", "without ink", "ink", "segments")

@@ -120,17 +120,19 @@ def bars(y_axis: Axis, names: Sequence[str], series: Mapping[str, Sequence[float
     """
     step = (WIDTH - LEFT - RIGHT) / max(1, len(names))
     width = min(46.0, step * 0.8 / max(1, len(series)))
-    skip = max(1, math.ceil(max((len(name) for name in names), default=1) * LETTER_PX / step))
+    long = max((len(name) for name in names), default=1) * LETTER_PX > step  # then each word has its own row
+    longest = max((len(word) for name in names for word in (name.split(" ") if long else [name])), default=1)
+    skip = max(1, math.ceil(longest * LETTER_PX / step))
     parts = []
     for place, name in enumerate(names):
         middle = LEFT + step * (place + 0.5)
         if place % skip == 0:
-            parts.append(
-                f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{escape(name)}</text>'
-            )
-        for number, row in enumerate(series.values()):
-            if math.isfinite(row[place]):
-                top = _height(y_axis, row[place])
+            for row, word in enumerate(name.split(" ") if long else [name]):
+                y = HEIGHT - BOTTOM + 17 + 14 * row
+                parts.append(f'<text x="{middle:.1f}" y="{y}" text-anchor="middle">{escape(word)}</text>')
+        for number, values in enumerate(series.values()):
+            if math.isfinite(values[place]):
+                top = _height(y_axis, values[place])
                 size = f'width="{width - 2:.1f}" height="{HEIGHT - BOTTOM - top:.1f}"'
                 x = middle + width * (number - len(series) / 2) + 1
                 parts.append(f'<rect class="f{number % STYLES + 1}" x="{x:.1f}" y="{top:.1f}" {size}/>')
@@ -218,7 +220,8 @@ def _frame(
     for number, (style, name) in enumerate(legend):
         column, row = number % 2, number // 2
         x, y = 8 + column * WIDTH // 2, HEIGHT + 8 + row * LEGEND_ROW
-        parts.append(f'<line class="l{style}" x1="{x}" x2="{x + 34}" y1="{y}" y2="{y}"/>')
+        sign = f'<line class="l{style}" x1="{x}" x2="{x + 34}" y1="{y}" y2="{y}"/>'
+        parts.append(sign if places else f'<rect class="f{style}" x="{x + 10}" y="{y - 7}" width="14" height="14"/>')
         parts.append(f'<text x="{x + 42}" y="{y + 4}">{escape(name)}</text>')
         height = y + LEGEND_ROW
     body = "".join(parts)

@@ -237,14 +237,14 @@ def _disputed_places(folder: Location, merged: Pixels, spread: Pixels) -> list[P
 def _place(merged: Pixels, spread: Pixels, corner: tuple[int, int]) -> Picture:
     grey = np.repeat(merged[..., None], 3, axis=2)
     shown_at = np.concatenate([grey, np.full((len(grey), 4, 3), 128, np.uint8), coloured(_stretched(spread))], 1)
-    mean = float(spread.mean()) / 255
+    most = float(spread.max()) / 255
     times = max(1, 320 // shown_at.shape[1])
     large = cv2.resize(shown_at, None, fx=times, fy=times, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
     y, x = corner
     return Picture(
         large,
         alt=f"Merged map and disagreement around row {y}, column {x}.",
-        caption=f"From row {y:,}, column {x:,}: map on the left, disagreement (±{mean:.2f}) on the right.",
+        caption=f"From row {y:,}, column {x:,}: map on the left, disagreement (up to ±{most:.2f}) on the right.",
     )
 
 

@@ -110,12 +110,12 @@ def _figures(found: Mapping[str, Any]) -> list[Figure]:
 
 
 def _pictures(run: StoredRun, drawn: Mapping[str, Any] | None, found: Mapping[str, Any]) -> list[Picture]:
-    listed = []
+    agreements, maps = [], []
     for one in () if drawn is None else drawn["maps"]:
         agreement, tones = pixels(run.folder / one["agreement"]), pixels(run.folder / one["map"])
         whose = f" of {one['name']}" if len(found["maps"]) > 1 else ""
         if agreement is not None:
-            listed.append(
+            agreements.append(
                 Picture(
                     agreement,
                     alt=f"Map{whose} against labels, in five colours. {KEY}",
@@ -124,7 +124,7 @@ def _pictures(run: StoredRun, drawn: Mapping[str, Any] | None, found: Mapping[st
                 )
             )
         if tones is not None:
-            listed.append(
+            maps.append(
                 Picture(
                     tones,
                     alt=f"The map{whose}: the brighter, the more probable is ink.",
@@ -133,7 +133,7 @@ def _pictures(run: StoredRun, drawn: Mapping[str, Any] | None, found: Mapping[st
                     legend=legend_of("grey", "0", "1"),
                 )
             )
-    return listed
+    return [*agreements, *maps]
 
 
 def _curves(run: StoredRun, found: Mapping[str, Any]) -> list[Chart]:

@@ -142,7 +142,7 @@ def _nulls(found: dict[str, Any]) -> Chart:
         + ", ".join(f"{name} with {null['answer']:.2f}" for name, null in nulls.items()),
         Axis("answer", low=0),
         ["segment", *nulls],
-        {name: [0.0 if value != value else value for value in row] for name, row in bars.items()},
+        bars,
     )
 
 

@@ -31,8 +31,8 @@ def render(page: Page) -> bytes:
         ValueError: It is larger than `MOST_BYTES`: its sections hold too much text.
     """
     listed = [part for section in page.sections for part in section.parts]
-    shown = [*page.hero, *(one for part in listed for one in (part.parts if isinstance(part, Gallery) else (part,)))]
-    count = sum(isinstance(part, Picture) for part in shown)
+    single = [one for part in listed for one in (part.parts if isinstance(part, Gallery) else (part,))]
+    count = sum(isinstance(part, Picture) for part in [*page.hero, *single])
     most = min(ONE_PICTURE_BYTES, PICTURES_BYTES // max(count, 1))
     stacked = bool(page.hero) and isinstance(page.hero[0], Picture) and _is_wide(page.hero[0].pixels)
     template = _environment().get_template(TEMPLATE)

@@ -274,7 +274,7 @@ def _by_epoch(epochs: Sequence[Mapping[str, str]], best: int) -> Table:
 
 def _data(run: StoredRun, data: Mapping[str, Any]) -> Table:
     rows: list[tuple[str | Link, ...]] = [
-        ("dataset", Link(data["dataset"], data["card"], "its data card")),
+        ("dataset", _card(data)),
         ("form", str(data["form"])),
         ("digest", str(data["digest"])),
     ]
@@ -286,6 +286,12 @@ def _data(run: StoredRun, data: Mapping[str, Any]) -> Table:
     if steps:
         rows.append(("optimiser steps", f"{max(int(step or 0) for step in steps):,}"))
     return Table("What it learned from, and what it was tested on.", ("what", "found"), tuple(rows))
+
+
+def _card(data: Mapping[str, Any]) -> str | Link:
+    """The dataset with a link to its card; as text where only this machine has it."""
+    name, card = str(data["dataset"]), str(data["card"])
+    return Link(name, card) if card.startswith(("../", "https://")) else f"{name}, {card}"
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:
