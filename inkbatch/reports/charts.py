@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -120,16 +121,17 @@ def bars(y_axis: Axis, names: Sequence[str], series: Mapping[str, Sequence[float
     """
     step = (WIDTH - LEFT - RIGHT) / max(1, len(names))
     width = min(46.0, step * 0.8 / max(1, len(series)))
-    long = max((len(name) for name in names), default=1) * LETTER_PX > step  # then each word has its own row
+    long = max((len(name) for name in names), default=1) * LETTER_PX > step  # then it takes two rows
+    letters = max(1, int(step / LETTER_PX))
     longest = max((len(word) for name in names for word in (name.split(" ") if long else [name])), default=1)
     skip = max(1, math.ceil(longest * LETTER_PX / step))
     parts = []
     for place, name in enumerate(names):
         middle = LEFT + step * (place + 0.5)
         if place % skip == 0:
-            for row, word in enumerate(name.split(" ") if long else [name]):
+            for row, words in enumerate(textwrap.wrap(name, letters, break_long_words=False) if long else [name]):
                 y = HEIGHT - BOTTOM + 17 + 14 * row
-                parts.append(f'<text x="{middle:.1f}" y="{y}" text-anchor="middle">{escape(word)}</text>')
+                parts.append(f'<text x="{middle:.1f}" y="{y}" text-anchor="middle">{escape(words)}</text>')
         for number, values in enumerate(series.values()):
             if math.isfinite(values[place]):
                 top = _height(y_axis, values[place])
