@@ -219,3 +219,16 @@ def test_the_sentence_is_one_and_the_page_shows_it(page_of, finished, job):
     assert sentence.endswith(".")
     assert ". " not in sentence
     assert " ".join(sentence.split()) in words(finished(job))
+
+
+@pytest.mark.parametrize("job", ["build-dataset", "ensemble", "evaluate", "probe"])
+def test_pages_of_equal_runs_differ_in_their_times_alone(finished, tmp_path, job):
+    again = MAKERS[job](tmp_path / "again")
+    for name in finished(job).names():
+        if name.startswith("run"):
+            (again / name).write_bytes((finished(job) / name).read_bytes())
+    here, there = words(finished(job)), write_report(again).read_bytes().decode()
+    elsewhere = " ".join(unescape(there).split())
+    for place in (finished(job), again):
+        here, elsewhere = (text.replace(str(root_of(place)), "ROOT") for text in (here, elsewhere))
+    assert here == elsewhere

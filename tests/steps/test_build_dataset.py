@@ -23,7 +23,7 @@ from inkbatch.steps.build_dataset import BuildDatasetConfig, describe, run
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.testing.segments import random_papyrus, write_layers
 
-TIMED = {"run.json", "run-0-of-2.json", "run-1-of-2.json"}  # the files with a clock
+TIMED = {"run.json", "run-0-of-2.json", "run-1-of-2.json", "report.html"}  # the files with a clock
 SHAPE = (150, 170)
 
 
