@@ -87,7 +87,7 @@ def launch_fabric(config: TrainConfig) -> Fabric:
 
     Raises:
         DataError: CUDA was asked for and is not there.
-        ConfigError: The batch cannot be shared evenly.
+        ConfigError: The batch cannot be shared evenly, or the device lacks the precision.
     """
     has_cuda = torch.cuda.is_available()
     wanted = config.device == "cuda" or (config.device == "auto" and bool(os.environ.get(REQUIRE_GPU)))
@@ -102,6 +102,8 @@ def launch_fabric(config: TrainConfig) -> Fabric:
         precision = (
             ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16") if on_cuda else "fp32"
         )
+    if precision == "fp16" and not on_cuda:
+        raise ConfigError("precision fp16: a CPU trains in fp32 or bf16; set precision to one of them, or to auto")
     devices, nodes = _devices_and_nodes(config, started_by(os.environ), on_cuda)
     read_batch_nodes(os.environ)
     try:

@@ -108,6 +108,19 @@ def test_a_device_that_is_not_there_is_refused(root, monkeypatch):
         run(TrainConfig.checked(tiny_run(root, device="cuda"), "test"), RunContext())
 
 
+def test_mixed_precision_trains_nearly_as_full_precision_does(root):
+    for precision in ("fp32", "bf16"):
+        run(TrainConfig.checked(tiny_run(root, run=precision, precision=precision, epochs=1), "test"), RunContext())
+    full, mixed = (column(root, name, "losses.csv", "loss") for name in ("fp32", "bf16"))
+    assert mixed != full
+    assert mixed == pytest.approx(full, rel=0.05)
+
+
+def test_a_precision_that_a_cpu_lacks_is_refused_and_not_replaced(root):
+    with pytest.raises(ConfigError, match="precision fp16: a CPU trains in fp32 or bf16"):
+        run(TrainConfig.checked(tiny_run(root, precision="fp16"), "test"), RunContext())
+
+
 def test_devices_that_the_scheduler_did_not_give_are_refused(root, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     slurm = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "train", "SLURM_NNODES": "2"}
