@@ -20,6 +20,7 @@ from inkbatch.data.given_boxes import settle_boxes, write_ink_boxes
 from inkbatch.data.index import DatasetIndex, DatasetSegment, SplitName, resolve
 from inkbatch.data.packing import PackLayout, pack_work
 from inkbatch.data.reading import SampleReader, SegmentArrays, open_segment
+from inkbatch.data.same_pixels import surfaces_of
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Unit
 from inkbatch.io.multiscale import Multiscale
@@ -159,16 +160,17 @@ def plan(config: BuildDatasetConfig) -> DatasetPlan:
     folder = root / "datasets" / config.name
     surfaces: dict[str, SurfaceVolume] = {}
     given: dict[str, SplitName] = {}
+    pictures: dict[str, str] = {}
     if config.images is not None:
         imported = import_folders(config.images, root)
-        segments, given = list(imported.segments), imported.split_of
+        segments, given, pictures = list(imported.segments), imported.split_of, imported.pixels_of
     else:
         for choice in config.segments:
             surfaces[choice.id] = SurfaceVolume.open(_prepared(config.root, choice.id))
         segments = [_segment(config, choice, surfaces[choice.id]) for choice in config.choices]
     contract = surface_contract(segments, surfaces)
     arrays = {segment.id: open_segment(segment, root) for segment in segments}
-    surface_of = {s.id: surfaces[s.id].provenance.source if s.id in surfaces else s.surface for s in segments}
+    surface_of = surfaces_of(segments, surfaces, pictures)
     labels = {s.id: Multiscale.open(resolve(s.ink_labels, root)) for s in segments if s.kind == "surface"}
     settled, around = _with_boxes(config, {s.id: s.shape_yx for s in segments}, labels)
     taken: Assembled = assemble(segments, arrays, settled, surface_of, given)

@@ -47,7 +47,7 @@ class Trainer:
         store: The run's checkpoints.
         context: Stop flag and reporter.
         logs: Where curves go while the run is under way.
-        on_epoch: Called on each device after each epoch with what its validation found.
+        on_epoch: Called on each device after each epoch, before its checkpoint, with what its validation found.
         on_step: Called after each optimiser step, before its checkpoint, with the number of steps so far.
         progress: Where the run stands.
     """
@@ -180,6 +180,8 @@ class Trainer:
         progress.finished = progress.epoch >= config.epochs or (
             config.patience is not None and waited >= config.patience
         )
+        self.on_epoch(progress, found)
+        self.fabric.barrier()  # a checkpoint that says the epoch is over stands for its pictures, too
         self._save(best=waited == 0)
         scores = progress.rows[-1].scores[OVERALL]
         self.context.reporter.unit(
@@ -191,7 +193,6 @@ class Trainer:
                 "auc": scores["auc"],
             },
         )
-        self.on_epoch(progress, found)
 
     def _stopping(self) -> bool:
         """Whether any device was told to stop; all must leave the loop at the same step."""
