@@ -26,7 +26,7 @@ from inkbatch.data.maps import StoredMap
 from inkbatch.data.scoring import BINS, VALUES
 from inkbatch.errors import DataError
 from inkbatch.geometry import cut
-from inkbatch.io.half_floats import TABLE_SIZE, looked_up, to_half
+from inkbatch.io.half_floats import TABLE_SIZE, looked_up, to_half, to_single
 from inkbatch.io.prediction import CHUNK_PX
 
 Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks"]
@@ -110,9 +110,10 @@ class Combination:
     def total(self, values: Sequence[Floats]) -> Floats:
         """Sum of weight × value, before `finish`; always added in the order of the maps."""
         total = np.float32(self.weights[0]) * values[0]
+        share = np.empty_like(total)
         for weight, part in zip(self.weights[1:], values[1:], strict=True):
             if weight:
-                total += np.float32(weight) * part
+                total += np.multiply(np.float32(weight), part, out=share)
         return total
 
     def finish(self, total: Floats) -> Floats:
@@ -140,13 +141,14 @@ class Combination:
 
     def _deviation(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
         if self.method == "odds":
-            plain = plain_table()
-            values = [looked_up(part, plain) for part in codes]
+            values = [to_single(part.view(np.float16)) for part in codes]
         count = np.float32(len(values))
         mean = _sum(values)
         mean /= count
-        squares, difference = np.zeros_like(mean), np.empty_like(mean)
-        for value in values:
+        squares = values[0] - mean
+        squares *= squares
+        difference = np.empty_like(mean)
+        for value in values[1:]:
             np.subtract(value, mean, out=difference)
             difference *= difference
             squares += difference
@@ -199,7 +201,11 @@ def tables_for(method: Method, maps: Sequence[StoredMap]) -> tuple[Floats, ...]:
 
 
 def _looked_up(codes: Sequence[Codes], tables: Sequence[Floats]) -> list[Floats]:
-    return [looked_up(values, table) for values, table in zip(codes, tables, strict=True)]
+    plain = plain_table()
+    return [
+        to_single(values.view(np.float16)) if table is plain else looked_up(values, table)
+        for values, table in zip(codes, tables, strict=True)
+    ]
 
 
 def _sum(values: Sequence[Floats]) -> Floats:

@@ -133,8 +133,8 @@ def png(canvas: Canvas) -> bytes:
 def _points(line: Curve, left: int, top: int, right: int, bottom: int) -> list[tuple[int, int] | None]:
     """Pixels of a curve in order, None where it breaks off; points that fall on one pixel are one."""
     x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
-    whole = np.isfinite(y)
-    across = np.rint(left + (right - left) * np.clip(x, 0, 1)).astype(int)
+    whole = np.isfinite(x) & np.isfinite(y)
+    across = np.rint(left + (right - left) * np.clip(np.where(whole, x, 0), 0, 1)).astype(int)
     down = np.rint(bottom + (top - bottom) * np.clip(np.where(whole, y, 0), 0, 1)).astype(int)
     same = np.zeros(len(x), bool)
     same[1:] = (np.diff(across) == 0) & (np.diff(down) == 0) & (whole[1:] == whole[:-1])
