@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
-from inkbatch.data.combining import RANK_CHUNKS, WEIGHTED, Codes, Combination, Method, tables_for
+from inkbatch.data.combining import RANK_CHUNKS, WEIGHTED, Codes, Combination, Halves, Method, tables_for
 from inkbatch.data.maps import StoredMap, open_map, require_one_grid
 from inkbatch.data.truth import Truth
 from inkbatch.data.weight_fitting import FitRules, area_box, fit
@@ -203,10 +202,10 @@ def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> Unit
     if settled.config.disagreement:
         second = Prediction.create(*place, {**provenance, "kind": "disagreement"}, DISAGREEMENT_NAME, CODEC)
 
-    def compute(unit: Unit, loaded: list[Codes]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
-        return rule(loaded, spread=second is not None)
+    def compute(unit: Unit, loaded: list[Codes]) -> tuple[Halves, Halves | None]:
+        return rule.stored(loaded, spread=second is not None)
 
-    def store(unit: Unit, computed: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]) -> Mapping[str, Any]:
+    def store(unit: Unit, computed: tuple[Halves, Halves | None]) -> Mapping[str, Any]:
         probability, deviation = computed
         stored = output.write(unit.write_box, probability)
         if second is not None and deviation is not None:

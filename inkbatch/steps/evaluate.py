@@ -33,7 +33,7 @@ UNIT_PX = 2048
 DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
 UNITS_IN_FLIGHT = 3
-COUNTS_CODEC = Blosc("zstd", 1, Blosc.SHUFFLE, typesize=4)
+COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
 
 
 class EvaluateConfig(JobConfig):
