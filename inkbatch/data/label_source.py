@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.maps import StoredMap, map_address
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import halve
-from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
-from inkbatch.run.record import require_complete
 
 
 class LabelSource(ABC):
@@ -24,10 +23,12 @@ class LabelSource(ABC):
     Attributes:
         shape_yx: (height, width) in pixels.
         identity: What a manifest says about it.
+        request: The settings of `inkbatch labels` that name it from any folder.
     """
 
     shape_yx: tuple[int, int]
     identity: dict[str, Any]
+    request: dict[str, Any]
 
     @abstractmethod
     def read(self, box: Box) -> NDArray[np.float32]:
@@ -66,6 +67,7 @@ class PictureLabels(LabelSource):
             "shape_yx": list(self.shape_yx),
             "fingerprint": self._source.fingerprint,
         }
+        self.request = {"image": Location.parse(uri).uri}
 
     def read(self, box: Box) -> NDArray[np.float32]:
         """See `LabelSource.read`."""
@@ -87,13 +89,11 @@ class PictureLabels(LabelSource):
 class PredictionLabels(LabelSource):
     """A finished prediction."""
 
-    def __init__(self, folder: Location) -> None:
-        manifest = require_complete(
-            folder, f"prediction {folder}", "run the job that makes it again until it says complete"
-        )
-        self._map = Prediction.open(folder)
-        self.shape_yx = self._map.shape_yx
-        self.identity = {"prediction": folder.uri, "digest": manifest["digest"]}
+    def __init__(self, found: StoredMap) -> None:
+        self._map = found.prediction
+        self.shape_yx = found.shape_yx
+        self.identity = {"prediction": found.folder.name, "digest": found.digest}
+        self.request = {"prediction": map_address(found.name)}
 
     def read(self, box: Box) -> NDArray[np.float32]:
         """See `LabelSource.read`."""
