@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.config import digest
 from inkbatch.data.maps import StoredMap, map_address
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
@@ -15,6 +17,8 @@ from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import halve
 from inkbatch.io.storage import Location
+
+DIGESTED_BYTES = 64 << 20  # larger pictures are known by their size
 
 
 class LabelSource(ABC):
@@ -124,7 +128,16 @@ def open_one_layer(uri: str) -> LayerSource:
         count = source.shape_zyx[0]
         source.close()
         raise DataError(f"labels {uri}: one 2-D picture is wanted, found {count} layers; name the one that is meant")
+    source.fingerprint = source.fingerprint or _content(Location.parse(uri))
     return source
+
+
+def _content(place: Location) -> str:
+    """What tells one file from another: its digest, or its size where it is large; empty for a folder."""
+    if place.is_folder():
+        return ""
+    size = place.size()
+    return sha256(place.read_bytes()).hexdigest() if size <= DIGESTED_BYTES else digest([size])
 
 
 def read_one_layer(source: LayerSource, box: Box) -> NDArray[Any]:

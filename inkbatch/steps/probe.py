@@ -232,7 +232,7 @@ def _work(config: ProbeConfig, settled: ProbePlan, record: RunFolder, context: R
 
     def store(unit: Unit, measured: dict[str, Any]) -> Mapping[str, Any]:
         (settled.folder / MEASURES_NAME / f"{unit.name}.json").write_json(measured)
-        return {"readings": 2 * len(settled.asked.starts)}
+        return {"readings": 2 * len(settled.asked.starts), "tiles": measured["tiles"]}
 
     return UnitWork(
         load=load,

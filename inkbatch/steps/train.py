@@ -26,6 +26,7 @@ from inkbatch.predict.device import device_facts
 from inkbatch.predict.memory_format import arrange_all
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext
+from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import QuietReporter, Reporting
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.run.run_file import Usage, write_run_file
@@ -34,7 +35,7 @@ from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
 from inkbatch.training.contract import contract_of, model_settings
 from inkbatch.training.data import StepStream, TrainingTiles, require_samples
-from inkbatch.training.devices import is_our_child, launch_fabric
+from inkbatch.training.devices import is_our_child, launch_fabric, precision_of
 from inkbatch.training.finish import finite, write_bundle, write_curves, write_pictures, write_report
 from inkbatch.training.loop import Trainer
 from inkbatch.training.metrics import OVERALL, SCORES
@@ -190,7 +191,10 @@ def _carry_out(
     pointer = store.pointer()
     context.reporter.start(f"train {one.config.run}", one.config.epochs, pointer.last[0].epoch if pointer.last else 0)
     try:
+        trainer.set_up()
+        usage.loop_begins()
         progress = trainer.run()
+        usage.loop_ends()
         fabric.barrier()  # all pictures are stored
         if fabric.is_global_zero:
             write_curves(one.folder, progress)
@@ -217,7 +221,8 @@ def _carry_out(
         logs.close(ended)
         if fabric.is_global_zero:
             facts = {"devices": fabric.world_size, "steps": trainer.progress.total_steps}
-            facts |= device_facts(fabric.device)
+            facts |= {"tiles": trainer.tiles * fabric.world_size, "units_stored": int(ended == "done")}
+            facts |= {**usage.stage_facts(trainer.seconds), **device_facts(fabric.device, precision_of(fabric))}
             write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
 
 
@@ -248,7 +253,7 @@ def _trainer(
     logs: RunLogs,
     on_step: Callable[[int], None],
 ) -> Trainer:
-    config, contract = one.config, one.contract
+    config, contract, seconds = one.config, one.contract, StageSeconds()
     reader = SampleReader(one.index, one.dataset, parse_bytes(config.read_cache))
     epochs = one.epoch_plan(fabric.world_size)
     tiles = TrainingTiles(reader, one.train, config.augment, config.seed, contract.tile_px, contract.layers.count)
@@ -269,7 +274,7 @@ def _trainer(
         config,
         fabric,
         module,
-        StepStream(tiles, epochs, config.epochs, fabric.global_rank, config.threads),
+        StepStream(tiles, epochs, config.epochs, fabric.global_rank, config.threads, seconds=seconds),
         Validator(
             reader,
             one.validation,
@@ -284,6 +289,7 @@ def _trainer(
         logs,
         on_epoch,
         on_step,
+        seconds=seconds,
     )
 
 

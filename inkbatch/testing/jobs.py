@@ -1,4 +1,4 @@
-"""One tiny finished run of every job that is recorded, in one ROOT: what holds for all jobs is tested on all of them."""
+"""One tiny finished run of every job that is recorded, in one ROOT: for tests of what holds for all jobs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ from inkbatch.steps import (
     probe,
     train,
 )
-from inkbatch.testing.papyrus import demo_letters, planted, synthetic_papyrus
 from inkbatch.testing.segments import network_bundle, write_layers
-from inkbatch.testing.training import tiny_dataset, tiny_run
+from inkbatch.testing.training import planted_segment, tiny_dataset, tiny_run
 
 UNIT_PX = 64
 
@@ -47,13 +46,12 @@ class EveryJob:
 
 
 def run_every_job(folder: Path) -> EveryJob:
-    """Run every job once: a papyrus of 5 layers of 160 x 192 px with letters, a small network, seconds in all."""
+    """Run every job once: a papyrus of 5 layers of 160 x 192 px with ink, a small network, seconds in all."""
     root, segment = folder / "root", "page"
     common = {"root": str(root), "segment": segment}
-    letters = demo_letters(0, (160, 192))
-    stack = planted(synthetic_papyrus((5, 160, 192), 0), letters, amplitude=60.0, depth_layer=2, seed=0)
+    stack, ink = planted_segment(0, (5, 160, 192))
     source = write_layers(folder / "layers", stack)
-    cv2.imwrite(str(folder / "letters.png"), letters.astype(np.uint8) * 255)
+    cv2.imwrite(str(folder / "ink.png"), ink)
     network_bundle(folder / "bundle")
     bundle = {"bundle": str(folder / "bundle"), "device": "cpu"}
     runs: dict[str, Any] = {}
@@ -63,7 +61,7 @@ def run_every_job(folder: Path) -> EveryJob:
 
     stated = {"source": str(source), "depth_order": "forward", "voxel_size_um": 8.0, "shard_px": UNIT_PX}
     done("prepare", prepare.run(prepare.PrepareConfig(**common, **stated), RunContext()))
-    cleaning = {"clean": {"min_area_px": 20}, "unit_px": UNIT_PX, "image": str(folder / "letters.png")}
+    cleaning = {"clean": {"min_area_px": 20}, "unit_px": UNIT_PX, "image": str(folder / "ink.png")}
     done("labels", labels.run(labels.LabelsConfig.checked({**common, **cleaning}, "labels"), RunContext()))
     for name, stride in (("second", 12), ("first", 16)):
         asked = {**common, **bundle, "unit_px": UNIT_PX, "name": name, "stride_px": stride}
