@@ -29,7 +29,7 @@ from inkbatch.io.half_floats import looked_up, opencv_threads
 from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
-from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.job import JobReport, RunContext, carry_out, carry_out_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 
@@ -153,7 +153,8 @@ def run(config: CleanConfig, context: RunContext) -> JobReport:
     """Clean a prediction, or do this shard's part of it.
 
     The second pass needs the facts of every unit. A shard that finds some missing (another shard has them in hand)
-    ends after its first pass with units left; the same command, given again when all shards are done, goes on.
+    ends after its first pass with units left. The one that finds all of them does its own units of the second pass, and
+    then those that are still missing: when the last shard has ended, the map is whole.
 
     Raises:
         InkbatchError: See `plan`; damaged data; storage that gave up; a stop signal.
@@ -168,11 +169,15 @@ def _run(settled: CleanPlan, context: RunContext) -> JobReport:
         first = carry_out(settled.facts_record, settled.units, lambda: _facts_work(settled), context)
         if not first.complete:
             context.reporter.note(
-                f"clean: {first.left} of {first.units} units are counted by other shards; when they are done, run the "
-                "same command again"
+                f"clean: {first.left} of {first.units} units are counted by other shards; the last one of them "
+                "finishes the map"
             )
             return first
-    return carry_out(settled.record, settled.units, lambda: _map_work(settled), context, lambda _: _finish(settled))
+
+    def write(part: RunContext) -> JobReport:
+        return carry_out(settled.record, settled.units, lambda: _map_work(settled), part, lambda _: _finish(settled))
+
+    return carry_out_rest(write, context)
 
 
 def describe(config: CleanConfig) -> str:

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from inkbatch.errors import DataError, MismatchError
+from inkbatch.geometry import Box
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.storage import Location
 from inkbatch.run.job import RunContext
 from inkbatch.run.run_file import core_count
 from inkbatch.steps.diff import diff
 from inkbatch.steps.repeatable import holds_no_clock
 from inkbatch.steps.rerun import rerun
 from inkbatch.testing.jobs import EveryJob, run_every_job
+from inkbatch.testing.training import tiny_dataset
 
 JOBS = (
     "prepare",
@@ -94,15 +98,13 @@ def other_prediction(own: EveryJob) -> None:
 
 
 def other_dataset(own: EveryJob) -> None:
-    place = own.root / "datasets/tiny/index.json"
-    place.write_text(place.read_text().replace('"s0-y00000-x00000"', '"s0-another"'))
+    tiny_dataset(own.root, sample_px=48)
 
 
-def other_segment(own: EveryJob) -> None:
-    array = own.root / "segments/s0/ink_labels.zarr/zarr.json"
-    document = json.loads(array.read_text())
-    document["attributes"]["inkbatch"]["ink"] = -1
-    array.write_text(json.dumps(document))
+def other_segment_labels(own: EveryJob) -> None:
+    labels = Multiscale.open(Location.parse(own.root) / "segments/s0/ink_labels.zarr")
+    whole = Box(0, 0, *labels.shape)
+    labels.write(whole, np.flipud(labels.levels[0].read(whole.slices)).copy())
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,8 @@ def other_segment(own: EveryJob) -> None:
         ("ensemble", other_prediction, r"inputs\.predictions\.0\.digest: then '[0-9a-f]+', now 'f+'"),
         ("evaluate", other_prediction, r"inputs\.predictions\.0\.digest"),
         ("clean", other_prediction, r"inputs\.prediction\.digest"),
+        ("train", other_dataset, r"inputs\.digest"),
+        ("build-dataset", other_segment_labels, r"inputs\.labels\.s0"),
     ],
 )
 def test_an_input_that_changed_is_named(own, tmp_path, job, spoil, named):
