@@ -126,6 +126,12 @@ def launch_fabric(config: TrainConfig) -> Fabric:
     return fabric
 
 
+def precision_of(fabric: Fabric) -> torch.dtype:
+    """The dtype of its forward passes."""
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return next(dtypes[name] for name, words in PRECISIONS.items() if words == fabric.strategy.precision.precision)
+
+
 def is_our_child(fabric: Fabric) -> bool:
     """Whether this process was started by our own first process, which speaks for all: a child's code would kill it."""
     environment = getattr(fabric.strategy, "cluster_environment", None)

@@ -62,6 +62,7 @@ class TrainConfig(JobConfig):
         dataset: Name of a dataset under ROOT/datasets, or its folder.
         run: Name of the run, and of its bundle.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the run, where it is not to lie beside its dataset.
         fold: The fold that validates, for a dataset with folds.
         folds: Several folds as one job, each a run of its own: ``all``, or a list.
         model: The network.
@@ -101,6 +102,7 @@ class TrainConfig(JobConfig):
     dataset: str
     run: str = Field(pattern=NAME)
     root: str = "root"
+    output_root: str | None = None
     fold: int | None = Field(None, ge=0)
     folds: Literal["all"] | tuple[int, ...] | None = None
     model: ModelChoice
@@ -148,6 +150,7 @@ class TrainConfig(JobConfig):
         """What changes the result; goes into the manifest. Devices do not: they share the batch."""
         place = {
             "root",
+            "output_root",
             "folds",
             "device",
             "devices",
