@@ -62,7 +62,9 @@ class Block:
         """Why nobody can say whether this block is run; empty where it is, or says what it needs."""
         found = [f"{self.place}: the comment {text!r} means nothing" for text in self.unknown]
         if self.language not in RUN | SHOWN:
-            found.append(f"{self.place}: a block of {self.language or 'no language'!r}; name one of {sorted(RUN | SHOWN)}")
+            found.append(
+                f"{self.place}: a block of {self.language or 'no language'!r}; name one of {sorted(RUN | SHOWN)}"
+            )
         if self.language in SHOWN and any(line.split(" ", 1)[0] in PROGRAMS for line in self.text.splitlines()):
             found.append(f"{self.place}: a {self.language} block holds a command; make it bash, so that it is run")
         return found
@@ -78,7 +80,9 @@ def commands_in(text: str, program: str) -> list[list[str]]:
     for line in text.replace("\\\n", " ").splitlines():
         called = re.search(rf"(?:^|\$\(|&& )\s*{program} (.*)", line)
         if called:
-            words = shlex.split(re.split(r"\)$|\) ", called[1])[0] if "$(" in line[: called.start(1)] else called[1], comments=True)
+            words = shlex.split(
+                re.split(r"\)$|\) ", called[1])[0] if "$(" in line[: called.start(1)] else called[1], comments=True
+            )
             stop = next((at for at, word in enumerate(words) if word in ("|", ">", "&&", "||")), len(words))
             found.append(words[:stop])
     return found
@@ -100,7 +104,9 @@ def _block(page: str, text: str, match: re.Match[str]) -> Block:
         else:
             unknown.append(comment)
     before = text[: match.start()].rstrip("\n").rsplit("\n", 1)[-1]
-    named = re.fullmatch(r"`([\w./-]+)`:", before) or re.match(r"# ([\w./-]+\.ya?ml)\s*$", match["text"].split("\n", 1)[0])
+    named = re.fullmatch(r"`([\w./-]+)`:", before) or re.match(
+        r"# ([\w./-]+\.ya?ml)\s*$", match["text"].split("\n", 1)[0]
+    )
     line = text.count("\n", 0, match.start() + len(match["comments"])) + 1
     file = named[1] if named else ""
     return Block(page, line, match["language"].strip(), match["text"], needs, code, tuple(unknown), file)
