@@ -1,7 +1,8 @@
 """Documentation that is run: the fenced blocks, links and headings of Markdown pages.
 
-A block of the language ``bash`` or ``python`` is a promise that it works. It is run by the tests, unless a comment right above its
-fence says what it needs instead: ``<!-- needs a cloud -->``. ``<!-- ends with 65 -->`` states another exit code than 0.
+A block of the language ``bash`` or ``python`` is a promise that it works. It is run by the tests, unless a comment right
+above its fence says what it needs instead, ``<!-- needs a cloud -->``, or which test runs it, ``<!-- run by tests/x.py -->``.
+``<!-- ends with 65 -->`` states another exit code than 0.
 A block whose first line is ``# name.yaml`` is the content of that file.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 RUN = frozenset({"bash", "python"})
 SHOWN = frozenset({"yaml", "text"})
 NEEDS = ("a cloud", "a cluster", "a GPU", "a browser", "a container engine", "a download", "a network")
+ENDS_CALL = ("|", ">", "&&", "||")
 PROGRAMS = ("inkbatch", "make")
 
 _FENCE = re.compile(
@@ -34,6 +36,7 @@ class Block:
         language: The word after the fence.
         text: Its lines.
         needs: What it cannot be run without, for example ``a cloud``; empty where tests run it.
+        elsewhere: The test file that runs it in its own way.
         code: Exit code that it ends with.
         unknown: Comments above it that mean nothing here.
         file: The file that the line before names (`` `path/to/file.py`: ``), or its first line (``# name.yaml``).
@@ -44,6 +47,7 @@ class Block:
     language: str
     text: str
     needs: str = ""
+    elsewhere: str = ""
     code: int = 0
     unknown: tuple[str, ...] = ()
     file: str = ""
@@ -56,7 +60,7 @@ class Block:
     @property
     def is_run(self) -> bool:
         """Whether tests run it."""
-        return self.language in RUN and not self.needs and not self.file
+        return self.language in RUN and not (self.needs or self.elsewhere or self.file)
 
     def faults(self) -> list[str]:
         """Why nobody can say whether this block is run; empty where it is, or says what it needs."""
@@ -75,17 +79,21 @@ class Block:
 
 
 def commands_in(text: str, program: str) -> list[list[str]]:
-    """Arguments of every line of shell text that calls `program`; comments and pipes end a call."""
+    """Arguments of every line of shell text that calls `program`; comments, pipes and ``)`` end a call."""
     found = []
     for line in text.replace("\\\n", " ").splitlines():
-        called = re.search(rf"(?:^|\$\(|&& )\s*{program} (.*)", line)
-        if called:
-            words = shlex.split(
-                re.split(r"\)$|\) ", called[1])[0] if "$(" in line[: called.start(1)] else called[1], comments=True
-            )
-            stop = next((at for at, word in enumerate(words) if word in ("|", ">", "&&", "||")), len(words))
+        for called in re.finditer(rf"(?:^|\$\(|&& )\s*{program} ([^)]*)", line):
+            words = _words(called[1] if called[0].startswith("$(") else line[called.start(1) :])
+            stop = next((at for at, word in enumerate(words) if word in ENDS_CALL), len(words))
             found.append(words[:stop])
     return found
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text, comments=True)
+    except ValueError:  # inline code that was cut within a quotation
+        return text.split()
 
 
 def blocks_of(page: str, text: str) -> list[Block]:
@@ -94,11 +102,13 @@ def blocks_of(page: str, text: str) -> list[Block]:
 
 
 def _block(page: str, text: str, match: re.Match[str]) -> Block:
-    needs, code, unknown = "", 0, []
+    needs, elsewhere, code, unknown = "", "", 0, []
     for comment in _COMMENT.findall(match["comments"]):
         words, _, _ = comment.partition(":")
         if words.startswith("needs ") and words[6:] in NEEDS:
             needs = words[6:]
+        elif re.fullmatch(r"run by tests/[\w./]+", words):
+            elsewhere = words.removeprefix("run by ")
         elif re.fullmatch(r"ends with \d+", words):
             code = int(words.rsplit(" ", 1)[1])
         else:
@@ -109,7 +119,7 @@ def _block(page: str, text: str, match: re.Match[str]) -> Block:
     )
     line = text.count("\n", 0, match.start() + len(match["comments"])) + 1
     file = named[1] if named else ""
-    return Block(page, line, match["language"].strip(), match["text"], needs, code, tuple(unknown), file)
+    return Block(page, line, match["language"].strip(), match["text"], needs, elsewhere, code, tuple(unknown), file)
 
 
 def without_blocks(text: str) -> str:

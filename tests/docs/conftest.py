@@ -135,9 +135,7 @@ def views(folder: Path, demo_root: Path) -> None:
     scan(folder, "20231005123336", 65)
     catalog(folder, "20231005123336")
     turns = ["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"]
-    identity_bundle(
-        folder / "path/to/bundle", layers=26, voxel_size_um=DEMO_UM, tta_axes=turns, tile_px=64, stride_px=32
-    )
+    identity_bundle(folder / "mine", layers=26, voxel_size_um=DEMO_UM, tta_axes=turns, tile_px=64, stride_px=32)
 
 
 def maps(folder: Path, demo_root: Path) -> None:

@@ -1,7 +1,7 @@
 """The commands of the pages, run word by word in a folder with tiny data.
 
-`STAGES` in conftest.py says what lies in the folder of a page. Blocks that say what else they need are not run here; of every make
-command, theirs included, it is seen what it expands to.
+`STAGES` in conftest.py says what lies in the folder of a page. Blocks that say what else they need are not run here; of
+every make command, theirs included, it is seen what it expands to.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pages are one site: every block is run or says what it needs, every command is known, every link leads somewhere."""
+"""The pages are one site: every block is run or says what it needs, every command is known, every link leads on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from inkbatch import cli
 from inkbatch.testing.pages import (
     RUN,
+    Block,
     anchors_of,
     blocks_of,
     broken_links,
@@ -59,6 +60,11 @@ def faults_of_make(arguments: list[str]) -> list[str]:
     return found
 
 
+def _is_run_there(block: Block) -> bool:
+    test = REPOSITORY / block.elsewhere
+    return not block.elsewhere or (test.is_file() and Path(block.page).name in test.read_text(encoding="utf-8"))
+
+
 CHECKS = {"inkbatch": faults_of_inkbatch, "make": faults_of_make}
 
 
@@ -66,6 +72,9 @@ def faults_of(page: str, text: str) -> list[str]:
     """Everything that is wrong with a page's blocks and commands."""
     blocks = blocks_of(page, text)
     found = [fault for block in blocks for fault in block.faults()]
+    found += [
+        f"{block.place}: {block.elsewhere} does not run this page" for block in blocks if not _is_run_there(block)
+    ]
     for program, check in CHECKS.items():
         calls = [(block.place, call) for block in blocks for call in block.commands(program)]
         calls += [(page, call) for call in inline_commands(text, program)]
@@ -113,6 +122,7 @@ FENCE = "```"
         (f"{FENCE}\ninkbatch segments\n{FENCE}\n", "no language"),
         (f"{FENCE}text\ninkbatch segments\n{FENCE}\n", "holds a command"),
         (f"<!-- needs patience -->\n{FENCE}bash\ninkbatch segments\n{FENCE}\n", "means nothing"),
+        (f"<!-- run by tests/nobody.py -->\n{FENCE}bash\ninkbatch segments\n{FENCE}\n", "does not run this page"),
         (f"{FENCE}bash\ninkbatch segmnts\n{FENCE}\n", "no command 'segmnts'"),
         (f"<!-- needs a cloud -->\n{FENCE}bash\ninkbatch infer demo --budnle demo\n{FENCE}\n", "no option --budnle"),
         (f"{FENCE}bash\ncd here && make infre SEGMENT=demo  # 3\n{FENCE}\n", "no target infre"),
@@ -139,4 +149,4 @@ def test_broken_links_and_headings_are_found(tmp_path):
     text = "[a](there.md#what-it-does-and-why) [b](there.md#two) [c](nowhere.md) [d](https://example.org/x)"
     assert len(broken_links(tmp_path, "page.md", text)) == 2
     assert anchors_of("## Twice\n## Twice\n") == {"twice", "twice-1"}
-    assert RUN == {"bash", "python"}
+    assert {*RUN} == {"bash", "python"}
