@@ -1,9 +1,8 @@
 """Documentation that is run: the fenced blocks, links and headings of Markdown pages.
 
-A block of the language ``bash`` or ``python`` is a promise that it works. It is run by the tests, unless a comment right
-above its fence says what it needs instead, ``<!-- needs a cloud -->``, or which test runs it, ``<!-- run by tests/x.py -->``.
-``<!-- ends with 65 -->`` states another exit code than 0.
-A block whose first line is ``# name.yaml`` is the content of that file.
+A block of the language ``bash`` or ``python`` is a promise that it works. Tests run it, unless a comment above its
+fence says what it needs instead, ``<!-- needs a cloud -->``, or which test runs it, ``<!-- run by tests/x.py -->``.
+``<!-- ends with 65 -->`` states another exit code than 0. A block whose first line is ``# name.yaml`` is that file.
 """
 
 from __future__ import annotations

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from inkbatch.run.job import RunContext
+from inkbatch.steps.prepare import PrepareConfig
+from inkbatch.steps.prepare import run as run_prepare
+from inkbatch.testing.golden import Golden, fill_state_dict
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.pages import Block, blocks_of
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
+from inkbatch.testing.training import tiny_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHECKOUT = (
@@ -103,13 +111,13 @@ def scan(folder: Path, segment: str, layers: int, shape: tuple[int, int] = (96, 
     place = folder / "scans" / segment
     write_layers(place / "layers", random_papyrus((layers, *shape), dtype, seed=len(list(folder.glob("scans/*")))))
     labels = np.zeros(shape, np.uint8)
-    labels[20:60, 20:60] = 255
+    labels[20 : shape[0] // 2 + 20, 20 : shape[1] // 2] = 255
     cv2.imwrite(str(place / "inklabels.png"), labels)
 
 
-def catalog(folder: Path, *segments: str, **values: object) -> None:
+def catalog(folder: Path, *segments: str, voxel_size_um: float = DEMO_UM) -> None:
     """A ``segments.yaml`` for scans of this folder."""
-    lines = ["defaults:", "  depth_order: forward", f"  voxel_size_um: {DEMO_UM}", "segments:"]
+    lines = ["defaults:", "  depth_order: forward", f"  voxel_size_um: {voxel_size_um}", "segments:"]
     for segment in segments:
         lines += [
             f'  "{segment}":',
@@ -139,12 +147,79 @@ def views(folder: Path, demo_root: Path) -> None:
 
 
 def maps(folder: Path, demo_root: Path) -> None:
-    """The demo's map under the names of several networks, and a segment that has only maps."""
+    """The demo's map under more names, and two segments that have only maps."""
     with_demo(folder, demo_root)
     rng = np.random.default_rng(0)
+    truth = cv2.imread(str(REPOSITORY / "inkbatch/demo/truth.png"), cv2.IMREAD_GRAYSCALE)
+    for name in ("a", "b", "c", "window05", "window06", "ensemble-mean", "fitted"):
+        seen = np.clip(truth / 255 * 0.6 + rng.random(truth.shape) * 0.4, 0, 1)
+        store_map(folder / "root", "demo", name, seen, unit_px=512, voxel_size_um=DEMO_UM)
     for segment in ("20231005123336", "20231012184423"):
         for name in ("timesformer", "i3d", "resnet", "fitted-clean"):
             store_map(folder / "root", segment, name, rng.random((96, 128)))
+
+
+def ensembles(folder: Path, demo_root: Path) -> None:
+    """As `maps`, without what the page makes itself."""
+    maps(folder, demo_root)
+    shutil.rmtree(folder / "root/predictions/demo/fitted")
+
+
+def runs(folder: Path, demo_root: Path) -> None:
+    """Two maps of the demo."""
+    with_demo(folder, demo_root)
+    shape = cv2.imread(str(REPOSITORY / "inkbatch/demo/truth.png"), cv2.IMREAD_GRAYSCALE).shape
+    store_map(folder / "root", "demo", "turned", np.full(shape, 0.5), unit_px=512, voxel_size_um=DEMO_UM)
+
+
+def labelled(folder: Path, demo_root: Path) -> None:
+    """Two scans with labels, a third one with a map and an export of CVAT."""
+    for segment in ("20230827161847", "20231005123336"):
+        scan(folder, segment, 52, (600, 1200))
+        (folder / "labels").mkdir(exist_ok=True)
+        shutil.copy(folder / "scans" / segment / "inklabels.png", folder / "labels" / f"{segment}.png")
+    scan(folder, "20231210121321", 3, (200, 300))
+    catalog(folder, "20230827161847", "20231005123336", "20231210121321")
+    (folder / "drawn").mkdir()
+    shutil.copy(folder / "scans/20231210121321/inklabels.png", folder / "drawn/20231210121321.png")
+    prepare(folder, "20231210121321")
+    seen = cv2.imread(str(folder / "drawn/20231210121321.png"), cv2.IMREAD_GRAYSCALE) / 255
+    store_map(folder / "root", "20231210121321", "first-net", seen, voxel_size_um=DEMO_UM)
+    outline = [20, 20, 120, 20, 120, 120, 20, 120]
+    rows = [{"id": 1, "name": "ink"}, {"id": 2, "name": "unsure"}]
+    drawn = [
+        {"id": n, "image_id": 1, "category_id": n, "bbox": [20, 20, 100, 100], "segmentation": [outline], "iscrowd": 0}
+        for n in (1, 2)
+    ]
+    picture = {"id": 1, "file_name": "20231210121321.png", "width": 300, "height": 200}
+    with zipfile.ZipFile(folder / "task-17.zip", "w") as export:
+        document = {"images": [picture], "categories": rows, "annotations": drawn}
+        export.writestr("annotations/instances_default.json", json.dumps(document))
+
+
+def dataset(folder: Path, demo_root: Path) -> None:
+    """A dataset of samples of 256 px, and a segment to read with what is trained on it."""
+    tiny_dataset(folder / "root", name="letters", layers=5, size_px=512, sample_px=256)
+    scan(folder, "20231210121321", 5, (300, 400))
+    catalog(folder, "20231210121321", voxel_size_um=8.0)
+    prepare(folder, "20231210121321")
+
+
+def published(folder: Path, demo_root: Path) -> None:
+    """A checkpoint as it was published, with weights by rule, and a prepared scan."""
+    golden = Golden.read(REPOSITORY / "tests/models/golden", "timesformer-26")
+    weights = fill_state_dict(golden.manifest)
+    torch.save({"state_dict": weights, "hyper_parameters": {}}, folder / "timesformer_weights.ckpt")
+    scan(folder, "20231005123336", 65, (64, 85))
+    catalog(folder, "20231005123336")
+    prepare(folder, "20231005123336")
+
+
+def prepare(folder: Path, segment: str) -> None:
+    """Prepare a segment of the folder's catalog."""
+    place = f"{folder}/segments.yaml"
+    config = PrepareConfig(segment=segment, root=str(folder / "root"), catalog=place, shard_px=64)
+    run_prepare(config, RunContext())
 
 
 def empty(folder: Path, demo_root: Path) -> None:
@@ -153,10 +228,14 @@ def empty(folder: Path, demo_root: Path) -> None:
 
 STAGES = {
     "docs/quick-start.md": empty,
-    "README.md": with_demo,
     "docs/own-segment.md": own_segment,
     "docs/infer.md": views,
-    "docs/cloud.md": with_demo,
+    "docs/ensembles.md": ensembles,
+    "docs/evaluate.md": maps,
+    "docs/provenance.md": runs,
+    "docs/datasets.md": labelled,
+    "docs/training.md": dataset,
+    "docs/models.md": published,
 }
 
 
