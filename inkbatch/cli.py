@@ -296,6 +296,17 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False)))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or its GPU has no memory left; told without importing the libraries that say so."""
+    words = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in words
+        or "Insufficient memory" in words
+    )
+
+
 def run_command(command: Callable[[], Any]) -> int:
     """Run `command`; print errors as one clear message and return the exit code."""
     try:
@@ -314,7 +325,10 @@ def run_command(command: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("inkbatch: aborted; markers tell what is stored, run the same command again to go on\n")
         return 130
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            sys.stderr.write(f"inkbatch: out of memory: {str(error).splitlines()[0]}; {MEMORY_CURE}\n")
+            return EXIT_CONFIG
         traceback.print_exc()
         sys.stderr.write("inkbatch: this is a bug of ours; please report it with the lines above\n")
         return EXIT_BUG
