@@ -57,6 +57,10 @@ Source = Annotated[str | None, typer.Option(help="Where the layers are; may hold
 Layers = Annotated[str | None, typer.Option(help="Layer numbers of the source, half-open, for example 17:43.")]
 # The class of all usage errors; typer carries its own click from 0.26 on, and names only its subclasses publicly.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+MEMORY_CURE = (
+    "give the job less to hold (prepare: a smaller --memory; infer: a smaller unit_px; train: a smaller batch or "
+    "tile_px), end what else runs here, or take a larger machine"
+)
 
 Memory = Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")]
 

@@ -16,13 +16,14 @@ import pytest
 import torch
 
 from inkbatch.run.job import RunContext
+from inkbatch.steps.build_dataset import BuildDatasetConfig
+from inkbatch.steps.build_dataset import run as build_dataset
 from inkbatch.steps.prepare import PrepareConfig
 from inkbatch.steps.prepare import run as run_prepare
 from inkbatch.testing.golden import Golden, fill_state_dict
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.pages import Block, blocks_of
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
-from inkbatch.testing.training import tiny_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHECKOUT = (
@@ -198,11 +199,19 @@ def labelled(folder: Path, demo_root: Path) -> None:
 
 
 def dataset(folder: Path, demo_root: Path) -> None:
-    """A dataset of samples of 256 px, and a segment to read with what is trained on it."""
-    tiny_dataset(folder / "root", name="letters", layers=5, size_px=512, sample_px=256)
-    scan(folder, "20231210121321", 5, (300, 400))
-    catalog(folder, "20231210121321", voxel_size_um=8.0)
-    prepare(folder, "20231210121321")
+    """A dataset of two segments, and a third one to read with what is trained on it."""
+    sizes = {"20230827161847": (512, 768), "20231005123336": (512, 512), "20231210121321": (300, 400)}
+    for segment, shape in sizes.items():
+        scan(folder, segment, 5, shape)
+    catalog(folder, *sizes)
+    for segment in sizes:
+        prepare(folder, segment)
+    train, validation, _ = sizes
+    labels = {"image": f"{folder}/scans/{{segment}}/inklabels.png"}
+    splits = {"kind": "lists", "train": [train], "validation": [validation]}
+    values = {"name": "letters", "root": str(folder / "root"), "segments": [train, validation], "labels": labels}
+    settings = {**values, "sample_px": 256, "sampling": {"kind": "grid", "stride_px": 128}, "splits": splits}
+    build_dataset(BuildDatasetConfig.checked(settings, "stage"), RunContext())
 
 
 def published(folder: Path, demo_root: Path) -> None:
@@ -210,7 +219,7 @@ def published(folder: Path, demo_root: Path) -> None:
     golden = Golden.read(REPOSITORY / "tests/models/golden", "timesformer-26")
     weights = fill_state_dict(golden.manifest)
     torch.save({"state_dict": weights, "hyper_parameters": {}}, folder / "timesformer_weights.ckpt")
-    scan(folder, "20231005123336", 65, (64, 85))
+    scan(folder, "20231005123336", 65, (66, 88))
     catalog(folder, "20231005123336")
     prepare(folder, "20231005123336")
 
