@@ -310,10 +310,12 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
     if (folder / "labels" / "manifest.json").exists():
         require_complete(folder / "labels", f"{place}, labels", f"run inkbatch labels {choice.id} again")
     elif not (folder / "ink_labels.zarr" / "zarr.json").exists():
-        raise DataError(
-            f"{place}: has no ink labels at {folder / 'ink_labels.zarr'}; run inkbatch labels {choice.id} first, or "
-            "give labels: {} (the catalog's) or labels: {image: URI} with this segment"
-        )
+        cure = f"run inkbatch labels {choice.id} first, or "
+        if choice.labels is None:
+            cure += "give labels: {} (the catalog's) or labels: {image: URI} with this segment"
+        else:
+            cure += "leave out --dry-run, which writes nothing: the job makes them as this segment's labels say"
+        raise DataError(f"{place}: has no ink labels at {folder / 'ink_labels.zarr'}; {cure}")
     made = surface.provenance
     made.index_range(choice.layers or made.source_layers)
     has_mask = choice.ignore_mask and (folder / "ignore_mask.zarr" / "zarr.json").exists()
