@@ -46,7 +46,7 @@ class SegmentEntry(BaseModel):
     source: str | None = None
     layers: tuple[int, int] | None = None
     depth_order: DepthOrder | None = None
-    voxel_size_um: float | None = Field(None, gt=0)
+    voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     energy_kev: float | None = Field(None, gt=0)
     sample: str | None = None
     intensity: str | None = None

@@ -14,7 +14,7 @@ from pydantic import Field
 from inkbatch.config import JobConfig, digest, parse_bytes
 from inkbatch.data.catalog import Catalog, SegmentEntry, check_segment_id
 from inkbatch.data.reversed_segments import reversed_segments
-from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchError
+from inkbatch.errors import ConfigError, DataError, InkbatchError, LayerRangeError, MismatchError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.intensity import IntensityMap, IntensityRule, LutPoints, resolve_percentiles
@@ -67,7 +67,7 @@ class PrepareConfig(JobConfig):
     catalog: str | None = None
     layers: tuple[int, int] | None = None
     depth_order: DepthOrder | None = None
-    voxel_size_um: float | None = Field(None, gt=0)
+    voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     intensity: str | None = None
     lut: LutPoints | None = None
     clahe: ClaheSettings | None = None
@@ -78,6 +78,10 @@ class PrepareConfig(JobConfig):
     codec: str = "lz4"
     memory: str = "2GiB"
     scratch: str | None = None
+
+
+class EmptyMaskError(DataError):
+    """No pixel of the segment is papyrus."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,10 @@ def plan(config: PrepareConfig) -> PreparePlan:
     )
     settled = {"shard_px": config.shard_px, "codec": config.codec, **provenance.model_dump(mode="json")}
     settled["unit_yx"] = list(units.units[0].write_box.shape)  # markers name units by place: all must be cut alike
-    inputs = {"source_shape_zyx": list(source.shape_zyx), "source_fingerprint": source.fingerprint}
+    inputs: dict[str, Any] = {"source_shape_zyx": list(source.shape_zyx), "source_axes": source.axes}
+    inputs["source_fingerprint"] = source.fingerprint
+    if mask_source:
+        inputs["mask_fingerprint"] = mask_source.fingerprint
     request = config.request(
         source=Location.parse(entry.source).uri,
         catalog=None,
@@ -220,6 +227,9 @@ def plan(config: PrepareConfig) -> PreparePlan:
 def run(config: PrepareConfig, context: RunContext) -> JobReport:
     """Prepare a segment, or this shard's part of it.
 
+    What is refused before the first unit is stored leaves nothing behind. (A process that does only a part may not be
+    alone, and leaves what others may use.)
+
     Raises:
         InkbatchError: See `plan`; a damaged layer; storage that gave up; a stop signal.
     """
@@ -227,13 +237,27 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
     context.ahead, context.behind = settled.units.ahead, settled.units.behind
     record = RunFolder(settled.folder / "prepare", settled.manifest)
     with settled.source:
-        return carry_out(
-            record,
-            settled.units.units,
-            lambda: _work(config, settled, record),
-            context,
-            lambda folder: _finish(folder, settled),
-        )
+        try:
+            return carry_out(
+                record,
+                settled.units.units,
+                lambda: _work(config, settled, record),
+                context,
+                lambda folder: _finish(folder, settled),
+            )
+        except EmptyMaskError:
+            _remove(settled)
+            raise
+        except DataError:
+            if context.shard.count == 1 and record.is_begun() and not record.done():
+                _remove(settled)
+            raise
+
+
+def _remove(settled: PreparePlan) -> None:
+    """Leave nothing of a segment whose source was refused."""
+    for name in ("surface.zarr", "mask.zarr", "prepare"):
+        (settled.folder / name).delete_folder()
 
 
 def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder) -> UnitWork[Any, Any]:
@@ -286,9 +310,7 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder) -> Uni
 def _finish(record: RunFolder, settled: PreparePlan) -> Mapping[str, Any]:
     pixels = sum(record.marker(unit)["mask_pixels"] for unit in settled.units.units)
     if pixels == 0:
-        for name in ("surface.zarr", "mask.zarr", "prepare"):
-            (settled.folder / name).delete_folder()
-        raise DataError(
+        raise EmptyMaskError(
             f"segment {settled.provenance.segment}: the mask is empty, so there is no papyrus to read; "
             f"check {settled.provenance.mask if settled.mask_source else settled.source.uri}; nothing was kept"
         )
@@ -337,7 +359,15 @@ def _required_voxel_size(config: PrepareConfig, entry: SegmentEntry, source: Lay
 
 def _open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int) -> LayerSource:
     """The given mask; what is decoded of it and kept comes out of the memory that the layers leave."""
-    mask = open_layer_source(uri, memory_bytes=max(1, memory - source.resident_bytes) // 2, scratch=config.scratch)
+    try:
+        mask = open_layer_source(uri, memory_bytes=max(1, memory - source.resident_bytes) // 2, scratch=config.scratch)
+    except InkbatchError as error:
+        raise type(error)(f"segment {config.segment}: the mask cannot be opened: {error}") from error
+    if mask.shape_zyx[0] != 1:
+        raise DataError(
+            f"segment {config.segment}: mask {mask.uri}: one 2-D picture is wanted, this one has {mask.shape_zyx[0]} "
+            "layers or channels; save it as plain grey, or name the picture that is meant"
+        )
     if mask.shape_zyx[1:] != source.shape_zyx[1:]:
         raise DataError(
             f"segment {config.segment}: mask {mask.uri} is {mask.shape_zyx[1:]}, the layers are {source.shape_zyx[1:]} "
