@@ -76,6 +76,11 @@ def test_encoders_of_many_kinds_take_layers_as_channels(encoder):
         assert model(torch.rand(1, 1, 4, 64, 64)).shape == (1, 1, 64, 64)
 
 
+@pytest.mark.parametrize(("spelled", "family"), [("deeplabv3+", "DeepLabV3Plus"), ("Unet++", "UnetPlusPlus")])
+def test_families_may_be_spelled_as_their_papers_do(spelled, family):
+    assert SmpConfig(depth_layers=3, family=spelled).family == family
+
+
 def test_a_family_that_ends_coarser_is_enlarged_inside():
     model = net(family="PSPNet", decoder={"encoder_depth": 4})
     with torch.inference_mode():
