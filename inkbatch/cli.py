@@ -286,7 +286,10 @@ def _pairs(items: list[str]) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"--override {item!r}: wanted key=value, for example divisor=200")
-        pairs[key] = yaml.safe_load(text)
+        try:
+            pairs[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--override {item!r}: the value is not YAML: {error}") from error
     return pairs
 
 

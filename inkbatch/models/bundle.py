@@ -301,9 +301,11 @@ class Bundle:
         if edited:
             values = {**self.document.model_dump(mode="json"), **self.document.contract.model_dump(mode="json")}
             rows = ", ".join(f"{key} (now {values[key]!r})" for key in edited)
+            known = [key for key in edited if key in Contract.model_fields]
+            cure = f", or state --override {known[0]}=… (it is recorded)" if known == edited else ""
             raise MismatchError(
                 f"bundle {self.document.name}: bundle.json was edited since its weights were stored: {rows}; copy the "
-                f"bundle again, or state --override {edited[0]}=… (it is recorded)"
+                f"bundle again{cure}"
             )
 
     def build(self, device: torch.device | str = "cpu") -> InkModel:

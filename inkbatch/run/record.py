@@ -98,6 +98,13 @@ class RunFolder:
                 "use the same ones, give it another name, or remove the folder"
             )
 
+    def is_begun(self) -> bool:
+        """Whether the manifest that lies here is this very one."""
+        try:
+            return bool((self.location / "manifest.json").read_json().get("digest") == self.manifest.digest)
+        except (FileNotFoundError, DataError):
+            return False
+
     def is_complete(self) -> bool:
         """Whether `complete.json` stands for this very manifest."""
         try:
