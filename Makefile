@@ -178,6 +178,10 @@ export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or
 view: $(VENV)/.runtime need-segment ## Look at SEGMENT and its ink maps in the browser (ARGS='--port 9000')
 	@$(RUN) view '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
 
+.PHONY: report
+report: $(VENV)/.runtime need-segment ## The report pages of SEGMENT's finished runs, made anew (NAME=one-prediction)
+	$(RUN) report '$(SEGMENT)' --root '$(ROOT)' $(if $(NAME),--name '$(NAME)') $(ARGS)
+
 .PHONY: need-segment
 need-segment:
 	@test -n '$(SEGMENT)' || { echo "which segment? for example: make infer SEGMENT=demo (inkbatch segments lists them)"; exit 64; }
@@ -201,7 +205,7 @@ test-slurm: $(VENV)/.dev ## Arrays on a real one-node Slurm, which is installed 
 	scripts/slurm_node.sh $(BIN)/python -m pytest -m slurm
 
 .PHONY: test-browser
-test-browser: $(VENV)/.dev ## The viewer, driven in a headless Chromium (Debian: apt-get install chromium)
+test-browser: $(VENV)/.dev ## The viewer and the report pages in a headless Chromium (Debian: apt-get install chromium)
 	$(BIN)/python -m pytest -m browser
 
 .PHONY: screenshots

@@ -21,6 +21,7 @@ from inkbatch import (
     cli_models,
     cli_probe,
     cli_provenance,
+    cli_report,
     cli_schedule,
     cli_training,
     cli_view,
@@ -262,6 +263,7 @@ for _commands in (
     cli_doctor,
     cli_probe,
     cli_provenance,
+    cli_report,
 ):
     _commands.register(app)
 

@@ -206,9 +206,7 @@ def refuse_secrets(names: Sequence[str], place: str) -> None:
             )
 
 
-def _command(
-    request: Request, file: JobFile, root: str, members: Sequence[Member], member: Member
-) -> tuple[str, ...]:
+def _command(request: Request, file: JobFile, root: str, members: Sequence[Member], member: Member) -> tuple[str, ...]:
     job, settings = file.job, dict(file.settings)
     words = [job, *(["--run", request.subject] if job == "train" else [request.subject]), "--root", root]
     if job == "prepare":

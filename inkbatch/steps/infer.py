@@ -33,6 +33,7 @@ from inkbatch.predict.variants import (
     parts_of,
     views_of,
 )
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunFolders, RunManifest
@@ -263,6 +264,7 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         lambda: _work(config, settled, record, context),
         context,
         lambda folder: _finish(folder, settled),
+        lambda folder, note: leave_report(folder, note, Location.parse(config.root)),
     )
     _live_picture(settled, context).place.delete()
     return report

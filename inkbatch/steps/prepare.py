@@ -22,6 +22,7 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.shard_layout import MASK_CODEC
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
@@ -240,6 +241,7 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
                 lambda: _work(config, settled, record),
                 context,
                 lambda folder: _finish(folder, settled),
+                leave_report,
             )
         except EmptyMaskError:
             _remove(settled)
