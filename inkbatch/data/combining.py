@@ -153,7 +153,8 @@ class Combination:
             difference *= difference
             squares += difference
         squares /= count
-        return np.sqrt(squares, out=squares)
+        np.sqrt(squares, out=squares)
+        return squares
 
 
 @cache

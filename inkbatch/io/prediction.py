@@ -75,8 +75,9 @@ class Prediction:
         Returns:
             Bytes stored.
         """
-        half = to_half(probability) if probability.dtype == np.float32 else probability
-        return self.pyramid.write(write_box, half)
+        if probability.dtype != np.float16:
+            probability = to_half(probability.astype(np.float32, copy=False))
+        return self.pyramid.write(write_box, probability)
 
     def read(self, box: Box, level: int = 0) -> NDArray[np.float16]:
         """Read a window of one level.

@@ -27,6 +27,7 @@ from inkbatch.geometry import Unit
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
@@ -207,7 +208,8 @@ def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
         if choice.labels is not None:
             labels_step.run(_labels_config(config, choice), RunContext(stop=context.stop, reporter=context.reporter))
     settled = plan(config)
-    return carry_out(settled.record, settled.units, lambda: _work(settled), context, lambda _: _finish(settled))
+    record, units = settled.record, settled.units
+    return carry_out(record, units, lambda: _work(settled), context, lambda _: _finish(settled), leave_report)
 
 
 def describe(config: BuildDatasetConfig) -> str:

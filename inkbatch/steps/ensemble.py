@@ -19,6 +19,7 @@ from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
@@ -176,7 +177,12 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
     record = RunFolder(settled.folder, settled.manifest)
     with opencv_threads(1):
         return carry_out(
-            record, settled.units, lambda: _work(settled, record, context), context, lambda _: _finish(settled)
+            record,
+            settled.units,
+            lambda: _work(settled, record, context),
+            context,
+            lambda _: _finish(settled),
+            lambda folder, note: leave_report(folder, note, Location.parse(config.root)),
         )
 
 

@@ -11,7 +11,7 @@ from inkbatch.config import JobConfig
 from inkbatch.errors import ConfigError
 from inkbatch.io.storage import Location
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.run.record import RunFolder
+from inkbatch.run.record import REPORT_NAME, RunFolder
 
 Plan = Callable[[Any], Sequence[RunFolder]]
 

@@ -26,7 +26,7 @@ SAME = (
     "losses.csv",
     "curves.png",
     "complete.json",
-    "report.html",
+    "data.json",
 )
 STEPS = 12  # of tiny_run
 
