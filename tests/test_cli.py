@@ -59,6 +59,7 @@ COMMANDS += [
     "clean",
     "export-rle",
     "export-folders",
+    "report",
 ]
 
 
@@ -75,8 +76,9 @@ def test_the_whole_way_from_layers_to_picture(tmp_path, stated):
     result = inkbatch("infer", "tiny", "--root", tmp_path / "root", "--bundle", tmp_path / "bundle", "--log", "json")
     assert "infer: complete" in result.stdout
     rows = [json.loads(line) for line in result.stderr.splitlines()]
-    assert [row["event"] for row in rows] == ["start", "note", "unit"]
+    assert [row["event"] for row in rows] == ["start", "note", "unit", "note"]
     assert rows[1]["text"].startswith("picture so far: ")
+    assert Path(rows[3]["text"].removeprefix("report: ")).name == "report.html"
     picture = result.stdout.split("picture: ")[1].split()[0]
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
     inkbatch("export", "tiny", "--root", tmp_path / "root", "--to", tmp_path / "map.tif")

@@ -45,6 +45,21 @@ def test_the_whole_way_of_a_launch(tmp_path):
     inkbatch("export", "tiny", "--root", "pulled", "--to", "map.png", cwd=tmp_path)
 
 
+def test_a_chain_ends_with_its_report(tmp_path):
+    write_layers(tmp_path / "layers", random_papyrus((5, 90, 120)))
+    identity_bundle(tmp_path / "bundle")
+    words = ["--source", "layers", "--bundle", "bundle", "--name", "map"]
+    words += ["--set", "prepare:depth_order=forward", "--set", "prepare:voxel_size_um=8"]
+    words += ["--config", REPOSITORY / "jobs/report.yaml"]
+    done = inkbatch("launch", "prepare,infer,report", "tiny", *words, cwd=tmp_path)
+    page = tmp_path / "root/predictions/tiny/map/report.html"
+    assert "report 0: done" in done.stderr
+    assert f"report: {page}" in inkbatch("logs", "tiny", cwd=tmp_path).stdout
+    assert page.read_bytes().startswith(b"<!doctype html>")
+    inkbatch("pull", "tiny", cwd=tmp_path)
+    assert (tmp_path / "pulled/predictions/tiny/map/report.html").read_bytes() == page.read_bytes()
+
+
 def test_a_dry_run_prints_and_writes_nothing(tmp_path):
     words = ["launch", "train", "letters", "--engine", "slurm", "--root", "s3://bucket/ink", "--dry-run"]
     words += ["--config", REPOSITORY / "jobs/train.yaml"]
