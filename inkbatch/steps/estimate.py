@@ -189,7 +189,8 @@ class EstimateReport:
         if one.seconds[1] < SHORT_S:
             lines.append("  a short job: first passes and batches that are not full weigh more than rates say")
         for run in one.runs:
-            text = f"  real run {run.name}: {run.tiles:,} tiles in {duration(run.seconds)} on {run.device}{run.circumstances}"
+            text = f"  real run {run.name}: {run.tiles:,} tiles in {duration(run.seconds)} on {run.device}"
+            text += run.circumstances
             if run.estimated is None or run.error is None:
                 lines.append(f"{text}; another device, not compared")
             else:
