@@ -46,6 +46,7 @@ class Usage:
         self._begun = time.perf_counter()
         self._read_before, self._written_before = READ.total, WRITTEN.total
         self._loop: float | None = None
+        self._cpu_before = self._cpu_after = 0.0
         self._loop_end: float | None = None
 
     @property
@@ -65,11 +66,11 @@ class Usage:
 
     def loop_begins(self) -> None:
         """The model stands; units follow."""
-        self._loop = time.perf_counter()
+        self._loop, self._cpu_before = time.perf_counter(), time.process_time()
 
     def loop_ends(self) -> None:
         """The last unit is stored."""
-        self._loop_end = time.perf_counter()
+        self._loop_end, self._cpu_after = time.perf_counter(), time.process_time()
 
     def device_share(self, stages: StageSeconds) -> float:
         """Share of the loop's time so far in which the device computed."""
@@ -80,7 +81,8 @@ class Usage:
 
         ``load_s`` and ``store_s`` are summed over threads; ``waited_s`` is how long the computing thread waited for
         them; ``waited_share`` is the share of the loop in which nothing was computed, its first load and last store
-        included.
+        included. ``cpu_s`` is what all threads took of all cores in the loop: far less than loop and cores promise is
+        a busy machine, or one that waits.
         """
         facts = {
             "load_s": round(stages.load, 3),
@@ -92,6 +94,7 @@ class Usage:
             return {**facts, "setup_s": round(self.seconds, 3), "loop_s": 0.0, "waited_share": 0.0}
         facts["setup_s"] = round(self._loop - self._begun, 3)
         facts["loop_s"] = round(self._loop_seconds(), 3)
+        facts["cpu_s"] = round((self._cpu_after or time.process_time()) - self._cpu_before, 3)
         facts["waited_share"] = round(1 - self.device_share(stages), 4)
         return facts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -227,12 +227,17 @@ def plan(config: InferConfig) -> InferPlan:
 def _windows(
     config: InferConfig, layers: tuple[int, int] | None, contract: Contract, volume: SurfaceVolume
 ) -> tuple[LayerWindow, ...]:
-    if config.layer_starts is not None:
-        ranges = [(start, start + contract.layers.count) for start in range(*config.layer_starts)]
+    ranges = asked_ranges(config, contract)
+    if ranges:
         return layer_windows(contract, volume, ranges)
-    if config.layer_groups is not None:
-        return layer_windows(contract, volume, config.layer_groups)
     return (LayerWindow(layers, contract.layer_indices(volume, layers)),)
+
+
+def asked_ranges(config: InferConfig, contract: Contract) -> Sequence[tuple[int, int]]:
+    """Half-open ranges of source layer numbers where several windows are asked for; none else."""
+    if config.layer_starts is not None:
+        return [(start, start + contract.layers.count) for start in range(*config.layer_starts)]
+    return config.layer_groups or ()
 
 
 def chosen_unit_px(config: InferConfig, contract: Contract) -> int:
