@@ -155,11 +155,19 @@ plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what 
 
 .PHONY: ensemble
 ensemble: $(VENV)/.runtime need-segment ## Predictions of SEGMENT -> one (ARGS='--prediction A --prediction B --method mean')
-	$(RUN) ensemble '$(SEGMENT)' $(COMMON) $(ARGS)
+ifneq ($(or $(SHARD),$(PLAIN)),)
+	$(RUN) ensemble '$(SEGMENT)' $(COMMON) $(if $(NAME),--name '$(NAME)') $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
+else
+	$(RUN) launch ensemble '$(SEGMENT)' $(LAUNCH) $(if $(NAME),--name '$(NAME)') --args="$(ARGS)"
+endif
 
 .PHONY: evaluate
 evaluate: $(VENV)/.runtime need-segment ## Ink map of SEGMENT against its labels (ARGS='--name A --versus B')
-	$(RUN) evaluate '$(SEGMENT)' $(COMMON) $(ARGS)
+ifneq ($(or $(SHARD),$(PLAIN)),)
+	$(RUN) evaluate '$(SEGMENT)' $(COMMON) $(if $(NAME),--name '$(NAME)') $(ARGS)
+else
+	$(RUN) launch evaluate '$(SEGMENT)' $(LAUNCH) $(if $(NAME),--name '$(NAME)') --args="$(ARGS)"
+endif
 
 .PHONY: estimate
 estimate: $(VENV)/.runtime ## Tiles, seconds and money of infer for SEGMENT (or the catalog) on a MACHINE=g6.xlarge

@@ -65,7 +65,7 @@ def members_of(bundles: Sequence[str], name: str | None, jobs: Sequence[str]) ->
     """
     if "infer" not in jobs:
         return tuple(Member(bundle) for bundle in bundles) or (Member(),)
-    followed = jobs[-1] != "infer"
+    followed = bool({"ensemble", "evaluate"} & set(jobs))
     own_name = name if "ensemble" not in jobs else None  # with an ensemble the name is the ensemble's
     if own_name and len(bundles) > 1:
         raise ConfigError(

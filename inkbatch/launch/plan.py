@@ -19,8 +19,10 @@ from inkbatch.launch.members import Member, members_of, require_order
 from inkbatch.run.deadline import DEADLINE_VARIABLE
 
 BUNDLE_JOBS = frozenset({"probe", "infer"})  # take --bundle; one array per bundle
-READING_JOBS = frozenset({"evaluate", "report"})  # take the --name of the prediction that they read
-LOGGING_JOBS = frozenset({"prepare", "infer", "labels", "build-dataset", "train", "ensemble", "probe", "evaluate"})
+NAMING_JOBS = frozenset({"ensemble", "evaluate", "clean", "report"})  # take --name, as infer does
+LOGGING_JOBS = frozenset(
+    {"prepare", "labels", "build-dataset", "train", "probe", "infer", "ensemble", "evaluate", "clean"}
+)
 DEADLINE_SHARE = 0.95  # a job ends itself with 75 before an engine's time-out, which would not be retried
 
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
@@ -234,14 +236,15 @@ def _command(request: Request, file: JobFile, root: str, members: Sequence[Membe
 
 
 def _result_name(request: Request, job: str, members: Sequence[Member], member: Member) -> str | None:
-    """The prediction that a job makes or, where it reads one, the last one that the chain makes before it."""
+    """The prediction that a job makes or, where it reads one, the one that the chain ends with."""
     if job == "infer":
         return member.name
-    if job not in READING_JOBS | {"ensemble"}:
+    if job not in NAMING_JOBS:
         return None
+    read = "evaluate" in request.jobs  # evaluate takes one prediction, whose name it must know
     if "ensemble" in request.jobs:
-        return request.name or ("ensemble" if READING_JOBS & set(request.jobs) else None)
-    if "infer" not in request.jobs:
+        return request.name or ("ensemble" if read else None)
+    if "infer" not in request.jobs or not read:
         return request.name
     if len(members) > 1:
         names = ", ".join(str(one.name) for one in members)
