@@ -24,7 +24,7 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageErr
 from inkbatch.io.clients import filesystem, filesystem_options
 from inkbatch.io.faults import WrongKindError, judge
 from inkbatch.io.local_files import local_sizes, read_local, write_atomically
-from inkbatch.io.meter import READ
+from inkbatch.io.meter import READ, WRITTEN
 
 Result = TypeVar("Result")
 
@@ -215,11 +215,13 @@ class Location:
             retried(self.uri, lambda: write_atomically(self.path, [data]))
         else:
             retried(self.uri, lambda: self.fs.pipe_file(self.path, bytes(data)))
+        WRITTEN.add(memoryview(data).nbytes)
 
     def write_parts(self, parts: Sequence[bytes | memoryview]) -> None:
         """Write the object from consecutive parts, without joining them first where the store allows it."""
         if self.is_local:
             retried(self.uri, lambda: write_atomically(self.path, parts))
+            WRITTEN.add(sum(memoryview(part).nbytes for part in parts))
         else:
             self.write_bytes(b"".join(parts))
 

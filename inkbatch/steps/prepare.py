@@ -19,6 +19,7 @@ from inkbatch.io.intensity import IntensityMap, IntensityRule, LutPoints, resolv
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.shard_layout import MASK_CODEC
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
 from inkbatch.run.job import JobReport, RunContext, carry_out
@@ -276,7 +277,7 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder) -> Uni
         dtype="uint8",
         chunk=(CHUNK_PX, CHUNK_PX),
         pooling="max",
-        codec="zstd",
+        codec=MASK_CODEC,
         **common,
     )
 
