@@ -237,7 +237,7 @@ def test_layers_are_chosen_by_source_number(tiny_segment, bundle_folder):
     with pytest.raises(LayerRangeError, match="3:6"):
         plan(config_for(tiny_segment, bundle_folder, layers=(3, 6)))
     with pytest.raises(
-        LayerRangeError, match="segment tiny: layers 0:2 are 2, the bundle wants 3; choose a range of 3"
+        LayerRangeError, match="segment tiny: --layers 0:2 are 2 layers, the bundle wants 3"
     ):
         plan(config_for(tiny_segment, bundle_folder, layers=(0, 2)))
 
