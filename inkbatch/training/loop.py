@@ -131,7 +131,8 @@ class Trainer:
             last = number == len(step.batches) - 1
             with self.fabric.no_backward_sync(self.model, enabled=not last):
                 prepared = self.module.prepare(batch.to(self.fabric.device))
-                part = self.model.training_step(*prepared) / len(step.batches)
+                with self.fabric.autocast():  # Fabric's own wrapper casts in `forward` alone, or where it wraps for DDP
+                    part = self.model.training_step(*prepared) / len(step.batches)
                 self.fabric.backward(part)
             loss += part.detach()
         if self.config.clip_gradient is not None:
