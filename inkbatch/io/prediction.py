@@ -75,7 +75,7 @@ class Prediction:
         Returns:
             Bytes stored.
         """
-        half = to_half(probability) if probability.dtype == np.float32 else probability
+        half = probability if probability.dtype == np.float16 else to_half(probability.astype(np.float32, copy=False))
         return self.pyramid.write(write_box, half)
 
     def read(self, box: Box, level: int = 0) -> NDArray[np.float16]:

@@ -134,9 +134,11 @@ class Contract(BaseModel):
         """
         wanted = layers or self.layers.source_range
         if wanted is not None:
-            if wanted[1] - wanted[0] != self.layers.count:
+            first, last = wanted
+            if last - first != self.layers.count:
                 raise LayerRangeError(
-                    f"layers {wanted[0]}:{wanted[1]} are {wanted[1] - wanted[0]}, the bundle wants {self.layers.count}"
+                    f"segment {volume.provenance.segment}: layers {first}:{last} are {last - first}, the bundle wants "
+                    f"{self.layers.count}; give for example {first}:{first + self.layers.count}"
                 )
             return volume.provenance.index_range(wanted)
         spare = volume.layer_count - self.layers.count
