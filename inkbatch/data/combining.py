@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -145,7 +146,7 @@ class Combination:
         count = np.float32(len(values))
         mean = _sum(values)
         mean /= count
-        squares = values[0] - mean
+        squares: Floats = values[0] - mean
         squares *= squares
         difference = np.empty_like(mean)
         for value in values[1:]:
@@ -182,7 +183,8 @@ def rank_table(found: StoredMap) -> Floats:
     counts = np.zeros(BINS, np.int64)
     for picks in (np.unique(np.linspace(0, len(chunks) - 1, RANK_CHUNKS).round().astype(int)), range(len(chunks))):
         for pick in picks:
-            counts += np.bincount(found.codes(chunks[pick]).ravel(), minlength=BINS)
+            codes = found.codes(chunks[pick])
+            counts += cv2.calcHist([codes], [0], None, [BINS], [0, BINS]).ravel().astype(np.int64)
         counts[0] = 0
         if counts.any():  # else the sample missed what there is: count all
             break
@@ -211,7 +213,7 @@ def _looked_up(codes: Sequence[Codes], tables: Sequence[Floats]) -> list[Floats]
 
 def _sum(values: Sequence[Floats]) -> Floats:
     """Their sum, always added in this order."""
-    total = values[0] + values[1]
+    total: Floats = values[0] + values[1]
     for part in values[2:]:
         total += part
     return total

@@ -75,9 +75,8 @@ class Prediction:
         Returns:
             Bytes stored.
         """
-        if probability.dtype != np.float16:
-            probability = to_half(probability.astype(np.float32, copy=False))
-        return self.pyramid.write(write_box, probability)
+        half = probability if probability.dtype == np.float16 else to_half(probability.astype(np.float32, copy=False))
+        return self.pyramid.write(write_box, half)
 
     def read(self, box: Box, level: int = 0) -> NDArray[np.float16]:
         """Read a window of one level.

@@ -134,10 +134,12 @@ class Contract(BaseModel):
         """
         wanted = layers or self.layers.source_range
         if wanted is not None:
-            if wanted[1] - wanted[0] != self.layers.count:
+            first, last = wanted
+            if last - first != self.layers.count:
                 raise LayerRangeError(
-                    f"segment {volume.provenance.segment}: --layers {wanted[0]}:{wanted[1]} are "
-                    f"{wanted[1] - wanted[0]} layers, the bundle wants {self.layers.count}; give a range of that many"
+                    f"segment {volume.provenance.segment}: --layers {first}:{last} are {last - first} layers, the bundle "
+                    f"wants {self.layers.count}; give a range of that many, for example "
+                    f"{first}:{first + self.layers.count}"
                 )
             return volume.provenance.index_range(wanted)
         spare = volume.layer_count - self.layers.count
