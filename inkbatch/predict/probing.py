@@ -65,7 +65,7 @@ class Asked:
 
     Attributes:
         depth: Layers that the network takes.
-        starts: First layers (indices of the surface) of the readings.
+        starts: First layers (indices of the surface) of the readings; `usual_start` is one of them.
         usual_start: First layer that `infer` takes by itself.
         usual_order: The order that `infer` takes by itself.
         ink: The planted ink.
@@ -98,9 +98,7 @@ def measure(predictor: Predictor, slab: Slab, mask: NDArray[np.bool_], box: Box,
     """
     window = _Window(predictor, mask, box, asked)
     own = {(order, start): window.map_of(slab, order, start) for order in ORDERS for start in asked.starts}
-    usual = {
-        order: own.get((order, asked.usual_start), window.map_of(slab, order, asked.usual_start)) for order in ORDERS
-    }
+    usual = {order: own[order, asked.usual_start] for order in ORDERS}
     faces = sheet_faces(np.array([layer[mask].mean() for layer in slab]))
     depths = sorted({*_planted_depths(asked), *faces})
     planted: dict[str, dict[str, Any]] = {order: {} for order in ORDERS}

@@ -21,11 +21,13 @@ from inkbatch.data.given_boxes import settle_boxes, write_ink_boxes
 from inkbatch.data.index import DatasetIndex, DatasetSegment, SplitName, resolve
 from inkbatch.data.packing import PackLayout, pack_work
 from inkbatch.data.reading import SampleReader, SegmentArrays, open_segment
+from inkbatch.data.same_pixels import surfaces_of
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Unit
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
@@ -163,16 +165,17 @@ def plan(config: BuildDatasetConfig) -> DatasetPlan:
     folder = Location.parse(config.output_root or config.root) / "datasets" / config.name
     surfaces: dict[str, SurfaceVolume] = {}
     given: dict[str, SplitName] = {}
+    pictures: dict[str, str] = {}
     if config.images is not None:
         imported = import_folders(config.images, root)
-        segments, given = list(imported.segments), imported.split_of
+        segments, given, pictures = list(imported.segments), imported.split_of, imported.pixels_of
     else:
         for choice in config.segments:
             surfaces[choice.id] = SurfaceVolume.open(_prepared(config.root, choice.id))
         segments = [_segment(config, choice, surfaces[choice.id]) for choice in config.choices]
     contract = surface_contract(segments, surfaces)
     arrays = {segment.id: open_segment(segment, root) for segment in segments}
-    surface_of = {s.id: surfaces[s.id].provenance.source if s.id in surfaces else s.surface for s in segments}
+    surface_of = surfaces_of(segments, surfaces, pictures)
     labels = {s.id: Multiscale.open(resolve(s.ink_labels, root)) for s in segments if s.kind == "surface"}
     settled, around = _with_boxes(config, {s.id: s.shape_yx for s in segments}, labels)
     taken: Assembled = assemble(segments, arrays, settled, surface_of, given)
@@ -205,7 +208,8 @@ def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
         if choice.labels is not None:
             labels_step.run(_labels_config(config, choice), RunContext(stop=context.stop, reporter=context.reporter))
     settled = plan(config)
-    return carry_out(settled.record, settled.units, lambda: _work(settled), context, lambda _: _finish(settled))
+    record, units = settled.record, settled.units
+    return carry_out(record, units, lambda: _work(settled), context, lambda _: _finish(settled), leave_report)
 
 
 def describe(config: BuildDatasetConfig) -> str:
@@ -308,10 +312,12 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
     if (folder / "labels" / "manifest.json").exists():
         require_complete(folder / "labels", f"{place}, labels", f"run inkbatch labels {choice.id} again")
     elif not (folder / "ink_labels.zarr" / "zarr.json").exists():
-        raise DataError(
-            f"{place}: has no ink labels at {folder / 'ink_labels.zarr'}; run inkbatch labels {choice.id} first, or "
-            "give labels: {} (the catalog's) or labels: {image: URI} with this segment"
-        )
+        cure = f"run inkbatch labels {choice.id} first, or "
+        if choice.labels is None:
+            cure += "give labels: {} (the catalog's) or labels: {image: URI} with this segment"
+        else:
+            cure += "leave out --dry-run, which writes nothing: the job makes them as this segment's labels say"
+        raise DataError(f"{place}: has no ink labels at {folder / 'ink_labels.zarr'}; {cure}")
     made = surface.provenance
     made.index_range(choice.layers or made.source_layers)
     has_mask = choice.ignore_mask and (folder / "ignore_mask.zarr" / "zarr.json").exists()

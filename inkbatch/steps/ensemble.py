@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
-from inkbatch.data.combining import RANK_CHUNKS, WEIGHTED, Codes, Combination, Method, tables_for
+from inkbatch.data.combining import RANK_CHUNKS, WEIGHTED, Codes, Combination, Halves, Method, tables_for
 from inkbatch.data.maps import StoredMap, map_address, open_map, require_one_grid
 from inkbatch.data.truth import Truth
 from inkbatch.data.weight_fitting import FitRules, area_box, fit
@@ -20,6 +19,7 @@ from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
@@ -177,7 +177,12 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
     record = RunFolder(settled.folder, settled.manifest)
     with opencv_threads(1):
         return carry_out(
-            record, settled.units, lambda: _work(settled, record, context), context, lambda _: _finish(settled)
+            record,
+            settled.units,
+            lambda: _work(settled, record, context),
+            context,
+            lambda _: _finish(settled),
+            lambda folder, note: leave_report(folder, note, Location.parse(config.root)),
         )
 
 
@@ -212,10 +217,10 @@ def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> Unit
     if settled.config.disagreement:
         second = Prediction.create(*place, {**provenance, "kind": "disagreement"}, DISAGREEMENT_NAME, CODEC)
 
-    def compute(unit: Unit, loaded: list[Codes]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
-        return rule(loaded, spread=second is not None)
+    def compute(unit: Unit, loaded: list[Codes]) -> tuple[Halves, Halves | None]:
+        return rule.stored(loaded, spread=second is not None)
 
-    def store(unit: Unit, computed: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]) -> Mapping[str, Any]:
+    def store(unit: Unit, computed: tuple[Halves, Halves | None]) -> Mapping[str, Any]:
         probability, deviation = computed
         stored = output.write(unit.write_box, probability)
         if second is not None and deviation is not None:

@@ -24,16 +24,18 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchEr
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.storage import Location
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps import evaluate_pictures as pictures
 from inkbatch.steps.evaluate_report import Bootstrap, Evaluation, Part, lines, write_report
 
 UNIT_PX = 2048
 DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
 UNITS_IN_FLIGHT = 3
-COUNTS_CODEC = Blosc("zstd", 1, Blosc.SHUFFLE, typesize=4)
+COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
 
 
 class EvaluateConfig(JobConfig):
@@ -116,6 +118,10 @@ class EvaluatePlan:
         """Where a unit's counts lie."""
         return self.folder / "counts" / f"{unit.name}.blosc"
 
+    def picks(self, unit: Unit) -> Location:
+        """Where some of a unit's labels lie, for the picture."""
+        return self.folder / "counts" / f"{unit.name}.png"
+
     def regions(self, unit: Unit) -> list[Box]:
         """The regions of a unit that touch the area."""
         edge, box = self.config.region_px, unit.write_box
@@ -174,7 +180,9 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
                 "agrees with that prediction, not with the papyrus"
             )
         record = RunFolder(settled.folder, settled.manifest)
-        return carry_out(record, settled.units, lambda: _work(settled, record), context, lambda _: _finish(settled))
+        return carry_out(
+            record, settled.units, lambda: _work(settled, record), context, lambda _: _finish(settled), leave_report
+        )
 
 
 def count(settled: EvaluatePlan, unit: Unit) -> NDArray[np.uint32]:
@@ -254,13 +262,23 @@ def _folder(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> Location:
 
 
 def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
-    def store(unit: Unit, counts: NDArray[np.uint32]) -> Mapping[str, Any]:
+    level = pictures.picture_level([found.prediction for found in settled.maps], settled.area)
+
+    def compute(unit: Unit, loaded: _Loaded) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+        _, ink, counted = loaded
+        picks = pictures.label_picks(unit.write_box.intersect(settled.area), ink, counted, level)
+        return _counted(settled, unit, loaded), picks
+
+    def store(unit: Unit, computed: tuple[NDArray[np.uint32], NDArray[np.uint8]]) -> Mapping[str, Any]:
+        counts, picks = computed
+        if picks.size:
+            settled.picks(unit).write_bytes(pictures.encode(picks))
         settled.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
         return {"counted_px": int(counts[0].sum())}
 
     return UnitWork(
         load=lambda unit: _load(settled, unit),
-        compute=lambda unit, loaded: _counted(settled, unit, loaded),
+        compute=compute,
         store=store,
         mark=record.mark,
     )
@@ -317,7 +335,16 @@ def _finish(settled: EvaluatePlan) -> Mapping[str, Any]:
             "other labels or another area, or state the stored value of certain ink with --set white=1"
         )
     write_report(settled.folder, evaluation, settled.truth.place, settled.truth.made_from, config.region_px)
+    _write_pictures(settled, evaluation)
     return {"counted_px": evaluation.counted, "ink_px": evaluation.ink}
+
+
+def _write_pictures(settled: EvaluatePlan, evaluation: Evaluation) -> None:
+    best = [at for _, at in evaluation.best]
+    maps = [(found.name, found.prediction, at) for found, at in zip(settled.maps, best, strict=True)]
+    picks = [(unit.write_box.intersect(settled.area), settled.picks(unit)) for unit in settled.units]
+    um = settled.maps[0].pixel_um
+    pictures.write_pictures(settled.folder, maps, settled.area, picks, evaluation.regions, settled.truth.read, um)
 
 
 def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:

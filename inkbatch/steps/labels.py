@@ -22,6 +22,7 @@ from inkbatch.data.labels import INK, clean_unit, dilated, threshold_ink
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.multiscale import Multiscale, Pooling
+from inkbatch.io.shard_layout import MASK_CODEC
 from inkbatch.run.job import JobReport, RunContext, carry_out, carry_out_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.steps.labels_plan import LISTED, LabelsConfig, LabelsPlan, describe, plan
@@ -172,7 +173,7 @@ def _create(settled: LabelsPlan, name: str, pooling: Pooling) -> Multiscale:
         shard_px=settled.config.unit_px,
         voxel_size_um=settled.surface.provenance.voxel_size_um,
         provenance={"kind": name, "segment": settled.config.segment, "digest": settled.manifest.digest},
-        codec="zstd",
+        codec=MASK_CODEC,
         pooling=pooling,
     )
 

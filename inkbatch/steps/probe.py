@@ -26,6 +26,7 @@ from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor
 from inkbatch.predict.probing import Asked, ProbeInk, measure
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
@@ -177,6 +178,7 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
         lambda: _work(config, settled, record, context),
         context,
         lambda folder: _finish(settled, config.seed),
+        leave_report,
     )
 
 

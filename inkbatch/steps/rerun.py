@@ -12,9 +12,9 @@ from inkbatch.config import JobConfig
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.listing import objects_below
 from inkbatch.io.storage import Location
+from inkbatch.run.finished import StoredRun, open_run
 from inkbatch.run.job import JobReport, RunContext
 from inkbatch.run.record import differences
-from inkbatch.steps.finished import StoredRun, open_run
 from inkbatch.steps.repeatable import Repeatable, holds_no_clock, repeatable
 
 COMPARED_BYTES = 8 << 20  # of each object at a time

@@ -24,11 +24,12 @@ from inkbatch.models.encoder_weights import FILE_SUFFIXES, prepare_encoder
 from inkbatch.models.inputs import require_tile
 from inkbatch.predict.device import device_facts
 from inkbatch.predict.memory_format import arrange_all
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import QuietReporter, Reporting
-from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.run.record import RunFolder, RunManifest, report_place
 from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.checkpoints import CheckpointStore
@@ -36,7 +37,7 @@ from inkbatch.training.children import watched_children
 from inkbatch.training.contract import contract_of, model_settings
 from inkbatch.training.data import StepStream, TrainingTiles, require_samples
 from inkbatch.training.devices import is_our_child, launch_fabric, precision_of
-from inkbatch.training.finish import finite, write_bundle, write_curves, write_pictures, write_report
+from inkbatch.training.finish import finite, write_bundle, write_curves, write_data, write_pictures
 from inkbatch.training.loop import Trainer
 from inkbatch.training.metrics import OVERALL, SCORES
 from inkbatch.training.module import InkModule
@@ -164,6 +165,8 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
             record.begin()
             if record.is_complete():
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
+                if not report_place(one.folder, "train").exists():
+                    leave_report(one.folder, reporter.note, Location.parse(config.root))
                 continue
             if fabric is None:
                 fabric = launch_fabric(config)
@@ -202,9 +205,7 @@ def _carry_out(
                 one.folder / "bundle", one.config, one.index, one.contract, _network(one), store, progress
             )
             split = {"training": one.train, "validation": one.validation}
-            write_report(
-                one.folder, one.config, one.index, split, bundle, progress, _card(one), _root_of_runs(one.config)
-            )
+            write_data(one.folder, one.index, split, _card(one))
             best = progress.best(one.config.monitor)
             facts = {"best_epoch": best.epoch, "scores": finite(best.scores[OVERALL])}
             record.complete({**facts, "weights_sha256": bundle.document.weights_sha256})
@@ -224,6 +225,8 @@ def _carry_out(
             facts |= {"tiles": trainer.tiles * fabric.world_size, "units_stored": int(ended == "done")}
             facts |= {**usage.stage_facts(trainer.seconds), **device_facts(fabric.device, precision_of(fabric))}
             write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
+    if fabric.is_global_zero and ended == "done":
+        leave_report(one.folder, context.reporter.note, Location.parse(one.config.root))
 
 
 def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:

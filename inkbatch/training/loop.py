@@ -48,7 +48,7 @@ class Trainer:
         store: The run's checkpoints.
         context: Stop flag and reporter.
         logs: Where curves go while the run is under way.
-        on_epoch: Called on each device after each epoch with what its validation found.
+        on_epoch: Called on each device after each epoch, before its checkpoint, with what its validation found.
         on_step: Called after each optimiser step, before its checkpoint, with the number of steps so far.
         progress: Where the run stands.
         seconds: Where the seconds of this process go: reading tiles (summed over threads), computing, storing, and
@@ -195,6 +195,9 @@ class Trainer:
         progress.finished = progress.epoch >= config.epochs or (
             config.patience is not None and waited >= config.patience
         )
+        with self.seconds.timed("store"):
+            self.on_epoch(progress, found)
+        self.fabric.barrier()  # a checkpoint that says the epoch is over stands for its pictures, too
         self._save(best=waited == 0)
         scores = progress.rows[-1].scores[OVERALL]
         self.context.reporter.unit(
@@ -206,8 +209,6 @@ class Trainer:
                 "auc": scores["auc"],
             },
         )
-        with self.seconds.timed("store"):
-            self.on_epoch(progress, found)
 
     def _stopping(self) -> bool:
         """Whether any device was told to stop; all must leave the loop at the same step."""
