@@ -137,8 +137,8 @@ class Contract(BaseModel):
             first, last = wanted
             if last - first != self.layers.count:
                 raise LayerRangeError(
-                    f"segment {volume.provenance.segment}: --layers {first}:{last} are {last - first} layers, the bundle "
-                    f"wants {self.layers.count}; give a range of that many, for example "
+                    f"segment {volume.provenance.segment}: --layers {first}:{last} are {last - first} layers, the "
+                    f"bundle wants {self.layers.count}; give a range of that many, for example "
                     f"{first}:{first + self.layers.count}"
                 )
             return volume.provenance.index_range(wanted)
