@@ -12,7 +12,7 @@ from inkbatch.errors import DataError
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.reports.infer_contract import override_words, promises
+from inkbatch.reports.infer_contract import by_hand, override_words, promises
 from inkbatch.reports.page import Figure, Link, Page, Picture, Pixels, Section, Table, Words
 from inkbatch.reports.pictures import (
     amber_legend,
@@ -196,13 +196,13 @@ def _score(run: StoredRun) -> dict[str, Any] | None:
 
 def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None) -> Iterator[str]:
     config = run.manifest["config"]
-    for key, value in config.get("override", {}).items():
-        yield override_words(key, value, probed="probe" in config)
+    for key, value in by_hand(config).items():
+        yield override_words(key, value)
     probe = config.get("probe")
     if probe:
         yield (
-            f"The layers were chosen by a depth probe (verdict {probe['verdict']}, confidence "
-            f"{probe['confidence']:.2f}); docs/trust.md says how far that goes."
+            f"Layers and depth order ({config['override']['depth_order']}) were chosen by a depth probe (verdict "
+            f"{probe['verdict']}, confidence {probe['confidence']:.2f}); docs/trust.md says how far that goes."
         )
     if papyrus is None:
         yield (

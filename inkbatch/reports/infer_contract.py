@@ -9,6 +9,7 @@ from inkbatch.io.surface import SurfaceVolume
 from inkbatch.reports.page import Promise
 
 UNKNOWN = "not under this ROOT; compared when the job began"
+SETTINGS = ("stride_px", "window")  # part of the contract, and settings of the run
 COMPARED = "compared before the network was built"
 
 
@@ -20,90 +21,98 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
         volume: The surface; None where it is not at hand.
     """
     said = volume.provenance if volume else None
-    contract, override = config["contract"], config.get("override", {})
+    contract, replaced = config["contract"], by_hand(config)
 
-    def row(key: str, what: str, promised: str, found: str | None, where: str) -> Promise:
-        if key in override and "probe" not in config:
-            return Promise(what, promised, found or UNKNOWN, f"overridden by hand: {key}={override[key]}", kept=False)
+    def row(what: str, promised: str, found: str | None, where: str, keys: tuple[str, ...]) -> Promise:
+        bent = [f"{key}={replaced[key]}" for key in keys if key in replaced]
+        if bent:
+            return Promise(what, f"not the bundle's own: {promised}", found or UNKNOWN, _bent(bent), kept=False)
         return Promise(what, promised, found or UNKNOWN, where)
 
     first, stop = config["layers"]
     flipped = contract["depth_order"] == "reversed"
-    rows = [
+    source_range = contract["layers"].get("source_range")
+    turned = ", the source was turned round" if said and said.depth_order == "reversed" else ""
+    asked = [f"{key}={config['override'][key]}" for key in SETTINGS if key in config.get("override", {})]
+    grid = "one grid over the whole segment; overlapping answers are blended"
+    return (
         row(
             "layers",
-            "layers",
-            f"{contract['layers']['count']}"
-            + (
-                f", source {_range(contract['layers']['source_range'])}"
-                if contract["layers"].get("source_range")
-                else ", centred"
-            ),
+            f"{contract['layers']['count']}, " + (f"source {_range(source_range)}" if source_range else "centred"),
             _layers_found(first, stop, volume),
             "cut out on reading; never clamped",
+            ("layers",),
         ),
         row(
-            "depth_order",
             "depth order",
             contract["depth_order"],
-            "forward: prepared layers always run in depth order"
-            + (", the source was turned round" if said and said.depth_order == "reversed" else ""),
+            f"forward: prepared layers always run in depth order{turned}",
             "turned round on reading, for this network" if flipped else "fed as it lies",
+            ("depth_order",),
         ),
-        row("dtype", "dtype", contract["dtype"], volume.dtype.name if volume else None, COMPARED),
+        row("dtype", contract["dtype"], volume.dtype.name if volume else None, COMPARED, ("dtype",)),
         row(
-            "intensity",
             "grey values",
             " or ".join(contract["intensity"]),
             said.intensity if said else None,
             f"on preparing; {COMPARED}",
+            ("intensity",),
         ),
         row(
-            "voxel_size_um",
             "voxel size",
             f"{contract['voxel_size_um']:g} µm ± {contract['voxel_tolerance']:.0%}",
             f"{said.voxel_size_um:g} µm" if said else None,
             COMPARED,
+            ("voxel_size_um", "voxel_tolerance"),
         ),
-        row("lut", "lookup table", _or_none(contract["lut"]), _or_none(said.lut) if said else None, COMPARED),
+        row("lookup table", _or_none(contract["lut"]), _or_none(said.lut) if said else None, COMPARED, ("lut",)),
         row(
-            "clahe",
             "CLAHE",
             _or_none(contract["clahe"]),
             _or_none(said.clahe and said.clahe.model_dump()) if said else None,
             COMPARED,
+            ("clahe",),
         ),
-        row("divisor", "input values", _scaling(contract), "the same", "done to every tile on the device, in float32"),
         row(
-            "tile_px",
+            "input values",
+            _scaling(contract),
+            "the same",
+            "done to every tile on the device, in float32",
+            ("clip", "divisor", "mean", "std"),
+        ),
+        row(
             "tiles",
             f"{contract['tile_px']} px every {contract['stride_px']} px, {contract['window']} window",
             "the same",
-            "one grid over the whole segment; overlapping answers are blended",
+            f"{grid}; asked for by this run: {', '.join(asked)}" if asked else grid,
+            ("tile_px", "activation"),
         ),
         row(
-            "threshold",
             "threshold",
             _threshold(contract),
             "the same",
             "marks ink on this page and in exports; the map is stored as it is",
+            ("threshold",),
         ),
-    ]
-    return tuple(rows)
+    )
 
 
-def override_words(key: str, value: Any, *, probed: bool) -> str:
+def by_hand(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the contract that a person replaced: not the run's own settings, nor what a depth probe found."""
+    known = (*SETTINGS, "depth_order") if "probe" in config else SETTINGS
+    return {key: value for key, value in config.get("override", {}).items() if key not in known}
+
+
+def override_words(key: str, value: Any) -> str:
     """What a reader has to know of a replaced value of the contract."""
-    if probed and key == "depth_order":
-        return f"The depth order ({value}) was found by a depth probe, not stated by the bundle."
-    if key in ("stride_px", "window"):
-        return (
-            f"{key}={value} was asked for in place of the bundle's value; the map is not what its scores were taken on."
-        )
     return (
         f"The bundle's contract was overridden: {key}={value}. The network was fed something else than it was trained "
         "on; a plausible picture proves nothing here."
     )
+
+
+def _bent(values: list[str]) -> str:
+    return f"nowhere: overridden by hand, {', '.join(values)}"
 
 
 def _layers_found(first: int, stop: int, volume: SurfaceVolume | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numcodecs import Blosc
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from inkbatch.config import JobConfig
-from inkbatch.data.maps import StoredMap, open_map, require_one_grid
+from inkbatch.data.maps import StoredMap, map_address, open_map, require_one_grid
 from inkbatch.data.scoring import BINS, ScoreHistogram
 from inkbatch.data.truth import Truth, TruthChoice
 from inkbatch.data.weight_fitting import area_box
@@ -35,7 +35,7 @@ UNIT_PX = 2048
 DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
 UNITS_IN_FLIGHT = 3
-COUNTS_CODEC = Blosc("zstd", 1, Blosc.SHUFFLE, typesize=4)
+COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
 
 
 class EvaluateConfig(JobConfig):
@@ -59,8 +59,11 @@ class EvaluateConfig(JobConfig):
         seed: Of its draws.
         to: Folder for the result; None is ``evaluation`` (or ``evaluation-versus-{versus}``) beside the prediction.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the result, where it is not to lie beside what it is made from.
         catalog: The user's catalog file, for labels.
     """
+
+    job: ClassVar[str] = "evaluate"
 
     segment: str
     name: str | None = None
@@ -78,6 +81,7 @@ class EvaluateConfig(JobConfig):
     seed: int = 0
     to: str | None = None
     root: str = "root"
+    output_root: str | None = None
     catalog: str | None = None
 
     @property
@@ -153,10 +157,12 @@ def plan(config: EvaluateConfig) -> EvaluatePlan:
     step = config.region_px * max(1, UNIT_PX // config.region_px)
     boxes = [box for box in cut(maps[0].shape_yx, step, step) if box.intersect(area).area]
     units = [Unit(index, box, box) for index, box in enumerate(boxes)]
-    ways = {"root", "catalog", "to", "name", "versus", "labels", "white", "ignore"}
+    ways = {"root", "output_root", "catalog", "to", "name", "versus", "labels", "white", "ignore"}
     settings = config.model_dump(mode="json", exclude=ways) | {"thresholds": list(thresholds)}
     inputs = {"predictions": [found.identity for found in maps], "truth": truth.identity}
-    manifest = RunManifest("evaluate", settings, inputs, len(units))
+    named = {key: map_address(found.name) for key, found in zip(("name", "versus"), maps, strict=False)}
+    request = config.request(**named, **truth.request, catalog=None, to=None)
+    manifest = RunManifest("evaluate", settings, inputs, len(units), request)
     return EvaluatePlan(config, maps, truth, area, thresholds, units, _folder(config, maps), manifest)
 
 
@@ -249,7 +255,10 @@ def _folder(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> Location:
     if config.to is not None:
         return Location.parse(config.to)
     tail = f"-versus-{maps[1].folder.name}" if len(maps) == 2 else ""
-    return maps[0].folder / f"evaluation{tail}"
+    beside = maps[0].folder
+    if config.output_root is not None:
+        beside = Location.parse(config.output_root) / "predictions" / config.segment / beside.name
+    return beside / f"evaluation{tail}"
 
 
 def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
@@ -265,8 +274,7 @@ def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
         if picks.size:
             settled.picks(unit).write_bytes(pictures.encode(picks))
         settled.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
-        read = (2 * len(settled.maps) + 2) * unit.write_box.intersect(settled.area).area
-        return {"bytes_read": read, "counted_px": int(counts[0].sum())}
+        return {"counted_px": int(counts[0].sum())}
 
     return UnitWork(
         load=lambda unit: _load(settled, unit),

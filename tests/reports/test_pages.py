@@ -129,7 +129,16 @@ def test_an_override_is_told_before_anything_else(tmp_path):
     found = infer.run(infer_config(tmp_path, name="bent", override={"divisor": 300.0}), RunContext())
     text = text_of(found.location / REPORT_NAME)
     assert "overridden: divisor=300.0" in text
+    assert "not the bundle's own: divided by 300" in text.replace("&#39;", "'")
     assert text.index("Before you trust it") < text.index("Ink over papyrus")
+
+
+def test_a_stride_of_ones_own_is_no_warning(tmp_path):
+    inferred(tmp_path)
+    found = infer.run(infer_config(tmp_path, name="coarse", stride_px=8), RunContext())
+    text = text_of(found.location / REPORT_NAME)
+    assert "asked for by this run: stride_px=8" in text
+    assert "overridden" not in text
 
 
 def test_a_stopped_run_has_no_page_and_the_resumed_one_tells_of_both_processes(tmp_path):
