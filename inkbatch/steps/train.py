@@ -166,7 +166,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
             if record.is_complete():
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
                 if not report_place(one.folder, "train").exists():
-                    leave_report(one.folder, reporter.note, Location.parse(config.root))
+                    leave_report(one.folder, reporter.note, _root_of_runs(config))
                 continue
             if fabric is None:
                 fabric = launch_fabric(config)
@@ -226,7 +226,7 @@ def _carry_out(
             facts |= {**usage.stage_facts(trainer.seconds), **device_facts(fabric.device, precision_of(fabric))}
             write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
     if fabric.is_global_zero and ended == "done":
-        leave_report(one.folder, context.reporter.note, Location.parse(one.config.root))
+        leave_report(one.folder, context.reporter.note, _root_of_runs(one.config))
 
 
 def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:
