@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.config import digest
 from inkbatch.data.maps import StoredMap, map_address
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
@@ -18,7 +17,7 @@ from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import halve
 from inkbatch.io.storage import Location
 
-DIGESTED_BYTES = 64 << 20  # larger pictures are known by their size
+DIGESTED_BYTES = 64 << 20  # larger pictures are known by name and size
 
 
 class LabelSource(ABC):
@@ -128,16 +127,15 @@ def open_one_layer(uri: str) -> LayerSource:
         count = source.shape_zyx[0]
         source.close()
         raise DataError(f"labels {uri}: one 2-D picture is wanted, found {count} layers; name the one that is meant")
-    source.fingerprint = source.fingerprint or _content(Location.parse(uri))
+    source.fingerprint = _content(Location.parse(uri)) or source.fingerprint
     return source
 
 
 def _content(place: Location) -> str:
-    """What tells one file from another: its digest, or its size where it is large; empty for a folder."""
-    if place.is_folder():
+    """Digest of one file's bytes; empty for a folder, or a file so large that its name and size must do."""
+    if place.is_folder() or place.size() > DIGESTED_BYTES:
         return ""
-    size = place.size()
-    return sha256(place.read_bytes()).hexdigest() if size <= DIGESTED_BYTES else digest([size])
+    return sha256(place.read_bytes()).hexdigest()
 
 
 def read_one_layer(source: LayerSource, box: Box) -> NDArray[Any]:
