@@ -190,11 +190,15 @@ need-segment:
 
 .PHONY: test
 test: lint $(VENV)/.dev ## All checks and tests but the slow ones
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not browser and not slurm and not image'
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not many_seeds and not browser and not slurm and not image'
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## The slow tests: large published networks, compiled models, benchmarks
-	$(BIN)/python -m pytest -m 'slow and not slurm'
+	$(BIN)/python -m pytest -m 'slow and not slurm and not many_seeds'
+
+.PHONY: test-probe
+test-probe: $(VENV)/.dev ## The probe's verdicts on 80 phantoms of known truth (ten minutes alone, up to an hour)
+	$(BIN)/python -m pytest -s -m many_seeds
 
 .PHONY: test-slurm
 test-slurm: $(VENV)/.dev ## Arrays on a real one-node Slurm, which is installed (Debian, root) and started for it

@@ -70,7 +70,7 @@ def linked_segment(root: Path, edge: int, shard_px: int, layers: NDArray[np.uint
     linked(Multiscale.create(folder / "surface.zarr", (len(layers), edge, edge), chunk=chunk, **common), layers)
     mask = Multiscale.create(folder / "mask.zarr", (edge, edge), chunk=chunk[1:], pooling="max", codec="zstd", **common)
     linked(mask, np.ones((shard_px, shard_px), np.uint8))
-    record = RunFolder(folder / "prepare", RunManifest("prepare", {"segment": str(edge)}, {}, 1))
+    record = RunFolder(folder / "prepare", RunManifest("prepare", provenance, {}, 1))
     record.begin()
     record.complete()
 

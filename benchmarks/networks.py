@@ -37,7 +37,7 @@ class Network:
 
 NETWORKS = {
     "timesformer": Network("timesformer-gp", {"cpu": 448, "cuda": 4000}, 128),
-    "resnet3d-152-3d-decoder": Network("resnet3d-152-3d-decoder", {"cpu": 384, "cuda": 4000}, 8),
+    "resnet3d-152-3d-decoder": Network("resnet3d-152-3d-decoder", {"cpu": 640, "cuda": 4000}, 8),
     "unet-resnet34": Network("", {"cpu": 3000, "cuda": 8000}, 64),
     "demo": Network("", {"cpu": 8000, "cuda": 8000}, 256, target=None),
 }

@@ -58,6 +58,10 @@ Source = Annotated[str | None, typer.Option(help="Where the layers are; may hold
 Layers = Annotated[str | None, typer.Option(help="Layer numbers of the source, half-open, for example 17:43.")]
 # The class of all usage errors; typer carries its own click from 0.26 on, and names only its subclasses publicly.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+MEMORY_CURE = (
+    "give the job less to hold (prepare: a smaller --memory; infer: a smaller unit_px; train: a smaller batch or "
+    "tile_px), end what else runs here, or take a larger machine"
+)
 
 Memory = Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")]
 
@@ -284,7 +288,10 @@ def _pairs(items: list[str]) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"--override {item!r}: wanted key=value, for example divisor=200")
-        pairs[key] = yaml.safe_load(text)
+        try:
+            pairs[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--override {item!r}: the value is not YAML: {error}") from error
     return pairs
 
 
@@ -296,6 +303,17 @@ def main(arguments: list[str] | None = None) -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False)))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or its GPU has no memory left; told without importing the libraries that say so."""
+    words = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in words
+        or "Insufficient memory" in words
+    )
 
 
 def run_command(command: Callable[[], Any]) -> int:
@@ -316,7 +334,10 @@ def run_command(command: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("inkbatch: aborted; markers tell what is stored, run the same command again to go on\n")
         return 130
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            sys.stderr.write(f"inkbatch: out of memory: {str(error).splitlines()[0]}; {MEMORY_CURE}\n")
+            return EXIT_CONFIG
         traceback.print_exc()
         sys.stderr.write("inkbatch: this is a bug of ours; please report it with the lines above\n")
         return EXIT_BUG

@@ -45,8 +45,19 @@ def launch(
     ] = None,
     root: Root = None,
     source: Annotated[str | None, typer.Option(help="Where the layers are; may hold {segment}.")] = None,
-    bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the prediction.")] = None,
+    bundle: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The model: a bundle's folder or URI. May be repeated, also as NAME=PLACE: infer runs once for each, "
+            "and ensemble, if it stands in the chain, makes one prediction of theirs."
+        ),
+    ] = None,
+    prediction: Annotated[
+        list[str] | None, typer.Option(help="A finished prediction that ensemble takes in; may be repeated.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the prediction; of the ensemble, where there is one.")
+    ] = None,
     catalog: CatalogFile = None,
     config: Annotated[
         list[str] | None, typer.Option("--config", help="A job file of your own for the last job, or JOB=FILE.")
@@ -85,7 +96,8 @@ def launch(
         root=chosen_root(root) or DEFAULT_ROOT,
         shards=_shards(shards, chosen),
         source=source,
-        bundle=bundle,
+        bundles=tuple(bundle or ()),
+        predictions=tuple(prediction or ()),
         name=name,
         catalog=catalog,
         config=_by_job(config or (), chosen, "="),

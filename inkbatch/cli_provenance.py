@@ -63,7 +63,7 @@ def rerun(
         str | None, typer.Option(help="ROOT of the repeated run; another one than the first run's.")
     ] = None,
     inputs_root: Annotated[
-        str | None, typer.Option(help="ROOT of the prepared segment, where it is not the manifest's.")
+        str | None, typer.Option(help="ROOT of what the job reads, where it is not the manifest's.")
     ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print what was asked for, as YAML for --config; any job.")
@@ -76,8 +76,9 @@ def rerun(
 ) -> None:
     """A finished run -> the same once more, and whether the bytes are equal.
 
-    Repeats prepare, infer and infer-pictures. On a CPU the bytes are equal; another device rounds otherwise, and
-    inkbatch diff says by how much. Inputs that moved are named with --set, for example --set bundle=s3://b/my-bundle.
+    Repeats prepare, labels, build-dataset, train, infer, infer-pictures, ensemble, clean, evaluate and probe. On a CPU
+    the bytes are equal; another device rounds otherwise, and inkbatch diff says by how much. Inputs that moved are
+    named with --set, for example --set bundle=s3://b/my-bundle.
     Exit code 65 where code, data or bundle changed, or bytes differ.
     """
     from inkbatch.steps import rerun as step

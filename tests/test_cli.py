@@ -123,6 +123,7 @@ def test_every_shipped_job_file_is_run_by_a_test():
         (["prepare", "demo", "--source", "/no/such/folder"], EXIT_DATA, "/no/such/folder"),
         (["infer", "demo", "--bundle", "/no/such/bundle"], EXIT_DATA, "run inkbatch prepare demo first"),
         (["infer", "demo"], EXIT_CONFIG, "'bundle' is required"),
+        (["infer", "demo", "--bundle", "b", "--override", "divisor=]"], EXIT_CONFIG, "not YAML"),
         (["export", "demo"], EXIT_DATA, "demo"),
     ],
 )
@@ -147,7 +148,10 @@ def test_a_users_catalog_wins_and_templates_serve_unlisted_segments(tmp_path, la
 
 
 def test_a_catalog_with_a_number_as_id_or_a_wrong_key_is_refused(tmp_path):
-    for text, words in [("segments: {123: {source: a}}", "quotes"), ("segments: {a: {sauce: b}}", "sauce")]:
+    for text, words in [
+        ("segments: {123: {source: a}}", "quotes"),
+        ("segments: {a: {sauce: b}}", "did you mean 'source'"),
+    ]:
         (tmp_path / "segments.yaml").write_text(text)
         assert words in inkbatch("segments", code=EXIT_CONFIG, cwd=tmp_path).stderr
 

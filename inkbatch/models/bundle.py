@@ -136,7 +136,8 @@ class Contract(BaseModel):
         if wanted is not None:
             if wanted[1] - wanted[0] != self.layers.count:
                 raise LayerRangeError(
-                    f"layers {wanted[0]}:{wanted[1]} are {wanted[1] - wanted[0]}, the bundle wants {self.layers.count}"
+                    f"segment {volume.provenance.segment}: --layers {wanted[0]}:{wanted[1]} are "
+                    f"{wanted[1] - wanted[0]} layers, the bundle wants {self.layers.count}; give a range of that many"
                 )
             return volume.provenance.index_range(wanted)
         spare = volume.layer_count - self.layers.count
@@ -300,9 +301,11 @@ class Bundle:
         if edited:
             values = {**self.document.model_dump(mode="json"), **self.document.contract.model_dump(mode="json")}
             rows = ", ".join(f"{key} (now {values[key]!r})" for key in edited)
+            known = [key for key in edited if key in Contract.model_fields]
+            cure = f", or state --override {known[0]}=… (it is recorded)" if known == edited else ""
             raise MismatchError(
                 f"bundle {self.document.name}: bundle.json was edited since its weights were stored: {rows}; copy the "
-                f"bundle again, or state --override {edited[0]}=… (it is recorded)"
+                f"bundle again{cure}"
             )
 
     def build(self, device: torch.device | str = "cpu") -> InkModel:
@@ -316,7 +319,7 @@ class Bundle:
         try:
             data = place.read_bytes()
         except FileNotFoundError as error:
-            raise DataError(f"{place}: the bundle has no weights") from error
+            raise DataError(f"{place}: the bundle has no weights; copy the whole folder again") from error
         found = hashlib.sha256(data).hexdigest()
         if self.document.weights_sha256 and found != self.document.weights_sha256:
             raise CorruptDataError(
@@ -328,7 +331,7 @@ class Bundle:
         if model.config.depth_layers != self.contract.layers.count:
             raise MismatchError(
                 f"{self.location}: the network takes {model.config.depth_layers} layers, "
-                f"its contract gives it {self.contract.layers.count}"
+                f"its contract gives it {self.contract.layers.count}; leave out --override layers, or import it again"
             )
         load_strictly(model, safetensors.torch.load(data), str(place))
         return model.eval().to(device)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from inkbatch.errors import InkbatchError
+from inkbatch.errors import ConfigError
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
 from inkbatch.predict.device import autocast, synchronize
@@ -87,7 +87,7 @@ class Passes:
 
         Returns:
             What waits for the result: (B, T, T) float32 maps at full tile resolution. It raises Preempted on a stop,
-            and InkbatchError where one tile alone does not fit the device's memory.
+            and ConfigError where one tile alone does not fit the device's memory.
         """
         if self._pool is None:
             with cpu_threads(self.threads):
@@ -111,9 +111,9 @@ class Passes:
                 return _joined([self._seen(part) for part in torch.split(subvolumes, size)])
             except torch.OutOfMemoryError as error:
                 if size == 1:
-                    raise InkbatchError(
+                    raise ConfigError(
                         f"device {self.device}: one tile of {tuple(subvolumes.shape[1:])} does not fit its memory; "
-                        "use a larger device"
+                        "end what else runs there, or use a larger device"
                     ) from error
                 self.batch_tiles = min(self.batch_tiles, max(1, size // 2))
                 if self.device.type == "cuda":

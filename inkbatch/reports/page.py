@@ -125,7 +125,22 @@ class Code:
     text: str
 
 
-Part = Picture | Chart | Table | Words | Code
+@dataclass(frozen=True)
+class Gallery:
+    """Small pictures side by side, as many as the page is wide.
+
+    Attributes:
+        parts: The pictures.
+        least_rem: Least width of each, in letters' heights.
+    """
+
+    kind: ClassVar[str] = "gallery"
+
+    parts: tuple[Picture | Chart, ...]
+    least_rem: int
+
+
+Part = Picture | Chart | Table | Words | Code | Gallery
 
 
 @dataclass(frozen=True)

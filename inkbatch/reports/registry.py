@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from inkbatch.errors import ConfigError
 from inkbatch.io.storage import Location
-from inkbatch.reports import infer, prepare
+from inkbatch.reports import build_dataset, ensemble, evaluate, infer, prepare, probe, train
 from inkbatch.reports.page import Page
 from inkbatch.reports.render import render, with_foot
 from inkbatch.run.finished import StoredRun, open_run
@@ -18,7 +18,12 @@ PageMaker = Callable[[StoredRun, Location], Page]
 
 PAGES: Mapping[str, PageMaker] = {
     "prepare": prepare.page,
+    "build-dataset": build_dataset.page,
+    "train": train.page,
     "infer": infer.page,
+    "ensemble": ensemble.page,
+    "evaluate": evaluate.page,
+    "probe": probe.page,
 }
 
 

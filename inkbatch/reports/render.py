@@ -11,7 +11,7 @@ import cv2
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from inkbatch.reports.page import Page, Picture, Pixels, Spent
+from inkbatch.reports.page import Gallery, Page, Picture, Pixels, Spent
 
 TEMPLATE = "page.html.j2"
 MOST_BYTES = 5_000_000  # of a page
@@ -30,8 +30,9 @@ def render(page: Page) -> bytes:
     Raises:
         ValueError: It is larger than `MOST_BYTES`: its sections hold too much text.
     """
-    listed = [*page.hero, *(part for section in page.sections for part in section.parts)]
-    count = sum(isinstance(part, Picture) for part in listed)
+    listed = [part for section in page.sections for part in section.parts]
+    single = [one for part in listed for one in (part.parts if isinstance(part, Gallery) else (part,))]
+    count = sum(isinstance(part, Picture) for part in [*page.hero, *single])
     most = min(ONE_PICTURE_BYTES, PICTURES_BYTES // max(count, 1))
     stacked = bool(page.hero) and isinstance(page.hero[0], Picture) and _is_wide(page.hero[0].pixels)
     template = _environment().get_template(TEMPLATE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inkbatch.errors import InkbatchError, Preempted
@@ -175,6 +175,23 @@ def carry_out(
         facts,
         beside,
     )
+
+
+def carry_out_rest(do: Callable[[RunContext], JobReport], context: RunContext) -> JobReport:
+    """Do this shard's part of a last pass, then what the others left: whoever finds all facts finishes the run.
+
+    The shards of a job of two passes end after the first one while others still have units of it in hand; the last one
+    that ends finds everything, and nobody comes after it. Two that end together store equal bytes.
+
+    Args:
+        do: The last pass, or one shard's part of it.
+        context: How this process runs.
+    """
+    report = do(context)
+    if report.complete or context.shard.count == 1:
+        return report
+    others = do(replace(context, shard=ShardSpec()))
+    return replace(others, stored=report.stored + others.stored, seconds=report.seconds + others.seconds)
 
 
 def _page_of(part: RunFolder) -> Location:

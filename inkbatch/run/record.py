@@ -101,6 +101,13 @@ class RunFolder:
                 "use the same ones, give it another name, or remove the folder"
             )
 
+    def is_begun(self) -> bool:
+        """Whether the manifest that lies here is this very one."""
+        try:
+            return bool((self.location / "manifest.json").read_json().get("digest") == self.manifest.digest)
+        except (FileNotFoundError, DataError):
+            return False
+
     def is_complete(self) -> bool:
         """Whether `complete.json` stands for this very manifest."""
         try:
@@ -228,4 +235,13 @@ def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, An
         for key in sorted({*one, *other} - ({"digest", "request"} if not path else set())):
             rows += differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
         return rows
+    if _tables(one) and _tables(other) and len(one) == len(other):
+        return [
+            row for at, (a, b) in enumerate(zip(one, other, strict=True)) for row in differences(a, b, f"{path}.{at}")
+        ]
     return [] if one == other else [(path, one, other)]
+
+
+def _tables(value: Any) -> bool:
+    """Whether it is a list of mappings, such as the members of an ensemble."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)

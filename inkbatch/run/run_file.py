@@ -21,7 +21,7 @@ from typing import Any
 
 from inkbatch import __version__
 from inkbatch.errors import DataError
-from inkbatch.io.meter import READ
+from inkbatch.io.meter import READ, WRITTEN
 from inkbatch.io.storage import Location
 from inkbatch.run.estimate import Price, price_here
 from inkbatch.run.identity import ShardSpec
@@ -44,7 +44,7 @@ class Usage:
         self.price: Price | None = price_here()
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._begun = time.perf_counter()
-        self._read_before = READ.total
+        self._read_before, self._written_before = READ.total, WRITTEN.total
         self._loop: float | None = None
         self._loop_end: float | None = None
 
@@ -57,6 +57,11 @@ class Usage:
     def bytes_read(self) -> int:
         """Bytes that came from storage so far, as they are stored."""
         return READ.total - self._read_before
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that went to storage so far, markers and pictures included."""
+        return WRITTEN.total - self._written_before
 
     def loop_begins(self) -> None:
         """The model stands; units follow."""
@@ -83,10 +88,11 @@ class Usage:
             "store_s": round(stages.store, 3),
             "waited_s": round(stages.waited, 3),
         }
-        if self._loop is not None:
-            facts["setup_s"] = round(self._loop - self._begun, 3)
-            facts["loop_s"] = round(self._loop_seconds(), 3)
-            facts["waited_share"] = round(1 - self.device_share(stages), 4)
+        if self._loop is None:
+            return {**facts, "setup_s": round(self.seconds, 3), "loop_s": 0.0, "waited_share": 0.0}
+        facts["setup_s"] = round(self._loop - self._begun, 3)
+        facts["loop_s"] = round(self._loop_seconds(), 3)
+        facts["waited_share"] = round(1 - self.device_share(stages), 4)
         return facts
 
     def _loop_seconds(self) -> float:
@@ -106,7 +112,7 @@ def write_run_file(
         attempt: The scheduler's attempt number, from 1.
         usage: The process's clocks.
         ended: ``done``, or why it stopped.
-        facts: What the job counted: units, tiles, bytes, stage seconds, device.
+        facts: What the job counted: units, tiles, stage seconds, device; bytes are those of storage itself.
     """
     seconds = usage.seconds
     row: dict[str, Any] = {
@@ -117,12 +123,13 @@ def write_run_file(
         "started": usage.started_at,
         "seconds": round(seconds, 3),
         "ended": ended,
-        "bytes_read": usage.bytes_read,
         "peak_memory_bytes": peak_memory_bytes(),
         "cores": core_count(),
         "processor": processor_name(),
         **software(),
         **facts,
+        "bytes_read": usage.bytes_read,
+        "bytes_written": usage.bytes_written,
     }
     if usage.price is not None:
         row |= usage.price.of(seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -43,6 +43,7 @@ from inkbatch.steps.probe_use import require_probe, stored_layers
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
 UNIT_PX, LARGE_UNIT_PX = 1024, 4096
+LEEWAY = 2.0**-12  # half of the smallest step of a float16 below 1
 
 
 class InferConfig(JobConfig):
@@ -289,7 +290,7 @@ def _work(
     context.reporter.note(f"picture so far: {live.place}")
 
     def compute(unit: Unit, loaded: SubVolume) -> tuple[list[NDArray[np.float32]], int]:
-        maps = predictor.blend_windows(unit, loaded, settled.parts)
+        maps = _checked(predictor.blend_windows(unit, loaded, settled.parts), settled, unit)
         if config.store_windows or len(settled.windows) == 1:
             return list(maps), loaded.tiles.count
         together = combined((torch.from_numpy(found) for found in maps), config.combine)
@@ -314,6 +315,19 @@ def _work(
         mark=record.mark,
         device=lambda: device_facts(device, predictor.dtype),
     )
+
+
+def _checked(maps: Iterator[NDArray[np.float32]], settled: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
+    """The maps, refused where a network without activation leaves 0 to 1 by more than a float16 rounds away."""
+    for found in maps:
+        if settled.bundle.contract.activation == "none":
+            low, high = float(found.min()), float(found.max())
+            if low < -LEEWAY or high > 1 + LEEWAY:
+                raise DataError(
+                    f"unit {unit.name}: a map from 0 to 1 is wanted, the network gave {low:.4g} to {high:.4g}; check "
+                    "the bundle's divisor, clip and activation"
+                )
+        yield found
 
 
 def _created(output: RunFolder, settled: InferPlan) -> Prediction:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,11 @@ from inkbatch.data.probe_verdict import Verdict, judge
 from inkbatch.geometry import Unit
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.models.bundle import Bundle, bundle_location
-from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision
+from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
+from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor
 from inkbatch.predict.probing import Asked, ProbeInk, measure
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
@@ -42,6 +43,7 @@ class ProbeConfig(JobConfig):
         segment: Segment id.
         bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the result, where it is not to lie beside what it is made from.
         name: Name of the probe; None is the bundle's name, where `infer --layers auto` looks.
         windows: How many windows are chosen, by papyrus and contrast.
         at: Upper left corners (y, x) of windows, instead of chosen ones.
@@ -58,9 +60,12 @@ class ProbeConfig(JobConfig):
         batch_tiles: Tiles per forward pass; 0 finds it.
     """
 
+    job: ClassVar[str] = "probe"
+
     segment: str
     bundle: str
     root: str = "root"
+    output_root: str | None = None
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     windows: int = Field(6, ge=1, le=64)
     at: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
@@ -152,9 +157,10 @@ def plan(config: ProbeConfig) -> ProbePlan:
         "bundle": bundle.document.name,
         "weights_sha256": bundle.document.weights_sha256,
     }
-    manifest = RunManifest("probe", settings, inputs, len(boxes))
+    request = config.request(bundle=bundle_address(config.bundle))
+    manifest = RunManifest("probe", settings, inputs, len(boxes), request)
     units = [Unit(index, box, box) for index, box in enumerate(boxes)]
-    folder = probe_folder(config.root, config.segment, config.name or bundle.document.name)
+    folder = probe_folder(config.output_root or config.root, config.segment, config.name or bundle.document.name)
     return ProbePlan(volume, bundle, asked, units, folder, manifest)
 
 
@@ -172,6 +178,7 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
         lambda: _work(config, settled, record, context),
         context,
         lambda folder: _finish(settled, config.seed),
+        leave_report,
     )
 
 
@@ -227,9 +234,15 @@ def _work(config: ProbeConfig, settled: ProbePlan, record: RunFolder, context: R
 
     def store(unit: Unit, measured: dict[str, Any]) -> Mapping[str, Any]:
         (settled.folder / MEASURES_NAME / f"{unit.name}.json").write_json(measured)
-        return {"readings": 2 * len(settled.asked.starts)}
+        return {"readings": 2 * len(settled.asked.starts), "tiles": measured["tiles"]}
 
-    return UnitWork(load=load, compute=compute, store=store, mark=record.mark)
+    return UnitWork(
+        load=load,
+        compute=compute,
+        store=store,
+        mark=record.mark,
+        device=lambda: device_facts(device, predictor.dtype),
+    )
 
 
 def _finish(settled: ProbePlan, seed: int) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from inkbatch.io.storage import Location
 from inkbatch.reports.render import MOST_BYTES
 from inkbatch.run.job import RunContext
 from inkbatch.steps import infer, prepare
+from inkbatch.testing import report_runs
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 Maker = Callable[[Path], Location]
@@ -38,6 +39,11 @@ def inferred(folder: Path) -> Location:
 MAKERS: Mapping[str, Maker] = {
     "prepare": prepared,
     "infer": inferred,
+    "build-dataset": report_runs.dataset,
+    "train": report_runs.trained,
+    "ensemble": report_runs.combined,
+    "evaluate": report_runs.evaluated,
+    "probe": report_runs.probed,
 }
 
 

@@ -171,7 +171,7 @@ REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     "depth order, edited surface": (lying_surface(depth_order="reversed"), "depth_order: the surface says 'reversed'"),
     "depth order, edited record": (forged_record, "its digest does not fit"),
     "layer count": (lambda case: identity_bundle(case.bundle, layers=9) and None, "wants 9 layers, surface has 5"),
-    "layer count, edited network": (deeper_network, r"model \(now"),
+    "layer count, edited network": (deeper_network, r"model \(now .*copy the bundle again$"),
     "window": (
         saved_with(layers_range=(4, 7)),
         "layers 4:7 are wanted, the surface holds 0:5",

@@ -12,7 +12,7 @@ import pytest
 from inkbatch.models import known_architectures
 from inkbatch.models.presets import Preset, load_preset, preset_names
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS = (REPOSITORY / "docs" / "models.md").read_text(encoding="utf-8")
 ADDING = (REPOSITORY / "docs" / "adding-a-model.md").read_text(encoding="utf-8")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "infra/README.md", "docs/image.md", "docs/first-cloud-run.md")
 TEMPLATE = (ROOT / "infra" / "aws" / "inkbatch.yaml").read_text()
 

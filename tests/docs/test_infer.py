@@ -12,7 +12,7 @@ import yaml
 from inkbatch import cli
 from inkbatch.steps.infer import InferConfig
 
-PAGE = (Path(__file__).parent.parent / "docs" / "infer.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "infer.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^inkbatch (infer .+)$", PAGE, re.MULTILINE)
 
 
