@@ -201,7 +201,7 @@ def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None) -> Ite
     probe = config.get("probe")
     if probe:
         yield (
-            f"Layers and depth order ({config['override']['depth_order']}) were chosen by a depth probe (verdict "
+            f"Layers and depth order ({probe['depth_order']}) were chosen by a depth probe (verdict "
             f"{probe['verdict']}, confidence {probe['confidence']:.2f}); docs/trust.md says how far that goes."
         )
     if papyrus is None:

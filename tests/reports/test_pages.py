@@ -17,9 +17,10 @@ from inkbatch.reports.render import MOST_BYTES, MOST_ROWS, render, scale_bar, se
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME, report_place
-from inkbatch.steps import infer, report
+from inkbatch.steps import infer, prepare, report
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.reports import MAKERS, faults_of_page, inferred, prepared
+from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))
@@ -111,8 +112,8 @@ def text_of(place):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", place.read_bytes().decode()))
 
 
-def infer_config(root, **changes):
-    values = {"segment": "tiny", "root": str(root / "root"), "bundle": str(root / "bundle"), "device": "cpu"}
+def infer_config(folder, **changes):
+    values = {"segment": "tiny", "root": str(folder / "root"), "bundle": str(folder / "bundle"), "device": "cpu"}
     return infer.InferConfig.model_validate({**values, "unit_px": 64, **changes})
 
 
@@ -139,6 +140,59 @@ def test_a_stride_of_ones_own_is_no_warning(tmp_path):
     text = text_of(found.location / REPORT_NAME)
     assert "asked for by this run: stride_px=8" in text
     assert "overridden" not in text
+
+
+def test_views_and_windows_are_told(tmp_path):
+    inferred(tmp_path)
+    identity_bundle(tmp_path / "bundle", tta_axes=("flip-y",))
+    changes = {"name": "turned", "tta": ("flip-y",), "layer_groups": ((0, 3), (2, 5)), "combine": "max"}
+    found = infer.run(infer_config(tmp_path, **changes), RunContext())
+    text = text_of(found.location / REPORT_NAME)
+    assert "the max of several answers. Layer windows: 0:3, 2:5. Views of each tile: as it is, flip-y." in text
+    assert "in 2 windows, each tile from 2 sides" in text
+    assert "source layers 0:5" in text
+
+
+def test_maps_that_were_made_together_each_have_a_page(tmp_path):
+    inferred(tmp_path)
+    changes = {"layer_groups": ((0, 3), (2, 5)), "store_windows": True, "name": None}
+    found = infer.run(infer_config(tmp_path, **changes), RunContext())
+    for place in (found.location, *found.beside):
+        assert "One job made these maps together" in text_of(place / REPORT_NAME)
+
+
+def test_layers_of_a_probe_are_told_and_are_no_override(tmp_path):
+    folder = inferred(tmp_path)
+    manifest = (folder / "manifest.json").read_json()
+    manifest["config"]["override"] = {"depth_order": "reversed"}
+    manifest["config"]["probe"] = {"verdict": "clear", "depth_order": "reversed", "confidence": 0.9}
+    (folder / "manifest.json").write_json(manifest)
+    write_report(folder)
+    text = text_of(folder / REPORT_NAME)
+    assert "Layers and depth order (reversed) were chosen by a depth probe (verdict clear, confidence 0.90)" in text
+    assert "overridden" not in text
+
+
+def test_the_rule_of_grey_values_is_shown_on_both_scales_and_lost_detail_is_told(tmp_path):
+    source = write_layers(tmp_path / "layers", random_papyrus(dtype="uint16"))
+    values = {"segment": "deep", "root": str(tmp_path / "root"), "source": str(source), "depth_order": "reversed"}
+    values |= {"voxel_size_um": 8.0, "intensity": "window:20000:40000"}
+    found = prepare.run(prepare.PrepareConfig.model_validate(values), RunContext())
+    text = text_of(found.location.parent / REPORT_NAME)
+    assert "uint16 of the source (before)" in text
+    assert "35000" in text
+    assert "the layers were turned round on reading" in text
+    assert text.count("value that can be stored: detail is cut off there") == 2
+
+
+def test_pages_lie_on_object_stores_as_well(tmp_path, s3_root):
+    inferred(tmp_path)
+    prepared_at = {"segment": "tiny", "root": s3_root.uri, "source": str(tmp_path / "layers"), "shard_px": 64}
+    prepared_at |= {"depth_order": "forward", "voxel_size_um": 8.0}
+    prepare.run(prepare.PrepareConfig.model_validate(prepared_at), RunContext())
+    found = infer.run(infer_config(tmp_path, root=s3_root.uri), RunContext())
+    assert "Ink over papyrus" in text_of(found.location / REPORT_NAME)
+    assert len(list(report.run(report.ReportConfig(run="tiny", root=s3_root.uri)))) == 2
 
 
 def test_a_stopped_run_has_no_page_and_the_resumed_one_tells_of_both_processes(tmp_path):
