@@ -27,7 +27,16 @@ from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.prepare_plan import CHUNK_LAYERS, CHUNK_PX, UnitPlan, plan_units
-from inkbatch.steps.prepare_unit import LoadedUnit, MappedUnit, Room, load_unit, map_unit, write_mapped
+from inkbatch.steps.prepare_unit import (
+    LoadedUnit,
+    MappedUnit,
+    Room,
+    load_unit,
+    map_unit,
+    middle_layer,
+    write_mapped,
+)
+from inkbatch.steps.so_far import drawn, picture_so_far
 
 SAMPLE_WINDOWS = 16
 SAMPLE_PX = 256
@@ -106,6 +115,11 @@ class PreparePlan:
     def layers(self) -> range:
         """Source layer numbers, ascending."""
         return range(*self.provenance.source_layers)
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """(height, width) of the surface."""
+        return self.source.shape_zyx[1], self.source.shape_zyx[2]
 
 
 def segment_folder(root: str, segment: str) -> Location:
@@ -227,16 +241,18 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
     context.ahead, context.behind = settled.units.ahead, settled.units.behind
     record = RunFolder(settled.folder / "prepare", settled.manifest)
     with settled.source:
-        return carry_out(
+        report = carry_out(
             record,
             settled.units.units,
-            lambda: _work(config, settled, record),
+            lambda: _work(config, settled, record, context),
             context,
             lambda folder: _finish(folder, settled),
         )
+    picture_so_far(context, settled.shape_yx, settled.folder / "prepare").place.delete()
+    return report
 
 
-def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder) -> UnitWork[Any, Any]:
+def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
     shape = (len(settled.layers), *settled.source.shape_zyx[1:])
     common: dict[str, Any] = {
         "shard_px": config.shard_px,
@@ -280,7 +296,9 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder) -> Uni
         stored += mask.write(unit.write_box, inside)
         return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(inside))}
 
-    return UnitWork(load=load, compute=lambda unit, loaded: loaded, store=store, mark=record.mark)
+    work = UnitWork(load=load, compute=lambda unit, loaded: loaded, store=store, mark=record.mark)
+    live = picture_so_far(context, settled.shape_yx, settled.folder / "prepare")
+    return drawn(work, live, context, lambda loaded: middle_layer(settled, loaded))
 
 
 def _finish(record: RunFolder, settled: PreparePlan) -> Mapping[str, Any]:
