@@ -98,7 +98,9 @@ class Trainer:
             if len(self._open_losses) >= LOOK_EVERY:
                 self._look_at_losses()
             self.on_step(self.progress.total_steps)
-            self.context.reporter.part(self.progress.step / self.stream.plan.steps, {"tiles": self.stream.plan.step_samples})
+            self.context.reporter.part(
+                self.progress.step / self.stream.plan.steps, {"tiles": self.stream.plan.step_samples}
+            )
             stopping = self._stopping()
             if stopping or self._is_due():
                 self._save()
