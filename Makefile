@@ -155,11 +155,19 @@ plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what 
 
 .PHONY: ensemble
 ensemble: $(VENV)/.runtime need-segment ## Predictions of SEGMENT -> one (ARGS='--prediction A --prediction B --method mean')
-	$(RUN) ensemble '$(SEGMENT)' $(COMMON) $(ARGS)
+ifneq ($(or $(SHARD),$(PLAIN)),)
+	$(RUN) ensemble '$(SEGMENT)' $(COMMON) $(if $(NAME),--name '$(NAME)') $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
+else
+	$(RUN) launch ensemble '$(SEGMENT)' $(LAUNCH) $(if $(NAME),--name '$(NAME)') --args="$(ARGS)"
+endif
 
 .PHONY: evaluate
 evaluate: $(VENV)/.runtime need-segment ## Ink map of SEGMENT against its labels (ARGS='--name A --versus B')
-	$(RUN) evaluate '$(SEGMENT)' $(COMMON) $(ARGS)
+ifneq ($(or $(SHARD),$(PLAIN)),)
+	$(RUN) evaluate '$(SEGMENT)' $(COMMON) $(if $(NAME),--name '$(NAME)') $(ARGS)
+else
+	$(RUN) launch evaluate '$(SEGMENT)' $(LAUNCH) $(if $(NAME),--name '$(NAME)') --args="$(ARGS)"
+endif
 
 .PHONY: estimate
 estimate: $(VENV)/.runtime ## Tiles, seconds and money of infer for SEGMENT (or the catalog) on a MACHINE=g6.xlarge
@@ -178,6 +186,10 @@ export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or
 view: $(VENV)/.runtime need-segment ## Look at SEGMENT and its ink maps in the browser (ARGS='--port 9000')
 	@$(RUN) view '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
 
+.PHONY: report
+report: $(VENV)/.runtime need-segment ## The report pages of SEGMENT's finished runs, made anew (NAME=one-prediction)
+	$(RUN) report '$(SEGMENT)' --root '$(ROOT)' $(if $(NAME),--name '$(NAME)') $(ARGS)
+
 .PHONY: need-segment
 need-segment:
 	@test -n '$(SEGMENT)' || { echo "which segment? for example: make infer SEGMENT=demo (inkbatch segments lists them)"; exit 64; }
@@ -186,18 +198,22 @@ need-segment:
 
 .PHONY: test
 test: lint $(VENV)/.dev ## All checks and tests but the slow ones
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not browser and not slurm and not image'
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not many_seeds and not browser and not slurm and not image'
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## The slow tests: large published networks, compiled models, benchmarks
-	$(BIN)/python -m pytest -m 'slow and not slurm'
+	$(BIN)/python -m pytest -m 'slow and not slurm and not many_seeds'
+
+.PHONY: test-probe
+test-probe: $(VENV)/.dev ## The probe's verdicts on 80 phantoms of known truth (ten minutes alone, up to an hour)
+	$(BIN)/python -m pytest -s -m many_seeds
 
 .PHONY: test-slurm
 test-slurm: $(VENV)/.dev ## Arrays on a real one-node Slurm, which is installed (Debian, root) and started for it
 	scripts/slurm_node.sh $(BIN)/python -m pytest -m slurm
 
 .PHONY: test-browser
-test-browser: $(VENV)/.dev ## The viewer, driven in a headless Chromium (Debian: apt-get install chromium)
+test-browser: $(VENV)/.dev ## The viewer and the report pages in a headless Chromium (Debian: apt-get install chromium)
 	$(BIN)/python -m pytest -m browser
 
 .PHONY: screenshots

@@ -3,14 +3,17 @@
 Three predictions made of blurred layers of real papyrus, float16, zstd, on the local disk. The figure is the whole job
 in this process, from opening the predictions to ``complete.json``, over the pixels of its members; the floor is reading
 and decoding the same predictions, unit by unit, one unit ahead, and doing nothing with them. The target is half of it.
+The floor counts neither what the jobs write (an ensemble: one map, or two with the disagreement, and their pyramids)
+nor the labels and the mask that `evaluate` reads beside its map; the last row has a floor that reads these, too.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -18,14 +21,15 @@ import numpy as np
 
 from benchmarks.common import Report, Sample, best, cpu, in_turn, median, options, real_layers, scratch, timed
 from inkbatch.data.maps import open_map
-from inkbatch.geometry import cut
+from inkbatch.geometry import Unit, cut
 from inkbatch.run.job import JobReport, RunContext
 from inkbatch.steps import clean, ensemble, evaluate
 from inkbatch.testing.maps import store_map, store_picture
 
 MEMBERS = ("a", "b", "c")
 UNIT_PX = 2048
-METHODS = ("mean", "median", "maximum", "odds", "ranks")
+METHODS = ("mean", "weighted-mean", "median", "maximum", "odds", "ranks")
+WEIGHTS = (3.0, 2.0, 1.0)
 
 
 def make_maps(root: Path, edge: int, layers: Path | None) -> None:
@@ -60,6 +64,26 @@ def reading(root: Path, names: Sequence[str]) -> Callable[[], Sample]:
     return lambda: timed(run)
 
 
+def reading_judged(config: evaluate.EvaluateConfig) -> Callable[[], Sample]:
+    """Read what `evaluate` reads: the map, the labels and the mask, one unit ahead; nothing is done with them."""
+
+    def run() -> None:
+        settled = evaluate.plan(config)
+        with settled.truth as truth, ThreadPoolExecutor(1) as reader:
+
+            def load(unit: Unit) -> object:
+                return settled.maps[0].prediction.read(unit.write_box), truth.read(unit.write_box)
+
+            ahead: deque[Future[object]] = deque()
+            for unit in settled.units:
+                ahead.append(reader.submit(load, unit))
+                if len(ahead) > 1:
+                    ahead.popleft().result()
+            ahead.pop().result()
+
+    return lambda: timed(run)
+
+
 def job(folder: Path, run: Callable[[], JobReport]) -> Callable[[], Sample]:
     """A whole job, its result removed before."""
 
@@ -86,11 +110,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for method in METHODS:
             for spread in (False, True) if method == "mean" else (True,):
                 config = ensemble.EnsembleConfig(
-                    predictions=MEMBERS, method=method, disagreement=spread, name="result", **where
+                    predictions=MEMBERS,
+                    method=method,
+                    weights=WEIGHTS if method == "weighted-mean" else None,
+                    disagreement=spread,
+                    name="result",
+                    **where,
                 )
                 label = f"ensemble, {method}{', with disagreement' if spread else ''}"
                 actions[label] = job(place / "result", lambda config=config: ensemble.run(config, RunContext()))
         judged = evaluate.EvaluateConfig(name="a", to=str(folder / "evaluation"), **where)
+        actions["read judged"] = reading_judged(judged)
         actions["evaluate"] = job(folder / "evaluation", lambda: evaluate.run(judged, RunContext()))
         cleaned = clean.CleanConfig(name="a", result="cleaned", **where)
         actions["clean"] = job(place / "cleaned", lambda: clean.run(cleaned, RunContext()))
@@ -109,6 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{name}: median {count * megapixels / median(runs):,.0f} Mpx/s; CPU {seconds:.2f} s, reading alone "
             f"{reading_s:.2f} s"
         )
+    rate, read = megapixels / best(samples["evaluate"]), megapixels / best(samples["read judged"])
+    report.row("evaluate", rate, "Mpx/s", read, "reading the map, the labels and the mask")
     return report.finish()
 
 

@@ -18,9 +18,11 @@ def _stopped(number: int, _frame: object) -> None:
 
 def main() -> None:
     """Run the command line."""
-    for number in STOPS:
+    for number in (*STOPS, signal.SIGINT):
         signal.signal(number, _stopped)
     from inkbatch.cli import main as run
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on commands answer it themselves
 
     try:
         run()

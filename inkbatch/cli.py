@@ -21,11 +21,13 @@ from inkbatch import (
     cli_models,
     cli_probe,
     cli_provenance,
+    cli_report,
     cli_schedule,
     cli_training,
     cli_view,
 )
 from inkbatch.cli_common import (
+    USAGE_ERROR,
     CatalogFile,
     ConfigFile,
     DryRun,
@@ -55,13 +57,10 @@ app = typer.Typer(
 Segment = Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)]
 Source = Annotated[str | None, typer.Option(help="Where the layers are; may hold {segment}.")]
 Layers = Annotated[str | None, typer.Option(help="Layer numbers of the source, half-open, for example 17:43.")]
-# The class of all usage errors; typer carries its own click from 0.26 on, and names only its subclasses publicly.
-USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 MEMORY_CURE = (
     "give the job less to hold (prepare: a smaller --memory; infer: a smaller unit_px; train: a smaller batch or "
     "tile_px), end what else runs here, or take a larger machine"
 )
-
 Memory = Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")]
 
 
@@ -169,7 +168,7 @@ def infer(
     unit_px=2048, batch_tiles=0 (0 finds it), compile=true (pays on GPUs).
     """
     context = run_context(shard, log)
-    from inkbatch.steps import infer as step
+    from inkbatch.steps.infer_settings import InferConfig
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {
@@ -181,7 +180,9 @@ def infer(
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
     options["store_windows"] = store_windows or None
     options["override"] = _pairs(override) if override else None
-    job = step.InferConfig.load(config, sets or (), options)
+    job = InferConfig.load(config, sets or (), options)
+    from inkbatch.steps import infer as step
+
     if dry_run:
         from inkbatch.steps.describe import describe_infer
 
@@ -262,6 +263,7 @@ for _commands in (
     cli_doctor,
     cli_probe,
     cli_provenance,
+    cli_report,
 ):
     _commands.register(app)
 
@@ -286,7 +288,10 @@ def _pairs(items: list[str]) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"--override {item!r}: wanted key=value, for example divisor=200")
-        pairs[key] = yaml.safe_load(text)
+        try:
+            pairs[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--override {item!r}: the value is not YAML: {error}") from error
     return pairs
 
 

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inkbatch.config import is_only_checking
 from inkbatch.errors import ConfigError
 
 if TYPE_CHECKING:
     from inkbatch.run.job import JobReport, RunContext
+
+# The class of all usage errors; typer carries its own click from 0.26 on, and names only its subclasses publicly.
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with the job's settings.")]
 Preset = Annotated[
@@ -58,6 +62,8 @@ def run_context(shard: str | None, log: str) -> RunContext:
 
     if log not in ("auto", "plain", "json"):
         raise ConfigError(f"--log {log!r}: wanted auto, plain or json")
+    if is_only_checking():
+        return RunContext(ShardSpec.parse(shard) if shard else ShardSpec())
     identity = task_identity()
     stop = StopFlag()
     install_handlers(stop)

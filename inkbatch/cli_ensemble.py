@@ -131,7 +131,8 @@ def clean(
     """A prediction -> a clean one: denoised, cut at a threshold, without specks.
 
     Components are those of the whole segment, not of its units. Settings: denoise.median_px=3|5, denoise.sigma_px=1.0,
-    max_hole_px=0, values=mask|probability. With shards, give the command a second time when all are done.
+    max_hole_px=0, values=mask|probability. With shards, the last one to end
+    finishes the map.
     """
     from inkbatch.steps import clean as step
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inkbatch.cli_common import CatalogFile, Root, chosen_root
+from inkbatch.cli_common import USAGE_ERROR, CatalogFile, Root, chosen_root
 from inkbatch.errors import EXIT_TRY_AGAIN, ConfigError, InkbatchError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def launch(
+    context: typer.Context,
     jobs: Annotated[str, typer.Argument(help="Jobs in their order, for example prepare,infer.", show_default=False)],
     subject: Annotated[str, typer.Argument(help="Segment, dataset or run.", show_default=False)],
     engine: Annotated[str, typer.Option(help="local, docker, slurm, aws-batch, kubernetes or skypilot.")] = "local",
@@ -45,8 +46,19 @@ def launch(
     ] = None,
     root: Root = None,
     source: Annotated[str | None, typer.Option(help="Where the layers are; may hold {segment}.")] = None,
-    bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the prediction.")] = None,
+    bundle: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The model: a bundle's folder or URI. May be repeated, also as NAME=PLACE: infer runs once for each, "
+            "and ensemble, if it stands in the chain, makes one prediction of theirs."
+        ),
+    ] = None,
+    prediction: Annotated[
+        list[str] | None, typer.Option(help="A finished prediction that ensemble takes in; may be repeated.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the prediction; of the ensemble, where there is one.")
+    ] = None,
     catalog: CatalogFile = None,
     config: Annotated[
         list[str] | None, typer.Option("--config", help="A job file of your own for the last job, or JOB=FILE.")
@@ -67,8 +79,10 @@ def launch(
     """Run a job, or a chain of jobs, on an engine.
 
     The job files (jobs/*.yaml) say what each job needs; settings of engines (image, queue, partition, …) come from
-    engines.yaml and --option. Launching again is safe: what is stored is skipped.
+    engines.yaml and --option. Launching again is safe: what is stored is skipped. Settings of all jobs are read before
+    anything is submitted; a wrong one is refused with exit code 64.
     """
+    from inkbatch.launch.checks import check_bundles, check_settings
     from inkbatch.launch.plan import Request, launch_name, plan_chain
     from inkbatch.launch.record import LaunchRecord
 
@@ -85,7 +99,8 @@ def launch(
         root=chosen_root(root) or DEFAULT_ROOT,
         shards=_shards(shards, chosen),
         source=source,
-        bundle=bundle,
+        bundles=tuple(bundle or ()),
+        predictions=tuple(prediction or ()),
         name=name,
         catalog=catalog,
         config=_by_job(config or (), chosen, "="),
@@ -95,6 +110,8 @@ def launch(
     )
     chain = plan_chain(request, launch_name(request, time.strftime("%Y%m%d-%H%M%S", time.gmtime())))
     launcher = _launcher(engine, option or (), engines, require_gpu=bool(gpus))
+    check_settings(chain, lambda words: _run_here(context, words))
+    unseen = check_bundles(chain, ask_stores=not dry_run)
     if dry_run:
         for file, text in launcher.render(chain).items():
             typer.echo(f"# ---- {file}\n{text}")
@@ -102,7 +119,7 @@ def launch(
     launcher.check(chain)
     submitted = launcher.submit(chain, Path(work) / chain.launch)
     LaunchRecord.write(chain, submitted)
-    for line in submitted.said:
+    for line in (*unseen, *submitted.said):
         typer.echo(line)
     if submitted.exit_code is None:
         typer.echo(f"{chain.launch}: on {engine}; inkbatch status {subject} --root {chain.root} says how it goes")
@@ -208,6 +225,15 @@ def pull(
     typer.echo(f"pull: {report.fetched} files copied ({size}), {report.kept} were here already")
     if not report.finished:
         raise typer.Exit(EXIT_TRY_AGAIN)
+
+
+def _run_here(context: typer.Context, words: Sequence[str]) -> None:
+    """Run a command of inkbatch in this process; a wrong word is an error of ours."""
+    program: Any = context.find_root().command
+    try:
+        program.main(args=list(words), prog_name="inkbatch", standalone_mode=False)
+    except USAGE_ERROR as error:
+        raise ConfigError(str(error.format_message()).rstrip(".")) from error
 
 
 def _launcher(engine: str, options: Sequence[str], file: str | None, require_gpu: bool = False) -> Launcher:

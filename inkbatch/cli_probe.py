@@ -37,11 +37,14 @@ def probe(
     override={divisor: 200}.
     """
     context = run_context(shard, log)
-    from inkbatch.steps import probe as step
+    from inkbatch.steps.probe_settings import ProbeConfig
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {"windows": windows, "device": device}
-    report = step.run(step.ProbeConfig.load(config, sets or (), options), context)
+    job = ProbeConfig.load(config, sets or (), options)
+    from inkbatch.steps import probe as step
+
+    report = step.run(job, context)
     print_report(report)
     if report.complete:
         for line in step.verdict_lines(report.location):

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from inkbatch.cli_common import CatalogFile, ConfigFile, Log, Root, Sets, chosen_root, print_report, run_context
+from inkbatch.cli_common import (
+    CatalogFile,
+    ConfigFile,
+    Log,
+    Root,
+    Sets,
+    chosen_root,
+    parse_groups,
+    parse_starts,
+    print_report,
+    run_context,
+)
 from inkbatch.errors import ConfigError
 
 Run = Annotated[
@@ -29,6 +40,11 @@ def estimate(
     segment: Annotated[str | None, typer.Argument(help="Segment id, prepared or not.", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="Every segment of the catalog.")] = False,
     bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
+    tta: Annotated[str | None, typer.Option(help="Views as infer takes them; each is one more pass per tile.")] = None,
+    layer_starts: Annotated[
+        str | None, typer.Option(help="Sliding windows as infer takes them, START:STOP:STEP.")
+    ] = None,
+    layer_groups: Annotated[str | None, typer.Option(help="Windows one by one, as infer takes them.")] = None,
     machine: Annotated[
         str | None, typer.Option(help="A kind of the price table, for example g6.xlarge; without it this machine.")
     ] = None,
@@ -47,11 +63,20 @@ def estimate(
     Prepared segments are counted by their mask, others by the size of their layers. Seconds follow from --calibrate,
     from stored figures (INKBATCH_FIGURES names a YAML file with more), or from the data sheet. Where ROOT holds a real
     run of the bundle on the segment, the estimate's error is said. Prices: INKBATCH_PRICES names another table. Other
-    settings through --set: stride_px=32, unit_px=2048, override.divisor=200, device=cpu, precision=fp32, calibrate_s=6.
+    settings through --set: layers=[17,43], stride_px=32, unit_px=2048, override.divisor=200, device=cpu,
+    precision=fp32, calibrate_s=6.
     """
     from inkbatch.steps import estimate as step
 
-    options = {"segment": segment, "all": every or None, "bundle": bundle, "machine": machine, "save": save}
+    options: dict[str, Any] = {
+        "segment": segment,
+        "all": every or None,
+        "bundle": bundle,
+        "machine": machine,
+        "save": save,
+    }
+    options |= {"tta": tta and [view.strip() for view in tta.split(",")]}
+    options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
     options |= {"calibrate": calibrate or None, "root": chosen_root(root), "catalog": catalog}
     found = step.run(step.EstimateConfig.load(config, sets or (), options))
     typer.echo(json.dumps(found.document, indent=2, ensure_ascii=False) if as_json else str(found))
@@ -63,7 +88,7 @@ def rerun(
         str | None, typer.Option(help="ROOT of the repeated run; another one than the first run's.")
     ] = None,
     inputs_root: Annotated[
-        str | None, typer.Option(help="ROOT of the prepared segment, where it is not the manifest's.")
+        str | None, typer.Option(help="ROOT of what the job reads, where it is not the manifest's.")
     ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print what was asked for, as YAML for --config; any job.")
@@ -76,8 +101,9 @@ def rerun(
 ) -> None:
     """A finished run -> the same once more, and whether the bytes are equal.
 
-    Repeats prepare, infer and infer-pictures. On a CPU the bytes are equal; another device rounds otherwise, and
-    inkbatch diff says by how much. Inputs that moved are named with --set, for example --set bundle=s3://b/my-bundle.
+    Repeats prepare, labels, build-dataset, train, infer, infer-pictures, ensemble, clean, evaluate and probe. On a CPU
+    the bytes are equal; another device rounds otherwise, and inkbatch diff says by how much. Inputs that moved are
+    named with --set, for example --set bundle=s3://b/my-bundle.
     Exit code 65 where code, data or bundle changed, or bytes differ.
     """
     from inkbatch.steps import rerun as step

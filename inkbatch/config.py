@@ -8,12 +8,14 @@ A YAML file with a key ``recipe`` holds one section per job, by the job's name; 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,11 +28,34 @@ RECIPE_KEY = "recipe"
 LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
 DESTINATION_KEYS = ("root", "output_root")
 
+_ONLY_CHECKING: ContextVar[bool] = ContextVar("inkbatch_only_checking", default=False)
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
     _SIZE_UNITS[_letter] = _SIZE_UNITS[f"{_letter}i"] = _SIZE_UNITS[f"{_letter}ib"] = 1024**_power
     _SIZE_UNITS[f"{_letter}b"] = 1000**_power
+
+
+class SettingsAreSound(Exception):  # noqa: N818  # no error: the answer to `only_checking`
+    """Ends a command inside `only_checking` once its configuration has been validated."""
+
+
+@contextlib.contextmanager
+def only_checking() -> Iterator[None]:
+    """Commands inside read and validate their settings, as ever, and then raise `SettingsAreSound` instead of working.
+
+    A launcher runs the very words that its tasks will get, so that a wrong one is refused before anything is submitted.
+    """
+    token = _ONLY_CHECKING.set(True)
+    try:
+        yield
+    finally:
+        _ONLY_CHECKING.reset(token)
+
+
+def is_only_checking() -> bool:
+    """Whether settings are read inside `only_checking`."""
+    return _ONLY_CHECKING.get()
 
 
 class JobConfig(BaseModel):
@@ -61,6 +86,7 @@ class JobConfig(BaseModel):
             preset: Settings that lie below all of them, see `inkbatch.recipes`.
 
         Raises:
+            SettingsAreSound: Inside `only_checking`.
             ConfigError: Unreadable YAML, a recipe without a section for this job, an unknown key (near matches are
                 named), or a value that does not validate.
         """
@@ -71,7 +97,10 @@ class JobConfig(BaseModel):
         for item in sets:
             _apply_set(values, item)
         values |= {key: value for key, value in (options or {}).items() if value is not None}
-        return cls.checked(values, file or "configuration")
+        found = cls.checked(values, file or "configuration")
+        if is_only_checking():
+            raise SettingsAreSound(cls.__name__)
+        return found
 
     def request(self, **settled: Any) -> dict[str, Any]:
         """What was asked for, without where its results go: what a manifest keeps for `inkbatch rerun`.

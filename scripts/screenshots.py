@@ -1,4 +1,4 @@
-"""Pictures of the real pages for README and docs: the demo segment in the viewer, in a headless Chromium.
+"""Pictures of the real pages for README and docs: the demo in the viewer and on report pages, in a headless Chromium.
 
     make screenshots                      # into docs/images
     python scripts/screenshots.py --root root --to docs/images
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from inkbatch.data.catalog import shipped_catalog
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, labels, prepare
+from inkbatch.run.record import REPORT_NAME
+from inkbatch.steps import evaluate, infer, labels, prepare, report
 from inkbatch.testing.browser import chromium, settle, viewer_of
 
 WIDE, PHONE = (1280, 800), (390, 844)
@@ -26,6 +28,11 @@ VIEWS = {
     "viewer-difference": (WIDE, "x=620&y=330&z=1.7&v=difference&maps=fine&with=rough&g=3", ""),
     "viewer-profile": (WIDE, "x=560&y=300&z=2.2&pin=300,560&p=1&o=0.6&il=1", ""),
     "viewer-phone": (PHONE, "x=512&y=320&z=0.55&c=amber", "document.getElementById('drawer').click()"),
+}
+
+REPORTS = {  # size, scheme, folder under ROOT
+    "report-infer": ((1100, 1330), "light", "predictions/demo/fine"),
+    "report-infer-phone": (PHONE, "dark", "predictions/demo/fine"),
 }
 
 
@@ -38,6 +45,10 @@ def demo(root: str) -> None:
     truth = str(shipped_catalog().parent / "truth.png")
     options = {"segment": "demo", "root": root, "image": truth}
     labels.run(labels.LabelsConfig.load(options=options), RunContext())
+    options = {"segment": "demo", "root": root, "name": "fine"}
+    evaluate.run(evaluate.EvaluateConfig.load(options=options), RunContext())
+    for line in report.run(report.ReportConfig(run="demo", root=root)):  # with the scores
+        print(line)
 
 
 def compact(picture: bytes) -> bytes:
@@ -62,10 +73,18 @@ def main() -> None:
             if script:
                 page.evaluate(script)
                 page.wait_for_timeout(500)
-            place = found.to / f"{name}.webp"
-            place.write_bytes(compact(page.screenshot()))
-            print(f"{place}: {place.stat().st_size / 1e3:.0f} kB")
-            page.close()
+            save(page, found.to / f"{name}.webp")
+        for name, ((width, height), scheme, folder) in REPORTS.items():
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.goto(f"file://{Path(found.root).resolve() / folder / REPORT_NAME}")
+            save(page, found.to / f"{name}.webp")
+
+
+def save(page: Any, place: Path) -> None:
+    """Store what the page shows, and close it."""
+    place.write_bytes(compact(page.screenshot()))
+    print(f"{place}: {place.stat().st_size / 1e3:.0f} kB")
+    page.close()
 
 
 if __name__ == "__main__":

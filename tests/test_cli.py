@@ -59,6 +59,7 @@ COMMANDS += [
     "clean",
     "export-rle",
     "export-folders",
+    "report",
 ]
 
 
@@ -75,8 +76,9 @@ def test_the_whole_way_from_layers_to_picture(tmp_path, stated):
     result = inkbatch("infer", "tiny", "--root", tmp_path / "root", "--bundle", tmp_path / "bundle", "--log", "json")
     assert "infer: complete" in result.stdout
     rows = [json.loads(line) for line in result.stderr.splitlines()]
-    assert [row["event"] for row in rows] == ["start", "note", "unit"]
+    assert [row["event"] for row in rows] == ["start", "note", "unit", "note"]
     assert rows[1]["text"].startswith("picture so far: ")
+    assert Path(rows[3]["text"].removeprefix("report: ")).name == "report.html"
     picture = result.stdout.split("picture: ")[1].split()[0]
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
     inkbatch("export", "tiny", "--root", tmp_path / "root", "--to", tmp_path / "map.tif")
@@ -121,6 +123,7 @@ def test_every_shipped_job_file_is_run_by_a_test():
         (["prepare", "demo", "--source", "/no/such/folder"], EXIT_DATA, "/no/such/folder"),
         (["infer", "demo", "--bundle", "/no/such/bundle"], EXIT_DATA, "run inkbatch prepare demo first"),
         (["infer", "demo"], EXIT_CONFIG, "'bundle' is required"),
+        (["infer", "demo", "--bundle", "b", "--override", "divisor=]"], EXIT_CONFIG, "not YAML"),
         (["export", "demo"], EXIT_DATA, "demo"),
     ],
 )
@@ -145,7 +148,10 @@ def test_a_users_catalog_wins_and_templates_serve_unlisted_segments(tmp_path, la
 
 
 def test_a_catalog_with_a_number_as_id_or_a_wrong_key_is_refused(tmp_path):
-    for text, words in [("segments: {123: {source: a}}", "quotes"), ("segments: {a: {sauce: b}}", "sauce")]:
+    for text, words in [
+        ("segments: {123: {source: a}}", "quotes"),
+        ("segments: {a: {sauce: b}}", "did you mean 'source'"),
+    ]:
         (tmp_path / "segments.yaml").write_text(text)
         assert words in inkbatch("segments", code=EXIT_CONFIG, cwd=tmp_path).stderr
 

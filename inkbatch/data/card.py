@@ -21,8 +21,9 @@ from inkbatch.geometry import Box
 from inkbatch.io.storage import Location
 
 OVERVIEW_PX = 1600
-SPLIT_COLOURS = {"train": (80, 175, 76), "validation": (34, 140, 255), "test": (200, 80, 160)}  # blue, green, red
-FOLD_COLOURS = ((80, 175, 76), (34, 140, 255), (200, 80, 160), (60, 60, 230), (210, 200, 40), (140, 140, 140))
+# Blue, green, red. Okabe and Ito's colours keep apart for every kind of colour-blindness.
+SPLIT_COLOURS = {"train": (233, 180, 86), "validation": (0, 159, 230), "test": (167, 121, 204)}
+FOLD_COLOURS = ((233, 180, 86), (0, 159, 230), (167, 121, 204), (66, 228, 240), (115, 158, 0), (0, 94, 213))
 NOT_STATED = "not stated"
 
 

@@ -46,7 +46,7 @@ class SegmentEntry(BaseModel):
     source: str | None = None
     layers: tuple[int, int] | None = None
     depth_order: DepthOrder | None = None
-    voxel_size_um: float | None = Field(None, gt=0)
+    voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     energy_kev: float | None = Field(None, gt=0)
     sample: str | None = None
     intensity: str | None = None
@@ -163,19 +163,27 @@ def catalog_schema() -> dict[str, Any]:
 
 def _read(path: Path) -> CatalogDocument:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"catalog {path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"catalog {path}: not YAML: {error}") from error
+    values = {} if values is None else values
     segments = values.get("segments") if isinstance(values, dict) else None
     if isinstance(segments, dict) and (bad := [key for key in segments if not isinstance(key, str)]):
         raise ConfigError(f"catalog {path}: segment ids are text; put quotes around {bad[0]!r}")
     try:
         return CatalogDocument.model_validate(values)
     except ValidationError as error:
-        rows = [f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}" for entry in error.errors()]
-        raise ConfigError(f"catalog {path}: {'; '.join(rows)}") from error
+        raise ConfigError(f"catalog {path}: {'; '.join(_in_words(entry) for entry in error.errors())}") from error
+
+
+def _in_words(entry: Any) -> str:
+    place = ".".join(str(part) for part in entry["loc"]) or "the whole file"
+    if entry["type"] != "extra_forbidden":
+        return f"{place}: {entry['msg']}"
+    known = CatalogDocument.model_fields if len(entry["loc"]) == 1 else SegmentEntry.model_fields
+    return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), sorted(known))}"
 
 
 def _merged(base: SegmentEntry, entry: SegmentEntry) -> SegmentEntry:

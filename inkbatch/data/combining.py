@@ -14,11 +14,12 @@ Where all maps are 0 (outside the segment mask) the result is 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ from inkbatch.data.maps import StoredMap
 from inkbatch.data.scoring import BINS, VALUES
 from inkbatch.errors import DataError
 from inkbatch.geometry import cut
-from inkbatch.io.half_floats import TABLE_SIZE, looked_up
+from inkbatch.io.half_floats import TABLE_SIZE, looked_up, to_half, to_single
 from inkbatch.io.prediction import CHUNK_PX
 
 Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks"]
@@ -38,6 +39,7 @@ LEAST_ODDS_P = 2.0**-12
 
 Codes = NDArray[np.uint16]
 Floats = NDArray[np.float32]
+Halves = NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -65,27 +67,54 @@ class Combination:
             (map, disagreement), float32 (height, width). Disagreement is the standard deviation of the maps' values
             (of their ranks, where these are averaged), all maps counted alike.
         """
+        shape = codes[0].shape
+        out, deviation = np.zeros(shape, np.float32), np.zeros(shape, np.float32) if spread else None
+        self._combine(codes, out, deviation, lambda values: values)
+        return out, deviation
+
+    def stored(self, codes: Sequence[Codes], spread: bool = False) -> tuple[Halves, Halves | None]:
+        """The same, rounded to float16 as it is stored, while it is in the cache."""
+        shape = codes[0].shape
+        out, deviation = np.zeros(shape, np.float16), np.zeros(shape, np.float16) if spread else None
+        self._combine(codes, out, deviation, to_half)
+        return out, deviation
+
+    def _combine(
+        self,
+        codes: Sequence[Codes],
+        out: NDArray[Any],
+        deviation: NDArray[Any] | None,
+        rounded: Callable[[Floats], NDArray[Any]],
+    ) -> None:
         height, width = codes[0].shape
-        out = np.zeros((height, width), np.float32)
-        deviation = np.zeros((height, width), np.float32) if spread else None
         rows = max(1, STRIP_PX // max(width, 1))
+        weighted = None if deviation is not None else self._weighted_tables()
         for start in range(0, height, rows):
             part = slice(start, start + rows)
             strip = [values[part] for values in codes]
-            if not any(values.any() for values in strip):
+            if not any(values.max() for values in strip):
                 continue
-            found = [looked_up(values, table) for values, table in zip(strip, self.tables, strict=True)]
-            out[part] = self._strip(strip, found)
+            if weighted is not None:
+                out[part] = rounded(self._finished(strip, _sum(_looked_up(strip, weighted))))
+                continue
+            found = _looked_up(strip, self.tables)
+            out[part] = rounded(self._strip(strip, found))
             if deviation is not None:
-                deviation[part] = self._deviation(strip, found)
-        return out, deviation
+                deviation[part] = rounded(self._deviation(strip, found))
+
+    def _weighted_tables(self) -> list[Floats] | None:
+        """Tables of weight × value, in the order of the maps; None for methods that add nothing up."""
+        if self.method in ("median", "maximum"):
+            return None
+        return [np.float32(weight) * table for weight, table in zip(self.weights, self.tables, strict=True)]
 
     def total(self, values: Sequence[Floats]) -> Floats:
         """Sum of weight × value, before `finish`; always added in the order of the maps."""
-        total = np.zeros(values[0].shape, np.float32)
-        for weight, part in zip(self.weights, values, strict=True):
+        total = np.float32(self.weights[0]) * values[0]
+        share = np.empty_like(total)
+        for weight, part in zip(self.weights[1:], values[1:], strict=True):
             if weight:
-                total += np.float32(weight) * part
+                total += np.multiply(np.float32(weight), part, out=share)
         return total
 
     def finish(self, total: Floats) -> Floats:
@@ -103,23 +132,30 @@ class Combination:
             return highest
         if self.method == "median":
             return _median(values)
-        found = self.finish(self.total(values))
+        return self._finished(codes, self.total(values))
+
+    def _finished(self, codes: Sequence[Codes], total: Floats) -> Floats:
+        found = self.finish(total)
         if self.method == "odds":
             found[np.bitwise_or.reduce(codes) == 0] = 0
         return found
 
     def _deviation(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
         if self.method == "odds":
-            plain = plain_table()
-            values = [looked_up(part, plain) for part in codes]
-        mean = sum(values[1:], start=values[0]) / np.float32(len(values))
-        squares, difference = np.zeros_like(mean), np.empty_like(mean)
-        for value in values:
+            values = [to_single(part.view(np.float16)) for part in codes]
+        count = np.float32(len(values))
+        mean = _sum(values)
+        mean /= count
+        squares: Floats = values[0] - mean
+        squares *= squares
+        difference = np.empty_like(mean)
+        for value in values[1:]:
             np.subtract(value, mean, out=difference)
             difference *= difference
             squares += difference
-        squares /= np.float32(len(values))
-        return np.sqrt(squares, out=squares)
+        squares /= count
+        np.sqrt(squares, out=squares)
+        return squares
 
 
 @cache
@@ -147,7 +183,8 @@ def rank_table(found: StoredMap) -> Floats:
     counts = np.zeros(BINS, np.int64)
     for picks in (np.unique(np.linspace(0, len(chunks) - 1, RANK_CHUNKS).round().astype(int)), range(len(chunks))):
         for pick in picks:
-            counts += np.bincount(found.codes(chunks[pick]).ravel(), minlength=BINS)
+            codes = found.codes(chunks[pick])
+            counts += cv2.calcHist([codes], [0], None, [BINS], [0, BINS]).ravel().astype(np.int64)
         counts[0] = 0
         if counts.any():  # else the sample missed what there is: count all
             break
@@ -164,6 +201,22 @@ def tables_for(method: Method, maps: Sequence[StoredMap]) -> tuple[Floats, ...]:
         return tuple(rank_table(found) for found in maps)
     table = odds_table() if method == "odds" else plain_table()
     return (table,) * len(maps)
+
+
+def _looked_up(codes: Sequence[Codes], tables: Sequence[Floats]) -> list[Floats]:
+    plain = plain_table()
+    return [
+        to_single(values.view(np.float16)) if table is plain else looked_up(values, table)
+        for values, table in zip(codes, tables, strict=True)
+    ]
+
+
+def _sum(values: Sequence[Floats]) -> Floats:
+    """Their sum, always added in this order."""
+    total: Floats = values[0] + values[1]
+    for part in values[2:]:
+        total += part
+    return total
 
 
 def _median(values: Sequence[Floats]) -> Floats:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from inkbatch.config import JobConfig
 from inkbatch.data.index import DatasetSegment, SplitName, relative_to
 from inkbatch.data.pictures import decode_picture
+from inkbatch.data.same_pixels import pixel_digest
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.storage import Location
@@ -79,10 +80,12 @@ class ImportedFolders:
     Attributes:
         segments: One per picture, by split and name.
         split_of: The split of each, by segment id; empty where the layout states none.
+        pixels_of: Digest of the decoded pixels of each, by segment id.
     """
 
     segments: tuple[DatasetSegment, ...]
     split_of: dict[str, SplitName]
+    pixels_of: dict[str, str]
 
 
 def import_folders(config: ImageFolders, root: Location) -> ImportedFolders:
@@ -101,31 +104,37 @@ def import_folders(config: ImageFolders, root: Location) -> ImportedFolders:
     if config.clahe is not None:
         check_clahe(config.clahe)
     if config.pictures is not None:
-        return ImportedFolders(tuple(_segments("picture", folder, config.pictures, config, root)), {})
-    segments: list[DatasetSegment] = []
+        rows = _segments("picture", folder, config.pictures, config, root)
+        return _imported(rows, {})
+    rows = []
     split_of: dict[str, SplitName] = {}
     for split in IMAGE_NAMES:
         pair = getattr(config, split) or _find_pair(folder, split)
         if pair is None:
             continue
         found = _segments(split, folder, pair, config, root)
-        segments += found
-        split_of |= {segment.id: split for segment in found}
+        rows += found
+        split_of |= {segment.id: split for segment, _ in found}
     if "train" not in split_of.values():
         raise DataError(
             f"images {folder}: no training pictures, it holds {folder.names()[:8]}; name the folders, for example "
             "train: {images: train, annotations: trainannot}"
         )
-    return ImportedFolders(tuple(segments), split_of)
+    return _imported(rows, split_of)
+
+
+def _imported(rows: list[tuple[DatasetSegment, str]], split_of: dict[str, SplitName]) -> ImportedFolders:
+    segments = tuple(segment for segment, _ in rows)
+    return ImportedFolders(segments, split_of, {segment.id: pixels for segment, pixels in rows})
 
 
 def _segments(
     prefix: str, folder: Location, pair: FolderPair, config: ImageFolders, root: Location
-) -> list[DatasetSegment]:
-    """One segment per picture of a pair of folders, by name."""
+) -> list[tuple[DatasetSegment, str]]:
+    """One segment per picture of a pair of folders, by name, each with the digest of its pixels."""
     rows = _matched(folder / pair.images, folder / pair.annotations)
     found = [_segment(f"{prefix}-{stem}", image, annotation, config, root) for stem, image, annotation in rows]
-    names = [segment.id for segment in found]
+    names = [segment.id for segment, _ in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"images {folder}: two pictures would be called {twice[0]}; rename one of them")
@@ -185,9 +194,12 @@ def picture_files(folder: Location) -> dict[str, str]:
     return found
 
 
-def _segment(name: str, image: Location, annotation: Location, config: ImageFolders, root: Location) -> DatasetSegment:
+def _segment(
+    name: str, image: Location, annotation: Location, config: ImageFolders, root: Location
+) -> tuple[DatasetSegment, str]:
     in_colour = config.colour == "rgb"
-    shape = decode_picture(image, in_colour=in_colour).shape[-2:]
+    picture = decode_picture(image, in_colour=in_colour)
+    shape = picture.shape[-2:]
     marked = decode_picture(annotation, in_colour=False).shape
     if shape != marked:
         raise MismatchError(
@@ -196,7 +208,7 @@ def _segment(name: str, image: Location, annotation: Location, config: ImageFold
     digest = hashlib.sha256()
     for place in (image, annotation):
         digest.update(hashlib.sha256(place.read_bytes()).digest())
-    return DatasetSegment(
+    segment = DatasetSegment(
         id=re.sub(r"[^A-Za-z0-9._-]+", "_", name).replace("..", "_"),
         surface=relative_to(image, root),
         ink_labels=relative_to(annotation, root),
@@ -209,3 +221,4 @@ def _segment(name: str, image: Location, annotation: Location, config: ImageFold
         label_above=config.label_above,
         clahe=config.clahe,
     )
+    return segment, pixel_digest(picture)

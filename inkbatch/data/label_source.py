@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.config import digest
+from inkbatch.data.maps import StoredMap, map_address
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import halve
-from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
-from inkbatch.run.record import require_complete
+
+DIGESTED_BYTES = 64 << 20  # larger pictures are known by their size
 
 
 class LabelSource(ABC):
@@ -24,10 +27,12 @@ class LabelSource(ABC):
     Attributes:
         shape_yx: (height, width) in pixels.
         identity: What a manifest says about it.
+        request: The settings of `inkbatch labels` that name it from any folder.
     """
 
     shape_yx: tuple[int, int]
     identity: dict[str, Any]
+    request: dict[str, Any]
 
     @abstractmethod
     def read(self, box: Box) -> NDArray[np.float32]:
@@ -66,6 +71,7 @@ class PictureLabels(LabelSource):
             "shape_yx": list(self.shape_yx),
             "fingerprint": self._source.fingerprint,
         }
+        self.request = {"image": Location.parse(uri).uri}
 
     def read(self, box: Box) -> NDArray[np.float32]:
         """See `LabelSource.read`."""
@@ -87,13 +93,11 @@ class PictureLabels(LabelSource):
 class PredictionLabels(LabelSource):
     """A finished prediction."""
 
-    def __init__(self, folder: Location) -> None:
-        manifest = require_complete(
-            folder, f"prediction {folder}", "run the job that makes it again until it says complete"
-        )
-        self._map = Prediction.open(folder)
-        self.shape_yx = self._map.shape_yx
-        self.identity = {"prediction": folder.uri, "digest": manifest["digest"]}
+    def __init__(self, found: StoredMap) -> None:
+        self._map = found.prediction
+        self.shape_yx = found.shape_yx
+        self.identity = {"prediction": found.folder.name, "digest": found.digest}
+        self.request = {"prediction": map_address(found.name)}
 
     def read(self, box: Box) -> NDArray[np.float32]:
         """See `LabelSource.read`."""
@@ -124,7 +128,16 @@ def open_one_layer(uri: str) -> LayerSource:
         count = source.shape_zyx[0]
         source.close()
         raise DataError(f"labels {uri}: one 2-D picture is wanted, found {count} layers; name the one that is meant")
+    source.fingerprint = source.fingerprint or _content(Location.parse(uri))
     return source
+
+
+def _content(place: Location) -> str:
+    """What tells one file from another: its digest, or its size where it is large; empty for a folder."""
+    if place.is_folder():
+        return ""
+    size = place.size()
+    return sha256(place.read_bytes()).hexdigest() if size <= DIGESTED_BYTES else digest([size])
 
 
 def read_one_layer(source: LayerSource, box: Box) -> NDArray[Any]:

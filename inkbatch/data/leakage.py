@@ -23,10 +23,12 @@ class Leaks:
     Attributes:
         training: Their ids.
         example: Ids of one of them and of a held-out sample that it shows; empty where there are none.
+        copies: Ids of two segments that show the same pixels, where that made the example; else empty.
     """
 
     training: frozenset[str] = frozenset()
     example: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
 
 
 def find_leaks(
@@ -40,6 +42,7 @@ def find_leaks(
         surface_of: By segment id: what names its surface; segments with one surface share pixels.
         context_px: Pixels around a training sample that augmentation may show.
     """
+    training, held_out = list(training), list(held_out)
     seen, kept = shown_boxes(training, surface_of), shown_boxes(held_out, surface_of)
     names: set[str] = set()
     example: tuple[str, ...] = ()
@@ -51,7 +54,24 @@ def find_leaks(
             first = int(leaking[0])
             shown = int(np.flatnonzero(_pairwise(tiles, boxes[first : first + 1], context_px))[0])
             example = ids[first], others[shown]
-    return Leaks(frozenset(names), example)
+    return Leaks(frozenset(names), example, _copies(example, training, held_out, surface_of))
+
+
+def _copies(
+    example: tuple[str, ...], training: Sequence[Sample], held_out: Sequence[Sample], surface_of: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Two segments of one surface that made an example; empty where both samples lie in one segment."""
+    if not example:
+        return ()
+    shown, hidden = (
+        {segment for sample in samples if sample.id == name for segment, _ in sample.sources}
+        for name, samples in zip(example, (training, held_out), strict=True)
+    )
+    if shown & hidden:
+        return ()
+    return next(
+        (own, other) for own in sorted(shown) for other in sorted(hidden) if surface_of[own] == surface_of[other]
+    )
 
 
 def require_no_leaks(leaks: Leaks, what: str, context_px: int) -> None:
@@ -63,10 +83,16 @@ def require_no_leaks(leaks: Leaks, what: str, context_px: int) -> None:
     if not leaks.training:
         return
     context = f" (with {context_px} px of context)" if context_px else ""
+    cure = (
+        "split by segment or by blocks, sample a grid with stride_px = sample_px and border: left-out, or set "
+        "overlap: drop"
+    )
+    if leaks.copies:
+        both = " and ".join(leaks.copies)
+        cure = f"{both} are copies of one surface or picture: leave one out, or keep both in one split"
     raise DataError(
         f"{what}: {len(leaks.training)} samples see pixels{context} of held-out ones, for example "
-        f"{leaks.example[0]} of {leaks.example[1]}; split by segment or by blocks, sample a grid with stride_px = "
-        "sample_px and border: left-out, or set overlap: drop"
+        f"{leaks.example[0]} of {leaks.example[1]}; {cure}"
     )
 
 

@@ -119,6 +119,11 @@ def map_folder(root: str, segment: str, name: str | None) -> Location:
     return folder / names[0]
 
 
+def map_address(name: str) -> str:
+    """What names a prediction from any folder: its name, or an absolute path or URI."""
+    return Location.parse(name).uri if "/" in name else name
+
+
 def require_one_grid(maps: Sequence[StoredMap]) -> None:
     """Refuse maps that do not lie on one grid.
 

@@ -73,7 +73,9 @@ class PackLayout:
         return {SAMPLES_NAME: deep, LABELS_NAME: flat, IGNORE_NAME: flat}
 
 
-def pack_work(index: DatasetIndex, location: Location, layout: PackLayout, record: RunFolder) -> UnitWork[Any, Any]:
+def pack_work(
+    index: DatasetIndex, location: Location, layout: PackLayout, record: RunFolder, root: Location
+) -> UnitWork[Any, Any]:
     """The functions that pack; makes the arrays' metadata.
 
     Args:
@@ -81,11 +83,12 @@ def pack_work(index: DatasetIndex, location: Location, layout: PackLayout, recor
         location: The dataset's folder.
         layout: How the pack is cut.
         record: Where markers go.
+        root: ROOT of the segments.
 
     Raises:
         MismatchError: Another pack lies there.
     """
-    reader = SampleReader(index, location)
+    reader = SampleReader(index, location, root=root)
     arrays = {name: ShardedArray.create(location / name, found) for name, found in layout.arrays().items()}
 
     def load(unit: Unit) -> StoredArrays:

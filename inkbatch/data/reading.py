@@ -26,12 +26,16 @@ class SampleReader:
         index: The dataset.
         location: Its folder, ``ROOT/datasets/{name}``.
         cache_bytes: Decoded chunks that are kept for the next read, at most so many bytes; 0 keeps none.
+        root: ROOT of its segments; None is the one that the folder lies in.
     """
 
-    def __init__(self, index: DatasetIndex, location: Location, cache_bytes: int = 0) -> None:
+    def __init__(
+        self, index: DatasetIndex, location: Location, cache_bytes: int = 0, root: Location | None = None
+    ) -> None:
         self.index = index
         self.location = location
         self.cache_bytes = cache_bytes
+        self.root = root or root_of(location)
         self._forget()
 
     @staticmethod
@@ -52,10 +56,10 @@ class SampleReader:
         self._known = {segment.id: segment for segment in self.index.segments}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"index": self.index, "location": self.location, "cache_bytes": self.cache_bytes}
+        return {key: getattr(self, key) for key in ("index", "location", "cache_bytes", "root")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.index, self.location, self.cache_bytes = state["index"], state["location"], state["cache_bytes"]
+        self.__dict__.update(state)
         self._forget()
 
     def read(self, sample: Sample) -> SampleArrays:
@@ -122,7 +126,7 @@ class SampleReader:
         with self._lock:
             found = self._segments.get(segment_id)
             if found is None:
-                found = open_segment(self._known[segment_id], root_of(self.location), self._cache)
+                found = open_segment(self._known[segment_id], self.root, self._cache)
                 self._segments[segment_id] = found
             return found
 

@@ -83,8 +83,7 @@ class ScoreHistogram:
 
     def _add(self, codes: NDArray[np.uint16], labels: NDArray[np.bool_], counted: NDArray[np.bool_]) -> None:
         """One key per pixel: code, 2^14 for ink, 2^15 for what does not count; OpenCV counts those below 2^15."""
-        keys = labels.astype(np.uint16)
-        keys <<= 14
+        keys = np.multiply(labels.view(np.uint8), np.uint16(_INK))
         keys |= codes
         if not counted.all():
             keys[~counted] = _UNCOUNTED

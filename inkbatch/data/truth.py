@@ -51,6 +51,7 @@ class Truth:
         shape_yx: (height, width) in pixels.
         identity: What a manifest says about it.
         place: Where the labels come from, for people.
+        request: Settings that name it from any folder.
         made_from: The prediction that the labels were made from, or None.
     """
 
@@ -66,6 +67,7 @@ class Truth:
         self._mask = _open_mask(folder, segment)
         self.shape_yx: tuple[int, int] = (self._mask.shape[0], self._mask.shape[1])
         self.made_from: str | None = None
+        self.request: dict[str, Any] = {"labels": None, "ignore": choice.ignore}
         try:
             self.place, labels_identity, self._ink = self._labels(folder, segment, choice)
             ignored_identity, self._ignored = self._ignore(folder, choice)
@@ -117,6 +119,7 @@ class Truth:
                 "catalog, or run inkbatch labels"
             )
         picture = PictureLabels(uri, choice.white)
+        self.request["labels"] = Location.parse(uri).uri
         self._sources.append(picture)  # type: ignore[arg-type]  # it is closed like one
         self._require_size(f"labels {uri}", picture.shape_yx)
         return uri, picture.identity, lambda box: picture.read(box) >= np.float32(INK_SHARE)
@@ -141,6 +144,7 @@ class Truth:
             self._require_size(f"ignore mask {own}", mask.shape)
             return {"ignore_mask": _digest(mask)}, lambda box: mask.levels[0].read(box.slices) != 0
         source = open_one_layer(choice.ignore)
+        self.request["ignore"] = Location.parse(choice.ignore).uri
         self._sources.append(source)
         self._require_size(f"ignore mask {choice.ignore}", source.shape_zyx[1:])
         identity = {"uri": source.uri, "fingerprint": source.fingerprint}

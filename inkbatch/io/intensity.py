@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import ConfigError, DataError, NonFiniteError
 
-_RANGE_RULE = re.compile(r"(window|percentile):(-?[\d.]+):(-?[\d.]+)")
+_RANGE_RULE = re.compile(r"(window|percentile):(-?\d+(?:\.\d+)?):(-?\d+(?:\.\d+)?)")
 LutPoints = tuple[tuple[int, int], ...]
 
 
@@ -65,7 +65,9 @@ class IntensityRule:
         raise ConfigError(f"intensity: the layers are {dtype}; state --intensity window:LO:HI (or percentile:LO:HI)")
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.low:g}:{self.high:g}" if self.kind in ("window", "percentile") else self.kind
+        if self.kind not in ("window", "percentile"):
+            return self.kind
+        return ":".join([self.kind, *(np.format_float_positional(value, trim="-") for value in (self.low, self.high))])
 
 
 class IntensityMap:

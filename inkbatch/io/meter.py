@@ -1,4 +1,4 @@
-"""Counts the bytes that this process reads from storage, as they are stored."""
+"""Counts the bytes that this process reads from storage and writes to it, as they are stored."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ class ByteMeter:
             self._total += count
 
 
-READ = ByteMeter()
+READ, WRITTEN = ByteMeter(), ByteMeter()

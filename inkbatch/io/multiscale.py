@@ -26,6 +26,7 @@ from inkbatch.io.storage import Location
 OME_VERSION = "0.5"
 OVERVIEW_PX = 1024  # no level beyond the first that fits this
 SMALLEST_SHARD_PX = 32
+STRIP_PX = 1 << 16  # pixels that are halved at a time where they pass through another dtype
 
 Pooling = Literal["mean", "max"]
 
@@ -245,11 +246,20 @@ def halve(block: NDArray[Any], pooling: Pooling, out: NDArray[Any] | None = None
         return out
     size = (out.shape[1], out.shape[0])
     if block.dtype == np.float16:
-        smaller = np.asarray(cv2.resize(to_single(block), size, interpolation=cv2.INTER_AREA), np.float32)
-        out[...] = to_half(smaller.reshape(out.shape))
+        _halve_halves(block, out)
     else:
         cv2.resize(np.ascontiguousarray(block), size, dst=out, interpolation=cv2.INTER_AREA)
     return out
+
+
+def _halve_halves(block: NDArray[np.float16], out: NDArray[np.float16]) -> None:
+    """Float16 by way of float32, some rows at a time, which stay in the cache."""
+    rows = max(1, STRIP_PX // max(block.shape[1], 1))
+    for start in range(0, len(out), rows):
+        part = out[start : start + rows]
+        single = to_single(block[2 * start : 2 * (start + rows)])
+        smaller = cv2.resize(single, (part.shape[1], part.shape[0]), interpolation=cv2.INTER_AREA)
+        part[...] = to_half(np.asarray(smaller, np.float32).reshape(part.shape))
 
 
 def _layouts(

@@ -56,10 +56,7 @@ def curves(title: str, x_label: str, y_label: str, lines: Sequence[Curve]) -> Ca
     named = 0
     for line in lines:
         colour = GREY if line.faint else COLOURS[named % len(COLOURS)]
-        points = [
-            (_at(float(x), left, right), _at(float(y), bottom, top)) if np.isfinite(y) else None
-            for x, y in zip(line.x, line.y, strict=True)
-        ]
+        points = _points(line, left, top, right, bottom)
         for start, stop in itertools.pairwise(points):
             if start is not None and stop is not None:
                 cv2.line(canvas, start, stop, colour, 1 if line.faint else 2, cv2.LINE_AA)
@@ -131,6 +128,18 @@ def png(canvas: Canvas) -> bytes:
     if not fine:
         raise ValueError(f"a plot of {canvas.shape} cannot be encoded")
     return bytes(data)
+
+
+def _points(line: Curve, left: int, top: int, right: int, bottom: int) -> list[tuple[int, int] | None]:
+    """Pixels of a curve in order, None where it breaks off; points that fall on one pixel are one."""
+    x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
+    whole = np.isfinite(x) & np.isfinite(y)
+    across = np.rint(left + (right - left) * np.clip(np.where(whole, x, 0), 0, 1)).astype(int)
+    down = np.rint(bottom + (top - bottom) * np.clip(np.where(whole, y, 0), 0, 1)).astype(int)
+    same = np.zeros(len(x), bool)
+    same[1:] = (np.diff(across) == 0) & (np.diff(down) == 0) & (whole[1:] == whole[:-1])
+    rows = zip(across[~same].tolist(), down[~same].tolist(), whole[~same].tolist(), strict=True)
+    return [(i, j) if there else None for i, j, there in rows]
 
 
 def _at(share: float, start: int, stop: int) -> int:

@@ -65,17 +65,18 @@ class Prediction:
         """(height, width) in pixels at full resolution."""
         return self.pyramid.shape[0], self.pyramid.shape[1]
 
-    def write(self, write_box: Box, probability: NDArray[np.float32]) -> int:
+    def write(self, write_box: Box, probability: NDArray[np.float32] | NDArray[np.float16]) -> int:
         """Store one unit.
 
         Args:
             write_box: The unit's write box: whole zarr shards, clipped to the border.
-            probability: (height, width), float32; rounded to float16.
+            probability: (height, width); float32 is rounded to float16.
 
         Returns:
             Bytes stored.
         """
-        return self.pyramid.write(write_box, to_half(probability))
+        half = probability if probability.dtype == np.float16 else to_half(probability.astype(np.float32, copy=False))
+        return self.pyramid.write(write_box, half)
 
     def read(self, box: Box, level: int = 0) -> NDArray[np.float16]:
         """Read a window of one level.

@@ -19,7 +19,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs import Blosc
+from numcodecs import Blosc, blosc
 from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError
@@ -89,6 +89,7 @@ def checksum(data: Bytes | bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
 
 
+@lru_cache(maxsize=64)
 def _compressor(layout: ArrayLayout, level: int | None = None) -> Blosc:
     settings = CODECS[layout.codec]
     shuffle = _SHUFFLE[settings["shuffle"]]
@@ -210,7 +211,7 @@ def decode_chunk(layout: ArrayLayout, stored: memoryview | bytes | None, place: 
         return raw
     whole = _scratch_array(layout.chunks, np.dtype(layout.dtype))
     try:
-        _compressor(layout).decode(data[:-CRC_BYTES], whole)
+        blosc.decompress(data[:-CRC_BYTES], whole)
     except (RuntimeError, ValueError) as error:
         raise CorruptDataError(f"{place} cannot be decoded: {error}") from error
     return whole

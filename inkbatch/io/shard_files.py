@@ -9,6 +9,7 @@ import uuid
 from functools import lru_cache
 from typing import Any, Protocol
 
+from inkbatch.io.meter import WRITTEN
 from inkbatch.io.storage import Location
 
 _KEEP_SIZE = 1  # fallocate's flag: reserve room, leave the file's length alone
@@ -69,6 +70,7 @@ class LocalShard:
         os.close(self._handle)
         self._handle = -1
         os.replace(self._temporary, self._path)
+        WRITTEN.add(self._written)
 
     def abandon(self) -> None:
         """See `ShardSink`."""

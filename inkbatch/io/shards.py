@@ -203,7 +203,7 @@ class _StoredShard:
     def __init__(self, location: Location, layout: ArrayLayout) -> None:
         self.location = location
         self.layout = layout
-        self.index: NDArray[np.uint64] = np.empty(0, np.uint64)
+        self._spans: dict[Place, tuple[int, int]] = {}
         self._handle = -1
         self._whole: memoryview | None = None
         self._fetched: dict[int, bytes] = {}
@@ -231,9 +231,9 @@ class _StoredShard:
             ) from error
         if len(tail) != length or checksum(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
             raise CorruptDataError(f"{self.location}: the zarr shard's index fails its checksum; make the array anew")
-        self.index = np.frombuffer(tail[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
+        self._spans = self._spans_of(tail, wanted)
         if not self.location.is_local and not mostly:
-            spans = {start: stop for start, stop in map(self._span, wanted) if stop > start}
+            spans = {start: stop for start, stop in self._spans.values() if stop > start}
             parts = read_ranges([(self.location, start, stop) for start, stop in spans.items()])
             self._fetched = dict(zip(spans, parts, strict=True))
 
@@ -244,10 +244,17 @@ class _StoredShard:
         start = max(0, size - self.layout.index_bytes)
         return os.pread(self._handle, size - start, start)
 
-    def _span(self, place: Place) -> tuple[int, int]:
-        """Stored bytes of a chunk, half-open; empty for a chunk of zeros."""
-        offset, length = self.index[int(np.ravel_multi_index(place, self.layout.chunks_per_shard))]
-        return (0, 0) if offset == MISSING and length == MISSING else (int(offset), int(offset) + int(length))
+    def _spans_of(self, tail: bytes, wanted: Sequence[Place]) -> dict[Place, tuple[int, int]]:
+        """Stored bytes of each chunk, half-open; empty for a chunk of zeros."""
+        index = np.frombuffer(tail[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
+        numbers = np.ravel_multi_index(
+            np.array(wanted, np.int64).reshape(-1, len(self.layout.shape)).T, self.layout.chunks_per_shard
+        )
+        rows = index[numbers]
+        zeros = (rows == MISSING).all(axis=1)
+        stops = rows.sum(axis=1)
+        rows[zeros] = stops[zeros] = 0
+        return dict(zip(wanted, zip(rows[:, 0].tolist(), stops.tolist(), strict=True), strict=True))
 
     def chunks(self, run: Sequence[Place], buffer: Bytes) -> list[memoryview | bytes | None]:
         """Stored bytes of some chunks with their checksums, None for a chunk of zeros.
@@ -256,7 +263,7 @@ class _StoredShard:
             run: Places of the chunks.
             buffer: Room for all of them, for local files.
         """
-        spans = [self._span(place) for place in run]
+        spans = [self._spans[place] for place in run]
         if self._whole is not None:
             return [self._whole[start:stop] if stop > start else None for start, stop in spans]
         if self._handle < 0:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
@@ -23,7 +24,7 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageErr
 from inkbatch.io.clients import filesystem, filesystem_options
 from inkbatch.io.faults import WrongKindError, judge
 from inkbatch.io.local_files import local_sizes, read_local, write_atomically
-from inkbatch.io.meter import READ
+from inkbatch.io.meter import READ, WRITTEN
 
 Result = TypeVar("Result")
 
@@ -70,6 +71,8 @@ class Location:
         uri = os.fspath(text).strip()
         if not uri:
             raise ConfigError("storage: the location is empty; give a folder or a URI such as s3://bucket/prefix")
+        if uri.lower().startswith("file:/"):
+            return Location(_path_of(uri))
         if "://" not in uri:
             return Location(os.path.abspath(os.path.expanduser(uri)))
         protocol, rest = uri.split("://", 1)
@@ -83,8 +86,6 @@ class Location:
                 f"storage: {protocol}://{rest.split('/', 1)[0]}/… carries a query or fragment; signed links would end "
                 "up in logs and manifests, and nothing below them can be named; give the plain address"
             )
-        if protocol == "file":
-            return Location(os.path.abspath(rest))
         return Location(f"{protocol}://{rest.rstrip('/')}")
 
     @property
@@ -214,11 +215,13 @@ class Location:
             retried(self.uri, lambda: write_atomically(self.path, [data]))
         else:
             retried(self.uri, lambda: self.fs.pipe_file(self.path, bytes(data)))
+        WRITTEN.add(memoryview(data).nbytes)
 
     def write_parts(self, parts: Sequence[bytes | memoryview]) -> None:
         """Write the object from consecutive parts, without joining them first where the store allows it."""
         if self.is_local:
             retried(self.uri, lambda: write_atomically(self.path, parts))
+            WRITTEN.add(sum(memoryview(part).nbytes for part in parts))
         else:
             self.write_bytes(b"".join(parts))
 
@@ -255,6 +258,19 @@ class Location:
             ]
             if found:
                 retried(self.uri, lambda: self.fs.rm(found))
+
+
+def _path_of(uri: str) -> str:
+    """The absolute path that a ``file:`` URI names; in a URI a space is written ``%20``, a percent sign ``%25``.
+
+    Raises:
+        ConfigError: It names a file of another machine, or no absolute path.
+    """
+    rest = uri.partition(":")[2]
+    host, slash, path = rest.removeprefix("//").partition("/") if rest.startswith("//") else ("", "/", rest)
+    if host not in ("", "localhost") or not slash:
+        raise ConfigError(f"storage: {uri}: a file URI names an absolute path of this machine, as file:///data/layers")
+    return os.path.abspath("/" + unquote(path).lstrip("/"))
 
 
 ByteRange = tuple[Location, int, int]

@@ -89,7 +89,7 @@ class AwsBatchLauncher(Launcher):
         self.check(chain)
         files = {}
         for spec in chain.jobs:
-            files[f"{spec.job}.job-definition.json"] = _json(self.definition(spec, chain))
+            files[f"{spec.kind}.job-definition.json"] = _json(self.definition(spec, chain))
             waits = [f"{{{_part_name(job, part)}}}" for job in spec.after for part in range(len(_parts(chain, job)))]
             for part, request in enumerate(self.submissions(spec, chain, waits)):
                 files[f"{_part_name(spec.job, part)}.submit-job.json"] = _json(request)
@@ -116,14 +116,14 @@ class AwsBatchLauncher(Launcher):
                 "logDriver": "awslogs",
                 "options": {
                     "awslogs-group": settings.log_group or LOG_GROUP,
-                    "awslogs-stream-prefix": f"inkbatch-{spec.job}",
+                    "awslogs-stream-prefix": f"inkbatch-{spec.kind}",
                 },
             },
         }
         roles = {"jobRoleArn": settings.job_role, "executionRoleArn": settings.execution_role}
         container |= {key: role for key, role in roles.items() if role}
         return {
-            "jobDefinitionName": f"{DEFINITION}{spec.job}",
+            "jobDefinitionName": f"{DEFINITION}{spec.kind}",
             "type": "container",
             "platformCapabilities": ["EC2"],
             "propagateTags": True,
@@ -154,9 +154,9 @@ class AwsBatchLauncher(Launcher):
             if first:
                 variables["INKBATCH_ARRAY_OFFSET"] = str(first)
             request: dict[str, Any] = {
-                "jobName": _part_name(spec.name, part),
+                "jobName": _part_name(spec.name, part).replace("+", "-"),
                 "jobQueue": queue or ("GPU-QUEUE" if spec.resources.gpus else "CPU-QUEUE"),
-                "jobDefinition": f"{DEFINITION}{spec.job}",
+                "jobDefinition": f"{DEFINITION}{spec.kind}",
                 "containerOverrides": {
                     "command": list(spec.command),
                     "environment": [{"name": key, "value": value} for key, value in variables.items()],
@@ -270,7 +270,8 @@ def _parts(chain: Chain, job: str) -> list[tuple[int, int]]:
 
 
 def _part_name(name: str, part: int) -> str:
-    return name if part == 0 else f"{name}-{part + 1}"
+    """Name of a part of an array that was split; ``+`` is in no prediction's name."""
+    return name if part == 0 else f"{name}+{part + 1}"
 
 
 def _part_size(shards: int, part: int) -> int:

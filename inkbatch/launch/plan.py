@@ -15,10 +15,14 @@ from inkbatch.data.catalog import Catalog, check_segment_id, shipped_catalog
 from inkbatch.errors import ConfigError
 from inkbatch.io.storage import Location
 from inkbatch.launch.jobfile import JobFile, Resources
+from inkbatch.launch.members import Member, members_of, require_order
 from inkbatch.run.deadline import DEADLINE_VARIABLE
 
-PREDICTION_JOBS = frozenset({"infer", "ensemble", "report"})  # take --name
-LOGGING_JOBS = frozenset({"prepare", "infer", "labels", "build-dataset", "train", "ensemble"})  # take --log
+BUNDLE_JOBS = frozenset({"probe", "infer"})  # take --bundle; one array per bundle
+NAMING_JOBS = frozenset({"ensemble", "evaluate", "clean", "report"})  # take --name, as infer does
+LOGGING_JOBS = frozenset(
+    {"prepare", "labels", "build-dataset", "train", "probe", "infer", "ensemble", "evaluate", "clean"}
+)
 DEADLINE_SHARE = 0.95  # a job ends itself with 75 before an engine's time-out, which would not be retried
 
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
@@ -29,7 +33,8 @@ class ArraySpec:
     """One array job.
 
     Attributes:
-        job: Name of the job: the command of inkbatch.
+        job: Name of the job in its chain: the command of inkbatch, and behind a dot the prediction's name where a chain
+            has several of a kind (``infer.letters``).
         subject: Segment, dataset or run.
         command: Arguments after the program ``inkbatch``.
         shards: Array tasks; each does its share of the units.
@@ -49,6 +54,11 @@ class ArraySpec:
     attempts: int = 5
     parallel: int | None = None
     after: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The command of inkbatch."""
+        return self.job.partition(".")[0]
 
     @property
     def name(self) -> str:
@@ -102,8 +112,9 @@ class Request:
         root: ROOT.
         shards: Array tasks by job; what is not there follows the job file.
         source: Where a segment's layers are; replaces the catalog's.
-        bundle: The bundle of infer.
-        name: Name of the prediction.
+        bundles: The bundles of infer and probe, ``PLACE`` or ``NAME=PLACE``; each gets arrays of its own.
+        predictions: Members of ensemble beside those that the chain makes.
+        name: Name of the chain's prediction: of the ensemble, where it has one.
         catalog: The user's catalog file.
         config: The user's own job file by job.
         sets: ``key=value`` by job.
@@ -116,7 +127,8 @@ class Request:
     root: str = "root"
     shards: Mapping[str, int] = field(default_factory=dict)
     source: str | None = None
-    bundle: str | None = None
+    bundles: tuple[str, ...] = ()
+    predictions: tuple[str, ...] = ()
     name: str | None = None
     catalog: str | None = None
     config: Mapping[str, str] = field(default_factory=dict)
@@ -132,32 +144,48 @@ def plan_chain(request: Request, launch: str) -> Chain:
         ConfigError: An unknown job or segment, a number of shards that the job's policy forbids, or a bad value.
     """
     check_segment_id(request.subject)
+    require_order(request.jobs)
     root = Location.parse(request.root).uri
+    members = members_of(request.bundles, request.name, request.jobs)
     specs: list[ArraySpec] = []
+    before: tuple[str, ...] = ()
     for job in request.jobs:
         file = JobFile.load(job, request.config.get(job))
-        block = file.launch
-        resources = Resources.checked({**block.resources.model_dump(), **request.resources}, f"{job}: resources")
-        shards = request.shards.get(job, block.shards.default)
-        if not 1 <= shards <= block.shards.most:
-            raise ConfigError(
-                f"{job}: {shards} shards are asked for, its job file allows 1 to {block.shards.most}; "
-                "ask for fewer, or raise launch.shards.most in a job file of your own"
-            )
-        specs.append(
-            ArraySpec(
-                job=job,
-                subject=request.subject,
-                command=_command(request, file, root),
-                shards=shards,
-                resources=resources,
-                time_limit_s=block.time_limit,
-                attempts=block.attempts,
-                parallel=block.shards.parallel,
-                after=(specs[-1].job,) if specs else (),
-            )
-        )
+        arrays = [
+            _array(request, file, name, _command(request, file, root, members, member), before)
+            for name, member in _arrays(job, members)
+        ]
+        before = tuple(spec.job for spec in arrays)
+        specs += arrays
     return Chain(launch, root, tuple(specs))
+
+
+def _arrays(job: str, members: Sequence[Member]) -> list[tuple[str, Member]]:
+    """Names of a job's arrays, and the bundle of each: one array, or one per bundle."""
+    if job not in BUNDLE_JOBS or len(members) == 1:
+        return [(job, members[0])]
+    return [(f"{job}.{member.name or number}", member) for number, member in enumerate(members, start=1)]
+
+
+def _array(request: Request, file: JobFile, name: str, command: tuple[str, ...], after: tuple[str, ...]) -> ArraySpec:
+    block, job = file.launch, file.job
+    shards = request.shards.get(job, block.shards.default)
+    if not 1 <= shards <= block.shards.most:
+        raise ConfigError(
+            f"{job}: {shards} shards are asked for, its job file allows 1 to {block.shards.most}; "
+            "ask for fewer, or raise launch.shards.most in a job file of your own"
+        )
+    return ArraySpec(
+        job=name,
+        subject=request.subject,
+        command=command,
+        shards=shards,
+        resources=Resources.checked({**block.resources.model_dump(), **request.resources}, f"{job}: resources"),
+        time_limit_s=block.time_limit,
+        attempts=block.attempts,
+        parallel=block.shards.parallel,
+        after=after,
+    )
 
 
 def launch_name(request: Request, moment: str) -> str:
@@ -180,19 +208,24 @@ def refuse_secrets(names: Sequence[str], place: str) -> None:
             )
 
 
-def _command(request: Request, file: JobFile, root: str) -> tuple[str, ...]:
-    job = file.job
+def _command(request: Request, file: JobFile, root: str, members: Sequence[Member], member: Member) -> tuple[str, ...]:
+    job, settings = file.job, dict(file.settings)
     words = [job, *(["--run", request.subject] if job == "train" else [request.subject]), "--root", root]
-    settings = dict(file.settings)
     if job == "prepare":
         settings |= _layers_of(request)
-    if job == "infer":
-        if request.bundle is None and "bundle" not in settings:
-            raise ConfigError("infer: no bundle is given; pass --bundle (BUNDLE=…)")
-        words += ["--bundle", _absolute(request.bundle or settings.pop("bundle"))]
+    if job in BUNDLE_JOBS:
+        bundle = member.bundle or settings.pop("bundle", None)
+        if bundle is None:
+            raise ConfigError(f"{job}: no bundle is given; pass --bundle (BUNDLE=…)")
+        words += ["--bundle", _absolute(bundle)]
         settings.pop("bundle", None)
-    if job in PREDICTION_JOBS and request.name:
-        words += ["--name", request.name]
+    if job == "ensemble":
+        made = [made.name for made in members if made.name] if "infer" in request.jobs else []
+        words += [word for name in (*made, *request.predictions) for word in ("--prediction", name)]
+    if job == "train" and "build-dataset" in request.jobs and "dataset" not in settings:
+        words += ["--dataset", request.subject]
+    name = _result_name(request, job, members, member)
+    words += ["--name", name] if name else []
     for key, value in settings.items():
         words += ["--set", f"{key}={_yaml_word(value)}"]
     for item in request.sets.get(job, ()):
@@ -200,6 +233,23 @@ def _command(request: Request, file: JobFile, root: str) -> tuple[str, ...]:
     if job in LOGGING_JOBS:
         words += ["--log", "json"]
     return (*words, *request.extra.get(job, ()))
+
+
+def _result_name(request: Request, job: str, members: Sequence[Member], member: Member) -> str | None:
+    """The prediction that a job makes or, where it reads one, the one that the chain ends with."""
+    if job == "infer":
+        return member.name
+    if job not in NAMING_JOBS:
+        return None
+    read = "evaluate" in request.jobs  # evaluate takes one prediction, whose name it must know
+    if "ensemble" in request.jobs:
+        return request.name or ("ensemble" if read else None)
+    if "infer" not in request.jobs or not read:
+        return request.name
+    if len(members) > 1:
+        names = ", ".join(str(one.name) for one in members)
+        raise ConfigError(f"{job}: there will be several predictions, {names}; put ensemble before it")
+    return members[0].name
 
 
 def _layers_of(request: Request) -> dict[str, Any]:

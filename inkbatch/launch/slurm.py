@@ -123,19 +123,19 @@ class SlurmLauncher(Launcher):
         self.check(chain)
         files = {}
         rows = ["#!/bin/bash", "# Submits this chain by hand; run it in the folder of these files.", "set -eu"]
+        variables = {spec.job: _variable(number, spec) for number, spec in enumerate(chain.jobs, start=1)}
         for spec in chain.jobs:
             names = []
             for part, (first, count) in enumerate(split_array(spec.shards, self.settings.max_array)):
                 name = _part_name(spec.job, part)
                 files[f"{name}.sbatch"] = self._script(spec, chain, name, first, count)
-                waits = [f"${{{_variable(job)}}}" for job in spec.after]
+                waits = [f"${{{variables[job]}}}" for job in spec.after]
                 command = ["sbatch", "--parsable", *self._dependency(waits), f"{name}.sbatch"]
-                rows.append(
-                    f'{_variable(name)}="$({" ".join(command)})"; {_variable(name)}="${{{_variable(name)}%%;*}}"'
-                )
-                names.append(f"${{{_variable(name)}}}")
+                variable = variables[spec.job] + (f"_part_{part + 1}" if part else "")
+                rows.append(f'{variable}="$({" ".join(command)})"; {variable}="${{{variable}%%;*}}"')
+                names.append(f"${{{variable}}}")
             if len(names) > 1:
-                rows.append(f'{_variable(spec.job)}="{":".join(names)}"')
+                rows.append(f'{variables[spec.job]}="{":".join(names)}"')
         return {**files, "submit.sh": "\n".join(rows) + "\n"}
 
     def submit(self, chain: Chain, folder: Path) -> Submitted:
@@ -253,11 +253,13 @@ class SlurmLauncher(Launcher):
 
 
 def _part_name(job: str, part: int) -> str:
-    return job if part == 0 else f"{job}-{part + 1}"
+    """Name of a part of an array that was split; ``+`` is in no prediction's name."""
+    return job if part == 0 else f"{job}+{part + 1}"
 
 
-def _variable(name: str) -> str:
-    return re.sub(r"\W", "_", name)
+def _variable(number: int, spec: ArraySpec) -> str:
+    """A shell variable for the id of a job, one for each job of the chain."""
+    return re.sub(r"\W", "_", spec.kind if spec.kind == spec.job else f"{spec.kind}_{number}")
 
 
 def _tasks_in(text: str) -> int:

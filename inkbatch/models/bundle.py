@@ -134,10 +134,12 @@ class Contract(BaseModel):
         """
         wanted = layers or self.layers.source_range
         if wanted is not None:
-            if wanted[1] - wanted[0] != self.layers.count:
+            first, last = wanted
+            if last - first != self.layers.count:
                 raise LayerRangeError(
-                    f"segment {volume.provenance.segment}: --layers {wanted[0]}:{wanted[1]} are "
-                    f"{wanted[1] - wanted[0]} layers, the bundle wants {self.layers.count}; give a range of that many"
+                    f"segment {volume.provenance.segment}: --layers {first}:{last} are {last - first} layers, the "
+                    f"bundle wants {self.layers.count}; give a range of that many, for example "
+                    f"{first}:{first + self.layers.count}"
                 )
             return volume.provenance.index_range(wanted)
         spare = volume.layer_count - self.layers.count
@@ -301,9 +303,11 @@ class Bundle:
         if edited:
             values = {**self.document.model_dump(mode="json"), **self.document.contract.model_dump(mode="json")}
             rows = ", ".join(f"{key} (now {values[key]!r})" for key in edited)
+            known = [key for key in edited if key in Contract.model_fields]
+            cure = f", or state --override {known[0]}=… (it is recorded)" if known == edited else ""
             raise MismatchError(
                 f"bundle {self.document.name}: bundle.json was edited since its weights were stored: {rows}; copy the "
-                f"bundle again, or state --override {edited[0]}=… (it is recorded)"
+                f"bundle again{cure}"
             )
 
     def build(self, device: torch.device | str = "cpu") -> InkModel:

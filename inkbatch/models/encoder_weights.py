@@ -137,6 +137,7 @@ def _load(model: SmpNet, source: str, state: dict[str, Tensor]) -> None:
     wanted = model.encoder.state_dict()
     if any(key.startswith("encoder.") for key in state):
         state = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
+    state = _timm_renamed(state, wanted)
     state = {key: _adapted(value, wanted[key]) if key in wanted else value for key, value in state.items()}
     extra = sorted(set(state) - set(wanted))
     try:
@@ -147,6 +148,22 @@ def _load(model: SmpNet, source: str, state: dict[str, Tensor]) -> None:
             f"{source}: does not hold the encoder {model.config.encoder!r}: {len(missing)} keys missing "
             f"{missing[:3]}, {len(extra)} unexpected {extra[:3]}; name the encoder that the file was made for ({error})"
         ) from error
+
+
+def _timm_renamed(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A file of timm's own under the keys of an encoder that smp makes of a timm model; other files as they are.
+
+    smp puts ``model.`` in front, timm's feature extractors have an underscore for some dots, and the classifier is no
+    part of an encoder. What is left over inside a part that the encoder has stays, and is refused: another network's.
+    """
+    if not all(key.startswith("model.") for key in wanted) or any(key.startswith("model.") for key in state):
+        return state
+    names = {key.removeprefix("model.").replace("_", "."): key for key in wanted}
+    found = {key: names[key.replace("_", ".")] for key in state if key.replace("_", ".") in names}
+    if len(names) != len(wanted) or not found:
+        return state
+    parts = {key.partition(".")[0] for key in found}
+    return {found.get(key, key): value for key, value in state.items() if key.partition(".")[0] in parts}
 
 
 def _adapted(stored: Tensor, wanted: Tensor) -> Tensor:

@@ -141,10 +141,13 @@ def _read_safetensors(file: Path, source: str) -> tuple[dict[str, Tensor], dict[
 
 
 def _read_torch(file: Path, location: Location, *, trust_pickle: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    loaded: Any = None
     try:
         loaded = _load_weights_only(file)
         return weights_in(loaded), settings_in(loaded)
     except (pickle.UnpicklingError, NoPlainWeightsError) as error:
+        if isinstance(loaded, Mapping):  # it was read; unpickling would give no more
+            raise DataError(f"{location}: no plain weights: {error}; ask for a plain state dict") from error
         if trust_pickle:
             return unpickle_untrusted(file, location.uri)
         raise DataError(_refusal(location.uri, error)) from error
@@ -187,7 +190,7 @@ def match_keys(model: InkModel, state_dict: Mapping[str, Any], source: str = "ch
         Tensors for `model.load_state_dict(…, strict=True)`.
 
     Raises:
-        MismatchError: Keys are missing, unexpected or of another shape; they are listed.
+        MismatchError: Keys are missing, unexpected, or of another shape or kind of number; they are listed.
         DataError: There are no plain weights in it.
     """
     try:
@@ -202,7 +205,7 @@ def match_keys(model: InkModel, state_dict: Mapping[str, Any], source: str = "ch
         if fitting > most:
             best, most = spelling, fitting
     found = {new: tuple(weights[old].shape) for new, old in best.items()}
-    problems = _problems(wanted, found)
+    problems = _problems(wanted, found) + _other_kinds(model, {new: weights[old] for new, old in best.items()})
     if problems:
         raise MismatchError(
             f"{source}: does not fit model {model.architecture}: {'; '.join(problems)}. Nothing was loaded; name the "
@@ -273,6 +276,16 @@ def _problems(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[i
     ]
     named = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
     return [f"{len(keys)} {problem}: {_listed(keys)}" for problem, keys in named.items() if keys]
+
+
+def _other_kinds(model: InkModel, found: Mapping[str, Tensor]) -> list[str]:
+    """Numbers of another kind: integers (quantised weights), booleans or complex numbers where floats belong."""
+    other = [
+        f"{key} (model {value.dtype}, file {found[key].dtype})"
+        for key, value in model.state_dict().items()
+        if key in found and found[key].is_floating_point() != value.is_floating_point()
+    ]
+    return [f"{len(other)} of another kind of number: {_listed(other)}"] if other else []
 
 
 def _listed(keys: list[str]) -> str:

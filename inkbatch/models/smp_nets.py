@@ -71,10 +71,11 @@ class SmpConfig(ModelConfig):
     @field_validator("family")
     @classmethod
     def _known_family(cls, family: str) -> str:
-        if family.lower() not in _families():
+        name = family.lower().replace("+", "plus")  # DeepLabV3+, as its paper spells it
+        if name not in _families():
             known = ", ".join(sorted(model.__name__ for model in _families().values()))
             raise ValueError(f"unknown family {family!r}; the installed segmentation-models-pytorch has {known}")
-        return str(_families()[family.lower()].__name__)
+        return str(_families()[name].__name__)
 
     @model_validator(mode="after")
     def _groups_fit(self) -> SmpConfig:

@@ -23,7 +23,7 @@ EXIT_NO_ISOLATION = 3
 EXIT_UNREADABLE = 4
 EXIT_TOO_LONG = 5
 
-SECTIONS = ("state_dict", "model_state_dict")
+SECTIONS = ("state_dict", "model_state_dict", "model")
 """Where a checkpoint may keep its weights; else they are at top level."""
 
 CLONE_NEWIPC = 0x08000000
@@ -55,7 +55,7 @@ def weights_in(loaded: Any) -> dict[str, Any]:
     if others or not section:
         finding = f"things that are no tensors ({', '.join(others[:5])})" if others else "nothing"
         raise NoPlainWeightsError(
-            f"where weights should be (under {' or '.join(SECTIONS)}, or at top level) stands {finding}"
+            f"where weights should be (under {', '.join(SECTIONS)}, or at top level) stands {finding}"
         )
     return {str(key): value.detach() for key, value in section.items()}
 

@@ -34,12 +34,14 @@ class Calibration:
         tiles: Tiles of the last round.
         seconds: Its seconds.
         facts: Device and precision, see `device_facts`.
+        start_s: Seconds until the network stood on the device and had computed its first tile.
     """
 
     tiles_per_s: float
     tiles: int
     seconds: float
     facts: dict[str, object]
+    start_s: float
 
 
 def calibrate(
@@ -56,17 +58,20 @@ def calibrate(
     Raises:
         DataError: The device cannot be used.
     """
+    begun = time.perf_counter()
     chosen = choose_device(device)
     predictor = Predictor(bundle.build(chosen), bundle.contract, chosen, choose_precision(precision, chosen))
     contract = bundle.contract
     most = max(1, (LARGEST_PX - contract.tile_px) // contract.stride_px + 1)
     side, seconds = 1, _seconds(predictor, 1)  # the first pass also prepares the device
+    start_s = time.perf_counter() - begun
     for _ in range(ROUNDS):
         seconds = _seconds(predictor, side)
         if side == most or seconds > budget_s / 3:
             break
         side = min(most, max(side + 1, int(side * math.sqrt(budget_s / 2 / max(seconds, 1e-3)))))
-    return Calibration(side**2 / seconds, side**2, seconds, device_facts(chosen, predictor.dtype))
+    seconds = min(seconds, _seconds(predictor, side))  # a stall of the machine is no property of the network
+    return Calibration(side**2 / seconds, side**2, seconds, device_facts(chosen, predictor.dtype), start_s)
 
 
 def _seconds(predictor: Predictor, side: int) -> float:

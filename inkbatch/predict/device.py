@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from inkbatch.errors import DataError
-
-DeviceName = Literal["auto", "cuda", "mps", "cpu"]
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+from inkbatch.predict.names import DeviceName as DeviceName
+from inkbatch.predict.names import PrecisionName as PrecisionName
 
 REQUIRE_GPU = "INKBATCH_REQUIRE_GPU"  # set by engines that were asked for a GPU: never a silent CPU
 

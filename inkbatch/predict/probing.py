@@ -65,7 +65,7 @@ class Asked:
 
     Attributes:
         depth: Layers that the network takes.
-        starts: First layers (indices of the surface) of the readings.
+        starts: First layers (indices of the surface) of the readings; `usual_start` is one of them.
         usual_start: First layer that `infer` takes by itself.
         usual_order: The order that `infer` takes by itself.
         ink: The planted ink.
@@ -94,12 +94,11 @@ def measure(predictor: Predictor, slab: Slab, mask: NDArray[np.bool_], box: Box,
         was given is brighter there, in the order in which it was given. ``planted``:
         per order, per layer of the surface, lift and gain of ink there, seen from the usual layers. ``faces``: the
         layers of the sheet's two faces; they are among the planted ones. ``nulls``: per null input, answer, lift, gain.
+        ``tiles``: how many the network was given.
     """
     window = _Window(predictor, mask, box, asked)
     own = {(order, start): window.map_of(slab, order, start) for order in ORDERS for start in asked.starts}
-    usual = {
-        order: own.get((order, asked.usual_start), window.map_of(slab, order, asked.usual_start)) for order in ORDERS
-    }
+    usual = {order: own[order, asked.usual_start] for order in ORDERS}
     faces = sheet_faces(np.array([layer[mask].mean() for layer in slab]))
     depths = sorted({*_planted_depths(asked), *faces})
     planted: dict[str, dict[str, Any]] = {order: {} for order in ORDERS}
@@ -120,6 +119,7 @@ def measure(predictor: Predictor, slab: Slab, mask: NDArray[np.bool_], box: Box,
         "planted": planted,
         "faces": list(faces),
         "nulls": _nulls(window, slab, planted, asked),
+        "tiles": window.maps * window.tiles.count,
     }
 
 
@@ -147,7 +147,7 @@ class _Window:
     """One window with its tiles, strokes and blocks."""
 
     def __init__(self, predictor: Predictor, mask: NDArray[np.bool_], box: Box, asked: Asked) -> None:
-        self.predictor, self.asked = predictor, asked
+        self.predictor, self.asked, self.maps = predictor, asked, 0
         contract = predictor.contract
         here = Box(0, 0, *box.shape)
         grid = TileGrid(box.shape, contract.tile_px, contract.stride_px)
@@ -167,6 +167,7 @@ class _Window:
 
     def map_of(self, slab: Slab, order: DepthOrder, start: int) -> NDArray[np.float32]:
         """The ink map of one reading, (Y, X)."""
+        self.maps += 1
         layers = slab[start : start + self.asked.depth]
         if order == "reversed":
             layers = layers[::-1]

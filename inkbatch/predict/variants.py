@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from torch import Tensor
 from inkbatch.errors import ConfigError
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import TTA_AXES, Contract
+from inkbatch.predict.names import Combine as Combine
+from inkbatch.predict.names import ViewName as ViewName
 
-Combine = Literal["mean", "max"]
-ViewName = Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270", "flips", "turns", "allowed"]
 _SHORT = {"flips": ("flip-y", "flip-x"), "turns": ("turn-90", "turn-180", "turn-270")}
 
 

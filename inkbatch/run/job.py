@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inkbatch.errors import InkbatchError, Preempted
@@ -12,7 +12,7 @@ from inkbatch.io.storage import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
 from inkbatch.run.progress import QuietReporter, Reporter, Reporting
-from inkbatch.run.record import RunFolder, RunFolders
+from inkbatch.run.record import RunFolder, RunFolders, report_place
 from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
 
@@ -71,6 +71,8 @@ class JobReport:
 
 
 Finish = Callable[[RunFolder], Mapping[str, Any]]
+Note = Callable[[str], None]
+Report = Callable[[Location, Note], None]
 
 
 def carry_out(
@@ -79,6 +81,7 @@ def carry_out(
     make_work: Callable[[], UnitWork[Any, Any]],
     context: RunContext,
     finish: Finish = lambda folder: {},
+    report: Report | None = None,
 ) -> JobReport:
     """Do this shard's missing units, and complete the run when no unit of the plan is left.
 
@@ -90,6 +93,8 @@ def carry_out(
         context: How this process runs.
         finish: Called for each folder by whoever finds every marker standing, before ``complete.json``; must give equal
             results when it is called twice. Its facts go into ``complete.json``.
+        report: Leaves the page of each finished run, from what is stored: called last, by every process that finds the
+            run whole, so that the page of a sharded run has all their clocks. Must not raise.
 
     Raises:
         Preempted: A stop was asked for; markers tell what is done.
@@ -99,7 +104,14 @@ def carry_out(
     folder.begin()
     if folder.is_complete():
         context.reporter.note(f"{folder.manifest.job}: already complete at {folder.location}, nothing to do")
+        if report:
+            for part in folder.parts:  # a process may have died between complete.json and the page
+                if not _page_of(part).exists():
+                    report(part.location, context.reporter.note)
         return JobReport(folder.manifest.job, folder.location, len(units), 0, len(units), 0, 0.0, {}, beside)
+    if report:
+        for part in folder.parts:
+            _page_of(part).delete()  # it would show a result that is not whole
     mine = context.shard.select(units)
     done = folder.done()
     pending = [unit for unit in mine if unit.name not in done]
@@ -149,6 +161,9 @@ def carry_out(
         for part in folder.parts:
             write_run_file(part, context.shard, context.attempt, usage, reason, facts)
         seconds = usage.seconds
+    if left == 0 and report:
+        for part in folder.parts:
+            report(part.location, context.reporter.note)
     return JobReport(
         folder.manifest.job,
         folder.location,
@@ -160,6 +175,27 @@ def carry_out(
         facts,
         beside,
     )
+
+
+def carry_out_rest(do: Callable[[RunContext], JobReport], context: RunContext) -> JobReport:
+    """Do this shard's part of a last pass, then what the others left: whoever finds all facts finishes the run.
+
+    The shards of a job of two passes end after the first one while others still have units of it in hand; the last one
+    that ends finds everything, and nobody comes after it. Two that end together store equal bytes.
+
+    Args:
+        do: The last pass, or one shard's part of it.
+        context: How this process runs.
+    """
+    report = do(context)
+    if report.complete or context.shard.count == 1:
+        return report
+    others = do(replace(context, shard=ShardSpec()))
+    return replace(others, stored=report.stored + others.stored, seconds=report.seconds + others.seconds)
+
+
+def _page_of(part: RunFolder) -> Location:
+    return report_place(part.location, part.manifest.job)
 
 
 class _Sums:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -32,6 +33,26 @@ class StageSeconds:
         """Add busy seconds to a stage."""
         with self._lock:
             setattr(self, stage, getattr(self, stage) + seconds)
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - start)
+
+    def waiting_for(self, items: Iterable[Loaded]) -> Iterator[Loaded]:
+        """The items; the seconds until each one comes are seconds waited."""
+        coming = iter(items)
+        while True:
+            with self.timed("waited"):
+                try:
+                    item = next(coming)
+                except StopIteration:
+                    return
+            yield item
 
 
 @dataclass(frozen=True)
@@ -78,11 +99,8 @@ def run_units(
     marking = threading.Lock()
 
     def timed(stage: str, action: Callable[..., Any], *arguments: Any) -> Any:
-        start = time.perf_counter()
-        try:
+        with stages.timed(stage):
             return action(*arguments)
-        finally:
-            stages.add(stage, time.perf_counter() - start)
 
     def store_and_mark(unit: Unit, computed: Computed) -> None:
         facts = work.store(unit, computed)

@@ -6,6 +6,7 @@ Files in a run's folder:
 - ``done/{digest}-{unit}.json``: proof that a unit is stored; holds the objects' sizes.
 - ``complete.json``: written when every unit of the plan has its marker.
 - ``run.json``: seconds, bytes, counts and money of the process, see `run_file`; the only file with a clock.
+- ``report.html``: a page for people, made of all these (`inkbatch.reports`); shows the clock of ``run.json``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from inkbatch.config import digest
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Unit
 from inkbatch.io.storage import Location
+
+REPORT_NAME = "report.html"
 
 _DIGEST_CHARS = 12
 
@@ -97,6 +100,13 @@ class RunFolder:
                 f"({', '.join(differing) or 'the file was edited'}); "
                 "use the same ones, give it another name, or remove the folder"
             )
+
+    def is_begun(self) -> bool:
+        """Whether the manifest that lies here is this very one."""
+        try:
+            return bool((self.location / "manifest.json").read_json().get("digest") == self.manifest.digest)
+        except (FileNotFoundError, DataError):
+            return False
 
     def is_complete(self) -> bool:
         """Whether `complete.json` stands for this very manifest."""
@@ -189,6 +199,11 @@ class RunFolders:
         return [unit for unit in units if unit.name not in done]
 
 
+def report_place(folder: Location, job: str) -> Location:
+    """Where a run's page lies: in its folder; prepare's beside the surface that it made."""
+    return (folder.parent if job == "prepare" else folder) / REPORT_NAME
+
+
 def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]:
     """The manifest of a complete run.
 
@@ -220,4 +235,13 @@ def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, An
         for key in sorted({*one, *other} - ({"digest", "request"} if not path else set())):
             rows += differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
         return rows
+    if _tables(one) and _tables(other) and len(one) == len(other):
+        return [
+            row for at, (a, b) in enumerate(zip(one, other, strict=True)) for row in differences(a, b, f"{path}.{at}")
+        ]
     return [] if one == other else [(path, one, other)]
+
+
+def _tables(value: Any) -> bool:
+    """Whether it is a list of mappings, such as the members of an ensemble."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)

@@ -21,7 +21,7 @@ from typing import Any
 
 from inkbatch import __version__
 from inkbatch.errors import DataError
-from inkbatch.io.meter import READ
+from inkbatch.io.meter import READ, WRITTEN
 from inkbatch.io.storage import Location
 from inkbatch.run.estimate import Price, price_here
 from inkbatch.run.identity import ShardSpec
@@ -44,8 +44,9 @@ class Usage:
         self.price: Price | None = price_here()
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._begun = time.perf_counter()
-        self._read_before = READ.total
+        self._read_before, self._written_before = READ.total, WRITTEN.total
         self._loop: float | None = None
+        self._cpu_before = self._cpu_after = 0.0
         self._loop_end: float | None = None
 
     @property
@@ -58,13 +59,18 @@ class Usage:
         """Bytes that came from storage so far, as they are stored."""
         return READ.total - self._read_before
 
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that went to storage so far, markers and pictures included."""
+        return WRITTEN.total - self._written_before
+
     def loop_begins(self) -> None:
         """The model stands; units follow."""
-        self._loop = time.perf_counter()
+        self._loop, self._cpu_before = time.perf_counter(), time.process_time()
 
     def loop_ends(self) -> None:
         """The last unit is stored."""
-        self._loop_end = time.perf_counter()
+        self._loop_end, self._cpu_after = time.perf_counter(), time.process_time()
 
     def device_share(self, stages: StageSeconds) -> float:
         """Share of the loop's time so far in which the device computed."""
@@ -75,7 +81,8 @@ class Usage:
 
         ``load_s`` and ``store_s`` are summed over threads; ``waited_s`` is how long the computing thread waited for
         them; ``waited_share`` is the share of the loop in which nothing was computed, its first load and last store
-        included.
+        included. ``cpu_s`` is what all threads took of all cores in the loop: far less than loop and cores promise is
+        a busy machine, or one that waits.
         """
         facts = {
             "load_s": round(stages.load, 3),
@@ -83,10 +90,12 @@ class Usage:
             "store_s": round(stages.store, 3),
             "waited_s": round(stages.waited, 3),
         }
-        if self._loop is not None:
-            facts["setup_s"] = round(self._loop - self._begun, 3)
-            facts["loop_s"] = round(self._loop_seconds(), 3)
-            facts["waited_share"] = round(1 - self.device_share(stages), 4)
+        if self._loop is None:
+            return {**facts, "setup_s": round(self.seconds, 3), "loop_s": 0.0, "waited_share": 0.0}
+        facts["setup_s"] = round(self._loop - self._begun, 3)
+        facts["loop_s"] = round(self._loop_seconds(), 3)
+        facts["cpu_s"] = round((self._cpu_after or time.process_time()) - self._cpu_before, 3)
+        facts["waited_share"] = round(1 - self.device_share(stages), 4)
         return facts
 
     def _loop_seconds(self) -> float:
@@ -106,7 +115,7 @@ def write_run_file(
         attempt: The scheduler's attempt number, from 1.
         usage: The process's clocks.
         ended: ``done``, or why it stopped.
-        facts: What the job counted: units, tiles, bytes, stage seconds, device.
+        facts: What the job counted: units, tiles, stage seconds, device; bytes are those of storage itself.
     """
     seconds = usage.seconds
     row: dict[str, Any] = {
@@ -117,12 +126,13 @@ def write_run_file(
         "started": usage.started_at,
         "seconds": round(seconds, 3),
         "ended": ended,
-        "bytes_read": usage.bytes_read,
         "peak_memory_bytes": peak_memory_bytes(),
         "cores": core_count(),
         "processor": processor_name(),
         **software(),
         **facts,
+        "bytes_read": usage.bytes_read,
+        "bytes_written": usage.bytes_written,
     }
     if usage.price is not None:
         row |= usage.price.of(seconds)

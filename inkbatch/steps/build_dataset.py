@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -20,18 +21,20 @@ from inkbatch.data.given_boxes import settle_boxes, write_ink_boxes
 from inkbatch.data.index import DatasetIndex, DatasetSegment, SplitName, resolve
 from inkbatch.data.packing import PackLayout, pack_work
 from inkbatch.data.reading import SampleReader, SegmentArrays, open_segment
+from inkbatch.data.same_pixels import surfaces_of
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Unit
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps import labels as labels_step
 from inkbatch.steps.prepare import segment_folder
 
-NO_RESULT = {"root", "catalog", "unit_samples"}  # settings that change no sample
+NO_RESULT = {"root", "output_root", "catalog", "unit_samples"}  # settings that change no sample
 
 
 class SegmentChoice(JobConfig):
@@ -58,6 +61,8 @@ class BuildDatasetConfig(SamplePlan):
     Attributes:
         name: Name of the dataset: ``ROOT/datasets/{name}``.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the dataset, where it is not to lie beside its segments; training finds the samples of
+            form ``index`` there only when the segments are copied, too.
         catalog: The user's catalog file, for labels.
         segments: Prepared segments.
         layers: Layers of the segments that state none; None takes all that the surface holds.
@@ -73,6 +78,7 @@ class BuildDatasetConfig(SamplePlan):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     root: str = "root"
+    output_root: str | None = None
     catalog: str | None = None
     segments: tuple[SegmentChoice, ...] = ()
     layers: tuple[int, int] | None = None
@@ -156,19 +162,20 @@ def plan(config: BuildDatasetConfig) -> DatasetPlan:
         DataError: Segments or labels that are not whole, that cannot be mixed, an empty split, no ink, or leakage.
     """
     root = Location.parse(config.root)
-    folder = root / "datasets" / config.name
+    folder = Location.parse(config.output_root or config.root) / "datasets" / config.name
     surfaces: dict[str, SurfaceVolume] = {}
     given: dict[str, SplitName] = {}
+    pictures: dict[str, str] = {}
     if config.images is not None:
         imported = import_folders(config.images, root)
-        segments, given = list(imported.segments), imported.split_of
+        segments, given, pictures = list(imported.segments), imported.split_of, imported.pixels_of
     else:
         for choice in config.segments:
             surfaces[choice.id] = SurfaceVolume.open(_prepared(config.root, choice.id))
         segments = [_segment(config, choice, surfaces[choice.id]) for choice in config.choices]
     contract = surface_contract(segments, surfaces)
     arrays = {segment.id: open_segment(segment, root) for segment in segments}
-    surface_of = {s.id: surfaces[s.id].provenance.source if s.id in surfaces else s.surface for s in segments}
+    surface_of = surfaces_of(segments, surfaces, pictures)
     labels = {s.id: Multiscale.open(resolve(s.ink_labels, root)) for s in segments if s.kind == "surface"}
     settled, around = _with_boxes(config, {s.id: s.shape_yx for s in segments}, labels)
     taken: Assembled = assemble(segments, arrays, settled, surface_of, given)
@@ -187,7 +194,7 @@ def plan(config: BuildDatasetConfig) -> DatasetPlan:
         settings["unit_samples"] = layout.unit_samples
     contents = {segment.id: content_digest(arrays[segment.id]) for segment in segments}
     inputs = {"labels": contents, "index": index.computed_digest()}
-    manifest = RunManifest("build-dataset", settings, inputs, len(layout.units()) if layout else 0, config.request())
+    manifest = RunManifest("build-dataset", settings, inputs, len(layout.units()) if layout else 0, _request(config))
     return DatasetPlan(config, index, arrays, taken.left_out, around, labels, layout, folder, manifest)
 
 
@@ -201,7 +208,8 @@ def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
         if choice.labels is not None:
             labels_step.run(_labels_config(config, choice), RunContext(stop=context.stop, reporter=context.reporter))
     settled = plan(config)
-    return carry_out(settled.record, settled.units, lambda: _work(settled), context, lambda _: _finish(settled))
+    record, units = settled.record, settled.units
+    return carry_out(record, units, lambda: _work(settled), context, lambda _: _finish(settled), leave_report)
 
 
 def describe(config: BuildDatasetConfig) -> str:
@@ -229,13 +237,14 @@ def describe(config: BuildDatasetConfig) -> str:
 def _work(settled: DatasetPlan) -> UnitWork[Any, Any]:
     if settled.layout is None:
         raise ConfigError(f"dataset {settled.config.name}: an index has no units to pack")
-    return pack_work(settled.index, settled.folder, settled.layout, settled.record)
+    root = Location.parse(settled.config.root)
+    return pack_work(settled.index, settled.folder, settled.layout, settled.record, root)
 
 
 def _finish(settled: DatasetPlan) -> Mapping[str, Any]:
     """Write what lies beside the samples; the index last, so that it stands for a whole dataset."""
     config, folder = settled.config, settled.folder
-    reader = SampleReader(settled.index, folder)
+    reader = SampleReader(settled.index, folder, root=Location.parse(config.root))
     index = settled.index.model_copy(update={"form": config.form})
     pictures = write_previews(settled.index, reader, settled.arrays, folder / "previews", config.card.previews)
     write_ink_boxes(folder / "boxes", settled.ink_boxes, settled.labels)
@@ -263,6 +272,17 @@ def _named(value: Any, segment: str) -> Any:
     if isinstance(value, dict):
         return {key: _named(item, segment) for key, item in value.items()}
     return value.replace("{segment}", segment) if isinstance(value, str) else value
+
+
+def _request(config: BuildDatasetConfig) -> dict[str, Any]:
+    """What was asked for, with files named from any folder."""
+    asked = config.request(catalog=str(Path(config.catalog).absolute()) if config.catalog else None)
+    for labels in (asked.get("labels"), *(segment["labels"] for segment in asked["segments"])):
+        if labels and labels.get("image"):
+            labels["image"] = Location.parse(labels["image"]).uri
+    if config.images is not None:
+        asked["images"]["folder"] = Location.parse(config.images.folder).uri
+    return asked
 
 
 def _prepared(root: str, segment: str) -> Location:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from inkbatch.data.component_facts import UnitFacts, facts_of
 from inkbatch.data.components import UnitComponents, unit_components
 from inkbatch.data.denoising import DenoiseRules, denoised
 from inkbatch.data.labels import clean_unit
-from inkbatch.data.maps import StoredMap, open_map
+from inkbatch.data.maps import StoredMap, map_address, open_map
 from inkbatch.data.seams import Merged, merge
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, Unit, cut
@@ -29,7 +29,7 @@ from inkbatch.io.half_floats import looked_up, opencv_threads
 from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
-from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.job import JobReport, RunContext, carry_out, carry_out_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 
@@ -54,8 +54,11 @@ class CleanConfig(JobConfig):
         max_hole_px: Largest hole in ink that is filled; 0 fills none. Letters such as omicron have holes of their own.
         values: ``mask`` stores 1 for ink, ``probability`` what the (denoised) map says there; 0 elsewhere.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the result, where it is not to lie beside what it is made from.
         unit_px: Edge of a unit, a power of two of at least 32.
     """
+
+    job: ClassVar[str] = "clean"
 
     segment: str
     name: str | None = None
@@ -66,6 +69,7 @@ class CleanConfig(JobConfig):
     max_hole_px: int = Field(0, ge=0)
     values: Literal["mask", "probability"] = "mask"
     root: str = "root"
+    output_root: str | None = None
     unit_px: int = UNIT_PX
 
     @field_validator("unit_px")
@@ -129,7 +133,7 @@ def plan(config: CleanConfig) -> CleanPlan:
     """
     source = open_map(config.root, config.segment, config.name)
     result = config.result or f"{source.folder.name}-clean"
-    folder = Location.parse(config.root) / "predictions" / config.segment / result
+    folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / result
     if folder == source.folder:
         raise ConfigError(f"clean {config.segment}: the result would replace {source.name}; give it another --result")
     threshold = config.threshold or source.threshold or DEFAULT_THRESHOLD
@@ -138,9 +142,10 @@ def plan(config: CleanConfig) -> CleanPlan:
         Unit(index, box, Box(box.y0 - halo, box.x0 - halo, box.y1 + halo, box.x1 + halo).intersect(whole))
         for index, box in enumerate(cut(source.shape_yx, config.unit_px, config.unit_px))
     ]
-    settings = config.model_dump(mode="json", exclude={"root", "name", "result"})
+    settings = config.model_dump(mode="json", exclude={"root", "output_root", "name", "result"})
     settings |= {"name": result, "threshold": threshold}
-    manifest = RunManifest("clean", settings, {"prediction": source.identity}, len(units))
+    request = config.request(name=map_address(source.name), result=result)
+    manifest = RunManifest("clean", settings, {"prediction": source.identity}, len(units), request)
     return CleanPlan(config, source, threshold, units, folder, manifest)
 
 
@@ -148,7 +153,8 @@ def run(config: CleanConfig, context: RunContext) -> JobReport:
     """Clean a prediction, or do this shard's part of it.
 
     The second pass needs the facts of every unit. A shard that finds some missing (another shard has them in hand)
-    ends after its first pass with units left; the same command, given again when all shards are done, goes on.
+    ends after its first pass with units left. The one that finds all of them does its own units of the second pass, and
+    then those that are still missing: when the last shard has ended, the map is whole.
 
     Raises:
         InkbatchError: See `plan`; damaged data; storage that gave up; a stop signal.
@@ -163,11 +169,15 @@ def _run(settled: CleanPlan, context: RunContext) -> JobReport:
         first = carry_out(settled.facts_record, settled.units, lambda: _facts_work(settled), context)
         if not first.complete:
             context.reporter.note(
-                f"clean: {first.left} of {first.units} units are counted by other shards; when they are done, run the "
-                "same command again"
+                f"clean: {first.left} of {first.units} units are counted by other shards; the last one of them "
+                "finishes the map"
             )
             return first
-    return carry_out(settled.record, settled.units, lambda: _map_work(settled), context, lambda _: _finish(settled))
+
+    def write(part: RunContext) -> JobReport:
+        return carry_out(settled.record, settled.units, lambda: _map_work(settled), part, lambda _: _finish(settled))
+
+    return carry_out_rest(write, context)
 
 
 def describe(config: CleanConfig) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.storage import Location
+from inkbatch.run.finished import StoredRun, open_run
 from inkbatch.run.record import differences
-from inkbatch.steps.finished import StoredRun, open_run
 from inkbatch.steps.map_difference import MapDifference, compare_maps
 
 GROUPS = ("job", "config", "code", "data", "bundle", "device", "asked")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
-from inkbatch.data.combining import RANK_CHUNKS, WEIGHTED, Codes, Combination, Method, tables_for
-from inkbatch.data.maps import StoredMap, open_map, require_one_grid
+from inkbatch.data.combining import RANK_CHUNKS, WEIGHTED, Codes, Combination, Halves, Method, tables_for
+from inkbatch.data.maps import StoredMap, map_address, open_map, require_one_grid
 from inkbatch.data.truth import Truth
 from inkbatch.data.weight_fitting import FitRules, area_box, fit
 from inkbatch.errors import ConfigError, MismatchError
@@ -20,6 +19,7 @@ from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
@@ -47,9 +47,12 @@ class EnsembleConfig(JobConfig):
         disagreement: Write the standard deviation of the maps beside the result.
         name: Name of the result; None is ``ensemble-{method}``.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the result, where it is not to lie beside what it is made from.
         unit_px: Edge of a unit, a power of two of at least 32.
         catalog: The user's catalog file, for labels.
     """
+
+    job: ClassVar[str] = "ensemble"
 
     segment: str
     predictions: tuple[str, ...]
@@ -59,6 +62,7 @@ class EnsembleConfig(JobConfig):
     disagreement: bool = True
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     root: str = "root"
+    output_root: str | None = None
     unit_px: int = UNIT_PX
     catalog: str | None = None
 
@@ -132,7 +136,7 @@ def plan(config: EnsembleConfig) -> EnsemblePlan:
         MismatchError: They are of different segments, lie on different grids, or mix ranks with probabilities.
     """
     name = config.name or f"ensemble-{config.method}"
-    folder = Location.parse(config.root) / "predictions" / config.segment / name
+    folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
     maps = tuple(open_map(config.root, config.segment, member) for member in config.predictions)
     _require_apart(config, maps, folder)
     require_one_grid(maps)
@@ -150,12 +154,17 @@ def plan(config: EnsembleConfig) -> EnsemblePlan:
     if config.method == "ranks":
         settings["rank_chunks"] = RANK_CHUNKS
     inputs: dict[str, Any] = {"predictions": [found.identity for found in maps]}
+    asked_fit: dict[str, Any] | None = None
     if config.fit is not None:
         settings["fit"] = config.fit.model_dump(mode="json", include={"metric", "area", "pixels"})
         area_box(config.fit.area, shape)
         with _truth(config) as truth:
             inputs["truth"] = truth.identity
-    manifest = RunManifest("ensemble", settings, inputs, len(units))
+            asked_fit = {**config.fit.model_dump(mode="json"), **truth.request}
+    request = config.request(
+        predictions=[map_address(member) for member in config.predictions], fit=asked_fit, catalog=None
+    )
+    manifest = RunManifest("ensemble", settings, inputs, len(units), request)
     return EnsemblePlan(config, maps, units, folder, manifest)
 
 
@@ -169,7 +178,12 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
     record = RunFolder(settled.folder, settled.manifest)
     with opencv_threads(1):
         report = carry_out(
-            record, settled.units, lambda: _work(settled, record, context), context, lambda _: _finish(settled)
+            record,
+            settled.units,
+            lambda: _work(settled, record, context),
+            context,
+            lambda _: _finish(settled),
+            lambda folder, note: leave_report(folder, note, Location.parse(config.root)),
         )
     picture_so_far(context, settled.maps[0].shape_yx, settled.folder).place.delete()
     return report
@@ -206,15 +220,15 @@ def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> Unit
     if settled.config.disagreement:
         second = Prediction.create(*place, {**provenance, "kind": "disagreement"}, DISAGREEMENT_NAME, CODEC)
 
-    def compute(unit: Unit, loaded: list[Codes]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
-        return rule(loaded, spread=second is not None)
+    def compute(unit: Unit, loaded: list[Codes]) -> tuple[Halves, Halves | None]:
+        return rule.stored(loaded, spread=second is not None)
 
-    def store(unit: Unit, computed: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]) -> Mapping[str, Any]:
+    def store(unit: Unit, computed: tuple[Halves, Halves | None]) -> Mapping[str, Any]:
         probability, deviation = computed
         stored = output.write(unit.write_box, probability)
         if second is not None and deviation is not None:
             stored += second.write(unit.write_box, deviation)
-        return {"bytes_read": 2 * len(settled.maps) * unit.write_box.area, "bytes_written": stored}
+        return {"bytes_written": stored}
 
     work = UnitWork(
         load=lambda unit: [found.codes(unit.write_box) for found in settled.maps],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,17 +16,17 @@ from inkbatch.errors import ConfigError, InkbatchError
 from inkbatch.io.storage import Location
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.predict.device import DeviceName, PrecisionName
+from inkbatch.predict.variants import ViewName
 from inkbatch.run.estimate import EFFICIENCY, Machine, duration, machine_named, price_here
 from inkbatch.run.figures import Device, Figure, add_figure, stored_figures
-from inkbatch.run.run_file import run_rows
 from inkbatch.steps.infer import InferConfig
+from inkbatch.steps.real_runs import Range, RealRun, real_runs
 from inkbatch.steps.workload import Workload, workload
 
 HERE = "here"
 CALIBRATED_SPREAD = (0.95, 1.15)  # of seconds: whole jobs took 1.01 to 1.12 of their forward passes (benchmarks)
 STORED_SPREAD = (0.85, 1.30)  # another machine of the kind, another load
-
-Range = tuple[float, float]
+SHORT_S = 5.0
 
 
 class EstimateConfig(JobConfig):
@@ -42,6 +43,10 @@ class EstimateConfig(JobConfig):
         save: File that gets the measured figure, for ``INKBATCH_FIGURES`` elsewhere.
         stride_px: Step between tiles; None is what the bundle says.
         unit_px: Edge of a unit; None follows from the tile.
+        layers: As `InferConfig.layers`, without ``auto``: the probe's layers cost no more than the bundle's own.
+        layer_starts: See `InferConfig`; every window is one more pass per tile.
+        layer_groups: See `InferConfig`.
+        tta: See `InferConfig`; every view is one more pass per tile.
         override: Contract values that are to be replaced.
         device: Of the calibration: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         precision: Of the calibration.
@@ -60,6 +65,10 @@ class EstimateConfig(JobConfig):
     save: str | None = None
     stride_px: int | None = Field(None, ge=1)
     unit_px: int | None = None
+    layers: tuple[int, int] | None = None
+    layer_starts: tuple[int, int] | tuple[int, int, int] | None = None
+    layer_groups: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
+    tta: tuple[ViewName, ...] = ()
     override: dict[str, Any] = Field(default_factory=dict)
     device: DeviceName = "auto"
     precision: PrecisionName = "auto"
@@ -76,34 +85,11 @@ class EstimateConfig(JobConfig):
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds per tile as a range, and where that comes from."""
+    """Seconds per pass of a tile as a range, their source, and seconds of start-up where they were measured."""
 
     seconds_per_tile: Range
     source: str
-
-
-@dataclass(frozen=True)
-class RealRun:
-    """A real run beside its estimate.
-
-    Attributes:
-        name: The prediction's name.
-        tiles: Tiles that its processes computed.
-        seconds: What they took from the first unit to the last; start-up is not in estimates either.
-        device: On what.
-        estimated: What would have been estimated for these tiles; None for another device.
-    """
-
-    name: str
-    tiles: int
-    seconds: float
-    device: str
-    estimated: Range | None
-
-    @property
-    def error(self) -> float | None:
-        """Middle of the estimate over the real seconds, less 1; positive is too long."""
-        return None if self.estimated is None else sum(self.estimated) / 2 / self.seconds - 1
+    start_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -177,12 +163,14 @@ class EstimateReport:
             lines += [f"  {line}" for line in self._segment_lines(one)]
         if len(self.segments) > 1:
             tiles = sum(one.work.tiles for one in self.segments if one.work)
+            variants = next((_variants(one.work) for one in self.segments if one.work), "")
             refused = sum(not one.work for one in self.segments)
-            text = f"{len(self.segments) - refused} segments, {tiles:,} tiles, {self._cost(self.seconds)}"
+            text = f"{len(self.segments) - refused} segments, {tiles:,} tiles{variants}, {self._cost(self.seconds)}"
             lines.append(f"  together      {text}{f'; {refused} refused' if refused else ''}")
         if self.price is not None:
             lines.append(f"  prices        of {self.price.as_of} ({self.price.source}); never a bill")
-        lines.append("  without       start-up (boot, image, reading weights) and preparing")
+        start = f"; loading the network took {duration(self.rate.start_s)} here" if self.rate.start_s else ""
+        lines.append(f"  without       start-up (boot, image, reading weights) and preparing{start}")
         return "\n".join(lines)
 
     def _segment_lines(self, one: SegmentEstimate) -> list[str]:
@@ -192,14 +180,17 @@ class EstimateReport:
         bound = "" if work.exact else "at most "
         needed = work.read_bytes / max(one.seconds[0], 1e-9) / 1e6
         lines = [
-            f"{one.segment}: {work.units} {'unit' if work.units == 1 else 'units'}, {bound}{work.tiles:,} tiles, "
-            f"{self._cost(one.seconds)}",
+            f"{one.segment}: {work.units} {'unit' if work.units == 1 else 'units'}, {bound}{work.tiles:,} tiles"
+            f"{_variants(work)}, {self._cost(one.seconds)}",
             f"  reads {work.read_bytes / 2**30:,.2f} GiB; storage that gives under {needed:,.0f} MB/s makes it longer",
         ]
         if not work.exact:
             lines.append("  not prepared: its mask is not known yet, every tile is counted")
+        if one.seconds[1] < SHORT_S:
+            lines.append("  a short job: first passes and batches that are not full weigh more than rates say")
         for run in one.runs:
             text = f"  real run {run.name}: {run.tiles:,} tiles in {duration(run.seconds)} on {run.device}"
+            text += run.circumstances
             if run.estimated is None or run.error is None:
                 lines.append(f"{text}; another device, not compared")
             else:
@@ -237,8 +228,10 @@ def run(config: EstimateConfig) -> EstimateReport:
                 raise
             rows.append(SegmentEstimate(segment, None, (0.0, 0.0), (), str(error)))
             continue
-        runs = _real_runs(Location.parse(config.root), segment, bundle.document.weights_sha256, device, rate)
-        rows.append(SegmentEstimate(segment, work, _times(rate, work.tiles), tuple(runs)))
+        runs = real_runs(
+            Location.parse(config.root), segment, bundle.document.weights_sha256, device, partial(_times, rate)
+        )
+        rows.append(SegmentEstimate(segment, work, _times(rate, work.passes), tuple(runs)))
     where = f"{config.machine} ({price.gpu})" if price else f"this machine ({device.name})"
     return EstimateReport(
         bundle.document.name,
@@ -300,7 +293,7 @@ def _measured(config: EstimateConfig, bundle: Bundle, here: Device) -> Rate:
         add_figure(Path(config.save), figure)
     low, high = (spread / found.tiles_per_s for spread in CALIBRATED_SPREAD)
     text = f"{found.tiles_per_s:.4g} tiles/s in {found.facts['precision']} measured now ({found.tiles} tiles)"
-    return Rate((low, high), text)
+    return Rate((low, high), text, found.start_s)
 
 
 def _device_here(config: EstimateConfig) -> Device:
@@ -311,36 +304,17 @@ def _device_here(config: EstimateConfig) -> Device:
     return Device.of_row(facts) or Device(str(facts["device"]))
 
 
-def _real_runs(root: Location, segment: str, weights: str, device: Device, rate: Rate) -> list[RealRun]:
-    """Finished and unfinished runs of these weights on the segment, each beside what the rate says of its tiles."""
-    found = []
-    folder = root / "predictions" / segment
-    for name in folder.names():
-        try:
-            manifest = (folder / name / "manifest.json").read_json()
-        except FileNotFoundError:
-            continue
-        if manifest.get("job") != "infer" or manifest.get("inputs", {}).get("weights_sha256") != weights:
-            continue
-        rows = [row for row in run_rows(folder / name, manifest["digest"]) if row.get("tiles")]
-        if not rows:
-            continue
-        tiles = sum(row["tiles"] for row in rows)
-        seconds = sum(row.get("loop_s", row["seconds"]) for row in rows)
-        devices = {known.name for row in rows if (known := Device.of_row(row))}
-        same = bool(devices) and all(device.is_that_of(known) for known in devices)
-        estimated = _times(rate, tiles) if same else None
-        found.append(RealRun(name, tiles, seconds, ", ".join(sorted(devices)) or "an unknown device", estimated))
-    return found
+def _variants(work: Workload) -> str:
+    return f" x {work.passes_per_tile} passes" if work.passes_per_tile > 1 else ""
 
 
 def _money(usd: float) -> str:
     return f"{usd:.2f}" if usd >= 0.1 else f"{usd:.2g}"
 
 
-def _times(rate: Rate, tiles: int) -> Range:
+def _times(rate: Rate, passes: int) -> Range:
     low, high = rate.seconds_per_tile
-    return low * tiles, high * tiles
+    return low * passes, high * passes
 
 
 def _overrides(config: EstimateConfig) -> dict[str, Any]:
@@ -348,5 +322,6 @@ def _overrides(config: EstimateConfig) -> dict[str, Any]:
 
 
 def _infer_config(config: EstimateConfig, segment: str) -> InferConfig:
-    values = {key: getattr(config, key) for key in ("bundle", "root", "stride_px", "unit_px", "override")}
-    return InferConfig(segment=segment, **values)
+    keys = ("bundle", "root", "stride_px", "unit_px", "override", "layers", "layer_starts", "layer_groups", "tta")
+    values = {key: getattr(config, key) for key in keys}
+    return InferConfig.checked({"segment": segment, **values}, "estimate")

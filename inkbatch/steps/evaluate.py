@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numcodecs import Blosc
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from inkbatch.config import JobConfig
-from inkbatch.data.maps import StoredMap, open_map, require_one_grid
+from inkbatch.data.maps import StoredMap, map_address, open_map, require_one_grid
 from inkbatch.data.scoring import BINS, ScoreHistogram
 from inkbatch.data.truth import Truth, TruthChoice
 from inkbatch.data.weight_fitting import area_box
@@ -24,16 +24,18 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchEr
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.storage import Location
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps import evaluate_pictures as pictures
 from inkbatch.steps.evaluate_report import Bootstrap, Evaluation, Part, lines, write_report
 
 UNIT_PX = 2048
 DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
 UNITS_IN_FLIGHT = 3
-COUNTS_CODEC = Blosc("zstd", 1, Blosc.SHUFFLE, typesize=4)
+COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
 
 
 class EvaluateConfig(JobConfig):
@@ -57,8 +59,11 @@ class EvaluateConfig(JobConfig):
         seed: Of its draws.
         to: Folder for the result; None is ``evaluation`` (or ``evaluation-versus-{versus}``) beside the prediction.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the result, where it is not to lie beside what it is made from.
         catalog: The user's catalog file, for labels.
     """
+
+    job: ClassVar[str] = "evaluate"
 
     segment: str
     name: str | None = None
@@ -76,6 +81,7 @@ class EvaluateConfig(JobConfig):
     seed: int = 0
     to: str | None = None
     root: str = "root"
+    output_root: str | None = None
     catalog: str | None = None
 
     @property
@@ -112,6 +118,10 @@ class EvaluatePlan:
         """Where a unit's counts lie."""
         return self.folder / "counts" / f"{unit.name}.blosc"
 
+    def picks(self, unit: Unit) -> Location:
+        """Where some of a unit's labels lie, for the picture."""
+        return self.folder / "counts" / f"{unit.name}.png"
+
     def regions(self, unit: Unit) -> list[Box]:
         """The regions of a unit that touch the area."""
         edge, box = self.config.region_px, unit.write_box
@@ -147,10 +157,12 @@ def plan(config: EvaluateConfig) -> EvaluatePlan:
     step = config.region_px * max(1, UNIT_PX // config.region_px)
     boxes = [box for box in cut(maps[0].shape_yx, step, step) if box.intersect(area).area]
     units = [Unit(index, box, box) for index, box in enumerate(boxes)]
-    ways = {"root", "catalog", "to", "name", "versus", "labels", "white", "ignore"}
+    ways = {"root", "output_root", "catalog", "to", "name", "versus", "labels", "white", "ignore"}
     settings = config.model_dump(mode="json", exclude=ways) | {"thresholds": list(thresholds)}
     inputs = {"predictions": [found.identity for found in maps], "truth": truth.identity}
-    manifest = RunManifest("evaluate", settings, inputs, len(units))
+    named = {key: map_address(found.name) for key, found in zip(("name", "versus"), maps, strict=False)}
+    request = config.request(**named, **truth.request, catalog=None, to=None)
+    manifest = RunManifest("evaluate", settings, inputs, len(units), request)
     return EvaluatePlan(config, maps, truth, area, thresholds, units, _folder(config, maps), manifest)
 
 
@@ -168,7 +180,9 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
                 "agrees with that prediction, not with the papyrus"
             )
         record = RunFolder(settled.folder, settled.manifest)
-        return carry_out(record, settled.units, lambda: _work(settled, record), context, lambda _: _finish(settled))
+        return carry_out(
+            record, settled.units, lambda: _work(settled, record), context, lambda _: _finish(settled), leave_report
+        )
 
 
 def count(settled: EvaluatePlan, unit: Unit) -> NDArray[np.uint32]:
@@ -241,18 +255,30 @@ def _folder(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> Location:
     if config.to is not None:
         return Location.parse(config.to)
     tail = f"-versus-{maps[1].folder.name}" if len(maps) == 2 else ""
-    return maps[0].folder / f"evaluation{tail}"
+    beside = maps[0].folder
+    if config.output_root is not None:
+        beside = Location.parse(config.output_root) / "predictions" / config.segment / beside.name
+    return beside / f"evaluation{tail}"
 
 
 def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
-    def store(unit: Unit, counts: NDArray[np.uint32]) -> Mapping[str, Any]:
+    level = pictures.picture_level([found.prediction for found in settled.maps], settled.area)
+
+    def compute(unit: Unit, loaded: _Loaded) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+        _, ink, counted = loaded
+        picks = pictures.label_picks(unit.write_box.intersect(settled.area), ink, counted, level)
+        return _counted(settled, unit, loaded), picks
+
+    def store(unit: Unit, computed: tuple[NDArray[np.uint32], NDArray[np.uint8]]) -> Mapping[str, Any]:
+        counts, picks = computed
+        if picks.size:
+            settled.picks(unit).write_bytes(pictures.encode(picks))
         settled.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
-        read = (2 * len(settled.maps) + 2) * unit.write_box.intersect(settled.area).area
-        return {"bytes_read": read, "counted_px": int(counts[0].sum())}
+        return {"counted_px": int(counts[0].sum())}
 
     return UnitWork(
         load=lambda unit: _load(settled, unit),
-        compute=lambda unit, loaded: _counted(settled, unit, loaded),
+        compute=compute,
         store=store,
         mark=record.mark,
     )
@@ -309,7 +335,16 @@ def _finish(settled: EvaluatePlan) -> Mapping[str, Any]:
             "other labels or another area, or state the stored value of certain ink with --set white=1"
         )
     write_report(settled.folder, evaluation, settled.truth.place, settled.truth.made_from, config.region_px)
+    _write_pictures(settled, evaluation)
     return {"counted_px": evaluation.counted, "ink_px": evaluation.ink}
+
+
+def _write_pictures(settled: EvaluatePlan, evaluation: Evaluation) -> None:
+    best = [at for _, at in evaluation.best]
+    maps = [(found.name, found.prediction, at) for found, at in zip(settled.maps, best, strict=True)]
+    picks = [(unit.write_box.intersect(settled.area), settled.picks(unit)) for unit in settled.units]
+    um = settled.maps[0].pixel_um
+    pictures.write_pictures(settled.folder, maps, settled.area, picks, evaluation.regions, settled.truth.read, um)
 
 
 def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:

@@ -13,16 +13,15 @@ import numpy as np
 from pydantic import Field
 
 from inkbatch.config import JobConfig, parse_bytes
-from inkbatch.data.catalog import Catalog, check_segment_id
-from inkbatch.errors import ConfigError, DataError
+from inkbatch.data.catalog import Catalog
+from inkbatch.data.maps import open_map
+from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 from inkbatch.io.bands import Flip, MapView
 from inkbatch.io.export import ENDINGS, Picture, PictureFormat, band_rows, write_picture
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.tones import ToneMap
-from inkbatch.run.record import require_complete
 
 
 class ExportConfig(JobConfig):
@@ -110,10 +109,9 @@ def run(config: ExportConfig) -> ExportReport:
     started = time.perf_counter()
     kind = _format(config)
     tones = _tones(config, kind)
-    folder = prediction_folder(config)
+    found = open_map(config.root, config.segment, config.name)
+    folder, manifest, pyramid = found.folder, found.manifest, found.prediction.pyramid
     place = f"prediction {config.segment}/{folder.name}"
-    manifest = require_complete(folder, place, "run the job that makes it again until it says complete")
-    pyramid = Prediction.open(folder).pyramid
     picture = Picture(
         view=_view(config, pyramid, place),
         tones=tones,
@@ -129,27 +127,6 @@ def run(config: ExportConfig) -> ExportReport:
     size = write_picture(picture, target, memory, config.scratch)
     seconds = time.perf_counter() - started
     return ExportReport(target, kind, picture.view.shape_yx, tones.dtype.name, size, seconds)
-
-
-def prediction_folder(config: ExportConfig) -> Location:
-    """``ROOT/predictions/{segment}/{name}``.
-
-    Raises:
-        ConfigError: No name is given and there are several.
-        DataError: There is none.
-    """
-    folder = Location.parse(config.root) / "predictions" / check_segment_id(config.segment)
-    if config.name is not None:
-        return folder / config.name
-    names = [name for name in folder.names() if (folder / name / "manifest.json").exists()]
-    if not names:
-        raise DataError(f"segment {config.segment}: no prediction in {folder}; run inkbatch infer first")
-    if len(names) > 1:
-        raise ConfigError(
-            f"segment {config.segment}: one of its {len(names)} predictions is wanted; give --name "
-            f"{' or --name '.join(names)}"
-        )
-    return folder / names[0]
 
 
 def picture_name(

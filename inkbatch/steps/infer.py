@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
-from inkbatch.config import JobConfig
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import TileGrid, Unit
 from inkbatch.io.pictures import write_preview
@@ -19,23 +17,23 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
-from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
+from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
 from inkbatch.predict.variants import (
-    Combine,
     LayerWindow,
     View,
-    ViewName,
     combined,
     hull_of,
     layer_windows,
     parts_of,
     views_of,
 )
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunFolders, RunManifest
+from inkbatch.steps.infer_settings import InferConfig as InferConfig
 from inkbatch.steps.prediction_names import prediction_name, variants_name
 from inkbatch.steps.prepare import open_prepared
 from inkbatch.steps.probe_use import require_probe, stored_layers
@@ -43,71 +41,7 @@ from inkbatch.steps.so_far import drawn, picture_so_far
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
 UNIT_PX, LARGE_UNIT_PX = 1024, 4096
-
-
-class InferConfig(JobConfig):
-    """Settings of `inkbatch infer`.
-
-    Attributes:
-        segment: Segment id.
-        bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
-        root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the prediction, where it is not to lie beside the surface.
-        name: Name of the prediction; None makes one from the bundle, tile and stride.
-        layers: Half-open range of source layer numbers; ``auto`` is what a depth probe found, together with the depth
-            order; None is what the bundle says.
-        layer_starts: First source layers of sliding windows, half-open with a step: ``[10, 20, 2]`` is 10, 12, … 18.
-        layer_groups: Windows one by one: half-open ranges of source layer numbers.
-        store_windows: Store a prediction per window, as ``layers`` would make it, instead of one of them all.
-        tta: Views that are averaged with the tile as it is: names of the contract's `tta_axes`; ``turns``, ``flips``,
-            ``allowed``.
-        combine: ``mean`` or ``max``: how the maps of views and of windows become one.
-        stride_px: Step between tiles; None is what the bundle says.
-        window: Blending window; None is what the bundle says.
-        unit_px: Edge of a unit, a power of two of at least 32; None follows from the tile.
-        override: Contract values that are to be replaced; recorded in the manifest.
-        device: ``auto`` takes CUDA, then MPS, then the CPU.
-        precision: ``auto`` is bf16 (or fp16) on CUDA and fp32 elsewhere.
-        batch_tiles: Tiles per forward pass; 0 finds it.
-        compile: Compile the network first (minutes; pays on GPUs and long runs). Maps differ by rounding.
-    """
-
-    job: ClassVar[str] = "infer"
-
-    segment: str
-    bundle: str
-    root: str = "root"
-    output_root: str | None = None
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    layers: tuple[int, int] | Literal["auto"] | None = None
-    layer_starts: tuple[int, int] | tuple[int, int, int] | None = None
-    layer_groups: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
-    store_windows: bool = False
-    tta: tuple[ViewName, ...] = ()
-    combine: Combine = "mean"
-    stride_px: int | None = Field(None, ge=1)
-    window: Literal["hann", "gaussian", "uniform"] | None = None
-    unit_px: int | None = None
-    override: dict[str, Any] = Field(default_factory=dict)
-    device: DeviceName = "auto"
-    precision: PrecisionName = "auto"
-    batch_tiles: int = Field(0, ge=0)
-    compile: bool = False
-
-    @model_validator(mode="after")
-    def _windows_agree(self) -> InferConfig:
-        given = [key for key in ("layers", "layer_starts", "layer_groups") if getattr(self, key) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} both say which layers to take; give one of them")
-        if self.layer_starts and not (
-            0 <= self.layer_starts[0] < self.layer_starts[1] and min(self.layer_starts[2:], default=1) > 0
-        ):
-            raise ValueError(
-                f"layer_starts {list(self.layer_starts)}: wanted START, STOP (half-open) and a STEP of 1 or more"
-            )
-        if self.store_windows and given not in (["layer_starts"], ["layer_groups"]):
-            raise ValueError("store_windows: there are no windows to store; give layer_starts or layer_groups, too")
-        return self
+LEEWAY = 2.0**-12  # half of the smallest step of a float16 below 1
 
 
 @dataclass(frozen=True)
@@ -226,12 +160,17 @@ def plan(config: InferConfig) -> InferPlan:
 def _windows(
     config: InferConfig, layers: tuple[int, int] | None, contract: Contract, volume: SurfaceVolume
 ) -> tuple[LayerWindow, ...]:
-    if config.layer_starts is not None:
-        ranges = [(start, start + contract.layers.count) for start in range(*config.layer_starts)]
+    ranges = asked_ranges(config, contract)
+    if ranges:
         return layer_windows(contract, volume, ranges)
-    if config.layer_groups is not None:
-        return layer_windows(contract, volume, config.layer_groups)
     return (LayerWindow(layers, contract.layer_indices(volume, layers)),)
+
+
+def asked_ranges(config: InferConfig, contract: Contract) -> Sequence[tuple[int, int]]:
+    """Half-open ranges of source layer numbers where several windows are asked for; none else."""
+    if config.layer_starts is not None:
+        return [(start, start + contract.layers.count) for start in range(*config.layer_starts)]
+    return config.layer_groups or ()
 
 
 def chosen_unit_px(config: InferConfig, contract: Contract) -> int:
@@ -263,6 +202,7 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         lambda: _work(config, settled, record, context),
         context,
         lambda folder: _finish(folder, settled),
+        lambda folder, note: leave_report(folder, note, Location.parse(config.root)),
     )
     picture_so_far(context, settled.volume.shape_yx, settled.folder).place.delete()
     return report
@@ -287,7 +227,7 @@ def _work(
     live = picture_so_far(context, settled.volume.shape_yx, settled.folder)
 
     def compute(unit: Unit, loaded: SubVolume) -> tuple[list[NDArray[np.float32]], int]:
-        maps = predictor.blend_windows(unit, loaded, settled.parts)
+        maps = _checked(predictor.blend_windows(unit, loaded, settled.parts), settled, unit)
         if config.store_windows or len(settled.windows) == 1:
             return list(maps), loaded.tiles.count
         together = combined((torch.from_numpy(found) for found in maps), config.combine)
@@ -312,6 +252,19 @@ def _work(
         device=lambda: device_facts(device, predictor.dtype),
     )
     return drawn(work, live, context, lambda computed: computed[0][0])  # of several windows the first
+
+
+def _checked(maps: Iterator[NDArray[np.float32]], settled: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
+    """The maps, refused where a network without activation leaves 0 to 1 by more than a float16 rounds away."""
+    for found in maps:
+        if settled.bundle.contract.activation == "none":
+            low, high = float(found.min()), float(found.max())
+            if low < -LEEWAY or high > 1 + LEEWAY:
+                raise DataError(
+                    f"unit {unit.name}: a map from 0 to 1 is wanted, the network gave {low:.4g} to {high:.4g}; check "
+                    "the bundle's divisor, clip and activation"
+                )
+        yield found
 
 
 def _created(output: RunFolder, settled: InferPlan) -> Prediction:

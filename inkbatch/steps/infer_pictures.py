@@ -172,17 +172,18 @@ def _work(settled: PicturesPlan, record: RunFolder, context: RunContext) -> Unit
         layers = picture_layers(settled.pictures[unit.index][1], in_colour=in_colour, clahe=contract.clahe)
         return layers if contract.depth_order == "forward" else np.ascontiguousarray(layers[::-1])
 
-    def compute(unit: Unit, layers: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def compute(unit: Unit, layers: NDArray[np.uint8]) -> tuple[NDArray[np.float32], int]:
         return _map_of(layers, predictor)
 
-    def store(unit: Unit, probability: NDArray[np.float32]) -> Mapping[str, Any]:
+    def store(unit: Unit, computed: tuple[NDArray[np.float32], int]) -> Mapping[str, Any]:
+        probability, tiles = computed
         place = settled.folder / settled.pictures[unit.index][0]
         written = 0
         for form in config.forms:
             data = _npy(probability) if form == "npy" else _png(probability)
             (settled.folder / f"{place.name}.{form}").write_bytes(data)
             written += len(data)
-        return {"bytes_written": written, "picture": place.name}
+        return {"bytes_written": written, "picture": place.name, "tiles": tiles}
 
     return UnitWork(
         load=load,
@@ -193,19 +194,20 @@ def _work(settled: PicturesPlan, record: RunFolder, context: RunContext) -> Unit
     )
 
 
-def _map_of(layers: NDArray[np.uint8], predictor: Predictor) -> NDArray[np.float32]:
-    """The blended probability of a whole picture (Z, Y, X) -> (Y, X)."""
+def _map_of(layers: NDArray[np.uint8], predictor: Predictor) -> tuple[NDArray[np.float32], int]:
+    """The blended probability of a whole picture (Z, Y, X) -> (Y, X), and how many tiles that took."""
     shape = layers.shape[1], layers.shape[2]
     papyrus = np.ones(shape, bool)
-    probability = np.zeros(shape, np.float32)
+    probability, count = np.zeros(shape, np.float32), 0
     grid: TileGrid = predictor.grid(shape)
     for part in grid.units(UNIT_PX):
         mask = cut_out(papyrus, part.read_box)
         tiles = tiles_of(grid, part.write_box, mask, part.read_box)
+        count += tiles.count
         probability[part.write_box.slices] = predictor.blend(
             part, SubVolume(cut_out(layers, part.read_box), mask, tiles)
         )
-    return probability
+    return probability, count
 
 
 @dataclass(frozen=True)

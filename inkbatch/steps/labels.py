@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from inkbatch.data.labels import INK, clean_unit, dilated, threshold_ink
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.multiscale import Multiscale, Pooling
-from inkbatch.run.identity import ShardSpec
-from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.io.shard_layout import MASK_CODEC
+from inkbatch.run.job import JobReport, RunContext, carry_out, carry_out_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.steps.labels_plan import LISTED, LabelsConfig, LabelsPlan, describe, plan
 from inkbatch.steps.labels_report import write_before_and_after, write_statistics
@@ -62,11 +62,7 @@ def _run(settled: LabelsPlan, context: RunContext) -> JobReport:
                 "finishes the labels"
             )
             return first
-    report = _clean(settled, context)
-    if report.complete or context.shard.count == 1:
-        return report
-    others = _clean(settled, replace(context, shard=ShardSpec()))
-    return replace(others, stored=report.stored + others.stored, seconds=report.seconds + others.seconds)
+    return carry_out_rest(lambda shard: _clean(settled, shard), context)
 
 
 def _clean(settled: LabelsPlan, context: RunContext) -> JobReport:
@@ -177,7 +173,7 @@ def _create(settled: LabelsPlan, name: str, pooling: Pooling) -> Multiscale:
         shard_px=settled.config.unit_px,
         voxel_size_um=settled.surface.provenance.voxel_size_um,
         provenance={"kind": name, "segment": settled.config.segment, "digest": settled.manifest.digest},
-        codec="zstd",
+        codec=MASK_CODEC,
         pooling=pooling,
     )
 

@@ -14,6 +14,7 @@ from inkbatch.data.component_facts import UnitFacts
 from inkbatch.data.ignore import IgnoreRules
 from inkbatch.data.label_source import LabelSource, PictureLabels, PredictionLabels, open_one_layer
 from inkbatch.data.labels import CleaningRules
+from inkbatch.data.maps import open_map
 from inkbatch.data.seams import Merged, merge
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit, cut
@@ -34,6 +35,7 @@ class LabelsConfig(JobConfig):
     Attributes:
         segment: Segment id; it must be prepared.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the labels, where they are not to lie beside the surface.
         image: A 2-D picture of the surface's size. Without `image` and `prediction` it is the catalog's ``ink_labels``.
         prediction: Name of a prediction of this segment, or URI of a prediction's folder.
         white: Stored value of `image` that means certain ink; None is the largest one of its dtype, 1 for floats.
@@ -49,6 +51,7 @@ class LabelsConfig(JobConfig):
 
     segment: str
     root: str = "root"
+    output_root: str | None = None
     image: str | None = None
     prediction: str | None = None
     white: float | None = Field(None, gt=0)
@@ -70,7 +73,7 @@ class LabelsPlan:
         ignore_image: Opened ignore mask that was given, or None.
         surface: The prepared surface.
         units: Units of both passes, row-major.
-        folder: ``ROOT/segments/{segment}``.
+        folder: ``ROOT/segments/{segment}`` of the labels.
         manifest: Of the second pass; the first one differs in its job's name.
     """
 
@@ -159,8 +162,10 @@ def plan(config: LabelsConfig) -> LabelsPlan:
     inputs: dict[str, Any] = {"surface": prepared["digest"], "source": source.identity}
     if ignore_image is not None:
         inputs["ignore_image"] = {"uri": ignore_image.uri, "fingerprint": ignore_image.fingerprint}
-    manifest = RunManifest("labels", settings, inputs, len(units), config.request(replace=None))
-    return LabelsPlan(config, source, ignore_image, surface, units, folder, manifest)
+    request = config.request(**source.request, ignore=_asked_ignore(config.ignore), catalog=None, replace=None)
+    manifest = RunManifest("labels", settings, inputs, len(units), request)
+    target = segment_folder(config.output_root or config.root, config.segment)
+    return LabelsPlan(config, source, ignore_image, surface, units, target, manifest)
 
 
 def describe(config: LabelsConfig) -> str:
@@ -189,6 +194,11 @@ def describe(config: LabelsConfig) -> str:
     return "\n".join(rows)
 
 
+def _asked_ignore(rules: IgnoreRules) -> dict[str, Any]:
+    image = Location.parse(rules.image).uri if rules.image else None
+    return rules.model_copy(update={"image": image}).model_dump(mode="json")
+
+
 def _holes(rules: CleaningRules) -> str:
     if not rules.fill_holes:
         return ""
@@ -210,9 +220,7 @@ def _open_source(config: LabelsConfig) -> LabelSource:
     if config.prediction is not None:
         if config.white is not None:
             raise ConfigError(f"segment {config.segment}: white belongs to an image, a prediction ends at 1; drop it")
-        named = "/" not in config.prediction
-        place = Location.parse(config.root) / "predictions" / config.segment if named else None
-        return PredictionLabels(place / config.prediction if place else Location.parse(config.prediction))
+        return PredictionLabels(open_map(config.root, config.segment, config.prediction))
     image = config.image
     if image is None:
         entry = Catalog.load(config.catalog).entries.get(config.segment)

@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from inkbatch.config import JobConfig, digest, parse_bytes
-from inkbatch.data.catalog import Catalog, SegmentEntry, check_segment_id
-from inkbatch.data.reversed_segments import reversed_segments
-from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchError
-from inkbatch.geometry import Box, Unit
+from inkbatch.data.catalog import Catalog, check_segment_id
+from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.geometry import Unit
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.intensity import IntensityMap, IntensityRule, LutPoints, resolve_percentiles
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.shard_layout import MASK_CODEC
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.steps.prepare_choices import layer_range, open_mask, required_order, required_voxel_size, sampled
 from inkbatch.steps.prepare_plan import CHUNK_LAYERS, CHUNK_PX, UnitPlan, plan_units
 from inkbatch.steps.prepare_unit import (
     LoadedUnit,
@@ -37,10 +38,6 @@ from inkbatch.steps.prepare_unit import (
     write_mapped,
 )
 from inkbatch.steps.so_far import drawn, picture_so_far
-
-SAMPLE_WINDOWS = 16
-SAMPLE_PX = 256
-VOXEL_TOLERANCE = 0.01  # between the stated voxel size and the source's own
 
 
 class PrepareConfig(JobConfig):
@@ -76,7 +73,7 @@ class PrepareConfig(JobConfig):
     catalog: str | None = None
     layers: tuple[int, int] | None = None
     depth_order: DepthOrder | None = None
-    voxel_size_um: float | None = Field(None, gt=0)
+    voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     intensity: str | None = None
     lut: LutPoints | None = None
     clahe: ClaheSettings | None = None
@@ -87,6 +84,10 @@ class PrepareConfig(JobConfig):
     codec: str = "lz4"
     memory: str = "2GiB"
     scratch: str | None = None
+
+
+class EmptyMaskError(DataError):
+    """No pixel of the segment is papyrus."""
 
 
 @dataclass(frozen=True)
@@ -185,26 +186,26 @@ def plan(config: PrepareConfig) -> PreparePlan:
         memory_bytes=memory,
         scratch=config.scratch,
     )
-    layers = _layer_range(config, entry, source)
+    layers = layer_range(config, entry, source)
     rule_text = config.intensity or entry.intensity
     asked = IntensityRule.parse(rule_text) if rule_text else IntensityRule.default_for(source.dtype)
-    rule = resolve_percentiles(asked, _sample(source, layers) if asked.kind == "percentile" else np.empty(0))
+    rule = resolve_percentiles(asked, sampled(source, layers) if asked.kind == "percentile" else np.empty(0))
     mapping = IntensityMap(rule, source.dtype, config.lut)
     if config.clahe and mapping.dtype != np.uint8:
         raise ConfigError("clahe: works on 8 bits; choose an intensity rule that gives 8 bits")
     mask_uri = config.mask or entry.mask
-    mask_source = _open_mask(config, mask_uri, source, memory) if mask_uri else None
+    mask_source = open_mask(config, mask_uri, source, memory) if mask_uri else None
     kept = mask_source.resident_bytes if mask_source else 0
     provenance = SurfaceProvenance(
         segment=config.segment,
         source=source.uri,
         source_dtype=source.dtype.name,
         source_layers=(layers.start, layers.stop),
-        depth_order=_required_order(config, entry),
+        depth_order=required_order(config, entry),
         intensity=str(rule),
         lut=config.lut,
         clahe=config.clahe,
-        voxel_size_um=_required_voxel_size(config, entry, source),
+        voxel_size_um=required_voxel_size(config, entry, source),
         mask=mask_source.uri if mask_source else "derived",
     )
     halo = 2 * config.clahe.cell_px if config.clahe else 0
@@ -214,7 +215,10 @@ def plan(config: PrepareConfig) -> PreparePlan:
     )
     settled = {"shard_px": config.shard_px, "codec": config.codec, **provenance.model_dump(mode="json")}
     settled["unit_yx"] = list(units.units[0].write_box.shape)  # markers name units by place: all must be cut alike
-    inputs = {"source_shape_zyx": list(source.shape_zyx), "source_fingerprint": source.fingerprint}
+    inputs: dict[str, Any] = {"source_shape_zyx": list(source.shape_zyx), "source_axes": source.axes}
+    inputs["source_fingerprint"] = source.fingerprint
+    if mask_source:
+        inputs["mask_fingerprint"] = mask_source.fingerprint
     request = config.request(
         source=Location.parse(entry.source).uri,
         catalog=None,
@@ -234,6 +238,9 @@ def plan(config: PrepareConfig) -> PreparePlan:
 def run(config: PrepareConfig, context: RunContext) -> JobReport:
     """Prepare a segment, or this shard's part of it.
 
+    What is refused before the first unit is stored leaves nothing behind. (A process that does only a part may not be
+    alone, and leaves what others may use.)
+
     Raises:
         InkbatchError: See `plan`; a damaged layer; storage that gave up; a stop signal.
     """
@@ -241,15 +248,30 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
     context.ahead, context.behind = settled.units.ahead, settled.units.behind
     record = RunFolder(settled.folder / "prepare", settled.manifest)
     with settled.source:
-        report = carry_out(
-            record,
-            settled.units.units,
-            lambda: _work(config, settled, record, context),
-            context,
-            lambda folder: _finish(folder, settled),
-        )
+        try:
+            report = carry_out(
+                record,
+                settled.units.units,
+                lambda: _work(config, settled, record, context),
+                context,
+                lambda folder: _finish(folder, settled),
+                leave_report,
+            )
+        except EmptyMaskError:
+            _remove(settled)
+            raise
+        except DataError:
+            if context.shard.count == 1 and record.is_begun() and not record.done():
+                _remove(settled)
+            raise
     picture_so_far(context, settled.shape_yx, settled.folder / "prepare").place.delete()
     return report
+
+
+def _remove(settled: PreparePlan) -> None:
+    """Leave nothing of a segment whose source was refused."""
+    for name in ("surface.zarr", "mask.zarr", "prepare"):
+        (settled.folder / name).delete_folder()
 
 
 def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
@@ -273,7 +295,7 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, contex
         dtype="uint8",
         chunk=(CHUNK_PX, CHUNK_PX),
         pooling="max",
-        codec="zstd",
+        codec=MASK_CODEC,
         **common,
     )
 
@@ -304,76 +326,8 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, contex
 def _finish(record: RunFolder, settled: PreparePlan) -> Mapping[str, Any]:
     pixels = sum(record.marker(unit)["mask_pixels"] for unit in settled.units.units)
     if pixels == 0:
-        for name in ("surface.zarr", "mask.zarr", "prepare"):
-            (settled.folder / name).delete_folder()
-        raise DataError(
+        raise EmptyMaskError(
             f"segment {settled.provenance.segment}: the mask is empty, so there is no papyrus to read; "
             f"check {settled.provenance.mask if settled.mask_source else settled.source.uri}; nothing was kept"
         )
     return {"mask_pixels": pixels}
-
-
-def _layer_range(config: PrepareConfig, entry: SegmentEntry, source: LayerSource) -> range:
-    first, last = source.first_layer, source.first_layer + source.shape_zyx[0]
-    wanted = config.layers or entry.layers or (first, last)
-    if not first <= wanted[0] < wanted[1] <= last:
-        raise LayerRangeError(
-            f"segment {config.segment}: layers {wanted[0]}:{wanted[1]} are wanted, {source.uri} holds {first}:{last}; "
-            "choose a range inside that"
-        )
-    return range(*wanted)
-
-
-def _required_order(config: PrepareConfig, entry: SegmentEntry) -> DepthOrder:
-    order = config.depth_order or entry.depth_order
-    if order is None:
-        known = reversed_segments().get(config.segment)
-        hint = f" (published tools read it reversed: {'; '.join(known.said_by)})" if known else ""
-        raise ConfigError(
-            f"segment {config.segment}: nobody states its depth order, and it is never guessed{hint}; "
-            "give --depth-order forward (or reversed), or write it into the catalog"
-        )
-    return order
-
-
-def _required_voxel_size(config: PrepareConfig, entry: SegmentEntry, source: LayerSource) -> float:
-    stated = config.voxel_size_um or entry.voxel_size_um
-    own = source.voxel_size_um
-    if stated and own and abs(stated - own) > VOXEL_TOLERANCE * own:
-        raise MismatchError(
-            f"segment {config.segment}: voxel_size_um {stated:g} is stated, {source.uri} says {own:g} at level "
-            f"{config.level or entry.level or 0}; choose the level that has the size you mean, or leave the size out"
-        )
-    size = stated or own
-    if size is None:
-        raise ConfigError(
-            f"segment {config.segment}: nobody states its voxel size; "
-            "give --voxel-size-um 7.91, or write it into the catalog"
-        )
-    return size
-
-
-def _open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int) -> LayerSource:
-    """The given mask; what is decoded of it and kept comes out of the memory that the layers leave."""
-    mask = open_layer_source(uri, memory_bytes=max(1, memory - source.resident_bytes) // 2, scratch=config.scratch)
-    if mask.shape_zyx[1:] != source.shape_zyx[1:]:
-        raise DataError(
-            f"segment {config.segment}: mask {mask.uri} is {mask.shape_zyx[1:]}, the layers are {source.shape_zyx[1:]} "
-            "(height, width); give the mask of this very surface"
-        )
-    return mask
-
-
-def _sample(source: LayerSource, layers: range) -> NDArray[Any]:
-    """Grey values on a fixed grid of windows, in the middle layer and two others; the same on every machine."""
-    _, height, width = source.shape_zyx
-    side = int(SAMPLE_WINDOWS**0.5)
-    picks = sorted({layers[len(layers) // 4], layers[len(layers) // 2], layers[3 * len(layers) // 4]})
-    found = []
-    for i in range(side):
-        for j in range(side):
-            y = max(0, (2 * i + 1) * height // (2 * side) - SAMPLE_PX // 2)
-            x = max(0, (2 * j + 1) * width // (2 * side) - SAMPLE_PX // 2)
-            box = Box(y, x, min(height, y + SAMPLE_PX), min(width, x + SAMPLE_PX))
-            found += [source.read(range(layer, layer + 1), box).ravel() for layer in picks]
-    return np.concatenate(found)

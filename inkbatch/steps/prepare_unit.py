@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.label_source import read_one_layer
 from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import clahe_box, equalise
@@ -219,5 +220,5 @@ def _mask(settled: PreparePlan, box: Box, outside: NDArray[np.bool_] | None) -> 
     """The mask that was given, or where not every layer is zero."""
     if outside is None:
         assert settled.mask_source is not None
-        outside = settled.mask_source.read(range(1), box)[0] == 0
+        outside = read_one_layer(settled.mask_source, box) == 0
     return (~outside).astype(np.uint8)

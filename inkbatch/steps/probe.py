@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
 
-from inkbatch.config import JobConfig
 from inkbatch.data.probe_evidence import Scene
 from inkbatch.data.probe_inputs import Slab, choose_windows, given_windows
 from inkbatch.data.probe_picture import draw_probe
@@ -22,66 +20,19 @@ from inkbatch.data.probe_verdict import Verdict, judge
 from inkbatch.geometry import Unit
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.models.bundle import Bundle, bundle_location
-from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision
+from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
+from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor
 from inkbatch.predict.probing import Asked, ProbeInk, measure
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.prepare import open_prepared
+from inkbatch.steps.probe_settings import ProbeConfig as ProbeConfig
 
 SMALLEST_WINDOW_PX = 256
 VERDICT_NAME, PICTURE_NAME, MEASURES_NAME = "verdict.json", "probe.png", "measures"
-
-
-class ProbeConfig(JobConfig):
-    """Settings of `inkbatch probe`.
-
-    Attributes:
-        segment: Segment id.
-        bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
-        root: ROOT: a folder or ``s3://bucket/prefix``.
-        name: Name of the probe; None is the bundle's name, where `infer --layers auto` looks.
-        windows: How many windows are chosen, by papyrus and contrast.
-        at: Upper left corners (y, x) of windows, instead of chosen ones.
-        window_px: Edge of a window; None is twice the tile, at least 256.
-        step: Layers between the first layers that are tried; the usual one is always among them.
-        amplitude: Grey values of 255 that planted ink adds; negative is darker than papyrus.
-        width_layers: Standard deviation of planted ink along depth.
-        stroke_px: Width of planted strokes.
-        edge_px: Softness of their edges.
-        seed: Of strokes, null inputs and resampling.
-        override: Contract values that are to be replaced; recorded in the manifest.
-        device: ``auto`` takes CUDA, then MPS, then the CPU.
-        precision: ``auto`` is bf16 (or fp16) on CUDA and fp32 elsewhere.
-        batch_tiles: Tiles per forward pass; 0 finds it.
-    """
-
-    segment: str
-    bundle: str
-    root: str = "root"
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    windows: int = Field(6, ge=1, le=64)
-    at: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
-    window_px: int | None = Field(None, ge=16)
-    step: int = Field(1, ge=1)
-    amplitude: float = Field(50.0, ge=-255, le=255)
-    width_layers: float = Field(1.5, gt=0)
-    stroke_px: float = Field(24.0, ge=2)
-    edge_px: float = Field(1.5, ge=0)
-    seed: int = Field(0, ge=0)
-    override: dict[str, Any] = Field(default_factory=dict)
-    device: DeviceName = "auto"
-    precision: PrecisionName = "auto"
-    batch_tiles: int = Field(0, ge=0)
-
-    @field_validator("amplitude")
-    @classmethod
-    def _some_ink(cls, amplitude: float) -> float:
-        if amplitude == 0:
-            raise ValueError("amplitude 0 plants no ink; give for example 50, or -50 for ink darker than papyrus")
-        return amplitude
 
 
 @dataclass(frozen=True)
@@ -152,9 +103,10 @@ def plan(config: ProbeConfig) -> ProbePlan:
         "bundle": bundle.document.name,
         "weights_sha256": bundle.document.weights_sha256,
     }
-    manifest = RunManifest("probe", settings, inputs, len(boxes))
+    request = config.request(bundle=bundle_address(config.bundle))
+    manifest = RunManifest("probe", settings, inputs, len(boxes), request)
     units = [Unit(index, box, box) for index, box in enumerate(boxes)]
-    folder = probe_folder(config.root, config.segment, config.name or bundle.document.name)
+    folder = probe_folder(config.output_root or config.root, config.segment, config.name or bundle.document.name)
     return ProbePlan(volume, bundle, asked, units, folder, manifest)
 
 
@@ -172,6 +124,7 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
         lambda: _work(config, settled, record, context),
         context,
         lambda folder: _finish(settled, config.seed),
+        leave_report,
     )
 
 
@@ -227,9 +180,15 @@ def _work(config: ProbeConfig, settled: ProbePlan, record: RunFolder, context: R
 
     def store(unit: Unit, measured: dict[str, Any]) -> Mapping[str, Any]:
         (settled.folder / MEASURES_NAME / f"{unit.name}.json").write_json(measured)
-        return {"readings": 2 * len(settled.asked.starts)}
+        return {"readings": 2 * len(settled.asked.starts), "tiles": measured["tiles"]}
 
-    return UnitWork(load=load, compute=compute, store=store, mark=record.mark)
+    return UnitWork(
+        load=load,
+        compute=compute,
+        store=store,
+        mark=record.mark,
+        device=lambda: device_facts(device, predictor.dtype),
+    )
 
 
 def _finish(settled: ProbePlan, seed: int) -> Mapping[str, Any]:

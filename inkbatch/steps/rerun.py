@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ from inkbatch.config import JobConfig
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.listing import objects_below
 from inkbatch.io.storage import Location
+from inkbatch.run.finished import StoredRun, open_run
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.run.record import RunManifest, differences
-from inkbatch.steps.finished import MANIFEST_NAME, StoredRun, open_run
+from inkbatch.run.record import differences
+from inkbatch.steps.repeatable import Repeatable, holds_no_clock, repeatable
 
 COMPARED_BYTES = 8 << 20  # of each object at a time
 SHOWN = 8  # differences that a message lists
@@ -26,7 +27,8 @@ class RerunReport:
 
     Attributes:
         report: What the job did.
-        objects: Stored objects that were compared: all that the repeated run made, except run files and the manifest.
+        objects: Stored objects that were compared: all that the repeated run made, except what holds a clock (run
+            files, logs of training) and manifests, whose values were compared.
         bytes: Their size.
         unequal: Those that the first run stored with other bytes, or not at all.
         devices: What the first run and this one computed on.
@@ -53,15 +55,6 @@ class RerunReport:
             )
 
 
-@dataclass(frozen=True)
-class _Job:
-    """How a kind of job is planned and run."""
-
-    config: type[JobConfig]
-    plan: Callable[[Any], tuple[Location, RunManifest]]
-    run: Callable[[Any, RunContext], JobReport]
-
-
 def rerun(
     manifest: str,
     root: str,
@@ -71,13 +64,13 @@ def rerun(
     sets: Sequence[str] = (),
     anyway: bool = False,
 ) -> RerunReport:
-    """Repeat a finished `prepare`, `infer` or `infer-pictures`, and compare what is stored.
+    """Repeat a finished job, and compare what is stored.
 
     Args:
         manifest: The run's ``manifest.json`` or folder.
         root: ROOT of the repeated run; another one than the first run's.
         context: How this process runs.
-        inputs_root: ROOT that holds the prepared segment; None is the one that the manifest lies in.
+        inputs_root: ROOT that holds what the job reads; None is the one that the manifest lies in.
         sets: ``key=value`` in place of what was asked for then, for inputs that moved: ``bundle=…``, ``source=…``.
         anyway: Repeat it although code or inputs are not what the manifest states.
 
@@ -88,12 +81,14 @@ def rerun(
     """
     first = open_run(manifest)
     first.require_complete()
-    job = _job(first.job)
+    job = repeatable(first.job)
     config = _config(first, job, root, inputs_root, sets)
-    folder, planned = job.plan(config)
+    runs = {found.location.name: found for found in job.plan(config)}
+    planned = runs.get(first.folder.name, next(iter(runs.values())))
+    folder = planned.location
     if folder == first.folder:
         raise ConfigError(f"rerun: {folder} is the run itself; give another --root for the repeated one")
-    changed = differences(first.manifest, planned.document)
+    changed = differences(first.manifest, planned.manifest.document)
     if changed and not anyway:
         rows = "; ".join(f"{key}: then {then!r}, now {now!r}" for key, then, now in changed[:SHOWN])
         raise MismatchError(
@@ -128,8 +123,8 @@ def compare_outputs(first: StoredRun, again: StoredRun) -> tuple[int, int, tuple
     for one, other in zip(first.outputs, again.outputs, strict=True):
         there = {row.path: row.bytes for row in objects_below(one)}
         for row in objects_below(other):
-            if "/" not in row.path and (row.path == MANIFEST_NAME or row.path.startswith("run")):
-                continue  # files with a clock; manifests were compared by value
+            if not holds_no_clock(row.path):
+                continue
             count, size = count + 1, size + row.bytes
             if there.get(row.path) != row.bytes or not _same_bytes(one / row.path, other / row.path, row.bytes):
                 unequal.append(f"{other.name}/{row.path}")
@@ -154,45 +149,9 @@ def _request(run: StoredRun) -> dict[str, Any]:
     return request
 
 
-def _config(first: StoredRun, job: _Job, root: str, inputs_root: str | None, sets: Sequence[str]) -> JobConfig:
-    values: dict[str, Any] = {"root": Location.parse(root).uri}
-    if first.job == "infer":
-        # ROOT/predictions/{segment}/{name}
-        inputs = Location.parse(inputs_root) if inputs_root else first.folder.parent.parent.parent
-        values = {"root": inputs.uri, "output_root": values["root"]}
-    return job.config.load(None, sets, values, _request(first))
-
-
-def _job(name: str) -> _Job:
-    if name == "prepare":
-        from inkbatch.steps import prepare
-
-        def plan_prepare(config: prepare.PrepareConfig) -> tuple[Location, RunManifest]:
-            settled = prepare.plan(config)
-            settled.source.close()
-            return settled.folder / "prepare", settled.manifest
-
-        return _Job(prepare.PrepareConfig, plan_prepare, prepare.run)
-    if name == "infer":
-        from inkbatch.steps import infer
-
-        def plan_infer(config: infer.InferConfig) -> tuple[Location, RunManifest]:
-            settled = infer.plan(config)
-            return settled.folder, settled.manifest
-
-        return _Job(infer.InferConfig, plan_infer, infer.run)
-    if name == "infer-pictures":
-        from inkbatch.steps import infer_pictures
-
-        def plan_pictures(config: infer_pictures.InferPicturesConfig) -> tuple[Location, RunManifest]:
-            settled = infer_pictures.plan(config)
-            return settled.folder, settled.manifest
-
-        return _Job(infer_pictures.InferPicturesConfig, plan_pictures, infer_pictures.run)
-    raise ConfigError(
-        f"rerun: repeats prepare, infer and infer-pictures, this run is a {name}; inkbatch rerun MANIFEST --show "
-        f"prints its settings as YAML for inkbatch {name} --config"
-    )
+def _config(first: StoredRun, job: Repeatable, root: str, inputs_root: str | None, sets: Sequence[str]) -> JobConfig:
+    request = _request(first)
+    return job.config.load(None, sets, job.roots(first.folder, root, inputs_root, request.get("fold")), request)
 
 
 def _device(run: StoredRun) -> str:

@@ -14,27 +14,30 @@ from lightning.fabric import Fabric
 from inkbatch.config import parse_bytes
 from inkbatch.data.dataset import DatasetIndex, Sample, SampleReader
 from inkbatch.data.index import root_of
+from inkbatch.data.maps import map_address
 from inkbatch.errors import ConfigError, InkbatchError, Preempted
 from inkbatch.io.storage import Location
 from inkbatch.models import build_model
 from inkbatch.models.base import InkModel
-from inkbatch.models.bundle import Bundle, Contract, bundle_location, load_strictly
-from inkbatch.models.encoder_weights import prepare_encoder
+from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location, load_strictly
+from inkbatch.models.encoder_weights import FILE_SUFFIXES, prepare_encoder
 from inkbatch.models.inputs import require_tile
 from inkbatch.predict.device import device_facts
 from inkbatch.predict.memory_format import arrange_all
+from inkbatch.reports.registry import leave_report
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext
+from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import QuietReporter, Reporting
-from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.run.record import RunFolder, RunManifest, report_place
 from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
 from inkbatch.training.contract import contract_of, model_settings
 from inkbatch.training.data import StepStream, TrainingTiles, require_samples
-from inkbatch.training.devices import is_our_child, launch_fabric
-from inkbatch.training.finish import finite, write_bundle, write_curves, write_pictures, write_report
+from inkbatch.training.devices import is_our_child, launch_fabric, precision_of
+from inkbatch.training.finish import finite, write_bundle, write_curves, write_data, write_pictures
 from inkbatch.training.loop import Trainer
 from inkbatch.training.metrics import OVERALL, SCORES
 from inkbatch.training.module import InkModule
@@ -89,7 +92,7 @@ def plan(config: TrainConfig) -> list[TrainPlan]:
     root = Location.parse(config.root)
     dataset = Location.parse(config.dataset) if "/" in config.dataset else root / "datasets" / config.dataset
     index = DatasetIndex.open(dataset)
-    folder = root / "runs" / config.run
+    folder = _run_folder(config)
     if config.folds is None:
         return [_plan_one(config, index, dataset, folder)]
     folds = range(index.fold_count) if config.folds == "all" else config.folds
@@ -113,8 +116,25 @@ def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folde
     inputs = {"dataset": index.name, "digest": index.digest}
     if config.model.start_from is not None:
         inputs["start_from"] = Bundle.open(bundle_location(config.model.start_from)).document.weights_sha256
-    manifest = RunManifest("train", config.result_settings(), inputs, 1, config.request())
+    manifest = RunManifest("train", config.result_settings(), inputs, 1, _request(config))
     return TrainPlan(config, index, dataset, train, validation, contract, settings, folder, manifest)
+
+
+def _run_folder(config: TrainConfig) -> Location:
+    return _root_of_runs(config) / "runs" / config.run
+
+
+def _root_of_runs(config: TrainConfig) -> Location:
+    return Location.parse(config.output_root or config.root)
+
+
+def _request(config: TrainConfig) -> dict[str, Any]:
+    """What was asked for, with dataset and weights named from any folder."""
+    asked = config.request(dataset=map_address(config.dataset))
+    for part, key in ((asked["model"], "start_from"), (asked["model"]["encoder"], "encoder_weights")):
+        if part[key] is not None and (key == "start_from" or part[key].endswith(FILE_SUFFIXES)):
+            part[key] = bundle_address(part[key])
+    return asked
 
 
 def _shape_of(config: TrainConfig, settings: Mapping[str, Any]) -> InkModel:
@@ -145,6 +165,8 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
             record.begin()
             if record.is_complete():
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
+                if not report_place(one.folder, "train").exists():
+                    leave_report(one.folder, reporter.note, Location.parse(config.root))
                 continue
             if fabric is None:
                 fabric = launch_fabric(config)
@@ -154,8 +176,8 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
             stored += 1
         left = sum(not record.is_complete() for record in folders)
         if config.folds is not None and not left and (fabric is None or fabric.is_global_zero):
-            _write_summary(Location.parse(config.root) / "runs" / config.run, plans)
-    location = Location.parse(config.root) / "runs" / config.run
+            _write_summary(_run_folder(config), plans)
+    location = _run_folder(config)
     seconds = time.perf_counter() - started
     rank = 0 if fabric is None else fabric.global_rank
     return JobReport("train", location, len(plans), stored, len(mine) - stored, left, seconds, {"rank": rank})
@@ -173,7 +195,10 @@ def _carry_out(
     context.reporter.start(f"train {one.config.run}", one.config.epochs, pointer.last[0].epoch if pointer.last else 0)
     context.reporter.note(f"curves so far: {one.folder / 'curves.png'}, maps in {one.folder / 'validation'}")
     try:
+        trainer.set_up()
+        usage.loop_begins()
         progress = trainer.run()
+        usage.loop_ends()
         fabric.barrier()  # all pictures are stored
         if fabric.is_global_zero:
             write_curves(one.folder, progress)
@@ -181,9 +206,7 @@ def _carry_out(
                 one.folder / "bundle", one.config, one.index, one.contract, _network(one), store, progress
             )
             split = {"training": one.train, "validation": one.validation}
-            write_report(
-                one.folder, one.config, one.index, split, bundle, progress, _card(one), Location.parse(one.config.root)
-            )
+            write_data(one.folder, one.index, split, _card(one))
             best = progress.best(one.config.monitor)
             facts = {"best_epoch": best.epoch, "scores": finite(best.scores[OVERALL])}
             record.complete({**facts, "weights_sha256": bundle.document.weights_sha256})
@@ -200,8 +223,11 @@ def _carry_out(
         logs.close(ended)
         if fabric.is_global_zero:
             facts = {"devices": fabric.world_size, "steps": trainer.progress.total_steps}
-            facts |= device_facts(fabric.device)
+            facts |= {"tiles": trainer.tiles * fabric.world_size, "units_stored": int(ended == "done")}
+            facts |= {**usage.stage_facts(trainer.seconds), **device_facts(fabric.device, precision_of(fabric))}
             write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
+    if fabric.is_global_zero and ended == "done":
+        leave_report(one.folder, context.reporter.note, Location.parse(one.config.root))
 
 
 def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:
@@ -211,9 +237,12 @@ def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:
 
 
 def _card(one: TrainPlan) -> str:
-    """Where the report finds the data card: relative where both lie under one ROOT, which may move."""
-    here, there = one.folder.uri, (one.dataset / "README.md").uri
-    root = Location.parse(one.config.root).uri
+    """Where the report finds the data card: relative where both lie under one ROOT, which may move.
+
+    A run that is stored under another ROOT keeps the link of one beside its dataset: repeated runs are equal.
+    """
+    there, root = (one.dataset / "README.md").uri, Location.parse(one.config.root).uri
+    here = f"{root}/{one.folder.uri.removeprefix(f'{_root_of_runs(one.config).uri}/')}"
     if not there.startswith(f"{root}/"):
         return there
     up = here.removeprefix(f"{root}/").count("/") + 1
@@ -228,7 +257,7 @@ def _trainer(
     logs: RunLogs,
     on_step: Callable[[int], None],
 ) -> Trainer:
-    config, contract = one.config, one.contract
+    config, contract, seconds = one.config, one.contract, StageSeconds()
     reader = SampleReader(one.index, one.dataset, parse_bytes(config.read_cache))
     epochs = one.epoch_plan(fabric.world_size)
     tiles = TrainingTiles(reader, one.train, config.augment, config.seed, contract.tile_px, contract.layers.count)
@@ -249,7 +278,7 @@ def _trainer(
         config,
         fabric,
         module,
-        StepStream(tiles, epochs, config.epochs, fabric.global_rank, config.threads),
+        StepStream(tiles, epochs, config.epochs, fabric.global_rank, config.threads, seconds=seconds),
         Validator(
             reader,
             one.validation,
@@ -264,6 +293,7 @@ def _trainer(
         logs,
         on_epoch,
         on_step,
+        seconds=seconds,
     )
 
 

@@ -11,6 +11,7 @@ from inkbatch.geometry import TileGrid
 from inkbatch.io.layers import open_layer_source
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.predict.tiles import tiles_of
+from inkbatch.predict.variants import views_of
 from inkbatch.steps import infer as infer_step
 from inkbatch.steps.prepare import segment_folder
 
@@ -23,6 +24,7 @@ class Workload:
         segment: Its id.
         units: Units of the plan.
         tiles: Tiles to compute.
+        passes_per_tile: Forward passes that each takes: windows of layers times views.
         read_bytes: Grey values that are read, before compression.
         exact: Whether the segment mask was counted; else every tile of the rectangle is, an upper bound.
     """
@@ -32,6 +34,12 @@ class Workload:
     tiles: int
     read_bytes: int
     exact: bool
+    passes_per_tile: int = 1
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of a tile, all together."""
+        return self.tiles * self.passes_per_tile
 
 
 def tiles_per_unit(settled: infer_step.InferPlan) -> Mapping[str, int]:
@@ -67,7 +75,11 @@ def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Work
     if prepared.exists():
         settled = infer_step.plan(config)
         tiles = tiles_per_unit(settled)
-        return Workload(config.segment, len(settled.units), sum(tiles.values()), read_bytes(settled, tiles), exact=True)
+        read = read_bytes(settled, tiles)
+        passes = settled.passes_per_tile
+        return Workload(
+            config.segment, len(settled.units), sum(tiles.values()), read, exact=True, passes_per_tile=passes
+        )
     return _from_layers(config, catalog)
 
 
@@ -76,7 +88,10 @@ def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workloa
     if entry.source is None:
         raise ConfigError(f"segment {config.segment}: is not prepared, and the catalog states no source")
     overrides = dict(config.override) | ({"stride_px": config.stride_px} if config.stride_px else {})
-    contract = Bundle.open(bundle_location(config.bundle), overrides).contract
+    bundle = Bundle.open(bundle_location(config.bundle), overrides)
+    contract = bundle.contract
+    windows = infer_step.asked_ranges(config, contract)
+    views = views_of(config.tta, contract, bundle.document.name)
     with open_layer_source(entry.source, axes=entry.axes, level=entry.level) as source:
         depth, *shape = source.shape_zyx
         if depth < contract.layers.count:
@@ -89,5 +104,7 @@ def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workloa
         for unit in units:
             rows, columns = grid.touching(unit.write_box)
             tiles += len(rows) * len(columns)
-        size = sum(unit.read_box.area for unit in units) * contract.layers.count
-        return Workload(config.segment, len(units), tiles, size, exact=False)
+        layers = max(stop for _, stop in windows) - min(start for start, _ in windows) if windows else 0
+        size = sum(unit.read_box.area for unit in units) * max(layers, contract.layers.count)
+        passes = max(1, len(windows)) * len(views)
+        return Workload(config.segment, len(units), tiles, size, exact=False, passes_per_tile=passes)

@@ -8,6 +8,7 @@ from typing import Any
 
 from inkbatch.run.job import RunContext
 from inkbatch.run.progress import QuietReporter
+from inkbatch.run.record import REPORT_NAME
 from inkbatch.run.signals import StopFlag
 
 
@@ -30,10 +31,10 @@ def preempted_context(after_units: int, **changes: Any) -> RunContext:
 
 
 def stored_bytes(folder: Path | str) -> dict[str, bytes]:
-    """Every file of a run's folder by relative path, except the ``run*.json`` files, which hold a clock."""
+    """Every file of a run's folder by relative path, except those with a clock: ``run*.json`` and ``report.html``."""
     root = Path(folder)
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.name.startswith("run")
+        if path.is_file() and not path.name.startswith(("run", REPORT_NAME))
     }

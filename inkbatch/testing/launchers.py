@@ -27,33 +27,28 @@ from inkbatch.launch.record import LaunchRecord
 
 LAUNCH = "infer-20231005123336-20261121-120000-abcd"
 ROOT = "s3://bucket/ink"
+SUBJECT = "20231005123336"
+BUNDLES = ("s3://bucket/ink/runs/letters/bundle", "s3://bucket/ink/runs/i3d/bundle")
 SECRET = "never-to-be-seen-in-a-rendered-file"
 WRITING = bool(os.environ.get("INKBATCH_WRITE_GOLDEN"))
 
 
 def example_chain(root: str = ROOT, shards: int = 3) -> Chain:
-    """The main chain: prepare (array), infer (array), ensemble, report."""
-    request = Request(
-        jobs=("prepare", "infer"),
-        subject="20231005123336",
-        root=root,
-        shards={"prepare": shards, "infer": shards},
-        source="s3://scans/20231005123336/layers",
-        bundle="s3://bucket/ink/runs/letters/bundle",
-        sets={"prepare": ["depth_order=forward", "voxel_size_um=7.91"], "infer": ["stride_px=32"]},
-    )
-    chain = plan_chain(request, LAUNCH)
-    tail = [
-        ArraySpec("ensemble", request.subject, ("ensemble", request.subject, "--root", root), after=("infer",)),
-        ArraySpec("report", request.subject, ("report", request.subject, "--root", root), after=("ensemble",)),
-    ]
-    return replace(chain, jobs=(*chain.jobs, *tail))
+    """The main chain: prepare (array), infer (an array per bundle), ensemble, report."""
+    chain = _planned(("prepare", "infer", "ensemble"), BUNDLES, root, {"prepare": shards, "infer": shards})
+    words = ("report", SUBJECT, "--root", root)
+    return replace(chain, jobs=(*chain.jobs, ArraySpec("report", SUBJECT, words, after=("ensemble",))))
 
 
 def one_job(shards: int = 3, root: str = ROOT) -> Chain:
     """Infer alone."""
-    chain = example_chain(root, shards)
-    return replace(chain, jobs=(replace(chain.jobs[1], after=()),))
+    return _planned(("infer",), BUNDLES[:1], root, {"infer": shards})
+
+
+def _planned(jobs: tuple[str, ...], bundles: tuple[str, ...], root: str, shards: dict[str, int]) -> Chain:
+    source = f"s3://scans/{SUBJECT}/layers"
+    sets = {"prepare": ["depth_order=forward", "voxel_size_um=7.91"], "infer": ["stride_px=32"]}
+    return plan_chain(Request(jobs, SUBJECT, root, shards, source, bundles, sets=sets), LAUNCH)
 
 
 class LauncherContract:

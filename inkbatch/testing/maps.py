@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.multiscale import Multiscale, Pooling
 from inkbatch.io.prediction import Prediction
+from inkbatch.io.shard_layout import MASK_CODEC
 from inkbatch.io.storage import Location
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.testing.segments import VOXEL_SIZE_UM
@@ -68,7 +69,7 @@ def store_picture(
         shard_px=shard_px,
         voxel_size_um=VOXEL_SIZE_UM,
         provenance={"kind": name, "segment": segment},
-        codec="zstd",
+        codec=MASK_CODEC,
         pooling=pooling,
     )
     for box in cut(values.shape, shard_px, shard_px):

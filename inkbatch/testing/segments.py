@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
-import torch
 from numpy.typing import NDArray
 
 from inkbatch.io.storage import Location
-from inkbatch.models import build_model
-from inkbatch.models.bundle import Bundle, BundleDocument, Contract, LayerRule
+
+if TYPE_CHECKING:
+    from inkbatch.models.bundle import Bundle
 
 VOXEL_SIZE_UM = 8.0
 
@@ -51,6 +51,8 @@ def network_bundle(folder: Path | str, layers: int = 3, **contract: Any) -> Bund
         "encoder": "timm-mobilenetv3_small_minimal_100",
         "decoder": {"decoder_channels": [32, 16, 16, 8, 8]},
     }
+    import torch
+
     torch.manual_seed(0)
     return _save(folder, "smp", config, layers, values)
 
@@ -58,6 +60,9 @@ def network_bundle(folder: Path | str, layers: int = 3, **contract: Any) -> Bund
 def _save(
     folder: Path | str, architecture: str, config: dict[str, Any], layers: int, contract: dict[str, Any]
 ) -> Bundle:
+    from inkbatch.models import build_model
+    from inkbatch.models.bundle import Bundle, BundleDocument, Contract, LayerRule
+
     rule = LayerRule(count=layers, source_range=contract.pop("layers_range", None))
     document = BundleDocument(
         name=f"tiny-{architecture}",

@@ -84,7 +84,8 @@ def _warped(
     if not which:
         return layers, labels, counted
     grid = torch.stack([_coordinates(changes[number], labels.shape[-2:], layers.device) for number in which])
-    flat = torch.cat([labels[which], counted[which].float()], dim=1)
+    seen = counted[which].float()
+    flat = torch.cat([labels[which] * seen, seen], dim=1)  # no label of an ignored pixel bleeds into its neighbours
     moved = functional.grid_sample(layers[which], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     flat = functional.grid_sample(flat, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     layers[which], labels, counted = moved, labels.clone(), counted.clone()

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from inkbatch.data.dataset import Sample, SampleReader
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
+from inkbatch.run.pipeline import StageSeconds
 from inkbatch.training.augment import arrange
 from inkbatch.training.augment_settings import AugmentConfig, Changes, draw_changes
 from inkbatch.training.order import Drawn, EpochPlan
@@ -154,13 +155,22 @@ class StepStream:
         device: Rank of this process.
         threads: Tiles read at the same time.
         ahead: Steps read ahead.
+        seconds: Gets the seconds of reading.
     """
 
     def __init__(
-        self, tiles: TrainingTiles, plan: EpochPlan, epochs: int, device: int = 0, threads: int = 4, ahead: int = 3
+        self,
+        tiles: TrainingTiles,
+        plan: EpochPlan,
+        epochs: int,
+        device: int = 0,
+        threads: int = 4,
+        ahead: int = 3,
+        seconds: StageSeconds | None = None,
     ) -> None:
         self.tiles, self.plan, self.epochs, self.device = tiles, plan, epochs, device
         self.threads, self.ahead = threads, ahead
+        self.seconds = seconds or StageSeconds()
 
     def run(self, epoch: int, step: int) -> Iterator[Step]:
         """All steps from this one on.
@@ -173,15 +183,17 @@ class StepStream:
         waiting: deque[tuple[int, int, list[list[Future[Tile]]]]] = deque()
         try:
             for where, number, micro in self._drawn(epoch, step):
-                waiting.append(
-                    (where, number, [[pool.submit(self.tiles.__getitem__, one) for one in m] for m in micro])
-                )
+                waiting.append((where, number, [[pool.submit(self._read, one) for one in m] for m in micro]))
                 if len(waiting) > self.ahead:
                     yield _gathered(*waiting.popleft())
             while waiting:
                 yield _gathered(*waiting.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read(self, drawn: Drawn) -> Tile:
+        with self.seconds.timed("load"):
+            return self.tiles[drawn]
 
     def _drawn(self, epoch: int, step: int) -> Iterator[tuple[int, int, list[list[Drawn]]]]:
         for where in range(epoch, self.epochs):

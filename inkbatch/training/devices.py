@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
 
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from inkbatch.errors import ConfigError, DataError
@@ -32,12 +34,60 @@ def read_batch_nodes(environment: MutableMapping[str, str]) -> None:
         environment.setdefault("MASTER_PORT", PORT)
 
 
+@dataclass(frozen=True)
+class Started:
+    """The processes of a run, as a launcher or scheduler tells them.
+
+    Attributes:
+        who: Which one.
+        nodes: Nodes.
+        per_node: Processes on each, already started; None: one on each, which starts the others.
+    """
+
+    who: str
+    nodes: int
+    per_node: int | None = None
+
+
+def started_by(environment: Mapping[str, str]) -> Started | None:
+    """What torchrun, Slurm or AWS Batch say of this run's processes; None where they started this one alone."""
+    if "TORCHELASTIC_RUN_ID" in environment:
+        per_node = int(environment["LOCAL_WORLD_SIZE"])
+        return Started("torchrun", int(environment["WORLD_SIZE"]) // per_node, per_node)
+    if SLURMEnvironment.detect() and (tasks := int(environment.get("SLURM_NTASKS", "1"))) > 1:
+        nodes = int(environment.get("SLURM_NNODES", "1"))
+        return Started("Slurm", nodes, tasks // nodes)
+    if BATCH_NODE in environment and (nodes := int(environment.get(BATCH_NODES, "1"))) > 1:
+        return Started("AWS Batch", nodes)
+    return None
+
+
+def _devices_and_nodes(config: TrainConfig, started: Started | None, on_cuda: bool) -> tuple[int | str, int]:
+    """What Lightning is asked for.
+
+    Raises:
+        ConfigError: The configuration states other numbers than the launcher: its processes would not find each other,
+            and each would train by itself.
+    """
+    told = started or Started("nobody", 1)
+    alone: int | str = "auto" if on_cuda else 1
+    devices = (told.per_node or alone) if config.devices == "auto" else config.devices
+    nodes = told.nodes if config.num_nodes == "auto" else config.num_nodes
+    if started and (nodes != started.nodes or started.per_node not in (None, devices)):
+        each = "" if started.per_node is None else f" and {started.per_node} processes on each"
+        raise ConfigError(
+            f"devices {config.devices}, num_nodes {config.num_nodes}: cannot be had here: {started.who} tells of "
+            f"{started.nodes} node(s){each}; set devices and num_nodes to that, or leave them at auto"
+        )
+    return devices, nodes
+
+
 def launch_fabric(config: TrainConfig) -> Fabric:
     """Start the processes, or join those that a launcher started; each gets its share of the batch.
 
     Raises:
         DataError: CUDA was asked for and is not there.
-        ConfigError: The batch cannot be shared evenly.
+        ConfigError: The batch cannot be shared evenly, or the device lacks the precision.
     """
     has_cuda = torch.cuda.is_available()
     wanted = config.device == "cuda" or (config.device == "auto" and bool(os.environ.get(REQUIRE_GPU)))
@@ -52,17 +102,19 @@ def launch_fabric(config: TrainConfig) -> Fabric:
         precision = (
             ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16") if on_cuda else "fp32"
         )
-    devices = 1 if config.devices == "auto" and not on_cuda else config.devices
+    if precision == "fp16" and not on_cuda:
+        raise ConfigError("precision fp16: a CPU trains in fp32 or bf16; set precision to one of them, or to auto")
+    devices, nodes = _devices_and_nodes(config, started_by(os.environ), on_cuda)
     read_batch_nodes(os.environ)
     try:
         fabric = Fabric(
             accelerator="cuda" if on_cuda else "cpu",
             devices=devices,
-            num_nodes=config.num_nodes,
+            num_nodes=nodes,
             precision=PRECISIONS[precision],  # type: ignore[arg-type]  # one of Fabric's literals
         )
         fabric.launch()
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(
             f"devices {config.devices}, num_nodes {config.num_nodes}: cannot be had here: {error}; set devices and "
             "num_nodes to what the scheduler gave this job"
@@ -72,6 +124,12 @@ def launch_fabric(config: TrainConfig) -> Fabric:
             f"batch {config.batch}: cannot be shared evenly by {fabric.world_size} devices; set it to a multiple"
         )
     return fabric
+
+
+def precision_of(fabric: Fabric) -> torch.dtype:
+    """The dtype of its forward passes."""
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return next(dtypes[name] for name, words in PRECISIONS.items() if words == fabric.strategy.precision.precision)
 
 
 def is_our_child(fabric: Fabric) -> bool:

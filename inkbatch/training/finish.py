@@ -16,11 +16,10 @@ from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.metrics import OVERALL
 from inkbatch.training.picture import plot
 from inkbatch.training.progress import Progress
-from inkbatch.training.report import report_html
 from inkbatch.training.settings import TrainConfig
 from inkbatch.training.validate import Validation
 
-PICTURES = 8  # per epoch, and in the report
+PICTURES = 8  # per epoch
 
 
 def write_curves(folder: Location, progress: Progress) -> None:
@@ -42,24 +41,25 @@ def write_pictures(folder: Location, progress: Progress, found: Validation) -> d
     return pictures
 
 
-def write_report(
-    folder: Location,
-    config: TrainConfig,
-    index: DatasetIndex,
-    split: Mapping[str, Sequence[Sample]],
-    bundle: Bundle,
-    progress: Progress,
-    card: str,
-    root: Location,
-) -> None:
-    """Write ``report.html``; see `report_html`. Its pictures are those of the best epoch that lie in the folder."""
-    best = progress.best(config.monitor)
-    places = {name: _picture_place(folder, best.epoch, name) for name in best.scores if name != OVERALL}
-    there = set((folder / "validation").names())
-    pictures = {name: place.read_bytes() for name, place in places.items() if place.name in there}
-    place = bundle.location.uri.removeprefix(f"{root.uri}/")
-    page = report_html(config, index, split, bundle, progress, dict(list(pictures.items())[:PICTURES]), card, place)
-    (folder / "report.html").write_bytes(page)
+def write_data(folder: Location, index: DatasetIndex, split: Mapping[str, Sequence[Sample]], card: str) -> None:
+    """Write ``data.json``: what was trained and validated on, for the report, which must not need the dataset.
+
+    Args:
+        folder: The run's folder.
+        index: The run's dataset.
+        split: Training and validation samples, by name.
+        card: Link to the dataset's card, as seen from the run's folder.
+    """
+    samples = {
+        name: {
+            "samples": len(listed),
+            "segments": sorted({segment for sample in listed for segment, _ in sample.sources}),
+            "ink_share": round(sum(sample.ink_share for sample in listed) / len(listed), 6),
+        }
+        for name, listed in split.items()
+    }
+    known = {"dataset": index.name, "digest": index.digest, "form": index.form, "card": card}
+    (folder / "data.json").write_json({**known, "split": samples})
 
 
 def _picture_place(folder: Location, epoch: int, name: str) -> Location:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from inkbatch.errors import NonFiniteError, Preempted
 from inkbatch.run.job import RunContext
+from inkbatch.run.pipeline import StageSeconds
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.data import Step, StepStream
 from inkbatch.training.metrics import OVERALL, table
@@ -47,9 +48,12 @@ class Trainer:
         store: The run's checkpoints.
         context: Stop flag and reporter.
         logs: Where curves go while the run is under way.
-        on_epoch: Called on each device after each epoch with what its validation found.
+        on_epoch: Called on each device after each epoch, before its checkpoint, with what its validation found.
         on_step: Called after each optimiser step, before its checkpoint, with the number of steps so far.
         progress: Where the run stands.
+        seconds: Where the seconds of this process go: reading tiles (summed over threads), computing, storing, and
+            waiting for tiles.
+        tiles: Tiles that this process was trained on, those of the other devices not counted.
     """
 
     config: TrainConfig
@@ -63,17 +67,16 @@ class Trainer:
     on_epoch: Callable[[Progress, Validation], None] = lambda progress, validation: None
     on_step: Callable[[int], None] = lambda steps: None
     progress: Progress = field(default_factory=Progress)
+    seconds: StageSeconds = field(default_factory=StageSeconds)
+    tiles: int = 0
 
     def run(self) -> Progress:
-        """Train from the newest checkpoint, or from the start, to the end.
+        """Train to the end; `set_up` comes first.
 
         Raises:
             NonFiniteError: A loss is NaN or infinite; names the step and its samples.
             Preempted: A stop was asked for; a checkpoint of the very step is stored.
-            CorruptDataError: There are checkpoints, and none is whole.
         """
-        self._set_up()
-        self._resume()
         self.logs.start(self.progress.total_steps)
         self._saved_at = time.monotonic()
         self._open_losses: list[tuple[Tensor, Step]] = []
@@ -84,19 +87,30 @@ class Trainer:
                 self._validate()
         return self.progress
 
-    def _set_up(self) -> None:
+    def set_up(self) -> None:
+        """Move the module to its device, and go back to the newest checkpoint, if there is one.
+
+        Raises:
+            CorruptDataError: There are checkpoints, and none is whole.
+        """
         optimiser = self.module.configure_optimizers()
         self.model, self.optimiser = self.fabric.setup(self.module, optimiser)
         self.average = None if self.config.ema is None else WeightAverage(self.module.net, self.config.ema)
         self.module.train()
+        self._resume()
 
     def _epoch(self, steps: Iterator[Step]) -> None:
         while self.progress.step < self.stream.plan.steps:
-            self._step(next(steps))
+            with self.seconds.timed("waited"):
+                step = next(steps)
+            with self.seconds.timed("compute"):
+                self._step(step)
+            self.tiles += sum(len(batch.sample_ids) for batch in step.batches)
             self.progress.step += 1
             self.progress.total_steps += 1
             if len(self._open_losses) >= LOOK_EVERY:
-                self._look_at_losses()
+                with self.seconds.timed("compute"):
+                    self._look_at_losses()
             self.on_step(self.progress.total_steps)
             self.context.reporter.part(
                 self.progress.step / self.stream.plan.steps, {"tiles": self.stream.plan.step_samples}
@@ -106,7 +120,8 @@ class Trainer:
                 self._save()
             if stopping:
                 self._give_up()
-        self._look_at_losses()
+        with self.seconds.timed("compute"):
+            self._look_at_losses()
 
     def _step(self, step: Step) -> None:
         """One optimiser step; seeded by its number, so that dropout too repeats itself after a resume."""
@@ -119,7 +134,8 @@ class Trainer:
             last = number == len(step.batches) - 1
             with self.fabric.no_backward_sync(self.model, enabled=not last):
                 prepared = self.module.prepare(batch.to(self.fabric.device))
-                part = self.model.training_step(*prepared) / len(step.batches)
+                with self.fabric.autocast():  # Fabric's own wrapper casts in `forward` alone, or where it wraps for DDP
+                    part = self.model.training_step(*prepared) / len(step.batches)
                 self.fabric.backward(part)
             loss += part.detach()
         if self.config.clip_gradient is not None:
@@ -168,7 +184,7 @@ class Trainer:
         )
         try:
             with average:
-                found = self.validator.run(self.module, self.fabric.device, self.fabric.autocast)
+                found = self.validator.run(self.module, self.fabric.device, self.fabric.autocast, self.seconds)
         except Preempted:
             self._save()
             self._give_up()
@@ -183,6 +199,9 @@ class Trainer:
         progress.finished = progress.epoch >= config.epochs or (
             config.patience is not None and waited >= config.patience
         )
+        with self.seconds.timed("store"):
+            self.on_epoch(progress, found)
+        self.fabric.barrier()  # a checkpoint that says the epoch is over stands for its pictures, too
         self._save(best=waited == 0)
         scores = progress.rows[-1].scores[OVERALL]
         self.context.reporter.unit(
@@ -194,7 +213,6 @@ class Trainer:
                 "auc": scores["auc"],
             },
         )
-        self.on_epoch(progress, found)
 
     def _stopping(self) -> bool:
         """Whether any device was told to stop; all must leave the loop at the same step."""
@@ -224,16 +242,20 @@ class Trainer:
     def _save(self, best: bool = False) -> None:
         self._look_at_losses()
         if self.fabric.is_global_zero:
-            state = {
-                "net": self.module.net.state_dict(),
-                "optimiser": self.optimiser.optimizer.state_dict(),
-                "average": None if self.average is None else self.average.state_dict(),
-                "precision": self.fabric.strategy.precision.state_dict(),
-                "progress": self.progress.state_dict(),
-            }
-            self.store.save(state, self.progress.total_steps, self.progress.epoch, best)
+            with self.seconds.timed("store"):
+                self._store(best)
         self.fabric.barrier()
         self._saved_at = time.monotonic()
+
+    def _store(self, best: bool) -> None:
+        state = {
+            "net": self.module.net.state_dict(),
+            "optimiser": self.optimiser.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "progress": self.progress.state_dict(),
+        }
+        self.store.save(state, self.progress.total_steps, self.progress.epoch, best)
 
     def _resume(self) -> None:
         state = self.store.newest()

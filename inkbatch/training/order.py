@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from inkbatch.data.dataset import Sample
 from inkbatch.errors import DataError
 
+FITTING_ROUNDS = 100
+TINY = 1e-300
+
 
 class SamplerConfig(BaseModel):
     """How an epoch's samples are drawn.
@@ -39,26 +42,36 @@ class SamplerConfig(BaseModel):
 def draw_weights(samples: Sequence[Sample], config: SamplerConfig) -> NDArray[np.float64]:
     """Probability of each sample in one draw; sums to 1.
 
+    Shares of ink and of segments are met together by scaling to each in turn (iterative proportional fitting). Where
+    that cannot be, because a segment lacks one kind of samples, the share of ink stands.
+
     Raises:
         DataError: An ink share is wanted that no sample, or only samples without ink, can give.
     """
     weights = np.ones(len(samples))
-    if config.by_segment:
-        segments = np.array([sample.segment for sample in samples])
-        for segment in np.unique(segments):
-            weights[segments == segment] /= np.count_nonzero(segments == segment)
-    if config.ink_share is not None:
-        inked = np.array([sample.ink_share >= config.ink_from for sample in samples])
-        for which, share, words in ((inked, config.ink_share, "with"), (~inked, 1 - config.ink_share, "without")):
-            if share and not which.any():
-                raise DataError(
-                    f"sampler: ink_share {config.ink_share} wants samples {words} ink (ink share of at least "
-                    f"{config.ink_from}), the dataset has none among its {len(samples)}; change sampler.ink_share, or "
-                    "build the dataset with such samples"
-                )
-            weights[which] *= share / max(weights[which].sum(), 1e-300)
+    segment = np.unique([sample.segment for sample in samples], return_inverse=True)[1]
+    groups = [] if config.ink_share is None else _by_ink(samples, config, config.ink_share)
+    for _ in range(FITTING_ROUNDS if config.by_segment and groups else 1):
+        if config.by_segment:
+            weights /= np.maximum(np.bincount(segment, weights), TINY)[segment]
+        for which, share in groups:
+            weights[which] *= share / max(weights[which].sum(), TINY)
     chances: NDArray[np.float64] = weights / weights.sum()
     return chances
+
+
+def _by_ink(samples: Sequence[Sample], config: SamplerConfig, share: float) -> list[tuple[NDArray[np.bool_], float]]:
+    """The samples with ink and those without, each with the share that it is to get."""
+    inked = np.array([sample.ink_share >= config.ink_from for sample in samples])
+    groups = [(inked, share, "with"), (~inked, 1 - share, "without")]
+    for which, wanted, words in groups:
+        if wanted and not which.any():
+            raise DataError(
+                f"sampler: ink_share {share} wants samples {words} ink (ink share of at least {config.ink_from}), the "
+                f"dataset has none among its {len(samples)}; change sampler.ink_share, or build the dataset with such "
+                "samples"
+            )
+    return [(which, wanted) for which, wanted, _ in groups]
 
 
 @dataclass(frozen=True)

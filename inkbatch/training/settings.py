@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -62,6 +62,7 @@ class TrainConfig(JobConfig):
         dataset: Name of a dataset under ROOT/datasets, or its folder.
         run: Name of the run, and of its bundle.
         root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the run, where it is not to lie beside its dataset.
         fold: The fold that validates, for a dataset with folds.
         folds: Several folds as one job, each a run of its own: ``all``, or a list.
         model: The network.
@@ -87,8 +88,9 @@ class TrainConfig(JobConfig):
             (MobileNet, EfficientNet) on a CPU, slower for others. Results differ by rounding.
         precision: ``auto`` is bf16 on CUDA and fp32 elsewhere.
         device: ``auto`` takes CUDA, then the CPU.
-        devices: Devices per node, or ``auto``: all of them (one process on a CPU).
-        num_nodes: Nodes.
+        devices: Devices per node, or ``auto``: as many as torchrun or Slurm started processes; where they started
+            none, all GPUs (one process on a CPU).
+        num_nodes: Nodes, or ``auto``: those of torchrun, Slurm or AWS Batch, else one.
         threads: Tiles read at the same time by each process.
         read_cache: Memory of each process for decoded chunks, so that tiles of one neighbourhood decode it once.
         save_every_steps: A checkpoint after so many steps, besides those at each epoch's end; None: none.
@@ -100,6 +102,7 @@ class TrainConfig(JobConfig):
     dataset: str
     run: str = Field(pattern=NAME)
     root: str = "root"
+    output_root: str | None = None
     fold: int | None = Field(None, ge=0)
     folds: Literal["all"] | tuple[int, ...] | None = None
     model: ModelChoice
@@ -124,8 +127,8 @@ class TrainConfig(JobConfig):
     channels_last: bool = False
     precision: PrecisionName = "auto"
     device: Literal["auto", "cuda", "cpu"] = "auto"
-    devices: Literal["auto"] | int = "auto"
-    num_nodes: int = Field(1, ge=1)
+    devices: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    num_nodes: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     threads: int = Field(4, ge=1)
     read_cache: str = "1GiB"
     save_every_steps: int | None = Field(None, ge=1)
@@ -147,6 +150,7 @@ class TrainConfig(JobConfig):
         """What changes the result; goes into the manifest. Devices do not: they share the batch."""
         place = {
             "root",
+            "output_root",
             "folds",
             "device",
             "devices",

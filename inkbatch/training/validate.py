@@ -21,6 +21,7 @@ from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box, TileGrid
 from inkbatch.predict.blend import window_1d
 from inkbatch.predict.predictor import normalise
+from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.augment import arrange
 from inkbatch.training.augment_settings import Changes
@@ -72,7 +73,11 @@ class Validator:
     threads: int = 2
 
     def run(
-        self, module: InkModule, device: torch.device, autocast: Callable[[], AbstractContextManager[Any]]
+        self,
+        module: InkModule,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        seconds: StageSeconds | None = None,
     ) -> Validation:
         """Validate; the network is in evaluation mode meanwhile.
 
@@ -80,6 +85,7 @@ class Validator:
             module: The module itself, not wrapped for several devices.
             device: Where it is.
             autocast: Context of a forward pass.
+            seconds: Gets the seconds of reading, of forward passes, and of waiting.
 
         Raises:
             NonFiniteError: The network returned NaN or infinity.
@@ -88,11 +94,12 @@ class Validator:
         areas = self._areas()
         found = Validation({name: ScoreHistogram() for name in areas}, 0.0)
         losses: list[tuple[float, int]] = []
+        forward = _Forward(module, device, autocast, self.batch)
         module.eval()
         try:
             with torch.inference_mode():
                 for name in list(areas)[self.rank :: self.devices]:
-                    losses += self._area(module, device, autocast, areas[name], found)
+                    losses += self._area(forward, areas[name], found, seconds or StageSeconds())
         finally:
             module.train()
         counted = np.array([sum(loss * count for loss, count in losses), sum(count for _, count in losses)])
@@ -118,12 +125,7 @@ class Validator:
         return values
 
     def _area(
-        self,
-        module: InkModule,
-        device: torch.device,
-        autocast: Callable[[], AbstractContextManager[Any]],
-        samples: list[Sample],
-        found: Validation,
+        self, forward: _Forward, samples: list[Sample], found: Validation, seconds: StageSeconds
     ) -> list[tuple[float, int]]:
         name = samples[0].segment if samples[0].parts is None else samples[0].id
         histogram = found.histograms[name]
@@ -141,10 +143,15 @@ class Validator:
 
         stitcher = RowStitcher(bounds.x0, bounds.x1, count)
         losses = []
-        forward = _Forward(module, device, autocast, self.batch)
-        for sample, stored in read_ahead(samples, self.reader.read_stored, self.threads):
+
+        def read(sample: Sample) -> StoredArrays:
+            with seconds.timed("load"):
+                return self.reader.read_stored(sample)
+
+        for sample, stored in seconds.waiting_for(read_ahead(samples, read, self.threads)):
             self.stop.check()
-            probability, weight, loss = forward.sample(sample, stored)
+            with seconds.timed("compute"):
+                probability, weight, loss = forward.sample(sample, stored)
             labels = stored.labels.astype(np.float32) / LABEL_MAX
             stitcher.add(sample.area, probability, weight, labels, stored.ignore == 0)
             losses.append(loss)

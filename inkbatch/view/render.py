@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 from inkbatch.errors import CorruptDataError, LayerRangeError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.palettes import (
+    NO_DIFFERENCE,
+    NOT_YET,
+    NOT_YET_COLOUR,
+    OUTLINE_COLOURS,
+    difference_palette,
+    palette,
+)
 from inkbatch.view.blocks import (
     TILE_PX,
     BoundedCache,
@@ -23,14 +31,6 @@ from inkbatch.view.blocks import (
     tile_box,
 )
 from inkbatch.view.look import MapLook, OutlineLook, PapyrusLook
-from inkbatch.view.palettes import (
-    NO_DIFFERENCE,
-    NOT_YET,
-    NOT_YET_COLOUR,
-    OUTLINE_COLOURS,
-    difference_palette,
-    palette,
-)
 from inkbatch.view.scene import Group, ShownMap
 
 Rgba = NDArray[np.uint8]

@@ -55,6 +55,12 @@ def test_the_environment_names_a_catalog(write, monkeypatch, tmp_path):
         Catalog.load()
 
 
+@pytest.mark.parametrize("text", ["[]", "- a", "0"])
+def test_what_is_no_mapping_is_no_catalog(write, text):
+    with pytest.raises(ConfigError, match="the whole file"):
+        Catalog.load(write(text))
+
+
 @pytest.mark.parametrize("segment", ["20231005123336", "a", "PHerc0332-w1_b.2"])
 def test_plain_names_are_ids(segment):
     assert check_segment_id(segment) == segment

@@ -72,6 +72,21 @@ def test_maps_that_agree_are_the_result(method, code):
     assert not deviation.astype(np.float16).any()
 
 
+@pytest.mark.parametrize("method", ["mean", "weighted-mean", "median", "maximum", "odds"])
+@pytest.mark.parametrize("spread", [False, True])
+def test_what_is_stored_is_the_result_rounded_with_or_without_disagreement(method, spread):
+    maps, weights = members(3), [0.5, 0.2, 0.3] if method in ("weighted-mean", "odds") else [1 / 3] * 3
+    rule = Combination(method, tuple(weights), tables_for(method, maps))
+    codes = [half_codes(values, "map") for values in maps]
+    whole, deviation = rule(codes, spread=True)
+    found, disagreement = rule.stored(codes, spread)
+    np.testing.assert_array_equal(found, whole.astype(np.float16))
+    if spread:
+        np.testing.assert_array_equal(disagreement, deviation.astype(np.float16))
+    else:
+        assert disagreement is None
+
+
 def test_the_order_of_maps_changes_the_median_and_maximum_nowhere():
     maps = members(5)
     for method in ("median", "maximum"):

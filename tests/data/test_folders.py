@@ -9,6 +9,7 @@ import pytest
 from inkbatch.data.folders import ImageFolders, import_folders
 from inkbatch.data.pictures import decode_picture
 from inkbatch.data.reading import open_segment
+from inkbatch.data.same_pixels import surfaces_of
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import equalise
@@ -138,3 +139,14 @@ def test_a_split_and_no_split_contradict_each_other_and_odd_cells_are_refused(tm
     odd = ImageFolders(folder=str(tmp_path / "data"), pictures=pair, clahe=ClaheSettings(clip_limit=2, cell_px=100))
     with pytest.raises(ConfigError, match="power of two"):
         import_folders(odd, root)
+
+
+def test_a_picture_that_trains_under_one_name_and_validates_under_another_is_known_by_its_pixels(tmp_path, root):
+    pictures = layout(tmp_path / "data")
+    again, mask = pictures["train", "two"]
+    write(tmp_path / "data/val/another.bmp", again)  # other name, other bytes, the same pixels
+    write(tmp_path / "data/valannot/another.png", mask)
+    found = import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
+    names = surfaces_of(found.segments, {}, found.pixels_of)
+    assert names["validation-another"] == names["train-two"]
+    assert len(set(names.values())) == len(names) - 1

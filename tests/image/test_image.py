@@ -77,7 +77,8 @@ def markers(folder: Path):
 def contents(folder: Path):
     """Bytes of what a prediction is, by name; not the record of who computed it when."""
     (prediction,) = folder.glob("root/predictions/demo/*")
-    files = [file for file in prediction.rglob("*") if file.is_file() and not file.name.startswith("run")]
+    clocks = ("run", "report.html")
+    files = [file for file in prediction.rglob("*") if file.is_file() and not file.name.startswith(clocks)]
     return {str(file.relative_to(prediction)): file.read_bytes() for file in files}
 
 

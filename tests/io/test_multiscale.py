@@ -89,3 +89,11 @@ def test_a_folder_without_a_pyramid_is_refused_by_name(tmp_path):
 
 def test_boxes_and_levels_line_up():
     assert Box(512, 0, 1000, 300).downscale(2) == Box(256, 0, 500, 150)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (37, 50), (40, 3)])
+def test_halving_float16_in_strips_changes_no_bit(shape, monkeypatch):
+    block = np.random.default_rng(0).random(shape).astype(np.float16)
+    whole = halve(block, "mean")
+    monkeypatch.setattr("inkbatch.io.multiscale.STRIP_PX", 60)
+    np.testing.assert_array_equal(halve(block, "mean"), whole)

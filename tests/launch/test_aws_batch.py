@@ -69,13 +69,15 @@ def test_the_chain_waits_in_batchs_own_terms(cloud, tmp_path):
     waits = {job: [w["jobId"] for w in rows[ids[0]].get("dependsOn", [])] for job, ids in found.jobs.items()}
     assert waits == {
         "prepare": [],
-        "infer": list(found.jobs["prepare"]),
-        "ensemble": list(found.jobs["infer"]),
+        "infer.letters": list(found.jobs["prepare"]),
+        "infer.i3d": list(found.jobs["prepare"]),
+        "ensemble": [*found.jobs["infer.letters"], *found.jobs["infer.i3d"]],
         "report": list(found.jobs["ensemble"]),
     }
-    assert rows[found.jobs["infer"][0]]["arrayProperties"]["size"] == 3
+    assert rows[found.jobs["infer.i3d"][0]]["arrayProperties"]["size"] == 3
     assert not rows[found.jobs["report"][0]].get("arrayProperties", {}).get("size")  # Batch has no arrays of one
-    assert rows[found.jobs["infer"][0]]["jobQueue"].endswith("/gpu")
+    assert rows[found.jobs["infer.i3d"][0]]["jobDefinition"] == rows[found.jobs["infer.letters"][0]]["jobDefinition"]
+    assert rows[found.jobs["infer.letters"][0]]["jobQueue"].endswith("/gpu")
     assert rows[found.jobs["prepare"][0]]["jobQueue"].endswith("/cpu")
 
 

@@ -111,7 +111,7 @@ def test_a_chain_that_is_hit_by_reclaims_ends_with_the_quiet_runs_bytes(cloud, s
             subject="tiny",
             root=place,
             shards={"prepare": shards, "infer": shards},
-            bundle=bundle.uri,
+            bundles=(bundle.uri,),
             name="map",
             sets={"prepare": ["depth_order=forward", "voxel_size_um=8", "shard_px=64"], "infer": ["unit_px=64"]},
             source="s3://bucket/layers-of-the-rehearsal",

@@ -18,7 +18,7 @@ from inkbatch.launch.slurm import SlurmSettings
 from inkbatch.testing.launchers import LAUNCH
 
 REPOSITORY = Path(__file__).parent.parent.parent
-INFER = Request(jobs=("infer",), subject="demo", bundle="demo", root="s3://bucket/ink")
+INFER = Request(jobs=("infer",), subject="demo", bundles=("demo",), root="s3://bucket/ink")
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "jobs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -72,7 +72,7 @@ def test_a_chain_is_a_pipeline_whose_first_document_names_it():
     assert list(head) == ["name"]
     for task in tasks:
         jsonschema.validate(task, TASK)
-    assert [task["name"].split("-")[1] for task in tasks] == ["prepare", "infer", "ensemble", "report"]
+    assert [task["name"].split("-")[1] for task in tasks] == ["prepare", "infer", "infer", "ensemble", "report"]
 
 
 def test_it_runs_on_spot_and_recovers_on_75_alone():

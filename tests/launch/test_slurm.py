@@ -56,8 +56,9 @@ def test_jobs_wait_for_the_whole_array_and_go_when_it_has_failed(tmp_path):
     assert [[word for word in call if "depend" in word or "kill" in word] for call in slurm.calls] == [
         [],
         ["--dependency=afterok:101", "--kill-on-invalid-dep=yes"],
-        ["--dependency=afterok:102", "--kill-on-invalid-dep=yes"],
-        ["--dependency=afterok:103", "--kill-on-invalid-dep=yes"],
+        ["--dependency=afterok:101", "--kill-on-invalid-dep=yes"],  # a bundle's array does not wait for another's
+        ["--dependency=afterok:102:103", "--kill-on-invalid-dep=yes"],
+        ["--dependency=afterok:104", "--kill-on-invalid-dep=yes"],
     ]
 
 
@@ -72,10 +73,10 @@ def test_arrays_beyond_the_clusters_limit_are_split_and_know_their_shard(tmp_pat
     slurm = FakeSlurm()
     launcher = SlurmLauncher(SlurmSettings(max_array=4), slurm)
     files = launcher.render(one_job(shards=10))
-    assert [name for name in files if name.endswith(".sbatch")] == ["infer.sbatch", "infer-2.sbatch", "infer-3.sbatch"]
-    assert "--array=0-1" in files["infer-3.sbatch"]
-    assert "INKBATCH_ARRAY_INDEX=$((8 + SLURM_ARRAY_TASK_ID))" in files["infer-3.sbatch"]
-    assert "INKBATCH_ARRAY_COUNT=10" in files["infer-3.sbatch"]
+    assert [name for name in files if name.endswith(".sbatch")] == ["infer.sbatch", "infer+2.sbatch", "infer+3.sbatch"]
+    assert "--array=0-1" in files["infer+3.sbatch"]
+    assert "INKBATCH_ARRAY_INDEX=$((8 + SLURM_ARRAY_TASK_ID))" in files["infer+3.sbatch"]
+    assert "INKBATCH_ARRAY_COUNT=10" in files["infer+3.sbatch"]
     assert launcher.submit(one_job(shards=10), tmp_path).jobs == {"infer": ["101", "102", "103"]}
 
 
@@ -89,8 +90,8 @@ def test_the_script_for_doing_it_by_hand_is_sound(tmp_path):
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["bash", "submit.sh"], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls[3].split()[1:] == ["--dependency=afterok:1:2:3", "--kill-on-invalid-dep=yes", "infer.sbatch"]
-    assert calls[6].split()[1] == "--dependency=afterok:4:5:6"
+    assert calls[3].split()[1:] == ["--dependency=afterok:1:2:3", "--kill-on-invalid-dep=yes", "infer.letters.sbatch"]
+    assert calls[9].split()[1:] == ["--dependency=afterok:4:5:6:7:8:9", "--kill-on-invalid-dep=yes", "ensemble.sbatch"]
 
 
 def test_status_reads_one_line_per_array_task(tmp_path):

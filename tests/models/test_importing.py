@@ -37,7 +37,13 @@ LIGHTNING = {"epoch": 13, "pytorch-lightning_version": "2.0.9", "hyper_parameter
 
 @pytest.mark.parametrize(
     ("name", "section"),
-    [("last.ckpt", "state_dict"), ("net.pt", None), ("net.pth", "model_state_dict"), ("pytorch_model.bin", None)],
+    [
+        ("last.ckpt", "state_dict"),
+        ("net.pt", None),
+        ("net.pth", "model_state_dict"),
+        ("net.pth", "model"),
+        ("pytorch_model.bin", None),
+    ],
 )
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before-torch-1.6"])
 def test_torch_files_of_every_kind_are_read(tmp_path, name, section, zipped):
@@ -190,11 +196,18 @@ def test_functions_of_training_modules_are_not_called_either(tmp_path, monkeypat
 )
 def test_what_is_no_plain_weights_is_refused(tmp_path, whole):
     torch.save(whole, tmp_path / "x.pt")
-    with pytest.raises(DataError, match=r"x\.pt: cannot be read as plain weights"):
+    with pytest.raises(DataError, match=r"x\.pt: (no|cannot be read as) plain weights"):
         read_state_dict(tmp_path / "x.pt")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_file_that_was_read_is_not_called_dangerous(tmp_path):
+    torch.save({"net": weights(), "epoch": 3}, tmp_path / "x.pt")
+    with pytest.raises(DataError, match="no plain weights.*net, epoch") as caught:
+        read_state_dict(tmp_path / "x.pt")
+    assert "--trust-pickle" not in str(caught.value)
+
+
 def test_torchscript_is_refused_by_name(tmp_path):
     torch.jit.save(torch.jit.script(nn.Linear(1, 1)), tmp_path / "x.pt")
     with pytest.raises(DataError, match="TorchScript program"):

@@ -55,6 +55,18 @@ def require_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
         assert found[key].dtype == value.dtype
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_numbers_of_another_kind_are_refused_and_not_cast(kind):
+    quantised = {**weights(), "encoder.weight": weights()["encoder.weight"].to(kind)}
+    with pytest.raises(MismatchError, match=rf"1 of another kind of number: encoder\.weight .*float32, file {kind}"):
+        match_keys(TwoParts(), quantised)
+
+
+def test_floats_of_another_precision_are_the_same_weights():
+    half = {key: value.half() if value.is_floating_point() else value for key, value in weights().items()}
+    assert match_keys(TwoParts(), half)["encoder.weight"].dtype == torch.float16
+
+
 PREFIXES = ["", "model.", "module.", "_orig_mod.", "backbone.", "model.module.", "module._orig_mod.", "net.", "a.b."]
 
 

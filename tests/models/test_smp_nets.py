@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import pytest
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -74,6 +75,11 @@ def test_encoders_of_many_kinds_take_layers_as_channels(encoder):
     model = net(family="FPN", encoder=encoder)
     with torch.inference_mode():
         assert model(torch.rand(1, 1, 4, 64, 64)).shape == (1, 1, 64, 64)
+
+
+@pytest.mark.parametrize(("spelled", "family"), [("deeplabv3+", "DeepLabV3Plus"), ("Unet++", "UnetPlusPlus")])
+def test_families_may_be_spelled_as_their_papers_do(spelled, family):
+    assert SmpConfig(depth_layers=3, family=spelled).family == family
 
 
 def test_a_family_that_ends_coarser_is_enlarged_inside():
@@ -222,9 +228,26 @@ class TestEncoderWeights:
 
     def test_kernels_are_spread_as_smp_spreads_them(self, rgb):
         model = net(depth_layers=3)
+        model.encoder.load_state_dict(rgb)
         model.encoder.set_in_channels(5, pretrained=True)
-        spread = spread_rgb(net(depth_layers=3).encoder.state_dict()["conv1.weight"], 5)
-        assert spread.shape == model.encoder.state_dict()["conv1.weight"].shape
+        torch.testing.assert_close(model.encoder.state_dict()["conv1.weight"], spread_rgb(rgb["conv1.weight"], 5))
+
+    @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mobilenetv3_small_050"])
+    def test_a_file_of_timm_s_own_fills_a_timm_encoder(self, tmp_path, name):
+        """With a classifier, without smp's prefix, and with dots where timm's feature extractors have underscores."""
+        torch.manual_seed(4)
+        published = timm.create_model(name).state_dict()
+        save_file(published, tmp_path / "model.safetensors")
+        model = net(depth_layers=3, family="FPN", encoder=f"tu-{name}")
+        load_encoder_weights(model, str(tmp_path / "model.safetensors"))
+        values = {key.replace("_", "."): value for key, value in published.items()}
+        for key, value in model.encoder.state_dict().items():
+            assert torch.equal(value, values[key.removeprefix("model.").replace("_", ".")]), key
+
+    def test_a_deeper_network_of_timm_is_another_network(self, tmp_path):
+        save_file(timm.create_model("resnet34").state_dict(), tmp_path / "model.safetensors")
+        with pytest.raises(MismatchError, match=r"encoder 'tu-resnet18'.*unexpected \['layer1\.2"):
+            load_encoder_weights(net(encoder="tu-resnet18"), str(tmp_path / "model.safetensors"))
 
     def test_weights_of_another_encoder_are_refused(self, rgb, tmp_path):
         path = str(tmp_path / "weights.safetensors")

@@ -32,7 +32,7 @@ def job(tmp_path):
     work = UnitWork(
         load=lambda unit: source.read_bytes(),
         compute=lambda unit, data: data,
-        store=lambda unit, data: {"tiles": 5, "bytes_written": len(data)},
+        store=lambda unit, data: (folder.location / unit.name).write_bytes(data) or {"tiles": 5},
         mark=folder.mark,
         device=lambda: {"device": "cuda", "device_name": "T"},
     )
@@ -47,8 +47,9 @@ def job(tmp_path):
 
 def test_a_job_writes_stages_bytes_tiles_device_memory_and_waiting(job):
     _, row = job()
-    assert (row["tiles"], row["bytes_written"], row["units_stored"]) == (15, 300, 3)
+    assert (row["tiles"], row["units_stored"]) == (15, 3)
     assert 300 <= row["bytes_read"] < 2000  # and the markers' few bytes
+    assert 300 <= row["bytes_written"] < 3000
     assert (row["device"], row["device_name"], row["ended"]) == ("cuda", "T", "done")
     assert row["peak_memory_bytes"] > 10 << 20
     assert {"load_s", "compute_s", "store_s", "waited_s", "setup_s", "loop_s"} <= row.keys()

@@ -32,6 +32,17 @@ def test_before_anybody_watches_the_flag_a_stop_ends_the_process_at_once(number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_while_the_command_line_is_imported_a_stop_ends_the_process_at_once(number, tmp_path):
+    """Something that is imported early waits in place of a slow disk."""
+    (tmp_path / "typer.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    run = f"sys.path.insert(0, {str(tmp_path)!r})\nfrom inkbatch.__main__ import main\nmain()"
+    code, said = answer(run, number)
+    assert code == EXIT_TRY_AGAIN
+    assert "before the work began" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_job_that_watches_the_flag_stops_at_its_own_safe_point(number):
     loop = "flag.check()\nprint('up', flush=True)\nwhile not flag.is_set: time.sleep(0.01)\n"
     code, said = answer(loop + "sys.exit(7 if flag.reason.startswith('SIG') else 1)", number)

@@ -192,8 +192,8 @@ def test_a_root_can_be_moved(tmp_path, root):
 
 def test_16_bits_are_packed_as_they_are(tmp_path):
     layers = np.random.default_rng(0).integers(0, 65536, (2, *SHAPE), dtype=np.uint16)
-    for name in ("left", "right"):
-        labelled_segment(tmp_path, name, inked(SHAPE, (20, 20, 90, 60)), layers=layers)
+    for name, stack in (("left", layers), ("right", layers[..., ::-1])):
+        labelled_segment(tmp_path, name, inked(SHAPE, (20, 20, 90, 60)), layers=stack)
     run(settings(tmp_path, form="pack"), RunContext())
     reader = SampleReader.open(folder_of(tmp_path))
     sample = reader.index.samples[17]
@@ -404,3 +404,34 @@ def test_packing_decodes_overlapping_neighbours_once(root, monkeypatch):
             np.testing.assert_array_equal(left, right)
     assert sum(box.area for box in calls) <= 20 * 32 * 32
     assert len(calls) <= 2
+
+
+def test_copies_of_one_scan_do_not_train_and_validate(tmp_path):
+    """The same papyrus under another address, other layer numbers, read from the other side."""
+    rng = np.random.default_rng(0)
+    layers = rng.integers(1, 255, (5, *SHAPE), dtype=np.uint8)
+    labels = inked(SHAPE, (20, 20, 90, 60))
+    labelled_segment(tmp_path, "left", labels, layers=layers[:3])
+    labelled_segment(tmp_path, "right", labels, layers=layers[::-1][:3], source_layers=(7, 10), depth_order="reversed")
+    with pytest.raises(DataError, match="left and right are copies of one surface or picture: leave one out, or keep"):
+        run(settings(tmp_path), RunContext())
+    labelled_segment(tmp_path, "other", labels, layers=rng.integers(1, 255, (3, *SHAPE), dtype=np.uint8))
+    split = {"kind": "lists", "train": ["left", "right"], "validation": ["other"]}
+    assert run(settings(tmp_path, segments=["left", "right", "other"], splits=split), RunContext()).complete
+
+
+def test_a_picture_that_lies_in_two_folders_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for place in ("train", "trainannot", "val", "valannot"):
+        (tmp_path / "pots" / place).mkdir(parents=True)
+    for name in ("train/a", "train/b", "val/c"):
+        annotation = tmp_path / "pots" / name.replace("/", "annot/")
+        cv2.imwrite(str(tmp_path / "pots" / f"{name}.png"), rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+        cv2.imwrite(f"{annotation}.png", inked((32, 32), (4, 4, 20, 20)))
+    values = {"segments": [], "images": {"folder": str(tmp_path / "pots")}, "sampling": {"kind": "whole"}}
+    values["splits"] = {"kind": "given"}
+    assert run(settings(tmp_path, name="clean", **values), RunContext()).complete
+    for folder in ("pots/{}", "pots/{}annot"):
+        shutil.copy(tmp_path / folder.format("train") / "a.png", tmp_path / folder.format("val") / "z.png")
+    with pytest.raises(DataError, match="train-a and validation-z are copies"):
+        run(settings(tmp_path, **values), RunContext())

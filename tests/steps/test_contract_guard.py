@@ -22,6 +22,8 @@ from inkbatch.models.bundle import Bundle, BundleDocument, Contract, LayerRule
 from inkbatch.run.job import RunContext
 from inkbatch.steps.infer import InferConfig, run
 from inkbatch.steps.prepare import run as run_prepare
+from inkbatch.steps.probe import ProbeConfig
+from inkbatch.steps.probe import run as run_probe
 from inkbatch.testing.segments import identity_bundle, network_bundle, random_papyrus
 
 
@@ -120,6 +122,12 @@ def level_one(case: Case) -> None:
     reprepared(case, case.source([space(axis) for axis in "zyx"], (5, 128, 128)), level=1)
 
 
+def level_one_told(case: Case) -> None:
+    """The coarser level was chosen, and its voxel size stated as it is."""
+    source = case.source([space(axis) for axis in "zyx"], (5, 128, 128))
+    reprepared(case, source, level=1, voxel_size_um=16.0)
+
+
 def misnamed_axes(case: Case) -> None:
     """Layers that lie last are stated to lie first."""
     array = zarr.open_array(case.folder / "plain.zarr", mode="w", shape=(96, 80, 5), chunks=(96, 80, 5), dtype="uint8")
@@ -159,6 +167,7 @@ def forged_record(case: Case) -> None:
 REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     "divisor": (edited(divisor=200), r"divisor \(now 200\.0\)"),
     "mean": (edited(mean=0.4), r"mean \(now 0\.4\)"),
+    "std": (edited(std=0.2), r"std \(now 0\.2\)"),
     "clip": (edited(clip=[0, 200]), r"clip \(now \[0\.0, 200\.0\]\)"),
     "16->8 rule": (saved_with(intensity=("window:*",)), "intensity: bundle wants window"),
     "16->8 rule, edited bundle": (edited(intensity=["window:0:9"]), r"intensity \(now"),
@@ -171,15 +180,17 @@ REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     "depth order, edited surface": (lying_surface(depth_order="reversed"), "depth_order: the surface says 'reversed'"),
     "depth order, edited record": (forged_record, "its digest does not fit"),
     "layer count": (lambda case: identity_bundle(case.bundle, layers=9) and None, "wants 9 layers, surface has 5"),
-    "layer count, edited network": (deeper_network, r"model \(now"),
+    "layer count, edited network": (deeper_network, r"model \(now .*copy the bundle again$"),
     "window": (
         saved_with(layers_range=(4, 7)),
         "layers 4:7 are wanted, the surface holds 0:5",
     ),
     "window, edited surface": (lying_surface(source_layers=[10, 15]), r"source_layers: the surface says \[10, 15\]"),
+    "window, of blending": (edited(window="uniform"), r"window \(now 'uniform'\)"),
     "voxel size": (saved_with(voxel_size_um=3.24), "voxel_size_um: bundle wants 3.24"),
     "voxel size, edited surface": (lying_surface(voxel_size_um=8.1), "voxel_size_um: the surface says 8.1"),
     "level": (level_one, "voxel_size_um 8 is stated, .* says 16 at level 1"),
+    "level, stated as it is": (level_one_told, r"voxel_size_um: bundle wants 8\.0 .*surface has 16\.0"),
     "axis order, surface": (
         lambda case: case.edit_axes(lambda axes: axes.reverse()),
         "its axes are .*run inkbatch prepare",
@@ -236,6 +247,20 @@ def test_a_mismatch_is_refused_by_name_and_leaves_no_picture(case, mismatch):
         seeded_run()
     assert caught.value.exit_code in (64, 65)
     assert pictures(case) == []
+
+
+@pytest.mark.parametrize("mismatch", REFUSED)
+def test_a_probe_refuses_the_same_and_leaves_no_verdict(case, mismatch):
+    seed, words = REFUSED[mismatch]
+
+    def seeded_probe() -> None:
+        seed(case)
+        values = {"segment": case.segment.segment, "root": str(case.segment.root), "bundle": str(case.bundle)}
+        run_probe(ProbeConfig(**values, at=((0, 0),), window_px=32, device="cpu"), RunContext())
+
+    with pytest.raises(InkbatchError, match=words):
+        seeded_probe()
+    assert list((case.segment.root / "probes").rglob("verdict.json")) == []
 
 
 OVERRIDDEN: dict[str, tuple[Callable[[Case], None], dict[str, Any]]] = {

@@ -99,6 +99,52 @@ def test_a_figure_of_another_network_is_not_used(settings, box, figures, tmp_pat
     assert "nobody measured it" in report.rate.source
 
 
+@pytest.mark.parametrize("segment", ["tiny", "raw"])
+def test_every_view_and_window_is_one_more_pass_per_tile(settings, box, figures, segment, tmp_path):
+    identity_bundle(tmp_path / "bundle", tta_axes=("flip-y", "turn-180"))
+    one = run(settings(segment=segment, machine="box"))
+    asked = {"tta": ("allowed",), "layer_starts": (0, 2)}
+    six = run(settings(segment=segment, machine="box", **asked))
+    assert six.segments[0].work.passes_per_tile == 6  # three views of two windows
+    assert six.segments[0].work.tiles == one.segments[0].work.tiles
+    assert six.seconds == pytest.approx([6 * value for value in one.seconds])
+    assert "tiles x 6 passes" in str(six)
+    groups = run(settings(segment=segment, machine="box", layer_groups=((0, 3), (2, 5))))
+    assert groups.seconds == pytest.approx([2 * value for value in one.seconds])
+    with pytest.raises(ConfigError, match="does not allow flip-x"):
+        run(settings(segment=segment, machine="box", tta=("flip-x",)))
+
+
+def test_a_real_run_of_variants_is_compared_by_its_passes(settings, box, figures, tmp_path):
+    identity_bundle(tmp_path / "bundle", tta_axes=("flip-y",))
+    config = settings(segment="tiny", machine="box")
+    folder = infer_tiny(config, tta=("flip-y",)).location
+    row = (folder / "run.json").read_json()
+    fast = {"device": "cuda", "device_name": "Maker T9 80GB", "loop_s": 2 * row["tiles"] / 10}
+    (folder / "run.json").write_json({**row, **fast})
+    (real,) = run(config).segments[0].runs
+    assert real.passes == 2 * real.tiles
+    assert real.error == pytest.approx((0.85 + 1.30) / 2 - 1)  # as fast as the figure
+
+
+def test_a_real_run_says_its_start_up_and_whether_it_had_the_cores_for_itself(settings, box, figures):
+    config = settings(segment="tiny", machine="box")
+    folder = infer_tiny(config).location
+    row = (folder / "run.json").read_json()
+    assert row["cpu_s"] >= 0
+    (folder / "run.json").write_json({**row, "setup_s": 4.0, "loop_s": 10.0, "cpu_s": 5.0, "cores": 2})
+    assert "(after 4 s of start-up, with 0.5 of 2 cores to itself)" in str(run(config))
+    (folder / "run.json").write_json({**row, "setup_s": 4.0, "loop_s": 10.0, "cpu_s": 19.0, "cores": 2})
+    assert "(after 4 s of start-up)" in str(run(config))
+
+
+def test_windows_that_were_stored_together_are_one_real_run(settings, box, figures):
+    config = settings(segment="tiny", machine="box")
+    infer_tiny(config, layer_starts=(0, 2), store_windows=True)
+    (real,) = run(config).segments[0].runs
+    assert real.passes == 2 * real.tiles
+
+
 def test_the_whole_catalog_sums_up_and_says_what_is_refused(settings, box, figures, tmp_path):
     catalog = yaml.safe_load((tmp_path / "segments.yaml").read_text())
     catalog["segments"]["gone"] = {"source": str(tmp_path / "nowhere")}

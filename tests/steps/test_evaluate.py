@@ -15,6 +15,7 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchEr
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.evaluate import EvaluateConfig, describe, plan, run, score_line, summary
+from inkbatch.steps.evaluate_pictures import COLOURS
 from inkbatch.testing.faults import preempted_context, stored_bytes
 from inkbatch.testing.maps import store_map, store_picture
 
@@ -275,3 +276,71 @@ def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
     for words in ("good versus poor", "0.5, 0.6, and the best one", "35 of 32 px", "12, 0 done", "result"):
         assert words in text
     assert not (root / "predictions/s/good/evaluation-versus-poor").exists()
+
+
+def picture(report, name) -> np.ndarray:
+    return cv2.imread(str(report.location / name), cv2.IMREAD_UNCHANGED)
+
+
+@pytest.mark.parametrize("changes", [{}, {"area": (13, 7, 141, 180)}])
+def test_the_picture_shows_where_map_and_labels_agree(configure, changes):
+    report = run(configure(**changes), RunContext())
+    y0, x0, y1, x1 = changes.get("area", (0, 0, *SHAPE))
+    threshold = document(report)["maps"][0]["best"]["threshold"]
+    found, ink, counted = (values[y0:y1, x0:x1] for values in (np.greater_equal(GOOD, threshold), INK, COUNTED))
+    shown = picture(report, "agreement.png")[..., ::-1]
+    wanted = {"found": found & ink, "missed": ~found & ink, "false alarm": found & ~ink, "bare": ~found & ~ink}
+    for name, pixels in wanted.items():
+        np.testing.assert_array_equal((shown == COLOURS[name]).all(axis=2), pixels & counted, name)
+    np.testing.assert_array_equal((shown == COLOURS["not counted"]).all(axis=2), ~counted)
+    tones = picture(report, "map.png")
+    np.testing.assert_allclose(tones / 255, GOOD[y0:y1, x0:x1].astype(float), atol=0.003)
+
+
+def test_a_reduced_picture_shows_every_fourth_label(tmp_path, monkeypatch):
+    def large(values):
+        return values.repeat(4, axis=0).repeat(4, axis=1)[3:, 2:]
+
+    monkeypatch.setattr("inkbatch.io.multiscale.OVERVIEW_PX", 210)
+    for name, values in (("good", GOOD), ("poor", POOR)):
+        store_map(tmp_path, "s", name, large(values), unit_px=256)
+    for name, values in (("mask", MASK * 255), ("ink_labels", INK * 255), ("ignore_mask", IGNORED)):
+        store_picture(tmp_path, "s", name, large(values), shard_px=256)
+    monkeypatch.setattr("inkbatch.steps.evaluate.UNIT_PX", 256)
+    monkeypatch.setattr("inkbatch.steps.evaluate_pictures.LONGEST_PX", 210)
+    values = {"segment": "s", "name": "good", "versus": "poor", "root": str(tmp_path), "region_px": 100, "draws": 100}
+    report = run(EvaluateConfig.checked(values, "test"), RunContext())
+    shown = picture(report, "agreement-2.png")[..., ::-1]
+    np.testing.assert_array_equal((shown == COLOURS["not counted"]).all(axis=2), ~large(COUNTED)[::4, ::4])
+    ink = (shown == COLOURS["found"]).all(axis=2) | (shown == COLOURS["missed"]).all(axis=2)
+    np.testing.assert_array_equal(ink, large(INK & COUNTED)[::4, ::4])
+    assert json.loads(Path(str(report.location / "pictures.json")).read_text())["reduced_by"] == 4
+
+
+def test_the_regions_with_most_wrong_pixels_are_shown_in_order(configure):
+    report = run(configure(), RunContext())
+    listed = json.loads(Path(str(report.location / "pictures.json")).read_text())["worst"]
+    found = np.greater_equal(GOOD, document(report)["maps"][0]["best"]["threshold"])
+    wrong = (found != INK) & COUNTED
+    sums = sorted(
+        (int(wrong[y : y + 32, x : x + 32].sum()) for y in range(0, SHAPE[0], 32) for x in range(0, SHAPE[1], 32)),
+        reverse=True,
+    )
+    assert [row["wrong_px"] for row in listed] == sums[: len(listed)]
+    assert len(listed) == 6
+    for row in listed:
+        inside = np.s_[row["y0"] : row["y1"], row["x0"] : row["x1"]]
+        assert row["missed_px"] == (~found & INK & COUNTED)[inside].sum()
+        assert picture(report, row["picture"]).shape[1] == 2 * (row["x1"] - row["x0"]) + 8
+
+
+def test_damaged_labels_of_the_picture_are_refused(configure):
+    config = configure()
+    settled = plan(config)
+    with pytest.raises(Preempted):
+        run(config, preempted_context(1))
+    settled.truth.close()
+    first = next(Path(str(settled.folder / "counts")).glob("*.png"))
+    first.write_bytes(b"no picture")
+    with pytest.raises(CorruptDataError, match="evaluate again"):
+        run(config, RunContext())

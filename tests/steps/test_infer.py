@@ -236,8 +236,16 @@ def test_layers_are_chosen_by_source_number(tiny_segment, bundle_folder):
     np.testing.assert_allclose(read_map(report), tiny_segment.layers[1] / 255, atol=5e-4)
     with pytest.raises(LayerRangeError, match="3:6"):
         plan(config_for(tiny_segment, bundle_folder, layers=(3, 6)))
-    with pytest.raises(LayerRangeError, match="the bundle wants 3"):
+    with pytest.raises(LayerRangeError, match="segment tiny: --layers 0:2 are 2 layers, the bundle wants 3"):
         plan(config_for(tiny_segment, bundle_folder, layers=(0, 2)))
+
+
+def test_a_map_that_is_no_probability_stops_with_the_units_name(tiny_segment, tmp_path):
+    identity_bundle(tmp_path / "loud", divisor=100)
+    with pytest.raises(
+        DataError, match=r"unit y00000-x00000: a map from 0 to 1 is wanted, the network gave .* divisor"
+    ):
+        run(config_for(tiny_segment, tmp_path / "loud"), RunContext())
 
 
 def test_a_bundle_trained_against_depth_order_gets_its_layers_flipped(tiny_segment, tmp_path):

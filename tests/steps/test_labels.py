@@ -102,7 +102,7 @@ def test_a_prediction_gives_labels_and_an_uncertain_band_that_is_ignored(configu
     folder = Location.parse(tiny_segment.root) / "predictions/tiny/net"
     noise = ndimage.gaussian_filter(np.random.default_rng(3).random(SHAPE), 4)
     probability = ((noise - noise.min()) / np.ptp(noise)).astype(np.float16)
-    record = RunFolder(folder, RunManifest("infer", {}, {}, 1))
+    record = RunFolder(folder, RunManifest("infer", {"segment": "tiny"}, {}, 1))
     record.begin()
     Prediction.create(folder, SHAPE, 256, 8.0, {}).write(Box(0, 0, *SHAPE), probability.astype(np.float32))
     config = configure(prediction="net", ignore={"uncertain": [0.4, 0.6]}, clean={"threshold": 0.55})

@@ -247,10 +247,80 @@ def test_refused_with_place_and_cure_and_nothing_stored(prepare_config, source, 
     with pytest.raises(error, match=words) as caught:
         run(config, RunContext())
     assert isinstance(caught.value, InkbatchError)
-    folder = Path(config.root) / "segments" / "tiny"
-    assert not (folder / "prepare" / "complete.json").exists()
-    assert not list(folder.rglob("c/**/*.partial"))
-    assert not (folder / "prepare" / "done").exists()
+    assert not [path for path in Path(config.root).rglob("*") if path.is_file()]
+
+
+def test_a_layer_that_breaks_later_leaves_whole_units_and_no_complete_run(prepare_config, source, layers):
+    floats = layers.astype(np.float32)
+    floats[2, 140, 6] = np.nan
+    write_layers(source, floats)
+    config = prepare_config(source, intensity="window:0:255", memory="400MiB")
+    with pytest.raises(NonFiniteError, match="layer 2"):
+        run(config, RunContext())
+    folder = Path(config.root) / "segments" / "tiny" / "prepare"
+    assert list((folder / "done").iterdir())
+    assert not (folder / "complete.json").exists()
+    write_layers(source, np.nan_to_num(floats))
+    assert run(config, RunContext()).complete
+
+
+def test_a_refusal_leaves_the_run_of_other_settings_alone(prepare_config, source, layers):
+    run(prepare_config(source), RunContext(shard=ShardSpec(0, 3)))
+    before = stored_bytes(Path(prepare_config(source).root))
+    floats = layers.astype(np.float32)
+    floats[2, 5, 6] = np.nan
+    write_layers(source, floats)
+    with pytest.raises(DataError, match="other settings or inputs"):
+        run(prepare_config(source, intensity="window:0:255"), RunContext())
+    assert stored_bytes(Path(prepare_config(source).root)) == before
+
+
+def test_an_array_that_is_read_along_other_axes_is_another_run(tmp_path, prepare_config):
+    array = zarr.create_array(tmp_path / "cube.zarr", shape=(5, 64, 64), chunks=(5, 32, 32), dtype="uint8")
+    array[:] = random_papyrus((5, 64, 64))
+    run(prepare_config(tmp_path / "cube.zarr", axes="zyx"), RunContext())
+    with pytest.raises(DataError, match="source_axes: there 'zyx', here 'zxy'"):
+        run(prepare_config(tmp_path / "cube.zarr", axes="zxy"), RunContext())
+
+
+def test_an_exchanged_mask_is_noticed(tmp_path, prepare_config, source):
+    mask = np.zeros((150, 210), np.uint8)
+    mask[10:60, 20:90] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    run(prepare_config(source, mask=str(tmp_path / "mask.png")), RunContext())
+    cv2.imwrite(str(tmp_path / "mask.png"), np.random.default_rng(0).integers(0, 256, mask.shape, np.uint8))
+    with pytest.raises(DataError, match="mask_fingerprint"):
+        run(prepare_config(source, mask=str(tmp_path / "mask.png")), RunContext())
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [(np.full((150, 210, 3), 255, np.uint8), "3 layers or channels"), (None, "mask cannot be opened")],
+)
+def test_a_mask_that_is_no_grey_picture_is_refused(tmp_path, prepare_config, source, mask, words):
+    if mask is not None:
+        cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    with pytest.raises(DataError, match=words):
+        run(prepare_config(source, mask=str(tmp_path / "mask.png")), RunContext())
+
+
+@pytest.mark.parametrize("rule", ["window:1.2.3:5", "window:.:5", "window:5:5", "percentile:1:101", "window:nan:5"])
+def test_a_rule_that_is_none_is_a_bad_configuration(prepare_config, source, rule):
+    with pytest.raises(ConfigError, match="intensity"):
+        run(prepare_config(source, intensity=rule), RunContext())
+
+
+def test_the_recorded_window_is_the_one_that_was_used(tmp_path, prepare_config):
+    source = write_layers(tmp_path / "deep", random_papyrus(dtype="uint16"))
+    config = prepare_config(source, intensity="window:12345.678:54321.25")
+    run(config, RunContext())
+    assert opened(config).provenance.intensity == "window:12345.678:54321.25"
+
+
+@pytest.mark.parametrize("size", [float("inf"), float("nan"), 0.0])
+def test_a_voxel_size_is_a_finite_number(prepare_config, source, size):
+    with pytest.raises(ValueError, match="voxel_size_um"):
+        prepare_config(source, voxel_size_um=size)
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path, prepare_config, source):

@@ -266,8 +266,8 @@ def late(case: Phantom, shift: int) -> Phantom:
 SEEDS = 80
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.many_seeds
+@pytest.mark.timeout(7200)
 def test_clear_verdicts_are_right_and_blind_segments_are_never_clear(tmp_path):
     """At least 95 % of the usable verdicts are right, none is on a segment without visible ink, and many are usable."""
     right, wrong, blind, visible = [], [], [], 0

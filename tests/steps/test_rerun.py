@@ -12,9 +12,9 @@ import yaml
 
 from inkbatch.cli import main
 from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
 from inkbatch.steps import infer
-from inkbatch.steps.finished import open_run
 from inkbatch.steps.rerun import request_yaml, rerun
 from inkbatch.testing.faults import stored_bytes
 from inkbatch.testing.segments import network_bundle

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.run.job import RunContext
 from inkbatch.steps.train import TrainConfig, run
 from inkbatch.testing.training import NETWORK, tiny_run
-from inkbatch.training.devices import read_batch_nodes
+from inkbatch.training.devices import Started, read_batch_nodes, started_by
 
 # Batch statistics would be taken per process: the encoder's stand still, and the decoder has none.
 NO_STATISTICS = {
@@ -106,6 +108,19 @@ def test_a_device_that_is_not_there_is_refused(root, monkeypatch):
         run(TrainConfig.checked(tiny_run(root, device="cuda"), "test"), RunContext())
 
 
+def test_mixed_precision_trains_nearly_as_full_precision_does(root):
+    for precision in ("fp32", "bf16"):
+        run(TrainConfig.checked(tiny_run(root, run=precision, precision=precision, epochs=1), "test"), RunContext())
+    full, mixed = (column(root, name, "losses.csv", "loss") for name in ("fp32", "bf16"))
+    assert mixed != full
+    assert mixed == pytest.approx(full, rel=0.05)
+
+
+def test_a_precision_that_a_cpu_lacks_is_refused_and_not_replaced(root):
+    with pytest.raises(ConfigError, match="precision fp16: a CPU trains in fp32 or bf16"):
+        run(TrainConfig.checked(tiny_run(root, precision="fp16"), "test"), RunContext())
+
+
 def test_devices_that_the_scheduler_did_not_give_are_refused(root, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     slurm = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "train", "SLURM_NNODES": "2"}
@@ -114,6 +129,93 @@ def test_devices_that_the_scheduler_did_not_give_are_refused(root, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="devices 3, num_nodes 2: cannot be had here"):
         run(TrainConfig.checked(tiny_run(root, devices=3, num_nodes=2), "test"), RunContext())
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6"}
+SLURM = {"SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "train"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        (TORCHRUN, Started("torchrun", 3, 2)),
+        (SLURM, Started("Slurm", 3, 2)),
+        ({**SLURM, "SLURM_NTASKS": "1"}, None),
+        ({**SLURM, "SLURM_JOB_NAME": "bash"}, None),  # a shell inside an allocation
+        ({"AWS_BATCH_JOB_NODE_INDEX": "1", "AWS_BATCH_JOB_NUM_NODES": "3"}, Started("AWS Batch", 3)),
+        ({"AWS_BATCH_JOB_ARRAY_INDEX": "1"}, None),
+        ({}, None),
+    ],
+)
+def test_launchers_tell_how_many_processes_there_are(monkeypatch, environment, found):
+    for name in (*TORCHRUN, *SLURM, "AWS_BATCH_JOB_NODE_INDEX", "AWS_BATCH_JOB_NUM_NODES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert started_by(os.environ) == found
+
+
+def test_processes_that_would_each_train_by_themselves_are_refused(root, monkeypatch):
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    words = r"devices 1, num_nodes auto: cannot be had here: torchrun tells of 3 node\(s\) and 2 processes on each"
+    with pytest.raises(ConfigError, match=words):
+        run(TrainConfig.checked(tiny_run(root, devices=1), "test"), RunContext())
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # six starts of torch
+def test_torchrun_slurm_and_aws_batch_give_one_run_without_any_setting(root):
+    changes = {"model": NO_STATISTICS, "batch": 4, "epochs": 1}
+    run(TrainConfig.checked(tiny_run(root, run="one", **changes), "test"), RunContext())
+    one = column(root, "one", "losses.csv", "loss")
+    module = ["-m", "inkbatch", "train", "--log", "plain", "--config"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "--"]
+    command = [sys.executable, *torchrun, *module[1:], str(settings_file(root, "torchrun", **changes))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert column(root, "torchrun", "losses.csv", "loss") == pytest.approx(one, rel=1e-4)
+    for name in ("slurm", "batch"):
+        settings, port = settings_file(root, name, **changes), str(free_port())
+        nodes = [
+            subprocess.Popen(
+                [sys.executable, *module, str(settings)],
+                env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": port, **NODES[name](number)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        for node in nodes:
+            assert node.wait(240) == 0, node.communicate()[1]
+        assert column(root, name, "losses.csv", "loss") == pytest.approx(one, rel=1e-4)
+
+
+NODES: dict[str, Callable[[int], dict[str, str]]] = {
+    "slurm": lambda number: {
+        "SLURM_NTASKS": "2",
+        "SLURM_NNODES": "2",
+        "SLURM_NTASKS_PER_NODE": "1",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_JOB_ID": "7",
+        "SLURM_NODEID": str(number),
+        "SLURM_PROCID": str(number),
+        "SLURM_LOCALID": "0",
+        "MASTER_ADDR": "127.0.0.1",
+    },
+    "batch": lambda number: {
+        "AWS_BATCH_JOB_NODE_INDEX": str(number),
+        "AWS_BATCH_JOB_NUM_NODES": "2",
+        **({"AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS": "127.0.0.1"} if number else {}),
+    },
+}
 
 
 def test_nodes_of_aws_batch_are_told_to_lightning():

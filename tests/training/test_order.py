@@ -74,6 +74,15 @@ def test_ink_gets_its_share_whatever_the_segments():
         assert weights[inked].sum() == pytest.approx(0.6)
 
 
+def test_segments_and_ink_get_their_shares_together():
+    samples = samples_of(*[("a", 0.2)] * 50, *[("a", 0.0)] * 50, *[("b", 0.2)] * 2, *[("b", 0.0)] * 98, ("c", 0.0))
+    weights = draw_weights(samples, SamplerConfig(ink_share=0.5, by_segment=True))
+    inked = np.array([sample.ink_share > 0 for sample in samples])
+    segments = np.array([sample.segment for sample in samples])
+    assert weights[inked].sum() == pytest.approx(0.5)
+    assert [weights[segments == name].sum() for name in "abc"] == pytest.approx([1 / 3] * 3, abs=1e-3)
+
+
 def test_an_ink_share_that_cannot_be_had_is_refused():
     with pytest.raises(DataError, match=r"wants samples with ink.*none among its 2"):
         draw_weights(samples_of(("a", 0.0), ("a", 0.0)), SamplerConfig(ink_share=0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from inkbatch.errors import CorruptDataError, MismatchError, Preempted
+from inkbatch.io.storage import Location
 from inkbatch.run.job import RunContext
 from inkbatch.steps.train import TrainConfig, run
 from inkbatch.testing.training import tiny_run
@@ -24,7 +26,7 @@ SAME = (
     "losses.csv",
     "curves.png",
     "complete.json",
-    "report.html",
+    "data.json",
 )
 STEPS = 12  # of tiny_run
 
@@ -110,6 +112,31 @@ def test_a_stop_during_validation_repeats_the_validation_alone(root, quiet, monk
     seen: list[int] = []
     run(config_of(root, "rich", **RICH), RunContext(), seen.append)
     assert seen == list(range(7, STEPS + 1))
+    assert files_of(root, "rich") == quiet["rich"]
+
+
+KILLED_AT = ("checkpoints/step-", "checkpoints/pointer.json", "validation/", "curves.png", "bundle/", "report.html")
+
+
+@pytest.mark.parametrize("place", KILLED_AT)
+def test_a_run_killed_right_after_it_stored_a_file_ends_with_the_same_bytes(root, quiet, monkeypatch, place):
+    """At the end of each epoch in turn, and while the bundle is made: whatever was stored last."""
+    config = config_of(root, "rich", **RICH)
+    write = Location.write_bytes
+    for time in (1, 2, 3):
+        seen = 0
+
+        def dying(self: Location, data: bytes, last: int = time) -> None:
+            nonlocal seen
+            write(self, data)
+            seen += f"/runs/rich/{place}" in self.uri
+            if seen == last:
+                raise KilledError
+
+        with monkeypatch.context() as patch, contextlib.suppress(KilledError):
+            patch.setattr(Location, "write_bytes", dying)
+            run(config, RunContext())
+    run(config, RunContext())
     assert files_of(root, "rich") == quiet["rich"]
 
 

@@ -29,8 +29,9 @@ class LayerSource(ABC):
             process and kept, in memory or in a scratch file.
         voxel_size_um: Voxel size along (y, x) if the source states it, else None.
         resident_bytes: Memory that the source keeps while it is open (decoded layers), for the planner.
-        fingerprint: Digest of the files' names and sizes where the source is made of files, else empty; goes into
-            manifests, so that a source that was exchanged between two runs is noticed.
+        axes: Meaning of the stored dimensions, for example ``zyx`` or ``tczyx``.
+        fingerprint: Digest of the files' names and sizes, or of a zarr array's metadata; goes into manifests, so that a
+            source that was exchanged between two runs is noticed.
     """
 
     uri: str
@@ -42,6 +43,7 @@ class LayerSource(ABC):
     whole_layers: bool = False
     voxel_size_um: float | None = None
     resident_bytes: int = 0
+    axes: str = "zyx"
     fingerprint: str = ""
 
     @abstractmethod

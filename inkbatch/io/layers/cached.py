@@ -39,6 +39,7 @@ class DecodedLayers(CheckedLayerSource):
         """
         self.uri, self.first_layer, self.shape_zyx = inner.uri, inner.first_layer, inner.shape_zyx
         self.dtype, self.voxel_size_um = inner.dtype, inner.voxel_size_um
+        self.axes, self.fingerprint = inner.axes, inner.fingerprint
         self.block_yx = inner.shape_zyx[1:]
         self.block_layers = inner.block_layers
         layers, height, width = inner.shape_zyx

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.config import digest
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
@@ -86,12 +87,15 @@ def open_npy(location: Location, axes: str | None) -> LayerSource:
                 f"{location}: only C order with axes zyx is read remotely, this is {stored} order "
                 f"with axes {axes}; copy the file to a local folder first"
             )
-        return PlaneStack(str(location), _planes(location, (depth, height, width), dtype, offset))
+        stack = PlaneStack(str(location), _planes(location, (depth, height, width), dtype, offset))
+        stack.fingerprint = digest([[location.name, size]])
+        return stack
     lengths = shape[::-1] if fortran else shape
     steps = [int(np.prod(lengths[axis + 1 :], dtype=np.int64)) * dtype.itemsize for axis in range(3)]
     strides = steps[::-1] if fortran else steps
     source = NpyLayers(location, dtype, tuple(strides[axis] for axis in order), (offset, stop))
     source.shape_zyx = (depth, height, width)
+    source.axes, source.fingerprint = axes, digest([[location.name, size]])
     return source
 
 

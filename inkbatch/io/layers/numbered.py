@@ -116,12 +116,15 @@ def open_file(location: Location, keeping: Keeping) -> LayerSource:
         DataError: RGB pages in a TIFF of several pages; pages that differ.
         CorruptDataError: The file is truncated, or is no picture.
     """
-    layers = _open_file(location, None, all_pages=True)
+    size = location.size()
+    layers = _open_file(location, size, all_pages=True)
     pages = {layer.label for layer in layers if isinstance(layer, Plane)}
     if len(pages) > 1 and len(layers) > len(pages):
         raise DataError(f"{location}: pages that are layers must be grey, some are RGB; convert them to one channel")
     _require_agreement(location, layers)
-    return _source(str(location), layers, 0, keeping)
+    source = _source(str(location), layers, 0, keeping)
+    source.fingerprint = digest([[location.name, size]])
+    return source
 
 
 def _each(items: Sequence[Item], action: Callable[[Item], Result], *, remote: bool) -> list[Result]:

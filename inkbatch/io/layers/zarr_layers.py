@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from zarr.core.buffer.cpu import NDBuffer
 from zarr.storage import LocalStore
 
+from inkbatch.config import digest
 from inkbatch.errors import CorruptDataError, DataError, InkbatchError
 from inkbatch.geometry import Box
 from inkbatch.io.faults import judge
@@ -38,7 +39,8 @@ class ZarrLayers(CheckedLayerSource):
         self._node, self._process = chosen.node, os.getpid()
         self.uri = str(chosen.node.location)
         self.voxel_size_um = chosen.voxel_size_um
-        self._axes = chosen.axes
+        self.axes = chosen.axes
+        self.fingerprint = digest({key: value for key, value in chosen.node.metadata.items() if key != "attributes"})
         lengths = dict(zip(chosen.axes, self._array.shape, strict=True))
         chunks = dict(zip(chosen.axes, self._array.chunks, strict=True))
         self.shape_zyx = (lengths.get("z", 1), lengths["y"], lengths["x"])
@@ -66,7 +68,7 @@ class ZarrLayers(CheckedLayerSource):
 
     def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
         try:
-            if self._axes == "zyx" and self._array.dtype.isnative and out.flags.c_contiguous:
+            if self.axes == "zyx" and self._array.dtype.isnative and out.flags.c_contiguous:
                 window = (slice(indices.start, indices.stop), *box.slices)
                 self._here().get_basic_selection(window, out=NDBuffer.from_numpy_array(out))
                 return
@@ -89,11 +91,11 @@ class ZarrLayers(CheckedLayerSource):
     def _window(self, indices: range, box: Box) -> NDArray[Any]:
         """A window in the order (z, y, x), whatever the stored order."""
         wanted = {"z": slice(indices.start, indices.stop), "y": box.slices[0], "x": box.slices[1]}
-        selection = tuple(wanted.get(axis, slice(0, 1)) for axis in self._axes)
+        selection = tuple(wanted.get(axis, slice(0, 1)) for axis in self.axes)
         # Given, since zarr would make a Fortran-ordered one for Fortran-ordered arrays, which zarrs refuses to fill.
         block = np.empty([part.stop - part.start for part in selection], self._array.dtype)
         self._here().get_basic_selection(selection, out=NDBuffer.from_numpy_array(block))
-        order = sorted(range(len(self._axes)), key=lambda position: "tczyx".index(self._axes[position]))
+        order = sorted(range(len(self.axes)), key=lambda position: "tczyx".index(self.axes[position]))
         return block.transpose(order).reshape(len(indices), *box.shape)
 
 

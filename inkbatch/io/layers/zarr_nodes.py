@@ -152,11 +152,12 @@ def _multiscale(node: ZarrNode) -> Mapping[str, Any]:
         members = ", ".join(name for name in node.location.names() if not name.startswith(".") and name != "zarr.json")
         raise DataError(
             f"{node.location}: an array or an OME-Zarr image is wanted, this is a plain group "
-            f"(it holds: {members or 'nothing that can be listed'}); name the array inside it with array=…"
+            f"(it holds: {members or 'nothing that can be listed'}); give the array itself, {node.location}/NAME"
         )
     if len(images) > 1:
         raise DataError(
-            f"{node.location}: one image is wanted, its OME metadata list {len(images)}; name the array with array=…"
+            f"{node.location}: one image is wanted, its OME metadata list {len(images)}; give the array "
+            f"itself, {node.location}/NAME"
         )
     return images[0]
 

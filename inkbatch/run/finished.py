@@ -47,6 +47,8 @@ class StoredRun:
         """Folders that hold everything the run made."""
         if self.job == "prepare":
             return [self.folder.parent / name for name in ("surface.zarr", "mask.zarr")] + [self.folder]
+        if self.job == "labels":
+            return [self.folder.parent / name for name in ("ink_labels.zarr", "ignore_mask.zarr")] + [self.folder]
         return [self.folder]
 
     @property

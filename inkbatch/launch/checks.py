@@ -1,0 +1,69 @@
+"""What is refused at submission, and not by tasks that have waited hours for a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from inkbatch.config import SettingsAreSound, only_checking
+from inkbatch.errors import ConfigError, InkbatchError
+from inkbatch.io.storage import Location
+from inkbatch.launch.plan import Chain
+
+BUNDLE_DOCUMENT = "bundle.json"
+SHIPPED_BUNDLE = "demo"
+
+
+def check_settings(chain: Chain, run: Callable[[Sequence[str]], object]) -> None:
+    """Let every command of a chain read its settings, as its tasks will.
+
+    Args:
+        chain: The chain.
+        run: Runs a command of inkbatch in this process; it raises what is wrong.
+
+    Raises:
+        ConfigError: An unknown option or setting, a wrong type, a value that does not validate; names the job.
+    """
+    for spec in chain.jobs:
+        try:
+            with only_checking():
+                run(spec.command)
+        except SettingsAreSound:
+            continue
+        except InkbatchError as error:
+            raise ConfigError(f"{spec.job}: {error}; nothing was submitted") from error
+        raise ConfigError(f"{spec.job}: {' '.join(spec.command)}: ends without doing its job; nothing was submitted")
+
+
+def check_bundles(chain: Chain, ask_stores: bool = True) -> list[str]:
+    """Look whether the bundles are where the chain says.
+
+    Args:
+        chain: The chain.
+        ask_stores: Ask object stores and web servers, too, not only folders of this machine.
+
+    Returns:
+        What could not be looked at from this machine, and why: its jobs may well see it.
+
+    Raises:
+        ConfigError: There is no bundle.
+    """
+    unseen = []
+    for place in dict.fromkeys(place for spec in chain.jobs for place in _bundles(spec.command)):
+        location = Location.parse(place)
+        if place == SHIPPED_BUNDLE or not (ask_stores or location.is_local):
+            continue
+        try:
+            found = (location / BUNDLE_DOCUMENT).exists()
+        except InkbatchError as error:
+            unseen.append(f"bundle {place}: could not be looked at from here ({error})")
+            continue
+        if not found:
+            raise ConfigError(
+                f"bundle {place}: there is no {BUNDLE_DOCUMENT}, so it is no bundle; inkbatch train makes one, and "
+                "inkbatch import-checkpoint makes one of a published checkpoint; nothing was submitted"
+            )
+    return unseen
+
+
+def _bundles(command: Sequence[str]) -> list[str]:
+    return [command[place + 1] for place, word in enumerate(command[:-1]) if word == "--bundle"]

@@ -1,0 +1,145 @@
+"""The contract guard of infer as a table: what the bundle promised, what the surface says, where they met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from inkbatch.io.surface import SurfaceVolume
+from inkbatch.reports.page import Promise
+
+UNKNOWN = "not under this ROOT; compared when the job began"
+SETTINGS = ("stride_px", "window")  # part of the contract, and settings of the run
+COMPARED = "compared before the network was built"
+
+
+def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[Promise, ...]:
+    """The rows of the table.
+
+    Args:
+        config: The manifest's ``config``; its contract has all overrides.
+        volume: The surface; None where it is not at hand.
+    """
+    said = volume.provenance if volume else None
+    contract, replaced = config["contract"], by_hand(config)
+
+    def row(what: str, promised: str, found: str | None, where: str, keys: tuple[str, ...]) -> Promise:
+        bent = [f"{key}={replaced[key]}" for key in keys if key in replaced]
+        if bent:
+            return Promise(what, f"not the bundle's own: {promised}", found or UNKNOWN, _bent(bent), kept=False)
+        return Promise(what, promised, found or UNKNOWN, where)
+
+    first, stop = config["layers"]
+    flipped = contract["depth_order"] == "reversed"
+    source_range = contract["layers"].get("source_range")
+    turned = ", the source was turned round" if said and said.depth_order == "reversed" else ""
+    asked = [f"{key}={config['override'][key]}" for key in SETTINGS if key in config.get("override", {})]
+    grid = "one grid over the whole segment; overlapping answers are blended"
+    return (
+        row(
+            "layers",
+            f"{contract['layers']['count']}, " + (f"source {_range(source_range)}" if source_range else "centred"),
+            _layers_found(first, stop, volume),
+            "cut out on reading; never clamped",
+            ("layers",),
+        ),
+        row(
+            "depth order",
+            contract["depth_order"],
+            f"forward: prepared layers always run in depth order{turned}",
+            "turned round on reading, for this network" if flipped else "fed as it lies",
+            ("depth_order",),
+        ),
+        row("dtype", contract["dtype"], volume.dtype.name if volume else None, COMPARED, ("dtype",)),
+        row(
+            "grey values",
+            " or ".join(contract["intensity"]),
+            said.intensity if said else None,
+            f"on preparing; {COMPARED}",
+            ("intensity",),
+        ),
+        row(
+            "voxel size",
+            f"{contract['voxel_size_um']:g} µm ± {contract['voxel_tolerance']:.0%}",
+            f"{said.voxel_size_um:g} µm" if said else None,
+            COMPARED,
+            ("voxel_size_um", "voxel_tolerance"),
+        ),
+        row("lookup table", _or_none(contract["lut"]), _or_none(said.lut) if said else None, COMPARED, ("lut",)),
+        row(
+            "CLAHE",
+            _or_none(contract["clahe"]),
+            _or_none(said.clahe and said.clahe.model_dump()) if said else None,
+            COMPARED,
+            ("clahe",),
+        ),
+        row(
+            "input values",
+            _scaling(contract),
+            "the same",
+            "done to every tile on the device, in float32",
+            ("clip", "divisor", "mean", "std"),
+        ),
+        row(
+            "tiles",
+            f"{contract['tile_px']} px every {contract['stride_px']} px, {contract['window']} window",
+            "the same",
+            f"{grid}; asked for by this run: {', '.join(asked)}" if asked else grid,
+            ("tile_px", "activation"),
+        ),
+        row(
+            "threshold",
+            _threshold(contract),
+            "the same",
+            "marks ink on this page and in exports; the map is stored as it is",
+            ("threshold",),
+        ),
+    )
+
+
+def by_hand(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the contract that a person replaced: not the run's own settings, nor what a depth probe found."""
+    known = (*SETTINGS, "depth_order") if "probe" in config else SETTINGS
+    return {key: value for key, value in config.get("override", {}).items() if key not in known}
+
+
+def override_words(key: str, value: Any) -> str:
+    """What a reader has to know of a replaced value of the contract."""
+    return (
+        f"The bundle's contract was overridden: {key}={value}. The network was fed something else than it was trained "
+        "on; a plausible picture proves nothing here."
+    )
+
+
+def _bent(values: list[str]) -> str:
+    return f"nowhere: overridden by hand, {', '.join(values)}"
+
+
+def _layers_found(first: int, stop: int, volume: SurfaceVolume | None) -> str:
+    if volume is None:
+        return f"{stop - first}"
+    low, high = volume.provenance.numbers_of(range(first, stop))
+    return f"{stop - first} of {volume.layer_count}: source layers {low}:{high}"
+
+
+def _range(bounds: Any) -> str:
+    return f"{bounds[0]}:{bounds[1]}"
+
+
+def _or_none(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _scaling(contract: Mapping[str, Any]) -> str:
+    words = f"clipped to {contract['clip'][0]:g} … {contract['clip'][1]:g}, " if contract["clip"] else ""
+    words += f"divided by {contract['divisor']:g}"
+    if contract["mean"] or contract["std"] != 1:
+        words += f", less {contract['mean']:g}, divided by {contract['std']:g}"
+    return words
+
+
+def _threshold(contract: Mapping[str, Any]) -> str:
+    if contract["threshold"] is None:
+        return "none stated"
+    fitted = contract["threshold_fitted_on"]
+    return f"{contract['threshold']:g}" + (f", fitted on {fitted}" if fitted else "")

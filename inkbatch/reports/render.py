@@ -1,0 +1,125 @@
+"""From a `Page` to one HTML file that carries all it shows; equal pages give equal bytes."""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+import cv2
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from inkbatch.reports.page import Gallery, Page, Picture, Pixels, Spent
+
+TEMPLATE = "page.html.j2"
+MOST_BYTES = 5_000_000  # of a page
+PICTURES_BYTES = 3_300_000  # of all pictures before base64, which adds a third
+ONE_PICTURE_BYTES = 900_000
+MOST_ROWS = 200  # of a table; the file holds the rest
+WEBP_QUALITIES = (88, 78, 66, 52)
+LOSSLESS = 101  # above 100 OpenCV's WebP is without loss
+SCALE_SHARE = 0.25  # of a picture's width that a scale bar takes at most
+WIDE = 1.5  # pictures that are wider by this factor than high are shown below each other
+
+
+def render(page: Page) -> bytes:
+    """Write a page.
+
+    Raises:
+        ValueError: It is larger than `MOST_BYTES`: its sections hold too much text.
+    """
+    listed = [part for section in page.sections for part in section.parts]
+    single = [one for part in listed for one in (part.parts if isinstance(part, Gallery) else (part,))]
+    count = sum(isinstance(part, Picture) for part in [*page.hero, *single])
+    most = min(ONE_PICTURE_BYTES, PICTURES_BYTES // max(count, 1))
+    stacked = bool(page.hero) and isinstance(page.hero[0], Picture) and _is_wide(page.hero[0].pixels)
+    template = _environment().get_template(TEMPLATE)
+    shown = template.render(page=page, stacked=stacked, address=lambda one: _address(one.pixels, most, one.crisp))
+    data = shown.encode()
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"report of {page.job} {page.title}: {len(data):,} bytes, at most {MOST_BYTES:,} are wanted")
+    return data
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("inkbatch.reports", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"seconds": seconds_text, "usd": usd_text, "drawn": Markup}
+    environment.globals |= {"scale": scale_bar, "shares": _shares, "MOST_ROWS": MOST_ROWS}
+    return environment
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration as a person says it: ``3.2 s``, ``4 min 10 s``, ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min"
+
+
+def usd_text(usd: float) -> str:
+    """Money as a person says it; cents are shown where they matter."""
+    return f"{usd:,.2f} USD" if usd >= 1 else f"{usd:.4f} USD"
+
+
+def bytes_text(count: float) -> str:
+    """A size as a person says it."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def scale_bar(picture: Picture) -> tuple[str, str] | None:
+    """Words and width (per cent of the picture) of a scale bar: 1, 2 or 5 times a power of ten."""
+    if not picture.width_um:
+        return None
+    most = picture.width_um * SCALE_SHARE
+    power = 10.0 ** math.floor(math.log10(most))
+    length = power * max(step for step in (1, 2, 5) if step * power <= most)
+    words = f"{length / 1000:g} mm" if length >= 100 else f"{length:g} µm"
+    return words, f"{100 * length / picture.width_um:.2f}"
+
+
+def _shares(spent: Spent) -> list[str]:
+    """Each stage's share of the time, per cent."""
+    total = max(spent.seconds, 1e-9)
+    return [f"{100 * stage.seconds / total:.2f}" for stage in spent.stages]
+
+
+def _is_wide(pixels: Pixels) -> bool:
+    height, width = pixels.shape[:2]
+    return bool(width > WIDE * height)
+
+
+def _address(pixels: Pixels, most: int, crisp: bool) -> str:
+    """The picture as a ``data:`` address of `most` bytes before base64: coarser, then smaller, until it fits."""
+    shown = pixels
+    while True:
+        for quality in (LOSSLESS, *WEBP_QUALITIES) if crisp else WEBP_QUALITIES:
+            done, data = cv2.imencode(
+                ".webp", shown[..., ::-1] if shown.ndim == 3 else shown, [cv2.IMWRITE_WEBP_QUALITY, quality]
+            )
+            if not done:
+                raise ValueError(f"a picture of {shown.shape} cannot be encoded")
+            if data.size <= most or max(shown.shape[:2]) <= 64:
+                return f"data:image/webp;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+        height, width = max(1, shown.shape[0] // 2), max(1, shown.shape[1] // 2)
+        shown = cv2.resize(shown, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+
+
+def with_foot(page: Page, version: str, digest: str) -> Page:
+    """The page with its last line: what wrote the run, and the run's digest."""
+    return replace(page, foot=f"inkbatch {version} · run {digest[:12]}")

@@ -1,0 +1,75 @@
+"""The configuration of `inkbatch infer`; without torch, so that launchers check it before anything is submitted."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from inkbatch.config import JobConfig
+from inkbatch.predict.names import Combine, DeviceName, PrecisionName, ViewName
+
+
+class InferConfig(JobConfig):
+    """Settings of `inkbatch infer`.
+
+    Attributes:
+        segment: Segment id.
+        bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the prediction, where it is not to lie beside the surface.
+        name: Name of the prediction; None makes one from the bundle, tile and stride.
+        layers: Half-open range of source layer numbers; ``auto`` is what a depth probe found, together with the depth
+            order; None is what the bundle says.
+        layer_starts: First source layers of sliding windows, half-open with a step: ``[10, 20, 2]`` is 10, 12, … 18.
+        layer_groups: Windows one by one: half-open ranges of source layer numbers.
+        store_windows: Store a prediction per window, as ``layers`` would make it, instead of one of them all.
+        tta: Views that are averaged with the tile as it is: names of the contract's `tta_axes`; ``turns``, ``flips``,
+            ``allowed``.
+        combine: ``mean`` or ``max``: how the maps of views and of windows become one.
+        stride_px: Step between tiles; None is what the bundle says.
+        window: Blending window; None is what the bundle says.
+        unit_px: Edge of a unit, a power of two of at least 32; None follows from the tile.
+        override: Contract values that are to be replaced; recorded in the manifest.
+        device: ``auto`` takes CUDA, then MPS, then the CPU.
+        precision: ``auto`` is bf16 (or fp16) on CUDA and fp32 elsewhere.
+        batch_tiles: Tiles per forward pass; 0 finds it.
+        compile: Compile the network first (minutes; pays on GPUs and long runs). Maps differ by rounding.
+    """
+
+    job: ClassVar[str] = "infer"
+
+    segment: str
+    bundle: str
+    root: str = "root"
+    output_root: str | None = None
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    layers: tuple[int, int] | Literal["auto"] | None = None
+    layer_starts: tuple[int, int] | tuple[int, int, int] | None = None
+    layer_groups: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
+    store_windows: bool = False
+    tta: tuple[ViewName, ...] = ()
+    combine: Combine = "mean"
+    stride_px: int | None = Field(None, ge=1)
+    window: Literal["hann", "gaussian", "uniform"] | None = None
+    unit_px: int | None = None
+    override: dict[str, Any] = Field(default_factory=dict)
+    device: DeviceName = "auto"
+    precision: PrecisionName = "auto"
+    batch_tiles: int = Field(0, ge=0)
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _windows_agree(self) -> InferConfig:
+        given = [key for key in ("layers", "layer_starts", "layer_groups") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} both say which layers to take; give one of them")
+        if self.layer_starts and not (
+            0 <= self.layer_starts[0] < self.layer_starts[1] and min(self.layer_starts[2:], default=1) > 0
+        ):
+            raise ValueError(
+                f"layer_starts {list(self.layer_starts)}: wanted START, STOP (half-open) and a STEP of 1 or more"
+            )
+        if self.store_windows and given not in (["layer_starts"], ["layer_groups"]):
+            raise ValueError("store_windows: there are no windows to store; give layer_starts or layer_groups, too")
+        return self

@@ -1,0 +1,86 @@
+"""One small finished run of each job whose page `inkbatch.testing.reports` checks, beside prepare and infer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.io.storage import Location
+from inkbatch.run.job import RunContext
+from inkbatch.testing.datasets import inked, labelled_segment
+from inkbatch.testing.maps import store_map, store_picture
+from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
+
+SHAPE = (96, 128)
+
+
+def dataset(folder: Path) -> Location:
+    """A finished `build-dataset` below `folder`: two segments, one of which validates."""
+    from inkbatch.steps import build_dataset
+
+    for segment, box in (("a", (10, 10, 60, 70)), ("b", (40, 20, 90, 60))):
+        ignore = inked(SHAPE, (0, 100, 30, 128))
+        labelled_segment(folder / "root", segment, inked(SHAPE, box), ignore=ignore)
+    values = {
+        "name": "letters",
+        "root": str(folder / "root"),
+        "segments": ["a", "b"],
+        "sample_px": 32,
+        "splits": {"kind": "lists", "train": ["a"], "validation": ["b"]},
+    }
+    return build_dataset.run(build_dataset.BuildDatasetConfig.checked(values, "test"), RunContext()).location
+
+
+def trained(folder: Path) -> Location:
+    """A finished `train` below `folder`."""
+    from inkbatch.steps import train
+    from inkbatch.testing.training import tiny_dataset, tiny_run
+
+    tiny_dataset(folder / "root")
+    return train.run(train.TrainConfig.checked(tiny_run(folder / "root"), "test"), RunContext()).location
+
+
+def combined(folder: Path) -> Location:
+    """A finished `ensemble` with fitted weights below `folder`."""
+    from inkbatch.steps import ensemble
+
+    values = {**_two_maps(folder), "predictions": ["good", "poor"], "fit_weights": True, "name": "both"}
+    return ensemble.run(ensemble.EnsembleConfig.checked(values, "test"), RunContext()).location
+
+
+def evaluated(folder: Path) -> Location:
+    """A finished `evaluate` of two maps below `folder`."""
+    from inkbatch.steps import evaluate
+
+    values = {**_two_maps(folder), "name": "good", "versus": "poor", "region_px": 32, "draws": 100}
+    return evaluate.run(evaluate.EvaluateConfig.checked(values, "test"), RunContext()).location
+
+
+def probed(folder: Path) -> Location:
+    """A finished `probe` below `folder`, with a bundle that sees no ink."""
+    from inkbatch.steps import prepare, probe
+
+    source = write_layers(folder / "layers", random_papyrus())
+    values = {"segment": "tiny", "root": str(folder / "root"), "source": str(source), "shard_px": 64}
+    values |= {"depth_order": "forward", "voxel_size_um": 8.0}
+    prepare.run(prepare.PrepareConfig.checked(values, "test"), RunContext())
+    identity_bundle(folder / "bundle")
+    asked = {"segment": "tiny", "root": str(folder / "root"), "bundle": str(folder / "bundle"), "device": "cpu"}
+    config = probe.ProbeConfig.checked({**asked, "at": [[0, 0]], "window_px": 48}, "test")
+    return probe.run(config, RunContext()).location
+
+
+def _two_maps(folder: Path) -> dict[str, str]:
+    ink = inked(SHAPE, (20, 20, 60, 100), (70, 30, 90, 60))
+    for name, noise in (("good", 0.2), ("poor", 0.6)):
+        store_map(folder / "root", "s", name, _map(ink, noise))
+    store_picture(folder / "root", "s", "mask", np.full(SHAPE, 255), pooling="max")
+    store_picture(folder / "root", "s", "ink_labels", ink)
+    return {"segment": "s", "root": str(folder / "root")}
+
+
+def _map(ink: NDArray[np.uint8], noise: float) -> NDArray[np.float32]:
+    rough = np.random.default_rng(0).standard_normal(ink.shape)
+    return np.clip(0.2 + 0.6 * (ink / 255) + noise * rough, 0.001, 0.999).astype(np.float32)
