@@ -26,6 +26,9 @@ class Reporter(Protocol):
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
         """A unit is stored and marked."""
 
+    def part(self, share: float, facts: Mapping[str, Any]) -> None:
+        """Of the unit at work `share` is done, with these facts since the last word; for units that take long."""
+
     def note(self, text: str) -> None:
         """Something a person should know."""
 
@@ -34,7 +37,7 @@ class Reporter(Protocol):
 
 
 class Pace:
-    """What finished units say together: tiles per second, the device's share of the time, money so far.
+    """What finished units say together: tiles (else bytes written) per second, the device's share, money so far.
 
     Args:
         usd_per_hour: Price of this machine; None leaves money out.
@@ -43,28 +46,32 @@ class Pace:
 
     def __init__(self, usd_per_hour: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._clock = usd_per_hour, clock
-        self._started, self._tiles = clock(), 0
+        self._started, self._tiles, self._bytes = clock(), 0, 0
         self._share: float | None = None
 
     def restart(self) -> None:
         """The job begins now."""
-        self._started, self._tiles, self._share = self._clock(), 0, None
+        self._started, self._tiles, self._bytes, self._share = self._clock(), 0, 0, None
 
     def add(self, facts: Mapping[str, Any]) -> dict[str, float]:
         """Count a finished unit.
 
         Args:
-            facts: Its ``tiles``, and the ``device_share`` of the whole run so far, where they are known.
+            facts: Its ``tiles`` and ``bytes_written``, and the ``device_share`` of the whole run so far, where they
+                are known.
 
         Returns:
-            ``seconds`` and, where known, ``tiles_per_s``, ``device_share`` and ``usd``.
+            ``seconds`` and, where known, ``tiles_per_s`` (without tiles ``mb_per_s``), ``device_share`` and ``usd``.
         """
         self._tiles += int(facts.get("tiles", 0))
+        self._bytes += int(facts.get("bytes_written", 0))
         self._share = facts.get("device_share", self._share)
         seconds = max(self._clock() - self._started, 1e-9)
         found = {"seconds": round(seconds, 3)}
         if self._tiles:
             found["tiles_per_s"] = float(f"{self._tiles / seconds:.4g}")
+        elif self._bytes:
+            found["mb_per_s"] = float(f"{self._bytes / seconds / 1e6:.4g}")
         if self._share is not None:
             found["device_share"] = round(self._share, 3)
         if self._rate is not None:
@@ -78,6 +85,8 @@ def pace_text(row: Mapping[str, float]) -> str:
     if "tiles_per_s" in row:
         rate = row["tiles_per_s"]
         parts.append(f"{rate:,.0f} tiles/s" if rate >= 10 else f"{rate:.2g} tiles/s")
+    elif "mb_per_s" in row:
+        parts.append(f"{row['mb_per_s']:,.3g} MB/s written")
     if "device_share" in row:
         parts.append(f"device {row['device_share']:.0%}".replace("%", " %"))
     if "usd" in row:
@@ -104,6 +113,10 @@ class LineReporter:
         self._done += 1
         row = {"event": "unit", "job": self._job, "unit": name, "done": self._done, "units": self._total}
         self._write({**row, **facts, **self._pace.add(facts)})
+
+    def part(self, share: float, facts: Mapping[str, Any]) -> None:
+        """Count, and say nothing: a log gets one line per unit."""
+        self._pace.add(facts)
 
     def note(self, text: str) -> None:
         """State a remark."""
@@ -149,11 +162,18 @@ class BarReporter:
         """Show the bar."""
         self._pace.restart()
         self._progress.start()
+        self._done = skipped
         self._task = self._progress.add_task(job, total=total, completed=skipped, pace="")
 
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
         """Advance the bar."""
-        self._progress.update(self._task, advance=1, pace=pace_text(self._pace.add(facts)))
+        self._done += 1
+        self._progress.update(self._task, completed=self._done, pace=pace_text(self._pace.add(facts)))
+
+    def part(self, share: float, facts: Mapping[str, Any]) -> None:
+        """Advance the bar within a unit."""
+        share = min(share, 0.99)  # the unit itself is counted when it is stored
+        self._progress.update(self._task, completed=self._done + share, pace=pace_text(self._pace.add(facts)))
 
     def note(self, text: str) -> None:
         """Print above the bar."""
@@ -171,6 +191,9 @@ class QuietReporter:
         """Ignore."""
 
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Ignore."""
+
+    def part(self, share: float, facts: Mapping[str, Any]) -> None:
         """Ignore."""
 
     def note(self, text: str) -> None:

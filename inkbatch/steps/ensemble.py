@@ -23,6 +23,7 @@ from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.so_far import drawn, picture_so_far
 
 UNIT_PX = 2048
 CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this job is bound by its codec
@@ -176,7 +177,7 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
     settled = plan(config)
     record = RunFolder(settled.folder, settled.manifest)
     with opencv_threads(1):
-        return carry_out(
+        report = carry_out(
             record,
             settled.units,
             lambda: _work(settled, record, context),
@@ -184,6 +185,8 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
             lambda _: _finish(settled),
             lambda folder, note: leave_report(folder, note, Location.parse(config.root)),
         )
+    picture_so_far(context, settled.maps[0].shape_yx, settled.folder).place.delete()
+    return report
 
 
 def describe(config: EnsembleConfig) -> str:
@@ -227,12 +230,14 @@ def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> Unit
             stored += second.write(unit.write_box, deviation)
         return {"bytes_written": stored}
 
-    return UnitWork(
+    work = UnitWork(
         load=lambda unit: [found.codes(unit.write_box) for found in settled.maps],
         compute=compute,
         store=store,
         mark=record.mark,
     )
+    live = picture_so_far(context, settled.maps[0].shape_yx, settled.folder)
+    return drawn(work, live, context, lambda computed: computed[0])
 
 
 def _rule(settled: EnsemblePlan, context: RunContext) -> Combination:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import TileGrid, Unit
-from inkbatch.io.pictures import LivePicture, write_preview
+from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
@@ -37,6 +37,7 @@ from inkbatch.steps.infer_settings import InferConfig as InferConfig
 from inkbatch.steps.prediction_names import prediction_name, variants_name
 from inkbatch.steps.prepare import open_prepared
 from inkbatch.steps.probe_use import require_probe, stored_layers
+from inkbatch.steps.so_far import drawn, picture_so_far
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
 UNIT_PX, LARGE_UNIT_PX = 1024, 4096
@@ -203,7 +204,7 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         lambda folder: _finish(folder, settled),
         lambda folder, note: leave_report(folder, note, Location.parse(config.root)),
     )
-    _live_picture(settled, context).place.delete()
+    picture_so_far(context, settled.volume.shape_yx, settled.folder).place.delete()
     return report
 
 
@@ -223,8 +224,7 @@ def _work(
         config.combine,
     )
     outputs = [_created(output, settled) for output in settled.outputs]
-    live = _live_picture(settled, context)
-    context.reporter.note(f"picture so far: {live.place}")
+    live = picture_so_far(context, settled.volume.shape_yx, settled.folder)
 
     def compute(unit: Unit, loaded: SubVolume) -> tuple[list[NDArray[np.float32]], int]:
         maps = _checked(predictor.blend_windows(unit, loaded, settled.parts), settled, unit)
@@ -238,20 +238,20 @@ def _work(
     def store(unit: Unit, computed: tuple[list[NDArray[np.float32]], int]) -> Mapping[str, Any]:
         maps, tiles = computed
         written = [output.write(unit.write_box, found) for output, found in zip(outputs, maps, strict=True)]
-        live.add(unit.write_box, maps[0])
         facts = {"bytes_written": sum(written), "tiles": tiles, "tile_passes": tiles * settled.passes_per_tile}
         if len(written) == 1:
             return facts
         passes = tiles * len(settled.views)
         return {**facts, "each": [{"bytes_written": count, "tile_passes": passes} for count in written]}
 
-    return UnitWork(
+    work = UnitWork(
         load=lambda unit: load_unit(settled, unit),
         compute=compute,
         store=store,
         mark=record.mark,
         device=lambda: device_facts(device, predictor.dtype),
     )
+    return drawn(work, live, context, lambda computed: computed[0][0])  # of several windows the first
 
 
 def _checked(maps: Iterator[NDArray[np.float32]], settled: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
@@ -275,13 +275,6 @@ def _created(output: RunFolder, settled: InferPlan) -> Prediction:
         settled.volume.provenance.voxel_size_um,
         {"kind": "prediction", "digest": output.manifest.digest, **output.manifest.inputs},
     )
-
-
-def _live_picture(settled: InferPlan, context: RunContext) -> LivePicture:
-    """What this process has inferred so far (of several windows the first); removed when it has done its part."""
-    shard = context.shard
-    name = "so-far.png" if shard.count == 1 else f"so-far-{shard.index}-of-{shard.count}.png"
-    return LivePicture(settled.volume.shape_yx, settled.folder / name)
 
 
 def load_unit(settled: InferPlan, unit: Unit) -> SubVolume:

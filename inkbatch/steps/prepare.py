@@ -28,7 +28,16 @@ from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.prepare_choices import layer_range, open_mask, required_order, required_voxel_size, sampled
 from inkbatch.steps.prepare_plan import CHUNK_LAYERS, CHUNK_PX, UnitPlan, plan_units
-from inkbatch.steps.prepare_unit import LoadedUnit, MappedUnit, Room, load_unit, map_unit, write_mapped
+from inkbatch.steps.prepare_unit import (
+    LoadedUnit,
+    MappedUnit,
+    Room,
+    load_unit,
+    map_unit,
+    middle_layer,
+    write_mapped,
+)
+from inkbatch.steps.so_far import drawn, picture_so_far
 
 
 class PrepareConfig(JobConfig):
@@ -107,6 +116,11 @@ class PreparePlan:
     def layers(self) -> range:
         """Source layer numbers, ascending."""
         return range(*self.provenance.source_layers)
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """(height, width) of the surface."""
+        return self.source.shape_zyx[1], self.source.shape_zyx[2]
 
 
 def segment_folder(root: str, segment: str) -> Location:
@@ -235,10 +249,10 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
     record = RunFolder(settled.folder / "prepare", settled.manifest)
     with settled.source:
         try:
-            return carry_out(
+            report = carry_out(
                 record,
                 settled.units.units,
-                lambda: _work(config, settled, record),
+                lambda: _work(config, settled, record, context),
                 context,
                 lambda folder: _finish(folder, settled),
                 leave_report,
@@ -250,6 +264,8 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
             if context.shard.count == 1 and record.is_begun() and not record.done():
                 _remove(settled)
             raise
+    picture_so_far(context, settled.shape_yx, settled.folder / "prepare").place.delete()
+    return report
 
 
 def _remove(settled: PreparePlan) -> None:
@@ -258,7 +274,7 @@ def _remove(settled: PreparePlan) -> None:
         (settled.folder / name).delete_folder()
 
 
-def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder) -> UnitWork[Any, Any]:
+def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
     shape = (len(settled.layers), *settled.source.shape_zyx[1:])
     common: dict[str, Any] = {
         "shard_px": config.shard_px,
@@ -302,7 +318,9 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder) -> Uni
         stored += mask.write(unit.write_box, inside)
         return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(inside))}
 
-    return UnitWork(load=load, compute=lambda unit, loaded: loaded, store=store, mark=record.mark)
+    work = UnitWork(load=load, compute=lambda unit, loaded: loaded, store=store, mark=record.mark)
+    live = picture_so_far(context, settled.shape_yx, settled.folder / "prepare")
+    return drawn(work, live, context, lambda loaded: middle_layer(settled, loaded))
 
 
 def _finish(record: RunFolder, settled: PreparePlan) -> Mapping[str, Any]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from inkbatch.steps.prepare import PreparePlan
 
 
+THUMBNAIL_STEP = 8
+
+
 class Room:
     """Memory for one unit, used again by later ones: touching fresh memory costs more than filling it."""
 
@@ -146,6 +149,18 @@ def load_unit(settled: PreparePlan, box: Box, room: Room) -> LoadedUnit:
             job.cancel()
         wait(jobs)
     return LoadedUnit(levels, _mask(settled, box, outside), room)
+
+
+def middle_layer(settled: PreparePlan, unit: LoadedUnit | MappedUnit) -> NDArray[np.float32]:
+    """The middle layer of a unit for a thumbnail: every few pixels, from 0 to 1."""
+    if isinstance(unit, LoadedUnit):
+        grey = unit.levels[0][len(unit.levels[0]) // 2][::THUMBNAIL_STEP, ::THUMBNAIL_STEP]
+    else:
+        seen = np.ascontiguousarray(unit.views[len(unit.views) // 2][::THUMBNAIL_STEP, ::THUMBNAIL_STEP])
+        grey = np.empty(seen.shape, settled.mapping.dtype)
+        settled.mapping.apply(seen, grey)
+    top = np.iinfo(grey.dtype).max if grey.dtype.kind == "u" else 1
+    return np.asarray(grey, np.float32) / np.float32(top)
 
 
 def _stored_together(settled: PreparePlan) -> list[range]:

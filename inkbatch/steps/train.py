@@ -193,6 +193,7 @@ def _carry_out(
     trainer = _trainer(one, fabric, context, store, logs, on_step)
     pointer = store.pointer()
     context.reporter.start(f"train {one.config.run}", one.config.epochs, pointer.last[0].epoch if pointer.last else 0)
+    context.reporter.note(f"curves so far: {one.folder / 'curves.png'}, maps in {one.folder / 'validation'}")
     try:
         trainer.set_up()
         usage.loop_begins()

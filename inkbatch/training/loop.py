@@ -112,6 +112,9 @@ class Trainer:
                 with self.seconds.timed("compute"):
                     self._look_at_losses()
             self.on_step(self.progress.total_steps)
+            self.context.reporter.part(
+                self.progress.step / self.stream.plan.steps, {"tiles": self.stream.plan.step_samples}
+            )
             stopping = self._stopping()
             if stopping or self._is_due():
                 self._save()

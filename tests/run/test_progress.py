@@ -187,3 +187,21 @@ def test_money_is_stated_and_never_guessed(monkeypatch):
     monkeypatch.setenv("INKBATCH_MACHINE", "steam-engine")
     with pytest.raises(ConfigError, match="not in the price table"):
         hourly_usd()
+
+
+def test_without_tiles_the_pace_is_that_of_what_is_written():
+    now = [0.0]
+    pace = Pace(clock=lambda: now[0])
+    now[0] = 2.0
+    assert pace.add({"bytes_written": 3_000_000}) == {"seconds": 2.0, "mb_per_s": 1.5}
+    assert pace_text({"mb_per_s": 1.5, "device_share": 0.1}) == "1.5 MB/s written · device 10 %"
+
+
+def test_a_part_of_a_unit_counts_and_writes_no_line(capsys):
+    reporter = LineReporter(as_json=True)
+    reporter.start("train", 2, 0)
+    reporter.part(0.5, {"tiles": 40})
+    reporter.unit("epoch 1 of 2", {})
+    rows = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [row["event"] for row in rows] == ["start", "unit"]
+    assert rows[-1]["tiles_per_s"] > 0
