@@ -50,6 +50,7 @@ def test_the_whole_way_of_a_launch(tmp_path):
     inkbatch("export", "tiny", "--root", "pulled", "--to", "map.png", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_several_bundles_and_their_ensemble_are_one_launch(tmp_path):
     """Really run by the local engine, then scored and cleaned through the same front door."""
     write_layers(tmp_path / "layers", random_papyrus((5, 150, 210)))
