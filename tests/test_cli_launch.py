@@ -65,6 +65,7 @@ def test_a_chain_ends_with_its_report(tmp_path):
     assert (tmp_path / "pulled/predictions/tiny/map/report.html").read_bytes() == page.read_bytes()
 
 
+@pytest.mark.slow
 def test_several_bundles_and_their_ensemble_are_one_launch(tmp_path):
     """Really run by the local engine, then scored and cleaned through the same front door."""
     write_layers(tmp_path / "layers", random_papyrus((5, 150, 210)))

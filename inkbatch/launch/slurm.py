@@ -246,7 +246,7 @@ class SlurmLauncher(Launcher):
         image = settings.image or "inkbatch.sif"
         binds = ",".join(f"{place}:{place}" for place in places)
         if settings.container == "apptainer":
-            words = ["apptainer", "exec", *(["--nv"] if spec.resources.gpus else [])]
+            words = ["apptainer", "exec", "--no-privs", *(["--nv"] if spec.resources.gpus else [])]
             return [*words, *(["--bind", binds] if binds else []), image, "inkbatch"]
         mounts = [f"--container-mounts={binds}"] if binds else []
         return ["srun", "--ntasks=1", f"--container-image={image}", *mounts, "--no-container-entrypoint", "inkbatch"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -49,6 +50,37 @@ def test_composed_jobs_hold_no_privilege():
     for service in services.values():
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+# Keys of the Compose Specification (github.com/compose-spec/compose-spec) that the files may use.
+SERVICE_KEYS = {
+    "image", "user", "read_only", "cap_drop", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "volumes",
+    "environment", "depends_on", "entrypoint", "command", "deploy",
+}  # fmt: skip
+COMPOSE_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "patternProperties": {"^x-": {}},
+    "required": ["services"],
+    "properties": {
+        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$"},
+        "volumes": {"type": "object", "additionalProperties": {"type": ["object", "null"]}},
+        "services": {
+            "type": "object",
+            "additionalProperties": {"type": "object", "propertyNames": {"enum": sorted(SERVICE_KEYS)}},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["compose.cpu.yaml", "compose.gpu.yaml"])
+def test_compose_files_have_the_specifications_shape_and_run_any_job(name):
+    document = yaml.safe_load((ROOT / "docker" / name).read_text())
+    jsonschema.validate(document, COMPOSE_SCHEMA)
+    for service in ("job", "job-s3"):  # inkbatch is the image's entry point: what is run is any of its commands
+        assert not {"command", "entrypoint"} & set(document["services"][service])
+    mounted = {row["source"] for service in document["services"].values() for row in service.get("volumes", [])}
+    assert {place for place in mounted if not place.startswith("$")} == set(document.get("volumes", {}))
 
 
 def test_composed_jobs_name_credentials_and_hold_none():

@@ -74,6 +74,45 @@ def test_jobs_of_a_chain_wait_for_the_one_before():
     assert [(spec.job, spec.after) for spec in chain.jobs] == [("prepare", ()), ("infer", ("prepare",))]
 
 
+def test_each_bundle_has_its_own_infer_array_and_ensemble_waits_for_all():
+    bundles = ("s3://b/runs/letters/bundle", "i3d=s3://b/runs/i3d-44/bundle", "demo")
+    wanted = replace(INFER, jobs=("prepare", "infer", "ensemble", "evaluate"), bundles=bundles, predictions=("old",))
+    chain = plan_chain(wanted, LAUNCH)
+    arrays = ("infer.letters", "infer.i3d", "infer.demo")
+    assert [spec.job for spec in chain.jobs] == ["prepare", *arrays, "ensemble", "evaluate"]
+    assert all(spec.after == ("prepare",) for spec in chain.jobs if spec.kind == "infer")
+    ensemble = chain.jobs[-2]
+    assert ensemble.after == arrays
+    members = [ensemble.command[at + 1] for at, word in enumerate(ensemble.command) if word == "--prediction"]
+    assert members == ["letters", "i3d", "demo", "old"]
+    made = [spec.command[spec.command.index("--name") + 1] for spec in chain.jobs if "--name" in spec.command]
+    assert made == ["letters", "i3d", "demo", "ensemble", "ensemble"]
+
+
+def test_one_bundle_without_an_ensemble_leaves_its_predictions_name_to_infer():
+    (spec,) = plan_chain(INFER, LAUNCH).jobs
+    assert (spec.job, spec.kind) == ("infer", "infer")
+    assert "--name" not in spec.command
+
+
+def test_several_predictions_cannot_be_evaluated_as_one():
+    with pytest.raises(ConfigError, match="put ensemble before it"):
+        plan_chain(replace(INFER, jobs=("infer", "evaluate"), bundles=("demo", "other=demo")), LAUNCH)
+
+
+def test_a_dataset_is_built_and_trained_on_in_one_chain():
+    build, train = plan_chain(Request(("build-dataset", "train"), "letters"), LAUNCH).jobs
+    assert train.after == (build.job,)
+    assert train.command[train.command.index("--dataset") + 1] == "letters"
+
+
+def test_every_job_that_engines_run_says_all_that_they_need():
+    for job in job_names():
+        block = yaml.safe_load((REPOSITORY / "jobs" / f"{job}.yaml").read_text())["launch"]
+        assert {"resources", "time_limit", "attempts"} <= set(block), job
+        assert {"gpus", "cpus", "memory"} <= set(block["resources"]), job
+
+
 def test_a_chain_in_which_a_job_waits_for_a_later_one_is_refused():
     first = ArraySpec("infer", "demo", ("infer", "demo"), after=("prepare",))
     with pytest.raises(ConfigError, match="infer"):

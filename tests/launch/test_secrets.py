@@ -1,4 +1,4 @@
-"""Credentials stay in the environment: no log, record or result of a run on S3 holds them; nothing leaves ROOT."""
+"""Credentials stay in the environment: nothing of a run on S3 holds them, and nothing is written outside ROOT."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_status_reads_one_line_per_array_task(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"container": "apptainer", "image": "ink.sif"}, "apptainer exec --nv ink.sif inkbatch infer"),
+        ({"container": "apptainer", "image": "ink.sif"}, "apptainer exec --no-privs --nv ink.sif inkbatch infer"),
         ({"container": "pyxis", "image": "ink.sqsh"}, "srun --ntasks=1 --container-image=ink.sqsh"),
         ({"gpu_request": "gpus-per-task", "gpu_type": "a100"}, "#SBATCH --gpus-per-task=a100:1"),
         ({"account": "scrolls", "options": ["--qos=long"]}, "#SBATCH --qos=long"),
