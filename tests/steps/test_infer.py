@@ -236,9 +236,7 @@ def test_layers_are_chosen_by_source_number(tiny_segment, bundle_folder):
     np.testing.assert_allclose(read_map(report), tiny_segment.layers[1] / 255, atol=5e-4)
     with pytest.raises(LayerRangeError, match="3:6"):
         plan(config_for(tiny_segment, bundle_folder, layers=(3, 6)))
-    with pytest.raises(
-        LayerRangeError, match="segment tiny: --layers 0:2 are 2 layers, the bundle wants 3"
-    ):
+    with pytest.raises(LayerRangeError, match="segment tiny: --layers 0:2 are 2 layers, the bundle wants 3"):
         plan(config_for(tiny_segment, bundle_folder, layers=(0, 2)))
 
 
