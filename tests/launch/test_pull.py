@@ -15,7 +15,7 @@ from inkbatch.launch import pull as module
 from inkbatch.launch.pull import pull
 from inkbatch.run.job import RunContext
 from inkbatch.steps import infer, prepare
-from inkbatch.testing.faults import preempted_context, stored_bytes
+from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 WITH_COMPLETE = 2  # one file, and complete.json, which is taken away until the folder is whole again
@@ -48,12 +48,16 @@ def root(request, made, tmp_path) -> str:
     return place.uri
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_results_come_and_the_work_on_them_stays(root, made, tmp_path):
     report = pull(root, "tiny", tmp_path / "here")
-    here = stored_bytes(tmp_path / "here/predictions/tiny/map")
+    here = files_of(tmp_path / "here/predictions/tiny/map")
     here.pop(".pulled.json")
-    there = stored_bytes(made / "predictions/tiny/map")
-    assert here == {path: data for path, data in there.items() if not path.startswith("done/")}
+    there = files_of(made / "predictions/tiny/map")
+    assert here == {path: data for path, data in there.items() if not path.startswith(("done/", "run"))}
     assert {"report.html", "preview.png", "manifest.json", "complete.json"} <= set(here)
     assert report.fetched == len(here)
     assert report.fetched_bytes == sum(map(len, here.values()))

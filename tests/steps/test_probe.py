@@ -153,13 +153,15 @@ def test_a_blind_segment_is_never_usable(tmp_path, kind):
 def test_a_stopped_probe_goes_on_and_ends_with_the_same_bytes(tmp_path):
     root = prepared(tmp_path, demo_stack()[:, :128, :256])
     corners = ((0, 0), (0, 128))
-    whole = run(config_of(root, at=corners, name="whole"), RunContext())
+    folder = run(config_of(root, at=corners), RunContext()).location.path
+    whole = stored_bytes(folder)
+    shutil.rmtree(folder)
     with pytest.raises(Preempted, match="run the same command again"):
-        run(config_of(root, at=corners, name="stopped"), preempted_context(1))
-    report = run(config_of(root, at=corners, name="stopped"), RunContext())
+        run(config_of(root, at=corners), preempted_context(1))
+    report = run(config_of(root, at=corners), RunContext())
     assert report.skipped >= 1
     assert report.stored == 2 - report.skipped
-    assert stored_bytes(whole.location.path) == stored_bytes(report.location.path)
+    assert stored_bytes(folder) == whole
 
 
 def test_infer_makes_a_probe_where_none_is_stored_and_records_it(tmp_path):
