@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
+from inkbatch.io.meter import READ
 from inkbatch.io.shard_codec import (
     MISSING,
     TASK_BYTES,
@@ -242,6 +243,7 @@ class _StoredShard:
         self._handle = os.open(self.location.path, os.O_RDONLY)
         size = os.fstat(self._handle).st_size
         start = max(0, size - self.layout.index_bytes)
+        READ.add(size - start)
         return os.pread(self._handle, size - start, start)
 
     def _spans_of(self, tail: bytes, wanted: Sequence[Place]) -> dict[Place, tuple[int, int]]:
@@ -294,6 +296,7 @@ def _pread(handle: int, target: memoryview, start: int) -> int:
         if not count:
             break
         done += count
+    READ.add(done)
     return len(target)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
+from inkbatch.io.meter import READ
 from inkbatch.io.shards import CODECS, ArrayLayout, ShardedArray, encode_shard
 from inkbatch.io.storage import Location
 
@@ -122,3 +125,10 @@ def test_a_block_of_the_wrong_shape_is_refused(array):
 
 def test_metadata_survives_a_round_trip(array):
     assert ShardedArray.open(array.location).layout == LAYOUT
+
+
+def test_bytes_are_counted_as_they_are_stored(array, content):
+    stored = sum(path.stat().st_size for path in Path(array.location.path).rglob("*") if path.is_file())
+    before = READ.total
+    assert np.array_equal(array.read([slice(0, size) for size in content.shape]), content)
+    assert content.nbytes <= READ.total - before <= stored  # noise does not shrink; chunks beyond the border are left
