@@ -206,11 +206,11 @@ test-slow: $(VENV)/.dev ## The slow tests: large published networks, compiled mo
 
 .PHONY: test-probe
 test-probe: $(VENV)/.dev ## The probe's verdicts on 80 phantoms of known truth (ten minutes alone, up to an hour)
-	$(BIN)/python -m pytest -s -m many_seeds
+	$(BIN)/python -m pytest -s -m many_seeds -o faulthandler_timeout=7200
 
 .PHONY: test-slurm
 test-slurm: $(VENV)/.dev ## Arrays on a real one-node Slurm, which is installed (Debian, root) and started for it
-	scripts/slurm_node.sh $(BIN)/python -m pytest -m slurm
+	scripts/slurm_node.sh $(BIN)/python -m pytest -m slurm -o faulthandler_timeout=1800
 
 .PHONY: test-browser
 test-browser: $(VENV)/.dev ## The viewer and the report pages in a headless Chromium (Debian: apt-get install chromium)
