@@ -6,6 +6,7 @@ Files in a run's folder:
 - ``done/{digest}-{unit}.json``: proof that a unit is stored; holds the objects' sizes.
 - ``complete.json``: written when every unit of the plan has its marker.
 - ``run.json``: seconds, bytes, counts and money of the process, see `run_file`; the only file with a clock.
+- ``score.json``: beside a map, how good it is where labels were known when it was made; no part of the run itself.
 - ``report.html``: a page for people, made of all these (`inkbatch.reports`); shows the clock of ``run.json``.
 """
 
@@ -22,6 +23,7 @@ from inkbatch.geometry import Unit
 from inkbatch.io.storage import Location
 
 REPORT_NAME = "report.html"
+SCORE_NAME = "score.json"
 
 _DIGEST_CHARS = 12
 
