@@ -106,8 +106,8 @@ def _pictures(folder: Location, rows: Sequence[Mapping[str, str]], best: int) ->
                     found,
                     alt=f"Validation map of {area} beside its labels.",
                     caption=(
-                        f"{area}, of which the network saw nothing in training: its map on the left, the labels on the "
-                        f"right; dark blue does not count. F0.5 {shown(number(score))}."
+                        f"What validates of {area}; the network saw none of it in training. Its map is on the left, "
+                        f"the labels are on the right; dark blue does not count. F0.5 {shown(number(score))}."
                     ),
                 )
             )
@@ -135,6 +135,7 @@ def _scores(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
     lines = [
         Line(words, [(int(row["epoch"]), number(row[name])) for row in epochs], dots=len(epochs) < 20)
         for name, words in SCORES.items()
+        if name != "iou"  # follows from Dice
     ]
     kept = next(row for row in epochs if int(row["epoch"]) == best)
     return line_chart(

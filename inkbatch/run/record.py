@@ -24,6 +24,7 @@ from inkbatch.io.storage import Location
 
 REPORT_NAME = "report.html"
 SCORE_NAME = "score.json"
+OTHER_PLACE = {"evaluate": "choose another folder (--to)"}  # of a job whose name is that of something else
 
 _DIGEST_CHARS = 12
 
@@ -97,10 +98,11 @@ class RunFolder:
             f"{key}: there {there!r}, here {here!r}" for key, there, here in differences(found, self.manifest.document)
         ]
         if differing or found.get("digest") != self.manifest.digest:
+            elsewhere = OTHER_PLACE.get(self.manifest.job, "give it another name")
             raise MismatchError(
                 f"{self.location}: holds a run with other settings or inputs "
                 f"({', '.join(differing) or 'the file was edited'}); "
-                "use the same ones, give it another name, or remove the folder"
+                f"use the same ones, {elsewhere}, or remove the folder"
             )
 
     def is_begun(self) -> bool:
