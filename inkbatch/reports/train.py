@@ -64,7 +64,7 @@ def page(run: StoredRun, root: Location) -> Page:
             f"{contract['layers']['count']} layers of {contract['voxel_size_um']:g} µm{fold}; epoch {best}, counted "
             "from 0, was kept."
         ),
-        hero=(*_pictures(run.folder, rows, best), _losses(epochs, best), _scores(epochs, best)),
+        hero=(*_pictures(run.folder, rows, best), losses_chart(epochs, best), scores_chart(epochs, best)),
         figures=(
             *(Figure(shown(number(overall[name]), 4), words, NOTES.get(name, "")) for name, words in SCORES.items()),
             Figure(shown(number(overall["threshold"]), 4), "threshold", "a pixel counts as ink from here on"),
@@ -114,7 +114,8 @@ def _pictures(folder: Location, rows: Sequence[Mapping[str, str]], best: int) ->
     return listed
 
 
-def _losses(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
+def losses_chart(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
+    """Both losses of every epoch; `epochs` are the rows of ``metrics.csv`` over all areas."""
     lines = [
         Line(name, [(int(row["epoch"]), number(row[key])) for row in epochs], dots=len(epochs) < 20)
         for name, key in (("training", "train_loss"), ("validation", "validation_loss"))
@@ -131,7 +132,8 @@ def _losses(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
     )
 
 
-def _scores(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
+def scores_chart(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
+    """Validation scores of every epoch; see `losses_chart`."""
     lines = [
         Line(words, [(int(row["epoch"]), number(row[name])) for row in epochs], dots=len(epochs) < 20)
         for name, words in SCORES.items()

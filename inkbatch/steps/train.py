@@ -177,6 +177,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
         left = sum(not record.is_complete() for record in folders)
         if config.folds is not None and not left and (fabric is None or fabric.is_global_zero):
             _write_summary(_run_folder(config), plans)
+            leave_report(_run_folder(config), reporter.note, _root_of_runs(config))
     location = _run_folder(config)
     seconds = time.perf_counter() - started
     rank = 0 if fabric is None else fabric.global_rank
