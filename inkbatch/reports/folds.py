@@ -90,12 +90,8 @@ def page(folder: Location, runs: Sequence[StoredRun]) -> Page:
         repeat="\n".join(f"inkbatch rerun {run.folder.name}/manifest.json --root ANOTHER_ROOT" for run in runs),
         repeat_note="In this page's folder; each line repeats one fold.",
         files=(
-            Link(TABLE_NAME, TABLE_NAME, "this table"),
-            *(
-                link
-                for run in runs
-                for link in links(folder, [(f"{run.folder.name}/{REPORT_NAME}", "the fold's page")])
-            ),
+            Link(TABLE_NAME, TABLE_NAME, "scores of every fold, mean and deviation"),
+            *links(folder, [(f"{run.folder.name}/{REPORT_NAME}", "the page of this fold") for run in runs]),
         ),
     )
 
@@ -117,8 +113,8 @@ def _warnings(folds: Rows, spread: float) -> list[str]:
     if spread > WIDE_SPREAD:
         worst = min(folds, key=lambda row: number(row["f05"]))
         found.append(
-            f"The folds differ by ±{spread:.2f} in F0.5: how good the network is depends on what it was tested on. Look "
-            f"at fold {worst['fold']} first, the lowest."
+            f"The folds differ by ±{spread:.2f} in F0.5: the score depends on what was kept back. Look at fold "
+            f"{worst['fold']} first, the lowest."
         )
     return [*found, "Each fold chose threshold and epoch on its own validation areas, so the scores flatter a little."]
 

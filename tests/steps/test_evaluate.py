@@ -302,6 +302,12 @@ def test_without_labels_or_ink_there_is_no_score_and_bad_labels_are_said_aloud(c
     assert stored_score(folder) is None
 
 
+def test_after_other_settings_the_cure_names_the_option_that_evaluate_has(configure):
+    run(configure(), RunContext())
+    with pytest.raises(MismatchError, match=r"use the same ones, choose another folder \(--to\), or remove"):
+        run(configure(beta=1.0), RunContext())
+
+
 def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
     text = describe(configure(versus="poor"))
     for words in ("good versus poor", "0.5, 0.6, and the best one", "35 of 32 px", "12, 0 done", "result"):
