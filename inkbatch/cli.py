@@ -178,7 +178,7 @@ def infer(
     }
     options |= {"tta": tta and [view.strip() for view in tta.split(",")], "combine": combine}
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
-    options["store_windows"] = store_windows or None
+    options |= {"store_windows": store_windows or None, "catalog": catalog}
     options["override"] = _pairs(override) if override else None
     job = InferConfig.load(config, sets or (), options)
     from inkbatch.steps import infer as step
@@ -191,14 +191,13 @@ def infer(
     report = step.run(job, context)
     print_report(report)
     if report.complete:
-        from inkbatch.steps import evaluate
+        from inkbatch.steps.score import score_line, stored_score
 
         for location in (report.location, *report.beside):
             typer.echo(f"picture: {location / 'preview.png'}")
-            shown = evaluate.EvaluateConfig(segment=segment, name=location.uri, root=job.root, catalog=catalog)
-            score = evaluate.score_line(shown)
+            score = stored_score(location)
             if score:
-                typer.echo(score)
+                typer.echo(score_line(score))
 
 
 @app.command()

@@ -25,6 +25,7 @@ import yaml
 
 from inkbatch.data.scoring import ScoreHistogram
 from inkbatch.steps import evaluate
+from inkbatch.steps.score import whole
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 JOBS = REPOSITORY / "jobs" / "demo"
@@ -103,7 +104,9 @@ def train(jobs: Jobs, sets: list[str]) -> Path:
 def held_out(jobs: Jobs, name: str, bundle: Path) -> ScoreHistogram:
     """Infer the demo segment and compare it with the truth."""
     jobs.run("infer", "demo", "--root", jobs.root, "--bundle", bundle, "--name", name)
-    return evaluate.whole(evaluate.plan(evaluate.EvaluateConfig(segment="demo", root=str(jobs.root), name=name)))
+    settled = evaluate.plan(evaluate.EvaluateConfig(segment="demo", root=str(jobs.root), name=name))
+    with settled.truth:
+        return whole(settled)
 
 
 def threshold_of(bundle: Path) -> float:

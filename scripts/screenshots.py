@@ -3,12 +3,14 @@
     make screenshots                      # into docs/images
     python scripts/screenshots.py --root root --to docs/images
 
-What the demo lacks under ROOT (prepared layers, two predictions, labels) is made first.
+What the demo lacks under ROOT (prepared layers, predictions, labels, the ensemble of docs/ensembles.md and its
+evaluation, a probe, a dataset and a short training) is made first. `--only NAME` draws one picture anew.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 from inkbatch.data.catalog import shipped_catalog
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME
-from inkbatch.steps import evaluate, infer, labels, prepare, report
+from inkbatch.steps import build_dataset, ensemble, evaluate, infer, labels, prepare, probe, report, train
 from inkbatch.testing.browser import chromium, settle, viewer_of
 
 WIDE, PHONE = (1280, 800), (390, 844)
@@ -33,6 +35,44 @@ VIEWS = {
 REPORTS = {  # size, scheme, folder under ROOT
     "report-infer": ((1100, 1330), "light", "predictions/demo/fine"),
     "report-infer-phone": (PHONE, "dark", "predictions/demo/fine"),
+    "report-build-dataset": ((1100, 1000), "light", "datasets/demo"),
+    "report-train": ((1100, 1330), "light", "runs/demo"),
+    "report-ensemble": ((1100, 1330), "light", "predictions/demo/fitted"),
+    "report-evaluate": ((1100, 1330), "light", "predictions/demo/ensemble-mean/evaluation-versus-fitted"),
+    "report-probe": ((1100, 1330), "light", "probes/demo/demo"),
+}
+
+MEMBERS: Mapping[str, Mapping[str, Any]] = {  # those of docs/ensembles.md
+    "a": {"stride_px": 64},
+    "b": {"stride_px": 96},
+    "c": {"override": {"divisor": 110}},
+}
+DATASET = {
+    "name": "demo",
+    "segments": ["demo"],
+    "sample_px": 64,
+    "sampling": {"kind": "grid", "stride_px": 32},
+    "splits": {"kind": "blocks", "block_px": 192, "validation": 0.2},
+    "card": {"licence": "MIT"},
+}
+TRAINING = {  # short: for its curves, not for its network
+    "run": "demo",
+    "dataset": "demo",
+    "model": {
+        "architecture": "smp",
+        "config": {
+            "family": "Unet",
+            "encoder": "tu-mobilenetv3_small_050",
+            "decoder": {"encoder_depth": 4, "decoder_channels": [32, 32, 16, 8]},
+        },
+    },
+    "tile_px": 64,
+    "epochs": 10,
+    "batch": 16,
+    "ema": 0.95,
+    "optimiser": {"rate": 3e-3},
+    "loss": {"terms": [{"name": "bce"}, {"name": "dice"}]},
+    "device": "cpu",
 }
 
 
@@ -43,12 +83,36 @@ def demo(root: str) -> None:
         options = {"segment": "demo", "root": root, "bundle": "demo", "name": name, "stride_px": stride}
         infer.run(infer.InferConfig.load(options=options), RunContext())
     truth = str(shipped_catalog().parent / "truth.png")
-    options = {"segment": "demo", "root": root, "image": truth}
+    clean = {"min_area_px": 0, "max_hole_px": 0}  # the truth as it is: its small letters are no specks
+    options = {"segment": "demo", "root": root, "image": truth, "clean": clean}
     labels.run(labels.LabelsConfig.load(options=options), RunContext())
     options = {"segment": "demo", "root": root, "name": "fine"}
     evaluate.run(evaluate.EvaluateConfig.load(options=options), RunContext())
+    joined(root)
+    learned(root)
+    probe.run(probe.ProbeConfig.load(options={"segment": "demo", "root": root, "bundle": "demo"}), RunContext())
     for line in report.run(report.ReportConfig(run="demo", root=root)):  # with the scores
         print(line)
+
+
+def joined(root: str) -> None:
+    """The ensembles of docs/ensembles.md, and how much better the fitted one is."""
+    where = {"segment": "demo", "root": root}
+    for name, changes in MEMBERS.items():
+        infer.run(infer.InferConfig.load(options={**where, "bundle": "demo", "name": name, **changes}), RunContext())
+    members = {**where, "predictions": list(MEMBERS)}
+    fitted = {"name": "fitted", "fit_weights": True, "fit": {"area": [0, 0, 640, 512]}}
+    for changes in ({}, fitted):
+        ensemble.run(ensemble.EnsembleConfig.load(options={**members, **changes}), RunContext())
+    options = {**where, "name": "ensemble-mean", "versus": "fitted", "region_px": 128}
+    evaluate.run(evaluate.EvaluateConfig.load(options=options), RunContext())
+
+
+def learned(root: str) -> None:
+    """A dataset of the demo's blocks, and a short training on it."""
+    options = {**DATASET, "root": root}
+    build_dataset.run(build_dataset.BuildDatasetConfig.load(options=options), RunContext())
+    train.run(train.TrainConfig.load(options={**TRAINING, "root": root}), RunContext())
 
 
 def compact(picture: bytes) -> bytes:
@@ -62,11 +126,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="root/screenshots", help="where the demo is prepared")
     parser.add_argument("--to", type=Path, default=Path("docs/images"), help="where the pictures go")
+    parser.add_argument("--only", action="append", help="name of a picture; may be repeated")
     found = parser.parse_args()
+    wanted = set(found.only or (*VIEWS, *REPORTS))
     demo(found.root)
     found.to.mkdir(parents=True, exist_ok=True)
     with viewer_of(["demo"], found.root) as url, chromium() as browser:
         for name, ((width, height), view, script) in VIEWS.items():
+            if name not in wanted:
+                continue
             page = browser.new_page(viewport={"width": width, "height": height})
             page.goto(f"{url}#{view}")
             settle(page)
@@ -75,6 +143,8 @@ def main() -> None:
                 page.wait_for_timeout(500)
             save(page, found.to / f"{name}.webp")
         for name, ((width, height), scheme, folder) in REPORTS.items():
+            if name not in wanted:
+                continue
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.goto(f"file://{Path(found.root).resolve() / folder / REPORT_NAME}")
             save(page, found.to / f"{name}.webp")

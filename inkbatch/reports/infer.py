@@ -27,6 +27,7 @@ from inkbatch.reports.pictures import (
 from inkbatch.reports.render import seconds_text
 from inkbatch.reports.timing import device_of, money_text, spent, stops
 from inkbatch.run.finished import StoredRun
+from inkbatch.run.record import SCORE_NAME
 
 STAGES = ("getting ready: the network", "computing", "waiting for layers and storage", "finishing")
 DEFAULT_THRESHOLD = 0.5
@@ -44,6 +45,29 @@ class Papyrus:
 
     volume: SurfaceVolume
     mask_pixels: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good the map is against labels.
+
+    Attributes:
+        name: Of the F-beta, ``F0.5``.
+        own: It at the threshold of the page; None where nobody took it there.
+        best: It at its best threshold.
+        best_at: That threshold.
+        auc: Area under the ROC curve.
+        counted_px: Pixels that count.
+        labels_made_from: The prediction that the labels were made from, or None.
+    """
+
+    name: str
+    own: float | None
+    best: float
+    best_at: float
+    auc: float
+    counted_px: int
+    labels_made_from: str | None
 
 
 def page(run: StoredRun, root: Location) -> Page:
@@ -159,13 +183,12 @@ def _figures(
     facts = (run.folder / "complete.json").read_json()
     score = _score(run)
     if score is not None:
-        best = score["maps"][0]["best"]
-        yield Figure(
-            f"{best['f_beta']:.3f}",
-            f"best F{score['beta']:g} against labels",
-            f"at {best['threshold']:.2f}; {score['counted_px']:,} px count",
-        )
-        yield Figure(f"{score['maps'][0]['auc']:.3f}", "AUC against labels", "1 is perfect, 0.5 is chance")
+        if score.own is not None:
+            whose = "the bundle's threshold" if _states_threshold(run) else "the bundle states none"
+            yield Figure(f"{score.own:.3f}", f"{score.name} against labels", f"at {threshold:g}; {whose}")
+        counted = f"at {score.best_at:.2f}; {score.counted_px:,} px count"
+        yield Figure(f"{score.best:.3f}", f"best {score.name} against labels", counted)
+        yield Figure(f"{score.auc:.3f}", "AUC against labels", "1 is perfect, 0.5 is chance")
     if papyrus is not None:
         um = papyrus.volume.provenance.voxel_size_um
         yield Figure(f"{papyrus.mask_pixels * um**2 / 1e6:,.1f} mm²", "papyrus read")
@@ -185,13 +208,30 @@ def _figures(
         yield Figure(money, "money")
 
 
-def _score(run: StoredRun) -> dict[str, Any] | None:
-    """What `inkbatch evaluate` found for this map, where somebody asked it."""
+def _states_threshold(run: StoredRun) -> bool:
+    return bool(run.manifest["config"]["contract"].get("threshold"))
+
+
+def _score(run: StoredRun) -> Score | None:
+    """What `inkbatch evaluate` found for this map, where somebody asked it; else what infer itself stored."""
     try:
-        found: dict[str, Any] = (run.folder / "evaluation" / "evaluation.json").read_json()
+        found = (run.folder / "evaluation" / "evaluation.json").read_json()
+    except FileNotFoundError:
+        return _own_score(run)
+    one, threshold = found["maps"][0], float(run.manifest["config"]["contract"].get("threshold") or DEFAULT_THRESHOLD)
+    own = next((at["f_beta"] for at in one["at"] if at["threshold"] == threshold), None)
+    best = one["best"]
+    made_from, counted = found.get("labels_made_from"), found["counted_px"]
+    return Score(f"F{found['beta']:g}", own, best["f_beta"], best["threshold"], one["auc"], counted, made_from)
+
+
+def _own_score(run: StoredRun) -> Score | None:
+    try:
+        found = (run.folder / SCORE_NAME).read_json()
     except FileNotFoundError:
         return None
-    return found
+    best, at = found["best_f05"], found["best_threshold"]
+    return Score("F0.5", found["f05"], best, at, found["auc"], found["counted_px"], found["labels_made_from"])
 
 
 def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None) -> Iterator[str]:
@@ -214,11 +254,11 @@ def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None) -> Ite
             f"{ink:.0%} of the papyrus counts as ink, more than any writing covers: suspect layers, depth order or "
             "preprocessing before you read it (inkbatch probe)."
         )
-    if not config["contract"].get("threshold"):
+    if not _states_threshold(run):
         yield f"The bundle states no threshold; {DEFAULT_THRESHOLD} is used on this page."
     score = _score(run)
-    if score and score.get("labels_made_from"):
-        yield f"The labels were made from the prediction {score['labels_made_from']}: its score flatters it."
+    if score and score.labels_made_from:
+        yield f"The labels were made from the prediction {score.labels_made_from}: its score flatters it."
     for why in stops(run.rows):
         yield f"A process stopped before its part was done: {why}. Later ones went on; the map is whole."
 
@@ -264,6 +304,7 @@ def _files(run: StoredRun) -> Iterator[Link]:
         "preview.png": "the map as a grey picture",
         "manifest.json": "what ran: settings and inputs",
         "complete.json": "that every unit is there",
+        SCORE_NAME: "how good it is against labels",
     }
     yield Link("prediction.zarr", "prediction.zarr/zarr.json", "the map: float16 probability, OME-Zarr with a pyramid")
     for name in there:

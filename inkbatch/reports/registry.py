@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 from inkbatch.errors import ConfigError
 from inkbatch.io.storage import Location
-from inkbatch.reports import build_dataset, ensemble, evaluate, infer, prepare, probe, train
+from inkbatch.reports import build_dataset, ensemble, evaluate, folds, infer, prepare, probe, train
 from inkbatch.reports.page import Page
 from inkbatch.reports.render import render, with_foot
 from inkbatch.run.finished import StoredRun, open_run
-from inkbatch.run.record import report_place
+from inkbatch.run.record import REPORT_NAME, report_place
 
 ROOMS = ("segments", "datasets", "runs", "probes", "predictions")  # folders of ROOT
 
@@ -31,7 +31,7 @@ def write_report(folder: Location, root: Location | None = None) -> Location:
     """Make a finished run's page from what is stored, and store it.
 
     Args:
-        folder: The run's folder.
+        folder: The run's folder, or the one above the folds of a training.
         root: ROOT that holds what the page shows beside the run (the papyrus under a map); None is the run's own.
 
     Returns:
@@ -41,6 +41,11 @@ def write_report(folder: Location, root: Location | None = None) -> Location:
         ConfigError: A job that has no page.
         DataError: The run is not complete, or what it stored is damaged.
     """
+    if folds.is_folds(folder):
+        runs = folds.fold_runs(folder)
+        place = folder / REPORT_NAME
+        place.write_bytes(render(with_foot(folds.page(folder, runs), *folds.identity(runs))))
+        return place
     run = open_run(folder.uri)
     if run.job not in PAGES:
         raise ConfigError(f"{folder}: a {run.job} run has no report page (there are {', '.join(sorted(PAGES))})")

@@ -64,7 +64,7 @@ def page(run: StoredRun, root: Location) -> Page:
             f"{contract['layers']['count']} layers of {contract['voxel_size_um']:g} µm{fold}; epoch {best}, counted "
             "from 0, was kept."
         ),
-        hero=(*_pictures(run.folder, rows, best), _losses(epochs, best), _scores(epochs, best)),
+        hero=(*_pictures(run.folder, rows, best), losses_chart(epochs, best), scores_chart(epochs, best)),
         figures=(
             *(Figure(shown(number(overall[name]), 4), words, NOTES.get(name, "")) for name, words in SCORES.items()),
             Figure(shown(number(overall["threshold"]), 4), "threshold", "a pixel counts as ink from here on"),
@@ -106,15 +106,16 @@ def _pictures(folder: Location, rows: Sequence[Mapping[str, str]], best: int) ->
                     found,
                     alt=f"Validation map of {area} beside its labels.",
                     caption=(
-                        f"{area}, of which the network saw nothing in training: its map on the left, the labels on the "
-                        f"right; dark blue does not count. F0.5 {shown(number(score))}."
+                        f"What validates of {area}; the network saw none of it in training. Its map is on the left, "
+                        f"the labels are on the right; dark blue does not count. F0.5 {shown(number(score))}."
                     ),
                 )
             )
     return listed
 
 
-def _losses(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
+def losses_chart(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
+    """Both losses of every epoch; `epochs` are the rows of ``metrics.csv`` over all areas."""
     lines = [
         Line(name, [(int(row["epoch"]), number(row[key])) for row in epochs], dots=len(epochs) < 20)
         for name, key in (("training", "train_loss"), ("validation", "validation_loss"))
@@ -131,10 +132,12 @@ def _losses(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
     )
 
 
-def _scores(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
+def scores_chart(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
+    """Validation scores of every epoch; see `losses_chart`."""
     lines = [
         Line(words, [(int(row["epoch"]), number(row[name])) for row in epochs], dots=len(epochs) < 20)
         for name, words in SCORES.items()
+        if name != "iou"  # follows from Dice
     ]
     kept = next(row for row in epochs if int(row["epoch"]) == best)
     return line_chart(

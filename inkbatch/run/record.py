@@ -6,6 +6,7 @@ Files in a run's folder:
 - ``done/{digest}-{unit}.json``: proof that a unit is stored; holds the objects' sizes.
 - ``complete.json``: written when every unit of the plan has its marker.
 - ``run.json``: seconds, bytes, counts and money of the process, see `run_file`; the only file with a clock.
+- ``score.json``: beside a map, how good it is where labels were known when it was made; no part of the run itself.
 - ``report.html``: a page for people, made of all these (`inkbatch.reports`); shows the clock of ``run.json``.
 """
 
@@ -22,6 +23,8 @@ from inkbatch.geometry import Unit
 from inkbatch.io.storage import Location
 
 REPORT_NAME = "report.html"
+SCORE_NAME = "score.json"
+OTHER_PLACE = {"evaluate": "choose another folder (--to)"}  # of a job whose name is that of something else
 
 _DIGEST_CHARS = 12
 
@@ -95,10 +98,11 @@ class RunFolder:
             f"{key}: there {there!r}, here {here!r}" for key, there, here in differences(found, self.manifest.document)
         ]
         if differing or found.get("digest") != self.manifest.digest:
+            elsewhere = OTHER_PLACE.get(self.manifest.job, "give it another name")
             raise MismatchError(
                 f"{self.location}: holds a run with other settings or inputs "
                 f"({', '.join(differing) or 'the file was edited'}); "
-                "use the same ones, give it another name, or remove the folder"
+                f"use the same ones, {elsewhere}, or remove the folder"
             )
 
     def is_begun(self) -> bool:

@@ -217,31 +217,6 @@ def summary(folder: Location) -> list[str]:
     return list(lines(folder))
 
 
-def whole(settled: EvaluatePlan) -> ScoreHistogram:
-    """Counts of all pixels that count, for the first map; nothing is written."""
-    total = ScoreHistogram()
-    with settled.truth:
-        for unit in settled.units:
-            for bare, ink in count(settled, unit)[0]:
-                total.merge(ScoreHistogram(ink.astype(np.int64), bare.astype(np.int64)))
-    return total
-
-
-def score_line(config: EvaluateConfig) -> str | None:
-    """How good a finished prediction is, in one line; None where nobody knows its labels. Nothing is written."""
-    try:
-        settled = plan(config)
-    except ConfigError:
-        return None
-    total = whole(settled)
-    own = settled.maps[0].threshold or DEFAULT_THRESHOLD
-    best, at = total.best_f_beta()
-    return (
-        f"against {settled.truth.place}: F0.5 {total.f_beta(own):.3f} at the bundle's threshold {own:.2f} "
-        f"(best {best:.3f} at {at:.2f}), AUC {total.auc():.3f}"
-    )
-
-
 def _thresholds(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> tuple[float, ...]:
     if config.thresholds is None:
         own = {found.threshold for found in maps if found.threshold is not None}

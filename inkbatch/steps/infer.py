@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,12 @@ from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunFolders, RunManifest
+from inkbatch.steps.evaluate import EvaluateConfig
 from inkbatch.steps.infer_settings import InferConfig as InferConfig
 from inkbatch.steps.prediction_names import prediction_name, variants_name
 from inkbatch.steps.prepare import open_prepared
 from inkbatch.steps.probe_use import require_probe, stored_layers
+from inkbatch.steps.score import leave_score
 from inkbatch.steps.so_far import drawn, picture_so_far
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
@@ -132,7 +134,7 @@ def plan(config: InferConfig) -> InferPlan:
         "architecture": bundle.document.architecture,
         "model": bundle.document.model,
     }
-    request = config.request(bundle=bundle_address(config.bundle))
+    request = config.request(bundle=bundle_address(config.bundle), catalog=None)
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
         variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
@@ -202,10 +204,25 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         lambda: _work(config, settled, record, context),
         context,
         lambda folder: _finish(folder, settled),
-        lambda folder, note: leave_report(folder, note, Location.parse(config.root)),
+        lambda folder, note: _leave(folder, note, config),
     )
+    if report.complete:
+        for folder in (report.location, *report.beside):  # labels may have come since the map was made
+            if _scored(folder, context.reporter.note, config):
+                leave_report(folder, context.reporter.note, Location.parse(config.root))
     picture_so_far(context, settled.volume.shape_yx, settled.folder).place.delete()
     return report
+
+
+def _leave(folder: Location, note: Callable[[str], None], config: InferConfig) -> None:
+    """Score and page of a finished map."""
+    _scored(folder, note, config)
+    leave_report(folder, note, Location.parse(config.root))
+
+
+def _scored(folder: Location, note: Callable[[str], None], config: InferConfig) -> bool:
+    asked = EvaluateConfig(segment=config.segment, name=folder.uri, root=config.root, catalog=config.catalog)
+    return leave_score(folder, asked, note)
 
 
 def _work(

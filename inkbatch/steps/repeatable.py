@@ -11,13 +11,14 @@ from inkbatch.config import JobConfig
 from inkbatch.errors import ConfigError
 from inkbatch.io.storage import Location
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.run.record import REPORT_NAME, RunFolder
+from inkbatch.run.record import REPORT_NAME, SCORE_NAME, RunFolder
 
 Plan = Callable[[Any], Sequence[RunFolder]]
 
 _RUN_FILE = re.compile(r"(.*/)?run(-\d+-of-\d+)?\.json")
 _MANIFEST = re.compile(r"(.*/)?manifest\.json")
 _REPORT = re.compile(rf"(.*/)?{re.escape(REPORT_NAME)}")  # shows times and money
+_SCORE = re.compile(rf"(.*/)?{re.escape(SCORE_NAME)}")  # labels come and go
 _LOGS = re.compile(r"(tensorboard|wandb)/.*")  # of training: every entry holds a time of day
 
 
@@ -59,7 +60,7 @@ class Repeatable:
 
 def holds_no_clock(path: str) -> bool:
     """Whether an object of a run (path in its folder) must be equal in an equal run; manifests are compared apart."""
-    return not any(pattern.fullmatch(path) for pattern in (_RUN_FILE, _MANIFEST, _REPORT, _LOGS))
+    return not any(pattern.fullmatch(path) for pattern in (_RUN_FILE, _MANIFEST, _REPORT, _SCORE, _LOGS))
 
 
 def repeatable(name: str) -> Repeatable:

@@ -11,6 +11,7 @@ from inkbatch.config import JobConfig
 from inkbatch.data.catalog import check_segment_id
 from inkbatch.errors import DataError
 from inkbatch.io.storage import Location
+from inkbatch.reports.folds import TABLE_NAME, fold_runs, is_folds
 from inkbatch.reports.registry import PAGES, write_report
 from inkbatch.run.finished import MANIFEST_NAME, StoredRun, open_run
 
@@ -41,10 +42,13 @@ def run(config: ReportConfig) -> Iterator[str]:
     """
     given = _given(config.run)
     if given is not None:
+        for one in fold_runs(given) if is_folds(given) else ():
+            yield f"report: {write_report(one.folder)}"
         yield f"report: {write_report(given, Location.parse(config.root) if config.root else None)}"
         return
     root = Location.parse(config.root or "root")
     found = list(_below(root, check_segment_id(config.run), config.name))
+    overview = root / "runs" / config.run
     finished = [one for one in found if one.complete]
     if not finished:
         what = f"{config.run} {config.name}" if config.name else config.run
@@ -57,12 +61,14 @@ def run(config: ReportConfig) -> Iterator[str]:
             yield f"report: {write_report(one.folder, root)}"
         else:
             yield f"report: {one.folder} is not finished, no page was made"
+    if config.name is None and is_folds(overview):
+        yield f"report: {write_report(overview, root)}"
 
 
 def _given(text: str) -> Location | None:
     """The run's folder where `text` leads to one; None where it is a name under ROOT."""
     place = Location.parse(text)
-    if "/" in text or any((place / name).exists() for name in (MANIFEST_NAME, f"prepare/{MANIFEST_NAME}")):
+    if "/" in text or any((place / name).exists() for name in (MANIFEST_NAME, f"prepare/{MANIFEST_NAME}", TABLE_NAME)):
         return place
     return None
 
@@ -76,7 +82,7 @@ def _below(root: Location, subject: str, name: str | None) -> Iterator[StoredRun
         made = root / room / subject
         folders += [made / one for one in ([name] if name else made.names())]
     for folder in folders:
-        for place in (folder, *(folder / one for one in folder.names() if one.startswith("evaluation"))):
+        for place in (folder, *(folder / one for one in folder.names() if one.startswith(("evaluation", "fold-")))):
             if (place / MANIFEST_NAME).exists():
                 found = open_run(place.uri)
                 if found.job in PAGES:

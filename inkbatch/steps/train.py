@@ -177,6 +177,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
         left = sum(not record.is_complete() for record in folders)
         if config.folds is not None and not left and (fabric is None or fabric.is_global_zero):
             _write_summary(_run_folder(config), plans)
+            leave_report(_run_folder(config), reporter.note, _root_of_runs(config))
     location = _run_folder(config)
     seconds = time.perf_counter() - started
     rank = 0 if fabric is None else fabric.global_rank
@@ -190,15 +191,13 @@ def _carry_out(
     usage, ended = Usage(), "failed"
     store = CheckpointStore(one.folder / "checkpoints", context.reporter.note)
     logs = _logs(one, record, context) if fabric.is_global_zero else RunLogs()
-    trainer = _trainer(one, fabric, context, store, logs, on_step)
+    trainer = _trainer(one, fabric, context, store, logs, on_step, usage)
     pointer = store.pointer()
     context.reporter.start(f"train {one.config.run}", one.config.epochs, pointer.last[0].epoch if pointer.last else 0)
     context.reporter.note(f"curves so far: {one.folder / 'curves.png'}, maps in {one.folder / 'validation'}")
     try:
         trainer.set_up()
-        usage.loop_begins()
         progress = trainer.run()
-        usage.loop_ends()
         fabric.barrier()  # all pictures are stored
         if fabric.is_global_zero:
             write_curves(one.folder, progress)
@@ -256,6 +255,7 @@ def _trainer(
     store: CheckpointStore,
     logs: RunLogs,
     on_step: Callable[[int], None],
+    usage: Usage,
 ) -> Trainer:
     config, contract, seconds = one.config, one.contract, StageSeconds()
     reader = SampleReader(one.index, one.dataset, parse_bytes(config.read_cache))
@@ -294,6 +294,7 @@ def _trainer(
         on_epoch,
         on_step,
         seconds=seconds,
+        usage=usage,
     )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from inkbatch.errors import NonFiniteError, Preempted
 from inkbatch.run.job import RunContext
 from inkbatch.run.pipeline import StageSeconds
+from inkbatch.run.run_file import Usage
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.data import Step, StepStream
 from inkbatch.training.metrics import OVERALL, table
@@ -54,6 +55,7 @@ class Trainer:
         seconds: Where the seconds of this process go: reading tiles (summed over threads), computing, storing, and
             waiting for tiles.
         tiles: Tiles that this process was trained on, those of the other devices not counted.
+        usage: The clocks of this process; the trainer says when its loop begins and ends.
     """
 
     config: TrainConfig
@@ -69,6 +71,7 @@ class Trainer:
     progress: Progress = field(default_factory=Progress)
     seconds: StageSeconds = field(default_factory=StageSeconds)
     tiles: int = 0
+    usage: Usage = field(default_factory=Usage)
 
     def run(self) -> Progress:
         """Train to the end; `set_up` comes first.
@@ -77,6 +80,7 @@ class Trainer:
             NonFiniteError: A loss is NaN or infinite; names the step and its samples.
             Preempted: A stop was asked for; a checkpoint of the very step is stored.
         """
+        self.usage.loop_begins()
         self.logs.start(self.progress.total_steps)
         self._saved_at = time.monotonic()
         self._open_losses: list[tuple[Tensor, Step]] = []
@@ -85,6 +89,7 @@ class Trainer:
             while not self.progress.finished:
                 self._epoch(steps)
                 self._validate()
+        self.usage.loop_ends()
         return self.progress
 
     def set_up(self) -> None:
@@ -112,9 +117,8 @@ class Trainer:
                 with self.seconds.timed("compute"):
                     self._look_at_losses()
             self.on_step(self.progress.total_steps)
-            self.context.reporter.part(
-                self.progress.step / self.stream.plan.steps, {"tiles": self.stream.plan.step_samples}
-            )
+            facts = {"tiles": self.stream.plan.step_samples, "device_share": self.usage.device_share(self.seconds)}
+            self.context.reporter.part(self.progress.step / self.stream.plan.steps, facts)
             stopping = self._stopping()
             if stopping or self._is_due():
                 self._save()
@@ -211,6 +215,7 @@ class Trainer:
                 "validation_loss": found.loss,
                 "f05": scores["f05"],
                 "auc": scores["auc"],
+                "device_share": self.usage.device_share(self.seconds),
             },
         )
 

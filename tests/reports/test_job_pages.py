@@ -17,7 +17,12 @@ from inkbatch.reports import build_dataset, ensemble, evaluate, probe, train
 from inkbatch.reports.page import Chart, Code, Gallery, Picture, Section, Table
 from inkbatch.reports.registry import PAGES, root_of, write_report
 from inkbatch.run.finished import open_run
-from inkbatch.testing.reports import MAKERS
+from inkbatch.run.job import RunContext
+from inkbatch.run.record import REPORT_NAME
+from inkbatch.steps import report
+from inkbatch.steps import train as step_train
+from inkbatch.testing.reports import MAKERS, faults_of_page
+from inkbatch.testing.training import tiny_dataset, tiny_run
 from inkbatch.training.settings import TrainConfig
 
 
@@ -232,3 +237,23 @@ def test_pages_of_equal_runs_differ_in_their_times_alone(finished, tmp_path, job
     for place in (finished(job), again):
         here, elsewhere = (text.replace(str(root_of(place)), "ROOT") for text in (here, elsewhere))
     assert here == elsewhere
+
+
+def test_folds_have_a_page_over_all_of_them_and_report_makes_it_anew(tmp_path):
+    tiny_dataset(tmp_path / "root", folds=3, name="folded")
+    asked = tiny_run(tmp_path / "root", dataset="folded", folds="all", epochs=2)
+    folder = step_train.run(TrainConfig.checked(asked, "test"), RunContext()).location
+    place = folder / REPORT_NAME
+    before = place.read_bytes()
+    assert faults_of_page(before) == []
+    text = before.decode()
+    for fold in range(3):
+        assert f'<a href="fold-{fold}/{REPORT_NAME}">' in text
+        assert (folder / f"fold-{fold}" / REPORT_NAME).exists()
+    rows = {row["fold"]: row for row in csv.DictReader((folder / "folds.csv").read_bytes().decode().splitlines())}
+    assert f"{float(rows['mean']['f05']):.3f} ± {float(rows['std']['f05']):.3f}" in text
+    assert text.count("<svg") == 1 + 2 * 3
+    for named in ({"run": folder.uri}, {"run": "first", "root": str(tmp_path / "root")}):
+        place.delete()
+        assert len(list(report.run(report.ReportConfig(**named)))) == 4
+        assert place.read_bytes() == before

@@ -16,9 +16,10 @@ from inkbatch.reports.registry import PAGES, root_of, write_report
 from inkbatch.reports.render import MOST_BYTES, MOST_ROWS, render, scale_bar, seconds_text, usd_text
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
-from inkbatch.run.record import REPORT_NAME, report_place
+from inkbatch.run.record import REPORT_NAME, SCORE_NAME, report_place
 from inkbatch.steps import infer, prepare, report
 from inkbatch.testing.faults import preempted_context
+from inkbatch.testing.maps import store_picture
 from inkbatch.testing.reports import MAKERS, faults_of_page, inferred, prepared
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
@@ -183,6 +184,23 @@ def test_the_rule_of_grey_values_is_shown_on_both_scales_and_lost_detail_is_told
     assert "35000" in text
     assert "the layers were turned round on reading" in text
     assert text.count("value that can be stored: detail is cut off there") == 2
+
+
+def test_where_labels_are_known_the_page_shows_the_score_that_was_stored(tmp_path):
+    folder = inferred(tmp_path)
+    assert "against labels" not in text_of(folder / REPORT_NAME)
+    complete = (folder / "complete.json").read_bytes()
+    store_picture(tmp_path / "root", "tiny", "ink_labels", np.where(random_papyrus()[2] > 128, 255, 0))
+    infer.run(infer_config(tmp_path), RunContext())  # the map is whole; labels have come since
+    score, text = (folder / SCORE_NAME).read_json(), text_of(folder / REPORT_NAME)
+    assert f"{score['f05']:.3f} F0.5 against labels" in text
+    assert f"{score['best_f05']:.3f} best F0.5 against labels at {score['best_threshold']:.2f}" in text
+    assert f"{score['auc']:.3f} AUC against labels" in text
+    assert (folder / "complete.json").read_bytes() == complete
+    infer.run(infer_config(tmp_path, name="another"), RunContext())
+    other = folder.parent / "another"
+    assert (other / SCORE_NAME).read_json()["f05"] == score["f05"]
+    assert f"{score['f05']:.3f} F0.5 against labels" in text_of(other / REPORT_NAME)
 
 
 def test_pages_lie_on_object_stores_as_well(tmp_path, s3_root):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,12 @@ import pytest
 from sklearn import metrics
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
+from inkbatch.io.storage import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
-from inkbatch.steps.evaluate import EvaluateConfig, describe, plan, run, score_line, summary
+from inkbatch.steps.evaluate import EvaluateConfig, describe, plan, run, summary
 from inkbatch.steps.evaluate_pictures import COLOURS
+from inkbatch.steps.score import leave_score, score_line, stored_score
 from inkbatch.testing.faults import preempted_context, stored_bytes
 from inkbatch.testing.maps import store_map, store_picture
 
@@ -251,7 +254,6 @@ def test_no_labels_at_all_are_a_wish_and_no_guess(root):
     config = EvaluateConfig(segment="u", root=str(root))
     with pytest.raises(ConfigError, match="nobody says where its ink labels are; give --labels"):
         plan(config)
-    assert score_line(config) is None
 
 
 def test_a_damaged_map_is_named(configure, root):
@@ -263,12 +265,47 @@ def test_a_damaged_map_is_named(configure, root):
         run(configure(), RunContext())
 
 
-def test_the_one_line_of_infer_is_the_same_score(configure):
-    line = score_line(configure())
+def test_the_score_of_infer_is_the_same_one(configure, root):
+    folder, notes = Location.parse(root / "predictions/s/good"), []
+    assert leave_score(folder, configure(), notes.append)
+    score = stored_score(folder)
     found = document(run(configure(thresholds=(0.6,)), RunContext()))["maps"][0]
-    assert f"F0.5 {found['at'][0]['f_beta']:.3f} at the bundle's threshold 0.60" in line
-    assert f"best {found['best']['f_beta']:.3f}" in line
-    assert f"AUC {found['auc']:.3f}" in line
+    wanted = (found["at"][0]["f_beta"], found["best"]["f_beta"], found["best"]["threshold"], found["auc"])
+    kept = [score[key] for key in ("f05", "best_f05", "best_threshold", "auc")]
+    np.testing.assert_allclose(kept, wanted, atol=1e-6)
+    assert (score["threshold"], score["counted_px"], notes) == (0.6, int(COUNTED.sum()), [])
+    assert f"F0.5 {kept[0]:.3f} at the bundle's threshold 0.60 (best {kept[1]:.3f}" in score_line(score)
+
+
+def test_a_score_is_taken_again_only_where_the_labels_are_others(configure, root):
+    folder = Location.parse(root / "predictions/s/poor")
+    assert leave_score(folder, configure(name="poor"), print)
+    first = stored_score(folder)
+    assert "bundle" not in score_line(first)  # it states no threshold
+    assert not leave_score(folder, configure(name="poor"), print)
+    cv2.imwrite(str(root / "other.png"), (~INK * 255).astype(np.uint8))
+    assert leave_score(folder, configure(name="poor", labels=str(root / "other.png")), print)
+    assert stored_score(folder)["auc"] == pytest.approx(1 - first["auc"])
+
+
+def test_without_labels_or_ink_there_is_no_score_and_bad_labels_are_said_aloud(configure, root):
+    folder, notes = Location.parse(root / "predictions/s/good"), []
+    shutil.rmtree(root / "segments/s/ink_labels.zarr")
+    assert not leave_score(folder, configure(), notes.append)
+    cv2.imwrite(str(root / "empty.png"), np.zeros(SHAPE, np.uint8))
+    assert not leave_score(folder, configure(labels=str(root / "empty.png")), notes.append)
+    assert notes == []
+    cv2.imwrite(str(root / "small.png"), np.zeros((5, 5), np.uint8))
+    assert not leave_score(folder, configure(labels=str(root / "small.png")), notes.append)
+    assert "small.png" in notes[0]
+    assert "inkbatch evaluate" in notes[0]
+    assert stored_score(folder) is None
+
+
+def test_after_other_settings_the_cure_names_the_option_that_evaluate_has(configure):
+    run(configure(), RunContext())
+    with pytest.raises(MismatchError, match=r"use the same ones, choose another folder \(--to\), or remove"):
+        run(configure(beta=1.0), RunContext())
 
 
 def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
