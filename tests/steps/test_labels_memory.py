@@ -72,8 +72,8 @@ def test_a_large_mask_is_cleaned_in_bounded_memory_and_counted_exactly(tmp_path)
     Multiscale.create(segment / "mask.zarr", SHAPE, chunk=(256, 256), provenance=provenance, **common)
     folder = Location.parse(tmp_path) / "predictions/wide/net"
     for record in (
-        RunFolder(segment / "prepare", RunManifest("prepare", {}, {}, 1)),
-        RunFolder(folder, RunManifest("infer", {}, {}, 1)),
+        RunFolder(segment / "prepare", RunManifest("prepare", {"segment": "wide"}, {}, 1)),
+        RunFolder(folder, RunManifest("infer", {"segment": "wide"}, {}, 1)),
     ):
         record.begin()
         record.complete()
