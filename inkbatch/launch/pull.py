@@ -50,7 +50,7 @@ class PullReport:
 def pull(root: str, segment: str, to: Path, names: Iterable[str] = ()) -> PullReport:
     """Copy a segment's finished predictions below `to`, as ``predictions/{segment}/{name}``.
 
-    Markers and the processes' own reports stay where they are. A file that is here with the recorded digest, and whose
+    Markers, logs and half-written files stay where they are. A file that is here with the recorded digest, and whose
     stored version has not changed, is not read again.
 
     Args:
@@ -186,7 +186,7 @@ def _is_result(path: str) -> bool:
     folder, _, rest = path.partition("/")
     if rest:
         return folder not in ("done", "logs", "scratch", "tmp") and not folder.startswith(".")
-    return not (path.startswith(("run.json", "run-", ".")) or path.endswith((".partial", ".tmp")))
+    return not (path.startswith(".") or path.endswith((".partial", ".tmp")))
 
 
 def _count(report: PullReport, fetched: int | None) -> None:

@@ -57,8 +57,8 @@ def test_results_come_and_the_work_on_them_stays(root, made, tmp_path):
     here = files_of(tmp_path / "here/predictions/tiny/map")
     here.pop(".pulled.json")
     there = files_of(made / "predictions/tiny/map")
-    assert here == {path: data for path, data in there.items() if not path.startswith(("done/", "run"))}
-    assert {"report.html", "preview.png", "manifest.json", "complete.json"} <= set(here)
+    assert here == {path: data for path, data in there.items() if not path.startswith("done/")}
+    assert {"report.html", "preview.png", "manifest.json", "run.json", "complete.json"} <= set(here)
     assert report.fetched == len(here)
     assert report.fetched_bytes == sum(map(len, here.values()))
     assert Prediction.open(Location.parse(tmp_path / "here/predictions/tiny/map")).pyramid.shape == (150, 210)
