@@ -30,6 +30,22 @@ def preempted_context(after_units: int, **changes: Any) -> RunContext:
     return RunContext(stop=stop, reporter=_StopAfterUnits(stop, after_units), **changes)
 
 
+# A command line killed while it stores a map's unit: `python -c KILLED_WHILE_STORING.format(after=2) infer …`
+KILLED_WHILE_STORING = """
+import os, sys, signal
+from inkbatch.io.prediction import Prediction
+write, count = Prediction.write, [0]
+def dying(self, box, probability):
+    count[0] += 1
+    if count[0] == {after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(self, box, probability)
+Prediction.write = dying
+from inkbatch.cli import main
+main(sys.argv[1:])
+"""
+
+
 def stored_bytes(folder: Path | str) -> dict[str, bytes]:
     """Every file of a run's folder by relative path, except those with a clock: ``run*.json`` and ``report.html``."""
     root = Path(folder)

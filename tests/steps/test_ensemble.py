@@ -19,7 +19,7 @@ from inkbatch.io.storage import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.ensemble import DISAGREEMENT_NAME, EnsembleConfig, describe, plan, run
-from inkbatch.testing.faults import preempted_context, stored_bytes
+from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
 from inkbatch.testing.maps import store_map, store_picture
 
 SHAPE = (150, 210)
@@ -118,21 +118,6 @@ def test_a_stopped_job_resumes_with_exactly_what_is_missing(configure, tmp_path,
     assert stored_bytes(whole.location.path) == expected
 
 
-KILLED = """
-import os, sys, signal
-from inkbatch.io.prediction import Prediction
-write, count = Prediction.write, [0]
-def dying(self, box, probability):
-    count[0] += 1
-    if count[0] == {after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write(self, box, probability)
-Prediction.write = dying
-from inkbatch.cli import main
-main(sys.argv[1:])
-"""
-
-
 @pytest.mark.parametrize("after", [1, 4])  # before the first map's unit, and between the two maps of one
 def test_a_killed_process_started_again_gives_the_same_bytes(configure, root, tmp_path, after):
     whole = run(configure(name="e"), RunContext())
@@ -140,7 +125,9 @@ def test_a_killed_process_started_again_gives_the_same_bytes(configure, root, tm
     Path(whole.location.path).rename(tmp_path / "whole")
     arguments = ["ensemble", "s", "--root", str(root), "--name", "e", "--set", "unit_px=64"]
     arguments += [word for name in MAPS for word in ("--prediction", name)]
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(after=after), *arguments], capture_output=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_STORING.format(after=after), *arguments], capture_output=True
+    )
     assert killed.returncode == -signal.SIGKILL
     again = subprocess.run([sys.executable, "-m", "inkbatch", *arguments], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr

@@ -28,7 +28,7 @@ from inkbatch.io.storage import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.infer import InferConfig, plan, run
-from inkbatch.testing.faults import preempted_context, stored_bytes
+from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
 from inkbatch.testing.segments import identity_bundle, network_bundle
 
 
@@ -93,28 +93,13 @@ def test_a_stopped_job_resumes_with_exactly_what_is_missing(tiny_segment, any_bu
     assert all(a[name] == b[name] for name in shards)
 
 
-KILLED = """
-import os, sys, signal
-from inkbatch.io.prediction import Prediction
-write, count = Prediction.write, [0]
-def dying(self, box, probability):
-    count[0] += 1
-    if count[0] == {after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write(self, box, probability)
-Prediction.write = dying
-from inkbatch.cli import main
-main(sys.argv[1:])
-"""
-
-
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_killed_process_started_again_gives_the_same_bytes(tiny_segment, any_bundle, after):
     arguments = ["infer", "tiny", "--root", str(tiny_segment.root), "--bundle", str(any_bundle)]
     arguments += ["--set", "unit_px=64", "--device", "cpu", "--name"]
     quiet = subprocess.run([sys.executable, "-m", "inkbatch", *arguments, "quiet"], capture_output=True, text=True)
     assert quiet.returncode == 0, quiet.stderr
-    dying = [sys.executable, "-c", KILLED.format(after=after)]
+    dying = [sys.executable, "-c", KILLED_WHILE_STORING.format(after=after)]
     killed = subprocess.run([*dying, *arguments, "killed"], capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     again = subprocess.run([sys.executable, "-m", "inkbatch", *arguments, "killed"], capture_output=True, text=True)

@@ -21,7 +21,7 @@ from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import require_complete
 from inkbatch.steps.infer import InferConfig, plan, run
-from inkbatch.testing.faults import preempted_context, stored_bytes
+from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
 from inkbatch.testing.segments import identity_bundle, network_bundle
 
 VARIANTS = {"tta": ("turn-90", "flip-x"), "layer_starts": (0, 3)}
@@ -152,26 +152,13 @@ def test_a_stopped_job_resumes_with_exactly_what_is_missing(tiny_segment, any_bu
         assert maps_stored(Path(first.path)) == maps_stored(Path(second.path)) != {}
 
 
-KILLED = """
-import os, sys, signal
-from inkbatch.io.prediction import Prediction
-write, count = Prediction.write, [0]
-def dying(self, box, probability):
-    count[0] += 1
-    if count[0] == {after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write(self, box, probability)
-Prediction.write = dying
-from inkbatch.cli import main
-main(sys.argv[1:])
-"""
-
-
 def test_a_job_killed_between_two_windows_of_a_unit_and_started_again_gives_the_same_bytes(tiny_segment, network):
     arguments = ["infer", "tiny", "--root", str(tiny_segment.root), "--bundle", str(network), "--device", "cpu"]
     arguments += ["--set", "unit_px=64", "--layer-groups", "0:3,2:5", "--store-windows", "--tta", "turns", "--name"]
     main = [sys.executable, "-m", "inkbatch", *arguments]
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(after=4), *arguments, "k"], capture_output=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_STORING.format(after=4), *arguments, "k"], capture_output=True
+    )
     assert killed.returncode == -signal.SIGKILL
     again = subprocess.run([*main, "k"], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
