@@ -124,7 +124,7 @@ def carry_out(
 
             def on_done(unit: Unit, facts: Mapping[str, Any]) -> None:
                 sums.add(facts)
-                reporter.unit(unit.name, {**facts, "device_share": usage.device_share(stages)})
+                reporter.unit(unit.name, {**facts, **usage.pace(stages)})
 
             if pending:
                 work = make_work()

@@ -57,8 +57,8 @@ class Pace:
         """Count a finished unit.
 
         Args:
-            facts: Its ``tiles`` and ``bytes_written``, and the ``device_share`` of the whole run so far, where they
-                are known.
+            facts: Its ``tiles`` and ``bytes_written``, and of the whole run so far ``device_share`` and ``loop_s``
+                (seconds since units began: building a network slows no tile), where they are known.
 
         Returns:
             ``seconds`` and, where known, ``tiles_per_s`` (without tiles ``mb_per_s``), ``device_share`` and ``usd``.
@@ -67,11 +67,12 @@ class Pace:
         self._bytes += int(facts.get("bytes_written", 0))
         self._share = facts.get("device_share", self._share)
         seconds = max(self._clock() - self._started, 1e-9)
+        working = max(facts.get("loop_s", seconds), 1e-9)
         found = {"seconds": round(seconds, 3)}
         if self._tiles:
-            found["tiles_per_s"] = float(f"{self._tiles / seconds:.4g}")
+            found["tiles_per_s"] = float(f"{self._tiles / working:.4g}")
         elif self._bytes:
-            found["mb_per_s"] = float(f"{self._bytes / seconds / 1e6:.4g}")
+            found["mb_per_s"] = float(f"{self._bytes / working / 1e6:.4g}")
         if self._share is not None:
             found["device_share"] = round(self._share, 3)
         if self._rate is not None:

@@ -76,6 +76,10 @@ class Usage:
         """Share of the loop's time so far in which the device computed."""
         return min(1.0, stages.compute / max(self._loop_seconds(), 1e-9))
 
+    def pace(self, stages: StageSeconds) -> dict[str, float]:
+        """What a reporter is told with every unit: ``device_share`` and ``loop_s``, the seconds since units began."""
+        return {"device_share": self.device_share(stages), "loop_s": round(self._loop_seconds(), 3)}
+
     def stage_facts(self, stages: StageSeconds) -> dict[str, float]:
         """Seconds per stage.
 

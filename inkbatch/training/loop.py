@@ -117,7 +117,7 @@ class Trainer:
                 with self.seconds.timed("compute"):
                     self._look_at_losses()
             self.on_step(self.progress.total_steps)
-            facts = {"tiles": self.stream.plan.step_samples, "device_share": self.usage.device_share(self.seconds)}
+            facts = {"tiles": self.stream.plan.step_samples, **self.usage.pace(self.seconds)}
             self.context.reporter.part(self.progress.step / self.stream.plan.steps, facts)
             stopping = self._stopping()
             if stopping or self._is_due():
@@ -215,7 +215,7 @@ class Trainer:
                 "validation_loss": found.loss,
                 "f05": scores["f05"],
                 "auc": scores["auc"],
-                "device_share": self.usage.device_share(self.seconds),
+                **self.usage.pace(self.seconds),
             },
         )
 

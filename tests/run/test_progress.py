@@ -170,6 +170,13 @@ def test_the_pace_is_that_of_this_process_since_the_start():
     assert pace_text({"seconds": 1.0}) == ""
 
 
+def test_building_a_network_slows_no_tile_but_costs_money():
+    now = [0.0]
+    pace = Pace(usd_per_hour=3.6, clock=lambda: now[0])
+    now[0] = 10.0
+    assert pace.add({"tiles": 300, "loop_s": 2.0}) == {"seconds": 10.0, "tiles_per_s": 150.0, "usd": 0.01}
+
+
 def test_money_is_stated_and_never_guessed(monkeypatch):
     for name in ("INKBATCH_MACHINE", "INKBATCH_USD_PER_HOUR"):
         monkeypatch.delenv(name, raising=False)
