@@ -13,9 +13,7 @@ is left out (offset and length all ones).
 from __future__ import annotations
 
 import itertools
-import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
@@ -23,25 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.errors import CorruptDataError, DataError, MismatchError
-from inkbatch.io.meter import READ
+from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.shard_codec import (
-    MISSING,
     TASK_BYTES,
-    Bytes,
     Place,
-    buffers,
-    checksum,
     codec_pool,
-    decode_chunk,
-    joined,
 )
 from inkbatch.io.shard_files import ShardSink, sink_for
-from inkbatch.io.shard_layout import CODECS, CRC_BYTES, ArrayLayout
+from inkbatch.io.shard_layout import CODECS, ArrayLayout
+from inkbatch.io.shard_reads import Part, StoredShard, chunks_inside, decode_run, own_of, runs_of, window_of
 from inkbatch.io.shard_strip import Fill, Strip, encode_shard, from_block
-from inkbatch.io.storage import Location, read_ranges, retried
-
-WHOLE_SHARD_SHARE = 0.5  # read a shard in one piece when at least this share of its chunks is wanted
+from inkbatch.io.storage import Location, retried
 
 
 @dataclass(frozen=True)
@@ -151,24 +141,58 @@ class ShardedArray:
         Raises:
             CorruptDataError: A shard is missing, truncated, or fails its checksum; the message names the object.
         """
+        layout = self.layout
         bounds = [(part.start, part.stop) for part in region]
         if out is None:
-            out = np.empty([stop - start for start, stop in bounds], np.dtype(self.layout.dtype))
+            out = np.empty([stop - start for start, stop in bounds], np.dtype(layout.dtype))
         ranges = [
-            range(start // shard, -(-stop // shard))
-            for (start, stop), shard in zip(bounds, self.layout.shards, strict=True)
+            range(start // shard, -(-stop // shard)) for (start, stop), shard in zip(bounds, layout.shards, strict=True)
         ]
+        parts = []
+        for coordinates in itertools.product(*ranges):
+            origin = [c * size for c, size in zip(coordinates, layout.shards, strict=True)]
+            runs = list(runs_of(layout, chunks_inside(layout, origin, bounds)))
+            parts.append(Part(coordinates, runs, window_of(layout, origin, bounds, out)))
+        self._decode(parts)
+        return out
+
+    def read_chunks(self, places: Sequence[Place], outs: Sequence[NDArray[Any]]) -> None:
+        """Read whole chunks, each into an array of its own.
+
+        Args:
+            places: Places in the grid of chunks of the whole array.
+            outs: One array per chunk, of its shape (clipped to the array's border) and the stored dtype.
+
+        Raises:
+            CorruptDataError: As `read`.
+        """
+        layout = self.layout
+        shards: dict[Place, dict[Place, NDArray[Any]]] = {}
+        for place, out in zip(places, outs, strict=True):
+            both = [divmod(number, count) for number, count in zip(place, layout.chunks_per_shard, strict=True)]
+            shards.setdefault(tuple(shard for shard, _ in both), {})[tuple(inner for _, inner in both)] = out
+        step = max(1, TASK_BYTES // layout.slot_bytes)
+        parts = []
+        for coordinates, targets in shards.items():
+            inside = sorted(targets)
+            runs = [inside[first : first + step] for first in range(0, len(inside), step)]
+            parts.append(Part(coordinates, runs, own_of(targets)))
+        self._decode(parts)
+
+    def _decode(self, parts: Sequence[Part]) -> None:
+        """Decode chunks, side by side where they are many."""
+        alone = sum(len(part.runs) for part in parts) == 1
         jobs: list[Future[None]] = []
-        opened: list[_StoredShard] = []
+        opened: list[StoredShard] = []
         try:
-            for coordinates in itertools.product(*ranges):
-                origin = [c * size for c, size in zip(coordinates, self.layout.shards, strict=True)]
-                spans = _chunks_inside(self.layout, origin, bounds)
-                stored = _StoredShard(self.shard_location(coordinates), self.layout)
+            for part in parts:
+                stored = StoredShard(self.shard_location(part.coordinates), self.layout)
                 opened.append(stored)
-                stored.prepare(list(itertools.product(*spans)))
-                runs = _runs(self.layout, spans)
-                jobs += [codec_pool().submit(_decode_run, stored, run, origin, bounds, out) for run in runs]
+                stored.prepare([place for run in part.runs for place in run])
+                if alone:
+                    decode_run(stored, part.runs[0], part.target)
+                else:
+                    jobs += [codec_pool().submit(decode_run, stored, run, part.target) for run in part.runs]
             for job in jobs:
                 job.result()
         finally:
@@ -177,148 +201,6 @@ class ShardedArray:
             wait(jobs)
             for stored in opened:
                 stored.close()
-        return out
-
-
-def _chunks_inside(layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[tuple[int, int]]) -> list[range]:
-    """Places of the chunks of a shard that touch a region, along each axis."""
-    spans = []
-    for start, (low, high), chunk, count in zip(origin, bounds, layout.chunks, layout.chunks_per_shard, strict=True):
-        first = max(0, (low - start) // chunk)
-        spans.append(range(first, min(count, -(-(high - start) // chunk))))
-    return spans
-
-
-def _runs(layout: ArrayLayout, spans: Sequence[range]) -> Iterator[list[Place]]:
-    """Chunks that lie beside each other along the last axis, as many as one task decodes."""
-    *lead, across = spans
-    step = max(1, TASK_BYTES // layout.slot_bytes)
-    for place in itertools.product(*lead):
-        for first in range(across.start, across.stop, step):
-            yield [(*place, last) for last in range(first, min(first + step, across.stop))]
-
-
-class _StoredShard:
-    """The bytes of one shard: read run by run from a local file, fetched whole or by chunk from elsewhere."""
-
-    def __init__(self, location: Location, layout: ArrayLayout) -> None:
-        self.location = location
-        self.layout = layout
-        self._spans: dict[Place, tuple[int, int]] = {}
-        self._handle = -1
-        self._whole: memoryview | None = None
-        self._fetched: dict[int, bytes] = {}
-
-    def prepare(self, wanted: Sequence[Place]) -> None:
-        """Read the index; from other than local stores fetch the wanted chunks, or all where most are wanted.
-
-        Raises:
-            CorruptDataError: The shard is missing, or its index fails its checksum.
-        """
-        length = self.layout.index_bytes
-        mostly = len(wanted) >= WHOLE_SHARD_SHARE * math.prod(self.layout.chunks_per_shard)
-        try:
-            if self.location.is_local:
-                tail = retried(str(self.location), self._open_local)
-            elif mostly:
-                self._whole = memoryview(self.location.read_bytes())
-                tail = bytes(self._whole[-length:])
-            else:
-                size = self.location.size()
-                tail = self.location.read_range(max(0, size - length), size)
-        except FileNotFoundError as error:
-            raise CorruptDataError(
-                f"{self.location}: this zarr shard is missing although its array is there; make the array anew"
-            ) from error
-        if len(tail) != length or checksum(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
-            raise CorruptDataError(f"{self.location}: the zarr shard's index fails its checksum; make the array anew")
-        self._spans = self._spans_of(tail, wanted)
-        if not self.location.is_local and not mostly:
-            spans = {start: stop for start, stop in self._spans.values() if stop > start}
-            parts = read_ranges([(self.location, start, stop) for start, stop in spans.items()])
-            self._fetched = dict(zip(spans, parts, strict=True))
-
-    def _open_local(self) -> bytes:
-        self.close()
-        self._handle = os.open(self.location.path, os.O_RDONLY)
-        size = os.fstat(self._handle).st_size
-        start = max(0, size - self.layout.index_bytes)
-        READ.add(size - start)
-        return os.pread(self._handle, size - start, start)
-
-    def _spans_of(self, tail: bytes, wanted: Sequence[Place]) -> dict[Place, tuple[int, int]]:
-        """Stored bytes of each chunk, half-open; empty for a chunk of zeros."""
-        index = np.frombuffer(tail[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
-        numbers = np.ravel_multi_index(
-            np.array(wanted, np.int64).reshape(-1, len(self.layout.shape)).T, self.layout.chunks_per_shard
-        )
-        rows = index[numbers]
-        zeros = (rows == MISSING).all(axis=1)
-        stops = rows.sum(axis=1)
-        rows[zeros] = stops[zeros] = 0
-        return dict(zip(wanted, zip(rows[:, 0].tolist(), stops.tolist(), strict=True), strict=True))
-
-    def chunks(self, run: Sequence[Place], buffer: Bytes) -> list[memoryview | bytes | None]:
-        """Stored bytes of some chunks with their checksums, None for a chunk of zeros.
-
-        Args:
-            run: Places of the chunks.
-            buffer: Room for all of them, for local files.
-        """
-        spans = [self._spans[place] for place in run]
-        if self._whole is not None:
-            return [self._whole[start:stop] if stop > start else None for start, stop in spans]
-        if self._handle < 0:
-            return [self._fetched[start] if stop > start else None for start, stop in spans]
-        found: list[memoryview | bytes | None] = []
-        view, used = buffer.data, 0
-        for start, stop in spans:
-            target = view[used : used + stop - start]
-            used += len(target)
-            found.append(target if stop > start else None)
-        used = 0
-        for start, stop in joined(spans):
-            used += _pread(self._handle, view[used : used + stop - start], start)
-        return found
-
-    def close(self) -> None:
-        """Let go of the file; only when nobody reads any more."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-
-
-def _pread(handle: int, target: memoryview, start: int) -> int:
-    """Fill `target` from a file; what lies beyond its end stays as it was, and its checksum says so."""
-    done = 0
-    while done < len(target):
-        count = os.preadv(handle, [target[done:]], start + done)
-        if not count:
-            break
-        done += count
-    READ.add(done)
-    return len(target)
-
-
-def _decode_run(
-    stored: _StoredShard,
-    run: Sequence[Place],
-    origin: Sequence[int],
-    bounds: Sequence[tuple[int, int]],
-    out: NDArray[Any],
-) -> None:
-    layout = stored.layout
-    buffer = buffers.take(len(run) * layout.slot_bytes)
-    for place, data in zip(run, stored.chunks(run, buffer), strict=True):
-        whole = decode_chunk(layout, data, f"{stored.location}: chunk {place}")
-        inner, outer = [], []
-        for i, start, chunk, (low, high) in zip(place, origin, layout.chunks, bounds, strict=True):
-            first = start + i * chunk
-            begin, end = max(first, low), min(first + chunk, high)
-            inner.append(slice(begin - first, end - first))
-            outer.append(slice(begin - low, end - low))
-        out[tuple(outer)] = 0 if whole is None else whole[tuple(inner)]
-    buffers.give(buffer)
 
 
 __all__ = ["CODECS", "ArrayLayout", "ShardedArray", "codec_pool", "encode_shard"]

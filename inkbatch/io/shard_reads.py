@@ -1,0 +1,196 @@
+"""What a shard holds, read from where it lies: its index, its wanted chunks, and where each of them goes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.errors import CorruptDataError
+from inkbatch.io.meter import READ
+from inkbatch.io.shard_codec import MISSING, TASK_BYTES, Bytes, Place, buffers, checksum, decode_chunk, joined
+from inkbatch.io.shard_layout import CRC_BYTES, ArrayLayout
+from inkbatch.io.storage import Location, read_ranges, retried
+
+WHOLE_SHARD_SHARE = 0.5  # read a shard in one piece when at least this share of its chunks is wanted
+
+Target = Callable[[Place], tuple[NDArray[Any], tuple[slice, ...]]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is wanted of one shard.
+
+    Attributes:
+        coordinates: The shard's place in the shard grid.
+        runs: Places of chunks inside the shard; each run is one task.
+        target: Where a chunk goes, and which window of it.
+    """
+
+    coordinates: Place
+    runs: Sequence[Sequence[Place]]
+    target: Target
+
+
+def window_of(
+    layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[tuple[int, int]], out: NDArray[Any]
+) -> Target:
+    """The parts of a region that lie in one shard."""
+
+    def target(place: Place) -> tuple[NDArray[Any], tuple[slice, ...]]:
+        inner, outer = [], []
+        for i, start, chunk, (low, high) in zip(place, origin, layout.chunks, bounds, strict=True):
+            first = start + i * chunk
+            begin, end = max(first, low), min(first + chunk, high)
+            inner.append(slice(begin - first, end - first))
+            outer.append(slice(begin - low, end - low))
+        return out[tuple(outer)], tuple(inner)
+
+    return target
+
+
+def own_of(targets: Mapping[Place, NDArray[Any]]) -> Target:
+    """Whole chunks, clipped as their arrays are."""
+
+    def target(place: Place) -> tuple[NDArray[Any], tuple[slice, ...]]:
+        out = targets[place]
+        return out, tuple(slice(0, size) for size in out.shape)
+
+    return target
+
+
+def chunks_inside(layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[tuple[int, int]]) -> list[range]:
+    """Places of the chunks of a shard that touch a region, along each axis."""
+    spans = []
+    for start, (low, high), chunk, count in zip(origin, bounds, layout.chunks, layout.chunks_per_shard, strict=True):
+        first = max(0, (low - start) // chunk)
+        spans.append(range(first, min(count, -(-(high - start) // chunk))))
+    return spans
+
+
+def runs_of(layout: ArrayLayout, spans: Sequence[range]) -> Iterator[list[Place]]:
+    """Chunks that lie beside each other along the last axis, as many as one task decodes."""
+    *lead, across = spans
+    step = max(1, TASK_BYTES // layout.slot_bytes)
+    for place in itertools.product(*lead):
+        for first in range(across.start, across.stop, step):
+            yield [(*place, last) for last in range(first, min(first + step, across.stop))]
+
+
+class StoredShard:
+    """The bytes of one shard: read run by run from a local file, fetched whole or by chunk from elsewhere."""
+
+    def __init__(self, location: Location, layout: ArrayLayout) -> None:
+        self.location = location
+        self.layout = layout
+        self._spans: dict[Place, tuple[int, int]] = {}
+        self._handle = -1
+        self._whole: memoryview | None = None
+        self._fetched: dict[int, bytes] = {}
+
+    def prepare(self, wanted: Sequence[Place]) -> None:
+        """Read the index; from other than local stores fetch the wanted chunks, or all where most are wanted.
+
+        Raises:
+            CorruptDataError: The shard is missing, or its index fails its checksum.
+        """
+        length = self.layout.index_bytes
+        mostly = len(wanted) >= WHOLE_SHARD_SHARE * math.prod(self.layout.chunks_per_shard)
+        try:
+            if self.location.is_local:
+                tail = retried(str(self.location), self._open_local)
+            elif mostly:
+                self._whole = memoryview(self.location.read_bytes())
+                tail = bytes(self._whole[-length:])
+            else:
+                size = self.location.size()
+                tail = self.location.read_range(max(0, size - length), size)
+        except FileNotFoundError as error:
+            raise CorruptDataError(
+                f"{self.location}: this zarr shard is missing although its array is there; make the array anew"
+            ) from error
+        if len(tail) != length or checksum(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
+            raise CorruptDataError(f"{self.location}: the zarr shard's index fails its checksum; make the array anew")
+        self._spans = self._spans_of(tail, wanted)
+        if not self.location.is_local and not mostly:
+            spans = {start: stop for start, stop in self._spans.values() if stop > start}
+            parts = read_ranges([(self.location, start, stop) for start, stop in spans.items()])
+            self._fetched = dict(zip(spans, parts, strict=True))
+
+    def _open_local(self) -> bytes:
+        self.close()
+        self._handle = os.open(self.location.path, os.O_RDONLY)
+        size = os.fstat(self._handle).st_size
+        start = max(0, size - self.layout.index_bytes)
+        READ.add(size - start)
+        return os.pread(self._handle, size - start, start)
+
+    def _spans_of(self, tail: bytes, wanted: Sequence[Place]) -> dict[Place, tuple[int, int]]:
+        """Stored bytes of each chunk, half-open; empty for a chunk of zeros."""
+        index = np.frombuffer(tail[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
+        numbers = np.ravel_multi_index(
+            np.array(wanted, np.int64).reshape(-1, len(self.layout.shape)).T, self.layout.chunks_per_shard
+        )
+        rows = index[numbers]
+        zeros = (rows == MISSING).all(axis=1)
+        stops = rows.sum(axis=1)
+        rows[zeros] = stops[zeros] = 0
+        return dict(zip(wanted, zip(rows[:, 0].tolist(), stops.tolist(), strict=True), strict=True))
+
+    def chunks(self, run: Sequence[Place], buffer: Bytes) -> list[memoryview | bytes | None]:
+        """Stored bytes of some chunks with their checksums, None for a chunk of zeros.
+
+        Args:
+            run: Places of the chunks.
+            buffer: Room for all of them, for local files.
+        """
+        spans = [self._spans[place] for place in run]
+        if self._whole is not None:
+            return [self._whole[start:stop] if stop > start else None for start, stop in spans]
+        if self._handle < 0:
+            return [self._fetched[start] if stop > start else None for start, stop in spans]
+        found: list[memoryview | bytes | None] = []
+        view, used = buffer.data, 0
+        for start, stop in spans:
+            target = view[used : used + stop - start]
+            used += len(target)
+            found.append(target if stop > start else None)
+        used = 0
+        for start, stop in joined(spans):
+            used += _pread(self._handle, view[used : used + stop - start], start)
+        return found
+
+    def close(self) -> None:
+        """Let go of the file; only when nobody reads any more."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+def _pread(handle: int, target: memoryview, start: int) -> int:
+    """Fill `target` from a file; what lies beyond its end stays as it was, and its checksum says so."""
+    done = 0
+    while done < len(target):
+        count = os.preadv(handle, [target[done:]], start + done)
+        if not count:
+            break
+        done += count
+    READ.add(done)
+    return len(target)
+
+
+def decode_run(stored: StoredShard, run: Sequence[Place], target: Target) -> None:
+    """Decode some chunks of a prepared shard, each to where it goes."""
+    layout = stored.layout
+    buffer = buffers.take(len(run) * layout.slot_bytes)
+    for place, data in zip(run, stored.chunks(run, buffer), strict=True):
+        whole = decode_chunk(layout, data, f"{stored.location}: chunk {place}")
+        out, inner = target(place)
+        out[...] = 0 if whole is None else whole[inner]
+    buffers.give(buffer)
