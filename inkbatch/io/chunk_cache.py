@@ -1,16 +1,19 @@
 """Decoded chunks, kept in memory up to a limit: who reads small windows again and again decodes each chunk once.
 
 Training cuts tiles of 64 to 256 px out of chunks of 256 px, in random order, epoch after epoch. What has been decoded
-is therefore kept; the chunks that were not used for the longest time go first. A limit of 0 keeps nothing.
+is therefore kept; what was decoded first goes first. A limit of 0 keeps nothing.
+
+Chunks lie side by side in slabs of megabytes, which are given back as a whole: NumPy asks for huge pages for arrays of
+4 MiB and more, and the first touch of fresh memory in pages of 4 KiB costs as much as decoding into it.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,39 @@ from inkbatch.io.shards import ShardedArray
 
 Place = tuple[int, ...]
 Key = tuple[str, Place]
+SLAB_BYTES = 32 << 20
+SLABS_AT_LEAST = 16  # so that little is forgotten at a time
+ALIGNED_BYTES = 64
+
+
+@dataclass
+class _Slab:
+    """Memory of several chunks.
+
+    Attributes:
+        memory: Its bytes.
+        used: How many are taken.
+        keys: The chunks that lie in it.
+        kept: False once it was given up; readers may still hold parts of it.
+    """
+
+    memory: NDArray[np.uint8]
+    used: int = 0
+    keys: list[Key] = field(default_factory=list)
+    kept: bool = True
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where one chunk goes before it is kept.
+
+    Attributes:
+        chunk: To be filled.
+        slab: Whose memory it is; None for a chunk larger than all that may be kept.
+    """
+
+    chunk: NDArray[Any]
+    slab: _Slab | None
 
 
 class ChunkCache:
@@ -31,37 +67,50 @@ class ChunkCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        self._bytes = 0
         self._lock = threading.Lock()
-        self._chunks: OrderedDict[Key, NDArray[Any]] = OrderedDict()
+        self._slabs: deque[_Slab] = deque()
+        self._chunks: dict[Key, NDArray[Any]] = {}
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that are kept now."""
-        return self._bytes
+        """Bytes of memory that are kept now."""
+        return sum(len(slab.memory) for slab in self._slabs)
 
     def get(self, array: str, places: Sequence[Place]) -> dict[Place, NDArray[Any]]:
         """Those of the wanted chunks that are kept; they are to be read, never written to."""
-        found = {}
-        with self._lock:
-            for place in places:
-                chunk = self._chunks.get((array, place))
-                if chunk is not None:
-                    self._chunks.move_to_end((array, place))
-                    found[place] = chunk
-        return found
+        found = {place: self._chunks.get((array, place)) for place in places}
+        return {place: chunk for place, chunk in found.items() if chunk is not None}
 
-    def put(self, array: str, chunks: dict[Place, NDArray[Any]]) -> None:
-        """Keep chunks; the ones that were used least recently make room."""
+    def room(self, shape: Sequence[int], dtype: str) -> Room:
+        """Memory for a chunk, uninitialised; what was decoded first makes room."""
+        wanted = np.dtype(dtype)
+        size = int(np.prod(shape)) * wanted.itemsize
+        if size > self.limit_bytes:
+            return Room(np.empty(shape, wanted), None)
         with self._lock:
-            for place, chunk in chunks.items():
-                if chunk.nbytes > self.limit_bytes or (array, place) in self._chunks:
-                    continue
-                self._chunks[array, place] = chunk
-                self._bytes += chunk.nbytes
-            while self._bytes > self.limit_bytes:
-                _, old = self._chunks.popitem(last=False)
-                self._bytes -= old.nbytes
+            slab = self._slabs[-1] if self._slabs else None
+            if slab is None or slab.used + size > len(slab.memory):
+                slab = self._fresh(size)
+            start = slab.used
+            slab.used = -(-(start + size) // ALIGNED_BYTES) * ALIGNED_BYTES
+        return Room(slab.memory[start : start + size].view(wanted).reshape(shape), slab)
+
+    def put(self, array: str, place: Place, room: Room) -> None:
+        """Keep a chunk that was decoded into its room."""
+        with self._lock:
+            if room.slab is not None and room.slab.kept and (array, place) not in self._chunks:
+                self._chunks[array, place] = room.chunk
+                room.slab.keys.append((array, place))
+
+    def _fresh(self, size: int) -> _Slab:
+        length = max(size, min(SLAB_BYTES, self.limit_bytes // SLABS_AT_LEAST))
+        while self._slabs and self.held_bytes + length > self.limit_bytes:
+            old = self._slabs.popleft()
+            old.kept = False
+            for key in old.keys:
+                del self._chunks[key]
+        self._slabs.append(_Slab(np.empty(length, np.uint8)))
+        return self._slabs[-1]
 
 
 @dataclass(frozen=True)
@@ -98,18 +147,13 @@ class CachedArray:
         return out
 
     def _decoded(self, places: Sequence[Place]) -> dict[Place, NDArray[Any]]:
-        """Decode chunks, all that lie in their hull in one go (one request on object stores), and keep them."""
+        """Decode chunks (those of one shard in as few requests as possible) and keep them."""
         layout = self.array.layout
-        lows = [min(axis) for axis in zip(*places, strict=True)]
-        highs = [max(axis) + 1 for axis in zip(*places, strict=True)]
-        sizes = list(zip(layout.chunks, layout.shape, strict=True))
-        starts = [low * chunk for low, (chunk, _) in zip(lows, sizes, strict=True)]
-        stops = [min(high * chunk, size) for high, (chunk, size) in zip(highs, sizes, strict=True)]
-        whole = self.array.read([slice(start, stop) for start, stop in zip(starts, stops, strict=True)])
-        chunks = {}
-        for place in itertools.product(*(range(low, high) for low, high in zip(lows, highs, strict=True))):
-            corner = [(number - low) * chunk for number, low, (chunk, _) in zip(place, lows, sizes, strict=True)]
-            window = tuple(slice(first, first + chunk) for first, (chunk, _) in zip(corner, sizes, strict=True))
-            chunks[place] = whole[window].copy()
-        self.cache.put(self.array.location.uri, chunks)
-        return chunks
+        rooms = []
+        for place in places:
+            corner = zip(place, layout.chunks, layout.shape, strict=True)
+            rooms.append(self.cache.room([min(chunk, size - i * chunk) for i, chunk, size in corner], layout.dtype))
+        self.array.read_chunks(places, [room.chunk for room in rooms])
+        for place, room in zip(places, rooms, strict=True):
+            self.cache.put(self.array.location.uri, place, room)
+        return {place: room.chunk for place, room in zip(places, rooms, strict=True)}
