@@ -19,7 +19,8 @@ from inkbatch.run.record import RunFolder
 
 CHUNK_PX = 256
 UNIT_BYTES = 64 << 20
-CODEC = "zstd"
+LAYERS_CODEC = "lz4"  # papyrus hardly shrinks (benchmarks/README.md), and training decodes it in every epoch
+FLAT_CODEC = "zstd"
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ class PackLayout:
             (1, self.layers, *chunk),
             (n, self.layers, *edges),
             self.dtype,
-            CODEC,
+            LAYERS_CODEC,
             ("sample", "z", "y", "x"),
         )
-        flat = ArrayLayout((count, *self.shape_yx), (1, *chunk), (n, *edges), "uint8", CODEC, ("sample", "y", "x"))
+        flat = ArrayLayout((count, *self.shape_yx), (1, *chunk), (n, *edges), "uint8", FLAT_CODEC, ("sample", "y", "x"))
         return {SAMPLES_NAME: deep, LABELS_NAME: flat, IGNORE_NAME: flat}
 
 
