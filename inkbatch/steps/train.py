@@ -25,6 +25,7 @@ from inkbatch.models.inputs import require_tile
 from inkbatch.predict.device import device_facts
 from inkbatch.predict.memory_format import arrange_all
 from inkbatch.reports.registry import leave_report
+from inkbatch.run.heap import keep_freed_memory
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext
 from inkbatch.run.pipeline import StageSeconds
@@ -170,6 +171,8 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
                 continue
             if fabric is None:
                 fabric = launch_fabric(config)
+                if fabric.device.type == "cpu":
+                    keep_freed_memory()
                 together.enter_context(watched_children(fabric))
             here = context if fabric.is_global_zero else replace(context, reporter=QuietReporter())
             _carry_out(one, record, fabric, here, on_step)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -39,9 +40,9 @@ class Tile:
         sample_id: For messages.
     """
 
-    layers: Tensor
-    labels: Tensor
-    counted: Tensor
+    layers: NDArray[Any]
+    labels: NDArray[np.uint8]
+    counted: NDArray[np.bool_]
     changes: Changes
     sample_id: str
 
@@ -66,11 +67,11 @@ class Batch:
 
     @staticmethod
     def of(tiles: Sequence[Tile]) -> Batch:
-        """Put tiles together."""
+        """Put tiles together; by NumPy, for a thread that calls torch gets a team of threads of its own."""
         return Batch(
-            torch.stack([tile.layers for tile in tiles]),
-            torch.stack([tile.labels for tile in tiles])[:, None],
-            torch.stack([tile.counted for tile in tiles])[:, None],
+            torch.from_numpy(np.stack([tile.layers for tile in tiles])),
+            torch.from_numpy(np.stack([tile.labels for tile in tiles])[:, None]),
+            torch.from_numpy(np.stack([tile.counted for tile in tiles])[:, None]),
             tuple(tile.changes for tile in tiles),
             tuple(tile.sample_id for tile in tiles),
         )
@@ -122,9 +123,9 @@ class TrainingTiles(Dataset[Tile]):
         stored = self.reader.read_part(sample, window, layers)
         cropped = replace(changes, crop_yx=(0, 0))
         return Tile(
-            torch.from_numpy(arrange(stored.layers, cropped, self.tile_px)),
-            torch.from_numpy(arrange(stored.labels, cropped, self.tile_px)),
-            torch.from_numpy(arrange(stored.ignore, cropped, self.tile_px, fill=1) == 0),
+            arrange(stored.layers, cropped, self.tile_px),
+            arrange(stored.labels, cropped, self.tile_px),
+            arrange(stored.ignore, cropped, self.tile_px, fill=1) == 0,
             changes,
             sample.id,
         )
@@ -153,7 +154,8 @@ class StepStream:
         plan: How epochs are cut into steps.
         epochs: Number of epochs.
         device: Rank of this process.
-        threads: Tiles read at the same time.
+        threads: Batches read at the same time, each by one thread, which also puts its tiles together: waking a thread
+            for every tile costs the cores that compute on a CPU more than the tile.
         ahead: Steps read ahead.
         seconds: Gets the seconds of reading.
     """
@@ -180,10 +182,10 @@ class StepStream:
             step: From 0; the number of steps of the epoch stands for the first one of the next.
         """
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="inkbatch-tile")
-        waiting: deque[tuple[int, int, list[list[Future[Tile]]]]] = deque()
+        waiting: deque[tuple[int, int, list[Future[Batch]]]] = deque()
         try:
             for where, number, micro in self._drawn(epoch, step):
-                waiting.append((where, number, [[pool.submit(self._read, one) for one in m] for m in micro]))
+                waiting.append((where, number, [pool.submit(self._read, drawn) for drawn in micro]))
                 if len(waiting) > self.ahead:
                     yield _gathered(*waiting.popleft())
             while waiting:
@@ -191,9 +193,9 @@ class StepStream:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, drawn: Drawn) -> Tile:
+    def _read(self, drawn: Sequence[Drawn]) -> Batch:
         with self.seconds.timed("load"):
-            return self.tiles[drawn]
+            return Batch.of([self.tiles[one] for one in drawn])
 
     def _drawn(self, epoch: int, step: int) -> Iterator[tuple[int, int, list[list[Drawn]]]]:
         for where in range(epoch, self.epochs):
@@ -202,8 +204,8 @@ class StepStream:
                 yield where, number, self.plan.step(order, where, number, self.device)
 
 
-def _gathered(epoch: int, step: int, micro: list[list[Future[Tile]]]) -> Step:
-    return Step(epoch, step, tuple(Batch.of([future.result() for future in futures]) for futures in micro))
+def _gathered(epoch: int, step: int, batches: Sequence[Future[Batch]]) -> Step:
+    return Step(epoch, step, tuple(batch.result() for batch in batches))
 
 
 def read_ahead(

@@ -53,7 +53,7 @@ def module_of(net: InkModel, **changes: Any) -> InkModule:
 
 
 def batch_of(layers: np.ndarray, labels: np.ndarray, counted: np.ndarray) -> Batch:
-    tile = Tile(torch.from_numpy(layers), torch.from_numpy(labels), torch.from_numpy(counted), Changes(), "s")
+    tile = Tile(layers, labels, counted, Changes(), "s")
     return Batch.of([tile, tile])
 
 
