@@ -30,7 +30,8 @@ CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this 
 DISAGREEMENT_NAME = "disagreement.zarr"
 WEIGHTS_NAME = "weights.json"
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
-UNITS_IN_FLIGHT = 3
+UNITS_AHEAD = 2  # decoding one unit alone leaves cores idle between its arrays
+UNITS_IN_FLIGHT = UNITS_AHEAD + 2
 
 
 class EnsembleConfig(JobConfig):
@@ -176,6 +177,7 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
     """
     settled = plan(config)
     record = RunFolder(settled.folder, settled.manifest)
+    context.ahead = UNITS_AHEAD
     with opencv_threads(1):
         report = carry_out(
             record,

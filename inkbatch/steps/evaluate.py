@@ -34,7 +34,8 @@ from inkbatch.steps.evaluate_report import Bootstrap, Evaluation, Part, lines, w
 UNIT_PX = 2048
 DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
-UNITS_IN_FLIGHT = 3
+UNITS_AHEAD = 2  # decoding one unit alone leaves cores idle between its arrays
+UNITS_IN_FLIGHT = UNITS_AHEAD + 2
 COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
 
 
@@ -173,6 +174,7 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
         InkbatchError: See `plan`; no pixel counts; damaged data; storage that gave up; a stop signal.
     """
     settled = plan(config)
+    context.ahead = UNITS_AHEAD
     with settled.truth as truth, opencv_threads(1):
         if truth.made_from is not None:
             context.reporter.note(
