@@ -24,6 +24,7 @@ SILENT = 0.05  # share of the loudest prediction below which a reading cannot se
 RIVAL_FIT = 0.06  # a hypothesis that fits nearly as well is a rival ...
 RIVAL_ANSWER = 2.0  # ... unless the best one answers louder by this factor
 USUAL_FIT = 0.02  # the usual layers stay, if they fit nearly as well as the neighbouring ones
+LEAST_DOUBT = 0.02  # what a map that is sure may always leave to 1
 SAME_LAYERS = 1  # readings so near are one and the same
 DRAWS = 400
 
@@ -72,7 +73,7 @@ class Evidence:
         norm = np.linalg.norm(self.predictions, axis=1, keepdims=True)
         self.directions = np.divide(self.predictions, norm, out=np.zeros_like(self.predictions), where=norm > 0)
         self.nulls: dict[str, dict[str, float]] = {
-            name: {key: _mean_of([m["nulls"][name][key] for m in measures]) for key in ("answer", "lift")}
+            name: {key: _mean_of([m["nulls"][name][key] for m in measures]) for key in ("answer", "lift", "certainty")}
             for name in measures[0]["nulls"]
         }
 
@@ -153,6 +154,21 @@ class Evidence:
         places = range(max(0, centre - SAME_LAYERS), min(last, centre + SAME_LAYERS) + 1)
         return max(_ridge_at(contrast / self.scene.amplitude, place, self.scene.width_layers) for place in places)
 
+    def doubt(self, best: int) -> float:
+        """How unsure the map is where it says ink, as a multiple of its doubt about ink that nothing disturbs.
+
+        Doubt is 1 less the mean of the map where it reaches one half; the ink that nothing disturbs is planted into one
+        layer repeated. On ink a map is as sure as it ever gets but for the borders of strokes; texture that looks like
+        ink is marked in shreds.
+        """
+        order, start = self.readings[best]
+        rows = [measure["contrasts"][order][str(start)] for measure in self.measures]
+        lit = np.array([row["lit"] for row in rows], np.float64)
+        if not lit.sum():
+            return math.inf
+        sure = float((lit @ np.array([row["certainty"] for row in rows], np.float64)) / lit.sum())
+        return (1 - sure) / max(1 - self.nulls["one layer repeated"]["certainty"], LEAST_DOUBT)
+
     def rival(self, best: int) -> int | None:
         """Another reading that explains the answers as well and answers nearly as loud."""
         fits = self.fits(self.answers)
@@ -197,6 +213,7 @@ class Evidence:
             "lift": {order: [round(float(value), 4) for value in curve] for order, curve in self.lift.items()},
             "seen_best_at": {order: round(place, 2) for order, place in self.peak.items()},
             "ridge": None if best is None else round(self.ridge(best), 4),
+            "doubt": None if best is None or math.isinf(self.doubt(best)) else round(self.doubt(best), 4),
             "faces": self._faces(),
             "nulls": {name: {key: round(value, 4) for key, value in null.items()} for name, null in self.nulls.items()},
             "windows": [measure["box"] for measure in self.measures],

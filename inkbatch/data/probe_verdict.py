@@ -20,6 +20,7 @@ from inkbatch.io.surface import DepthOrder
 Word = Literal["clear", "displaced", "blind", "false positives"]
 
 MIN_RIDGE = 0.3  # of the planted ink's contrast, by which the layer with the ink must stand out
+MAX_DOUBT = 3.5  # of the doubt about ink that nothing disturbs; texture had 3.7 and more, ink mostly below 2.8
 LOUD = 0.1  # answer of a null input that is loud by itself
 MIN_CONFIDENCE = 0.95
 
@@ -115,6 +116,11 @@ def _weigh(evidence: Evidence, best: int | None, confidence: float) -> tuple[Wor
         return "false positives", (
             f"where the map says ink, the layer that the bundle looks at stands out from those above and below it by "
             f"{ridge:.2f} of the planted ink's contrast, {MIN_RIDGE} is wanted: the map shows something else"
+        )
+    if (doubt := evidence.doubt(best)) > MAX_DOUBT:
+        return "false positives", (
+            f"where the map says ink it is {doubt:.1f} times as unsure as about ink that is planted into one layer "
+            f"repeated, {MAX_DOUBT:g} times at most are wanted: it marks texture, or ink that it can hardly tell"
         )
     if fit < MIN_FIT:
         return "false positives", (

@@ -53,10 +53,12 @@ class Planted:
     Attributes:
         lift: Rise on the strokes less rise beside them, in dark pixels; -1 to 1.
         gain: Rise of the map's mean over all dark pixels.
+        certainty: Mean of the map on the strokes that were dark and are ink now; 0 where there are none.
     """
 
     lift: float
     gain: float
+    certainty: float
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class _Window:
         on, beside = dark & self.truth, dark & ~self.truth
         change = after - before
         lift = _mean(change[on]) - _mean(change[beside])
-        return Planted(round(lift, 6), round(_mean(change[dark]), 6))
+        return Planted(round(lift, 6), round(_mean(change[dark]), 6), round(_mean(after[on & (after >= DARK)]), 6))
 
     def contrast(self, slab: Slab, ink_map: NDArray[np.float32], order: DepthOrder, start: int) -> dict[str, Any]:
         """How much brighter the layers of a reading are where its map says ink."""
@@ -192,10 +194,14 @@ class _Window:
         layers = slab[start : start + self.asked.depth]
         layers = layers[::-1] if order == "reversed" else layers
         if not lit.any() or not dark.any():
-            return {"lit": 0, "layers": [0.0] * len(layers)}
+            return {"lit": 0, "certainty": 0.0, "layers": [0.0] * len(layers)}
         steps = GREY_UNIT[slab.dtype.name]
         found = [float(layer[lit].mean() - layer[dark].mean()) / steps for layer in layers]
-        return {"lit": int(np.count_nonzero(lit)), "layers": [round(value, 3) for value in found]}
+        return {
+            "lit": int(np.count_nonzero(lit)),
+            "certainty": round(_mean(ink_map[lit]), 6),
+            "layers": [round(value, 3) for value in found],
+        }
 
     def answer(self, ink_map: NDArray[np.float32]) -> float:
         """Mean of a map over papyrus."""

@@ -12,7 +12,7 @@ NULLS = {"layers shuffled": (0.1, 0.05), "one layer repeated": (0.01, 0.8), "vox
 QUIET = {name: (0.02, lift) for name, (_, lift) in NULLS.items()}
 
 
-def measures(answers, lift=PEAK, start=1, nulls=NULLS, reversed_lift=None, windows=3, ridge=1.0):
+def measures(answers, lift=PEAK, start=1, nulls=NULLS, reversed_lift=None, windows=3, ridge=1.0, sure=0.95):
     """Windows that agree: `answers` by (order, first layer), the same lift in both orders unless stated."""
     rng = np.random.default_rng(0)
     lifts = {"forward": list(lift), "reversed": list(reversed_lift or lift)}
@@ -28,12 +28,12 @@ def measures(answers, lift=PEAK, start=1, nulls=NULLS, reversed_lift=None, windo
     found = {order: {str(s): blocks(v) for (o, s), v in answers.items() if o == order} for order in lifts}
     profile = np.exp(-0.5 * ((np.arange(DEPTH) - 1) / 1.5) ** 2)  # of a thin layer at place 1, where ink is seen best
     layers = (ridge * 50 * profile).tolist()
-    contrasts = {order: {start: {"lit": 100, "layers": layers} for start in found[order]} for order in lifts}
+    contrasts = {
+        order: {start: {"lit": 100, "certainty": sure, "layers": layers} for start in found[order]} for order in lifts
+    }
     shared = {"answers": found, "contrasts": contrasts, "planted": planted, "faces": [start, start + 4]}
-    return [
-        {**shared, "box": [0, x, 8, x + 8], "nulls": {n: {"answer": a, "lift": b} for n, (a, b) in nulls.items()}}
-        for x in range(windows)
-    ]
+    quiet = {name: {"answer": a, "lift": b, "certainty": 0.97} for name, (a, b) in nulls.items()}
+    return [{**shared, "box": [0, x, 8, x + 8], "nulls": quiet} for x in range(windows)]
 
 
 def sweep(ink_depth, starts=range(3), lift=PEAK, floor=0.002, scale=0.2):
@@ -130,6 +130,13 @@ def test_a_map_of_what_is_no_thin_layer_is_a_false_positive():
     assert (verdict.words, verdict.usable) == ("false positives", False)
     assert "stands out" in verdict.reason
     assert verdict.numbers["ridge"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_map_that_is_unsure_of_what_it_marks_is_not_believed():
+    verdict = judge(measures(sweep(2), sure=0.89), SCENE)
+    assert (verdict.words, verdict.numbers["doubt"]) == ("false positives", pytest.approx(0.11 / 0.03, abs=0.01))
+    assert "times as unsure" in verdict.reason
+    assert judge(measures(sweep(2), sure=0.92), SCENE).words == "clear"
 
 
 def test_windows_that_do_not_agree_are_not_clear():
