@@ -130,7 +130,7 @@ else
 endif
 
 .PHONY: status
-status: $(VENV)/.runtime ## How far SEGMENT is, and what its engine says; without SEGMENT the list of launches
+status: $(VENV)/.runtime ## How far SEGMENT (or a dataset, a training) is, and what its engine says; without SEGMENT all launches
 	$(RUN) status $(if $(SEGMENT),'$(SEGMENT)') --root '$(ROOT)' $(ARGS)
 
 .PHONY: logs

@@ -130,13 +130,15 @@ def launch(
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="A launch or a segment; none lists the launches.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A launch, segment, dataset or training; none lists the launches.")
+    ] = None,
     root: Root = None,
     option: EngineOptions = None,
     engines: EnginesFile = None,
 ) -> None:
-    """How far a segment is: its stored units, and what the engine says of its newest launch."""
-    from inkbatch.launch.progress import segment_progress
+    """How far a segment, dataset or training is: what is stored, and what the engine says of its newest launch."""
+    from inkbatch.launch.progress import progress_under
     from inkbatch.launch.record import find_launch, launches_of
 
     place = chosen_root(root) or DEFAULT_ROOT
@@ -148,14 +150,14 @@ def status(
             typer.echo(f"no launches under {place}")
         return
     found: LaunchRecord | None = None
-    progress = segment_progress(place, name)
+    progress = progress_under(place, name)
     if progress:
         with contextlib.suppress(ConfigError):
             found = find_launch(place, name)
     else:
         found = find_launch(place, name)
         with contextlib.suppress(ConfigError):
-            progress = segment_progress(place, found.subject)
+            progress = progress_under(place, found.subject)
     for row in progress:
         typer.echo(str(row))
     if found is None:
@@ -290,11 +292,11 @@ def _sets(items: Sequence[str], jobs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _say_progress(root: str, request: Request) -> None:
-    from inkbatch.launch.progress import segment_progress
+    from inkbatch.launch.progress import progress_under
 
     rows: list[Any] = []
     with contextlib.suppress(InkbatchError):
-        rows = segment_progress(root, request.subject)
+        rows = progress_under(root, request.subject)
     for row in rows:
         typer.echo(str(row))
         picture = (row.folder / "preview.png").uri

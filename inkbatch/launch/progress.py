@@ -1,4 +1,4 @@
-"""How far a segment is, by its manifests and markers: the truth, whatever a scheduler remembers."""
+"""How far a segment, a dataset or a training is, by what is stored: the truth, whatever a scheduler remembers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class Progress:
     """One run's folder.
 
     Attributes:
-        what: ``prepare``, or ``prediction NAME``.
+        what: ``prepare``, ``prediction NAME``, ``dataset`` or ``training``, the latter perhaps with its fold.
         folder: Where it lies.
-        done: Units with a marker.
-        units: Units of the plan.
+        done: Units with a marker; of a training the epochs of its newest checkpoint.
+        units: Units of the plan; of a training its epochs.
         complete: Whether ``complete.json`` stands for this very manifest.
+        counted: What is counted.
     """
 
     what: str
@@ -28,9 +29,10 @@ class Progress:
     done: int
     units: int
     complete: bool
+    counted: str = "units"
 
     def __str__(self) -> str:
-        state = "complete" if self.complete else f"{self.done} of {self.units} units, not finished yet"
+        state = "complete" if self.complete else f"{self.done} of {self.units} {self.counted}, not finished yet"
         return f"{self.what}: {state} · {self.folder}"
 
 
@@ -40,18 +42,28 @@ def progress_of(what: str, folder: Location) -> Progress | None:
     if manifest is None:
         return None
     run_digest = str(manifest.get("digest", ""))
+    complete = (_json(folder / "complete.json") or {}).get("digest") == run_digest
+    if manifest.get("job") == "train":
+        newest = (_json(folder / "checkpoints" / "pointer.json") or {}).get("last") or [{}]
+        epochs = int(manifest.get("config", {}).get("epochs", 0))
+        return Progress(what, folder, int(newest[0].get("epoch", 0)), epochs, complete, "epochs")
     prefix = f"{run_digest[:MARKER_DIGEST_CHARS]}-"
     done = sum(name.startswith(prefix) for name in (folder / "done").names())
-    complete = _json(folder / "complete.json") or {}
-    return Progress(what, folder, done, int(manifest.get("units", 0)), complete.get("digest") == run_digest)
+    return Progress(what, folder, done, int(manifest.get("units", 0)), complete)
 
 
-def segment_progress(root: str, segment: str) -> list[Progress]:
-    """Progress of everything that is stored of a segment: its preparation, then its predictions by name."""
+def progress_under(root: str, name: str) -> list[Progress]:
+    """Progress of everything that is stored under a name.
+
+    That is a segment's preparation and its predictions, a dataset, and a training with its folds.
+    """
     base = Location.parse(root)
-    check_segment_id(segment)
-    places = [("prepare", base / "segments" / segment / "prepare")]
-    places += [(f"prediction {name}", folder) for name, folder in predictions_of(root, segment)]
+    check_segment_id(name)
+    run = base / "runs" / name
+    places = [("prepare", base / "segments" / name / "prepare")]
+    places += [(f"prediction {one}", folder) for one, folder in predictions_of(root, name)]
+    places += [("dataset", base / "datasets" / name), ("training", run)]
+    places += [(f"training, {one}", run / one) for one in run.names() if one.startswith("fold-")]
     return [found for what, folder in places if (found := progress_of(what, folder)) is not None]
 
 

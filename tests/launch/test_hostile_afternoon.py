@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from inkbatch.launch.events import EventLog, read_events
-from inkbatch.launch.progress import segment_progress
+from inkbatch.launch.progress import progress_under
 from inkbatch.testing.faults import stored_bytes
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
@@ -121,7 +121,7 @@ def test_a_hostile_afternoon_ends_with_the_quiet_runs_bytes(tmp_path):
         assert afternoon.slowest_stop_s < STOP_S
         assert afternoon.codes.count(0) == SHARDS + len(TWINS)
 
-    assert all(row.complete for row in segment_progress(str(tmp_path / "hostile"), "tiny"))
+    assert all(row.complete for row in progress_under(str(tmp_path / "hostile"), "tiny"))
     for folder in ("segments", "predictions"):
         assert stored_bytes(tmp_path / "hostile" / folder) == stored_bytes(tmp_path / "quiet" / folder)
     assert not list((tmp_path / "hostile").rglob("*.json.*.partial")), "half a marker was left"
