@@ -28,6 +28,9 @@ fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 printf '[containers]\ncgroups="disabled"\ndefault_ulimits=["nofile=1024:1024","nproc=4096:4096"]\n' > "$folder/containers.conf"
+if [ -x /usr/lib/podman/netavark ]; then # compose's services find each other by name
+  printf '[network]\nnetwork_backend="netavark"\n' >> "$folder/containers.conf"
+fi
 export CONTAINERS_CONF=$folder/containers.conf
 unshare --mount sh -c '
   if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
