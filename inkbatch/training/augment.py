@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from inkbatch.training.augment_settings import Changes
 
@@ -123,9 +124,4 @@ def _blurred(layers: Tensor, changes: Sequence[Changes]) -> None:
         if not change.blur_px:
             continue
         radius = min(max(1, math.ceil(3 * change.blur_px)), min(layers.shape[-2:]) - 1)
-        offsets = torch.arange(-radius, radius + 1, device=layers.device, dtype=torch.float32)
-        kernel = torch.exp(-0.5 * (offsets / change.blur_px) ** 2)
-        kernel = kernel / kernel.sum()
-        tile = functional.pad(layers[number][:, None], (radius,) * 4, mode="reflect")
-        tile = functional.conv2d(tile, kernel.view(1, 1, -1, 1))
-        layers[number] = functional.conv2d(tile, kernel.view(1, 1, 1, -1))[:, 0]
+        layers[number] = gaussian_blur(layers[number], [2 * radius + 1] * 2, [change.blur_px] * 2)
