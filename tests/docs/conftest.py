@@ -24,6 +24,7 @@ from inkbatch.testing.golden import Golden, fill_state_dict
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.pages import Block, blocks_of
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
+from inkbatch.testing.troubles import Desk
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHECKOUT = (
@@ -252,3 +253,9 @@ STAGES = {
 def set_stage(workshop: Workshop, demo_root: Path):
     """Put into the workshop what a page's commands find there; without a word of its own, the prepared demo."""
     return lambda page: STAGES.get(page, with_demo)(workshop.folder, demo_root)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, capsys) -> Desk:
+    """A folder with layers, a bundle and the command line."""
+    return Desk(tmp_path, monkeypatch, capsys)
