@@ -75,12 +75,11 @@ def chunks_inside(layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[t
 
 
 def runs_of(layout: ArrayLayout, spans: Sequence[range]) -> Iterator[list[Place]]:
-    """Chunks that lie beside each other along the last axis, as many as one task decodes."""
-    *lead, across = spans
+    """The chunks, row-major, as many at a time as one task decodes."""
     step = max(1, TASK_BYTES // layout.slot_bytes)
-    for place in itertools.product(*lead):
-        for first in range(across.start, across.stop, step):
-            yield [(*place, last) for last in range(first, min(first + step, across.stop))]
+    places = itertools.product(*spans)
+    while run := list(itertools.islice(places, step)):
+        yield run
 
 
 class StoredShard:

@@ -20,6 +20,7 @@ from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.reports.registry import leave_report
+from inkbatch.run.heap import keep_freed_memory
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
@@ -178,6 +179,7 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
     settled = plan(config)
     record = RunFolder(settled.folder, settled.manifest)
     context.ahead = UNITS_AHEAD
+    keep_freed_memory()
     with opencv_threads(1):
         report = carry_out(
             record,

@@ -25,6 +25,7 @@ from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.storage import Location
 from inkbatch.reports.registry import leave_report
+from inkbatch.run.heap import keep_freed_memory
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
@@ -175,6 +176,7 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
     """
     settled = plan(config)
     context.ahead = UNITS_AHEAD
+    keep_freed_memory()
     with settled.truth as truth, opencv_threads(1):
         if truth.made_from is not None:
             context.reporter.note(
