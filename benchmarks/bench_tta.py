@@ -19,7 +19,7 @@ from inkbatch.models.bundle import TTA_AXES
 from inkbatch.predict.device import choose_device, choose_precision
 
 EDGE_PX = {
-    "unet-resnet34": {"cpu": 1000, "cuda": 6000},
+    "unet-resnet34": {"cpu": 1800, "cuda": 6000},
     "demo": {"cpu": 3000, "cuda": 8000},
 }
 TARGET = 4.1  # forward passes per tile
