@@ -69,12 +69,13 @@ class ChunkCache:
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._slabs: deque[_Slab] = deque()
+        self._held = 0
         self._chunks: dict[Key, NDArray[Any]] = {}
 
     @property
     def held_bytes(self) -> int:
         """Bytes of memory that are kept now."""
-        return sum(len(slab.memory) for slab in self._slabs)
+        return self._held
 
     def get(self, array: str, places: Sequence[Place]) -> dict[Place, NDArray[Any]]:
         """Those of the wanted chunks that are kept; they are to be read, never written to."""
@@ -104,12 +105,14 @@ class ChunkCache:
 
     def _fresh(self, size: int) -> _Slab:
         length = max(size, min(SLAB_BYTES, self.limit_bytes // SLABS_AT_LEAST))
-        while self._slabs and self.held_bytes + length > self.limit_bytes:
+        while self._slabs and self._held + length > self.limit_bytes:
             old = self._slabs.popleft()
             old.kept = False
+            self._held -= len(old.memory)
             for key in old.keys:
                 del self._chunks[key]
         self._slabs.append(_Slab(np.empty(length, np.uint8)))
+        self._held += length
         return self._slabs[-1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +74,10 @@ def chunks_inside(layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[t
     return spans
 
 
-def runs_of(layout: ArrayLayout, spans: Sequence[range]) -> Iterator[list[Place]]:
-    """The chunks, row-major, as many at a time as one task decodes."""
-    step = max(1, TASK_BYTES // layout.slot_bytes)
-    places = itertools.product(*spans)
-    while run := list(itertools.islice(places, step)):
-        yield run
+def runs_of(layout: ArrayLayout, places: Iterable[Place]) -> list[list[Place]]:
+    """The chunks in their order, as many at a time as one task decodes."""
+    step, left = max(1, TASK_BYTES // layout.slot_bytes), iter(places)
+    return list(iter(lambda: list(itertools.islice(left, step)), []))
 
 
 class StoredShard:

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.shard_codec import (
-    TASK_BYTES,
     Place,
     codec_pool,
 )
@@ -151,7 +150,7 @@ class ShardedArray:
         parts = []
         for coordinates in itertools.product(*ranges):
             origin = [c * size for c, size in zip(coordinates, layout.shards, strict=True)]
-            runs = list(runs_of(layout, chunks_inside(layout, origin, bounds)))
+            runs = runs_of(layout, itertools.product(*chunks_inside(layout, origin, bounds)))
             parts.append(Part(coordinates, runs, window_of(layout, origin, bounds, out)))
         self._decode(parts)
         return out
@@ -171,13 +170,9 @@ class ShardedArray:
         for place, out in zip(places, outs, strict=True):
             both = [divmod(number, count) for number, count in zip(place, layout.chunks_per_shard, strict=True)]
             shards.setdefault(tuple(shard for shard, _ in both), {})[tuple(inner for _, inner in both)] = out
-        step = max(1, TASK_BYTES // layout.slot_bytes)
-        parts = []
-        for coordinates, targets in shards.items():
-            inside = sorted(targets)
-            runs = [inside[first : first + step] for first in range(0, len(inside), step)]
-            parts.append(Part(coordinates, runs, own_of(targets)))
-        self._decode(parts)
+        self._decode(
+            [Part(place, runs_of(layout, sorted(targets)), own_of(targets)) for place, targets in shards.items()]
+        )
 
     def _decode(self, parts: Sequence[Part]) -> None:
         """Decode chunks, side by side where they are many."""
