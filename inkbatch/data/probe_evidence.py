@@ -73,7 +73,7 @@ class Evidence:
         norm = np.linalg.norm(self.predictions, axis=1, keepdims=True)
         self.directions = np.divide(self.predictions, norm, out=np.zeros_like(self.predictions), where=norm > 0)
         self.nulls: dict[str, dict[str, float]] = {
-            name: {key: _mean_of([m["nulls"][name][key] for m in measures]) for key in ("answer", "lift", "certainty")}
+            name: {key: _mean_of([m["nulls"][name][key] for m in measures]) for key in ("answer", "lift")}
             for name in measures[0]["nulls"]
         }
 
@@ -158,8 +158,8 @@ class Evidence:
         """How unsure the map is where it says ink, as a multiple of its doubt about ink that nothing disturbs.
 
         Doubt is 1 less the mean of the map where it reaches one half; the ink that nothing disturbs is planted into one
-        layer repeated. On ink a map is as sure as it ever gets but for the borders of strokes; texture that looks like
-        ink is marked in shreds.
+        layer repeated, or into the papyrus where a bundle sees none there. On ink a map is as sure as it ever gets but
+        for the borders of strokes; texture that looks like ink is marked in shreds.
         """
         order, start = self.readings[best]
         rows = [measure["contrasts"][order][str(start)] for measure in self.measures]
@@ -167,7 +167,10 @@ class Evidence:
         if not lit.sum():
             return math.inf
         sure = float((lit @ np.array([row["certainty"] for row in rows], np.float64)) / lit.sum())
-        return (1 - sure) / max(1 - self.nulls["one layer repeated"]["certainty"], LEAST_DOUBT)
+        undisturbed = [measure["nulls"]["one layer repeated"]["certainty"] for measure in self.measures]
+        seen = [value for value in undisturbed if value]
+        surest = _mean_of(seen) if seen else float(self._curve(order, "certainty").max())
+        return (1 - sure) / max(1 - surest, LEAST_DOUBT)
 
     def rival(self, best: int) -> int | None:
         """Another reading that explains the answers as well and answers nearly as loud."""

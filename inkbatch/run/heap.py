@@ -1,4 +1,4 @@
-"""The memory allocator of the C library, told what a training loop on a CPU does."""
+"""The memory allocator of the C library, told what a loop over steps or units does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEPT = (1 << 31) - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep what it frees: the next step takes blocks of the same sizes.
+    """Let the process keep what it frees: the next step or unit takes blocks of the same sizes.
 
     By default the GNU C library gives large blocks back to the system when they are freed, and every step touches
     fresh pages, which costs up to a fifth of a step on a CPU. The peak stays what it was; it is given back at the end.

@@ -12,7 +12,9 @@ NULLS = {"layers shuffled": (0.1, 0.05), "one layer repeated": (0.01, 0.8), "vox
 QUIET = {name: (0.02, lift) for name, (_, lift) in NULLS.items()}
 
 
-def measures(answers, lift=PEAK, start=1, nulls=NULLS, reversed_lift=None, windows=3, ridge=1.0, sure=0.95):
+def measures(
+    answers, lift=PEAK, start=1, nulls=NULLS, reversed_lift=None, windows=3, ridge=1.0, sure=0.95, undisturbed=0.97
+):
     """Windows that agree: `answers` by (order, first layer), the same lift in both orders unless stated."""
     rng = np.random.default_rng(0)
     lifts = {"forward": list(lift), "reversed": list(reversed_lift or lift)}
@@ -20,7 +22,7 @@ def measures(answers, lift=PEAK, start=1, nulls=NULLS, reversed_lift=None, windo
     for place in range(DEPTH):
         for order, depth in (("forward", start + place), ("reversed", start + DEPTH - 1 - place)):
             value = lifts[order][place]
-            planted[order][str(depth)] = {"lift": value, "gain": 0.2 * value}
+            planted[order][str(depth)] = {"lift": value, "gain": 0.2 * value, "certainty": 0.96}
 
     def blocks(value):
         return [*(value * rng.uniform(0.8, 1.2, 15)).tolist(), None]
@@ -32,7 +34,7 @@ def measures(answers, lift=PEAK, start=1, nulls=NULLS, reversed_lift=None, windo
         order: {start: {"lit": 100, "certainty": sure, "layers": layers} for start in found[order]} for order in lifts
     }
     shared = {"answers": found, "contrasts": contrasts, "planted": planted, "faces": [start, start + 4]}
-    quiet = {name: {"answer": a, "lift": b, "certainty": 0.97} for name, (a, b) in nulls.items()}
+    quiet = {name: {"answer": a, "lift": b, "certainty": undisturbed} for name, (a, b) in nulls.items()}
     return [{**shared, "box": [0, x, 8, x + 8], "nulls": quiet} for x in range(windows)]
 
 
@@ -146,3 +148,8 @@ def test_windows_that_do_not_agree_are_not_clear():
 
 def test_equal_measures_give_equal_verdicts():
     assert judge(measures(sweep(2)), SCENE, seed=1) == judge(measures(sweep(2)), SCENE, seed=1)
+
+
+def test_where_one_layer_repeated_shows_no_ink_that_in_papyrus_is_the_measure():
+    verdict = judge(measures(sweep(2), sure=0.85, undisturbed=0.0), SCENE)
+    assert (verdict.words, verdict.numbers["doubt"]) == ("false positives", pytest.approx(0.15 / 0.04, abs=0.01))
