@@ -25,7 +25,10 @@ INFER = ("infer", "demo", "--bundle", "demo", "--log", "plain")
 pytestmark = [
     pytest.mark.image,
     pytest.mark.skipif(not (IMAGE and ENGINE), reason="no image was named: make image, then make image-test"),
-    pytest.mark.skipif(not (COMPOSE and shutil.which(COMPOSE[0])), reason="no docker compose and no podman-compose"),
+    pytest.mark.skipif(
+        not (COMPOSE and shutil.which(COMPOSE[0])),
+        reason="this machine has neither docker (for docker compose) nor podman-compose",
+    ),
 ]
 
 
@@ -34,13 +37,13 @@ def s3_image(tmp_path_factory):
     """An image with the S3 server's program, so that none need be fetched."""
     program = shutil.which("rclone")
     if program is None:
-        pytest.skip("no rclone")
+        pytest.skip("this machine has no rclone, the program of the local S3 server")
     folder = tmp_path_factory.mktemp("s3-image")
     shutil.copy(program, folder / "rclone")
     (folder / "Dockerfile").write_text(f"FROM {IMAGE}\nUSER root\nCOPY rclone /usr/bin/rclone\n")
     builder = ["docker", "build"] if ENGINE == "docker" else ["buildah", "build", "--isolation", "chroot"]
     if shutil.which(builder[0]) is None:
-        pytest.skip(f"no {builder[0]}")
+        pytest.skip(f"this machine has no {builder[0]} to make the S3 server's image with")
     name = "inkbatch-compose-test-s3:latest"
     subprocess.run([*builder, "--tag", name, str(folder)], check=True, capture_output=True)
     return name
