@@ -96,7 +96,7 @@ def job(folder: Path, run: Callable[[], JobReport]) -> Callable[[], Sample]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     found = options(__doc__, arguments, rounds=5)
-    edge = 600 if found.quick else 8192
+    edge = 600 if found.quick else 16384
     report = Report("maps", found, {"edge_px": edge, "members": len(MEMBERS), "unit_px": UNIT_PX})
     with scratch(found) as folder:
         root = folder / "root"
