@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from inkbatch.errors import EXIT_DONE
+from inkbatch.testing.s3 import find_rclone
 
 IMAGE = os.environ.get("INKBATCH_TEST_IMAGE", "")
 ENGINE = os.environ.get("INKBATCH_TEST_ENGINE", "")
@@ -35,7 +36,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def s3_image(tmp_path_factory):
     """An image with the S3 server's program, so that none need be fetched."""
-    program = shutil.which("rclone")
+    program = find_rclone()
     if program is None:
         pytest.skip("this machine has no rclone, the program of the local S3 server")
     folder = tmp_path_factory.mktemp("s3-image")
