@@ -4,7 +4,7 @@ The demo's network (a small U-Net; a larger one would hide more) trains on 128-p
 of 192 px, 13 real layers, augmented. The job streams them from segments (`index`) or from a pack. The floor is the very
 same job, network, loop and batches, but with all batches in memory before it starts. Steps are timed within epochs,
 without the validation between them. In the first epoch every chunk is decoded, into memory that was never touched; from
-the second one on what was decoded is kept, as it is in a run of many epochs. Both have rows, and the target is for both.
+the second one on what was decoded is kept, as it is in a run of many epochs. Both have rows, the target is for both.
 The first few steps of an epoch warm up. Jobs and floor run in turn.
 """
 
