@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,7 @@ class _Folder:
         self.state: dict[str, Any] = {}
         with contextlib.suppress(FileNotFoundError, ValueError):
             self.state = json.loads((target / STATE).read_text(encoding="utf-8"))
+        self._noting, self._noted = threading.Lock(), time.monotonic()
 
     def pull(self, report: PullReport) -> None:
         """Copy what is new; the files that say "complete" come last."""
@@ -102,13 +104,9 @@ class _Folder:
         if any(not self._is_here(row) for row in rows):
             (self.target / "complete.json").unlink(missing_ok=True)
         try:
-            noted = time.monotonic()
             with ThreadPoolExecutor(THREADS, thread_name_prefix="inkbatch-pull") as pool:
                 for fetched in pool.map(self._bring, first):
                     _count(report, fetched)
-                    if time.monotonic() - noted >= NOTE_EVERY_S:
-                        self._note()
-                        noted = time.monotonic()
             for row in last:
                 _count(report, self._bring(row))
         finally:
@@ -116,6 +114,7 @@ class _Folder:
 
     def _note(self) -> None:
         Location.parse(self.target / STATE).write_json(dict(self.state))
+        self._noted = time.monotonic()
 
     def _bring(self, row: StoredObject) -> int | None:
         """Bytes that were copied, or None where the file was here."""
@@ -129,11 +128,11 @@ class _Folder:
             (self.target / row.path).unlink()
             if attempt == 2:
                 raise CorruptDataError(f"{self.source / row.path}: arrived damaged twice: {fault}; infer it again")
-        self.state[row.path] = {
-            "bytes": row.bytes,
-            "version": row.version,
-            "sha256": _hashed(self.target / row.path, "sha256"),
-        }
+        sha256 = _hashed(self.target / row.path, "sha256")
+        with self._noting:  # by whoever brought the file: nobody waits until a larger one before it has come
+            self.state[row.path] = {"bytes": row.bytes, "version": row.version, "sha256": sha256}
+            if time.monotonic() - self._noted >= NOTE_EVERY_S:
+                self._note()
         return row.bytes
 
     def _is_here(self, row: StoredObject) -> bool:
