@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from inkbatch.data.index import DatasetIndex, largest_shape
 from inkbatch.data.reading import IGNORE_NAME, LABELS_NAME, SAMPLES_NAME, SampleReader, StoredArrays
 from inkbatch.geometry import Box, Unit
+from inkbatch.io.shard_layout import MASK_CODEC
 from inkbatch.io.shards import ArrayLayout, ShardedArray
 from inkbatch.io.storage import Location
 from inkbatch.run.pipeline import UnitWork
@@ -20,7 +21,6 @@ from inkbatch.run.record import RunFolder
 CHUNK_PX = 256
 UNIT_BYTES = 64 << 20
 LAYERS_CODEC = "lz4"  # papyrus hardly shrinks (benchmarks/README.md), and training decodes it in every epoch
-FLAT_CODEC = "zstd"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class PackLayout:
             LAYERS_CODEC,
             ("sample", "z", "y", "x"),
         )
-        flat = ArrayLayout((count, *self.shape_yx), (1, *chunk), (n, *edges), "uint8", FLAT_CODEC, ("sample", "y", "x"))
+        flat = ArrayLayout((count, *self.shape_yx), (1, *chunk), (n, *edges), "uint8", MASK_CODEC, ("sample", "y", "x"))
         return {SAMPLES_NAME: deep, LABELS_NAME: flat, IGNORE_NAME: flat}
 
 

@@ -1,7 +1,9 @@
 """Decoded chunks, kept in memory up to a limit: who reads small windows again and again decodes each chunk once.
 
 Training cuts tiles of 64 to 256 px out of chunks of 256 px, in random order, epoch after epoch. What has been decoded
-is therefore kept; what was decoded first goes first. A limit of 0 keeps nothing.
+is therefore kept; what was decoded first goes first. A limit of 0 keeps nothing. Chunks that a local disk holds as they
+are, layers of papyrus mostly, need no decoding: a window that takes a good part of one is read straight from the disk
+(`io.open_shards`). A smaller one is one of many that want the same chunk, which is therefore kept as well.
 
 Chunks lie side by side in slabs of megabytes, which are given back as a whole: NumPy asks for huge pages for arrays of
 4 MiB and more, and the first touch of fresh memory in pages of 4 KiB costs as much as decoding into it.
@@ -19,13 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.io.open_shards import OpenShards
+from inkbatch.io.shard_codec import Bytes, buffers
 from inkbatch.io.shards import ShardedArray
 
 Place = tuple[int, ...]
 Key = tuple[str, Place]
+Window = tuple[slice, ...]
 SLAB_BYTES = 32 << 20
 SLABS_AT_LEAST = 16  # so that little is forgotten at a time
 ALIGNED_BYTES = 64
+STRAIGHT_SHARE = 0.25  # of a chunk's rows times columns; a smaller window makes it kept
 
 
 @dataclass
@@ -71,6 +77,7 @@ class ChunkCache:
         self._slabs: deque[_Slab] = deque()
         self._held = 0
         self._chunks: dict[Key, NDArray[Any]] = {}
+        self.shards = OpenShards()
 
     @property
     def held_bytes(self) -> int:
@@ -132,22 +139,47 @@ class CachedArray:
         """Read a region; see `ShardedArray.read`."""
         if not self.cache.limit_bytes:
             return self.array.read(region)
-        chunks = self.array.layout.chunks
-        spans = [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, chunks, strict=True)]
+        layout = self.array.layout
+        spans = [
+            range(part.start // size, -(-part.stop // size)) for part, size in zip(region, layout.chunks, strict=True)
+        ]
         places = list(itertools.product(*spans))
+        windows = {place: _window(place, layout.chunks, region) for place in places}
         found = self.cache.get(self.array.location.uri, places)
         missing = [place for place in places if place not in found]
+        if len(places) == len(missing) == 1:
+            alone = self._on_disk(places[0], windows[places[0]][0], np.empty(layout.slot_bytes, np.uint8))
+            if alone is not None:
+                return alone
+        out = np.empty([part.stop - part.start for part in region], np.dtype(layout.dtype))
+        if len(places) > 1:
+            missing = [place for place in missing if not self._copied(place, windows[place], out)]
         if missing:
             found |= self._decoded(missing)
-        out = np.empty([part.stop - part.start for part in region], np.dtype(self.array.layout.dtype))
-        for place in places:
-            inner, outer = [], []
-            for number, size, part in zip(place, chunks, region, strict=True):
-                first, last = max(number * size, part.start), min((number + 1) * size, part.stop)
-                inner.append(slice(first - number * size, last - number * size))
-                outer.append(slice(first - part.start, last - part.start))
-            out[tuple(outer)] = found[place][tuple(inner)]
+        for place, chunk in found.items():
+            inner, outer = windows[place]
+            out[outer] = chunk[inner]
         return out
+
+    def _copied(self, place: Place, window: tuple[Window, Window], out: NDArray[Any]) -> bool:
+        """Copy what is wanted of a chunk that a local disk holds as it is; False where it must be decoded."""
+        buffer = buffers.take(self.array.layout.slot_bytes)
+        found = self._on_disk(place, window[0], buffer)
+        if found is not None:
+            out[window[1]] = found
+        buffers.give(buffer)
+        return found is not None
+
+    def _on_disk(self, place: Place, inner: Window, buffer: Bytes) -> NDArray[Any] | None:
+        """A good part of a chunk that a local disk holds as it is, in `buffer`."""
+        height, width = self.array.layout.chunks[-2:]
+        rows, columns = inner[-2:]
+        taken = (rows.stop - rows.start) * (columns.stop - columns.start)
+        if taken < STRAIGHT_SHARE * height * width or not self.array.location.is_local:
+            return None
+        coordinates, inside = self.array.layout.in_shard(place)
+        shard = self.cache.shards.get(self.array.shard_location(coordinates), self.array.layout)
+        return shard.window(inside, inner, buffer)
 
     def _decoded(self, places: Sequence[Place]) -> dict[Place, NDArray[Any]]:
         """Decode chunks (those of one shard in as few requests as possible) and keep them."""
@@ -156,7 +188,17 @@ class CachedArray:
         for place in places:
             corner = zip(place, layout.chunks, layout.shape, strict=True)
             rooms.append(self.cache.room([min(chunk, size - i * chunk) for i, chunk, size in corner], layout.dtype))
-        self.array.read_chunks(places, [room.chunk for room in rooms])
+        self.array.read_chunks(places, [room.chunk for room in rooms], self.cache.shards)
         for place, room in zip(places, rooms, strict=True):
             self.cache.put(self.array.location.uri, place, room)
         return {place: room.chunk for place, room in zip(places, rooms, strict=True)}
+
+
+def _window(place: Place, chunks: Sequence[int], region: Sequence[slice]) -> tuple[Window, Window]:
+    """What a region wants of a chunk: where it lies in the chunk, and where in the region."""
+    inner, outer = [], []
+    for number, size, part in zip(place, chunks, region, strict=True):
+        first, last = max(number * size, part.start), min((number + 1) * size, part.stop)
+        inner.append(slice(first - number * size, last - number * size))
+        outer.append(slice(first - part.start, last - part.start))
+    return tuple(inner), tuple(outer)

@@ -104,7 +104,7 @@ def _raw_header(layout: ArrayLayout) -> Bytes:
     return np.frombuffer(frame[:BLOSC_HEADER_BYTES], np.uint8)
 
 
-def _is_raw(stored: Bytes, layout: ArrayLayout) -> bool:
+def is_raw(stored: Bytes, layout: ArrayLayout) -> bool:
     """Whether a stored chunk (with its checksum) holds its bytes as they are."""
     whole = len(stored) == BLOSC_HEADER_BYTES + layout.chunk_bytes + CRC_BYTES
     return whole and bool(stored[_FLAGS_AT] & _STORED_RAW)
@@ -206,7 +206,7 @@ def decode_chunk(layout: ArrayLayout, stored: memoryview | bytes | None, place: 
     data = np.frombuffer(stored, np.uint8)
     if len(data) <= CRC_BYTES or checksum(data[:-CRC_BYTES]) != data[-CRC_BYTES:].tobytes():
         raise CorruptDataError(f"{place} fails its checksum; make the array anew")
-    if _is_raw(data, layout):
+    if is_raw(data, layout):
         raw: NDArray[Any] = np.ndarray(layout.chunks, layout.dtype, data, BLOSC_HEADER_BYTES)
         return raw
     whole = _scratch_array(layout.chunks, np.dtype(layout.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,11 @@ class ArrayLayout:
     def chunks_per_shard(self) -> tuple[int, ...]:
         """Chunks along each axis of a shard."""
         return tuple(shard // chunk for shard, chunk in zip(self.shards, self.chunks, strict=True))
+
+    def in_shard(self, place: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shard that holds a chunk of the whole array, and the chunk's place inside it."""
+        both = [divmod(number, count) for number, count in zip(place, self.chunks_per_shard, strict=True)]
+        return tuple(shard for shard, _ in both), tuple(inner for _, inner in both)
 
     @property
     def chunk_bytes(self) -> int:

@@ -86,7 +86,7 @@ class StoredShard:
     def __init__(self, location: Location, layout: ArrayLayout) -> None:
         self.location = location
         self.layout = layout
-        self._spans: dict[Place, tuple[int, int]] = {}
+        self.spans: dict[Place, tuple[int, int]] = {}  # stored bytes of each wanted chunk, empty for one of zeros
         self._handle = -1
         self._whole: memoryview | None = None
         self._fetched: dict[int, bytes] = {}
@@ -114,9 +114,9 @@ class StoredShard:
             ) from error
         if len(tail) != length or checksum(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
             raise CorruptDataError(f"{self.location}: the zarr shard's index fails its checksum; make the array anew")
-        self._spans = self._spans_of(tail, wanted)
+        self.spans = self._spans_of(tail, wanted)
         if not self.location.is_local and not mostly:
-            spans = {start: stop for start, stop in self._spans.values() if stop > start}
+            spans = {start: stop for start, stop in self.spans.values() if stop > start}
             parts = read_ranges([(self.location, start, stop) for start, stop in spans.items()])
             self._fetched = dict(zip(spans, parts, strict=True))
 
@@ -147,7 +147,7 @@ class StoredShard:
             run: Places of the chunks.
             buffer: Room for all of them, for local files.
         """
-        spans = [self._spans[place] for place in run]
+        spans = [self.spans[place] for place in run]
         if self._whole is not None:
             return [self._whole[start:stop] if stop > start else None for start, stop in spans]
         if self._handle < 0:
@@ -160,26 +160,25 @@ class StoredShard:
             found.append(target if stop > start else None)
         used = 0
         for start, stop in joined(spans):
-            used += _pread(self._handle, view[used : used + stop - start], start)
+            self.read_at(start, view[used : used + stop - start])
+            used += stop - start
         return found
+
+    def read_at(self, start: int, target: memoryview) -> None:
+        """Fill `target` from a local file; what lies beyond its end stays as it was, and its checksum says so."""
+        done = 0
+        while done < len(target):
+            count = os.preadv(self._handle, [target[done:]], start + done)
+            if not count:
+                break
+            done += count
+        READ.add(done)
 
     def close(self) -> None:
         """Let go of the file; only when nobody reads any more."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
-
-
-def _pread(handle: int, target: memoryview, start: int) -> int:
-    """Fill `target` from a file; what lies beyond its end stays as it was, and its checksum says so."""
-    done = 0
-    while done < len(target):
-        count = os.preadv(handle, [target[done:]], start + done)
-        if not count:
-            break
-        done += count
-    READ.add(done)
-    return len(target)
 
 
 def decode_run(stored: StoredShard, run: Sequence[Place], target: Target) -> None:

@@ -22,10 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import DataError, MismatchError
-from inkbatch.io.shard_codec import (
-    Place,
-    codec_pool,
-)
+from inkbatch.io.open_shards import OpenShards
+from inkbatch.io.shard_codec import Place, codec_pool
 from inkbatch.io.shard_files import ShardSink, sink_for
 from inkbatch.io.shard_layout import CODECS, ArrayLayout
 from inkbatch.io.shard_reads import Part, StoredShard, chunks_inside, decode_run, own_of, runs_of, window_of
@@ -155,35 +153,45 @@ class ShardedArray:
         self._decode(parts)
         return out
 
-    def read_chunks(self, places: Sequence[Place], outs: Sequence[NDArray[Any]]) -> None:
+    def read_chunks(
+        self, places: Sequence[Place], outs: Sequence[NDArray[Any]], kept: OpenShards | None = None
+    ) -> None:
         """Read whole chunks, each into an array of its own.
 
         Args:
             places: Places in the grid of chunks of the whole array.
             outs: One array per chunk, of its shape (clipped to the array's border) and the stored dtype.
+            kept: Shards that stay open; None opens and closes each.
 
         Raises:
             CorruptDataError: As `read`.
         """
         layout = self.layout
+        if len(places) == 1 and kept is not None and self.location.is_local:
+            shard, inside = layout.in_shard(places[0])
+            kept.get(self.shard_location(shard), layout).decode(inside, outs[0])
+            return
         shards: dict[Place, dict[Place, NDArray[Any]]] = {}
         for place, out in zip(places, outs, strict=True):
-            both = [divmod(number, count) for number, count in zip(place, layout.chunks_per_shard, strict=True)]
-            shards.setdefault(tuple(shard for shard, _ in both), {})[tuple(inner for _, inner in both)] = out
-        self._decode(
-            [Part(place, runs_of(layout, sorted(targets)), own_of(targets)) for place, targets in shards.items()]
-        )
+            shard, inside = layout.in_shard(place)
+            shards.setdefault(shard, {})[inside] = out
+        parts = [Part(place, runs_of(layout, sorted(targets)), own_of(targets)) for place, targets in shards.items()]
+        self._decode(parts, kept)
 
-    def _decode(self, parts: Sequence[Part]) -> None:
+    def _decode(self, parts: Sequence[Part], kept: OpenShards | None = None) -> None:
         """Decode chunks, side by side where they are many."""
         alone = sum(len(part.runs) for part in parts) == 1
         jobs: list[Future[None]] = []
         opened: list[StoredShard] = []
         try:
             for part in parts:
-                stored = StoredShard(self.shard_location(part.coordinates), self.layout)
-                opened.append(stored)
-                stored.prepare([place for run in part.runs for place in run])
+                place = self.shard_location(part.coordinates)
+                if kept is not None and place.is_local:
+                    stored: StoredShard = kept.get(place, self.layout)
+                else:
+                    stored = StoredShard(place, self.layout)
+                    opened.append(stored)
+                    stored.prepare([chunk for run in part.runs for chunk in run])
                 if alone:
                     decode_run(stored, part.runs[0], part.target)
                 else:

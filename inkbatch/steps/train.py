@@ -36,7 +36,7 @@ from inkbatch.run.signals import StopFlag
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
 from inkbatch.training.contract import contract_of, model_settings
-from inkbatch.training.data import StepStream, TrainingTiles, require_samples
+from inkbatch.training.data import StepStream, TrainingTiles, reading_threads, require_samples
 from inkbatch.training.devices import is_our_child, launch_fabric, precision_of
 from inkbatch.training.finish import finite, write_bundle, write_curves, write_data, write_pictures
 from inkbatch.training.loop import Trainer
@@ -262,6 +262,7 @@ def _trainer(
 ) -> Trainer:
     config, contract, seconds = one.config, one.contract, StageSeconds()
     reader = SampleReader(one.index, one.dataset, parse_bytes(config.read_cache))
+    threads = config.threads or reading_threads(is_shared=one.dataset.is_local and fabric.device.type == "cpu")
     epochs = one.epoch_plan(fabric.world_size)
     tiles = TrainingTiles(reader, one.train, config.augment, config.seed, contract.tile_px, contract.layers.count)
     # Devices that train together leave together, between steps: one that left validation alone would be waited for.
@@ -281,7 +282,7 @@ def _trainer(
         config,
         fabric,
         module,
-        StepStream(tiles, epochs, config.epochs, fabric.global_rank, config.threads, seconds=seconds),
+        StepStream(tiles, epochs, config.epochs, fabric.global_rank, threads, seconds=seconds),
         Validator(
             reader,
             one.validation,
@@ -289,7 +290,7 @@ def _trainer(
             stop,
             fabric.global_rank,
             fabric.world_size,
-            max(1, config.threads // 2),
+            max(1, threads // 2),
         ),
         store,
         context,

@@ -23,9 +23,12 @@ from inkbatch.data.dataset import Sample, SampleReader
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.run.pipeline import StageSeconds
+from inkbatch.run.run_file import core_count
 from inkbatch.training.augment import arrange
 from inkbatch.training.augment_settings import AugmentConfig, Changes, draw_changes
 from inkbatch.training.order import Drawn, EpochPlan
+
+READING_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class StepStream:
         plan: EpochPlan,
         epochs: int,
         device: int = 0,
-        threads: int = 4,
+        threads: int = READING_THREADS,
         ahead: int = 3,
         seconds: StageSeconds | None = None,
     ) -> None:
@@ -225,6 +228,15 @@ def read_ahead(
             yield first, future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def reading_threads(*, is_shared: bool) -> int:
+    """How many threads read batches where nobody says so.
+
+    Args:
+        is_shared: Whether the cores that compute also read; threads that read from elsewhere mostly wait.
+    """
+    return min(READING_THREADS, core_count()) if is_shared else READING_THREADS
 
 
 def require_samples(dataset: str, train: Sequence[Sample], validation: Sequence[Sample]) -> None:

@@ -91,7 +91,8 @@ class TrainConfig(JobConfig):
         devices: Devices per node, or ``auto``: as many as torchrun or Slurm started processes; where they started
             none, all GPUs (one process on a CPU).
         num_nodes: Nodes, or ``auto``: those of torchrun, Slurm or AWS Batch, else one.
-        threads: Tiles read at the same time by each process.
+        threads: Threads of each process that read batches; None: 4, and where the data is local and the CPU computes
+            as well, no more than its cores.
         read_cache: Memory of each process for decoded chunks, so that tiles of one neighbourhood decode it once.
         save_every_steps: A checkpoint after so many steps, besides those at each epoch's end; None: none.
         save_every_minutes: And after so many minutes.
@@ -129,7 +130,7 @@ class TrainConfig(JobConfig):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     devices: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     num_nodes: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    threads: int = Field(4, ge=1)
+    threads: int | None = Field(None, ge=1)
     read_cache: str = "1GiB"
     save_every_steps: int | None = Field(None, ge=1)
     save_every_minutes: float = Field(10.0, gt=0)

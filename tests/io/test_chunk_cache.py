@@ -17,13 +17,19 @@ SHAPE, CHUNK = (3, 50, 70), (3, 16, 16)
 
 @pytest.fixture
 def content():
-    return np.random.default_rng(0).integers(1, 255, SHAPE).astype(np.uint8)
+    """Shrinks, so that chunks are compressed."""
+    return np.random.default_rng(0).integers(1, 5, SHAPE).astype(np.uint8)
 
 
 @pytest.fixture
-def array(tmp_path, content):
-    layout = ArrayLayout(SHAPE, CHUNK, (3, 32, 32), "uint8", "lz4", ("z", "y", "x"))
-    made = ShardedArray.create(Location.parse(tmp_path / "a.zarr"), layout)
+def papyrus():
+    """Noise to a compressor: stored as it is."""
+    return np.random.default_rng(0).integers(0, 65536, SHAPE).astype(np.uint16)
+
+
+def stored(folder, content):
+    layout = ArrayLayout(SHAPE, CHUNK, (3, 32, 32), content.dtype.name, "lz4-bit", ("z", "y", "x"))
+    made = ShardedArray.create(Location.parse(folder), layout)
     for row in range(2):
         for column in range(3):
             block = content[:, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
@@ -32,12 +38,25 @@ def array(tmp_path, content):
 
 
 @pytest.fixture
+def array(tmp_path, content):
+    return stored(tmp_path / "a.zarr", content)
+
+
+@pytest.fixture
+def raw(tmp_path, papyrus):
+    return stored(tmp_path / "raw.zarr", papyrus)
+
+
+@pytest.fixture
 def reads(monkeypatch):
     found = []
     plain = ShardedArray.read_chunks
-    monkeypatch.setattr(
-        ShardedArray, "read_chunks", lambda self, places, outs: found.append(list(places)) or plain(self, places, outs)
-    )
+
+    def counting(self, places, *rest):
+        found.append(list(places))
+        return plain(self, places, *rest)
+
+    monkeypatch.setattr(ShardedArray, "read_chunks", counting)
     return found
 
 
@@ -58,6 +77,30 @@ def test_a_cached_array_reads_what_is_stored_whatever_is_kept(array, content, li
     for region in windows(60):
         np.testing.assert_array_equal(cached.read(region), content[region])
         assert cached.cache.held_bytes <= limit
+
+
+@pytest.mark.parametrize("limit", [1000, 3 * 16 * 16 * 8, 1 << 20])
+def test_chunks_stored_as_they_are_read_as_they_are(raw, papyrus, limit):
+    cached = CachedArray(raw, ChunkCache(limit))
+    for region in [*windows(60), *windows(60)]:
+        np.testing.assert_array_equal(cached.read(region), papyrus[region])
+        assert cached.cache.held_bytes <= limit
+
+
+def test_a_good_part_of_a_chunk_comes_straight_from_the_disk_and_is_not_kept(raw, papyrus, reads):
+    cached = CachedArray(raw, ChunkCache(1 << 20))
+    for rows in (slice(0, 12), slice(4, 16)):
+        region = (slice(0, 3), rows, slice(18, 30))
+        np.testing.assert_array_equal(cached.read(region), papyrus[region])
+    assert (reads, cached.cache.held_bytes) == ([], 0)
+
+
+def test_a_small_part_of_a_chunk_makes_it_kept(raw, papyrus, reads):
+    cached = CachedArray(raw, ChunkCache(1 << 20))
+    for rows in (slice(0, 6), slice(10, 16)):
+        region = (slice(0, 3), rows, slice(18, 24))
+        np.testing.assert_array_equal(cached.read(region), papyrus[region])
+    assert reads == [[(0, 0, 1)]]
 
 
 def test_what_is_kept_is_not_decoded_again(array, reads):
@@ -98,15 +141,22 @@ def test_a_window_that_takes_more_than_may_be_kept_is_read_all_the_same(array, c
     assert cached.cache.held_bytes <= 2 * one
 
 
-def test_what_a_reader_gets_is_its_own(array, content):
-    cached = CachedArray(array, ChunkCache(1 << 20))
+@pytest.mark.parametrize("kind", ["array", "raw"])
+def test_what_a_reader_gets_is_its_own(kind, request):
+    cached = CachedArray(request.getfixturevalue(kind), ChunkCache(1 << 20))
     region = (slice(0, 3), slice(0, 16), slice(0, 16))
-    cached.read(region)[:] = 0
-    np.testing.assert_array_equal(cached.read(region), content[region])
+    first = cached.read(region)
+    wanted = first.copy()
+    cached.read((slice(0, 3), slice(0, 16), slice(16, 32)))
+    np.testing.assert_array_equal(first, wanted)
+    first[:] = 0
+    np.testing.assert_array_equal(cached.read(region), wanted)
 
 
-def test_threads_share_a_cache(array, content):
-    cached = CachedArray(array, ChunkCache(3 * 16 * 16 * 3))
+@pytest.mark.parametrize("kind", ["array", "raw"])
+def test_threads_share_a_cache(kind, content, papyrus, request):
+    content = content if kind == "array" else papyrus
+    cached = CachedArray(request.getfixturevalue(kind), ChunkCache(3 * 16 * 16 * 3))
     wrong = []
 
     def work():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -82,6 +83,17 @@ def test_exact_changes_move_all_arrays_alike(seed):
     np.testing.assert_array_equal(arrange(np.stack([picture, picture]), change, 32)[1], one)
     y, x = change.crop_yx
     assert sorted(one.ravel()) == sorted(picture[y : y + 32, x : x + 32].ravel())
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float16", "int64"])
+def test_flips_come_before_turns_whatever_the_dtype(dtype):
+    picture = np.arange(2 * 8 * 8).reshape(2, 8, 8).astype(dtype)
+    for flip_y, flip_x, turns in itertools.product((False, True), (False, True), range(4)):
+        wanted = picture[:, :: -1 if flip_y else 1, :: -1 if flip_x else 1]
+        wanted = np.rot90(wanted, turns, axes=(1, 2))
+        got = arrange(picture, Changes(flip_y=flip_y, flip_x=flip_x, turns=turns), 8)
+        np.testing.assert_array_equal(got, wanted)
+        assert got.dtype == dtype
 
 
 def test_a_sample_smaller_than_the_tile_is_filled_up():
