@@ -7,7 +7,8 @@ The machine's own pace drifts by more than reading costs. Therefore the floor an
 run, an epoch each, on the very same batches: all of them in memory before the epoch starts (the floor); streamed by
 readers that have kept nothing yet and opened nothing, as in the first epoch; streamed again, as in every later one. The
 medians over all turns count. Steps are timed within epochs, without the validation between them, and the first few
-steps of an epoch warm up.
+steps of an epoch warm up. One thing is kinder than in a real first epoch: the file system's memory holds the data, and
+the allocator may hand out memory that an earlier turn has touched.
 """
 
 from __future__ import annotations
@@ -173,8 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wall, memory = watch.step_s(watch.wall, number), watch.step_s(watch.wall, 0)
             report.facts[f"{name}, {kind}"] = {"s_per_step": wall, "s_per_step_in_memory": memory}
             target = 0.95 if name in FORMS else None
-            rate, best = 1 / statistics.median(wall), 1 / statistics.median(memory)
-            report.row(f"steps, {name}, {kind}", rate, "steps/s", best, floor, at_least=target)
+            rate, floor_rate = 1 / statistics.median(wall), 1 / statistics.median(memory)
+            report.row(f"steps, {name}, {kind}", rate, "steps/s", floor_rate, floor, at_least=target)
         for name, watch in watches.items():
             spent, least = (statistics.median(watch.step_s(watch.cpu, one)) for one in (number, 0))
             report.row(f"CPU seconds per step, {name}, {kind}", spent, "s", least, floor)

