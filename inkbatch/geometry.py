@@ -103,6 +103,15 @@ def cut(shape_yx: tuple[int, int], step_y: int, step_x: int) -> Iterator[Box]:
             yield Box(y0, x0, min(y0 + step_y, height), min(x0 + step_x, width))
 
 
+def cells(box: Box, height: int, width: int) -> Iterator[Box]:
+    """The parts of a box between the lines of a grid anchored at (0, 0), row-major; those at its edges are clipped."""
+    if not box.area:
+        return
+    for y0 in range(box.y0 - box.y0 % height, box.y1, height):
+        for x0 in range(box.x0 - box.x0 % width, box.x1, width):
+            yield Box(y0, x0, y0 + height, x0 + width).intersect(box)
+
+
 @dataclass(frozen=True)
 class TileAxis:
     """Tile origins along one axis: 0, stride, 2·stride, … and a last tile moved in to touch the border.

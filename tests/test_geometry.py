@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkbatch.geometry import Box, TileAxis, TileGrid, cut
+from inkbatch.geometry import Box, TileAxis, TileGrid, cells, cut
 
 axes = st.integers(1, 24).flatmap(
     lambda tile: st.builds(TileAxis, st.integers(1, 90), st.just(tile), st.integers(1, tile))
@@ -79,6 +79,19 @@ def test_a_pixel_sees_the_same_tiles_however_units_are_cut(grid, one, other, dat
         ]
 
     assert seen(one) == seen(other) != []
+
+
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(0, 60), st.integers(0, 60), *[st.integers(1, 40)] * 2)
+def test_cells_tile_a_box_along_the_lines_of_the_whole_grid(y0, x0, height, width, step_y, step_x):
+    box = Box(y0, x0, y0 + height, x0 + width)
+    seen = np.zeros((200, 200), int)
+    for cell in cells(box, step_y, step_x):
+        assert cell.area
+        assert box.contains(cell)
+        assert (cell.y0 // step_y, cell.x0 // step_x) == ((cell.y1 - 1) // step_y, (cell.x1 - 1) // step_x)
+        seen[cell.slices] += 1
+    assert (seen[box.slices] == 1).all()
+    assert seen.sum() == box.area
 
 
 def test_unit_names_sort_and_do_not_repeat():

@@ -72,12 +72,18 @@ class Combination:
         self._combine(codes, out, deviation, lambda values: values)
         return out, deviation
 
-    def stored(self, codes: Sequence[Codes], spread: bool = False) -> tuple[Halves, Halves | None]:
-        """The same, rounded to float16 as it is stored, while it is in the cache."""
-        shape = codes[0].shape
-        out, deviation = np.zeros(shape, np.float16), np.zeros(shape, np.float16) if spread else None
+    def stored(self, codes: Sequence[Codes], out: Halves, deviation: Halves | None = None) -> None:
+        """The same, rounded to float16 as it is stored, while it is in the cache.
+
+        Args:
+            codes: As above.
+            out: (height, width), is filled with the map.
+            deviation: The same with the disagreement; None if it is not wanted.
+        """
+        out[...] = 0
+        if deviation is not None:
+            deviation[...] = 0
         self._combine(codes, out, deviation, to_half)
-        return out, deviation
 
     def _combine(
         self,

@@ -13,6 +13,7 @@ from inkbatch.data.catalog import check_segment_id
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
+from inkbatch.io.shard_reads import Region
 from inkbatch.io.storage import Location
 from inkbatch.io.tones import half_codes
 from inkbatch.run.record import require_complete
@@ -76,6 +77,14 @@ class StoredMap:
     def codes(self, box: Box) -> NDArray[np.uint16]:
         """The stored values of a window as whole numbers; see `inkbatch.io.tones.half_codes`."""
         return half_codes(self.prediction.read(box), str(self.folder))
+
+    def opened(self, box: Box) -> Region:
+        """A window of the map, ready to be decoded part by part; to be closed."""
+        return self.prediction.pyramid.levels[0].opened(box.slices)
+
+    def codes_of(self, region: Region, box: Box) -> NDArray[np.uint16]:
+        """As `codes`, decoded in the calling thread from a window that is open."""
+        return half_codes(region.read(box.slices), str(self.folder))
 
 
 def open_map(root: str, segment: str, name: str | None = None) -> StoredMap:

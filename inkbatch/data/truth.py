@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,10 @@ class TruthChoice:
     white: float | None = None
     ignore: str | None = None
     catalog: str | None = None
+
+
+_Reader = Callable[[Box], Bools]
+_Opener = Callable[[Box, ExitStack], _Reader]  # what is opened for a window is closed with the stack
 
 
 class Truth:
@@ -98,12 +103,30 @@ class Truth:
             CorruptDataError: A stored object is damaged.
             DataError: A label outside [0, full scale].
         """
-        counted = _non_zero(self._mask.levels[0].read(box.slices))
-        if self._ignored is not None:
-            counted &= ~self._ignored(box)
-        return self._ink(box), counted
+        with self.opened(box) as read:
+            return read(box)
 
-    def _labels(self, folder: Location, segment: str, choice: TruthChoice) -> tuple[str, Any, Callable[[Box], Bools]]:
+    @contextmanager
+    def opened(self, box: Box) -> Iterator[Callable[[Box], tuple[Bools, Bools]]]:
+        """A window that is read part by part, by the calling thread: gives `read` for boxes inside it.
+
+        Raises:
+            CorruptDataError: A stored object is damaged.
+            DataError: A label outside [0, full scale].
+        """
+        with ExitStack() as closing:
+            papyrus, ink = _stored(self._mask, _non_zero)(box, closing), self._ink(box, closing)
+            ignored = None if self._ignored is None else self._ignored(box, closing)
+
+            def read(part: Box) -> tuple[Bools, Bools]:
+                counted = papyrus(part)
+                if ignored is not None:
+                    counted &= ~ignored(part)
+                return ink(part), counted
+
+            yield read
+
+    def _labels(self, folder: Location, segment: str, choice: TruthChoice) -> tuple[str, Any, _Opener]:
         uri = choice.labels
         own = folder / "ink_labels.zarr"
         if uri is None and (own / "zarr.json").exists():
@@ -122,9 +145,9 @@ class Truth:
         self.request["labels"] = Location.parse(uri).uri
         self._sources.append(picture)  # type: ignore[arg-type]  # it is closed like one
         self._require_size(f"labels {uri}", picture.shape_yx)
-        return uri, picture.identity, lambda box: picture.read(box) >= np.float32(INK_SHARE)
+        return uri, picture.identity, _at_once(lambda box: picture.read(box) >= np.float32(INK_SHARE))
 
-    def _own_labels(self, folder: Location, segment: str, own: Location) -> tuple[str, Any, Callable[[Box], Bools]]:
+    def _own_labels(self, folder: Location, segment: str, own: Location) -> tuple[str, Any, _Opener]:
         if (folder / "labels/manifest.json").exists():
             cure = f"run inkbatch labels {segment} again"
             manifest = require_complete(folder / "labels", f"segment {segment}, labels", cure)
@@ -132,14 +155,13 @@ class Truth:
         labels = Multiscale.open(own)
         self._require_size(f"labels {own}", labels.shape)
 
-        def ink(box: Box) -> Bools:
-            stored = labels.levels[0].read(box.slices)
+        def ink(stored: NDArray[np.uint8]) -> Bools:
             found: Bools = np.greater_equal(stored, INK_LABEL, out=stored.view(np.bool_))
             return found
 
-        return str(own), {"ink_labels": _digest(labels)}, ink
+        return str(own), {"ink_labels": _digest(labels)}, _stored(labels, ink)
 
-    def _ignore(self, folder: Location, choice: TruthChoice) -> tuple[Any, Callable[[Box], Bools] | None]:
+    def _ignore(self, folder: Location, choice: TruthChoice) -> tuple[Any, _Opener | None]:
         if choice.ignore == NO_IGNORE:
             return None, None
         own = folder / "ignore_mask.zarr"
@@ -148,13 +170,13 @@ class Truth:
                 return None, None
             mask = Multiscale.open(own)
             self._require_size(f"ignore mask {own}", mask.shape)
-            return {"ignore_mask": _digest(mask)}, lambda box: _non_zero(mask.levels[0].read(box.slices))
+            return {"ignore_mask": _digest(mask)}, _stored(mask, _non_zero)
         source = open_one_layer(choice.ignore)
         self.request["ignore"] = Location.parse(choice.ignore).uri
         self._sources.append(source)
         self._require_size(f"ignore mask {choice.ignore}", source.shape_zyx[1:])
         identity = {"uri": source.uri, "fingerprint": source.fingerprint}
-        return identity, lambda box: read_one_layer(source, box) != 0
+        return identity, _at_once(lambda box: read_one_layer(source, box) != 0)
 
     def _require_size(self, what: str, found: tuple[int, ...]) -> None:
         if tuple(found) != self.shape_yx:
@@ -178,6 +200,26 @@ def _non_zero(stored: NDArray[np.uint8]) -> Bools:
     """Where a mask is not 0, in the memory of the mask: fresh memory costs more than the comparison."""
     found: Bools = np.not_equal(stored, 0, out=stored.view(np.bool_))
     return found
+
+
+def _stored(array: Multiscale, flags: Callable[[NDArray[np.uint8]], Bools]) -> _Opener:
+    """Flags of an array of ours, decoded part by part."""
+
+    def opened(box: Box, closing: ExitStack) -> _Reader:
+        region = closing.enter_context(array.levels[0].opened(box.slices))
+        return lambda part: flags(region.read(part.slices))
+
+    return opened
+
+
+def _at_once(read: _Reader) -> _Opener:
+    """What is read whole for a window, for a part of it may cost as much."""
+
+    def opened(box: Box, closing: ExitStack) -> _Reader:
+        whole = read(box)
+        return lambda part: whole[part.within(box)]
+
+    return opened
 
 
 def _digest(array: Multiscale) -> Any:

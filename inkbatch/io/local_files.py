@@ -8,27 +8,115 @@ import uuid
 from collections.abc import Sequence
 
 
-def write_atomically(path: str, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-    """Write a file from consecutive parts under a temporary name, then rename it; makes folders that are missing."""
-    temporary = f"{path}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
-    try:
+class NewFile:
+    """A file that nobody sees before it is whole; makes folders that are missing.
+
+    Where the file system can (ext4, XFS, tmpfs; not NFS) it has no name until then, so that a process that is killed
+    leaves nothing behind. Elsewhere it has a temporary one beside it, ending in ``.partial``.
+
+    Args:
+        path: Its place; what lies there is replaced when the new file is whole.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._temporary = _temporary_name(path)
         try:
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            self._open()
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            for part in parts:
-                view = memoryview(part).cast("B")
-                while view:
-                    view = view[os.write(handle, view) :]
-        finally:
+            self._open()
+
+    def _open(self) -> None:
+        folder = os.path.dirname(self._path) or "."
+        self._nameless = _holds_nameless(folder, os.stat(folder).st_dev)
+        self.handle = _nameless(folder) if self._nameless else _named(self._temporary)
+
+    def write(self, part: memoryview) -> None:
+        """Add bytes at the end."""
+        view = part.cast("B")
+        while view:
+            view = view[os.write(self.handle, view) :]
+
+    def publish(self) -> None:
+        """The file is whole: give it its name."""
+        if self._nameless:
+            try:
+                _give_name(self.handle, self._path)
+                self._close()
+                return
+            except FileExistsError:
+                _give_name(self.handle, self._temporary)
+                self._nameless = False
+        self._close()
+        os.replace(self._temporary, self._path)
+
+    def abandon(self) -> None:
+        """Leave no trace; also after a failed `publish`."""
+        self._close()
+        if not self._nameless:
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary)
+
+    def _close(self) -> None:
+        handle, self.handle = self.handle, -1
+        if handle >= 0:
             os.close(handle)
-        os.replace(temporary, path)
+
+
+def write_atomically(path: str, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+    """Write a whole file from consecutive parts, or none; makes folders that are missing."""
+    new = NewFile(path)
+    try:
+        for part in parts:
+            new.write(memoryview(part))
+        new.publish()
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        new.abandon()
         raise
+
+
+def _temporary_name(path: str) -> str:
+    return f"{path}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
+
+
+def _named(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+
+
+def _nameless(folder: str) -> int:
+    return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o644)
+
+
+def _give_name(handle: int, path: str) -> None:
+    # Only with a folder's handle does Python follow the link to the open file; with an absolute path it plays no part.
+    os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=handle, follow_symlinks=True)
+
+
+_tried: dict[int, bool] = {}  # by device
+
+
+def _holds_nameless(folder: str, device: int) -> bool:
+    """Whether files of this device can be without a name and get one later: tried once, for many can do only half."""
+    if device not in _tried:
+        _tried[device] = hasattr(os, "O_TMPFILE") and _try_nameless(folder)
+    return _tried[device]
+
+
+def _try_nameless(folder: str) -> bool:
+    name = _temporary_name(os.path.join(folder, "test"))
+    try:
+        handle = _nameless(folder)
+    except OSError:
+        return False
+    try:
+        _give_name(handle, name)
+        os.unlink(name)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 def read_local(path: str, start: int, stop: int) -> bytes:

@@ -8,7 +8,7 @@ no two units touch one object.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_half, to_single
-from inkbatch.io.shard_strip import from_block
+from inkbatch.io.shard_codec import Place
+from inkbatch.io.shard_strip import Fill, from_block
 from inkbatch.io.shards import ArrayLayout, ShardedArray
 from inkbatch.io.storage import Location
 
@@ -149,6 +150,52 @@ class Multiscale:
         for upper, lower in itertools.pairwise(blocks):
             halve(upper, self.pooling, lower)
         return self.write_levels(write_box, blocks)
+
+    def write_made(self, write_box: Box, make: Callable[[Box, NDArray[Any]], None]) -> tuple[int, list[NDArray[Any]]]:
+        """Store a block of whole shards (Y, X) that is made chunk by chunk, each halved and encoded while in the cache.
+
+        Args:
+            write_box: Whole shards of level 0, clipped to the border.
+            make: Fills a chunk, clipped to the border: its box in pixels of level 0, and (height, width) to fill
+                entirely. Called by the codec's threads; twice for a chunk where a store failed for the moment.
+
+        Returns:
+            Bytes stored, and the box's content at each level but the first.
+        """
+        lower = [np.empty(shape, self.levels[0].layout.dtype) for shape in self.halved(write_box.shape)[1:]]
+        array = self.levels[0]
+        edge, (height, width) = array.layout.shards[-1], array.layout.chunks
+
+        def fill_from(top: int, left: int) -> Fill:
+            def fill(place: Place, target: NDArray[Any]) -> None:
+                for number, chunk in enumerate(target):
+                    y0, x0 = top + place[0] * height, left + number * width
+                    box = Box(y0, x0, y0 + height, x0 + width).intersect(write_box)
+                    part = chunk[: box.height, : box.width]
+                    if part.shape != chunk.shape:
+                        chunk[...] = 0
+                    if not part.size:
+                        continue
+                    make(box, part)
+                    if lower:
+                        inside = box.within(write_box)
+                        rows, columns = (slice(side.start // 2, -(-side.stop // 2)) for side in inside)
+                        halve(part, self.pooling, lower[0][rows, columns])
+
+            return fill
+
+        stored = 0
+        for row, y in enumerate(range(write_box.y0, write_box.y1, edge)):
+            (*lead, first), count = self.strip(0, write_box, row)
+            together = count if array.location.is_local else 1  # what is sent is kept in memory until it is whole
+            for number in range(0, count, together):
+                fill = fill_from(y, (first + number) * edge)
+                stored += array.write_strip((*lead, first + number), together, fill)
+        for number, block in enumerate(lower, start=1):
+            if number > 1:
+                halve(lower[number - 2], self.pooling, block)
+            stored += self.write_level(number, write_box, block)
+        return stored, lower
 
     def halved(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Shapes of a block at level 0 and of its halves at all other levels."""

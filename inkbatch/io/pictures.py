@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
 from inkbatch.io.bands import MapView
+from inkbatch.io.half_floats import to_single
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.png import write_png
 from inkbatch.io.storage import Location
@@ -64,15 +65,16 @@ class LivePicture:
         self._pixels = np.full(Box(0, 0, *shape_yx).downscale(self._factor).shape, NOT_STORED, np.uint8)
         self._written, self._lock = -math.inf, threading.Lock()
 
-    def add(self, box: Box, probability: NDArray[np.float32]) -> None:
+    def add(self, box: Box, probability: NDArray[np.float32] | NDArray[np.float16]) -> None:
         """Draw a unit; any thread may call.
 
         Args:
             box: Its write box; starts at a multiple of the picture's reduction.
-            probability: (height, width).
+            probability: (height, width), or reduced alike along both axes.
         """
         part = box.downscale(self._factor)
-        small = cv2.resize(probability, (part.width, part.height), interpolation=cv2.INTER_AREA)
+        single = to_single(probability) if probability.dtype == np.float16 else probability  # type: ignore[arg-type]
+        small = cv2.resize(single, (part.width, part.height), interpolation=cv2.INTER_AREA)
         with self._lock:
             self._pixels[part.slices] = np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
             if time.monotonic() - self._written < self._every_s:

@@ -187,16 +187,20 @@ def _shrinks(layout: ArrayLayout, body: Bytes) -> bool:
     return len(_compressor(layout).encode(sample)) < SHRINKS * sample.nbytes
 
 
-def decode_chunk(layout: ArrayLayout, stored: memoryview | bytes | None, place: str) -> NDArray[Any] | None:
+def decode_chunk(
+    layout: ArrayLayout, stored: memoryview | bytes | None, place: str, into: NDArray[Any] | None = None
+) -> NDArray[Any] | None:
     """Decode one chunk.
 
     Args:
         layout: Layout of the array.
         stored: The chunk with its checksum; None for a chunk of zeros.
         place: Object and chunk, for messages.
+        into: Contiguous memory of a chunk, for one that is compressed; None takes this thread's own.
 
     Returns:
-        Array of the chunk's shape, read-only or this thread's own until its next call; None for a chunk of zeros.
+        Array of the chunk's shape: `into`, or read-only, or this thread's own until its next call; None for a chunk of
+        zeros.
 
     Raises:
         CorruptDataError: The checksum fails, or the bytes cannot be decoded.
@@ -209,7 +213,7 @@ def decode_chunk(layout: ArrayLayout, stored: memoryview | bytes | None, place: 
     if is_raw(data, layout):
         raw: NDArray[Any] = np.ndarray(layout.chunks, layout.dtype, data, BLOSC_HEADER_BYTES)
         return raw
-    whole = _scratch_array(layout.chunks, np.dtype(layout.dtype))
+    whole = _scratch_array(layout.chunks, np.dtype(layout.dtype)) if into is None else into
     try:
         blosc.decompress(data[:-CRC_BYTES], whole)
     except (RuntimeError, ValueError) as error:

@@ -1,14 +1,12 @@
-"""Where an encoded zarr shard goes, piece by piece: a local file under a temporary name, or one put to a store."""
+"""Where an encoded zarr shard goes, piece by piece: a local file that is not seen yet, or one put to a store."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import os
-import uuid
 from functools import lru_cache
 from typing import Any, Protocol
 
+from inkbatch.io.local_files import NewFile
 from inkbatch.io.meter import WRITTEN
 from inkbatch.io.storage import Location
 
@@ -39,46 +37,32 @@ def sink_for(location: Location) -> ShardSink:
 
 
 class LocalShard:
-    """A file under a temporary name, renamed when it is whole; makes folders that are missing.
+    """A `NewFile`.
 
     Room is reserved before each piece: file systems that allocate late (ext4) then spend about a third less time on
     writing it. Where the file system has no such call, nothing is reserved.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._temporary = f"{path}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        try:
-            self._handle = os.open(self._temporary, flags, 0o644)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            self._handle = os.open(self._temporary, flags, 0o644)
+        self._file = NewFile(path)
         self._written = 0
 
     def append(self, piece: memoryview) -> None:
         """See `ShardSink`."""
         if len(piece) >= RESERVED_BYTES:
-            _reserve(self._handle, self._written, len(piece))
-        while piece:
-            count = os.write(self._handle, piece[:WRITE_BYTES])
-            self._written += count
-            piece = piece[count:]
+            _reserve(self._file.handle, self._written, len(piece))
+        for start in range(0, len(piece), WRITE_BYTES):
+            self._file.write(piece[start : start + WRITE_BYTES])
+        self._written += len(piece)
 
     def finish(self) -> None:
         """See `ShardSink`."""
-        os.close(self._handle)
-        self._handle = -1
-        os.replace(self._temporary, self._path)
+        self._file.publish()
         WRITTEN.add(self._written)
 
     def abandon(self) -> None:
         """See `ShardSink`."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-        with contextlib.suppress(OSError):
-            os.unlink(self._temporary)
+        self._file.abandon()
 
 
 class SentShard:

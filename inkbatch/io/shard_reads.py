@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,12 +181,85 @@ class StoredShard:
             self._handle = -1
 
 
+class Region:
+    """A region of an array whose shards are open: any thread decodes any window of it, by itself, as often as it likes.
+
+    Who works on a window while it is in the cache reads so; `ShardedArray.read` decodes side by side instead. What does
+    not lie on a local disk is fetched when the region is opened. To be closed, or used in a ``with`` block.
+
+    Args:
+        layout: Layout of the array.
+        shard_location: Where the shard with these grid coordinates lies.
+        region: One slice per axis, inside the array, step 1.
+
+    Raises:
+        CorruptDataError: A shard is missing, or its index fails its checksum.
+    """
+
+    def __init__(
+        self, layout: ArrayLayout, shard_location: Callable[[Sequence[int]], Location], region: Sequence[slice]
+    ) -> None:
+        self._layout = layout
+        self._shards: list[tuple[list[int], StoredShard]] = []
+        bounds = [(part.start, part.stop) for part in region]
+        try:
+            for coordinates in shards_inside(layout, bounds):
+                origin = [c * size for c, size in zip(coordinates, layout.shards, strict=True)]
+                stored = StoredShard(shard_location(coordinates), layout)
+                self._shards.append((origin, stored))
+                stored.prepare(list(itertools.product(*chunks_inside(layout, origin, bounds))))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Region:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, window: Sequence[slice]) -> NDArray[Any]:
+        """Decode a window in the calling thread.
+
+        Args:
+            window: One slice per axis in pixels of the whole array, inside the region.
+
+        Returns:
+            The window, in the stored dtype.
+
+        Raises:
+            CorruptDataError: A chunk fails its checksum; the message names the object.
+        """
+        bounds = [(part.start, part.stop) for part in window]
+        out = np.empty([stop - start for start, stop in bounds], np.dtype(self._layout.dtype))
+        for origin, stored in self._shards:
+            target = window_of(self._layout, origin, bounds, out)
+            for run in runs_of(self._layout, itertools.product(*chunks_inside(self._layout, origin, bounds))):
+                decode_run(stored, run, target)
+        return out
+
+    def close(self) -> None:
+        """Let go of the files; only when nobody reads any more."""
+        for _, stored in self._shards:
+            stored.close()
+
+
+def shards_inside(layout: ArrayLayout, bounds: Sequence[tuple[int, int]]) -> Iterator[Place]:
+    """Grid coordinates of the shards that touch a region."""
+    spans = zip(bounds, layout.shards, strict=True)
+    return itertools.product(*(range(start // shard, -(-stop // shard)) for (start, stop), shard in spans))
+
+
 def decode_run(stored: StoredShard, run: Sequence[Place], target: Target) -> None:
     """Decode some chunks of a prepared shard, each to where it goes."""
     layout = stored.layout
     buffer = buffers.take(len(run) * layout.slot_bytes)
     for place, data in zip(run, stored.chunks(run, buffer), strict=True):
-        whole = decode_chunk(layout, data, f"{stored.location}: chunk {place}")
         out, inner = target(place)
-        out[...] = 0 if whole is None else whole[inner]
+        straight = out if out.shape == layout.chunks and out.flags.c_contiguous else None
+        whole = decode_chunk(layout, data, f"{stored.location}: chunk {place}", straight)
+        if whole is None:
+            out[...] = 0
+        elif whole is not straight:
+            out[...] = whole[inner]
     buffers.give(buffer)

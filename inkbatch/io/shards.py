@@ -26,7 +26,17 @@ from inkbatch.io.open_shards import OpenShards
 from inkbatch.io.shard_codec import Place, codec_pool
 from inkbatch.io.shard_files import ShardSink, sink_for
 from inkbatch.io.shard_layout import CODECS, ArrayLayout
-from inkbatch.io.shard_reads import Part, StoredShard, chunks_inside, decode_run, own_of, runs_of, window_of
+from inkbatch.io.shard_reads import (
+    Part,
+    Region,
+    StoredShard,
+    chunks_inside,
+    decode_run,
+    own_of,
+    runs_of,
+    shards_inside,
+    window_of,
+)
 from inkbatch.io.shard_strip import Fill, Strip, encode_shard, from_block
 from inkbatch.io.storage import Location, retried
 
@@ -142,16 +152,17 @@ class ShardedArray:
         bounds = [(part.start, part.stop) for part in region]
         if out is None:
             out = np.empty([stop - start for start, stop in bounds], np.dtype(layout.dtype))
-        ranges = [
-            range(start // shard, -(-stop // shard)) for (start, stop), shard in zip(bounds, layout.shards, strict=True)
-        ]
         parts = []
-        for coordinates in itertools.product(*ranges):
+        for coordinates in shards_inside(layout, bounds):
             origin = [c * size for c, size in zip(coordinates, layout.shards, strict=True)]
             runs = runs_of(layout, itertools.product(*chunks_inside(layout, origin, bounds)))
             parts.append(Part(coordinates, runs, window_of(layout, origin, bounds, out)))
         self._decode(parts)
         return out
+
+    def opened(self, region: Sequence[slice]) -> Region:
+        """A region whose windows are decoded one by one, each by the thread that wants it; see `Region`."""
+        return Region(self.layout, self.shard_location, region)
 
     def read_chunks(
         self, places: Sequence[Place], outs: Sequence[NDArray[Any]], kept: OpenShards | None = None

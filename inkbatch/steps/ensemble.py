@@ -6,33 +6,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
-from inkbatch.data.combining import RANK_CHUNKS, WEIGHTED, Codes, Combination, Halves, Method, tables_for
+from inkbatch.data.combining import RANK_CHUNKS, WEIGHTED, Combination, Halves, Method, tables_for
 from inkbatch.data.maps import StoredMap, map_address, open_map, require_one_grid
 from inkbatch.data.truth import Truth
 from inkbatch.data.weight_fitting import FitRules, area_box, fit
 from inkbatch.errors import ConfigError, MismatchError
-from inkbatch.geometry import Unit, cut
+from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.pictures import write_preview
 from inkbatch.io.prediction import Prediction
+from inkbatch.io.shard_reads import Region
 from inkbatch.io.storage import Location
 from inkbatch.reports.registry import leave_report
 from inkbatch.run.heap import keep_freed_memory
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
-from inkbatch.steps.so_far import drawn, picture_so_far
+from inkbatch.steps.so_far import picture_so_far
 
 UNIT_PX = 2048
 CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this job is bound by its codec
 DISAGREEMENT_NAME = "disagreement.zarr"
 WEIGHTS_NAME = "weights.json"
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
-UNITS_AHEAD = 2  # decoding one unit alone leaves cores idle between its arrays
-UNITS_IN_FLIGHT = UNITS_AHEAD + 2
+UNITS_AHEAD = 2  # opened; what is fetched from a store comes meanwhile
+UNITS_STORED = 2  # side by side: one unit alone leaves cores idle at its end
+UNITS_IN_FLIGHT = UNITS_AHEAD + 1 + UNITS_STORED
 
 
 class EnsembleConfig(JobConfig):
@@ -178,7 +181,7 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
     """
     settled = plan(config)
     record = RunFolder(settled.folder, settled.manifest)
-    context.ahead = UNITS_AHEAD
+    context.ahead, context.behind = UNITS_AHEAD, UNITS_STORED
     keep_freed_memory()
     with opencv_threads(1):
         report = carry_out(
@@ -224,24 +227,33 @@ def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> Unit
     if settled.config.disagreement:
         second = Prediction.create(*place, {**provenance, "kind": "disagreement"}, DISAGREEMENT_NAME, CODEC)
 
-    def compute(unit: Unit, loaded: list[Codes]) -> tuple[Halves, Halves | None]:
-        return rule.stored(loaded, spread=second is not None)
+    live = picture_so_far(context, settled.maps[0].shape_yx, settled.folder)
+    context.reporter.note(f"picture so far: {live.place}")
 
-    def store(unit: Unit, computed: tuple[Halves, Halves | None]) -> Mapping[str, Any]:
-        probability, deviation = computed
-        stored = output.write(unit.write_box, probability)
+    def store(unit: Unit, opened: list[Region]) -> Mapping[str, Any]:
+        box = unit.write_box
+        deviation = None if second is None else np.empty(box.shape, np.float16)
+
+        def make(part: Box, out: Halves) -> None:
+            codes = [found.codes_of(region, part) for found, region in zip(settled.maps, opened, strict=True)]
+            rule.stored(codes, out, None if deviation is None else deviation[part.within(box)])
+
+        try:
+            stored, lower = output.pyramid.write_made(box, make)
+        finally:
+            for region in opened:
+                region.close()
         if second is not None and deviation is not None:
-            stored += second.write(unit.write_box, deviation)
+            stored += second.write(box, deviation)
+        live.add(box, lower[-1] if lower else output.read(box))
         return {"bytes_written": stored}
 
-    work = UnitWork(
-        load=lambda unit: [found.codes(unit.write_box) for found in settled.maps],
-        compute=compute,
+    return UnitWork(
+        load=lambda unit: [found.opened(unit.write_box) for found in settled.maps],
+        compute=lambda unit, opened: opened,  # combined chunk by chunk as they are written, while in the cache
         store=store,
         mark=record.mark,
     )
-    live = picture_so_far(context, settled.maps[0].shape_yx, settled.folder)
-    return drawn(work, live, context, lambda computed: computed[0])
 
 
 def _rule(settled: EnsemblePlan, context: RunContext) -> Combination:

@@ -6,7 +6,8 @@ up and writes the scores. Nothing is counted twice, and a region is never split 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,8 +22,10 @@ from inkbatch.data.scoring import BINS, ScoreHistogram
 from inkbatch.data.truth import Truth, TruthChoice
 from inkbatch.data.weight_fitting import area_box
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
-from inkbatch.geometry import Box, Unit, cut
+from inkbatch.geometry import Box, Unit, cells, cut
 from inkbatch.io.half_floats import opencv_threads
+from inkbatch.io.prediction import CHUNK_PX
+from inkbatch.io.shard_codec import CODEC_THREADS
 from inkbatch.io.storage import Location
 from inkbatch.reports.registry import leave_report
 from inkbatch.run.heap import keep_freed_memory
@@ -35,9 +38,12 @@ from inkbatch.steps.evaluate_report import Bootstrap, Evaluation, Part, lines, w
 UNIT_PX = 2048
 DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
-UNITS_AHEAD = 2  # decoding one unit alone leaves cores idle between its arrays
-UNITS_IN_FLIGHT = UNITS_AHEAD + 2
+UNITS_AHEAD = CODEC_THREADS + 1  # each is read and counted by one thread; one may wait for its store
+WINDOW_YX = (2 * CHUNK_PX, 8 * CHUNK_PX)  # counted at a time: stays in the cache, and is worth its calls
 COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
+
+Bools = NDArray[np.bool_]
+Counts = NDArray[np.uint32]
 
 
 class EvaluateConfig(JobConfig):
@@ -189,9 +195,9 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
         )
 
 
-def count(settled: EvaluatePlan, unit: Unit) -> NDArray[np.uint32]:
+def count(settled: EvaluatePlan, unit: Unit) -> Counts:
     """Counts of a unit: (maps, regions, 2, values); bare papyrus first, then ink."""
-    return _counted(settled, unit, _load(settled, unit))
+    return _counted(settled, unit, lambda window, ink, counted: None)
 
 
 def describe(config: EvaluateConfig) -> str:
@@ -243,45 +249,50 @@ def _folder(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> Location:
 def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
     level = pictures.picture_level([found.prediction for found in settled.maps], settled.area)
 
-    def compute(unit: Unit, loaded: _Loaded) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-        _, ink, counted = loaded
-        picks = pictures.label_picks(unit.write_box.intersect(settled.area), ink, counted, level)
-        return _counted(settled, unit, loaded), picks
+    def load(unit: Unit) -> tuple[Counts, NDArray[np.uint8]]:
+        box = unit.write_box.intersect(settled.area)
+        picks = pictures.no_picks(box, level)
 
-    def store(unit: Unit, computed: tuple[NDArray[np.uint32], NDArray[np.uint8]]) -> Mapping[str, Any]:
-        counts, picks = computed
+        def pick(window: Box, ink: Bools, counted: Bools) -> None:
+            pictures.pick_labels(picks, box, window, ink, counted, level)
+
+        return _counted(settled, unit, pick), picks
+
+    def store(unit: Unit, loaded: tuple[Counts, NDArray[np.uint8]]) -> Mapping[str, Any]:
+        counts, picks = loaded
         if picks.size:
             settled.picks(unit).write_bytes(pictures.encode(picks))
         settled.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
         return {"counted_px": int(counts[0].sum())}
 
-    return UnitWork(
-        load=lambda unit: _load(settled, unit),
-        compute=compute,
-        store=store,
-        mark=record.mark,
-    )
+    return UnitWork(load=load, compute=lambda unit, loaded: loaded, store=store, mark=record.mark)
 
 
-_Loaded = tuple[list[NDArray[np.float16]], NDArray[np.bool_], NDArray[np.bool_]]
+def _counted(settled: EvaluatePlan, unit: Unit, seen: Callable[[Box, Bools, Bools], None]) -> Counts:
+    """Read and count a unit, window by window, each while it is in the cache; by the calling thread alone.
 
-
-def _load(settled: EvaluatePlan, unit: Unit) -> _Loaded:
-    box = unit.write_box.intersect(settled.area)
-    ink, counted = settled.truth.read(box)
-    return [found.prediction.read(box) for found in settled.maps], ink, counted
-
-
-def _counted(settled: EvaluatePlan, unit: Unit, loaded: _Loaded) -> NDArray[np.uint32]:
-    maps, ink, counted = loaded
-    outer, regions = unit.write_box.intersect(settled.area), settled.regions(unit)
-    found = np.zeros((len(maps), len(regions), 2, BINS), np.uint32)
-    for number, (values, stored) in enumerate(zip(maps, settled.maps, strict=True)):
-        for place, region in enumerate(regions):
-            window = region.within(outer)
-            histogram = ScoreHistogram()
-            histogram.add(values[window], ink[window], counted[window], str(stored.folder))
-            found[number, place] = histogram.bare, histogram.ink
+    Args:
+        settled: The plan.
+        unit: The unit.
+        seen: Is shown each window with its (ink, counted).
+    """
+    box, regions = unit.write_box.intersect(settled.area), settled.regions(unit)
+    found = np.zeros((len(settled.maps), len(regions), 2, BINS), np.uint32)
+    with ExitStack() as closing:
+        truth = closing.enter_context(settled.truth.opened(box))
+        opened = [closing.enter_context(stored.opened(box)) for stored in settled.maps]
+        for window in cells(box, *WINDOW_YX):
+            ink, counted = truth(window)
+            seen(window, ink, counted)
+            inside = [(place, region.intersect(window)) for place, region in enumerate(regions)]
+            for number, (stored, region) in enumerate(zip(settled.maps, opened, strict=True)):
+                values = region.read(window.slices)
+                for place, part in inside:
+                    if part.area:
+                        own = part.within(window)
+                        histogram = ScoreHistogram()
+                        histogram.add(values[own], ink[own], counted[own], str(stored.folder))
+                        found[number, place] += np.stack([histogram.bare, histogram.ink]).astype(np.uint32)
     return found
 
 
@@ -336,4 +347,4 @@ def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:
 
 def _peak_bytes(settled: EvaluatePlan) -> int:
     pixels = max((unit.write_box.intersect(settled.area).area for unit in settled.units), default=0)
-    return BASE_BYTES + UNITS_IN_FLIGHT * pixels * (2 * len(settled.maps) + 8)
+    return BASE_BYTES + (UNITS_AHEAD + 2) * pixels * (2 * len(settled.maps) + 8)

@@ -7,6 +7,7 @@ reading of its labels. ``pictures.json`` says what was drawn.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError
 from inkbatch.geometry import Box
+from inkbatch.io.half_floats import to_single
 from inkbatch.io.prediction import Prediction
+from inkbatch.io.shard_codec import CODEC_THREADS
 from inkbatch.io.storage import Location
 
 DOCUMENT = "pictures.json"
@@ -57,6 +60,27 @@ def label_picks(box: Box, ink: Bools, counted: Bools, level: int) -> Codes:
     step = 1 << level
     picked = (slice(-box.y0 % step, None, step), slice(-box.x0 % step, None, step))
     return np.where(counted[picked], np.where(ink[picked], INK, BARE), NOT_COUNTED).astype(np.uint8)
+
+
+def no_picks(box: Box, level: int) -> Codes:
+    """Room for the `label_picks` of a window."""
+    return np.full(_on_level(box, level).shape, NOT_COUNTED, np.uint8)
+
+
+def pick_labels(picks: Codes, box: Box, part: Box, ink: Bools, counted: Bools, level: int) -> None:
+    """Fill in the picks of a part of a window.
+
+    Args:
+        picks: From `no_picks`.
+        box: The window.
+        part: The part.
+        ink: Of the part, see `label_picks`.
+        counted: Of the part.
+        level: See `picture_level`.
+    """
+    place = _on_level(part, level)
+    if place.area:
+        picks[place.within(_on_level(box, level))] = label_picks(part, ink, counted, level)
 
 
 def encode(picture: NDArray[np.uint8]) -> bytes:
@@ -113,7 +137,7 @@ def write_pictures(
     shown = []
     for number, (name, stored, threshold) in enumerate(maps, start=1):
         tail = "" if number == 1 else f"-{number}"
-        values = np.asarray(stored.pyramid.levels[level].read(whole.slices), np.float32)
+        values = to_single(stored.pyramid.levels[level].read(whole.slices))
         (folder / f"map{tail}.png").write_bytes(encode(_tones(values)))
         (folder / f"agreement{tail}.png").write_bytes(encode(agreement(values >= threshold, codes)))
         shown.append(
@@ -133,10 +157,10 @@ def _write_worst(
     name, stored, threshold = first
     own = [{**row, **_wrong(row)} for row in regions if row["map"] == name]
     own.sort(key=lambda row: (-row["wrong_px"], row["y0"], row["x0"]))
-    listed = []
-    for rank, row in enumerate((row for row in own[:WORST] if row["wrong_px"]), start=1):
+
+    def drawn(rank: int, row: Mapping[str, Any]) -> dict[str, Any]:
         box = Box(row["y0"], row["x0"], row["y1"], row["x1"])
-        values = np.asarray(stored.read(box), np.float32)
+        values = to_single(stored.read(box))
         codes = label_picks(box, *read_truth(box), 0)
         grey = np.repeat(_tones(values)[..., None], 3, axis=2)
         gap = np.full((GAP_PX, 3), 128, np.uint8)[None]
@@ -145,8 +169,11 @@ def _write_worst(
         gaps = np.repeat(gap, len(panels[0]), axis=0)
         (folder / picture).write_bytes(encode(np.concatenate([panels[0], gaps, panels[1]], axis=1)))
         kept = ("y0", "x0", "y1", "x1", "counted_px", "ink_px", "missed_px", "false_px", "wrong_px")
-        listed.append({"picture": picture, **{key: int(row[key]) for key in kept}})
-    return listed
+        return {"picture": picture, **{key: int(row[key]) for key in kept}}
+
+    wrong = [row for row in own[:WORST] if row["wrong_px"]]
+    with ThreadPoolExecutor(min(WORST, CODEC_THREADS)) as threads:
+        return list(threads.map(drawn, range(1, len(wrong) + 1), wrong))
 
 
 def _wrong(row: Mapping[str, Any]) -> dict[str, int]:

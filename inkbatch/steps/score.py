@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from inkbatch.data.scoring import ScoreHistogram
 from inkbatch.errors import ConfigError
 from inkbatch.io.storage import Location
 from inkbatch.run.record import SCORE_NAME
-from inkbatch.steps.evaluate import DEFAULT_THRESHOLD, EvaluateConfig, EvaluatePlan, count, plan
+from inkbatch.steps.evaluate import DEFAULT_THRESHOLD, UNITS_AHEAD, EvaluateConfig, EvaluatePlan, count, plan
 
 
 def leave_score(folder: Location, config: EvaluateConfig, note: Callable[[str], None]) -> bool:
@@ -81,9 +82,10 @@ def score_of(settled: EvaluatePlan) -> dict[str, Any] | None:
 def whole(settled: EvaluatePlan) -> ScoreHistogram:
     """Counts of all pixels that count, for the first map; nothing is written."""
     total = ScoreHistogram()
-    for unit in settled.units:
-        for bare, ink in count(settled, unit)[0]:
-            total.merge(ScoreHistogram(ink.astype(np.int64), bare.astype(np.int64)))
+    with ThreadPoolExecutor(UNITS_AHEAD, thread_name_prefix="inkbatch-count") as threads:
+        for counts in threads.map(lambda unit: count(settled, unit)[0].sum(axis=0, dtype=np.int64), settled.units):
+            bare, ink = counts
+            total.merge(ScoreHistogram(ink, bare))
     return total
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.geometry import Unit
@@ -38,7 +37,7 @@ def drawn(
     context.reporter.note(f"picture so far: {live.place}")
 
     def store(unit: Unit, computed: Any) -> Mapping[str, Any]:
-        seen = np.asarray(values(computed), np.float32)
+        seen = values(computed)
         facts = work.store(unit, computed)
         live.add(unit.write_box, seen)
         return facts

@@ -52,7 +52,7 @@ def _(desk):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    desk.monkeypatch.setattr("inkbatch.io.local_files.os.replace", full)
+    desk.monkeypatch.setattr("inkbatch.io.local_files.NewFile.publish", full)
     desk.monkeypatch.setattr("inkbatch.io.storage.RETRY_DELAYS_S", (), raising=False)
     return desk.prepare()
 

@@ -46,6 +46,37 @@ def test_wide_units_store_the_same_bytes_as_single_shards(tmp_path, content):
             assert place.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+@pytest.mark.parametrize("shape", [(2100, 1300), (513, 1025), (70, 31)])
+@pytest.mark.parametrize("where", ["local", "memory"])
+def test_what_is_made_chunk_by_chunk_stores_the_bytes_of_a_whole_block(tmp_path, dtype, shape, where):
+    random = np.random.default_rng(1)
+    content = random.random(shape).astype(dtype) if dtype == "float16" else random.integers(0, 256, shape, np.uint8)
+    settings = {"dtype": dtype, "chunk": (64, 64), "shard_px": 512, "voxel_size_um": 8.0, "provenance": {}}
+    place = str(tmp_path) if where == "local" else f"memory://made/{tmp_path.name}"
+    whole = Multiscale.create(Location.parse(f"{place}/whole"), shape, **settings)
+    made = Multiscale.create(Location.parse(f"{place}/made"), shape, **settings)
+    for box in cut(shape, 512, 1024):
+        stored = whole.write(box, content[box.slices])
+        seen = np.zeros(shape, np.uint8)
+
+        def fill(part, out, seen=seen):
+            seen[part.slices] += 1
+            out[...] = content[part.slices]
+
+        again, lower = made.write_made(box, fill)
+        assert again == stored
+        assert seen[box.slices].all()
+        assert seen.max() == 1
+        assert seen.sum() == box.area
+        above = content[box.slices]
+        for block in lower:
+            above = halve(above, "mean")
+            np.testing.assert_array_equal(block, above)
+        for one, other in zip(whole.objects(box), made.objects(box), strict=True):
+            assert one.read_bytes() == other.read_bytes()
+
+
 def test_no_two_units_touch_one_object(tmp_path, content):
     pyramid = make(tmp_path / "p", content, [])
     places = [place.uri for box in cut(SHAPE[1:], 512, 512) for place in pyramid.objects(box)]

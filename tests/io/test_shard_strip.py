@@ -125,7 +125,7 @@ def test_a_write_that_fails_for_the_moment_is_made_again_from_the_start(tmp_path
             raise failures.pop()
         return real(handle, data)
 
-    monkeypatch.setattr(shard_files.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     array.write_strip((0, 0, 0), 2, from_block(LARGE, noise))
     assert not failures
     np.testing.assert_array_equal(array.read(whole(LARGE)), noise)
@@ -139,7 +139,7 @@ def test_a_disk_that_stays_full_is_named(tmp_path, noise, monkeypatch):
     def write(handle, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shard_files.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     with pytest.raises(InkbatchError, match=r"c/0/0/0"):
         array.write_shard((0, 0, 0), noise[:, :, :256])
     assert not list(tmp_path.rglob("*.partial"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
@@ -67,6 +67,43 @@ def test_any_region_equals_slicing(data):
         start = data.draw(st.integers(0, size - 1))
         region.append(slice(start, data.draw(st.integers(start + 1, size))))
     np.testing.assert_array_equal(array.read(region), content[tuple(region)])
+
+
+@pytest.mark.parametrize("place", ["memory://shards/opened", "local"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_window_of_an_open_region_equals_slicing(place, tmp_path, data):
+    content = np.random.default_rng(2).integers(0, 3, LAYOUT.shape, dtype=np.uint8)
+    array = ShardedArray.create(Location.parse(tmp_path / "a.zarr" if place == "local" else place), LAYOUT)
+    fill(array, content)
+    region, window = [], []
+    for size in LAYOUT.shape:
+        start = data.draw(st.integers(0, size - 1))
+        region.append(slice(start, data.draw(st.integers(start + 1, size))))
+        first = data.draw(st.integers(region[-1].start, region[-1].stop - 1))
+        window.append(slice(first, data.draw(st.integers(first + 1, region[-1].stop))))
+    with array.opened(region) as opened:
+        for wanted in (window, region):
+            found = opened.read(wanted)
+            found[...] += 0  # it is the caller's own
+            np.testing.assert_array_equal(found, content[tuple(wanted)])
+
+
+def test_an_open_region_names_damage_when_it_is_opened_or_read(array):
+    whole = [slice(0, size) for size in LAYOUT.shape]
+    victim = Path(array.shard_location((0, 0, 1)).path)
+    stored = bytearray(victim.read_bytes())
+    stored[40] ^= 1
+    victim.write_bytes(stored)
+    with array.opened(whole) as opened, pytest.raises(CorruptDataError, match=r"c/0/0/1: chunk .* fails its checksum"):
+        opened.read(whole)
+    stored[-2] ^= 1
+    victim.write_bytes(stored)
+    with pytest.raises(CorruptDataError, match=r"c/0/0/1: the zarr shard's index"):
+        array.opened(whole)
+    victim.unlink()
+    with pytest.raises(CorruptDataError, match=r"c/0/0/1: this zarr shard is missing"):
+        array.opened(whole)
 
 
 def test_equal_content_gives_equal_bytes(content):
