@@ -149,7 +149,9 @@ def in_turns(config: train.TrainConfig, size: Size) -> Watch:
 
 
 def _of_one_epoch(stream: StepStream, epoch: int) -> StepStream:
-    return StepStream(stream.tiles, stream.plan, epoch + 1, stream.device, stream.threads, seconds=stream.seconds)
+    own = copy.copy(stream)
+    own.epochs = epoch + 1
+    return own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -262,7 +262,9 @@ def _trainer(
 ) -> Trainer:
     config, contract, seconds = one.config, one.contract, StageSeconds()
     reader = SampleReader(one.index, one.dataset, parse_bytes(config.read_cache))
-    threads = config.threads or reading_threads(is_shared=one.dataset.is_local and fabric.device.type == "cpu")
+    is_shared = one.dataset.is_local and fabric.device.type == "cpu"
+    threads = config.threads or reading_threads(is_shared=is_shared)
+    together = threads if is_shared else 1
     epochs = one.epoch_plan(fabric.world_size)
     tiles = TrainingTiles(reader, one.train, config.augment, config.seed, contract.tile_px, contract.layers.count)
     # Devices that train together leave together, between steps: one that left validation alone would be waited for.
@@ -282,7 +284,7 @@ def _trainer(
         config,
         fabric,
         module,
-        StepStream(tiles, epochs, config.epochs, fabric.global_rank, threads, seconds=seconds),
+        StepStream(tiles, epochs, config.epochs, fabric.global_rank, threads, seconds=seconds, together=together),
         Validator(
             reader,
             one.validation,

@@ -7,6 +7,7 @@ epoch and its place in the epoch, so neither threads nor devices nor a resume ch
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -161,6 +162,8 @@ class StepStream:
             for every tile costs the cores that compute on a CPU more than the tile.
         ahead: Steps read ahead.
         seconds: Gets the seconds of reading.
+        together: Steps whose reading begins at the same moment. Where the cores that read also compute, a core that
+            reads keeps the others waiting at the end of every operation; all of them reading at once costs the least.
     """
 
     def __init__(
@@ -172,9 +175,10 @@ class StepStream:
         threads: int = READING_THREADS,
         ahead: int = 3,
         seconds: StageSeconds | None = None,
+        together: int = 1,
     ) -> None:
         self.tiles, self.plan, self.epochs, self.device = tiles, plan, epochs, device
-        self.threads, self.ahead = threads, ahead
+        self.threads, self.ahead, self.together = threads, ahead, together
         self.seconds = seconds or StageSeconds()
 
     def run(self, epoch: int, step: int) -> Iterator[Step]:
@@ -187,9 +191,11 @@ class StepStream:
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="inkbatch-tile")
         waiting: deque[tuple[int, int, list[Future[Batch]]]] = deque()
         try:
-            for where, number, micro in self._drawn(epoch, step):
-                waiting.append((where, number, [pool.submit(self._read, drawn) for drawn in micro]))
-                if len(waiting) > self.ahead:
+            coming = self._drawn(epoch, step)
+            while group := list(itertools.islice(coming, self.together)):
+                for where, number, micro in group:
+                    waiting.append((where, number, [pool.submit(self._read, drawn) for drawn in micro]))
+                while len(waiting) > self.ahead:
                     yield _gathered(*waiting.popleft())
             while waiting:
                 yield _gathered(*waiting.popleft())

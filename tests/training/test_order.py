@@ -117,7 +117,7 @@ def test_a_stream_from_the_middle_gives_what_the_whole_one_gives(tiles):
     whole = list(stream_of(tiles).run(0, 0))
     assert [(step.epoch, step.step) for step in whole] == [(e, s) for e in range(3) for s in range(6)]
     for epoch, step in ((0, 4), (1, 0), (1, 6), (2, 5)):
-        rest = list(stream_of(tiles, threads=1, ahead=1).run(epoch, step))
+        rest = list(stream_of(tiles, threads=1, ahead=1, together=1 + step % 3).run(epoch, step))
         expected = whole[epoch * 6 + step :]
         assert len(rest) == len(expected)
         for a, b in zip(rest, expected, strict=True):
@@ -126,6 +126,17 @@ def test_a_stream_from_the_middle_gives_what_the_whole_one_gives(tiles):
             assert torch.equal(a.batches[0].labels, b.batches[0].labels)
             seeds = [[change.noise_seed for change in step.batches[0].changes] for step in (a, b)]
             assert seeds[0] == seeds[1]
+
+
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_reading_begins_in_groups_and_runs_no_further_ahead_than_they_need(tiles, monkeypatch, together):
+    stream, begun = stream_of(tiles, ahead=3, together=together), []
+    drawn = stream._drawn
+    monkeypatch.setattr(stream, "_drawn", lambda *start: (begun.append(one) or one for one in drawn(*start)))
+    for given, _ in enumerate(stream.run(0, 0), start=1):
+        assert len(begun) == 18 or len(begun) % together == 0
+        assert len(begun) - given < 3 + together
+    assert given == len(begun) == 18
 
 
 def test_a_tile_is_the_stored_pixels_of_its_sample(root, tiles):
