@@ -117,4 +117,4 @@ def pack_work(
             written += arrays[name].write_shard((number,) + (0,) * (block.ndim - 1), block)
         return {"bytes_written": written, "samples": len(found.layers)}
 
-    return UnitWork(load=load, compute=lambda unit, found: found, store=store, mark=record.mark)
+    return UnitWork(load=load, compute=None, store=store, mark=record.mark)

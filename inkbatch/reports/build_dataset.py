@@ -29,7 +29,7 @@ FILES = (
     ("manifest.json", "settings and inputs"),
     ("run.json", "seconds, bytes, machine"),
 )
-STAGES = ("opening segments and taking samples", "packing", "waiting for storage", "drawing and finishing")
+STAGES = ("opening segments and taking samples", None, "packing", "drawing and finishing")
 INK, IGNORED = (64, 224, 255), (255, 94, 190)  # outlines, as the viewer has them
 TILE_PX = 256
 INK_STEPS = ((0.0, "none"), (0.02, "to 2 %"), (0.05, "to 5 %"), (0.1, "to 10 %"), (0.2, "to 20 %"), (1.0, "more"))

@@ -36,7 +36,7 @@ FILES = (
     ("manifest.json", "settings and inputs"),
     ("run.json", "seconds, bytes, machine"),
 )
-STAGES = ("opening the members", "computing", "reading, combining and writing", "finishing")
+STAGES = ("opening the members", None, "reading, combining and writing", "finishing")
 METHODS = {
     "mean": "their mean",
     "weighted-mean": "their weighted mean",

@@ -39,7 +39,7 @@ FILES = (
     ("manifest.json", "settings and inputs"),
     ("run.json", "seconds, bytes, machine"),
 )
-STAGES = ("opening map and labels", "computing", "reading and counting", "scoring and drawing")
+STAGES = ("opening map and labels", None, "reading and counting", "scoring and drawing")
 KEY = (
     "White: ink that both have. Blue: ink that the map misses. Orange: ink that only the map has. Black: bare papyrus. "
     "Grey: does not count."

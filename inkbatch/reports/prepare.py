@@ -20,7 +20,7 @@ from inkbatch.run.finished import StoredRun
 SAMPLE_WINDOWS, SAMPLE_PX = 9, 256  # of all layers at full size, for the histogram
 BINS = 256
 MUCH_AT_THE_ENDS = 0.02  # of the voxels; more than that is worth a warning
-STAGES = ("opening the layers", "computing", "reading, converting and writing", "finishing")
+STAGES = ("opening the layers", None, "reading, converting and writing", "finishing")
 
 
 def page(run: StoredRun, root: Location) -> Page:

@@ -12,7 +12,7 @@ STAGES = ("getting ready", "computing", "waiting for storage", "finishing")
 MOST_PROCESSES = 100
 
 
-def spent(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = STAGES) -> Spent | None:
+def spent(rows: Sequence[Mapping[str, Any]], names: Sequence[str | None] = STAGES) -> Spent | None:
     """Where the wall clock of a run's processes went, and the money with it.
 
     A process gets ready (opens inputs, builds a network), then its loop computes or waits for what is read and written
@@ -20,7 +20,8 @@ def spent(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = STAGES) -> S
 
     Args:
         rows: See `run_rows`.
-        names: What the four stages are called for this job.
+        names: What the four stages are called for this job; the second is None where no device computes, and what
+            computed nevertheless belongs to the third.
     """
     if not rows:
         return None
@@ -28,14 +29,14 @@ def spent(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = STAGES) -> S
     usd = [0.0, 0.0, 0.0, 0.0]
     priced = all(money_of(row) is not None for row in rows)
     for row in rows:
-        parts = _parts(row)
+        ready, computing, rest, finishing = _parts(row)
+        parts = (ready, computing, rest, finishing) if names[1] else (ready, 0.0, computing + rest, finishing)
         total = max(sum(parts), 1e-9)
         for number, part in enumerate(parts):
             seconds[number] += part
             usd[number] += (money_of(row) or 0.0) * part / total
-    stages = tuple(
-        Stage(name, taken, money if priced else None) for name, taken, money in zip(names, seconds, usd, strict=True)
-    )
+    named = zip(names, seconds, usd, strict=True)
+    stages = tuple(Stage(name, taken, money if priced else None) for name, taken, money in named if name is not None)
     return Spent(stages, _sentence(rows, priced), _processes(rows) if len(rows) > 1 else None)
 
 

@@ -124,7 +124,8 @@ def carry_out(
 
             def on_done(unit: Unit, facts: Mapping[str, Any]) -> None:
                 sums.add(facts)
-                reporter.unit(unit.name, {**facts, **usage.pace(stages)})
+                pace = usage.pace(stages if work and work.compute else None)
+                reporter.unit(unit.name, {**facts, **pace})
 
             if pending:
                 work = make_work()

@@ -61,14 +61,15 @@ class UnitWork(Generic[Loaded, Computed]):
 
     Attributes:
         load: I/O only; runs in reader threads.
-        compute: CPU or GPU only; runs in the calling thread, one unit at a time.
+        compute: CPU or GPU only; runs in the calling thread, one unit at a time. None hands over what was loaded: a job
+            that needs no device converts as it reads or writes, while the data is in the cache.
         store: I/O only; runs in writer threads; returns the facts of the unit's marker.
         mark: Writes the marker; called after `store` came back.
         device: Asked once after the last unit: what `compute` ran on, for the run file.
     """
 
     load: Callable[[Unit], Loaded]
-    compute: Callable[[Unit, Loaded], Computed]
+    compute: Callable[[Unit, Loaded], Computed] | None
     store: Callable[[Unit, Computed], Mapping[str, Any]]
     mark: Callable[[Unit, Mapping[str, Any]], None]
     device: Callable[[], Mapping[str, Any]] = lambda: {"device": "cpu"}
@@ -133,7 +134,7 @@ def run_units(
             stages.add("waited", time.perf_counter() - start)
             del future
             refill(ahead)
-            computed = timed("compute", work.compute, unit, loaded)
+            computed = timed("compute", work.compute, unit, loaded) if work.compute else loaded
             del loaded
             start = time.perf_counter()
             while len(storing) >= max(1, behind):

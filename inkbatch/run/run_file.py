@@ -76,9 +76,17 @@ class Usage:
         """Share of the loop's time so far in which the device computed."""
         return min(1.0, stages.compute / max(self._loop_seconds(), 1e-9))
 
-    def pace(self, stages: StageSeconds) -> dict[str, float]:
-        """What a reporter is told with every unit: ``device_share`` and ``loop_s``, the seconds since units began."""
-        return {"device_share": self.device_share(stages), "loop_s": round(self._loop_seconds(), 3)}
+    def pace(self, stages: StageSeconds | None) -> dict[str, float]:
+        """What a reporter is told with every unit.
+
+        Args:
+            stages: Busy seconds; None where no device computes.
+
+        Returns:
+            ``loop_s``, the seconds since units began, and ``device_share``.
+        """
+        share = {} if stages is None else {"device_share": self.device_share(stages)}
+        return {**share, "loop_s": round(self._loop_seconds(), 3)}
 
     def stage_facts(self, stages: StageSeconds) -> dict[str, float]:
         """Seconds per stage.

@@ -250,7 +250,7 @@ def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> Unit
 
     return UnitWork(
         load=lambda unit: [found.opened(unit.write_box) for found in settled.maps],
-        compute=lambda unit, opened: opened,  # combined chunk by chunk as they are written, while in the cache
+        compute=None,
         store=store,
         mark=record.mark,
     )

@@ -265,7 +265,7 @@ def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
         settled.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
         return {"counted_px": int(counts[0].sum())}
 
-    return UnitWork(load=load, compute=lambda unit, loaded: loaded, store=store, mark=record.mark)
+    return UnitWork(load=load, compute=None, store=store, mark=record.mark)
 
 
 def _counted(settled: EvaluatePlan, unit: Unit, seen: Callable[[Box, Bools, Bools], None]) -> Counts:

@@ -318,7 +318,7 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, contex
         stored += mask.write(unit.write_box, inside)
         return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(inside))}
 
-    work = UnitWork(load=load, compute=lambda unit, loaded: loaded, store=store, mark=record.mark)
+    work = UnitWork(load=load, compute=None, store=store, mark=record.mark)
     live = picture_so_far(context, settled.shape_yx, settled.folder / "prepare")
     return drawn(work, live, context, lambda loaded: middle_layer(settled, loaded))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 
@@ -9,7 +10,7 @@ import pytest
 
 from inkbatch.errors import Preempted, StorageError
 from inkbatch.geometry import Box, Unit
-from inkbatch.run.pipeline import UnitWork, run_units
+from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
 from inkbatch.run.signals import StopFlag
 
 UNITS = [Unit(i, Box(0, i, 1, i + 1), Box(0, i, 1, i + 1)) for i in range(12)]
@@ -63,6 +64,15 @@ def test_every_unit_is_stored_then_marked_and_memory_is_bounded(ahead, behind):
     assert sorted(recorder.marked) == list(range(len(UNITS)))
     assert sorted(recorder.stored) == [(i, i * 10) for i in range(len(UNITS))]
     assert recorder.most_alive <= ahead + 1 + behind + (1 if behind == 0 and ahead == 0 else 0)
+
+
+def test_a_job_without_a_device_hands_over_what_it_loaded():
+    recorder, seconds = Recorder(), StageSeconds()
+    work = dataclasses.replace(recorder.work, compute=None)
+    assert run_units(UNITS, work, stop=StopFlag(), seconds=seconds) == len(UNITS)
+    assert sorted(recorder.stored) == [(unit.index, unit.index) for unit in UNITS]
+    assert sorted(recorder.marked) == [unit.index for unit in UNITS]
+    assert seconds.compute == 0
 
 
 def test_reading_computing_and_writing_overlap():

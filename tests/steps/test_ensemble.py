@@ -18,6 +18,7 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
+from inkbatch.run.progress import QuietReporter
 from inkbatch.steps.ensemble import DISAGREEMENT_NAME, EnsembleConfig, describe, plan, run
 from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
 from inkbatch.testing.maps import store_map, store_picture
@@ -102,6 +103,15 @@ def test_cutting_into_units_changes_no_pixel(configure, method, unit_px):
     cut = run(configure(method=method, name="b", unit_px=unit_px), RunContext())
     np.testing.assert_array_equal(read(whole), read(cut))
     np.testing.assert_array_equal(read(whole, DISAGREEMENT_NAME), read(cut, DISAGREEMENT_NAME))
+
+
+def test_progress_speaks_of_no_device_where_none_is_needed(configure):
+    told = []
+    reporter = QuietReporter()
+    reporter.unit = lambda name, facts: told.append(facts)
+    report = run(configure(), RunContext(reporter=reporter))
+    assert len(told) == report.units
+    assert all("loop_s" in facts and "device_share" not in facts for facts in told)
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])
