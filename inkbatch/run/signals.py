@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -61,7 +62,7 @@ def install_handlers(flag: StopFlag) -> None:
     def handle(number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if not flag.watched:
-            os.write(2, f"inkbatch: {name} before the work began; run the same command again\n".encode())
+            _say(f"inkbatch: {name} before the work began; run the same command again\n")
             os._exit(EXIT_TRY_AGAIN)
         if flag.is_set and number == signal.SIGINT:
             _end_now()
@@ -69,17 +70,20 @@ def install_handlers(flag: StopFlag) -> None:
             cure = "stopping; units in flight are finished or dropped"
             if number == signal.SIGINT:
                 cure += ". Ctrl-C again stops at once"
-            sys.stderr.write(f"\ninkbatch: {name}: {cure}\n")
+            _say(f"\ninkbatch: {name}: {cure}\n")
         flag.set(name)
 
     for number in _STOP_SIGNALS:
         signal.signal(number, handle)
 
 
+def _say(text: str) -> None:
+    """Write to standard error, past Python's own buffer: the signal may have come while that was being written to."""
+    with contextlib.suppress(OSError):  # nobody may be there to read it
+        os.write(2, text.encode())
+
+
 def _end_now() -> None:
     show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar had hidden it
-    sys.stderr.write(
-        f"{show_cursor}\ninkbatch: stopped at once; what was stored is kept, run the same command again to go on\n"
-    )
-    sys.stderr.flush()
+    _say(f"{show_cursor}\ninkbatch: stopped at once; what was stored is kept, run the same command again to go on\n")
     os._exit(EXIT_ABORTED)

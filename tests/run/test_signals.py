@@ -56,6 +56,31 @@ def test_a_second_sigterm_is_harmless():
     assert code == 7
 
 
+STOPPED_WHILE_IT_WRITES = """
+import io
+class Raw(io.RawIOBase):
+    def writable(self):
+        return True
+    def write(self, data):
+        if not flag.is_set:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return len(data)
+sys.stderr = io.TextIOWrapper(io.BufferedWriter(Raw()), line_buffering=True)
+flag.check()
+print("up", flush=True)
+while not flag.is_set:
+    sys.stderr.write("a line of progress\\n")
+sys.exit(7)
+"""
+
+
+def test_a_stop_while_a_line_is_being_written_is_a_stop():
+    code, said = answer(STOPPED_WHILE_IT_WRITES, signal.SIGTERM)
+    assert code == 7
+    assert "stopping; units in flight" in said
+    assert "reentrant" not in said
+
+
 def test_the_first_reason_stands():
     flag = StopFlag()
     flag.set("a reclaim notice")
