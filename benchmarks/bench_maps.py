@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -85,8 +86,8 @@ def reading_judged(config: evaluate.EvaluateConfig) -> Callable[[], Sample]:
     return lambda: timed(run)
 
 
-def job(folder: Path, run: Callable[[], JobReport]) -> Callable[[], Sample]:
-    """A whole job, its former result put aside.
+def job(folder: Path, run: Callable[[], JobReport], loops: list[float]) -> Callable[[], Sample]:
+    """A whole job, its former result put aside; the seconds of its units alone go to `loops`.
 
     Files are emptied, not removed: for minutes after a removal ext4 looks for an inode that was not freed lately, which
     made each new file cost 0.6 ms.
@@ -98,7 +99,7 @@ def job(folder: Path, run: Callable[[], JobReport]) -> Callable[[], Sample]:
                 if path.is_file():
                     os.truncate(path, 0)
             folder.rename(folder.with_name(f"{folder.name}-{time.monotonic_ns()}"))
-        return timed(run)
+        return timed(lambda: loops.append(run().facts["loop_s"]))
 
     return once
 
@@ -112,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make_maps(root, edge, found.layers)
         where = {"segment": "s", "root": str(root)}
         place = root / "predictions" / "s"
+        loops: dict[str, list[float]] = defaultdict(list)
         actions: dict[str, Callable[[], Sample]] = {
             "read three": reading(root, MEMBERS),
             "read one": reading(root, "a"),
@@ -127,12 +129,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     **where,
                 )
                 label = f"ensemble, {method}{', with disagreement' if spread else ''}"
-                actions[label] = job(place / "result", lambda config=config: ensemble.run(config, RunContext()))
+                run = partial(ensemble.run, config, RunContext())
+                actions[label] = job(place / "result", run, loops[label])
         judged = evaluate.EvaluateConfig(name="a", to=str(folder / "evaluation"), **where)
         actions["read judged"] = reading_judged(judged)
-        actions["evaluate"] = job(folder / "evaluation", lambda: evaluate.run(judged, RunContext()))
+        actions["evaluate"] = job(folder / "evaluation", partial(evaluate.run, judged, RunContext()), loops["evaluate"])
         cleaned = clean.CleanConfig(name="a", result="cleaned", **where)
-        actions["clean"] = job(place / "cleaned", lambda: clean.run(cleaned, RunContext()))
+        actions["clean"] = job(place / "cleaned", partial(clean.run, cleaned, RunContext()), loops["clean"])
         samples = in_turn(actions, found.rounds)
     report.keep(samples)
     megapixels = edge * edge / 1e6
@@ -145,8 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.row(name, rate, "Mpx/s", read, f"reading the same {count} predictions", at_least=target)
         seconds, reading_s = cpu(runs), cpu(samples[floor])
         report.note(
-            f"{name}: median {count * megapixels / median(runs):,.0f} Mpx/s; CPU {seconds:.2f} s, reading alone "
-            f"{reading_s:.2f} s"
+            f"{name}: median {count * megapixels / median(runs):,.0f} Mpx/s; without start, finish and page "
+            f"{count * megapixels / min(loops[name]):,.0f}; CPU {seconds:.2f} s, reading alone {reading_s:.2f} s"
         )
     rate, read = megapixels / best(samples["evaluate"]), megapixels / best(samples["read judged"])
     report.row("evaluate", rate, "Mpx/s", read, "reading the map, the labels and the mask")

@@ -59,7 +59,9 @@ def label_picks(box: Box, ink: Bools, counted: Bools, level: int) -> Codes:
     """
     step = 1 << level
     picked = (slice(-box.y0 % step, None, step), slice(-box.x0 % step, None, step))
-    return np.where(counted[picked], np.where(ink[picked], INK, BARE), NOT_COUNTED).astype(np.uint8)
+    picks: Codes = ink[picked].astype(np.uint8) + np.uint8(BARE)  # INK is the next number
+    picks *= counted[picked]
+    return picks
 
 
 def no_picks(box: Box, level: int) -> Codes:
@@ -94,14 +96,12 @@ def encode(picture: NDArray[np.uint8]) -> bytes:
 
 def agreement(found: Bools, codes: Codes) -> NDArray[np.uint8]:
     """Found ink against labels, (Y, X, 3) in `COLOURS`."""
-    table = np.array(
-        [
-            [COLOURS["not counted"], COLOURS["bare"], COLOURS["missed"]],
-            [COLOURS["not counted"], COLOURS["false alarm"], COLOURS["found"]],
-        ],
-        np.uint8,
-    )
-    return table[found.astype(np.uint8), codes]
+    table = np.zeros((1, 256, 3), np.uint8)
+    for number, names in enumerate((("not counted", "bare", "missed"), ("not counted", "false alarm", "found"))):
+        for code, name in zip((NOT_COUNTED, BARE, INK), names, strict=True):
+            table[0, number << 2 | code] = COLOURS[name]
+    keys = found.astype(np.uint8) << 2 | codes
+    return np.asarray(cv2.LUT(cv2.merge([keys, keys, keys]), table), np.uint8)
 
 
 def write_pictures(
