@@ -381,3 +381,27 @@ def test_damaged_labels_of_the_picture_are_refused(configure):
     first.write_bytes(b"no picture")
     with pytest.raises(CorruptDataError, match="evaluate again"):
         run(config, RunContext())
+
+
+@pytest.mark.parametrize("window", [(16, 16), (48, 1000), (1000, 20)])
+@pytest.mark.parametrize("changes", [{}, {"area": (7, 30, 141, 203), "region_px": 50}])
+def test_counting_window_by_window_changes_no_bit(configure, tmp_path, monkeypatch, window, changes):
+    whole = run(configure(**changes, to=str(tmp_path / "whole")), RunContext())
+    monkeypatch.setattr("inkbatch.steps.evaluate.WINDOW_YX", window)
+    cut = run(configure(**changes, to=str(tmp_path / "cut")), RunContext())
+    assert stored_bytes(cut.location.path) == stored_bytes(whole.location.path)
+
+
+def test_on_s3_everything_is_as_on_a_disk(s3_root, configure, root):
+    for name, values in (("good", GOOD), ("poor", POOR)):
+        store_map(s3_root.uri, "s", name, values, contract={"threshold": 0.6} if name == "good" else {})
+    for name, values in (("mask", MASK * 255), ("ink_labels", INK * 255), ("ignore_mask", IGNORED)):
+        store_picture(s3_root.uri, "s", name, values, pooling="mean" if name == "ink_labels" else "max")
+    with pytest.raises(Preempted):
+        run(configure(root=s3_root.uri, versus="poor"), preempted_context(2))
+    report = run(configure(root=s3_root.uri, versus="poor"), RunContext())
+    assert report.skipped >= 2
+    here = run(configure(versus="poor"), RunContext())
+    there = (report.location / "evaluation.json").read_json()
+    assert there["maps"] == document(here)["maps"]
+    assert there["comparison"] == document(here)["comparison"]
