@@ -28,6 +28,7 @@ export class Stage {
     this.viewer.addHandler("canvas-click", (event) => {
       if (event.quick && !this.marking) events.clicked(this, this.toImage(event.position));
     });
+    if (this.viewer.navigator) this.ownOverview(this.viewer.navigator.world);
     this.viewer.addHandler("tile-load-failed", (event) => events.failed(event));
     element.addEventListener("pointermove", (event) => events.hovered(this, this.toImage(this.inside(event))));
     element.addEventListener("pointerleave", () => events.hovered(this, null));
@@ -156,8 +157,26 @@ export class Stage {
   // Papyrus below, outlines on top, however the layers came in.
   arrange() {
     const items = ORDER.flatMap((name) => [this.layers[name]?.item, this.layers[name]?.next]).filter(Boolean);
-    items.forEach((item, index) => this.viewer.world.setItemIndex(item, index));
+    const world = this.viewer.world;
+    items.forEach((item, index) => world.getIndexOfItem(item) === index || world.setItemIndex(item, index));
+    this.arrangeOverview();
   }
+
+  // OpenSeadragon repeats each change of order in its overview by place and a moment later, when other layers may lie
+  // there, or none. We order the overview by its layers instead.
+  ownOverview(world) {
+    const place = world.setItemIndex.bind(world);
+    world.setItemIndex = () => {};
+    world.addHandler("add-item", () => setTimeout(() => this.arrangeOverview()));
+    this.arrangeOverview = () => {
+      const below = (item) => this.viewer.world.getIndexOfItem(item._originalForNavigator);
+      const items = Array.from({ length: world.getItemCount() }, (_, index) => world.getItemAt(index));
+      const known = items.filter((item) => item._originalForNavigator).sort((a, b) => below(a) - below(b));
+      known.forEach((item, index) => place(item, index));
+    };
+  }
+
+  arrangeOverview() {}
 
   get settled() {
     const layers = Object.values(this.layers);
