@@ -63,7 +63,7 @@ class UnitWork(Generic[Loaded, Computed]):
         load: I/O only, but for a job without `compute`; runs in reader threads.
         compute: CPU or GPU only; runs in the calling thread, one unit at a time. None hands over what was loaded: a job
             that needs no device converts as it reads or writes, while the data is in the cache.
-        store: I/O only, but for a job without `compute`; runs in writer threads; returns the facts of the unit's marker.
+        store: As `load`, in writer threads; returns the facts of the unit's marker.
         mark: Writes the marker; called after `store` came back.
         device: Asked once after the last unit: what `compute` ran on, for the run file.
     """
