@@ -35,9 +35,6 @@ class OpenShard(StoredShard):
         self._stamp = self._stamped()
         self._checked: set[Place] = set()
 
-    def __del__(self) -> None:
-        self.close()
-
     def _stamped(self) -> tuple[int, int]:
         found = os.fstat(self._handle)
         return found.st_size, found.st_mtime_ns

@@ -81,7 +81,11 @@ def runs_of(layout: ArrayLayout, places: Iterable[Place]) -> list[list[Place]]:
 
 
 class StoredShard:
-    """The bytes of one shard: read run by run from a local file, fetched whole or by chunk from elsewhere."""
+    """The bytes of one shard: read run by run from a local file, fetched whole or by chunk from elsewhere.
+
+    Its file is closed by `close`, or when the last reader lets go of it: a unit that was opened ahead of an error or a
+    stop is never read.
+    """
 
     def __init__(self, location: Location, layout: ArrayLayout) -> None:
         self.location = location
@@ -173,6 +177,9 @@ class StoredShard:
                 break
             done += count
         READ.add(done)
+
+    def __del__(self) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the file; only when nobody reads any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +170,14 @@ def test_bytes_are_counted_as_they_are_stored(array, content):
     before = READ.total
     assert np.array_equal(array.read([slice(0, size) for size in content.shape]), content)
     assert content.nbytes <= READ.total - before <= stored  # noise does not shrink; chunks beyond the border are left
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list open files in /proc/self/fd")
+def test_a_region_that_nobody_reads_any_more_keeps_no_file_open(array):
+    def open_shards() -> int:
+        return sum("a.zarr/c" in os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+
+    region = array.opened([slice(0, size) for size in LAYOUT.shape])
+    assert open_shards() == 6
+    del region
+    assert open_shards() == 0
