@@ -8,7 +8,7 @@ no two units touch one object.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -185,12 +185,8 @@ class Multiscale:
             return fill
 
         stored = 0
-        for row, y in enumerate(range(write_box.y0, write_box.y1, edge)):
-            (*lead, first), count = self.strip(0, write_box, row)
-            together = count if array.location.is_local else 1  # what is sent is kept in memory until it is whole
-            for number in range(0, count, together):
-                fill = fill_from(y, (first + number) * edge)
-                stored += array.write_strip((*lead, first + number), together, fill)
+        for strip, count in self._strips(0, write_box):
+            stored += array.write_strip(strip, count, fill_from(strip[-2] * edge, strip[-1] * edge))
         for number, block in enumerate(lower, start=1):
             if number > 1:
                 halve(lower[number - 2], self.pooling, block)
@@ -228,17 +224,24 @@ class Multiscale:
         Returns:
             Bytes stored.
         """
-        array = self.levels[number]
+        array, area = self.levels[number], write_box.downscale(2**number)
         edge = array.layout.shards[-1]
         stored = 0
-        for row, y in enumerate(range(0, block.shape[-2], edge)):
+        for place, count in self._strips(number, write_box):
+            y, x = place[-2] * edge - area.y0, place[-1] * edge - area.x0
+            rows = from_block(array.layout, block[..., y : y + edge, x : x + count * edge])
+            stored += array.write_strip(place, count, rows)
+        return stored
+
+    def _strips(self, number: int, write_box: Box) -> Iterator[tuple[Place, int]]:
+        """The shards of one level in a box that are written together: place of the first one, count."""
+        array = self.levels[number]
+        area, edge = write_box.downscale(2**number), array.layout.shards[-1]
+        for row in range(-(-area.y1 // edge) - area.y0 // edge):
             (*lead, first), count = self.strip(number, write_box, row)
             together = count if array.location.is_local else 1  # what is sent is kept in memory until it is whole
-            for number_x in range(0, count, together):
-                part = block[..., y : y + edge, number_x * edge : (number_x + together) * edge]
-                rows = from_block(array.layout, part)
-                stored += array.write_strip((*lead, first + number_x), together, rows)
-        return stored
+            for start in range(first, first + count, together):
+                yield (*lead, start), together
 
     def strip(self, number: int, write_box: Box, row: int = 0) -> tuple[tuple[int, ...], int]:
         """The shards of one level side by side in a box: place of the first one, count.
