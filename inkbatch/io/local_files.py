@@ -81,11 +81,11 @@ def _temporary_name(path: str) -> str:
 
 
 def _named(path: str) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
 
 
 def _nameless(folder: str) -> int:
-    return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o644)
+    return os.open(folder, os.O_WRONLY | os.O_TMPFILE, 0o644)
 
 
 def _give_name(handle: int, path: str) -> None:

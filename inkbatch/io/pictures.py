@@ -73,7 +73,8 @@ class LivePicture:
             probability: (height, width), or reduced alike along both axes.
         """
         part = box.downscale(self._factor)
-        single = to_single(probability) if probability.dtype == np.float16 else probability  # type: ignore[arg-type]
+        is_half = probability.dtype == np.float16
+        single = to_single(probability) if is_half else probability  # type: ignore[arg-type]  # no checker follows dtypes
         small = cv2.resize(single, (part.width, part.height), interpolation=cv2.INTER_AREA)
         with self._lock:
             self._pixels[part.slices] = np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)

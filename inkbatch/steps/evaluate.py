@@ -254,7 +254,7 @@ def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
         picks = pictures.no_picks(box, level)
 
         def pick(window: Box, ink: Bools, counted: Bools) -> None:
-            pictures.pick_labels(picks, box, window, ink, counted, level)
+            pictures.fill_picks(picks, box, window, ink, counted, level)
 
         return _counted(settled, unit, pick), picks
 

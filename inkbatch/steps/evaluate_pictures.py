@@ -69,7 +69,7 @@ def no_picks(box: Box, level: int) -> Codes:
     return np.full(_on_level(box, level).shape, NOT_COUNTED, np.uint8)
 
 
-def pick_labels(picks: Codes, box: Box, part: Box, ink: Bools, counted: Bools, level: int) -> None:
+def fill_picks(picks: Codes, box: Box, part: Box, ink: Bools, counted: Bools, level: int) -> None:
     """Fill in the picks of a part of a window.
 
     Args:

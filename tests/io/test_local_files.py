@@ -19,7 +19,7 @@ def nameless(request, tmp_path, monkeypatch) -> bool:
     device = os.stat(tmp_path).st_dev
     monkeypatch.setattr(local_files, "_tried", {} if request.param else {device: False})
     if request.param and not local_files._holds_nameless(str(tmp_path), device):
-        pytest.skip("this file system holds no files without a name")
+        pytest.skip(f"the file system of {tmp_path} holds no files without a name")
     return request.param
 
 
@@ -87,7 +87,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_process_killed_while_it_writes_leaves_nothing(tmp_path: Path) -> None:
     if not local_files._holds_nameless(str(tmp_path), os.stat(tmp_path).st_dev):
-        pytest.skip("this file system holds no files without a name")
+        pytest.skip(f"the file system of {tmp_path} holds no files without a name")
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "file")])
     assert ended.returncode == -signal.SIGKILL
     assert not os.listdir(tmp_path)

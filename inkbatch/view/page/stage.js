@@ -165,18 +165,19 @@ export class Stage {
   // OpenSeadragon repeats each change of order in its overview by place and a moment later, when other layers may lie
   // there, or none. We order the overview by its layers instead.
   ownOverview(world) {
-    const place = world.setItemIndex.bind(world);
+    this.overview = { world, place: world.setItemIndex.bind(world) };
     world.setItemIndex = () => {};
     world.addHandler("add-item", () => setTimeout(() => this.arrangeOverview()));
-    this.arrangeOverview = () => {
-      const below = (item) => this.viewer.world.getIndexOfItem(item._originalForNavigator);
-      const items = Array.from({ length: world.getItemCount() }, (_, index) => world.getItemAt(index));
-      const known = items.filter((item) => item._originalForNavigator).sort((a, b) => below(a) - below(b));
-      known.forEach((item, index) => place(item, index));
-    };
   }
 
-  arrangeOverview() {}
+  arrangeOverview() {
+    if (!this.overview) return;
+    const { world, place } = this.overview;
+    const below = (item) => this.viewer.world.getIndexOfItem(item._originalForNavigator);
+    const items = Array.from({ length: world.getItemCount() }, (_, index) => world.getItemAt(index));
+    const known = items.filter((item) => item._originalForNavigator).sort((a, b) => below(a) - below(b));
+    known.forEach((item, index) => place(item, index));
+  }
 
   get settled() {
     const layers = Object.values(this.layers);
