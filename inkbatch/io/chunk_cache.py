@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,7 @@ class ChunkCache:
         """Bytes of memory that are kept now."""
         return self._held
 
-    def get(self, array: str, places: Sequence[Place]) -> dict[Place, NDArray[Any]]:
+    def get(self, array: str, places: Iterable[Place]) -> dict[Place, NDArray[Any]]:
         """Those of the wanted chunks that are kept; they are to be read, never written to."""
         found = {place: self._chunks.get((array, place)) for place in places}
         return {place: chunk for place, chunk in found.items() if chunk is not None}
@@ -140,19 +140,15 @@ class CachedArray:
         if not self.cache.limit_bytes:
             return self.array.read(region)
         layout = self.array.layout
-        spans = [
-            range(part.start // size, -(-part.stop // size)) for part, size in zip(region, layout.chunks, strict=True)
-        ]
-        places = list(itertools.product(*spans))
-        windows = {place: _window(place, layout.chunks, region) for place in places}
-        found = self.cache.get(self.array.location.uri, places)
-        missing = [place for place in places if place not in found]
-        if len(places) == len(missing) == 1:
-            alone = self._on_disk(places[0], windows[places[0]][0], np.empty(layout.slot_bytes, np.uint8))
+        windows = _windows(layout.chunks, region)
+        found = self.cache.get(self.array.location.uri, windows)
+        missing = [place for place in windows if place not in found]
+        if len(windows) == len(missing) == 1:
+            alone = self._on_disk(missing[0], windows[missing[0]][0], np.empty(layout.slot_bytes, np.uint8))
             if alone is not None:
                 return alone
         out = np.empty([part.stop - part.start for part in region], np.dtype(layout.dtype))
-        if len(places) > 1:
+        if len(windows) > 1:
             missing = [place for place in missing if not self._copied(place, windows[place], out)]
         if missing:
             found |= self._decoded(missing)
@@ -194,11 +190,17 @@ class CachedArray:
         return {place: room.chunk for place, room in zip(places, rooms, strict=True)}
 
 
-def _window(place: Place, chunks: Sequence[int], region: Sequence[slice]) -> tuple[Window, Window]:
-    """What a region wants of a chunk: where it lies in the chunk, and where in the region."""
-    inner, outer = [], []
-    for number, size, part in zip(place, chunks, region, strict=True):
-        first, last = max(number * size, part.start), min((number + 1) * size, part.stop)
-        inner.append(slice(first - number * size, last - number * size))
-        outer.append(slice(first - part.start, last - part.start))
-    return tuple(inner), tuple(outer)
+def _windows(chunks: Sequence[int], region: Sequence[slice]) -> dict[Place, tuple[Window, Window]]:
+    """What a region wants of each chunk that it touches: where it lies in the chunk, and where in the region."""
+    axes = []
+    for size, part in zip(chunks, region, strict=True):
+        start, stop = part.start, part.stop
+        along = []
+        for number in range(start // size, -(-stop // size)):
+            corner = number * size
+            first, last = max(corner, start), min(corner + size, stop)
+            along.append((number, slice(first - corner, last - corner), slice(first - start, last - start)))
+        axes.append(along)
+    return {
+        place: (inner, outer) for place, inner, outer in (zip(*one, strict=True) for one in itertools.product(*axes))
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class ArrayLayout:
         if any(shard % chunk for shard, chunk in zip(self.shards, self.chunks, strict=True)):
             raise ValueError(f"shards {self.shards} are no multiples of chunks {self.chunks}")
 
-    @property
+    @cached_property
     def chunks_per_shard(self) -> tuple[int, ...]:
         """Chunks along each axis of a shard."""
         return tuple(shard // chunk for shard, chunk in zip(self.shards, self.chunks, strict=True))
@@ -58,17 +59,17 @@ class ArrayLayout:
         both = [divmod(number, count) for number, count in zip(place, self.chunks_per_shard, strict=True)]
         return tuple(shard for shard, _ in both), tuple(inner for _, inner in both)
 
-    @property
+    @cached_property
     def chunk_bytes(self) -> int:
         """Bytes of a decoded chunk."""
         return math.prod(self.chunks) * np.dtype(self.dtype).itemsize
 
-    @property
+    @cached_property
     def slot_bytes(self) -> int:
         """Most bytes that a stored chunk takes, with Blosc's header and its checksum."""
         return BLOSC_HEADER_BYTES + self.chunk_bytes + CRC_BYTES
 
-    @property
+    @cached_property
     def index_bytes(self) -> int:
         """Length of a shard's index with its checksum."""
         return 16 * math.prod(self.chunks_per_shard) + CRC_BYTES

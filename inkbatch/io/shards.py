@@ -82,7 +82,7 @@ class ShardedArray:
 
     def shard_location(self, coordinates: Sequence[int]) -> Location:
         """Where the shard with these grid coordinates lies."""
-        return self.location / "/".join(["c", *(str(c) for c in coordinates)])
+        return Location("/".join([self.location.uri.rstrip("/"), "c", *map(str, coordinates)]))
 
     def write_shard(self, coordinates: Sequence[int], block: NDArray[Any]) -> int:
         """Encode and store one whole shard.

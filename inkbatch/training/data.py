@@ -1,4 +1,4 @@
-"""From a dataset to batches: torch datasets over its index or pack, read ahead by threads in a fixed order.
+"""From a dataset to batches: tiles out of its index or pack, read ahead by threads in a fixed order.
 
 Threads, not worker processes: reading and decoding release the interpreter lock, clients of object stores do not
 survive a fork, and what one thread has decoded the others need not. A sample depends on nothing but the seed, the
@@ -11,16 +11,15 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from inkbatch.data.dataset import Sample, SampleReader
+from inkbatch.data.segment_arrays import StoredArrays
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.run.pipeline import StageSeconds
@@ -30,25 +29,6 @@ from inkbatch.training.augment_settings import AugmentConfig, Changes, draw_chan
 from inkbatch.training.order import Drawn, EpochPlan
 
 READING_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One sample, cut, flipped and turned, ready to be put into a batch.
-
-    Attributes:
-        layers: (Z, Y, X), stored dtype.
-        labels: (Y, X) uint8, 0 to 255.
-        counted: (Y, X) boolean.
-        changes: What is still to be done to it.
-        sample_id: For messages.
-    """
-
-    layers: NDArray[Any]
-    labels: NDArray[np.uint8]
-    counted: NDArray[np.bool_]
-    changes: Changes
-    sample_id: str
 
 
 @dataclass(frozen=True)
@@ -69,17 +49,6 @@ class Batch:
     changes: tuple[Changes, ...]
     sample_ids: tuple[str, ...]
 
-    @staticmethod
-    def of(tiles: Sequence[Tile]) -> Batch:
-        """Put tiles together; by NumPy, for a thread that calls torch gets a team of threads of its own."""
-        return Batch(
-            torch.from_numpy(np.stack([tile.layers for tile in tiles])),
-            torch.from_numpy(np.stack([tile.labels for tile in tiles])[:, None]),
-            torch.from_numpy(np.stack([tile.counted for tile in tiles])[:, None]),
-            tuple(tile.changes for tile in tiles),
-            tuple(tile.sample_id for tile in tiles),
-        )
-
     def to(self, device: torch.device) -> Batch:
         """On `device`, in the stored dtypes."""
         pinned = device.type == "cuda"
@@ -88,7 +57,7 @@ class Batch:
         return Batch(moved[0], moved[1], moved[2], self.changes, self.sample_ids)
 
 
-class TrainingTiles(Dataset[Tile]):
+class TrainingTiles:
     """Random tiles of training samples, named by their place in the run.
 
     Args:
@@ -115,24 +84,40 @@ class TrainingTiles(Dataset[Tile]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, drawn: Drawn) -> Tile:
-        """Read one tile."""
-        sample = self.samples[drawn.index]
-        depth = self.reader.index.contract.layer_count
+    def batch(self, drawn: Sequence[Drawn]) -> Batch:
+        """Read tiles, each cropped, flipped and turned straight into its place in the batch.
+
+        By NumPy and OpenCV, for a thread that calls torch gets a team of threads of its own.
+        """
+        edge, count = self.tile_px, len(drawn)
+        layers = np.empty((count, self.tile_layers, edge, edge), np.dtype(self.reader.index.contract.dtype))
+        labels, ignore = np.empty((2, count, edge, edge), np.uint8)
+        changes = []
+        for number, one in enumerate(drawn):
+            change = self._drawn_changes(one)
+            stored = self._stored(self.samples[one.index], change)
+            arrange(stored.layers, change, edge, out=layers[number])
+            arrange(stored.labels, change, edge, out=labels[number])
+            arrange(stored.ignore, change, edge, fill=1, out=ignore[number])
+            changes.append(change)
+        return Batch(
+            torch.from_numpy(layers),
+            torch.from_numpy(labels[:, None]),
+            torch.from_numpy((ignore == 0)[:, None]),
+            tuple(changes),
+            tuple(self.samples[one.index].id for one in drawn),
+        )
+
+    def _drawn_changes(self, drawn: Drawn) -> Changes:
         rng = np.random.default_rng([self.seed, drawn.epoch, 1, drawn.position])
-        changes = draw_changes(self.augment, rng, sample.shape_yx, self.tile_px, depth, self.tile_layers)
+        depth, shape_yx = self.reader.index.contract.layer_count, self.samples[drawn.index].shape_yx
+        return draw_changes(self.augment, rng, shape_yx, self.tile_px, depth, self.tile_layers)
+
+    def _stored(self, sample: Sample, changes: Changes) -> StoredArrays:
         y, x = changes.crop_yx
         window = Box(y, x, y + self.tile_px, x + self.tile_px).intersect(Box(0, 0, *sample.shape_yx))
         layers = range(changes.first_layer, changes.first_layer + self.tile_layers)
-        stored = self.reader.read_part(sample, window, layers)
-        cropped = replace(changes, crop_yx=(0, 0))
-        return Tile(
-            arrange(stored.layers, cropped, self.tile_px),
-            arrange(stored.labels, cropped, self.tile_px),
-            arrange(stored.ignore, cropped, self.tile_px, fill=1) == 0,
-            changes,
-            sample.id,
-        )
+        return self.reader.read_part(sample, window, layers)
 
 
 @dataclass(frozen=True)
@@ -204,7 +189,7 @@ class StepStream:
 
     def _read(self, drawn: Sequence[Drawn]) -> Batch:
         with self.seconds.timed("load"):
-            return Batch.of([self.tiles[one] for one in drawn])
+            return self.tiles.batch(drawn)
 
     def _drawn(self, epoch: int, step: int) -> Iterator[tuple[int, int, list[list[Drawn]]]]:
         for where in range(epoch, self.epochs):

@@ -87,13 +87,29 @@ def test_exact_changes_move_all_arrays_alike(seed):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float16", "int64"])
 def test_flips_come_before_turns_whatever_the_dtype(dtype):
-    picture = np.arange(2 * 8 * 8).reshape(2, 8, 8).astype(dtype)
+    before = np.arange(3 * 9 * 20).reshape(3, 9, 20).astype(dtype)
+    picture = before[:, 1:8, 4:11]
     for flip_y, flip_x, turns in itertools.product((False, True), (False, True), range(4)):
         wanted = picture[:, :: -1 if flip_y else 1, :: -1 if flip_x else 1]
         wanted = np.rot90(wanted, turns, axes=(1, 2))
-        got = arrange(picture, Changes(flip_y=flip_y, flip_x=flip_x, turns=turns), 8)
-        np.testing.assert_array_equal(got, wanted)
-        assert got.dtype == dtype
+        changes, given = Changes(flip_y=flip_y, flip_x=flip_x, turns=turns), np.empty((2, 3, 7, 7), dtype)
+        for out in (None, given[1]):
+            got = arrange(picture, changes, 7, out=out)
+            np.testing.assert_array_equal(got, wanted)
+            assert got.dtype == dtype
+        np.testing.assert_array_equal(given[1], wanted)
+        np.testing.assert_array_equal(arrange(picture[0], changes, 7), wanted[0])
+    np.testing.assert_array_equal(before, np.arange(3 * 9 * 20).reshape(3, 9, 20).astype(dtype))
+
+
+def test_a_part_that_was_cropped_before_is_not_cropped_again():
+    change = drawn(AugmentConfig(flip=0.5, turn=1), 3)
+    picture = np.arange(64 * 64).reshape(64, 64)
+    y, x = change.crop_yx
+    assert y
+    assert x
+    part = picture[y : y + 32, x : x + 32]
+    np.testing.assert_array_equal(arrange(part, change, 32), arrange(picture, change, 32))
 
 
 def test_a_sample_smaller_than_the_tile_is_filled_up():

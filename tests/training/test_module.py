@@ -19,7 +19,7 @@ from inkbatch.models.base import InkModel, ModelConfig
 from inkbatch.models.bundle import Contract, LayerRule
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.augment_settings import Changes
-from inkbatch.training.data import Batch, Tile
+from inkbatch.training.data import Batch
 from inkbatch.training.losses import LossConfig
 from inkbatch.training.metrics import scores
 from inkbatch.training.module import InkModule
@@ -53,8 +53,8 @@ def module_of(net: InkModel, **changes: Any) -> InkModule:
 
 
 def batch_of(layers: np.ndarray, labels: np.ndarray, counted: np.ndarray) -> Batch:
-    tile = Tile(layers, labels, counted, Changes(), "s")
-    return Batch.of([tile, tile])
+    two = [torch.from_numpy(np.stack([array, array])) for array in (layers, labels[None], counted[None])]
+    return Batch(*two, (Changes(), Changes()), ("s", "s"))
 
 
 @pytest.mark.parametrize(("dtype", "divisor"), [("uint8", 255.0), ("uint16", 65535.0)])
