@@ -38,7 +38,7 @@ from inkbatch.steps.evaluate_report import Bootstrap, Evaluation, Part, lines, w
 UNIT_PX = 2048
 DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
-UNITS_AHEAD = CODEC_THREADS + 1  # each is read and counted by one thread; one may wait for its store
+UNITS_AHEAD = CODEC_THREADS  # each is read and counted by one thread; a third one costs a tenth in waiting for locks
 WINDOW_YX = (2 * CHUNK_PX, 8 * CHUNK_PX)  # counted at a time: stays in the cache, and is worth its calls
 COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
 

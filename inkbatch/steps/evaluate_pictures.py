@@ -39,10 +39,16 @@ Bools = NDArray[np.bool_]
 
 
 def picture_level(maps: Sequence[Prediction], area: Box) -> int:
-    """The finest level on which the area fits `LONGEST_PX`, else the coarsest that all maps have."""
+    """The finest level on which the area fits `LONGEST_PX`, else the coarsest that all maps have.
+
+    A finer one for an area so narrow that none of its rows or columns lie on that level.
+    """
     count = min(len(stored.pyramid.levels) for stored in maps)
     fitting = [number for number in range(count) if max(area.shape) <= LONGEST_PX << number]
-    return fitting[0] if fitting else count - 1
+    level = fitting[0] if fitting else count - 1
+    while level and not _on_level(area, level).area:
+        level -= 1
+    return level
 
 
 def label_picks(box: Box, ink: Bools, counted: Bools, level: int) -> Codes:

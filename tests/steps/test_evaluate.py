@@ -354,6 +354,21 @@ def test_a_reduced_picture_shows_every_fourth_label(tmp_path, monkeypatch):
     assert json.loads(Path(str(report.location / "pictures.json")).read_text())["reduced_by"] == 4
 
 
+@pytest.mark.parametrize(("row", "reduced_by"), [(5, 1), (6, 2), (8, 4)])
+def test_an_area_of_one_row_is_drawn_from_a_level_that_has_it(tmp_path, monkeypatch, row, reduced_by):
+    monkeypatch.setattr("inkbatch.io.multiscale.OVERVIEW_PX", 30)
+    monkeypatch.setattr("inkbatch.steps.evaluate_pictures.LONGEST_PX", 50)
+    store_map(tmp_path, "s", "good", GOOD, unit_px=256)
+    for name, values in (("mask", MASK * 255), ("ink_labels", INK * 255)):
+        store_picture(tmp_path, "s", name, values, shard_px=256)
+    values = {"segment": "s", "root": str(tmp_path), "area": (row, 0, row + 1, 170), "region_px": 64}
+    report = run(EvaluateConfig.checked(values, "test"), RunContext())
+    assert json.loads(Path(str(report.location / "pictures.json")).read_text())["reduced_by"] == reduced_by
+    shown = picture(report, "agreement.png")[..., ::-1]
+    ink = (shown == COLOURS["found"]).all(axis=2) | (shown == COLOURS["missed"]).all(axis=2)
+    np.testing.assert_array_equal(ink, INK[row : row + 1, :170:reduced_by])
+
+
 def test_the_regions_with_most_wrong_pixels_are_shown_in_order(configure):
     report = run(configure(), RunContext())
     listed = json.loads(Path(str(report.location / "pictures.json")).read_text())["worst"]
