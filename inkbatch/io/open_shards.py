@@ -73,7 +73,7 @@ class OpenShard(StoredShard):
             self.read_at(start, buffer.data[: layout.slot_bytes])
             if not is_raw(buffer[: layout.slot_bytes], layout):
                 return None
-            decode_chunk(layout, buffer.data[: layout.slot_bytes], f"{self.location}: chunk {place}")
+            decode_chunk(layout, buffer.data[: layout.slot_bytes], (self.location, place))
             self._checked.add(place)
         return whole[tuple(inner)]
 

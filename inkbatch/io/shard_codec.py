@@ -188,14 +188,17 @@ def _shrinks(layout: ArrayLayout, body: Bytes) -> bool:
 
 
 def decode_chunk(
-    layout: ArrayLayout, stored: memoryview | bytes | None, place: str, into: NDArray[Any] | None = None
+    layout: ArrayLayout,
+    stored: memoryview | bytes | None,
+    name: tuple[object, Place],
+    into: NDArray[Any] | None = None,
 ) -> NDArray[Any] | None:
     """Decode one chunk.
 
     Args:
         layout: Layout of the array.
         stored: The chunk with its checksum; None for a chunk of zeros.
-        place: Object and chunk, for messages.
+        name: Object and place of the chunk in it, for messages.
         into: Contiguous memory of a chunk, for one that is compressed; None takes this thread's own.
 
     Returns:
@@ -209,7 +212,7 @@ def decode_chunk(
         return None
     data = np.frombuffer(stored, np.uint8)
     if len(data) <= CRC_BYTES or checksum(data[:-CRC_BYTES]) != data[-CRC_BYTES:].tobytes():
-        raise CorruptDataError(f"{place} fails its checksum; make the array anew")
+        raise CorruptDataError(f"{name[0]}: chunk {name[1]} fails its checksum; make the array anew")
     if is_raw(data, layout):
         raw: NDArray[Any] = np.ndarray(layout.chunks, layout.dtype, data, BLOSC_HEADER_BYTES)
         return raw
@@ -217,7 +220,7 @@ def decode_chunk(
     try:
         blosc.decompress(data[:-CRC_BYTES], whole)
     except (RuntimeError, ValueError) as error:
-        raise CorruptDataError(f"{place} cannot be decoded: {error}") from error
+        raise CorruptDataError(f"{name[0]}: chunk {name[1]} cannot be decoded: {error}") from error
     return whole
 
 

@@ -264,7 +264,7 @@ def decode_run(stored: StoredShard, run: Sequence[Place], target: Target) -> Non
     for place, data in zip(run, stored.chunks(run, buffer), strict=True):
         out, inner = target(place)
         straight = out if out.shape == layout.chunks and out.flags.c_contiguous else None
-        whole = decode_chunk(layout, data, f"{stored.location}: chunk {place}", straight)
+        whole = decode_chunk(layout, data, (stored.location, place), straight)
         if whole is None:
             out[...] = 0
         elif whole is not straight:
