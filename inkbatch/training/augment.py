@@ -40,6 +40,9 @@ def arrange(
 
     Returns:
         `out`, rows from top to bottom.
+
+    Raises:
+        ValueError: `out` cannot hold the tile; OpenCV would leave it as it is.
     """
     height, width = array.shape[-2:]
     if height > tile_px or width > tile_px:
@@ -51,6 +54,8 @@ def arrange(
         array = np.pad(array, rim, constant_values=fill)
     if out is None:
         out = np.empty(array.shape, array.dtype)
+    if out.shape != array.shape or out.dtype != array.dtype or not out.flags.c_contiguous:
+        raise ValueError(f"a tile {array.shape} of {array.dtype} does not fit into {out.shape} of {out.dtype}")
     swap, mirror_y, mirror_x = _as_mirrors(changes)
     if array.dtype not in MOVED_BY_OPENCV:
         turned = np.swapaxes(array, -2, -1) if swap else array

@@ -102,6 +102,15 @@ def test_flips_come_before_turns_whatever_the_dtype(dtype):
     np.testing.assert_array_equal(before, np.arange(3 * 9 * 20).reshape(3, 9, 20).astype(dtype))
 
 
+@pytest.mark.parametrize(
+    "out",
+    [np.zeros((1, 8, 8), np.uint8), np.zeros((3, 8, 8), np.uint16), np.zeros((8, 3, 8), np.uint8).swapaxes(0, 1)],
+)
+def test_a_place_that_cannot_hold_the_tile_is_refused(out):
+    with pytest.raises(ValueError, match="does not fit into"):
+        arrange(np.ones((3, 8, 8), np.uint8), Changes(turns=1), 8, out=out)
+
+
 def test_a_part_that_was_cropped_before_is_not_cropped_again():
     change = drawn(AugmentConfig(flip=0.5, turn=1), 3)
     picture = np.arange(64 * 64).reshape(64, 64)
