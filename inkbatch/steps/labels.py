@@ -68,7 +68,7 @@ def _run(settled: LabelsPlan, context: RunContext) -> JobReport:
 def _clean(settled: LabelsPlan, context: RunContext) -> JobReport:
     """The second pass, or this shard's part of it."""
     return carry_out(
-        settled.record, settled.units, lambda: _cleaning_work(settled), context, lambda _: _finish(settled)
+        settled.record, settled.units, lambda: _cleaning_work(settled), context, lambda _: _finish(settled, context)
     )
 
 
@@ -178,12 +178,18 @@ def _create(settled: LabelsPlan, name: str, pooling: Pooling) -> Multiscale:
     )
 
 
-def _finish(settled: LabelsPlan) -> Mapping[str, Any]:
+def _finish(settled: LabelsPlan, context: RunContext) -> Mapping[str, Any]:
     markers = [settled.record.marker(unit) for unit in settled.units]
     pyramids = _create_labels(settled), _create_ignore_mask(settled)
     folder = settled.folder / "labels"
     facts = write_statistics(folder, settled.merged, markers, settled.surface.shape_yx)
     write_before_and_after(folder, settled.source, *pyramids, settled.config.unit_px)
+    if removed := facts["removed_px"]:
+        context.reporter.note(
+            f"labels: {facts['removed_components']:,} components of fewer than {settled.config.clean.min_area_px:,} px "
+            f"became bare, {removed:,} px or {removed / (removed + facts['component_px']):.1%} of the ink; if letters "
+            f"were among them ({folder / 'preview.png'} shows both), set clean.min_area_px lower"
+        )
     return facts
 
 

@@ -16,6 +16,7 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
+from inkbatch.run.progress import QuietReporter
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps import labels as step
 from inkbatch.steps.labels import LabelsConfig, run
@@ -96,6 +97,21 @@ def test_statistics_and_preview_tell_what_was_done(configure, picture, tiny_segm
     np.testing.assert_array_equal(preview[:, : SHAPE[1]], picture[1] * 255)
     after = np.where(read(config, "ignore_mask") != 0, 128, read(config))
     np.testing.assert_array_equal(preview[:, -SHAPE[1] :], after)
+
+
+def test_what_is_removed_for_its_size_is_said_aloud(configure, picture):
+    labels, _ = ndimage.label(picture[1], np.ones((3, 3)))
+    areas = np.bincount(labels.ravel())[1:]
+    small = areas[areas < 120]
+    notes = []
+    reporter = QuietReporter()
+    reporter.note = notes.append
+    run(configure(), RunContext(reporter=reporter))
+    (said,) = [note for note in notes if "became bare" in note]
+    assert f"{len(small)} components of fewer than 120 px" in said
+    assert f"{small.sum()} px or {small.sum() / areas.sum():.1%} of the ink" in said
+    run(configure(replace=True, clean={"min_area_px": 0}), RunContext(reporter=reporter))
+    assert sum("became bare" in note for note in notes) == 1
 
 
 def test_a_prediction_gives_labels_and_an_uncertain_band_that_is_ignored(configure, tiny_segment):
