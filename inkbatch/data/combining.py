@@ -36,8 +36,6 @@ WEIGHTED: frozenset[Method] = frozenset({"weighted-mean", "odds", "ranks"})
 STRIP_PX = 1 << 16  # pixels that are worked on at a time: they stay in the cache
 RANK_CHUNKS = 256  # stored chunks per map that its quantiles are taken from
 LEAST_ODDS_P = 2.0**-12
-DEVIATION_STEP = 2.0**-9  # finer than two models ever agree; what lies below would double the bytes that are written
-_TO_STEPS = np.float32(1.5 * 2**23 * DEVIATION_STEP)  # a sum that float32 rounds to whole steps, halves to even
 
 Codes = NDArray[np.uint16]
 Floats = NDArray[np.float32]
@@ -67,7 +65,7 @@ class Combination:
 
         Returns:
             (map, disagreement), float32 (height, width). Disagreement is the standard deviation of the maps' values
-            (of their ranks, where these are averaged), all maps counted alike, to the nearest `DEVIATION_STEP`.
+            (of their ranks, where these are averaged), all maps counted alike.
         """
         shape = codes[0].shape
         out, deviation = np.zeros(shape, np.float32), np.zeros(shape, np.float32) if spread else None
@@ -174,8 +172,6 @@ class Combination:
             squares += difference
         squares /= count
         np.sqrt(squares, out=squares)
-        squares += _TO_STEPS
-        squares -= _TO_STEPS
         return squares
 
 
