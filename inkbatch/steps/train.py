@@ -31,12 +31,12 @@ from inkbatch.run.job import JobReport, RunContext
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import QuietReporter, Reporting
 from inkbatch.run.record import RunFolder, RunManifest, report_place
-from inkbatch.run.run_file import Usage, write_run_file
+from inkbatch.run.run_file import Usage, core_count, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
 from inkbatch.training.contract import contract_of, model_settings
-from inkbatch.training.data import StepStream, TrainingTiles, reading_threads, require_samples
+from inkbatch.training.data import FEW_CORES, StepStream, TrainingTiles, reading_threads, require_samples
 from inkbatch.training.devices import is_our_child, launch_fabric, precision_of
 from inkbatch.training.finish import finite, write_bundle, write_curves, write_data, write_pictures
 from inkbatch.training.loop import Trainer
@@ -264,7 +264,7 @@ def _trainer(
     reader = SampleReader(one.index, one.dataset, parse_bytes(config.read_cache))
     is_shared = one.dataset.is_local and fabric.device.type == "cpu"
     threads = config.threads or reading_threads(is_shared=is_shared)
-    together = threads if is_shared else 1
+    in_place = config.threads is None and is_shared and core_count() <= FEW_CORES
     epochs = one.epoch_plan(fabric.world_size)
     tiles = TrainingTiles(reader, one.train, config.augment, config.seed, contract.tile_px, contract.layers.count)
     # Devices that train together leave together, between steps: one that left validation alone would be waited for.
@@ -284,7 +284,7 @@ def _trainer(
         config,
         fabric,
         module,
-        StepStream(tiles, epochs, config.epochs, fabric.global_rank, threads, seconds=seconds, together=together),
+        StepStream(tiles, epochs, config.epochs, fabric.global_rank, threads, seconds=seconds, in_place=in_place),
         Validator(
             reader,
             one.validation,

@@ -91,8 +91,8 @@ class TrainConfig(JobConfig):
         devices: Devices per node, or ``auto``: as many as torchrun or Slurm started processes; where they started
             none, all GPUs (one process on a CPU).
         num_nodes: Nodes, or ``auto``: those of torchrun, Slurm or AWS Batch, else one.
-        threads: Threads of each process that read batches; None: 4, and where the data is local and the CPU computes
-            as well, no more than its cores.
+        threads: Threads of each process that read batches ahead; None: 4, and where the data is local and the CPU
+            computes as well, no more than its cores; four cores or fewer then read ahead only where reading waits.
         read_cache: Memory of each process for decoded chunks, so that tiles of one neighbourhood decode it once.
         save_every_steps: A checkpoint after so many steps, besides those at each epoch's end; None: none.
         save_every_minutes: And after so many minutes.

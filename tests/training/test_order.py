@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -113,11 +116,12 @@ def stream_of(tiles: TrainingTiles, **changes) -> StepStream:
     return StepStream(tiles, plan, 3, **changes)
 
 
-def test_a_stream_from_the_middle_gives_what_the_whole_one_gives(tiles):
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_stream_from_the_middle_gives_what_the_whole_one_gives(tiles, in_place):
     whole = list(stream_of(tiles).run(0, 0))
     assert [(step.epoch, step.step) for step in whole] == [(e, s) for e in range(3) for s in range(6)]
     for epoch, step in ((0, 4), (1, 0), (1, 6), (2, 5)):
-        rest = list(stream_of(tiles, threads=1, ahead=1, together=1 + step % 3).run(epoch, step))
+        rest = list(stream_of(tiles, threads=1, ahead=1, in_place=in_place).run(epoch, step))
         expected = whole[epoch * 6 + step :]
         assert len(rest) == len(expected)
         for a, b in zip(rest, expected, strict=True):
@@ -128,15 +132,36 @@ def test_a_stream_from_the_middle_gives_what_the_whole_one_gives(tiles):
             assert seeds[0] == seeds[1]
 
 
-@pytest.mark.parametrize("together", [1, 2, 4])
-def test_reading_begins_in_groups_and_runs_no_further_ahead_than_they_need(tiles, monkeypatch, together):
-    stream, begun = stream_of(tiles, ahead=3, together=together), []
-    drawn = stream._drawn
-    monkeypatch.setattr(stream, "_drawn", lambda *start: (begun.append(one) or one for one in drawn(*start)))
+@pytest.mark.parametrize(("in_place", "ahead"), [(True, 0), (False, 3)])
+def test_as_many_steps_as_asked_for_are_read_ahead_and_none_in_place(tiles, monkeypatch, in_place, ahead):
+    stream, begun = stream_of(tiles, ahead=3, in_place=in_place), []
+    read = stream._read
+    monkeypatch.setattr(stream, "_read", lambda drawn: (begun.append(drawn), read(drawn))[1])
     for given, _ in enumerate(stream.run(0, 0), start=1):
-        assert len(begun) == 18 or len(begun) % together == 0
-        assert len(begun) - given < 3 + together
+        assert len(begun) == given if in_place else len(begun) <= min(18, given + ahead)
     assert given == len(begun) == 18
+
+
+def test_where_reading_waits_steps_are_read_ahead_for_a_while_even_so(tiles, monkeypatch):
+    monkeypatch.setattr("inkbatch.training.data.LOOK_STEPS", 2)
+    monkeypatch.setattr("inkbatch.training.data.AHEAD_STEPS", 5)
+    expected = list(stream_of(tiles).run(0, 0))
+    stream, readers, slow = stream_of(tiles, in_place=True), [], 7
+    read = stream._read
+
+    def slowly(drawn):
+        readers.append(threading.current_thread())
+        time.sleep(0.1 if len(readers) <= slow else 0)
+        return read(drawn)
+
+    monkeypatch.setattr(stream, "_read", slowly)
+    found = list(stream.run(0, 0))
+    own = [reader is threading.current_thread() for reader in readers]
+    assert own[:7] == [True, True, False, False, False, False, False]
+    assert own[7:9] == [True, True]
+    assert [(step.epoch, step.step) for step in found] == [(step.epoch, step.step) for step in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.batches[0].layers, other.batches[0].layers)
 
 
 def test_a_tile_is_the_stored_pixels_of_its_sample(root, tiles):
