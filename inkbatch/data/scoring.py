@@ -21,7 +21,8 @@ from inkbatch.io.tones import CODES, half_codes
 
 BINS = CODES
 VALUES: NDArray[np.float64] = np.arange(BINS, dtype=np.uint16).view(np.float16).astype(np.float64)
-_INK, _UNCOUNTED = 1 << 14, np.uint16(1 << 15)
+_CODE_BITS = 14  # above them the label of a pixel, and above that whether it is left out
+_LABELLED, _COUNTED = 1 << _CODE_BITS, 1 << (_CODE_BITS + 1)
 MOST_AT_ONCE = 1 << 23  # OpenCV counts in float32, which is exact up to 2^24
 
 Counts = NDArray[np.int64]
@@ -75,21 +76,9 @@ class ScoreHistogram:
         Raises:
             CorruptDataError: A probability is not a number, or outside [0, 1].
         """
-        half = np.asarray(probability, np.float16)
-        rows = max(1, MOST_AT_ONCE // max(half.shape[-1], 1))
-        for start in range(0, len(half), rows):
-            part = slice(start, start + rows)
-            self._add(half_codes(half[part], place), labels[part], counted[part])
-
-    def _add(self, codes: NDArray[np.uint16], labels: NDArray[np.bool_], counted: NDArray[np.bool_]) -> None:
-        """One key per pixel: code, 2^14 for ink, 2^15 for what does not count; OpenCV counts those below 2^15."""
-        keys = np.multiply(labels.view(np.uint8), np.uint16(_INK))
-        keys |= codes
-        if not counted.all():
-            keys[~counted] = _UNCOUNTED
-        found = cv2.calcHist([keys.reshape(len(keys), -1)], [0], None, [2 * _INK], [0, 2 * _INK]).ravel()
-        self.bare += found[:BINS].astype(np.int64)
-        self.ink += found[_INK : _INK + BINS].astype(np.int64)
+        bare, ink = score_counts(probability, labels, counted, place)
+        self.bare += bare
+        self.ink += ink
 
     def merge(self, other: ScoreHistogram) -> None:
         """Add another part's counts."""
@@ -175,6 +164,39 @@ class ScoreHistogram:
             "precision": _ratio(hits, hits + alarms),
             "recall": _ratio(hits, hits + misses),
         }
+
+
+def score_counts(
+    probability: NDArray[Any], labels: NDArray[np.bool_], counted: NDArray[np.bool_], place: str = "probability"
+) -> NDArray[np.uint32]:
+    """Count one window; the arguments are those of `ScoreHistogram.add`.
+
+    Returns:
+        (2, BINS): pixels labelled bare, then those labelled ink, per stored value.
+
+    Raises:
+        CorruptDataError: A probability is not a number, or outside [0, 1].
+    """
+    half = np.asarray(probability, np.float16)
+    found = np.zeros((2, BINS), np.uint32)
+    rows = max(1, MOST_AT_ONCE // max(half.shape[-1], 1))
+    for start in range(0, len(half), rows):
+        part = slice(start, start + rows)
+        keys = _keys(half_codes(half[part], place), labels[part], counted[part])
+        counts = cv2.calcHist([keys.reshape(len(keys), -1)], [0], None, [_COUNTED], [0, _COUNTED]).reshape(2, _LABELLED)
+        np.add(found, counts[:, :BINS], out=found, casting="unsafe")  # whole numbers below 2^24
+    return found
+
+
+def _keys(codes: NDArray[np.uint16], labels: NDArray[np.bool_], counted: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """One key per pixel, from `_COUNTED` on for what does not count; in passes that the processor does in vectors."""
+    flags = labels.view(np.uint8)
+    if not counted.all():
+        flags = flags | (~counted).view(np.uint8) << 1
+    keys = flags.astype(np.uint16)
+    keys <<= _CODE_BITS
+    keys |= codes
+    return keys
 
 
 def f_beta(hits: NDArray[Any], alarms: NDArray[Any], misses: NDArray[Any], beta: float = 0.5) -> Floats:

@@ -58,6 +58,7 @@ class Truth:
         place: Where the labels come from, for people.
         request: Settings that name it from any folder.
         made_from: The prediction that the labels were made from, or None.
+        held_bytes: Bytes per pixel that an opened window holds: pictures are read whole.
     """
 
     def __init__(self, root: str, segment: str, choice: TruthChoice) -> None:
@@ -72,6 +73,7 @@ class Truth:
         self._mask = _open_mask(folder, segment)
         self.shape_yx: tuple[int, int] = (self._mask.shape[0], self._mask.shape[1])
         self.made_from: str | None = None
+        self.held_bytes = 0
         self.request: dict[str, Any] = {"labels": None, "ignore": choice.ignore}
         try:
             self.place, labels_identity, self._ink = self._labels(folder, segment, choice)
@@ -143,6 +145,7 @@ class Truth:
             )
         picture = PictureLabels(uri, choice.white)
         self.request["labels"] = Location.parse(uri).uri
+        self.held_bytes += 5  # as float32, and as flags
         self._sources.append(picture)  # type: ignore[arg-type]  # it is closed like one
         self._require_size(f"labels {uri}", picture.shape_yx)
         return uri, picture.identity, _at_once(lambda box: picture.read(box) >= np.float32(INK_SHARE))
@@ -172,6 +175,7 @@ class Truth:
             self._require_size(f"ignore mask {own}", mask.shape)
             return {"ignore_mask": _digest(mask)}, _stored(mask, _non_zero)
         source = open_one_layer(choice.ignore)
+        self.held_bytes += 1 + source.dtype.itemsize
         self.request["ignore"] = Location.parse(choice.ignore).uri
         self._sources.append(source)
         self._require_size(f"ignore mask {choice.ignore}", source.shape_zyx[1:])

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from inkbatch.config import JobConfig
 from inkbatch.data.maps import StoredMap, map_address, open_map, require_one_grid
-from inkbatch.data.scoring import BINS, ScoreHistogram
+from inkbatch.data.scoring import BINS, ScoreHistogram, score_counts
 from inkbatch.data.truth import Truth, TruthChoice
 from inkbatch.data.weight_fitting import area_box
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
@@ -35,11 +35,12 @@ from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps import evaluate_pictures as pictures
 from inkbatch.steps.evaluate_report import Bootstrap, Evaluation, Part, lines, write_report
 
-UNIT_PX = 2048
+UNIT_PX = 4096
+MOST_REGIONS_YX = 16  # of a unit along each axis; each holds 120 KiB of counts per map
 DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
 UNITS_AHEAD = CODEC_THREADS  # each is read and counted by one thread; a third one costs a tenth in waiting for locks
-WINDOW_YX = (2 * CHUNK_PX, 8 * CHUNK_PX)  # counted at a time: stays in the cache, and is worth its calls
+WINDOW_YX = (2 * CHUNK_PX, 4 * CHUNK_PX)  # counted at a time: stays in the cache, is worth its calls, fits in a region
 COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
 
 Bools = NDArray[np.bool_]
@@ -162,7 +163,7 @@ def plan(config: EvaluateConfig) -> EvaluatePlan:
             f"prediction {maps[0].name}: is {maps[0].shape_yx}, the mask and labels are {truth.shape_yx} (height, "
             "width); infer it from this very surface"
         )
-    step = config.region_px * max(1, UNIT_PX // config.region_px)
+    step = config.region_px * min(MOST_REGIONS_YX, max(1, UNIT_PX // config.region_px))
     boxes = [box for box in cut(maps[0].shape_yx, step, step) if box.intersect(area).area]
     units = [Unit(index, box, box) for index, box in enumerate(boxes)]
     ways = {"root", "output_root", "catalog", "to", "name", "versus", "labels", "white", "ignore"}
@@ -290,9 +291,7 @@ def _counted(settled: EvaluatePlan, unit: Unit, seen: Callable[[Box, Bools, Bool
                 for place, part in inside:
                     if part.area:
                         own = part.within(window)
-                        histogram = ScoreHistogram()
-                        histogram.add(values[own], ink[own], counted[own], str(stored.folder))
-                        found[number, place] += np.stack([histogram.bare, histogram.ink]).astype(np.uint32)
+                        found[number, place] += score_counts(values[own], ink[own], counted[own], str(stored.folder))
     return found
 
 
@@ -346,5 +345,10 @@ def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:
 
 
 def _peak_bytes(settled: EvaluatePlan) -> int:
-    pixels = max((unit.write_box.intersect(settled.area).area for unit in settled.units), default=0)
-    return BASE_BYTES + (UNITS_AHEAD + 2) * pixels * (2 * len(settled.maps) + 8)
+    maps, boxes = len(settled.maps), [unit.write_box.intersect(settled.area) for unit in settled.units]
+    largest = max((box.area for box in boxes), default=0)
+    fetched = 0 if settled.maps[0].folder.is_local else 2 * maps + 2  # stored bytes of a unit are fetched when it opens
+    window = WINDOW_YX[0] * WINDOW_YX[1] * (2 * maps + 6)
+    counts = max((len(settled.regions(unit)) for unit in settled.units), default=0) * maps * 2 * BINS * 4
+    reading = min(largest, window) + largest * (fetched + settled.truth.held_bytes)
+    return BASE_BYTES + UNITS_AHEAD * reading + (UNITS_AHEAD + 2) * 2 * counts

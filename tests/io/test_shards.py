@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.io.meter import READ
+from inkbatch.io.shard_codec import FLAT_BYTES
 from inkbatch.io.shards import CODECS, ArrayLayout, ShardedArray, encode_shard
 from inkbatch.io.storage import Location
 
@@ -88,6 +90,36 @@ def test_any_window_of_an_open_region_equals_slicing(place, tmp_path, data):
             found = opened.read(wanted)
             found[...] += 0  # it is the caller's own
             np.testing.assert_array_equal(found, content[tuple(wanted)])
+
+
+def test_flat_chunks_beside_each_other_are_told_apart(tmp_path):
+    content = np.zeros(LAYOUT.shape, np.uint8)
+    for number, (y, x) in enumerate(itertools.product(range(0, 50, 16), range(0, 70, 16))):
+        content[:2, y : y + 16, x : x + 16] = 7 * (number // 3)  # the same for three, 0 first; then others
+        content[2:4, y : y + 16, x : x + 16] = 255
+    content[1, 20, 40] = 1
+    array = ShardedArray.create(Location.parse(tmp_path / "a.zarr"), LAYOUT)
+    fill(array, content)
+    whole = tuple(slice(0, size) for size in LAYOUT.shape)
+    for _ in range(2):
+        with array.opened(whole) as opened:
+            np.testing.assert_array_equal(opened.read(whole), content)
+
+
+def test_a_flat_chunk_that_is_damaged_is_found_although_its_neighbour_was_the_same(tmp_path):
+    array = ShardedArray.create(Location.parse(tmp_path / "a.zarr"), LAYOUT)
+    fill(array, np.full(LAYOUT.shape, 200, np.uint8))
+    whole = [slice(0, size) for size in LAYOUT.shape]
+    victim = Path(array.shard_location((0, 0, 0)).path)
+    good = victim.read_bytes()
+    first = good[: good.index(good[:16], 16)]
+    assert good[len(first) : 2 * len(first)] == first
+    assert len(first) < FLAT_BYTES
+    damaged = bytearray(good)
+    damaged[len(first) + 20] ^= 1
+    victim.write_bytes(damaged)
+    with array.opened(whole) as opened, pytest.raises(CorruptDataError, match="c/0/0/0: chunk .* fails its checksum"):
+        opened.read(whole)
 
 
 def test_an_open_region_names_damage_when_it_is_opened_or_read(array):

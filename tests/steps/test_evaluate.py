@@ -182,6 +182,15 @@ def test_units_of_another_size_find_the_same_scores(configure, monkeypatch):
     assert document(run(configure(to=str(configure().root) + "/other"), RunContext())) == small
 
 
+def test_small_regions_make_small_units(configure, monkeypatch):
+    monkeypatch.setattr("inkbatch.steps.evaluate.UNIT_PX", 512)
+    monkeypatch.setattr("inkbatch.steps.evaluate.MOST_REGIONS_YX", 2)
+    settled = plan(configure(region_px=32))
+    assert max(len(settled.regions(unit)) for unit in settled.units) == 4
+    assert {unit.write_box.shape for unit in settled.units} >= {(64, 64)}
+    settled.truth.close()
+
+
 def test_an_area_counts_alone(configure):
     found = document(run(configure(area=(10, 20, 75, 130)), RunContext()))
     inside = np.zeros(SHAPE, bool)
