@@ -192,7 +192,7 @@ def _keys(codes: NDArray[np.uint16], labels: NDArray[np.bool_], counted: NDArray
     """One key per pixel, from `_COUNTED` on for what does not count; in passes that the processor does in vectors."""
     flags = labels.view(np.uint8)
     if not counted.all():
-        flags = flags | (~counted).view(np.uint8) << 1
+        flags = flags | np.left_shift((~counted).view(np.uint8), np.uint8(1))
     keys = flags.astype(np.uint16)
     keys <<= _CODE_BITS
     keys |= codes
