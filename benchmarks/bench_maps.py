@@ -46,8 +46,15 @@ def make_maps(root: Path, edge: int, layers: Path | None) -> None:
         values = 1 / (1 + np.exp(-(blurred - blurred.mean()) / blurred.std() * 2))
         store_map(root, "s", name, values.astype(np.float32), unit_px=unit_px)
     store_picture(root, "s", "mask", np.full((edge, edge), 255, np.uint8), shard_px=unit_px, pooling="max")
-    labels = (stack[0] > np.median(stack[0])).astype(np.uint8) * 255
-    store_picture(root, "s", "ink_labels", cv2.medianBlur(labels, 5), shard_px=unit_px)
+    store_picture(root, "s", "ink_labels", _strokes(stack[0]), shard_px=unit_px)
+
+
+def _strokes(layer: np.ndarray) -> np.ndarray:
+    """Labels with about as much ink, in areas about as wide, as letters have: a sixth of it, where a layer is bright."""
+    height, width = layer.shape
+    small = cv2.resize(layer, (max(1, width // 8), max(1, height // 8)), interpolation=cv2.INTER_AREA)
+    smooth = cv2.resize(cv2.GaussianBlur(small.astype(np.float32), (0, 0), 4), (width, height))
+    return (smooth > np.quantile(smooth, 5 / 6)).astype(np.uint8) * 255
 
 
 def reading(root: Path, names: Sequence[str]) -> Callable[[], Sample]:

@@ -30,7 +30,6 @@ TASK_BYTES = 4 << 20  # encoded or decoded by one task; more leaves the cache, l
 KEPT_BYTES = 64 << 20  # of buffers that wait for their next use
 SAMPLE_PIECES, SAMPLE_PIECE_BYTES = 8, 1024  # compressed to learn whether a chunk would shrink
 SHRINKS = 0.97  # a sample that stays above this share of its size says: store the chunk as it is
-FLAT_BYTES = 1024  # a stored chunk no larger is flat, such as a mask's; its neighbours mostly hold the very same bytes
 PEEK_BYTES = 4096  # a chunk of zeros is found out by its first bytes, mostly
 
 blosc.use_threads = False  # chunks are decoded side by side by our threads; its own would be woken for every chunk
@@ -205,46 +204,35 @@ def decode_chunk(
         into: Contiguous memory of a chunk, for one that is compressed; None takes this thread's own.
 
     Returns:
-        Array of the chunk's shape: `into`, or read-only, or this thread's own until its next call, not to be written
-        to; None for a chunk of zeros.
+        Array of the chunk's shape: `into`, or read-only, or this thread's own until its next call; None for a chunk of
+        zeros.
 
     Raises:
         CorruptDataError: The checksum fails, or the bytes cannot be decoded.
     """
     if stored is None:
         return None
-    small = bytes(stored) if into is None and len(stored) <= FLAT_BYTES else None
-    if small is not None and small == _scratch.stored and _scratch.key == (layout.chunks, layout.dtype):
-        return _scratch.array
     data = np.frombuffer(stored, np.uint8)
     if len(data) <= CRC_BYTES or checksum(data[:-CRC_BYTES]) != data[-CRC_BYTES:].tobytes():
         raise CorruptDataError(f"{name[0]}: chunk {name[1]} fails its checksum; make the array anew")
     if is_raw(data, layout):
         raw: NDArray[Any] = np.ndarray(layout.chunks, layout.dtype, data, BLOSC_HEADER_BYTES)
         return raw
-    whole = _scratch.taken(layout) if into is None else into
+    whole = _scratch_array(layout.chunks, np.dtype(layout.dtype)) if into is None else into
     try:
         blosc.decompress(data[:-CRC_BYTES], whole)
     except (RuntimeError, ValueError) as error:
         raise CorruptDataError(f"{name[0]}: chunk {name[1]} cannot be decoded: {error}") from error
-    if into is None:
-        _scratch.stored = small
     return whole
 
 
-class _Scratch(threading.local):
-    """A per-thread array that is used again by the next chunk, and what it was decoded from, if that is small."""
-
-    key: tuple[Place, str] | None = None
-    stored: bytes | None = None
-    array: NDArray[Any]
-
-    def taken(self, layout: ArrayLayout) -> NDArray[Any]:
-        """The array; contents are whatever was there."""
-        self.stored = None
-        if self.key != (layout.chunks, layout.dtype):
-            self.key, self.array = (layout.chunks, layout.dtype), np.empty(layout.chunks, layout.dtype)
-        return self.array
+_scratch = threading.local()
 
 
-_scratch = _Scratch()
+def _scratch_array(shape: Place, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A per-thread array that is used again by the next call; contents are whatever was there."""
+    key = (shape, dtype.str)
+    if getattr(_scratch, "key", None) != key:
+        _scratch.key, _scratch.array = key, np.empty(shape, dtype)
+    array: NDArray[Any] = _scratch.array
+    return array

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.io.meter import READ
-from inkbatch.io.shard_codec import FLAT_BYTES
+from inkbatch.io.shard_reads import FLAT_BYTES
 from inkbatch.io.shards import CODECS, ArrayLayout, ShardedArray, encode_shard
 from inkbatch.io.storage import Location
 
@@ -101,9 +101,9 @@ def test_flat_chunks_beside_each_other_are_told_apart(tmp_path):
     array = ShardedArray.create(Location.parse(tmp_path / "a.zarr"), LAYOUT)
     fill(array, content)
     whole = tuple(slice(0, size) for size in LAYOUT.shape)
-    for _ in range(2):
-        with array.opened(whole) as opened:
-            np.testing.assert_array_equal(opened.read(whole), content)
+    with array.opened(whole) as opened:
+        for window in (whole, (slice(0, 4), slice(0, 48), slice(0, 64)), (slice(2, 4), slice(16, 32), slice(0, 64))):
+            np.testing.assert_array_equal(opened.read(window), content[window])
 
 
 def test_a_flat_chunk_that_is_damaged_is_found_although_its_neighbour_was_the_same(tmp_path):
@@ -118,8 +118,10 @@ def test_a_flat_chunk_that_is_damaged_is_found_although_its_neighbour_was_the_sa
     damaged = bytearray(good)
     damaged[len(first) + 20] ^= 1
     victim.write_bytes(damaged)
-    with array.opened(whole) as opened, pytest.raises(CorruptDataError, match="c/0/0/0: chunk .* fails its checksum"):
-        opened.read(whole)
+    aligned = [slice(0, 4), slice(0, 32), slice(0, 32)]
+    for window in (whole, aligned):
+        with array.opened(whole) as opened, pytest.raises(CorruptDataError, match="c/0/0/0: chunk .* fails its check"):
+            opened.read(window)
 
 
 def test_an_open_region_names_damage_when_it_is_opened_or_read(array):
