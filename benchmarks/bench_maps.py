@@ -50,7 +50,7 @@ def make_maps(root: Path, edge: int, layers: Path | None) -> None:
 
 
 def _strokes(layer: np.ndarray) -> np.ndarray:
-    """Labels with about as much ink, in areas about as wide, as letters have: a sixth of it, where a layer is bright."""
+    """Labels with as much ink in as wide areas as letters have, about: a sixth of all, where a layer is bright."""
     height, width = layer.shape
     small = cv2.resize(layer, (max(1, width // 8), max(1, height // 8)), interpolation=cv2.INTER_AREA)
     smooth = cv2.resize(cv2.GaussianBlur(small.astype(np.float32), (0, 0), 4), (width, height))

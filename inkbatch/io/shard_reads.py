@@ -280,7 +280,7 @@ def decode_run(stored: StoredShard, run: Sequence[Place], target: Target) -> Non
 
 
 def decode_together(stored: StoredShard, run: Sequence[Place], out: NDArray[Any]) -> None:
-    """Decode whole chunks side by side, and put them in their places at once: the interpreter's lock changes hands less.
+    """Decode whole chunks side by side, and put them in place at once: the interpreter's lock changes hands less.
 
     Args:
         stored: A prepared shard.
