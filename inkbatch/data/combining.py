@@ -1,7 +1,8 @@
 """Several maps of one segment become one, pixel by pixel.
 
 Stored probabilities are whole numbers here (`inkbatch.io.tones.half_codes`), so that every function of one map is a
-table. All methods but the median and the maximum are ``finish(sum of weight × table[value])``:
+table. Median and maximum are picked among these numbers, which ascend with the probability; all other methods are
+``finish(sum of weight × table[value])``:
 
 | method | table | finish |
 |---|---|---|
@@ -32,6 +33,7 @@ from inkbatch.io.prediction import CHUNK_PX
 
 Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks"]
 WEIGHTED: frozenset[Method] = frozenset({"weighted-mean", "odds", "ranks"})
+PICKED: frozenset[Method] = frozenset({"median", "maximum"})
 
 STRIP_PX = 1 << 16  # pixels that are worked on at a time: they stay in the cache
 RANK_CHUNKS = 256  # stored chunks per map that its quantiles are taken from
@@ -94,20 +96,24 @@ class Combination:
     ) -> None:
         height, width = codes[0].shape
         rows = max(1, STRIP_PX // max(width, 1))
-        added = deviation is None and self.method not in ("median", "maximum")
-        weighted = self._weighted_tables() if added else None
+        picked = self.method in PICKED
+        weighted = self._weighted_tables() if deviation is None and not picked else None
         for start in range(0, height, rows):
             part = slice(start, start + rows)
             strip = [values[part] for values in codes]
             if not any(values.max() for values in strip):
                 continue
-            if weighted is not None:
+            if picked:
+                chosen = self._picked(strip)
+                out[part] = chosen[0].view(np.float16) if len(chosen) == 1 else rounded(_halfway(*chosen))
+            elif weighted is not None:
                 out[part] = rounded(self._finished(strip, _sum(self._shares(strip, weighted))))
+            if deviation is None:
                 continue
             found = _looked_up(strip, self.tables)
-            out[part] = rounded(self._strip(strip, found))
-            if deviation is not None:
-                deviation[part] = rounded(self._deviation(strip, found))
+            if not picked:
+                out[part] = rounded(self._finished(strip, self.total(found)))
+            deviation[part] = rounded(self._deviation(strip, found))
 
     def _weighted_tables(self) -> list[Floats]:
         """Tables of weight × value, in the order of the maps."""
@@ -137,24 +143,25 @@ class Combination:
     def finish(self, total: Floats) -> Floats:
         """From the sum to the stored value."""
         if self.method == "odds":
-            odds: Floats = np.exp(-total)
+            odds: Floats = np.negative(total)
+            np.exp(odds, out=odds)
             odds += np.float32(1)
             np.divide(np.float32(1), odds, out=odds)
             return odds
         return total
 
-    def _strip(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
+    def _picked(self, codes: Sequence[Codes]) -> list[Codes]:
+        """The largest, or the one or two in the middle."""
         if self.method == "maximum":
-            highest: Floats = np.maximum.reduce(values)
-            return highest
-        if self.method == "median":
-            return _median(values)
-        return self._finished(codes, self.total(values))
+            return [np.maximum.reduce(codes)]
+        return _middle(codes)
 
     def _finished(self, codes: Sequence[Codes], total: Floats) -> Floats:
         found = self.finish(total)
         if self.method == "odds":
-            found[np.bitwise_or.reduce(codes) == 0] = 0
+            either = np.bitwise_or.reduce(codes)
+            if not either.min():
+                found[either == 0] = 0
         return found
 
     def _deviation(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
@@ -236,16 +243,20 @@ def _sum(values: Sequence[Floats]) -> Floats:
     return total
 
 
-def _median(values: Sequence[Floats]) -> Floats:
-    """Median of the maps: a sorting network over whole rows of pixels, cheap for the handful of maps there are."""
-    planes = list(values)
+def _middle(codes: Sequence[Codes]) -> list[Codes]:
+    """The map in the middle, or the two: a sorting network over whole rows of pixels, cheap for a handful of maps."""
+    planes = list(codes)
     count = len(planes)
     for turn in range(count):
         for left in range(turn % 2, count - 1, 2):
             low, high = np.minimum(planes[left], planes[left + 1]), np.maximum(planes[left], planes[left + 1])
             planes[left], planes[left + 1] = low, high
-    upper = planes[count // 2]
-    return upper if count % 2 else (planes[count // 2 - 1] + upper) / np.float32(2)
+    return planes[(count - 1) // 2 : count // 2 + 1]
+
+
+def _halfway(low: Codes, high: Codes) -> Floats:
+    found: Floats = (to_single(low.view(np.float16)) + to_single(high.view(np.float16))) / np.float32(2)
+    return found
 
 
 def _filled(table: NDArray[np.float64]) -> Floats:
