@@ -242,12 +242,13 @@ class Region:
         out = np.empty([stop - start for start, stop in bounds], np.dtype(self._layout.dtype))
         for origin, stored in self._shards:
             spans = chunks_inside(self._layout, origin, bounds)
-            whole = _whole_chunks(self._layout, origin, bounds, spans, out)
-            target = window_of(self._layout, origin, bounds, out)
             runs = runs_of(self._layout, itertools.product(*spans))
-            if whole is not None and len(runs) == 1:
-                decode_together(stored, runs[0], whole)
-                continue
+            if len(runs) == 1 and len(runs[0]) > 1:
+                whole = _whole_chunks(self._layout, origin, bounds, spans, out)
+                if whole is not None:
+                    decode_together(stored, runs[0], whole)
+                    continue
+            target = window_of(self._layout, origin, bounds, out)
             for run in runs:
                 decode_run(stored, run, target)
         return out
