@@ -39,6 +39,7 @@ UNIT_PX = 4096
 MOST_REGIONS_YX = 16  # of a unit along each axis; each holds 120 KiB of counts per map
 DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
+REGION_BYTES = 2048  # of the scores of a region and a map, for the tables and the page
 UNITS_AHEAD = CODEC_THREADS  # each is read and counted by one thread; a third one costs a tenth in waiting for locks
 WINDOW_YX = (2 * CHUNK_PX, 4 * CHUNK_PX)  # counted at a time: stays in the cache, is worth its calls, fits in a region
 COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
@@ -349,6 +350,8 @@ def _peak_bytes(settled: EvaluatePlan) -> int:
     largest = max((box.area for box in boxes), default=0)
     fetched = 0 if settled.maps[0].folder.is_local else 2 * maps + 2  # stored bytes of a unit are fetched when it opens
     window = WINDOW_YX[0] * WINDOW_YX[1] * (2 * maps + 6)
-    counts = max((len(settled.regions(unit)) for unit in settled.units), default=0) * maps * 2 * BINS * 4
+    regions = [len(settled.regions(unit)) for unit in settled.units]
+    counts = max(regions, default=0) * maps * 2 * BINS * 4
     reading = min(largest, window) + largest * (fetched + settled.truth.held_bytes)
-    return BASE_BYTES + UNITS_AHEAD * reading + (UNITS_AHEAD + 2) * 2 * counts
+    page = sum(regions) * maps * REGION_BYTES
+    return BASE_BYTES + UNITS_AHEAD * reading + (UNITS_AHEAD + 2) * 2 * counts + page
