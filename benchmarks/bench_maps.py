@@ -6,7 +6,8 @@ the whole job, from opening the predictions to ``complete.json``, with previews 
 size.
 The floor is reading and decoding the same predictions, unit by unit, one unit ahead, and doing nothing with them. It
 counts neither what the jobs write (an ensemble: one map, or two with the disagreement, and their pyramids) nor the
-labels and the mask that `evaluate` reads beside its map; the last row has a floor that reads these, too.
+labels and the mask that `evaluate` reads beside its map; the last row has a floor that reads these, too. Labels are
+specks over half of the map, the dearest to decode, and once strokes as wide as letters' over a sixth.
 """
 
 from __future__ import annotations
@@ -38,15 +39,19 @@ WEIGHTS = (3.0, 2.0, 1.0)
 
 
 def make_maps(root: Path, edge: int, layers: Path | None) -> None:
-    """Three maps that agree in part, a mask and labels."""
+    """Three maps that agree in part, a mask and labels of specks; one map again with labels of strokes."""
     stack = real_layers(len(MEMBERS), (edge, edge), layers)
     unit_px = min(UNIT_PX, 1 << (edge - 1).bit_length())
     for name, layer in zip(MEMBERS, stack, strict=True):
         blurred = cv2.GaussianBlur(layer.astype(np.float32), (0, 0), 4)
         values = 1 / (1 + np.exp(-(blurred - blurred.mean()) / blurred.std() * 2))
         store_map(root, "s", name, values.astype(np.float32), unit_px=unit_px)
-    store_picture(root, "s", "mask", np.full((edge, edge), 255, np.uint8), shard_px=unit_px, pooling="max")
-    store_picture(root, "s", "ink_labels", _strokes(stack[0]), shard_px=unit_px)
+        if name == "a":
+            store_map(root, "strokes", name, values.astype(np.float32), unit_px=unit_px)
+    specks = (stack[0] > np.median(stack[0])).astype(np.uint8) * 255
+    for segment, labels in (("s", cv2.medianBlur(specks, 5)), ("strokes", _strokes(stack[0]))):
+        store_picture(root, segment, "mask", np.full((edge, edge), 255, np.uint8), shard_px=unit_px, pooling="max")
+        store_picture(root, segment, "ink_labels", labels, shard_px=unit_px)
 
 
 def _strokes(layer: np.ndarray) -> np.ndarray:
@@ -144,6 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         judged = evaluate.EvaluateConfig(name="a", to=str(folder / "evaluation"), **where)
         actions["read judged"] = reading_judged(judged)
         actions["evaluate"] = job(folder / "evaluation", partial(evaluate.run, judged, RunContext()), loops["evaluate"])
+        name = "evaluate, labels of strokes"
+        lettered = evaluate.EvaluateConfig(segment="strokes", name="a", root=str(root), to=str(folder / "strokes"))
+        actions[name] = job(folder / "strokes", partial(evaluate.run, lettered, RunContext()), loops[name])
         cleaned = clean.CleanConfig(name="a", result="cleaned", **where)
         actions["clean"] = job(place / "cleaned", partial(clean.run, cleaned, RunContext()), loops["clean"])
         samples = in_turn(actions, found.rounds)
