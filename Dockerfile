@@ -6,8 +6,8 @@
 #
 # BASE_IMAGE   any Debian-like image with Python 3.11 or 3.12 as python3; release builds name it by digest.
 # BUILD_IMAGE  the same Python at the same path, with venv and pip; only the build stages see it.
-# TORCH_FLAVOUR  locked: the CUDA 13 wheels of requirements.lock (driver 580 or newer); cu126, cpu, …: needs
-#                requirements-FLAVOUR.lock (make lock-flavour FLAVOUR=cu126). They also run without any GPU.
+# TORCH_FLAVOUR  locked: the CUDA 13 wheels of requirements/runtime.lock (driver 580 or newer); cu126, cpu, …: needs
+#                requirements/runtime-FLAVOUR.lock (make lock-flavour FLAVOUR=cu126). They also run without any GPU.
 # Secret `ca`  (optional) certificates of a proxy between the build and the package index; it leaves no trace.
 
 ARG BASE_IMAGE=python:3.12-slim-bookworm
@@ -16,7 +16,7 @@ ARG BUILD_IMAGE=${BASE_IMAGE}
 # ---- tools of the build: uv and the build back-end, locked by hash ---------------------------------------------------
 FROM ${BUILD_IMAGE} AS tools
 WORKDIR /build
-COPY docker/build.lock ./
+COPY requirements/build.lock ./
 RUN --mount=type=secret,id=ca,required=false \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     python3 -m venv venv && \
@@ -24,7 +24,7 @@ RUN --mount=type=secret,id=ca,required=false \
 # Old buildah lends out only a stage that the same build made: this one is made anew whenever its borrower is.
 ARG TORCH_FLAVOUR=locked
 ARG MADE_FOR=any
-COPY requirements*.lock ./
+COPY requirements/runtime*.lock ./
 RUN echo "${TORCH_FLAVOUR} ${MADE_FOR}" > made-for
 
 # ---- the package: megabytes, built anew with each change of the code ------------------------------------------------
@@ -52,16 +52,16 @@ RUN apt-get update -qq && \
 # Gigabytes of dependencies, in one layer that is made anew only when the lock changes. uv is lent by the tools stage
 # and does not stay; neither do the tests and C++ headers of the packages.
 ARG TORCH_FLAVOUR=locked
-COPY requirements*.lock /usr/share/inkbatch/
+COPY requirements/runtime*.lock /usr/share/inkbatch/
 RUN --mount=type=bind,from=tools,source=/build/venv/bin,target=/mnt \
     --mount=type=secret,id=ca,required=false \
     --mount=type=cache,target=/root/.cache/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     export UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_NO_CONFIG=1; \
     export PYC_INVALIDATION_MODE=UNCHECKED_HASH VIRTUAL_ENV=/opt/inkbatch; \
-    lock=/usr/share/inkbatch/requirements.lock; \
+    lock=/usr/share/inkbatch/runtime.lock; \
     if [ "${TORCH_FLAVOUR}" != locked ]; then \
-      lock="/usr/share/inkbatch/requirements-${TORCH_FLAVOUR}.lock"; export UV_TORCH_BACKEND="${TORCH_FLAVOUR}"; \
+      lock="/usr/share/inkbatch/runtime-${TORCH_FLAVOUR}.lock"; export UV_TORCH_BACKEND="${TORCH_FLAVOUR}"; \
     fi; \
     /mnt/uv venv --quiet --python "$(command -v python3)" /opt/inkbatch && \
     /mnt/uv pip install --quiet --require-hashes -r "${lock}" && \

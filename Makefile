@@ -63,13 +63,13 @@ $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
-$(VENV)/.runtime: $(BIN)/uv requirements.lock pyproject.toml
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+$(VENV)/.runtime: $(BIN)/uv requirements/runtime.lock pyproject.toml
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r requirements/runtime.lock
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r requirements-dev.lock
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.lock
 	@touch $@
 
 .PHONY: setup
@@ -234,9 +234,8 @@ image-push: $(VENV)/.runtime ## Push IMAGE to the stack's repository (with docke
 
 .PHONY: lock-flavour
 lock-flavour: $(BIN)/uv ## Lock another CUDA flavour of torch for the image: FLAVOUR=cu126 (or cpu, cu128, …)
-	cp requirements.lock 'requirements-$(FLAVOUR).lock'
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate --torch-backend '$(FLAVOUR)' pyproject.toml -o 'requirements-$(FLAVOUR).lock'
+	cp requirements/runtime.lock 'requirements/runtime-$(FLAVOUR).lock'
+	$(LOCK) --torch-backend '$(FLAVOUR)' pyproject.toml -o 'requirements/runtime-$(FLAVOUR).lock'
 
 # ---- AWS ------------------------------------------------------------------------------------------------------------
 
@@ -298,14 +297,15 @@ bench: $(VENV)/.dev ## Speed and memory, each figure beside its floor
 trust-pictures: $(VENV)/.runtime ## Draw the pictures of docs/trust.md anew, from ROOT after the commands of that page
 	$(BIN)/python scripts/make_trust_pictures.py '$(ROOT)' docs/images
 
+# Locks hold for every Python from 3.11 on and name no index: hashes say which files are meant.
+LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+       --no-annotate
+
 .PHONY: lock
 lock: $(BIN)/uv ## Resolve the locked versions anew
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate --upgrade pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate --upgrade --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate --upgrade docker/build.in -o docker/build.lock
+	$(LOCK) --upgrade pyproject.toml -o requirements/runtime.lock
+	$(LOCK) --upgrade --group dev pyproject.toml -c requirements/runtime.lock -o requirements/dev.lock
+	$(LOCK) --upgrade requirements/build.in -o requirements/build.lock
 
 .PHONY: clean
 clean: ## Remove .venv and caches; ROOT stays

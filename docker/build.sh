@@ -3,7 +3,7 @@
 #
 #   docker/build.sh              the work of `make image`; settings come from the environment:
 #   IMAGE=inkbatch:latest           name of the image
-#   FLAVOUR=locked               CUDA flavour of torch: locked, or one with a requirements-FLAVOUR.lock
+#   FLAVOUR=locked               CUDA flavour of torch: locked, or one with a requirements/runtime-FLAVOUR.lock
 #   BASE_IMAGE=  BUILD_IMAGE=    base images; with buildah alone, a Debian base is made where none is named
 #   ENGINE_IMAGE=                docker, podman or buildah instead of the first that answers
 set -euo pipefail
@@ -30,8 +30,8 @@ case "$FLAVOUR" in
   cpu) oldest_driver=none ;;
   *) fail "flavour $FLAVOUR: no oldest driver is known for it; wanted locked, cpu, cu12… or cu13…" ;;
 esac
-[ "$FLAVOUR" = locked ] || [ -f "requirements-$FLAVOUR.lock" ] ||
-  fail "flavour $FLAVOUR: there is no requirements-$FLAVOUR.lock; make it with: make lock-flavour FLAVOUR=$FLAVOUR"
+[ "$FLAVOUR" = locked ] || [ -f "requirements/runtime-$FLAVOUR.lock" ] ||
+  fail "flavour $FLAVOUR: there is no requirements/runtime-$FLAVOUR.lock; make it with: make lock-flavour FLAVOUR=$FLAVOUR"
 
 if [ "$engine" = buildah ] && [ -z "${BASE_IMAGE:-}" ]; then
   docker/debian-base.sh

@@ -28,7 +28,7 @@ from inkbatch.testing.troubles import Desk
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHECKOUT = (
-    *("Makefile", "requirements.lock", "requirements-dev.lock", "pyproject.toml", "Dockerfile"),
+    *("Makefile", "pyproject.toml", "Dockerfile", "requirements"),
     *("docker", "infra", "scripts", "jobs", "benchmarks", "docs", "tests"),
 )
 
