@@ -4,7 +4,7 @@
 #   make image                            with docker, podman or buildah, whichever is at hand
 #   docker build -t inkbatch .            the same by hand
 #
-# BASE_IMAGE   any Debian-like image with Python 3.11 or 3.12 as python3; release builds name it by digest.
+# BASE_IMAGE   any Debian-like image with Python 3.11 to 3.14 as python3; release builds name it by digest.
 # BUILD_IMAGE  the same Python at the same path, with venv and pip; only the build stages see it.
 # TORCH_FLAVOUR  locked: the CUDA 13 wheels of requirements/runtime.lock (driver 580 or newer); cu126, cpu, …: needs
 #                requirements/runtime-FLAVOUR.lock (make lock-flavour FLAVOUR=cu126). They also run without any GPU.

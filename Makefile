@@ -5,9 +5,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV    ?= .venv
-# The first Python 3.11 or 3.12 that starts (a name on the PATH may be a shim that does not).
-FITS    := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
-PYTHON  ?= $(shell for name in python3.12 python3.11 python3 python; do \
+# The first Python from 3.11 to 3.14 that starts (a name on the PATH may be a shim that does not) and can make an
+# environment (Debian and Ubuntu ship that part as python3-venv). 3.14 is the newest that every locked wheel has.
+FITS    := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON  ?= $(shell for name in python3.12 python3.13 python3.11 python3.14 python3 python; do \
              $$name -c '$(FITS)' 2>/dev/null && { echo $$name; break; }; done)
 BIN     := $(VENV)/bin
 RUN     := $(BIN)/inkbatch
@@ -59,7 +60,8 @@ help: ## List the targets
 
 $(BIN)/uv:
 	@test -n '$(PYTHON)' && $(PYTHON) -c '$(FITS)' || \
-	  { echo "inkbatch needs Python 3.11 or 3.12 and found none that starts; set PYTHON=/path/to/python3.12"; exit 64; }
+	  { echo "python: expected 3.11 to 3.14 with venv, got none that starts; set PYTHON=/path/to/python3.13," \
+	    "or on Debian and Ubuntu: apt-get install python3-venv"; exit 64; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
@@ -200,6 +202,10 @@ need-segment:
 test: lint $(VENV)/.dev ## All checks and tests but the slow ones
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not many_seeds and not browser and not slurm and not image'
 
+.PHONY: test-pythons
+test-pythons: $(VENV)/.runtime ## The demo with the oldest and the newest Python of this machine (a minute)
+	$(BIN)/python scripts/smoke_pythons.py
+
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## The slow tests: large published networks, compiled models, benchmarks
 	$(BIN)/python -m pytest -m 'slow and not slurm and not many_seeds'
@@ -309,4 +315,4 @@ lock: $(BIN)/uv ## Resolve the locked versions anew
 
 .PHONY: clean
 clean: ## Remove .venv and caches; ROOT stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
