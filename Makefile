@@ -1,4 +1,6 @@
 # inkbatch: the front door. `make help` lists the targets.
+#
+# Targets call the command line and add nothing to it but set-up. A line "##@ NAME" begins a section of the help.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -38,6 +40,9 @@ DELETE_DATA ?=
 PRESET  ?=
 CRON    ?=
 
+# Jobs that a launch runs get these as one word; in the environment no quote of theirs meets the shell again.
+export ARGS PREPARE_ARGS
+
 # The stack's own tool; credentials and region come from the usual AWS environment.
 STACK_TOOL = PYTHONPATH=. $(BIN)/python infra/aws/stack.py --stack '$(STACK)'
 
@@ -50,11 +55,9 @@ LAUNCH  = --engine '$(ENGINE)' $(if $(SHARDS),--shards '$(SHARDS)') --root '$(RO
 # Without SHARDS on this machine the commands are run as they are: the bar and the picture are seen at once.
 PLAIN   = $(and $(filter local,$(ENGINE)),$(if $(SHARDS),,yes))
 
-.PHONY: help
-help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= MACHINE= PREPARE_ARGS='…' ARGS='…'   (see README.md)"
-	@echo "  engines:  ENGINE=local|docker|slurm|aws-batch|kubernetes|skypilot SHARDS=n OPTIONS='key=value …'   (docs/launching.md)"
+# Locks hold for every Python from 3.11 on and name no index: hashes say which files are meant.
+LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+       --no-annotate
 
 # ---- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -74,21 +77,48 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.lock
 	@touch $@
 
-.PHONY: setup
-setup: $(VENV)/.runtime ## Install what the jobs need into .venv
+$(VENV)/.docs: $(VENV)/.dev requirements/docs.lock
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r requirements/docs.lock
+	@touch $@
 
-# ---- jobs -----------------------------------------------------------------------------------------------------------
+.PHONY: need-segment
+need-segment:
+	@test -n '$(SEGMENT)' || { echo "which segment? for example: make infer SEGMENT=demo (inkbatch segments lists them)"; exit 64; }
+
+##@ Start here
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {gsub(/\$$\$$/, "$$"); printf "  make %-17s %s\n", $$1, $$2}' \
+	  $(MAKEFILE_LIST)
+	@echo
+	@echo "Settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= MACHINE= PREPARE_ARGS='…' ARGS='--name \"a b\"'   (README.md)"
+	@echo "Engines:  ENGINE=local|docker|slurm|aws-batch|kubernetes|skypilot SHARDS=n OPTIONS='key=value …'   (docs/launching.md)"
 
 .PHONY: demo
 demo: $(VENV)/.runtime ## Read planted Greek letters on real papyrus: the main job on shipped data
 	@$(MAKE) --no-print-directory infer SEGMENT=demo
+
+.PHONY: test
+test: lint $(VENV)/.dev ## Style, types, import rules, then all tests but the slow ones (ten minutes on two cores)
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not many_seeds and not browser and not slurm and not image'
+
+.PHONY: view
+view: $(VENV)/.runtime need-segment ## Look at SEGMENT and its ink maps in the browser (ARGS='--port 9000')
+	@$(RUN) view '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
+
+##@ Read a segment
+
+.PHONY: plan
+plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what it would cost
+	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' --dry-run $(ARGS)
 
 .PHONY: prepare
 prepare: $(VENV)/.runtime need-segment ## Layers of SEGMENT -> surface.zarr and mask.zarr under ROOT
 ifneq ($(or $(SHARD),$(PLAIN)),)
 	$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)') $(PREPARE_ARGS) $(ARGS)
 else
-	$(RUN) launch prepare '$(SEGMENT)' $(LAUNCH) --prepare-args="$(PREPARE_ARGS)" --args="$(ARGS)"
+	$(RUN) launch prepare '$(SEGMENT)' $(LAUNCH) --prepare-args="$$PREPARE_ARGS" --args="$$ARGS"
 endif
 
 .PHONY: infer
@@ -100,8 +130,38 @@ else ifneq ($(PLAIN),)
 	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' $(ARGS)
 else
 	$(RUN) launch prepare,infer '$(SEGMENT)' $(LAUNCH) --bundle '$(BUNDLE)' $(if $(NAME),--name '$(NAME)') \
-	  --prepare-args="$(PREPARE_ARGS)" --args="$(ARGS)"
+	  --prepare-args="$$PREPARE_ARGS" --args="$$ARGS"
 endif
+
+.PHONY: probe
+probe: $(VENV)/.runtime need-segment ## Find the depth order and layers that BUNDLE needs on SEGMENT (docs/trust.md)
+	$(RUN) probe '$(SEGMENT)' --root '$(ROOT)' $(if $(SHARD),--shard '$(SHARD)') --bundle '$(BUNDLE)' $(ARGS)
+
+.PHONY: ensemble
+ensemble: $(VENV)/.runtime need-segment ## Predictions of SEGMENT -> one (ARGS='--prediction A --prediction B --method mean')
+ifneq ($(or $(SHARD),$(PLAIN)),)
+	$(RUN) ensemble '$(SEGMENT)' $(COMMON) $(if $(NAME),--name '$(NAME)') $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
+else
+	$(RUN) launch ensemble '$(SEGMENT)' $(LAUNCH) $(if $(NAME),--name '$(NAME)') --args="$$ARGS"
+endif
+
+.PHONY: evaluate
+evaluate: $(VENV)/.runtime need-segment ## Ink map of SEGMENT against its labels (ARGS='--name A --versus B')
+ifneq ($(or $(SHARD),$(PLAIN)),)
+	$(RUN) evaluate '$(SEGMENT)' $(COMMON) $(if $(NAME),--name '$(NAME)') $(ARGS)
+else
+	$(RUN) launch evaluate '$(SEGMENT)' $(LAUNCH) $(if $(NAME),--name '$(NAME)') --args="$$ARGS"
+endif
+
+.PHONY: export
+export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')
+	$(RUN) export '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
+
+.PHONY: report
+report: $(VENV)/.runtime need-segment ## The report pages of SEGMENT's finished runs, made again (NAME=one-prediction)
+	$(RUN) report '$(SEGMENT)' --root '$(ROOT)' $(if $(NAME),--name '$(NAME)') $(ARGS)
+
+##@ Train a network
 
 .PHONY: build-dataset
 build-dataset: $(VENV)/.runtime ## Labelled segments -> a dataset (NAME=my-dataset CONFIG=my-dataset.yaml)
@@ -109,7 +169,7 @@ ifneq ($(or $(SHARD),$(PLAIN)),)
 	$(RUN) build-dataset $(if $(NAME),'$(NAME)') --root '$(ROOT)' $(if $(CONFIG),--config '$(CONFIG)') \
 	  $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
 else
-	$(RUN) launch build-dataset '$(NAME)' $(LAUNCH) --args="$(ARGS)"
+	$(RUN) launch build-dataset '$(NAME)' $(LAUNCH) --args="$$ARGS"
 endif
 
 .PHONY: train
@@ -118,18 +178,27 @@ ifneq ($(or $(SHARD),$(PLAIN)),)
 	$(RUN) train --root '$(ROOT)' $(if $(NAME),--run '$(NAME)') $(if $(CONFIG),--config '$(CONFIG)') \
 	  $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
 else
-	$(RUN) launch train '$(NAME)' $(LAUNCH) --args="$(ARGS)"
+	$(RUN) launch train '$(NAME)' $(LAUNCH) --args="$$ARGS"
 endif
 
-# ---- launches -------------------------------------------------------------------------------------------------------
+.PHONY: demo-train
+demo-train: $(VENV)/.runtime ## Train the demo bundle again on phantoms and compare it with the shipped one (minutes)
+	$(BIN)/python scripts/demo_train.py --root '$(ROOT)' $(ARGS)
+
+##@ Other machines
 
 .PHONY: doctor
 doctor: $(VENV)/.runtime ## Check the machine that ENGINE gives: the first job to send anywhere
 ifneq ($(PLAIN),)
 	$(RUN) doctor --root '$(ROOT)' $(ARGS)
 else
-	$(RUN) launch doctor '$(or $(NAME),first-try)' $(LAUNCH) --args="$(ARGS)"
+	$(RUN) launch doctor '$(or $(NAME),first-try)' $(LAUNCH) --args="$$ARGS"
 endif
+
+.PHONY: estimate
+estimate: $(VENV)/.runtime ## Tiles, seconds and money of infer for SEGMENT (or the catalog) on a MACHINE=g6.xlarge
+	$(RUN) estimate $(if $(SEGMENT),'$(SEGMENT)',--all) --bundle '$(BUNDLE)' --root '$(ROOT)' \
+	  $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(MACHINE),--machine '$(MACHINE)') $(ARGS)
 
 .PHONY: status
 status: $(VENV)/.runtime ## How far SEGMENT (or a dataset, a training) is, and what its engine says; without SEGMENT all launches
@@ -147,103 +216,7 @@ cancel: $(VENV)/.runtime need-segment ## End SEGMENT's newest launch; what is st
 pull: $(VENV)/.runtime need-segment ## Bring SEGMENT's finished predictions from ROOT into TO (pulled)
 	$(RUN) pull '$(SEGMENT)' --root '$(ROOT)' --to '$(TO)' $(if $(NAME),--name '$(NAME)') $(ARGS)
 
-.PHONY: demo-train
-demo-train: $(VENV)/.runtime ## Train the demo bundle anew on phantoms and compare it with the shipped one (minutes)
-	$(BIN)/python scripts/demo_train.py --root '$(ROOT)' $(ARGS)
-
-.PHONY: plan
-plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what it would cost
-	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' --dry-run $(ARGS)
-
-.PHONY: ensemble
-ensemble: $(VENV)/.runtime need-segment ## Predictions of SEGMENT -> one (ARGS='--prediction A --prediction B --method mean')
-ifneq ($(or $(SHARD),$(PLAIN)),)
-	$(RUN) ensemble '$(SEGMENT)' $(COMMON) $(if $(NAME),--name '$(NAME)') $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
-else
-	$(RUN) launch ensemble '$(SEGMENT)' $(LAUNCH) $(if $(NAME),--name '$(NAME)') --args="$(ARGS)"
-endif
-
-.PHONY: evaluate
-evaluate: $(VENV)/.runtime need-segment ## Ink map of SEGMENT against its labels (ARGS='--name A --versus B')
-ifneq ($(or $(SHARD),$(PLAIN)),)
-	$(RUN) evaluate '$(SEGMENT)' $(COMMON) $(if $(NAME),--name '$(NAME)') $(ARGS)
-else
-	$(RUN) launch evaluate '$(SEGMENT)' $(LAUNCH) $(if $(NAME),--name '$(NAME)') --args="$(ARGS)"
-endif
-
-.PHONY: estimate
-estimate: $(VENV)/.runtime ## Tiles, seconds and money of infer for SEGMENT (or the catalog) on a MACHINE=g6.xlarge
-	$(RUN) estimate $(if $(SEGMENT),'$(SEGMENT)',--all) --bundle '$(BUNDLE)' --root '$(ROOT)' \
-	  $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(MACHINE),--machine '$(MACHINE)') $(ARGS)
-
-.PHONY: probe
-probe: $(VENV)/.runtime need-segment ## Which depth order and layers BUNDLE wants on SEGMENT (docs/trust.md)
-	$(RUN) probe '$(SEGMENT)' --root '$(ROOT)' $(if $(SHARD),--shard '$(SHARD)') --bundle '$(BUNDLE)' $(ARGS)
-
-.PHONY: export
-export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')
-	$(RUN) export '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
-
-.PHONY: view
-view: $(VENV)/.runtime need-segment ## Look at SEGMENT and its ink maps in the browser (ARGS='--port 9000')
-	@$(RUN) view '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
-
-.PHONY: report
-report: $(VENV)/.runtime need-segment ## The report pages of SEGMENT's finished runs, made anew (NAME=one-prediction)
-	$(RUN) report '$(SEGMENT)' --root '$(ROOT)' $(if $(NAME),--name '$(NAME)') $(ARGS)
-
-.PHONY: need-segment
-need-segment:
-	@test -n '$(SEGMENT)' || { echo "which segment? for example: make infer SEGMENT=demo (inkbatch segments lists them)"; exit 64; }
-
-# ---- workshop -------------------------------------------------------------------------------------------------------
-
-.PHONY: test
-test: lint $(VENV)/.dev ## All checks and tests but the slow ones
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not many_seeds and not browser and not slurm and not image'
-
-.PHONY: test-pythons
-test-pythons: $(VENV)/.runtime ## The demo with the oldest and the newest Python of this machine (a minute)
-	$(BIN)/python scripts/smoke_pythons.py
-
-.PHONY: test-slow
-test-slow: $(VENV)/.dev ## The slow tests: large published networks, compiled models, benchmarks
-	$(BIN)/python -m pytest -m 'slow and not slurm and not many_seeds'
-
-.PHONY: test-probe
-test-probe: $(VENV)/.dev ## The probe's verdicts on 80 phantoms of known truth (ten minutes alone, up to an hour)
-	$(BIN)/python -m pytest -s -m many_seeds -o faulthandler_timeout=7200
-
-.PHONY: test-slurm
-test-slurm: $(VENV)/.dev ## Arrays on a real one-node Slurm, which is installed (Debian, root) and started for it
-	scripts/slurm_node.sh $(BIN)/python -m pytest -m slurm -o faulthandler_timeout=1800
-
-.PHONY: test-browser
-test-browser: $(VENV)/.dev ## The viewer and the report pages in a headless Chromium (Debian: apt-get install chromium)
-	$(BIN)/python -m pytest -m browser
-
-.PHONY: screenshots
-screenshots: $(VENV)/.dev ## Pictures of the real pages for README and docs (needs Chromium)
-	$(BIN)/python scripts/screenshots.py $(ARGS)
-
-.PHONY: image
-image: ## Build the image (docker, else buildah on a Debian base): IMAGE=inkbatch:latest FLAVOUR=locked BASE_IMAGE=…
-	IMAGE='$(IMAGE)' FLAVOUR='$(FLAVOUR)' BASE_IMAGE='$(BASE_IMAGE)' docker/build.sh
-
-.PHONY: image-test
-image-test: image $(VENV)/.dev ## Run the demo job in the image: non-root, read-only, killed and resumed (docker or podman)
-	IMAGE='$(IMAGE)' docker/image-test.sh $(BIN)/python $(ARGS)
-
-.PHONY: image-push
-image-push: $(VENV)/.runtime ## Push IMAGE to the stack's repository (with docker)
-	to=$$($(STACK_TOOL) log-in); docker tag '$(IMAGE)' "$$to:latest"; docker push "$$to:latest"
-
-.PHONY: lock-flavour
-lock-flavour: $(BIN)/uv ## Lock another CUDA flavour of torch for the image: FLAVOUR=cu126 (or cpu, cu128, …)
-	cp requirements/runtime.lock 'requirements/runtime-$(FLAVOUR).lock'
-	$(LOCK) --torch-backend '$(FLAVOUR)' pyproject.toml -o 'requirements/runtime-$(FLAVOUR).lock'
-
-# ---- AWS ------------------------------------------------------------------------------------------------------------
+##@ An AWS account of your own
 
 .PHONY: infra-deploy
 infra-deploy: $(VENV)/.runtime ## Make or change the AWS stack: STACK=inkbatch PARAMS='BudgetEmail=me@example.org …'
@@ -253,19 +226,13 @@ infra-deploy: $(VENV)/.runtime ## Make or change the AWS stack: STACK=inkbatch P
 infra-diff: $(VENV)/.runtime ## Say what infra-deploy would change, and change nothing
 	$(STACK_TOOL) diff $(PARAMS)
 
-.PHONY: infra-destroy
-infra-destroy: $(VENV)/.runtime ## Remove the stack; the bucket and its data stay, unless DELETE_DATA=BUCKET spells it out
-	$(STACK_TOOL) destroy $(if $(DELETE_DATA),--delete-data '$(DELETE_DATA)')
-
 .PHONY: infra-output
 infra-output: $(VENV)/.runtime ## One output of the stack: export ROOT=$$(make -s infra-output NAME=Root)
 	@$(STACK_TOOL) output '$(NAME)'
 
-.PHONY: infra-lint
-infra-lint: $(VENV)/.dev ## cfn-lint and checkov (in an environment of its own) on the template
-	$(BIN)/cfn-lint infra/aws/inkbatch.yaml
-	$(BIN)/uv tool run --from 'checkov==3.3.30' checkov --framework cloudformation --skip-download --compact --quiet \
-	  -f infra/aws/inkbatch.yaml
+.PHONY: infra-destroy
+infra-destroy: $(VENV)/.runtime ## Remove the stack; the bucket and its data stay, unless DELETE_DATA=BUCKET spells it out
+	$(STACK_TOOL) destroy $(if $(DELETE_DATA),--delete-data '$(DELETE_DATA)')
 
 .PHONY: schedule-train
 schedule-train: $(VENV)/.runtime ## Train by the clock in AWS: PRESET=my-run.yaml CRON='0 3 ? * SUN *' NAME=weekly
@@ -285,34 +252,94 @@ schedules: $(VENV)/.runtime ## List the schedules of the stack
 schedule-remove: $(VENV)/.runtime ## Remove the schedule NAME; what it made stays
 	$(RUN) schedule remove '$(NAME)' --stack '$(STACK)'
 
-# ---- checks ---------------------------------------------------------------------------------------------------------
+##@ The image
+
+.PHONY: image
+image: ## Build the image (docker, else buildah on a Debian base): IMAGE=inkbatch:latest FLAVOUR=locked BASE_IMAGE=…
+	IMAGE='$(IMAGE)' FLAVOUR='$(FLAVOUR)' BASE_IMAGE='$(BASE_IMAGE)' docker/build.sh
+
+.PHONY: image-test
+image-test: image $(VENV)/.dev ## Run the demo job in the image: non-root, read-only, killed and resumed (docker or podman)
+	IMAGE='$(IMAGE)' docker/image-test.sh $(BIN)/python $(ARGS)
+
+.PHONY: image-push
+image-push: $(VENV)/.runtime ## Push IMAGE to the stack's repository (with docker)
+	to=$$($(STACK_TOOL) log-in); docker tag '$(IMAGE)' "$$to:latest"; docker push "$$to:latest"
+
+.PHONY: lock-flavour
+lock-flavour: $(BIN)/uv ## Lock another CUDA flavour of torch for the image: FLAVOUR=cu126 (or cpu, cu128, …)
+	cp requirements/runtime.lock 'requirements/runtime-$(FLAVOUR).lock'
+	$(LOCK) --torch-backend '$(FLAVOUR)' pyproject.toml -o 'requirements/runtime-$(FLAVOUR).lock'
+
+##@ Development: set-up and checks
+
+.PHONY: setup
+setup: $(VENV)/.runtime ## Install what the jobs need into .venv
 
 .PHONY: lint
-lint: $(VENV)/.dev ## Style, types and room boundaries
+lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint infra/aws/inkbatch.yaml
 
+.PHONY: test-slow
+test-slow: $(VENV)/.dev ## The slow tests: large published networks, compiled models, benchmarks
+	$(BIN)/python -m pytest -m 'slow and not slurm and not many_seeds'
+
+.PHONY: test-pythons
+test-pythons: $(VENV)/.runtime ## The demo with the oldest and the newest Python of this machine (a minute)
+	$(BIN)/python scripts/smoke_pythons.py
+
+.PHONY: test-probe
+test-probe: $(VENV)/.dev ## The probe's verdicts on 80 phantoms of known truth (ten minutes alone, up to an hour)
+	$(BIN)/python -m pytest -s -m many_seeds -o faulthandler_timeout=7200
+
+.PHONY: test-slurm
+test-slurm: $(VENV)/.dev ## Arrays on a real one-node Slurm, which is installed (Debian, root) and started for it
+	scripts/slurm_node.sh $(BIN)/python -m pytest -m slurm -o faulthandler_timeout=1800
+
+.PHONY: test-browser
+test-browser: $(VENV)/.dev ## The viewer and the report pages in a headless Chromium (Debian: apt-get install chromium)
+	$(BIN)/python -m pytest -m browser
+
+.PHONY: infra-lint
+infra-lint: $(VENV)/.dev ## cfn-lint and checkov (in an environment of its own) on the template
+	$(BIN)/cfn-lint infra/aws/inkbatch.yaml
+	$(BIN)/uv tool run --from 'checkov==3.3.30' checkov --framework cloudformation --skip-download --compact --quiet \
+	  -f infra/aws/inkbatch.yaml
+
 .PHONY: bench
 bench: $(VENV)/.dev ## Speed and memory, each figure beside its floor
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
+##@ Development: documentation and releases
+
+.PHONY: docs
+docs: $(VENV)/.docs ## The documentation as a site with search: build/docs/index.html; a broken link fails
+	$(BIN)/python -m sphinx -b html -c docs -E -q -W --keep-going . build/docs
+	@echo "site: build/docs/index.html"
+
+.PHONY: screenshots
+screenshots: $(VENV)/.dev ## Pictures of the real pages for README and docs (needs Chromium)
+	$(BIN)/python scripts/screenshots.py $(ARGS)
+
 .PHONY: trust-pictures
-trust-pictures: $(VENV)/.runtime ## Draw the pictures of docs/trust.md anew, from ROOT after the commands of that page
+trust-pictures: $(VENV)/.runtime ## Draw the pictures of docs/trust.md again, from ROOT after the commands of that page
 	$(BIN)/python scripts/make_trust_pictures.py '$(ROOT)' docs/images
 
-# Locks hold for every Python from 3.11 on and name no index: hashes say which files are meant.
-LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-       --no-annotate
+.PHONY: wheel
+wheel: $(BIN)/uv ## Build the wheel into dist/, with the locked build tools
+	$(BIN)/uv build --quiet --wheel --out-dir dist --build-constraints requirements/build.lock --require-hashes
 
 .PHONY: lock
-lock: $(BIN)/uv ## Resolve the locked versions anew
+lock: $(BIN)/uv ## Resolve the locked versions again
 	$(LOCK) --upgrade pyproject.toml -o requirements/runtime.lock
 	$(LOCK) --upgrade --group dev pyproject.toml -c requirements/runtime.lock -o requirements/dev.lock
 	$(LOCK) --upgrade requirements/build.in -o requirements/build.lock
+	$(LOCK) --upgrade --group pyproject.toml:docs -c requirements/dev.lock -o requirements/docs.lock
 
 .PHONY: clean
-clean: ## Remove .venv and caches; ROOT stays
-	rm -rf $(VENV) .venv-pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## Remove .venv, what was built, and caches; ROOT stays
+	rm -rf $(VENV) .venv-pythons build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -194,7 +194,7 @@ def test_a_stop_while_python_still_imports_is_75():
         (["ensemble", "SEGMENT=a", "ARGS=--prediction x --prediction y"], ["inkbatch ensemble 'a'", "--prediction x"]),
         (
             ["ensemble", "SEGMENT=a", "ENGINE=slurm", "NAME=mean", "ARGS=--prediction x --prediction y"],
-            ["launch ensemble 'a' --engine 'slurm'", "--name 'mean'", '--args="--prediction x --prediction y"'],
+            ["launch ensemble 'a' --engine 'slurm'", "--name 'mean'", '--args="$ARGS"'],
         ),
         (["evaluate", "SEGMENT=a", "ENGINE=aws-batch"], ["launch evaluate 'a' --engine 'aws-batch'"]),
         (["pull", "SEGMENT=a", "ROOT=s3://b/x"], ["inkbatch pull 'a' --root 's3://b/x' --to 'pulled'"]),
