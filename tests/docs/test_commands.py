@@ -15,7 +15,12 @@ from inkbatch.testing.pages import blocks_of
 from inkbatch.testing.s3 import S3Server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = [*sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")), "README.md", "infra/README.md"]
+PAGES = [
+    *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")),
+    "README.md",
+    "CONTRIBUTING.md",
+    "infra/README.md",
+]
 BLOCKS = {page: blocks_of(page, (REPOSITORY / page).read_text(encoding="utf-8")) for page in PAGES}
 RUN_HERE = [page for page in PAGES if any(block.is_run for block in BLOCKS[page]) and page != "docs/trust.md"]
 WITH_MAKE = [page for page in PAGES if any(block.commands("make") for block in BLOCKS[page])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from inkbatch.testing.pages import (
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "docs").glob("*.md"))
-PAGES += ["README.md", "infra/README.md", "benchmarks/README.md"]
+PAGES = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "docs").rglob("*.md"))
+PAGES += ["README.md", "CONTRIBUTING.md", "infra/README.md", "benchmarks/README.md"]
 TEXTS = {page: (REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES}
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))
@@ -92,15 +93,16 @@ def test_every_link_leads_to_a_file_and_to_a_heading(page):
     assert broken_links(REPOSITORY, page, TEXTS[page]) == []
 
 
-def test_the_index_leads_to_every_page_and_every_page_leads_back():
-    linked = {link.partition("#")[0] for link in links_of(TEXTS["docs/index.md"])}
-    names = {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")}
-    assert names - {"index.md"} <= linked
-    assert {"../README.md", "../infra/README.md", "../benchmarks/README.md"} <= linked
-    without_a_way_back = [name for name in names if "index.md" not in links_of(TEXTS[f"docs/{name}"])]
-    assert without_a_way_back == ["index.md"]
-    assert "docs/index.md" in links_of(TEXTS["README.md"])
-    assert "../docs/index.md" in links_of(TEXTS["infra/README.md"])
+def linked_from(page: str) -> set[str]:
+    """Pages of the repository that a page links."""
+    links = {link.partition("#")[0] for link in links_of(TEXTS[page]) if ":" not in link}
+    return {os.path.normpath(Path(page).parent / link) for link in links if link}
+
+
+def test_an_index_leads_to_every_page_and_every_page_leads_back():
+    indexed = linked_from("docs/index.md") | linked_from("docs/decisions/index.md")
+    assert set(PAGES) - {"docs/index.md"} <= indexed
+    assert [page for page in PAGES if "docs/index.md" not in linked_from(page)] == ["docs/index.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
