@@ -22,7 +22,7 @@ from inkbatch.testing.pages import (
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "docs").rglob("*.md"))
-PAGES += ["README.md", "CONTRIBUTING.md", "infra/README.md", "benchmarks/README.md"]
+PAGES += ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "infra/README.md", "benchmarks/README.md"]
 TEXTS = {page: (REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES}
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))
