@@ -331,7 +331,16 @@ trust-pictures: $(VENV)/.runtime ## Draw the pictures of docs/trust.md again, fr
 
 .PHONY: wheel
 wheel: $(BIN)/uv ## Build the wheel into dist/, with the locked build tools
+	rm -f dist/*.whl
 	$(BIN)/uv build --quiet --wheel --out-dir dist --build-constraints requirements/build.lock --require-hashes
+
+.PHONY: test-wheel
+test-wheel: wheel ## Install the wheel beside the locked packages, in an environment of its own, and print its help
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/wheel
+	$(BIN)/uv pip install --quiet --python build/wheel --require-hashes -r requirements/runtime.lock
+	$(BIN)/uv pip install --quiet --python build/wheel --no-deps dist/*.whl
+	cd build && wheel/bin/inkbatch --version && wheel/bin/inkbatch presets > /dev/null && \
+	  wheel/bin/inkbatch prepare demo --root wheel/root --dry-run > /dev/null
 
 .PHONY: lock
 lock: $(BIN)/uv ## Resolve the locked versions again
