@@ -87,7 +87,8 @@ def shades(title: str, values: NDArray[np.float64], low: float, high: float, sig
         colours = np.stack([1 - np.clip(2 * share - 1, 0, 1), 1 - np.abs(2 * share - 1), np.clip(2 * share, 0, 1)], -1)
         tones = np.rint(colours * 255).astype(np.uint8)
     else:
-        tones = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS).reshape(rows, columns, 3)
+        coloured = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+        tones = np.asarray(coloured, np.uint8).reshape(rows, columns, 3)
     grid = tones.repeat(cell, axis=0).repeat(cell, axis=1)
     width = max(grid.shape[1], 9 * len(title), 200)
     canvas = np.full((grid.shape[0] + 60, width + 12, 3), 255, np.uint8)

@@ -160,7 +160,7 @@ def middle_layer(settled: PreparePlan, unit: LoadedUnit | MappedUnit) -> NDArray
         grey = np.empty(seen.shape, settled.mapping.dtype)
         settled.mapping.apply(seen, grey)
     top = np.iinfo(grey.dtype).max if grey.dtype.kind == "u" else 1
-    return np.asarray(grey, np.float32) / np.float32(top)
+    return (np.asarray(grey, np.float32) / np.float32(top)).astype(np.float32, copy=False)
 
 
 def _stored_together(settled: PreparePlan) -> list[range]:
