@@ -24,7 +24,7 @@ from inkbatch.io.storage import Location
 from inkbatch.reports.registry import leave_report
 from inkbatch.run.heap import keep_freed_memory
 from inkbatch.run.job import JobReport, RunContext, carry_out
-from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.so_far import picture_so_far
 
@@ -181,7 +181,6 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
     """
     settled = plan(config)
     record = RunFolder(settled.folder, settled.manifest)
-    context.ahead, context.behind = UNITS_AHEAD, UNITS_STORED
     keep_freed_memory()
     with opencv_threads(1):
         report = carry_out(
@@ -253,6 +252,7 @@ def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> Unit
         compute=None,
         store=store,
         mark=record.mark,
+        overlap=Overlap(UNITS_AHEAD, UNITS_STORED),
     )
 
 

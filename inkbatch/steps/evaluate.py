@@ -30,7 +30,7 @@ from inkbatch.io.storage import Location
 from inkbatch.reports.registry import leave_report
 from inkbatch.run.heap import keep_freed_memory
 from inkbatch.run.job import JobReport, RunContext, carry_out
-from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps import evaluate_pictures as pictures
 from inkbatch.steps.evaluate_report import Bootstrap, Evaluation, Part, lines, write_report
@@ -183,7 +183,6 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
         InkbatchError: See `plan`; no pixel counts; damaged data; storage that gave up; a stop signal.
     """
     settled = plan(config)
-    context.ahead = UNITS_AHEAD
     keep_freed_memory()
     with settled.truth as truth, opencv_threads(1):
         if truth.made_from is not None:
@@ -267,7 +266,7 @@ def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
         settled.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
         return {"counted_px": int(counts[0].sum())}
 
-    return UnitWork(load=load, compute=None, store=store, mark=record.mark)
+    return UnitWork(load=load, compute=None, store=store, mark=record.mark, overlap=Overlap(ahead=UNITS_AHEAD))
 
 
 def _counted(settled: EvaluatePlan, unit: Unit, seen: Callable[[Box, Bools, Bools], None]) -> Counts:

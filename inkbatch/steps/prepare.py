@@ -245,7 +245,6 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
         InkbatchError: See `plan`; a damaged layer; storage that gave up; a stop signal.
     """
     settled = plan(config)
-    context.ahead, context.behind = settled.units.ahead, settled.units.behind
     record = RunFolder(settled.folder / "prepare", settled.manifest)
     with settled.source:
         try:
@@ -318,7 +317,7 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, contex
         stored += mask.write(unit.write_box, inside)
         return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(inside))}
 
-    work = UnitWork(load=load, compute=None, store=store, mark=record.mark)
+    work = UnitWork(load=load, compute=None, store=store, mark=record.mark, overlap=settled.units.overlap)
     live = picture_so_far(context, settled.shape_yx, settled.folder / "prepare")
     return drawn(work, live, context, lambda loaded: middle_layer(settled, loaded))
 

@@ -12,6 +12,7 @@ from inkbatch.errors import ConfigError
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.shard_codec import CODEC_THREADS
+from inkbatch.run.pipeline import Overlap
 
 BASE_BYTES = 350 << 20  # the interpreter with numpy, zarr and OpenCV
 PYRAMID_SHARE = 4 / 3  # of a block: itself and its halves
@@ -20,8 +21,9 @@ CHUNK_LAYERS, CHUNK_PX = 16, 256  # see benchmarks/README.md
 UNIT_BYTES, NARROW_PX = 256 << 20, 2048  # a unit's most where any width is equally cheap: memory stays small
 GROUPS_HELD = 2  # groups of layers in memory: one is converted while the next one is read
 WIDE_PX = 4096  # of a unit, where the source is read in blocks
-OVERLAPS = ((1, 0), (0, 0))  # (ahead, behind): one unit is read while another one is written, or neither
-SENT_OVERLAPS = ((1, 1), *OVERLAPS)  # to a remote store: one is read, one converted and one on its way
+NO_OVERLAP = Overlap(0, 0)
+OVERLAPS = (Overlap(1, 0), NO_OVERLAP)  # one unit is read while another one is written, or neither
+SENT_OVERLAPS = (Overlap(1, 1), *OVERLAPS)  # to a remote store: one is read, one converted and one on its way
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,14 @@ class UnitPlan:
 
     Attributes:
         units: Row-major; each a row of whole zarr shards.
-        ahead: Units to load ahead.
-        behind: Units that may wait to be stored.
+        overlap: Units in flight beside the one being converted.
         peak_bytes: Estimated peak memory. Pages of mapped files do not count: the kernel takes them back when it likes.
         decodes: How often a strip of the source is decoded (1 unless memory is too small for its width).
         group_layers: Layers that are read together, because the source stores them together.
     """
 
     units: list[Unit]
-    ahead: int
-    behind: int
+    overlap: Overlap
     peak_bytes: int
     decodes: int
     group_layers: int = 1
@@ -82,9 +82,9 @@ def plan_units(
     per_pixel = layer_count * dtype.itemsize
     sent_bytes = 0 if local_store else int(SENT_SHARE * per_pixel * shard_px * rows)
 
-    def peak(wide: int, ahead: int, behind: int, group: int) -> int:
+    def peak(wide: int, overlap: Overlap, group: int) -> int:
         pixels = rows * min(wide * shard_px, width)
-        blocks = int(PYRAMID_SHARE * per_pixel * pixels) * (1 + ahead + behind)
+        blocks = int(PYRAMID_SHARE * per_pixel * pixels) * (1 + overlap.ahead + overlap.behind)
         reading = (
             max(4, GROUPS_HELD * group)
             * source.dtype.itemsize
@@ -96,15 +96,15 @@ def plan_units(
 
     widest = columns if striped else min(columns, _usual_columns(source, per_pixel * shard_px * rows, shard_px))
     overlaps = OVERLAPS if local_store else SENT_OVERLAPS
-    candidates = [(wide, *overlap) for overlap in overlaps for wide in range(widest, 0, -1)]
+    candidates = [(wide, overlap) for overlap in overlaps for wide in range(widest, 0, -1)]
     if striped:
         candidates.sort(key=lambda c: -c[0])
-    for group, (wide, ahead, behind) in itertools.product(_groups(source, layer_count), candidates):
-        needed = peak(wide, ahead, behind, group)
+    for group, (wide, overlap) in itertools.product(_groups(source, layer_count), candidates):
+        needed = peak(wide, overlap, group)
         if needed <= memory_bytes:
             units = [Unit(i, box, box) for i, box in enumerate(cut((height, width), shard_px, wide * shard_px))]
-            return UnitPlan(units, ahead, behind, needed, -(-columns // wide) if striped else 1, group)
-    smallest = peak(1, 0, 0, 1)
+            return UnitPlan(units, overlap, needed, -(-columns // wide) if striped else 1, group)
+    smallest = peak(1, NO_OVERLAP, 1)
     raise ConfigError(
         f"memory: {memory_bytes / 2**30:.2f} GiB cannot hold one zarr shard of {layer_count} layers and what is read "
         f"for it; allow at least {smallest / 2**30:.2f} GiB, or make shard_px smaller than {shard_px}"

@@ -139,7 +139,7 @@ def test_shards_pack_the_very_bytes_of_one_process(tmp_path, root):
     assert tree(root / "datasets") == tree(tmp_path / "sharded/datasets")
 
 
-def test_a_stopped_pack_has_no_index_and_goes_on_where_it_stopped(tmp_path, root):
+def test_a_stopped_pack_has_no_index_and_goes_on_where_it_stopped(tmp_path, root, no_overlap):
     shutil.copytree(root, tmp_path / "stopped")
     config = settings(tmp_path / "stopped", form="pack", unit_samples=40)
 
@@ -150,7 +150,7 @@ def test_a_stopped_pack_has_no_index_and_goes_on_where_it_stopped(tmp_path, root
             stop.set("a test")
 
     with pytest.raises(Preempted):
-        run(config, RunContext(stop=stop, reporter=Stopping(), ahead=0, behind=0))
+        run(config, RunContext(stop=stop, reporter=Stopping()))
     with pytest.raises(DataError, match="run build-dataset first"):
         DatasetIndex.open(folder_of(tmp_path / "stopped"))
     report = run(config, RunContext())

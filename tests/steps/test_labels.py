@@ -175,13 +175,9 @@ def test_the_last_shard_finishes_and_the_bytes_are_those_of_one_run(configure, t
 
 
 @pytest.mark.parametrize("after", [2, 7, 14, 20])
-def test_a_stopped_run_goes_on_where_it_ended(configure, picture, after):
+def test_a_stopped_run_goes_on_where_it_ended(configure, picture, after, no_overlap):
     config, seen = configure(), []
-
-    class Stopping(RunContext):
-        pass
-
-    context = Stopping(ahead=0, behind=0)
+    context = RunContext()
     original = context.stop.check
 
     def check() -> None:
