@@ -119,6 +119,18 @@ def test_a_stop_keeps_what_is_stored_and_starts_nothing_new():
     assert sorted(recorder.marked) == [0, 1, 2, 3, 4]
 
 
+def test_the_stop_is_watched_before_the_first_unit_is_read():
+    stop, watched = StopFlag(), []
+
+    def load(unit):
+        watched.append(stop.watched)
+        return 0
+
+    work = UnitWork(load, lambda unit, loaded: 0, lambda unit, computed: {}, lambda unit, facts: None)
+    run_units(UNITS[:2], work, stop=stop)
+    assert watched == [True, True]
+
+
 def test_a_stop_does_not_wait_for_a_hanging_read():
     stop, release = StopFlag(), threading.Event()
 

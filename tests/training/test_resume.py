@@ -75,6 +75,7 @@ def test_a_stopped_run_goes_on_at_the_very_step(root, quiet, kind, step):
     context, on_step = stop_after(step)
     with pytest.raises(Preempted, match=f"checkpoint of step {step} is stored"):
         run(config, context, on_step)
+    assert context.stop.watched
     seen: list[int] = []
     assert run(config, RunContext(), seen.append).complete
     assert seen == list(range(step + 1, STEPS + 1))
