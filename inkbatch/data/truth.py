@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from inkbatch.data.catalog import Catalog
 from inkbatch.data.counting import INK_LABEL
 from inkbatch.data.label_source import PictureLabels, open_one_layer, read_one_layer
-from inkbatch.errors import ConfigError, DataError
+from inkbatch.errors import ConfigError, DataError, NoLabelsError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import Multiscale
@@ -65,7 +65,8 @@ class Truth:
         """Open labels, mask and ignore mask; their pixels are not read.
 
         Raises:
-            ConfigError: Nobody says where the labels are.
+            NoLabelsError: No labels are known for the segment.
+            ConfigError: The catalog cannot be read, or an address cannot be used.
             DataError: Something is not whole, or of another size than the segment.
         """
         folder = Location.parse(root) / "segments" / segment
@@ -139,7 +140,7 @@ class Truth:
             entry = Catalog.load(choice.catalog).entries.get(segment)
             uri = entry.ink_labels if entry else None
         if uri is None:
-            raise ConfigError(
+            raise NoLabelsError(
                 f"segment {segment}: nobody says where its ink labels are; give --labels, write ink_labels into the "
                 "catalog, or run inkbatch labels"
             )

@@ -146,7 +146,8 @@ def plan(config: EvaluateConfig) -> EvaluatePlan:
     """Open predictions and labels, compare them, and cut the segment into units. The caller closes the labels.
 
     Raises:
-        ConfigError: A value that cannot be carried out; nobody says where the labels are.
+        NoLabelsError: No labels are known for the segment.
+        ConfigError: A value that cannot be carried out; a catalog that cannot be read.
         DataError: A prediction or the labels are not whole, or of another size.
         MismatchError: The two predictions do not lie on one grid, or are one.
     """

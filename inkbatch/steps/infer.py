@@ -198,17 +198,23 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         require_probe(config.segment, config.bundle, config.root, config.override, context, **how)
     settled = plan(config)
     record = settled.record
+    left: list[Location] = []
+
+    def leave(folder: Location, note: Callable[[str], None]) -> None:
+        left.append(folder)
+        _leave(folder, note, config)
+
     report = carry_out(
         record,
         settled.units,
         lambda: _work(config, settled, record, context),
         context,
         lambda folder: _finish(folder, settled),
-        lambda folder, note: _leave(folder, note, config),
+        leave,
     )
     if report.complete:
         for folder in (report.location, *report.beside):  # labels may have come since the map was made
-            if _scored(folder, context.reporter.note, config):
+            if folder not in left and _scored(folder, context.reporter.note, config):
                 leave_report(folder, context.reporter.note, Location.parse(config.root))
     picture_so_far(context, settled.volume.shape_yx, settled.folder).place.delete()
     return report

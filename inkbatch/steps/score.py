@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from inkbatch.data.scoring import ScoreHistogram
-from inkbatch.errors import ConfigError
+from inkbatch.errors import NoLabelsError
 from inkbatch.io.storage import Location
 from inkbatch.run.record import SCORE_NAME
 from inkbatch.steps.evaluate import DEFAULT_THRESHOLD, UNITS_AHEAD, EvaluateConfig, EvaluatePlan, count, plan
@@ -25,12 +25,12 @@ def leave_score(folder: Location, config: EvaluateConfig, note: Callable[[str], 
         note: Says something to whoever watches the job.
 
     Returns:
-        Whether there is a new score: False where nobody knows labels, or the stored score is of these very ones.
+        Whether there is a new score: False where no labels are known, or the stored score is of these very ones.
     """
     try:
         settled = plan(config)
-    except ConfigError:
-        return False  # nobody knows labels
+    except NoLabelsError:
+        return False
     except Exception as error:
         return _failed(folder, error, note)
     with settled.truth:

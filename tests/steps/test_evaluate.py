@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, NoLabelsError, Preempted
 from inkbatch.io.storage import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
@@ -261,7 +261,7 @@ def test_no_labels_at_all_are_a_wish_and_no_guess(root):
     store_map(root, "u", "map", GOOD)
     store_picture(root, "u", "mask", MASK * 255, pooling="max")
     config = EvaluateConfig(segment="u", root=str(root))
-    with pytest.raises(ConfigError, match="nobody says where its ink labels are; give --labels"):
+    with pytest.raises(NoLabelsError, match="nobody says where its ink labels are; give --labels"):
         plan(config)
 
 
@@ -295,6 +295,25 @@ def test_a_score_is_taken_again_only_where_the_labels_are_others(configure, root
     cv2.imwrite(str(root / "other.png"), (~INK * 255).astype(np.uint8))
     assert leave_score(folder, configure(name="poor", labels=str(root / "other.png")), print)
     assert stored_score(folder)["auc"] == pytest.approx(1 - first["auc"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("segments: {s: {ink_label: labels.png}}", "unknown key"),
+        ("segments: {s: {ink_labels: nowhere.png}}", "nowhere.png"),
+        ("segments: {s: {ink_labels: 's4://bucket/labels.png'}}", "protocol 's4'"),
+    ],
+)
+def test_a_broken_catalog_and_a_mistyped_address_of_labels_are_said_aloud(configure, root, tmp_path, text, said):
+    folder, notes = Location.parse(root / "predictions/s/good"), []
+    shutil.rmtree(root / "segments/s/ink_labels.zarr")
+    (tmp_path / "catalog.yaml").write_text(text)
+    assert not leave_score(folder, configure(catalog=str(tmp_path / "catalog.yaml")), notes.append)
+    assert len(notes) == 1
+    assert said in notes[0]
+    assert "the map at" in notes[0]
+    assert "is whole" in notes[0]
 
 
 def test_without_labels_or_ink_there_is_no_score_and_bad_labels_are_said_aloud(configure, root):

@@ -57,6 +57,15 @@ def test_identity_gives_back_the_middle_layer(tiny_segment, bundle_folder):
     assert zarr.open_group(str(report.location / "prediction.zarr"), mode="r")["0"].dtype == np.float16
 
 
+def test_a_broken_catalog_is_said_once_and_the_map_is_whole(tiny_segment, bundle_folder, tmp_path):
+    (tmp_path / "catalog.yaml").write_text("segmets: {}")
+    notes, context = [], RunContext()
+    context.reporter.note = notes.append
+    report = run(config_for(tiny_segment, bundle_folder, catalog=str(tmp_path / "catalog.yaml")), context)
+    assert report.complete
+    assert [note.count("segmets") > 0 for note in notes if note.startswith("score: ")] == [True]
+
+
 def test_cutting_into_units_changes_no_pixel(tiny_segment, any_bundle):
     whole = read_map(run(config_for(tiny_segment, any_bundle, unit_px=256, name="whole"), RunContext()))
     for unit_px in (32, 64, 128):
