@@ -26,10 +26,12 @@ import cv2
 import numpy as np
 
 from benchmarks.common import Report, Sample, best, cpu, in_turn, median, options, real_layers, scratch, timed
-from inkbatch.data.maps import open_map
+from inkbatch.data.maps.stored import open_map
 from inkbatch.geometry import Unit, cut
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.steps import clean, ensemble, evaluate
+from inkbatch.steps.ensemble import job as ensemble
+from inkbatch.steps.evaluate import job as evaluate
+from inkbatch.steps.labels import clean
 from inkbatch.testing.maps import store_map, store_picture
 
 MEMBERS = ("a", "b", "c")

@@ -38,7 +38,8 @@ from benchmarks.common import (
 from inkbatch.geometry import TileGrid
 from inkbatch.predict.tiles import TileRun, gather
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
 from inkbatch.testing.segments import identity_bundle
 
 TILE_PX, STRIDE_PX, LAYERS = 64, 16, 13

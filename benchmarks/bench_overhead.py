@@ -42,7 +42,8 @@ from inkbatch.models.base import InkModel
 from inkbatch.predict.device import autocast, choose_device, choose_precision, synchronize
 from inkbatch.predict.passes import cpu_threads
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
 
 ONE_BY_ONE = 32  # passes; the time of all is reckoned from them
 BATCHES_BYTES, MEMORY_SHARE = 1 << 30, 0.25  # in memory for the floor: this, or a share of what is free

@@ -35,7 +35,7 @@ from benchmarks.common import (
     timed,
 )
 from inkbatch.run.job import RunContext
-from inkbatch.steps import prepare
+from inkbatch.steps.prepare import job as prepare
 
 MEMORY = "2GiB"
 ROWS_PER_STRIP = 16

@@ -35,7 +35,9 @@ import torch
 
 from benchmarks.common import Report, options, real_layers, scratch, write_stack
 from inkbatch.run.job import RunContext
-from inkbatch.steps import build_dataset, prepare, train
+from inkbatch.steps.dataset import job as build_dataset
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.train import job as train
 from inkbatch.training.data import Step, StepStream
 
 FORMS = ("index", "pack")

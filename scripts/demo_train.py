@@ -23,9 +23,9 @@ from pathlib import Path
 
 import yaml
 
-from inkbatch.data.scoring import ScoreHistogram
-from inkbatch.steps import evaluate
-from inkbatch.steps.score import whole
+from inkbatch.data.maps.scoring import ScoreHistogram
+from inkbatch.steps.evaluate import job as evaluate
+from inkbatch.steps.infer.score import whole
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 JOBS = REPOSITORY / "jobs" / "demo"

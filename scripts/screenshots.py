@@ -17,10 +17,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inkbatch.data.catalog import shipped_catalog
+from inkbatch.data.segments.catalog import shipped_catalog
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME
-from inkbatch.steps import build_dataset, ensemble, evaluate, infer, labels, prepare, probe, report, train
+from inkbatch.steps.dataset import job as build_dataset
+from inkbatch.steps.ensemble import job as ensemble
+from inkbatch.steps.evaluate import job as evaluate
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.labels import job as labels
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.probe import job as probe
+from inkbatch.steps.report import job as report
+from inkbatch.steps.train import job as train
 from inkbatch.testing.browser import chromium, settle, viewer_of
 
 WIDE, PHONE = (1280, 800), (390, 844)

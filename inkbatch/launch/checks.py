@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from inkbatch.config import SettingsAreSound, only_checking
 from inkbatch.errors import ConfigError, InkbatchError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.launch.plan import Chain
 
 BUNDLE_DOCUMENT = "bundle.json"

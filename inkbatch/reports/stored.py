@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Figure, Link, Pixels
 from inkbatch.reports.pictures import decoded
 from inkbatch.reports.timing import money_text, stops

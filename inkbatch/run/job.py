@@ -8,7 +8,7 @@ from typing import Any
 
 from inkbatch.errors import InkbatchError, Preempted
 from inkbatch.geometry import Unit
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
 from inkbatch.run.progress import QuietReporter, Reporter, Reporting

@@ -8,10 +8,11 @@ from pathlib import Path
 import yaml
 
 from inkbatch.config import JobConfig
-from inkbatch.data.catalog import CatalogDocument
+from inkbatch.data.segments.catalog import CatalogDocument
 from inkbatch.errors import ConfigError, DataError, InkbatchError
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
 
 
 class CatalogConfig(JobConfig):

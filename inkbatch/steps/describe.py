@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from inkbatch.run.estimate import estimate
 from inkbatch.run.record import RunFolder, RunFolders
-from inkbatch.steps import prepare as prepare_step
+from inkbatch.steps.prepare import job as prepare_step
 
 if TYPE_CHECKING:
-    from inkbatch.steps.infer import InferConfig, InferPlan
+    from inkbatch.steps.infer.job import InferConfig, InferPlan
 
 
 def describe_prepare(config: prepare_step.PrepareConfig) -> str:
@@ -39,8 +39,8 @@ def describe_prepare(config: prepare_step.PrepareConfig) -> str:
 
 def describe_infer(config: object) -> str:
     """The plan of an infer job, as lines of text. Only masks are read; nothing is written."""
-    from inkbatch.steps import infer as infer_step
-    from inkbatch.steps.workload import read_bytes, tiles_per_unit
+    from inkbatch.steps.infer import job as infer_step
+    from inkbatch.steps.infer.workload import read_bytes, tiles_per_unit
 
     assert isinstance(config, infer_step.InferConfig)
     settled = infer_step.plan(config)

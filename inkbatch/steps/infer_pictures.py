@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig, digest
-from inkbatch.data.dataset import DatasetIndex, SplitName
-from inkbatch.data.folders import picture_files
-from inkbatch.data.index import resolve, root_of
-from inkbatch.data.pictures import cut_out, picture_layers
+from inkbatch.data.datasets.dataset import DatasetIndex, SplitName
+from inkbatch.data.datasets.folders import picture_files
+from inkbatch.data.datasets.index import resolve, root_of
+from inkbatch.data.datasets.pictures import cut_out, picture_layers
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceProvenance
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts

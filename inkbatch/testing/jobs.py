@@ -10,20 +10,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps import (
-    build_dataset,
-    clean,
-    ensemble,
-    evaluate,
-    infer,
-    infer_pictures,
-    labels,
-    prepare,
-    probe,
-    train,
-)
+from inkbatch.steps import infer_pictures
+from inkbatch.steps.dataset import job as build_dataset
+from inkbatch.steps.ensemble import job as ensemble
+from inkbatch.steps.evaluate import job as evaluate
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.labels import clean
+from inkbatch.steps.labels import job as labels
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.probe import job as probe
+from inkbatch.steps.train import job as train
 from inkbatch.testing.segments import network_bundle, write_layers
 from inkbatch.testing.training import planted_segment, tiny_dataset, tiny_run
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.reports.render import MOST_BYTES
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
 from inkbatch.testing import report_runs
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
-from inkbatch.io.listing import objects_below
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.storage import Location
+from inkbatch.io.store.listing import objects_below
+from inkbatch.io.store.location import Location
 from inkbatch.launch import pull as module
 from inkbatch.launch.pull import pull
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 

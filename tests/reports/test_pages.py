@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from inkbatch.errors import ConfigError, DataError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Figure, Page, Picture, Section, Table
-from inkbatch.reports.registry import PAGES, root_of, write_report
 from inkbatch.reports.render import MOST_BYTES, MOST_ROWS, render, scale_bar, seconds_text, usd_text
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME, SCORE_NAME, report_place
-from inkbatch.steps import infer, prepare, report
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.report import job as report
+from inkbatch.steps.report.registry import PAGES, root_of, write_report
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.maps import store_picture
 from inkbatch.testing.reports import MAKERS, faults_of_page, inferred, prepared

@@ -8,7 +8,7 @@ import pytest
 
 from inkbatch.errors import ConfigError, Preempted
 from inkbatch.geometry import Box, Unit
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.estimate import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE
 from inkbatch.run.job import RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork

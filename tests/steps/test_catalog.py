@@ -14,8 +14,9 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.predict.predictor import Predictor
 from inkbatch.run.job import RunContext
 from inkbatch.run.signals import StopFlag
-from inkbatch.steps import infer, prepare
 from inkbatch.steps.catalog import CatalogConfig, run
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
 from inkbatch.testing.segments import random_papyrus, write_layers
 
 

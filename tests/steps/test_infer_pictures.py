@@ -117,7 +117,7 @@ def test_a_damaged_picture_is_named_and_a_dataset_of_surfaces_refused(tmp_path, 
     (tmp_path / "pictures/b.png").write_bytes(b"\x89PNG no picture")
     with pytest.raises(CorruptDataError, match=r"b\.png"):
         run(settings(tmp_path), RunContext())
-    from inkbatch.steps import build_dataset
+    from inkbatch.steps.dataset import job as build_dataset
 
     labelled_segment(tmp_path, "s", inked((64, 64), (0, 0, 30, 30)))
     values = {"name": "letters", "root": str(tmp_path), "segments": ["s"], "sample_px": 32}

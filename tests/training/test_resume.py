@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from inkbatch.errors import CorruptDataError, MismatchError, Preempted
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps.train import TrainConfig, run
+from inkbatch.steps.train.job import TrainConfig, run
 from inkbatch.testing.training import tiny_run
 from inkbatch.training.validate import Validator
 
@@ -206,7 +206,7 @@ def slow(self, one):
     time.sleep(0.3)
     return step(self, one)
 Trainer._step = slow
-from inkbatch.cli import main
+from inkbatch.cli.app import main
 main(sys.argv[1:])
 """
 
@@ -220,7 +220,7 @@ def dying(self, one):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, one)
 Trainer._step = dying
-from inkbatch.cli import main
+from inkbatch.cli.app import main
 main(sys.argv[1:])
 """
 

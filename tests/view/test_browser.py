@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps import export, infer, labels, prepare
+from inkbatch.steps.export import picture as export
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.labels import job as labels
+from inkbatch.steps.prepare import job as prepare
 from inkbatch.testing.browser import chromium, settle, viewer_of, wait_until
 
 pytestmark = pytest.mark.browser

@@ -11,7 +11,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.layers.base import CheckedLayerSource
 from inkbatch.io.layers.files import REMOTE_PART_BYTES, Buffer, MappedFiles, Part, carry_out, merged_runs
 from inkbatch.io.layers.planes import Plane
-from inkbatch.io.meter import READ
+from inkbatch.io.store.meter import READ
 
 
 class PlaneStack(CheckedLayerSource):

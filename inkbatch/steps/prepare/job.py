@@ -1,0 +1,332 @@
+"""`inkbatch prepare`: a source of layers becomes ``surface.zarr`` and ``mask.zarr``, unit by unit."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from inkbatch.config import JobConfig, digest, parse_bytes
+from inkbatch.data.segments.catalog import Catalog, check_segment_id
+from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.geometry import Unit
+from inkbatch.io.clahe import check_clahe
+from inkbatch.io.intensity import IntensityMap, IntensityRule, LutPoints, resolve_percentiles
+from inkbatch.io.layers import open_layer_source
+from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.shards.layout import MASK_CODEC
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
+from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.steps.live_preview import drawn, picture_so_far
+from inkbatch.steps.prepare.choices import layer_range, open_mask, required_order, required_voxel_size, sampled
+from inkbatch.steps.prepare.units import CHUNK_LAYERS, CHUNK_PX, UnitPlan, plan_units
+from inkbatch.steps.prepare.work import (
+    LoadedUnit,
+    MappedUnit,
+    Room,
+    load_unit,
+    map_unit,
+    middle_layer,
+    write_mapped,
+)
+from inkbatch.steps.report.registry import leave_report
+
+
+class PrepareConfig(JobConfig):
+    """Settings of `inkbatch prepare`. What is None comes from the catalog, then from the source.
+
+    Attributes:
+        segment: Segment id.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        source: Where the layers are; may hold ``{segment}``.
+        catalog: The user's catalog file.
+        layers: Half-open range of layer numbers; None takes all.
+        depth_order: ``forward`` or ``reversed``.
+        voxel_size_um: Voxel edge in micrometres.
+        intensity: ``keep``, ``high-byte``, ``window:LO:HI`` or ``percentile:LO:HI``; None keeps 8 bits as they are and
+            takes the high byte of 16.
+        lut: Control points of a lookup table, for example ``[[0, 0], [128, 64], [255, 255]]``.
+        clahe: ``{clip_limit: 2.0, cell_px: 128}``.
+        mask: A 2-D image, non-zero where there is papyrus; None derives it: pixels that are zero in every layer are
+            outside.
+        axes: Axis order of a plain zarr array.
+        level: Pyramid level of an OME-Zarr source.
+        shard_px: Edge of the surface's zarr shards.
+        codec: ``lz4`` (fastest), ``lz4-bit``, ``zstd`` (smallest).
+        memory: Memory budget of the process.
+        scratch: Local folder for layers that must be decoded whole; None takes the system's.
+    """
+
+    job: ClassVar[str] = "prepare"
+
+    segment: str
+    root: str = "root"
+    source: str | None = None
+    catalog: str | None = None
+    layers: tuple[int, int] | None = None
+    depth_order: DepthOrder | None = None
+    voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    intensity: str | None = None
+    lut: LutPoints | None = None
+    clahe: ClaheSettings | None = None
+    mask: str | None = None
+    axes: str | None = None
+    level: int | None = Field(None, ge=0)
+    shard_px: int = 1024
+    codec: str = "lz4"
+    memory: str = "2GiB"
+    scratch: str | None = None
+
+
+class EmptyMaskError(DataError):
+    """No pixel of the segment is papyrus."""
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """Everything that is settled before a pixel is read.
+
+    Attributes:
+        source: Opened layers.
+        mask_source: Opened mask image, or None where it is derived.
+        provenance: What the surface's attributes will say.
+        mapping: Grey values.
+        units: The units and their memory.
+        folder: ``ROOT/segments/{segment}``.
+        manifest: The run's manifest.
+    """
+
+    source: LayerSource
+    mask_source: LayerSource | None
+    provenance: SurfaceProvenance
+    mapping: IntensityMap
+    units: UnitPlan
+    folder: Location
+    manifest: RunManifest
+
+    @property
+    def layers(self) -> range:
+        """Source layer numbers, ascending."""
+        return range(*self.provenance.source_layers)
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """(height, width) of the surface."""
+        return self.source.shape_zyx[1], self.source.shape_zyx[2]
+
+
+def segment_folder(root: str, segment: str) -> Location:
+    """``ROOT/segments/{segment}``; the id was checked by the catalog."""
+    return Location.parse(root) / "segments" / segment
+
+
+def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
+    """Open a prepared segment; what its attributes say of it must be what `prepare` recorded.
+
+    Returns:
+        The surface, and the digest of the manifest that made it.
+
+    Raises:
+        ConfigError: A bad segment id.
+        DataError: It is not there or not complete.
+        MismatchError: Attributes or manifest were edited, or depth cannot be the first axis.
+    """
+    folder = segment_folder(root, check_segment_id(segment))
+    manifest = require_complete(folder / "prepare", f"segment {segment}", f"run inkbatch prepare {segment} first")
+    volume = SurfaceVolume.open(folder)
+    recorded = manifest["config"]
+    edited = [
+        f"{key}: the surface says {value!r}, its manifest {recorded.get(key)!r}"
+        for key, value in volume.provenance.model_dump(mode="json").items()
+        if recorded.get(key) != value
+    ]
+    if (
+        digest({key: value for key, value in manifest.items() if key not in ("digest", "request")})
+        != manifest["digest"]
+    ):
+        edited.append("manifest.json: its digest does not fit its content")
+    if edited:
+        raise MismatchError(
+            f"segment {segment}: edited since it was prepared ({'; '.join(edited)}); remove {folder} and run "
+            f"inkbatch prepare {segment} again"
+        )
+    if volume.layer_count > min(volume.shape_yx):
+        raise MismatchError(
+            f"segment {segment}: {volume.layer_count} layers of {volume.shape_yx[0]} x {volume.shape_yx[1]} px: deeper "
+            "than wide, so its axes were stated in another order than they lie; prepare it again with the right axes"
+        )
+    return volume, str(manifest["digest"])
+
+
+def plan(config: PrepareConfig) -> PreparePlan:
+    """Open the source, settle every rule, and cut the surface into units.
+
+    Raises:
+        ConfigError: A rule that cannot be carried out, or required metadata that nobody stated.
+        DataError: The source is not whole, or is not what the rules want.
+    """
+    entry = Catalog.load(config.catalog).entry(config.segment, config.source)
+    memory = parse_bytes(config.memory)
+    if entry.source is None:
+        raise ConfigError(f"segment {config.segment}: the catalog states no source; give --source")
+    if config.clahe:
+        check_clahe(config.clahe)
+    source = open_layer_source(
+        entry.source,
+        axes=config.axes or entry.axes,
+        level=config.level if config.level is not None else entry.level,
+        memory_bytes=memory,
+        scratch=config.scratch,
+    )
+    layers = layer_range(config, entry, source)
+    rule_text = config.intensity or entry.intensity
+    asked = IntensityRule.parse(rule_text) if rule_text else IntensityRule.default_for(source.dtype)
+    rule = resolve_percentiles(asked, sampled(source, layers) if asked.kind == "percentile" else np.empty(0))
+    mapping = IntensityMap(rule, source.dtype, config.lut)
+    if config.clahe and mapping.dtype != np.uint8:
+        raise ConfigError("clahe: works on 8 bits; choose an intensity rule that gives 8 bits")
+    mask_uri = config.mask or entry.mask
+    mask_source = open_mask(config, mask_uri, source, memory) if mask_uri else None
+    kept = mask_source.resident_bytes if mask_source else 0
+    provenance = SurfaceProvenance(
+        segment=config.segment,
+        source=source.uri,
+        source_dtype=source.dtype.name,
+        source_layers=(layers.start, layers.stop),
+        depth_order=required_order(config, entry),
+        intensity=str(rule),
+        lut=config.lut,
+        clahe=config.clahe,
+        voxel_size_um=required_voxel_size(config, entry, source),
+        mask=mask_source.uri if mask_source else "derived",
+    )
+    halo = 2 * config.clahe.cell_px if config.clahe else 0
+    folder = segment_folder(config.root, config.segment)
+    units = plan_units(
+        source, len(layers), mapping.dtype, config.shard_px, memory - kept, halo, local_store=folder.is_local
+    )
+    settled = {"shard_px": config.shard_px, "codec": config.codec, **provenance.model_dump(mode="json")}
+    settled["unit_yx"] = list(units.units[0].write_box.shape)  # markers name units by place: all must be cut alike
+    inputs: dict[str, Any] = {"source_shape_zyx": list(source.shape_zyx), "source_axes": source.axes}
+    inputs["source_fingerprint"] = source.fingerprint
+    if mask_source:
+        inputs["mask_fingerprint"] = mask_source.fingerprint
+    request = config.request(
+        source=Location.parse(entry.source).uri,
+        catalog=None,
+        mask=Location.parse(mask_uri).uri if mask_uri else None,
+        layers=list(provenance.source_layers),
+        depth_order=provenance.depth_order,
+        voxel_size_um=provenance.voxel_size_um,
+        intensity=rule_text,
+        axes=config.axes or entry.axes,
+        level=config.level if config.level is not None else entry.level,
+        scratch=None,
+    )
+    manifest = RunManifest("prepare", settled, inputs, len(units.units), request)
+    return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest)
+
+
+def run(config: PrepareConfig, context: RunContext) -> JobReport:
+    """Prepare a segment, or this shard's part of it.
+
+    What is refused before the first unit is stored leaves nothing behind. (A process that does only a part may not be
+    alone, and leaves what others may use.)
+
+    Raises:
+        InkbatchError: See `plan`; a damaged layer; storage that gave up; a stop signal.
+    """
+    settled = plan(config)
+    record = RunFolder(settled.folder / "prepare", settled.manifest)
+    with settled.source:
+        try:
+            report = carry_out(
+                record,
+                settled.units.units,
+                lambda: _work(config, settled, record, context),
+                context,
+                lambda folder: _finish(folder, settled),
+                leave_report,
+            )
+        except EmptyMaskError:
+            _remove(settled)
+            raise
+        except DataError:
+            if context.shard.count == 1 and record.is_begun() and not record.done():
+                _remove(settled)
+            raise
+    picture_so_far(context, settled.shape_yx, settled.folder / "prepare").place.delete()
+    return report
+
+
+def _remove(settled: PreparePlan) -> None:
+    """Leave nothing of a segment whose source was refused."""
+    for name in ("surface.zarr", "mask.zarr", "prepare"):
+        (settled.folder / name).delete_folder()
+
+
+def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
+    shape = (len(settled.layers), *settled.source.shape_zyx[1:])
+    common: dict[str, Any] = {
+        "shard_px": config.shard_px,
+        "voxel_size_um": settled.provenance.voxel_size_um,
+        "provenance": settled.provenance.model_dump(mode="json"),
+    }
+    surface = Multiscale.create(
+        settled.folder / "surface.zarr",
+        shape,
+        dtype=settled.mapping.dtype.name,
+        chunk=(min(CHUNK_LAYERS, shape[0]), CHUNK_PX, CHUNK_PX),
+        codec=config.codec,
+        **common,
+    )
+    mask = Multiscale.create(
+        settled.folder / "mask.zarr",
+        shape[1:],
+        dtype="uint8",
+        chunk=(CHUNK_PX, CHUNK_PX),
+        pooling="max",
+        codec=MASK_CODEC,
+        **common,
+    )
+
+    rooms: deque[Room] = deque()
+
+    def room() -> Room:
+        return rooms.pop() if rooms else Room(surface)
+
+    def load(unit: Unit) -> LoadedUnit | MappedUnit:
+        return map_unit(settled, unit.write_box) or load_unit(settled, unit.write_box, room())
+
+    def store(unit: Unit, loaded: LoadedUnit | MappedUnit) -> Mapping[str, Any]:
+        if isinstance(loaded, MappedUnit):
+            used = room()
+            stored, inside = write_mapped(settled, surface, unit.write_box, loaded, used)
+        else:
+            used, inside = loaded.room, loaded.mask
+            stored = surface.write_levels(unit.write_box, loaded.levels)
+        rooms.append(used)
+        stored += mask.write(unit.write_box, inside)
+        return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(inside))}
+
+    work = UnitWork(load=load, compute=None, store=store, mark=record.mark, overlap=settled.units.overlap)
+    live = picture_so_far(context, settled.shape_yx, settled.folder / "prepare")
+    return drawn(work, live, context, lambda loaded: middle_layer(settled, loaded))
+
+
+def _finish(record: RunFolder, settled: PreparePlan) -> Mapping[str, Any]:
+    pixels = sum(record.marker(unit)["mask_pixels"] for unit in settled.units.units)
+    if pixels == 0:
+        raise EmptyMaskError(
+            f"segment {settled.provenance.segment}: the mask is empty, so there is no papyrus to read; "
+            f"check {settled.provenance.mask if settled.mask_source else settled.source.uri}; nothing was kept"
+        )
+    return {"mask_pixels": pixels}
