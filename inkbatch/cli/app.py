@@ -104,11 +104,12 @@ def prepare(
     lut=[[0,0],[128,64],[255,255]], clahe={clip_limit: 2.0, cell_px: 128}, shard_px=1024, codec=lz4|lz4-bit|zstd.
     """
     from inkbatch.steps.prepare import job as step
+    from inkbatch.steps.prepare.settings import PrepareConfig
 
     options: dict[str, Any] = {"segment": segment, "root": chosen_root(root), "source": source, "catalog": catalog}
     options |= {"memory": memory, "depth_order": depth_order, "voxel_size_um": voxel_size_um, "intensity": intensity}
     options["layers"] = parse_layers(layers)
-    job = step.PrepareConfig.load(config, sets or (), options, preset_settings(preset, "prepare"))
+    job = PrepareConfig.load(config, sets or (), options, preset_settings(preset, "prepare"))
     if dry_run:
         from inkbatch.steps.describe import describe_prepare
 

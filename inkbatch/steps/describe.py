@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from inkbatch.run.estimate import estimate
 from inkbatch.run.record import RunFolder, RunFolders
 from inkbatch.steps.prepare import job as prepare_step
+from inkbatch.steps.prepare.settings import PrepareConfig
 
 if TYPE_CHECKING:
     from inkbatch.steps.infer.job import InferConfig, InferPlan
 
 
-def describe_prepare(config: prepare_step.PrepareConfig) -> str:
+def describe_prepare(config: PrepareConfig) -> str:
     """The plan of a prepare job, as lines of text. Nothing is written."""
     settled = prepare_step.plan(config)
     with settled.source as source:

@@ -20,6 +20,7 @@ from inkbatch.steps.infer import job as infer
 from inkbatch.steps.labels import clean
 from inkbatch.steps.labels import job as labels
 from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.probe import job as probe
 from inkbatch.steps.train import job as train
 from inkbatch.testing.segments import network_bundle, write_layers
@@ -58,7 +59,7 @@ def run_every_job(folder: Path) -> EveryJob:
         runs[job] = Path(report.location.path)
 
     stated = {"source": str(source), "depth_order": "forward", "voxel_size_um": 8.0, "shard_px": UNIT_PX}
-    done("prepare", prepare.run(prepare.PrepareConfig(**common, **stated), RunContext()))
+    done("prepare", prepare.run(PrepareConfig(**common, **stated), RunContext()))
     cleaning = {"clean": {"min_area_px": 20}, "unit_px": UNIT_PX, "image": str(folder / "ink.png")}
     done("labels", labels.run(labels.LabelsConfig.checked({**common, **cleaning}, "labels"), RunContext()))
     for name, stride in (("second", 12), ("first", 16)):

@@ -61,12 +61,13 @@ def evaluated(folder: Path) -> Location:
 def probed(folder: Path) -> Location:
     """A finished `probe` below `folder`, with a bundle that sees no ink."""
     from inkbatch.steps.prepare import job as prepare
+    from inkbatch.steps.prepare.settings import PrepareConfig
     from inkbatch.steps.probe import job as probe
 
     source = write_layers(folder / "layers", random_papyrus())
     values = {"segment": "tiny", "root": str(folder / "root"), "source": str(source), "shard_px": 64}
     values |= {"depth_order": "forward", "voxel_size_um": 8.0}
-    prepare.run(prepare.PrepareConfig.checked(values, "test"), RunContext())
+    prepare.run(PrepareConfig.checked(values, "test"), RunContext())
     identity_bundle(folder / "bundle")
     asked = {"segment": "tiny", "root": str(folder / "root"), "bundle": str(folder / "bundle"), "device": "cpu"}
     config = probe.ProbeConfig.checked({**asked, "at": [[0, 0]], "window_px": 48}, "test")

@@ -14,8 +14,8 @@ from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps.prepare.job import PrepareConfig
 from inkbatch.steps.prepare.job import run as run_prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.segments import VOXEL_SIZE_UM, write_layers
 
 TILE_PX = 32

@@ -15,8 +15,8 @@ from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps.prepare.job import PrepareConfig
 from inkbatch.steps.prepare.job import run as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.segments import random_papyrus, write_layers
 
 REPOSITORY = Path(__file__).parent.parent.parent

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from inkbatch.steps.prepare.job import PrepareConfig
 from inkbatch.steps.prepare.job import run as run_prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.troubles import Troubles

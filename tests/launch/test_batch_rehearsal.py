@@ -14,7 +14,8 @@ from moto import mock_aws
 
 from inkbatch.io.store.listing import objects_below
 from inkbatch.io.store.location import Location
-from inkbatch.launch.aws_batch import RETRY_RULES, AwsBatchLauncher, AwsBatchSettings
+from inkbatch.launch.aws_batch import RETRY_RULES, AwsBatchLauncher
+from inkbatch.launch.aws_settings import AwsBatchSettings
 from inkbatch.launch.plan import Request, plan_chain
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 

@@ -11,8 +11,8 @@ import pytest
 from inkbatch.run import job
 from inkbatch.run.job import RunContext
 from inkbatch.run.pipeline import Overlap
-from inkbatch.steps.prepare.job import PrepareConfig
 from inkbatch.steps.prepare.job import run as run_prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle
@@ -15,7 +16,6 @@ from inkbatch.models.presets import load_preset, preset_names
 from inkbatch.run.job import RunContext
 from inkbatch.steps.import_checkpoint import ImportConfig, run
 from inkbatch.steps.prepare.job import run as run_prepare
-from inkbatch.steps.prepare.job import segment_folder
 from inkbatch.testing.golden import TOLERANCE, Golden, fill_state_dict
 from inkbatch.testing.segments import random_papyrus, write_layers
 

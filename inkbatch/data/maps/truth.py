@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.counting import INK_LABEL
-from inkbatch.data.maps.label_source import PictureLabels, open_one_layer, read_one_layer
+from inkbatch.data.maps.label_source import PictureLabels
 from inkbatch.data.segments.catalog import Catalog
 from inkbatch.errors import ConfigError, DataError, NoLabelsError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.layers.single import open_one_layer, read_one_layer
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import require_complete

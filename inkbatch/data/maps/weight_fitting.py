@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import Codes, Combination
 from inkbatch.data.maps.scoring import f_beta
 from inkbatch.data.maps.stored import StoredMap
 from inkbatch.data.maps.truth import Truth, TruthChoice
-from inkbatch.errors import ConfigError, DataError
+from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
 
 BETAS = {"f05": 0.5, "dice": 1.0}
@@ -194,21 +195,3 @@ def _sampled(maps: Sequence[StoredMap], truth: Truth, rules: FitRules) -> tuple[
         for values, one in zip(found, maps, strict=True):
             values.append(one.codes(box)[taken])
     return [np.concatenate(values) for values in found], np.concatenate(labels)
-
-
-def area_box(area: tuple[int, int, int, int] | None, shape_yx: tuple[int, int]) -> Box:
-    """The area as a box; None is everything.
-
-    Raises:
-        ConfigError: It is empty or leaves the segment.
-    """
-    whole = Box(0, 0, *shape_yx)
-    if area is None:
-        return whole
-    y0, x0, y1, x1 = area
-    if not (0 <= y0 < y1 <= whole.y1 and 0 <= x0 < x1 <= whole.x1):
-        raise ConfigError(
-            f"area {y0}, {x0}, {y1}, {x1} (y0, x0, y1, x1) is empty or leaves the {whole.height} × {whole.width} px "
-            "(height × width) of the segment; choose a part of it"
-        )
-    return Box(y0, x0, y1, x1)

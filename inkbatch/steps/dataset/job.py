@@ -22,17 +22,18 @@ from inkbatch.data.datasets.packing import PackLayout, pack_work
 from inkbatch.data.datasets.reading import SampleReader, SegmentArrays, open_segment
 from inkbatch.data.datasets.same_pixels import surfaces_of
 from inkbatch.data.segments.catalog import check_segment_id
+from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Unit
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
+from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.steps.dataset.page import page as report_page
 from inkbatch.steps.labels import job as labels_step
-from inkbatch.steps.prepare.job import segment_folder
-from inkbatch.steps.report.registry import leave_report
 
 NO_RESULT = {"root", "output_root", "catalog", "unit_samples"}  # settings that change no sample
 
@@ -209,7 +210,14 @@ def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
             labels_step.run(_labels_config(config, choice), RunContext(stop=context.stop, reporter=context.reporter))
     settled = plan(config)
     record, units = settled.record, settled.units
-    return carry_out(record, units, lambda: _work(settled), context, lambda _: _finish(settled), leave_report)
+    return carry_out(
+        record,
+        units,
+        lambda: _work(settled),
+        context,
+        lambda _: _finish(settled),
+        lambda folder, note: leave_report(folder, note, report_page),
+    )
 
 
 def describe(config: BuildDatasetConfig) -> str:

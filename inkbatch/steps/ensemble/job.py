@@ -10,10 +10,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
+from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import RANK_CHUNKS, WEIGHTED, Combination, Halves, Method, tables_for
 from inkbatch.data.maps.stored import StoredMap, map_address, open_map, require_one_grid
 from inkbatch.data.maps.truth import Truth
-from inkbatch.data.maps.weight_fitting import FitRules, area_box, fit
+from inkbatch.data.maps.weight_fitting import FitRules, fit
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
@@ -21,12 +22,13 @@ from inkbatch.io.pictures.preview import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.shards.reading import Region
 from inkbatch.io.store.location import Location
+from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.malloc import keep_freed_memory
 from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.ensemble.page import page as report_page
 from inkbatch.steps.live_preview import picture_so_far
-from inkbatch.steps.report.registry import leave_report
 
 UNIT_PX = 2048
 CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this job is bound by its codec
@@ -189,7 +191,7 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
             lambda: _work(settled, record, context),
             context,
             lambda _: _finish(settled),
-            lambda folder, note: leave_report(folder, note, Location.parse(config.root)),
+            lambda folder, note: leave_report(folder, note, report_page, Location.parse(config.root)),
         )
     picture_so_far(context, settled.maps[0].shape_yx, settled.folder).place.delete()
     return report

@@ -17,23 +17,24 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from inkbatch.config import JobConfig
+from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.scoring import BINS, ScoreHistogram, score_counts
 from inkbatch.data.maps.stored import StoredMap, map_address, open_map, require_one_grid
 from inkbatch.data.maps.truth import Truth, TruthChoice
-from inkbatch.data.maps.weight_fitting import area_box
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box, Unit, cells, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.prediction import CHUNK_PX
 from inkbatch.io.shards.codec import CODEC_THREADS
 from inkbatch.io.store.location import Location
+from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.malloc import keep_freed_memory
 from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.evaluate import pictures
+from inkbatch.steps.evaluate.page import page as report_page
 from inkbatch.steps.evaluate.tables import Bootstrap, Evaluation, Part, lines, write_report
-from inkbatch.steps.report.registry import leave_report
 
 UNIT_PX = 4096
 MOST_REGIONS_YX = 16  # of a unit along each axis; each holds 120 KiB of counts per map
@@ -193,7 +194,12 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
             )
         record = RunFolder(settled.folder, settled.manifest)
         return carry_out(
-            record, settled.units, lambda: _work(settled, record), context, lambda _: _finish(settled), leave_report
+            record,
+            settled.units,
+            lambda: _work(settled, record),
+            context,
+            lambda _: _finish(settled),
+            lambda folder, note: leave_report(folder, note, report_page),
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inkbatch.data.segments.prepared import open_prepared
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import TileGrid, Unit
 from inkbatch.io.pictures.preview import write_preview
@@ -29,17 +30,17 @@ from inkbatch.predict.variants import (
     parts_of,
     views_of,
 )
+from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunFolders, RunManifest
 from inkbatch.steps.evaluate.job import EvaluateConfig
 from inkbatch.steps.infer.names import prediction_name, variants_name
+from inkbatch.steps.infer.page import page as report_page
 from inkbatch.steps.infer.score import leave_score
 from inkbatch.steps.infer.settings import InferConfig as InferConfig
 from inkbatch.steps.live_preview import drawn, picture_so_far
-from inkbatch.steps.prepare.job import open_prepared
 from inkbatch.steps.probe.use import require_probe, stored_layers
-from inkbatch.steps.report.registry import leave_report
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
 UNIT_PX, LARGE_UNIT_PX = 1024, 4096
@@ -215,7 +216,7 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
     if report.complete:
         for folder in (report.location, *report.beside):  # labels may have come since the map was made
             if folder not in left and _scored(folder, context.reporter.note, config):
-                leave_report(folder, context.reporter.note, Location.parse(config.root))
+                leave_report(folder, context.reporter.note, report_page, Location.parse(config.root))
     picture_so_far(context, settled.volume.shape_yx, settled.folder).place.delete()
     return report
 
@@ -223,7 +224,7 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
 def _leave(folder: Location, note: Callable[[str], None], config: InferConfig) -> None:
     """Score and page of a finished map."""
     _scored(folder, note, config)
-    leave_report(folder, note, Location.parse(config.root))
+    leave_report(folder, note, report_page, Location.parse(config.root))
 
 
 def _scored(folder: Location, note: Callable[[str], None], config: InferConfig) -> bool:

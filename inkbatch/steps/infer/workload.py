@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inkbatch.data.segments.catalog import Catalog
+from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import TileGrid
 from inkbatch.io.layers import open_layer_source
@@ -13,7 +14,6 @@ from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.predict.tiles import tiles_of
 from inkbatch.predict.variants import views_of
 from inkbatch.steps.infer import job as infer_step
-from inkbatch.steps.prepare.job import segment_folder
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from inkbatch.data.labels.cleaning import INK, clean_unit, dilated, threshold_in
 from inkbatch.data.labels.component_facts import facts_of
 from inkbatch.data.labels.components import Bools, UnitComponents, border_pixels, unit_components
 from inkbatch.data.labels.ignore import IGNORED, uncertain_pixels
-from inkbatch.data.maps.label_source import read_one_layer
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit
+from inkbatch.io.layers.single import read_one_layer
 from inkbatch.io.multiscale import Multiscale, Pooling
 from inkbatch.io.shards.layout import MASK_CODEC
 from inkbatch.run.job import JobReport, RunContext, carry_out, carry_out_rest

@@ -13,16 +13,17 @@ from inkbatch.data.labels.cleaning import CleaningRules
 from inkbatch.data.labels.component_facts import UnitFacts
 from inkbatch.data.labels.ignore import IgnoreRules
 from inkbatch.data.labels.seams import Merged, merge
-from inkbatch.data.maps.label_source import LabelSource, PictureLabels, PredictionLabels, open_one_layer
+from inkbatch.data.maps.label_source import LabelSource, PictureLabels, PredictionLabels
 from inkbatch.data.maps.stored import open_map
 from inkbatch.data.segments.catalog import Catalog, check_segment_id
+from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.layers.single import open_one_layer
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
-from inkbatch.steps.prepare.job import segment_folder
 
 LISTED = 1_000  # components in components.json
 BASE_BYTES = 120 << 20  # the interpreter with numpy and OpenCV

@@ -16,7 +16,7 @@ from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.surface import DepthOrder
 
 if TYPE_CHECKING:
-    from inkbatch.steps.prepare.job import PrepareConfig
+    from inkbatch.steps.prepare.settings import PrepareConfig
 
 SAMPLE_WINDOWS = 16
 SAMPLE_PX = 256

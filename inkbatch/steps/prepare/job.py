@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from inkbatch.config import JobConfig, digest, parse_bytes
-from inkbatch.data.segments.catalog import Catalog, check_segment_id
-from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.config import parse_bytes
+from inkbatch.data.segments.catalog import Catalog
+from inkbatch.data.segments.prepared import segment_folder
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Unit
 from inkbatch.io.clahe import check_clahe
-from inkbatch.io.intensity import IntensityMap, IntensityRule, LutPoints, resolve_percentiles
+from inkbatch.io.intensity import IntensityMap, IntensityRule, resolve_percentiles
 from inkbatch.io.layers import open_layer_source
-from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.shards.layout import MASK_CODEC
 from inkbatch.io.store.location import Location
-from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
+from inkbatch.io.surface import SurfaceProvenance
+from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.live_preview import drawn, picture_so_far
 from inkbatch.steps.prepare.choices import layer_range, open_mask, required_order, required_voxel_size, sampled
-from inkbatch.steps.prepare.units import CHUNK_LAYERS, CHUNK_PX, UnitPlan, plan_units
+from inkbatch.steps.prepare.page import page as report_page
+from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
+from inkbatch.steps.prepare.units import CHUNK_LAYERS, CHUNK_PX, plan_units
 from inkbatch.steps.prepare.work import (
     LoadedUnit,
     MappedUnit,
@@ -37,133 +38,6 @@ from inkbatch.steps.prepare.work import (
     middle_layer,
     write_mapped,
 )
-from inkbatch.steps.report.registry import leave_report
-
-
-class PrepareConfig(JobConfig):
-    """Settings of `inkbatch prepare`. What is None comes from the catalog, then from the source.
-
-    Attributes:
-        segment: Segment id.
-        root: ROOT: a folder or ``s3://bucket/prefix``.
-        source: Where the layers are; may hold ``{segment}``.
-        catalog: The user's catalog file.
-        layers: Half-open range of layer numbers; None takes all.
-        depth_order: ``forward`` or ``reversed``.
-        voxel_size_um: Voxel edge in micrometres.
-        intensity: ``keep``, ``high-byte``, ``window:LO:HI`` or ``percentile:LO:HI``; None keeps 8 bits as they are and
-            takes the high byte of 16.
-        lut: Control points of a lookup table, for example ``[[0, 0], [128, 64], [255, 255]]``.
-        clahe: ``{clip_limit: 2.0, cell_px: 128}``.
-        mask: A 2-D image, non-zero where there is papyrus; None derives it: pixels that are zero in every layer are
-            outside.
-        axes: Axis order of a plain zarr array.
-        level: Pyramid level of an OME-Zarr source.
-        shard_px: Edge of the surface's zarr shards.
-        codec: ``lz4`` (fastest), ``lz4-bit``, ``zstd`` (smallest).
-        memory: Memory budget of the process.
-        scratch: Local folder for layers that must be decoded whole; None takes the system's.
-    """
-
-    job: ClassVar[str] = "prepare"
-
-    segment: str
-    root: str = "root"
-    source: str | None = None
-    catalog: str | None = None
-    layers: tuple[int, int] | None = None
-    depth_order: DepthOrder | None = None
-    voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
-    intensity: str | None = None
-    lut: LutPoints | None = None
-    clahe: ClaheSettings | None = None
-    mask: str | None = None
-    axes: str | None = None
-    level: int | None = Field(None, ge=0)
-    shard_px: int = 1024
-    codec: str = "lz4"
-    memory: str = "2GiB"
-    scratch: str | None = None
-
-
-class EmptyMaskError(DataError):
-    """No pixel of the segment is papyrus."""
-
-
-@dataclass(frozen=True)
-class PreparePlan:
-    """Everything that is settled before a pixel is read.
-
-    Attributes:
-        source: Opened layers.
-        mask_source: Opened mask image, or None where it is derived.
-        provenance: What the surface's attributes will say.
-        mapping: Grey values.
-        units: The units and their memory.
-        folder: ``ROOT/segments/{segment}``.
-        manifest: The run's manifest.
-    """
-
-    source: LayerSource
-    mask_source: LayerSource | None
-    provenance: SurfaceProvenance
-    mapping: IntensityMap
-    units: UnitPlan
-    folder: Location
-    manifest: RunManifest
-
-    @property
-    def layers(self) -> range:
-        """Source layer numbers, ascending."""
-        return range(*self.provenance.source_layers)
-
-    @property
-    def shape_yx(self) -> tuple[int, int]:
-        """(height, width) of the surface."""
-        return self.source.shape_zyx[1], self.source.shape_zyx[2]
-
-
-def segment_folder(root: str, segment: str) -> Location:
-    """``ROOT/segments/{segment}``; the id was checked by the catalog."""
-    return Location.parse(root) / "segments" / segment
-
-
-def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
-    """Open a prepared segment; what its attributes say of it must be what `prepare` recorded.
-
-    Returns:
-        The surface, and the digest of the manifest that made it.
-
-    Raises:
-        ConfigError: A bad segment id.
-        DataError: It is not there or not complete.
-        MismatchError: Attributes or manifest were edited, or depth cannot be the first axis.
-    """
-    folder = segment_folder(root, check_segment_id(segment))
-    manifest = require_complete(folder / "prepare", f"segment {segment}", f"run inkbatch prepare {segment} first")
-    volume = SurfaceVolume.open(folder)
-    recorded = manifest["config"]
-    edited = [
-        f"{key}: the surface says {value!r}, its manifest {recorded.get(key)!r}"
-        for key, value in volume.provenance.model_dump(mode="json").items()
-        if recorded.get(key) != value
-    ]
-    if (
-        digest({key: value for key, value in manifest.items() if key not in ("digest", "request")})
-        != manifest["digest"]
-    ):
-        edited.append("manifest.json: its digest does not fit its content")
-    if edited:
-        raise MismatchError(
-            f"segment {segment}: edited since it was prepared ({'; '.join(edited)}); remove {folder} and run "
-            f"inkbatch prepare {segment} again"
-        )
-    if volume.layer_count > min(volume.shape_yx):
-        raise MismatchError(
-            f"segment {segment}: {volume.layer_count} layers of {volume.shape_yx[0]} x {volume.shape_yx[1]} px: deeper "
-            "than wide, so its axes were stated in another order than they lie; prepare it again with the right axes"
-        )
-    return volume, str(manifest["digest"])
 
 
 def plan(config: PrepareConfig) -> PreparePlan:
@@ -254,7 +128,7 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
                 lambda: _work(config, settled, record, context),
                 context,
                 lambda folder: _finish(folder, settled),
-                leave_report,
+                lambda folder, note: leave_report(folder, note, report_page),
             )
         except EmptyMaskError:
             _remove(settled)

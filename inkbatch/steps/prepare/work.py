@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.maps.label_source import read_one_layer
 from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import clahe_box, equalise
+from inkbatch.io.layers.single import read_one_layer
 from inkbatch.io.multiscale import Multiscale, halve
 from inkbatch.io.shards.codec import Place, buffers, codec_pool, scatter
 
 if TYPE_CHECKING:
-    from inkbatch.steps.prepare.job import PreparePlan
+    from inkbatch.steps.prepare.settings import PreparePlan
 
 
 THUMBNAIL_STEP = 8

@@ -13,23 +13,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.segments.prepared import open_prepared
 from inkbatch.geometry import Unit
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor
+from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
-from inkbatch.steps.prepare.job import open_prepared
 from inkbatch.steps.probe.evidence import Scene
 from inkbatch.steps.probe.inputs import Slab, choose_windows, given_windows
 from inkbatch.steps.probe.measure import Asked, ProbeInk, measure
+from inkbatch.steps.probe.page import page as report_page
 from inkbatch.steps.probe.picture import draw_probe
 from inkbatch.steps.probe.settings import ProbeConfig as ProbeConfig
 from inkbatch.steps.probe.verdict import Verdict, judge
-from inkbatch.steps.report.registry import leave_report
 
 SMALLEST_WINDOW_PX = 256
 VERDICT_NAME, PICTURE_NAME, MEASURES_NAME = "verdict.json", "probe.png", "measures"
@@ -124,7 +125,7 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
         lambda: _work(config, settled, record, context),
         context,
         lambda folder: _finish(settled, config.seed),
-        leave_report,
+        lambda folder, note: leave_report(folder, note, report_page),
     )
 
 

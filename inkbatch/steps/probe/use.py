@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import require_complete
-from inkbatch.steps.prepare.job import segment_folder
 from inkbatch.steps.probe.job import VERDICT_NAME, ProbeConfig, probe_folder, read_verdict, run
 
 

@@ -89,13 +89,14 @@ def _settled(plan: Callable[[Any], Any]) -> Plan:
 
 def _prepare() -> Repeatable:
     from inkbatch.steps.prepare import job as prepare
+    from inkbatch.steps.prepare.settings import PrepareConfig
 
-    def planned(config: prepare.PrepareConfig) -> Sequence[RunFolder]:
+    def planned(config: PrepareConfig) -> Sequence[RunFolder]:
         found = prepare.plan(config)
         found.source.close()
         return [RunFolder(found.folder / "prepare", found.manifest)]
 
-    return Repeatable(prepare.PrepareConfig, planned, prepare.run)
+    return Repeatable(PrepareConfig, planned, prepare.run)
 
 
 def _labels() -> Repeatable:

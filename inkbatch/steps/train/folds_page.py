@@ -10,6 +10,7 @@ from inkbatch.errors import DataError
 from inkbatch.io.store.location import Location
 from inkbatch.reports.curves import Axis, bar_chart
 from inkbatch.reports.page import Cell, Chart, Figure, Gallery, Link, Page, Section, Table
+from inkbatch.reports.render import render, with_foot
 from inkbatch.reports.stored import links, number, shown, table
 from inkbatch.reports.timing import money_text, spent
 from inkbatch.run.finished import StoredRun, open_run
@@ -22,6 +23,18 @@ WIDE_SPREAD = 0.05  # standard deviation of F0.5 over the folds
 CURVES_REM = 20
 
 Rows = Sequence[Mapping[str, str]]
+
+
+def write_folds_page(folder: Location) -> Location:
+    """Make the page over all folds of a training from stored files, and store it.
+
+    Raises:
+        DataError: A fold is missing or not complete.
+    """
+    runs = fold_runs(folder)
+    place = folder / REPORT_NAME
+    place.write_bytes(render(with_foot(page(folder, runs), *identity(runs))))
+    return place
 
 
 def is_folds(folder: Location) -> bool:

@@ -24,6 +24,7 @@ from inkbatch.models.encoder_weights import FILE_SUFFIXES, prepare_encoder
 from inkbatch.models.inputs import require_tile
 from inkbatch.predict.device import device_facts
 from inkbatch.predict.memory_format import arrange_all
+from inkbatch.reports.leave import leave, leave_report
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext
 from inkbatch.run.malloc import keep_freed_memory
@@ -32,7 +33,8 @@ from inkbatch.run.progress import QuietReporter, Reporting
 from inkbatch.run.record import RunFolder, RunManifest, report_place
 from inkbatch.run.run_file import Usage, core_count, write_run_file
 from inkbatch.run.signals import StopFlag
-from inkbatch.steps.report.registry import leave_report
+from inkbatch.steps.train.folds_page import write_folds_page
+from inkbatch.steps.train.page import page as report_page
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
 from inkbatch.training.contract import contract_of, model_settings
@@ -167,7 +169,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
             if record.is_complete():
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
                 if not report_place(one.folder, "train").exists():
-                    leave_report(one.folder, reporter.note, _root_of_runs(config))
+                    leave_report(one.folder, reporter.note, report_page, _root_of_runs(config))
                 continue
             if fabric is None:
                 fabric = launch_fabric(config)
@@ -180,7 +182,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
         left = sum(not record.is_complete() for record in folders)
         if config.folds is not None and not left and (fabric is None or fabric.is_global_zero):
             _write_summary(_run_folder(config), plans)
-            leave_report(_run_folder(config), reporter.note, _root_of_runs(config))
+            leave(_run_folder(config), reporter.note, lambda: write_folds_page(_run_folder(config)))
     location = _run_folder(config)
     seconds = time.perf_counter() - started
     rank = 0 if fabric is None else fabric.global_rank
@@ -229,7 +231,7 @@ def _carry_out(
             facts |= {**usage.stage_facts(trainer.seconds), **device_facts(fabric.device, precision_of(fabric))}
             write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
     if fabric.is_global_zero and ended == "done":
-        leave_report(one.folder, context.reporter.note, _root_of_runs(one.config))
+        leave_report(one.folder, context.reporter.note, report_page, _root_of_runs(one.config))
 
 
 def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:

@@ -18,8 +18,8 @@ from inkbatch.run.job import RunContext
 from inkbatch.steps.infer.job import InferConfig
 from inkbatch.steps.infer.job import plan as plan_infer
 from inkbatch.steps.infer.job import run as run_infer
-from inkbatch.steps.prepare.job import PrepareConfig
 from inkbatch.steps.prepare.job import run as run_prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.probe.evidence import Scene
 from inkbatch.steps.probe.job import ProbeConfig, plan, read_verdict, run, verdict_lines
 from inkbatch.testing.faults import preempted_context, stored_bytes
