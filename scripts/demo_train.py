@@ -104,9 +104,9 @@ def train(jobs: Jobs, sets: list[str]) -> Path:
 def held_out(jobs: Jobs, name: str, bundle: Path) -> ScoreHistogram:
     """Infer the demo segment and compare it with the truth."""
     jobs.run("infer", "demo", "--root", jobs.root, "--bundle", bundle, "--name", name)
-    settled = evaluate.plan(evaluate.EvaluateConfig(segment="demo", root=str(jobs.root), name=name))
-    with settled.truth:
-        return whole(settled)
+    plan = evaluate.make_plan(evaluate.EvaluateConfig(segment="demo", root=str(jobs.root), name=name))
+    with plan.truth:
+        return whole(plan)
 
 
 def threshold_of(bundle: Path) -> float:

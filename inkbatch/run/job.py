@@ -71,7 +71,7 @@ Note = Callable[[str], None]
 Report = Callable[[Location, Note], None]
 
 
-def carry_out(
+def run_job(
     folder: RunFolder | RunFolders,
     units: Sequence[Unit],
     make_work: Callable[[], UnitWork[Any, Any]],
@@ -166,7 +166,7 @@ def carry_out(
     )
 
 
-def carry_out_rest(do: Callable[[RunContext], JobReport], context: RunContext) -> JobReport:
+def run_rest(do: Callable[[RunContext], JobReport], context: RunContext) -> JobReport:
     """Do this shard's part of a last pass, then what the others left: whoever finds all facts finishes the run.
 
     The shards of a job of two passes end after the first one while others still have units of it in hand; the last one

@@ -15,7 +15,7 @@ from inkbatch.run.job import RunContext
 from inkbatch.run.pipeline import UnitWork
 
 
-def picture_so_far(context: RunContext, shape_yx: tuple[int, int], folder: Location) -> LivePicture:
+def live_preview(context: RunContext, shape_yx: tuple[int, int], folder: Location) -> LivePicture:
     """The picture of this process's shard, in the run's folder; whoever ends the job removes its `place`."""
     shard = context.shard
     name = "so-far.png" if shard.count == 1 else f"so-far-{shard.index}-of-{shard.count}.png"
@@ -29,7 +29,7 @@ def drawn(
 
     Args:
         work: The job's functions.
-        live: See `picture_so_far`.
+        live: See `live_preview`.
         context: Where its place is said.
         values: What was computed -> (height, width) from 0 to 1 of the unit's write box, or a whole multiple coarser;
             asked before the unit is stored.

@@ -207,7 +207,7 @@ def merged_runs(offsets: NDArray[np.int64], counts: NDArray[np.int64], is_local:
             first = position
 
 
-def carry_out(parts: Sequence[Part], files: MappedFiles) -> None:
+def run_reads(parts: Sequence[Part], files: MappedFiles) -> None:
     """Read all parts and use them: fetching and decoding overlap, and memory stays bounded.
 
     Raises:

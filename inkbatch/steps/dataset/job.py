@@ -29,7 +29,7 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.dataset.page import page as report_page
@@ -155,7 +155,7 @@ class DatasetPlan:
         return RunFolder(self.folder, self.manifest)
 
 
-def plan(config: BuildDatasetConfig) -> DatasetPlan:
+def make_plan(config: BuildDatasetConfig) -> DatasetPlan:
     """Open the segments, take the samples, split and check them. Reads masks and labels; writes nothing.
 
     Raises:
@@ -178,8 +178,8 @@ def plan(config: BuildDatasetConfig) -> DatasetPlan:
     arrays = {segment.id: open_segment(segment, root) for segment in segments}
     surface_of = surfaces_of(segments, surfaces, pictures)
     labels = {s.id: Multiscale.open(resolve(s.ink_labels, root)) for s in segments if s.kind == "surface"}
-    settled, around = _with_boxes(config, {s.id: s.shape_yx for s in segments}, labels)
-    taken: Assembled = assemble(segments, arrays, settled, surface_of, given)
+    plan, around = _with_boxes(config, {s.id: s.shape_yx for s in segments}, labels)
+    taken: Assembled = assemble(segments, arrays, plan, surface_of, given)
     index = DatasetIndex(
         name=config.name,
         sample_px=config.sample_px,
@@ -203,64 +203,64 @@ def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
     """Build a dataset, or pack this shard's part of it.
 
     Raises:
-        InkbatchError: See `plan`; storage that gave up; a stop signal.
+        InkbatchError: See `make_plan`; storage that gave up; a stop signal.
     """
     for choice in config.choices:
         if choice.labels is not None:
             labels_step.run(_labels_config(config, choice), RunContext(stop=context.stop, reporter=context.reporter))
-    settled = plan(config)
-    record, units = settled.record, settled.units
-    return carry_out(
+    plan = make_plan(config)
+    record, units = plan.record, plan.units
+    return run_job(
         record,
         units,
-        lambda: _work(settled),
+        lambda: _work(plan),
         context,
-        lambda _: _finish(settled),
+        lambda _: _finish(plan),
         lambda folder, note: leave_report(folder, note, report_page),
     )
 
 
 def describe(config: BuildDatasetConfig) -> str:
     """The plan, as lines of text; writes nothing, hence labels must have been made already."""
-    settled = plan(config)
-    index = settled.index
+    plan = make_plan(config)
+    index = plan.index
     counts = {name: sum(s.split == name for s in index.samples) for name in ("train", "validation", "test")}
     folds = f", {index.fold_count} folds" if index.fold_count else ""
     rows = [
         f"build-dataset {config.name}: {len(index.segments)} segments, {len(index.samples)} samples",
         f"  samples       {', '.join(f'{count} {name}' for name, count in counts.items())}{folds}; "
-        f"{settled.left_out} left out",
+        f"{plan.left_out} left out",
         f"  layers        {index.contract.layer_count}, {index.contract.dtype}",
-        f"  form          {config.form} at {settled.folder}",
+        f"  form          {config.form} at {plan.folder}",
     ]
-    if settled.layout is not None:
-        layout = settled.layout
+    if plan.layout is not None:
+        layout = plan.layout
         size = layout.count * layout.layers * layout.shape_yx[0] * layout.shape_yx[1]
-        done = "complete already" if settled.record.is_complete() else f"{len(settled.record.done())} done already"
-        rows.append(f"  units         {len(settled.units)} of {layout.unit_samples} samples, {done}")
+        done = "complete already" if plan.record.is_complete() else f"{len(plan.record.done())} done already"
+        rows.append(f"  units         {len(plan.units)} of {layout.unit_samples} samples, {done}")
         rows.append(f"  writes        {size / 2**20:,.1f} million voxels (2^20) of {layout.dtype} before compression")
     return "\n".join(rows)
 
 
-def _work(settled: DatasetPlan) -> UnitWork[Any, Any]:
-    if settled.layout is None:
-        raise ConfigError(f"dataset {settled.config.name}: an index has no units to pack")
-    root = Location.parse(settled.config.root)
-    return pack_work(settled.index, settled.folder, settled.layout, settled.record, root)
+def _work(plan: DatasetPlan) -> UnitWork[Any, Any]:
+    if plan.layout is None:
+        raise ConfigError(f"dataset {plan.config.name}: an index has no units to pack")
+    root = Location.parse(plan.config.root)
+    return pack_work(plan.index, plan.folder, plan.layout, plan.record, root)
 
 
-def _finish(settled: DatasetPlan) -> Mapping[str, Any]:
+def _finish(plan: DatasetPlan) -> Mapping[str, Any]:
     """Write what lies beside the samples; the index last, so that it stands for a whole dataset."""
-    config, folder = settled.config, settled.folder
-    reader = SampleReader(settled.index, folder, root=Location.parse(config.root))
-    index = settled.index.model_copy(update={"form": config.form})
-    pictures = write_previews(settled.index, reader, settled.arrays, folder / "previews", config.card.previews)
-    write_ink_boxes(folder / "boxes", settled.ink_boxes, settled.labels)
+    config, folder = plan.config, plan.folder
+    reader = SampleReader(plan.index, folder, root=Location.parse(config.root))
+    index = plan.index.model_copy(update={"form": config.form})
+    pictures = write_previews(plan.index, reader, plan.arrays, folder / "previews", config.card.previews)
+    write_ink_boxes(folder / "boxes", plan.ink_boxes, plan.labels)
     (folder / "splits.json").write_json(splits_document(index))
     (folder / "coco.json").write_json(coco_document(index))
-    (folder / "README.md").write_bytes(card_text(index, config.card, settled.left_out, pictures).encode())
+    (folder / "README.md").write_bytes(card_text(index, config.card, plan.left_out, pictures).encode())
     index = index.save(folder)
-    return {"samples": len(index.samples), "left_out": settled.left_out, "index": index.digest}
+    return {"samples": len(index.samples), "left_out": plan.left_out, "index": index.digest}
 
 
 def _with_boxes(

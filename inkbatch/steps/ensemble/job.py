@@ -23,12 +23,12 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.shards.reading import Region
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.malloc import keep_freed_memory
 from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.ensemble.page import page as report_page
-from inkbatch.steps.live_preview import picture_so_far
+from inkbatch.steps.live_preview import live_preview
 
 UNIT_PX = 2048
 CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this job is bound by its codec
@@ -134,7 +134,7 @@ class EnsemblePlan:
         return BASE_BYTES + UNITS_IN_FLIGHT * pixels * (2 * len(self.maps) + 16)
 
 
-def plan(config: EnsembleConfig) -> EnsemblePlan:
+def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     """Open the predictions, compare them, and cut the segment into units.
 
     Raises:
@@ -179,56 +179,56 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
     """Combine predictions, or do this shard's part of it.
 
     Raises:
-        InkbatchError: See `plan`; damaged predictions; labels without ink; storage that gave up; a stop signal.
+        InkbatchError: See `make_plan`; damaged predictions; labels without ink; storage that gave up; a stop signal.
     """
-    settled = plan(config)
-    record = RunFolder(settled.folder, settled.manifest)
+    plan = make_plan(config)
+    record = RunFolder(plan.folder, plan.manifest)
     keep_freed_memory()
     with opencv_threads(1):
-        report = carry_out(
+        report = run_job(
             record,
-            settled.units,
-            lambda: _work(settled, record, context),
+            plan.units,
+            lambda: _work(plan, record, context),
             context,
-            lambda _: _finish(settled),
+            lambda _: _finish(plan),
             lambda folder, note: leave_report(folder, note, report_page, Location.parse(config.root)),
         )
-    picture_so_far(context, settled.maps[0].shape_yx, settled.folder).place.delete()
+    live_preview(context, plan.maps[0].shape_yx, plan.folder).place.delete()
     return report
 
 
 def describe(config: EnsembleConfig) -> str:
     """The plan, as lines of text. Only metadata are read, nothing is written."""
-    settled = plan(config)
-    record = RunFolder(settled.folder, settled.manifest)
+    plan = make_plan(config)
+    record = RunFolder(plan.folder, plan.manifest)
     done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
-    height, width = settled.maps[0].shape_yx
+    height, width = plan.maps[0].shape_yx
     outputs = 1 + int(config.disagreement)
-    weights = _weights_in_words(settled)
+    weights = _weights_in_words(plan)
     rows = [
-        f"ensemble {config.segment}: {config.method} of {len(settled.maps)} predictions",
-        *(f"  member        {found.name} (digest {found.digest[:12]})" for found in settled.maps),
+        f"ensemble {config.segment}: {config.method} of {len(plan.maps)} predictions",
+        *(f"  member        {found.name} (digest {found.digest[:12]})" for found in plan.maps),
         *([f"  weights       {weights}"] if weights else []),
         f"  surface       {height} × {width} px (height × width)",
-        f"  units         {len(settled.units)}, {done}",
-        f"  reads         {2 * len(settled.maps) * height * width / 2**20:,.0f} MiB (before compression)",
+        f"  units         {len(plan.units)}, {done}",
+        f"  reads         {2 * len(plan.maps) * height * width / 2**20:,.0f} MiB (before compression)",
         f"  writes        about {outputs * 2 * height * width * 4 / 3 / 2**20:,.0f} MiB (before compression) to "
-        f"{settled.folder}",
-        f"  peak memory   about {settled.peak_bytes / 2**20:,.0f} MiB",
+        f"{plan.folder}",
+        f"  peak memory   about {plan.peak_bytes / 2**20:,.0f} MiB",
     ]
     return "\n".join(rows)
 
 
-def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
-    rule = _rule(settled, context)
-    provenance = {"kind": "prediction", "digest": settled.manifest.digest, **settled.manifest.inputs}
-    place = (settled.folder, settled.maps[0].shape_yx, settled.config.unit_px, settled.maps[0].pixel_um)
+def _work(plan: EnsemblePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
+    rule = _rule(plan, context)
+    provenance = {"kind": "prediction", "digest": plan.manifest.digest, **plan.manifest.inputs}
+    place = (plan.folder, plan.maps[0].shape_yx, plan.config.unit_px, plan.maps[0].pixel_um)
     output = Prediction.create(*place, provenance, codec=CODEC)
     second = None
-    if settled.config.disagreement:
+    if plan.config.disagreement:
         second = Prediction.create(*place, {**provenance, "kind": "disagreement"}, DISAGREEMENT_NAME, CODEC)
 
-    live = picture_so_far(context, settled.maps[0].shape_yx, settled.folder)
+    live = live_preview(context, plan.maps[0].shape_yx, plan.folder)
     context.reporter.note(f"picture so far: {live.place}")
 
     def store(unit: Unit, opened: list[Region]) -> Mapping[str, Any]:
@@ -236,7 +236,7 @@ def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> Unit
         deviation = None if second is None else np.empty(box.shape, np.float16)
 
         def make(part: Box, out: Halves) -> None:
-            codes = [found.codes_of(region, part) for found, region in zip(settled.maps, opened, strict=True)]
+            codes = [found.codes_of(region, part) for found, region in zip(plan.maps, opened, strict=True)]
             rule.stored(codes, out, None if deviation is None else deviation[part.within(box)])
 
         try:
@@ -250,7 +250,7 @@ def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> Unit
         return {"bytes_written": stored}
 
     return UnitWork(
-        load=lambda unit: [found.opened(unit.write_box) for found in settled.maps],
+        load=lambda unit: [found.opened(unit.write_box) for found in plan.maps],
         compute=None,
         store=store,
         mark=record.mark,
@@ -258,46 +258,46 @@ def _work(settled: EnsemblePlan, record: RunFolder, context: RunContext) -> Unit
     )
 
 
-def _rule(settled: EnsemblePlan, context: RunContext) -> Combination:
-    config, count = settled.config, len(settled.maps)
-    given = settled.manifest.config.get("weights")
+def _rule(plan: EnsemblePlan, context: RunContext) -> Combination:
+    config, count = plan.config, len(plan.maps)
+    given = plan.manifest.config.get("weights")
     weights = tuple(given) if given else (1 / count,) * count
-    rule = Combination(config.method, weights, tables_for(config.method, settled.maps))
+    rule = Combination(config.method, weights, tables_for(config.method, plan.maps))
     if config.fit is None:
         return rule
-    found = _fitted(settled, rule, config.fit, context)["weights"]
+    found = _fitted(plan, rule, config.fit, context)["weights"]
     return Combination(config.method, tuple(found.values()), rule.tables)
 
 
-def _fitted(settled: EnsemblePlan, rule: Combination, rules: FitRules, context: RunContext) -> dict[str, Any]:
+def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: RunContext) -> dict[str, Any]:
     """What ``weights.json`` says; whoever comes first finds and writes it."""
-    place = settled.folder / WEIGHTS_NAME
+    place = plan.folder / WEIGHTS_NAME
     try:
         found: dict[str, Any] = place.read_json()
     except FileNotFoundError:
         found = {}
-    if found.get("digest") != settled.manifest.digest:
-        with _truth(settled.config) as truth:
-            fitted = fit(settled.maps, rule, truth, rules)
-        names = [member.name for member in settled.maps]
-        found = {"digest": settled.manifest.digest, **fitted.document(names, rules.metric)}
+    if found.get("digest") != plan.manifest.digest:
+        with _truth(plan.config) as truth:
+            fitted = fit(plan.maps, rule, truth, rules)
+        names = [member.name for member in plan.maps]
+        found = {"digest": plan.manifest.digest, **fitted.document(names, rules.metric)}
         place.write_json(found)
         context.reporter.note(
             f"weights: {', '.join(f'{name} {weight:.2f}' for name, weight in found['weights'].items())}; "
             f"{rules.metric} {found['score']:.4f} at {found['threshold']:.4f}, "
             f"{found['equal_weights']['score']:.4f} with equal weights ({found['pixels']:,} pixels)"
         )
-    return {**found, "weights": {name: found["weights"][name] for name in (one.name for one in settled.maps)}}
+    return {**found, "weights": {name: found["weights"][name] for name in (one.name for one in plan.maps)}}
 
 
-def _finish(settled: EnsemblePlan) -> Mapping[str, Any]:
-    write_preview(Prediction.open(settled.folder).pyramid, settled.folder / "preview.png")
-    if settled.config.disagreement:
-        second = Prediction.open(settled.folder, DISAGREEMENT_NAME)
-        write_preview(second.pyramid, settled.folder / "disagreement.png")
-    if settled.config.fit is None:
+def _finish(plan: EnsemblePlan) -> Mapping[str, Any]:
+    write_preview(Prediction.open(plan.folder).pyramid, plan.folder / "preview.png")
+    if plan.config.disagreement:
+        second = Prediction.open(plan.folder, DISAGREEMENT_NAME)
+        write_preview(second.pyramid, plan.folder / "disagreement.png")
+    if plan.config.fit is None:
         return {}
-    found = (settled.folder / WEIGHTS_NAME).read_json()
+    found = (plan.folder / WEIGHTS_NAME).read_json()
     return {"weights": found["weights"], "threshold": found["threshold"]}
 
 
@@ -327,8 +327,8 @@ def _require_apart(config: EnsembleConfig, maps: tuple[StoredMap, ...], folder: 
         )
 
 
-def _weights_in_words(settled: EnsemblePlan) -> str:
-    if settled.config.fit is not None:
-        return f"fitted for the best {settled.config.fit.metric}, written to {settled.folder / WEIGHTS_NAME}"
-    given = settled.manifest.config.get("weights")
+def _weights_in_words(plan: EnsemblePlan) -> str:
+    if plan.config.fit is not None:
+        return f"fitted for the best {plan.config.fit.metric}, written to {plan.folder / WEIGHTS_NAME}"
+    given = plan.manifest.config.get("weights")
     return ", ".join(f"{weight:.3f}" for weight in given) if given else ""

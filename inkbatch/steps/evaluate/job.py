@@ -28,7 +28,7 @@ from inkbatch.io.prediction import CHUNK_PX
 from inkbatch.io.shards.codec import CODEC_THREADS
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.malloc import keep_freed_memory
 from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
@@ -143,7 +143,7 @@ class EvaluatePlan:
         return [part for part in (region.intersect(self.area) for region in found) if part.area]
 
 
-def plan(config: EvaluateConfig) -> EvaluatePlan:
+def make_plan(config: EvaluateConfig) -> EvaluatePlan:
     """Open predictions and labels, compare them, and cut the segment into units. The caller closes the labels.
 
     Raises:
@@ -182,50 +182,50 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
     """Evaluate a prediction, or count this shard's part of it.
 
     Raises:
-        InkbatchError: See `plan`; no pixel counts; damaged data; storage that gave up; a stop signal.
+        InkbatchError: See `make_plan`; no pixel counts; damaged data; storage that gave up; a stop signal.
     """
-    settled = plan(config)
+    plan = make_plan(config)
     keep_freed_memory()
-    with settled.truth as truth, opencv_threads(1):
+    with plan.truth as truth, opencv_threads(1):
         if truth.made_from is not None:
             context.reporter.note(
                 f"labels {truth.place}: were made from the prediction {truth.made_from}; a map that agrees with them "
                 "agrees with that prediction, not with the papyrus"
             )
-        record = RunFolder(settled.folder, settled.manifest)
-        return carry_out(
+        record = RunFolder(plan.folder, plan.manifest)
+        return run_job(
             record,
-            settled.units,
-            lambda: _work(settled, record),
+            plan.units,
+            lambda: _work(plan, record),
             context,
-            lambda _: _finish(settled),
+            lambda _: _finish(plan),
             lambda folder, note: leave_report(folder, note, report_page),
         )
 
 
-def count(settled: EvaluatePlan, unit: Unit) -> Counts:
+def count(plan: EvaluatePlan, unit: Unit) -> Counts:
     """Counts of a unit: (maps, regions, 2, values); bare papyrus first, then ink."""
-    return _counted(settled, unit, lambda window, ink, counted: None)
+    return _counted(plan, unit, lambda window, ink, counted: None)
 
 
 def describe(config: EvaluateConfig) -> str:
     """The plan, as lines of text. Only metadata are read, nothing is written."""
-    settled = plan(config)
-    with settled.truth as truth:
-        record = RunFolder(settled.folder, settled.manifest)
+    plan = make_plan(config)
+    with plan.truth as truth:
+        record = RunFolder(plan.folder, plan.manifest)
         done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
         height, width = truth.shape_yx
-        regions = sum(len(settled.regions(unit)) for unit in settled.units)
+        regions = sum(len(plan.regions(unit)) for unit in plan.units)
         rows = [
-            f"evaluate {config.segment}: {' versus '.join(found.name for found in settled.maps)}",
+            f"evaluate {config.segment}: {' versus '.join(found.name for found in plan.maps)}",
             f"  labels        {truth.place}",
-            f"  area          {settled.area.height} × {settled.area.width} of {height} × {width} px (height × width)",
-            f"  thresholds    {', '.join(f'{value:g}' for value in settled.thresholds)}, and the best one",
+            f"  area          {plan.area.height} × {plan.area.width} of {height} × {width} px (height × width)",
+            f"  thresholds    {', '.join(f'{value:g}' for value in plan.thresholds)}, and the best one",
             f"  regions       {regions} of {config.region_px} px",
-            f"  units         {len(settled.units)}, {done}",
-            f"  reads         {(2 * len(settled.maps) + 2) * settled.area.area / 2**20:,.0f} MiB (before compression)",
-            f"  peak memory   about {_peak_bytes(settled) / 2**20:,.0f} MiB",
-            f"  result        {settled.folder}",
+            f"  units         {len(plan.units)}, {done}",
+            f"  reads         {(2 * len(plan.maps) + 2) * plan.area.area / 2**20:,.0f} MiB (before compression)",
+            f"  peak memory   about {_peak_bytes(plan) / 2**20:,.0f} MiB",
+            f"  result        {plan.folder}",
         ]
         return "\n".join(rows)
 
@@ -254,46 +254,46 @@ def _folder(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> Location:
     return beside / f"evaluation{tail}"
 
 
-def _work(settled: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
-    level = pictures.picture_level([found.prediction for found in settled.maps], settled.area)
+def _work(plan: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
+    level = pictures.picture_level([found.prediction for found in plan.maps], plan.area)
 
     def load(unit: Unit) -> tuple[Counts, NDArray[np.uint8]]:
-        box = unit.write_box.intersect(settled.area)
+        box = unit.write_box.intersect(plan.area)
         picks = pictures.no_picks(box, level)
 
         def pick(window: Box, ink: Bools, counted: Bools) -> None:
             pictures.fill_picks(picks, box, window, ink, counted, level)
 
-        return _counted(settled, unit, pick), picks
+        return _counted(plan, unit, pick), picks
 
     def store(unit: Unit, loaded: tuple[Counts, NDArray[np.uint8]]) -> Mapping[str, Any]:
         counts, picks = loaded
         if picks.size:
-            settled.picks(unit).write_bytes(pictures.encode(picks))
-        settled.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
+            plan.picks(unit).write_bytes(pictures.encode(picks))
+        plan.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
         return {"counted_px": int(counts[0].sum())}
 
     return UnitWork(load=load, compute=None, store=store, mark=record.mark, overlap=Overlap(ahead=UNITS_AHEAD))
 
 
-def _counted(settled: EvaluatePlan, unit: Unit, seen: Callable[[Box, Bools, Bools], None]) -> Counts:
+def _counted(plan: EvaluatePlan, unit: Unit, seen: Callable[[Box, Bools, Bools], None]) -> Counts:
     """Read and count a unit, window by window, each while it is in the cache; by the calling thread alone.
 
     Args:
-        settled: The plan.
+        plan: See `make_plan`.
         unit: The unit.
         seen: Is shown each window with its (ink, counted).
     """
-    box, regions = unit.write_box.intersect(settled.area), settled.regions(unit)
-    found = np.zeros((len(settled.maps), len(regions), 2, BINS), np.uint32)
+    box, regions = unit.write_box.intersect(plan.area), plan.regions(unit)
+    found = np.zeros((len(plan.maps), len(regions), 2, BINS), np.uint32)
     with ExitStack() as closing:
-        truth = closing.enter_context(settled.truth.opened(box))
-        opened = [closing.enter_context(stored.opened(box)) for stored in settled.maps]
+        truth = closing.enter_context(plan.truth.opened(box))
+        opened = [closing.enter_context(stored.opened(box)) for stored in plan.maps]
         for window in cells(box, *WINDOW_YX):
             ink, counted = truth(window)
             seen(window, ink, counted)
             inside = [(place, region.intersect(window)) for place, region in enumerate(regions)]
-            for number, (stored, region) in enumerate(zip(settled.maps, opened, strict=True)):
+            for number, (stored, region) in enumerate(zip(plan.maps, opened, strict=True)):
                 values = region.read(window.slices)
                 for place, part in inside:
                     if part.area:
@@ -302,20 +302,20 @@ def _counted(settled: EvaluatePlan, unit: Unit, seen: Callable[[Box, Bools, Bool
     return found
 
 
-def _finish(settled: EvaluatePlan) -> Mapping[str, Any]:
-    config = settled.config
+def _finish(plan: EvaluatePlan) -> Mapping[str, Any]:
+    config = plan.config
 
     def parts() -> Iterator[Part]:
-        for unit in settled.units:
-            regions = settled.regions(unit)
-            counts = _decoded(settled.part(unit), (len(settled.maps), len(regions), 2, BINS))
+        for unit in plan.units:
+            regions = plan.regions(unit)
+            counts = _decoded(plan.part(unit), (len(plan.maps), len(regions), 2, BINS))
             for place, region in enumerate(regions):
                 yield Part(region, [ScoreHistogram(ink, bare) for bare, ink in counts[:, place]])
 
     evaluation = Evaluation.of(
         parts,
-        names=[found.name for found in settled.maps],
-        thresholds=settled.thresholds,
+        names=[found.name for found in plan.maps],
+        thresholds=plan.thresholds,
         beta=config.beta,
         bins=config.bins,
         bootstrap=Bootstrap(config.draws, config.level, config.seed),
@@ -327,20 +327,20 @@ def _finish(settled: EvaluatePlan) -> Mapping[str, Any]:
         )
     if evaluation.ink == 0:
         raise DataError(
-            f"labels {settled.truth.place}: there is no ink among the {evaluation.counted:,} pixels that count; give "
+            f"labels {plan.truth.place}: there is no ink among the {evaluation.counted:,} pixels that count; give "
             "other labels or another area, or state the stored value of certain ink with --set white=1"
         )
-    write_report(settled.folder, evaluation, settled.truth.place, settled.truth.made_from, config.region_px)
-    _write_pictures(settled, evaluation)
+    write_report(plan.folder, evaluation, plan.truth.place, plan.truth.made_from, config.region_px)
+    _write_pictures(plan, evaluation)
     return {"counted_px": evaluation.counted, "ink_px": evaluation.ink}
 
 
-def _write_pictures(settled: EvaluatePlan, evaluation: Evaluation) -> None:
+def _write_pictures(plan: EvaluatePlan, evaluation: Evaluation) -> None:
     best = [at for _, at in evaluation.best]
-    maps = [(found.name, found.prediction, at) for found, at in zip(settled.maps, best, strict=True)]
-    picks = [(unit.write_box.intersect(settled.area), settled.picks(unit)) for unit in settled.units]
-    um = settled.maps[0].pixel_um
-    pictures.write_pictures(settled.folder, maps, settled.area, picks, evaluation.regions, settled.truth.read, um)
+    maps = [(found.name, found.prediction, at) for found, at in zip(plan.maps, best, strict=True)]
+    picks = [(unit.write_box.intersect(plan.area), plan.picks(unit)) for unit in plan.units]
+    um = plan.maps[0].pixel_um
+    pictures.write_pictures(plan.folder, maps, plan.area, picks, evaluation.regions, plan.truth.read, um)
 
 
 def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -351,13 +351,13 @@ def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:
         raise CorruptDataError(f"{place}: these counts are damaged; remove the folder and evaluate again") from error
 
 
-def _peak_bytes(settled: EvaluatePlan) -> int:
-    maps, boxes = len(settled.maps), [unit.write_box.intersect(settled.area) for unit in settled.units]
+def _peak_bytes(plan: EvaluatePlan) -> int:
+    maps, boxes = len(plan.maps), [unit.write_box.intersect(plan.area) for unit in plan.units]
     largest = max((box.area for box in boxes), default=0)
-    fetched = 0 if settled.maps[0].folder.is_local else 2 * maps + 2  # stored bytes of a unit are fetched when it opens
+    fetched = 0 if plan.maps[0].folder.is_local else 2 * maps + 2  # stored bytes of a unit are fetched when it opens
     window = WINDOW_YX[0] * WINDOW_YX[1] * (2 * maps + 6)
-    regions = [len(settled.regions(unit)) for unit in settled.units]
+    regions = [len(plan.regions(unit)) for unit in plan.units]
     counts = max(regions, default=0) * maps * 2 * BINS * 4
-    reading = min(largest, window) + largest * (fetched + settled.truth.held_bytes)
+    reading = min(largest, window) + largest * (fetched + plan.truth.held_bytes)
     page = sum(regions) * maps * REGION_BYTES
     return BASE_BYTES + UNITS_AHEAD * reading + (UNITS_AHEAD + 2) * 2 * counts + page

@@ -31,7 +31,7 @@ from inkbatch.predict.variants import (
     views_of,
 )
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunFolders, RunManifest
 from inkbatch.steps.evaluate.job import EvaluateConfig
@@ -39,7 +39,7 @@ from inkbatch.steps.infer.names import prediction_name, variants_name
 from inkbatch.steps.infer.page import page as report_page
 from inkbatch.steps.infer.score import leave_score
 from inkbatch.steps.infer.settings import InferConfig as InferConfig
-from inkbatch.steps.live_preview import drawn, picture_so_far
+from inkbatch.steps.live_preview import drawn, live_preview
 from inkbatch.steps.probe.use import require_probe, stored_layers
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
@@ -102,7 +102,7 @@ class InferPlan:
         return self.outputs[0] if len(self.outputs) == 1 else RunFolders(self.outputs)
 
 
-def plan(config: InferConfig) -> InferPlan:
+def make_plan(config: InferConfig) -> InferPlan:
     """Open surface and bundle, compare them, and cut the surface into units; no model is built.
 
     Raises:
@@ -192,32 +192,32 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
     """Infer a segment, or this shard's part of it.
 
     Raises:
-        InkbatchError: See `plan`; a damaged surface; a model that returns NaN; storage that gave up; a stop signal.
+        InkbatchError: See `make_plan`; damaged surface; a model that returns NaN; storage that gave up; a stop signal.
     """
     if config.layers == "auto":
         how = {"device": config.device, "precision": config.precision, "batch_tiles": config.batch_tiles}
         require_probe(config.segment, config.bundle, config.root, config.override, context, **how)
-    settled = plan(config)
-    record = settled.record
+    plan = make_plan(config)
+    record = plan.record
     left: list[Location] = []
 
     def leave(folder: Location, note: Callable[[str], None]) -> None:
         left.append(folder)
         _leave(folder, note, config)
 
-    report = carry_out(
+    report = run_job(
         record,
-        settled.units,
-        lambda: _work(config, settled, record, context),
+        plan.units,
+        lambda: _work(config, plan, record, context),
         context,
-        lambda folder: _finish(folder, settled),
+        lambda folder: _finish(folder, plan),
         leave,
     )
     if report.complete:
         for folder in (report.location, *report.beside):  # labels may have come since the map was made
             if folder not in left and _scored(folder, context.reporter.note, config):
                 leave_report(folder, context.reporter.note, report_page, Location.parse(config.root))
-    picture_so_far(context, settled.volume.shape_yx, settled.folder).place.delete()
+    live_preview(context, plan.volume.shape_yx, plan.folder).place.delete()
     return report
 
 
@@ -233,43 +233,43 @@ def _scored(folder: Location, note: Callable[[str], None], config: InferConfig) 
 
 
 def _work(
-    config: InferConfig, settled: InferPlan, record: RunFolder | RunFolders, context: RunContext
+    config: InferConfig, plan: InferPlan, record: RunFolder | RunFolders, context: RunContext
 ) -> UnitWork[Any, Any]:
     device = choose_device(config.device)
     predictor = Predictor(
-        settled.bundle.build(device),
-        settled.bundle.contract,
+        plan.bundle.build(device),
+        plan.bundle.contract,
         device,
         choose_precision(config.precision, device),
         config.batch_tiles,
         context.stop,
         config.compile,
-        settled.views,
+        plan.views,
         config.combine,
     )
-    outputs = [_created(output, settled) for output in settled.outputs]
-    live = picture_so_far(context, settled.volume.shape_yx, settled.folder)
+    outputs = [_created(output, plan) for output in plan.outputs]
+    live = live_preview(context, plan.volume.shape_yx, plan.folder)
 
     def compute(unit: Unit, loaded: SubVolume) -> tuple[list[NDArray[np.float32]], int]:
-        maps = _checked(predictor.blend_windows(unit, loaded, settled.parts), settled, unit)
-        if config.store_windows or len(settled.windows) == 1:
+        maps = _checked(predictor.blend_windows(unit, loaded, plan.parts), plan, unit)
+        if config.store_windows or len(plan.windows) == 1:
             return list(maps), loaded.tiles.count
         together = combined((torch.from_numpy(found) for found in maps), config.combine)
-        if settled.bundle.contract.activation == "sigmoid":
+        if plan.bundle.contract.activation == "sigmoid":
             together = together.clamp_(0, 1)
         return [together.numpy()], loaded.tiles.count
 
     def store(unit: Unit, computed: tuple[list[NDArray[np.float32]], int]) -> Mapping[str, Any]:
         maps, tiles = computed
         written = [output.write(unit.write_box, found) for output, found in zip(outputs, maps, strict=True)]
-        facts = {"bytes_written": sum(written), "tiles": tiles, "tile_passes": tiles * settled.passes_per_tile}
+        facts = {"bytes_written": sum(written), "tiles": tiles, "tile_passes": tiles * plan.passes_per_tile}
         if len(written) == 1:
             return facts
-        passes = tiles * len(settled.views)
+        passes = tiles * len(plan.views)
         return {**facts, "each": [{"bytes_written": count, "tile_passes": passes} for count in written]}
 
     work = UnitWork(
-        load=lambda unit: load_unit(settled, unit),
+        load=lambda unit: load_unit(plan, unit),
         compute=compute,
         store=store,
         mark=record.mark,
@@ -278,10 +278,10 @@ def _work(
     return drawn(work, live, context, lambda computed: computed[0][0])  # of several windows the first
 
 
-def _checked(maps: Iterator[NDArray[np.float32]], settled: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
+def _checked(maps: Iterator[NDArray[np.float32]], plan: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
     """The maps, refused where a network without activation leaves 0 to 1 by more than a float16 rounds away."""
     for found in maps:
-        if settled.bundle.contract.activation == "none":
+        if plan.bundle.contract.activation == "none":
             low, high = float(found.min()), float(found.max())
             if low < -LEEWAY or high > 1 + LEEWAY:
                 raise DataError(
@@ -291,32 +291,32 @@ def _checked(maps: Iterator[NDArray[np.float32]], settled: InferPlan, unit: Unit
         yield found
 
 
-def _created(output: RunFolder, settled: InferPlan) -> Prediction:
+def _created(output: RunFolder, plan: InferPlan) -> Prediction:
     return Prediction.create(
         output.location,
-        settled.volume.shape_yx,
-        settled.unit_px,
-        settled.volume.provenance.voxel_size_um,
+        plan.volume.shape_yx,
+        plan.unit_px,
+        plan.volume.provenance.voxel_size_um,
         {"kind": "prediction", "digest": output.manifest.digest, **output.manifest.inputs},
     )
 
 
-def load_unit(settled: InferPlan, unit: Unit) -> SubVolume:
+def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
     """Read what one unit needs; layers are not read where the mask is empty."""
-    mask = settled.volume.read_mask(unit.read_box)
-    tiles = tiles_of(settled.grid, unit.write_box, mask, unit.read_box)
+    mask = plan.volume.read_mask(unit.read_box)
+    tiles = tiles_of(plan.grid, unit.write_box, mask, unit.read_box)
     if tiles.count:
-        layers = settled.volume.read(settled.layers, unit.read_box)
-        if settled.bundle.contract.depth_order == "reversed":
+        layers = plan.volume.read(plan.layers, unit.read_box)
+        if plan.bundle.contract.depth_order == "reversed":
             layers = np.ascontiguousarray(layers[::-1])
     else:
-        layers = np.zeros((len(settled.layers), 0, 0), settled.volume.dtype)
+        layers = np.zeros((len(plan.layers), 0, 0), plan.volume.dtype)
     return SubVolume(layers, mask, tiles)
 
 
-def _finish(record: RunFolder, settled: InferPlan) -> Mapping[str, Any]:
+def _finish(record: RunFolder, plan: InferPlan) -> Mapping[str, Any]:
     write_preview(Prediction.open(record.location).pyramid, record.location / "preview.png")
-    tiles = sum(record.marker(unit)["tiles"] for unit in settled.units)
+    tiles = sum(record.marker(unit)["tiles"] for unit in plan.units)
     if tiles == 0:
-        raise DataError(f"segment {settled.volume.provenance.segment}: no tile holds papyrus; check its mask")
+        raise DataError(f"segment {plan.volume.provenance.segment}: no tile holds papyrus; check its mask")
     return {"tiles": tiles}

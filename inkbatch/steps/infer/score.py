@@ -13,7 +13,7 @@ from inkbatch.data.maps.scoring import ScoreHistogram
 from inkbatch.errors import NoLabelsError
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import SCORE_NAME
-from inkbatch.steps.evaluate.job import DEFAULT_THRESHOLD, UNITS_AHEAD, EvaluateConfig, EvaluatePlan, count, plan
+from inkbatch.steps.evaluate.job import DEFAULT_THRESHOLD, UNITS_AHEAD, EvaluateConfig, EvaluatePlan, count, make_plan
 
 
 def leave_score(folder: Location, config: EvaluateConfig, note: Callable[[str], None]) -> bool:
@@ -28,17 +28,17 @@ def leave_score(folder: Location, config: EvaluateConfig, note: Callable[[str], 
         Whether there is a new score: False where no labels are known, or the stored score is of these very ones.
     """
     try:
-        settled = plan(config)
+        plan = make_plan(config)
     except NoLabelsError:
         return False
     except Exception as error:
         return _failed(folder, error, note)
-    with settled.truth:
+    with plan.truth:
         before = stored_score(folder)
-        if before is not None and before["of"] == _compared(settled):
+        if before is not None and before["of"] == _compared(plan):
             return False
         try:
-            score = score_of(settled)
+            score = score_of(plan)
         except Exception as error:  # the map is whole, whatever its labels are
             return _failed(folder, error, note)
     if score is None:
@@ -56,20 +56,20 @@ def stored_score(folder: Location) -> dict[str, Any] | None:
     return found
 
 
-def score_of(settled: EvaluatePlan) -> dict[str, Any] | None:
+def score_of(plan: EvaluatePlan) -> dict[str, Any] | None:
     """The scores of the first map over all pixels that count; None where these hold no ink, or nothing else.
 
     Raises:
         DataError: Map or labels are damaged.
     """
-    total, own = whole(settled), settled.maps[0].threshold
+    total, own = whole(plan), plan.maps[0].threshold
     if not total.ink.sum() or not total.bare.sum():
         return None
     best, at = total.best_f_beta()
     return {
-        "labels": settled.truth.place,
-        "labels_made_from": settled.truth.made_from,
-        "of": _compared(settled),
+        "labels": plan.truth.place,
+        "labels_made_from": plan.truth.made_from,
+        "of": _compared(plan),
         "counted_px": int(total.counted),
         "threshold": own,
         "f05": total.f_beta(DEFAULT_THRESHOLD if own is None else own),
@@ -79,11 +79,11 @@ def score_of(settled: EvaluatePlan) -> dict[str, Any] | None:
     }
 
 
-def whole(settled: EvaluatePlan) -> ScoreHistogram:
+def whole(plan: EvaluatePlan) -> ScoreHistogram:
     """Counts of all pixels that count, for the first map; nothing is written."""
     total = ScoreHistogram()
     with ThreadPoolExecutor(UNITS_AHEAD, thread_name_prefix="inkbatch-count") as threads:
-        for counts in threads.map(lambda unit: count(settled, unit)[0].sum(axis=0, dtype=np.int64), settled.units):
+        for counts in threads.map(lambda unit: count(plan, unit)[0].sum(axis=0, dtype=np.int64), plan.units):
             bare, ink = counts
             total.merge(ScoreHistogram(ink, bare))
     return total
@@ -99,9 +99,9 @@ def score_line(score: Mapping[str, Any]) -> str:
     )
 
 
-def _compared(settled: EvaluatePlan) -> Any:
+def _compared(plan: EvaluatePlan) -> Any:
     """Map and labels by their digests, as JSON gives them back."""
-    return json.loads(json.dumps(settled.manifest.inputs))
+    return json.loads(json.dumps(plan.manifest.inputs))
 
 
 def _failed(folder: Location, error: Exception, note: Callable[[str], None]) -> bool:

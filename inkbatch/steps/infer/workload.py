@@ -42,19 +42,19 @@ class Workload:
         return self.tiles * self.passes_per_tile
 
 
-def tiles_per_unit(settled: infer_step.InferPlan) -> Mapping[str, int]:
+def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
     """Tiles that hold papyrus, by unit; only masks are read."""
     found = {}
-    for unit in settled.units:
-        mask = settled.volume.read_mask(unit.read_box)
-        found[unit.name] = tiles_of(settled.grid, unit.write_box, mask, unit.read_box).count
+    for unit in plan.units:
+        mask = plan.volume.read_mask(unit.read_box)
+        found[unit.name] = tiles_of(plan.grid, unit.write_box, mask, unit.read_box).count
     return found
 
 
-def read_bytes(settled: infer_step.InferPlan, tiles: Mapping[str, int]) -> int:
+def read_bytes(plan: infer_step.InferPlan, tiles: Mapping[str, int]) -> int:
     """Grey values that the units with papyrus read, before compression."""
-    area = sum(unit.read_box.area for unit in settled.units if tiles[unit.name])
-    return area * len(settled.layers) * settled.volume.dtype.itemsize
+    area = sum(unit.read_box.area for unit in plan.units if tiles[unit.name])
+    return area * len(plan.layers) * plan.volume.dtype.itemsize
 
 
 def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Workload:
@@ -73,13 +73,11 @@ def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Work
     """
     prepared = segment_folder(config.root, config.segment) / "prepare" / "complete.json"
     if prepared.exists():
-        settled = infer_step.plan(config)
-        tiles = tiles_per_unit(settled)
-        read = read_bytes(settled, tiles)
-        passes = settled.passes_per_tile
-        return Workload(
-            config.segment, len(settled.units), sum(tiles.values()), read, exact=True, passes_per_tile=passes
-        )
+        plan = infer_step.make_plan(config)
+        tiles = tiles_per_unit(plan)
+        read = read_bytes(plan, tiles)
+        passes = plan.passes_per_tile
+        return Workload(config.segment, len(plan.units), sum(tiles.values()), read, exact=True, passes_per_tile=passes)
     return _from_layers(config, catalog)
 
 

@@ -29,7 +29,7 @@ from inkbatch.io.half_floats import looked_up, opencv_threads
 from inkbatch.io.pictures.preview import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
-from inkbatch.run.job import JobReport, RunContext, carry_out, carry_out_rest
+from inkbatch.run.job import JobReport, RunContext, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 
@@ -124,7 +124,7 @@ class CleanPlan:
         return merge(facts, min_area_px=self.config.min_area_px, fill_holes=hole > 0, max_hole_px=hole, listed=LISTED)
 
 
-def plan(config: CleanConfig) -> CleanPlan:
+def make_plan(config: CleanConfig) -> CleanPlan:
     """Open the prediction and cut the segment into units.
 
     Raises:
@@ -157,16 +157,16 @@ def run(config: CleanConfig, context: RunContext) -> JobReport:
     then those that are still missing: when the last shard has ended, the map is whole.
 
     Raises:
-        InkbatchError: See `plan`; damaged data; storage that gave up; a stop signal.
+        InkbatchError: See `make_plan`; damaged data; storage that gave up; a stop signal.
     """
     with opencv_threads(1):
-        return _run(plan(config), context)
+        return _run(make_plan(config), context)
 
 
-def _run(settled: CleanPlan, context: RunContext) -> JobReport:
-    if not settled.record.is_complete():
-        settled.record.begin()  # refuses a result of other settings before any work is done
-        first = carry_out(settled.facts_record, settled.units, lambda: _facts_work(settled), context)
+def _run(plan: CleanPlan, context: RunContext) -> JobReport:
+    if not plan.record.is_complete():
+        plan.record.begin()  # refuses a result of other settings before any work is done
+        first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(
                 f"clean: {first.left} of {first.units} units are counted by other shards; the last one of them "
@@ -175,71 +175,69 @@ def _run(settled: CleanPlan, context: RunContext) -> JobReport:
             return first
 
     def write(part: RunContext) -> JobReport:
-        return carry_out(settled.record, settled.units, lambda: _map_work(settled), part, lambda _: _finish(settled))
+        return run_job(plan.record, plan.units, lambda: _map_work(plan), part, lambda _: _finish(plan))
 
-    return carry_out_rest(write, context)
+    return run_rest(write, context)
 
 
 def describe(config: CleanConfig) -> str:
     """The plan, as lines of text. Only metadata are read, nothing is written."""
-    settled = plan(config)
-    height, width = settled.source.shape_yx
+    plan = make_plan(config)
+    height, width = plan.source.shape_yx
     done = "complete already"
-    if not settled.record.is_complete():
-        done = f"{len(settled.facts_record.done())} counted and {len(settled.record.done())} cleaned already"
+    if not plan.record.is_complete():
+        done = f"{len(plan.facts_record.done())} counted and {len(plan.record.done())} cleaned already"
     rows = [
-        f"clean {config.segment}: {settled.source.name}",
+        f"clean {config.segment}: {plan.source.name}",
         f"  surface       {height} × {width} px (height × width)",
         f"  denoise       {config.denoise.method}",
-        f"  ink           from {settled.threshold:g}, components from {config.min_area_px} px",
-        f"  units         {len(settled.units)}, each in two passes; {done}",
+        f"  ink           from {plan.threshold:g}, components from {config.min_area_px} px",
+        f"  units         {len(plan.units)}, each in two passes; {done}",
         f"  reads         {2 * 2 * height * width / 2**20:,.0f} MiB (before compression), in two passes",
-        f"  writes        about {2 * height * width * 4 / 3 / 2**20:,.0f} MiB (before compression) to {settled.folder}",
+        f"  writes        about {2 * height * width * 4 / 3 / 2**20:,.0f} MiB (before compression) to {plan.folder}",
     ]
     return "\n".join(rows)
 
 
-def _load(settled: CleanPlan, unit: Unit) -> Floats:
-    return looked_up(settled.source.codes(unit.read_box), plain_table())
+def _load(plan: CleanPlan, unit: Unit) -> Floats:
+    return looked_up(plan.source.codes(unit.read_box), plain_table())
 
 
-def _prepared(settled: CleanPlan, unit: Unit, loaded: Floats) -> tuple[Floats, UnitComponents]:
+def _prepared(plan: CleanPlan, unit: Unit, loaded: Floats) -> tuple[Floats, UnitComponents]:
     """The denoised write box, and its components."""
     box = unit.write_box
-    values = denoised(loaded, settled.config.denoise)[box.within(unit.read_box)]
+    values = denoised(loaded, plan.config.denoise)[box.within(unit.read_box)]
     parts = unit_components(
-        values >= np.float32(settled.threshold),
+        values >= np.float32(plan.threshold),
         box,
-        settled.source.shape_yx,
+        plan.source.shape_yx,
         border=np.zeros(box.shape, bool),
-        min_area_px=settled.config.min_area_px,
-        holes=settled.config.max_hole_px > 0,
+        min_area_px=plan.config.min_area_px,
+        holes=plan.config.max_hole_px > 0,
     )
     return values, parts
 
 
-def _facts_work(settled: CleanPlan) -> UnitWork[Any, Any]:
+def _facts_work(plan: CleanPlan) -> UnitWork[Any, Any]:
     def store(unit: Unit, facts: UnitFacts) -> Mapping[str, Any]:
-        settled.facts_place(unit).write_json(facts.model_dump(mode="json"))
+        plan.facts_place(unit).write_json(facts.model_dump(mode="json"))
         return {}
 
     return UnitWork(
-        load=lambda unit: _load(settled, unit),
-        compute=lambda unit, loaded: facts_of(_prepared(settled, unit, loaded)[1], LISTED),
+        load=lambda unit: _load(plan, unit),
+        compute=lambda unit, loaded: facts_of(_prepared(plan, unit, loaded)[1], LISTED),
         store=store,
-        mark=settled.facts_record.mark,
+        mark=plan.facts_record.mark,
     )
 
 
-def _map_work(settled: CleanPlan) -> UnitWork[Any, Any]:
-    merged, config = settled.merged, settled.config
-    provenance = {"kind": "prediction", "digest": settled.manifest.digest, **settled.manifest.inputs}
-    output = Prediction.create(
-        settled.folder, settled.source.shape_yx, config.unit_px, settled.source.pixel_um, provenance
-    )
+def _map_work(plan: CleanPlan) -> UnitWork[Any, Any]:
+    merged, config = plan.merged, plan.config
+    provenance = {"kind": "prediction", "digest": plan.manifest.digest, **plan.manifest.inputs}
+    output = Prediction.create(plan.folder, plan.source.shape_yx, config.unit_px, plan.source.pixel_um, provenance)
 
     def compute(unit: Unit, loaded: Floats) -> Floats:
-        values, parts = _prepared(settled, unit, loaded)
+        values, parts = _prepared(plan, unit, loaded)
         ink, _ = clean_unit(parts, merged.verdicts[unit.write_box.y0, unit.write_box.x0], config.max_hole_px)
         return np.where(ink, values if config.values == "probability" else np.float32(1), np.float32(0))
 
@@ -247,19 +245,19 @@ def _map_work(settled: CleanPlan) -> UnitWork[Any, Any]:
         stored = output.write(unit.write_box, values)
         return {"bytes_written": stored, "ink_px": int(np.count_nonzero(values))}
 
-    return UnitWork(load=lambda unit: _load(settled, unit), compute=compute, store=store, mark=settled.record.mark)
+    return UnitWork(load=lambda unit: _load(plan, unit), compute=compute, store=store, mark=plan.record.mark)
 
 
-def _finish(settled: CleanPlan) -> Mapping[str, Any]:
-    write_preview(Prediction.open(settled.folder).pyramid, settled.folder / "preview.png")
-    merged = settled.merged
+def _finish(plan: CleanPlan) -> Mapping[str, Any]:
+    write_preview(Prediction.open(plan.folder).pyramid, plan.folder / "preview.png")
+    merged = plan.merged
     facts = {
         "components": merged.kept_count,
         "component_px": merged.kept_px,
         "removed_components": merged.removed_count,
         "removed_px": merged.removed_px,
-        "ink_px": sum(settled.record.marker(unit)["ink_px"] for unit in settled.units),
+        "ink_px": sum(plan.record.marker(unit)["ink_px"] for unit in plan.units),
     }
     largest = [component.model_dump(mode="json") for component in merged.components]
-    (settled.folder / "components.json").write_json({**facts, "largest": largest})
+    (plan.folder / "components.json").write_json({**facts, "largest": largest})
     return facts

@@ -23,9 +23,9 @@ from inkbatch.geometry import Box, Unit
 from inkbatch.io.layers.single import read_one_layer
 from inkbatch.io.multiscale import Multiscale, Pooling
 from inkbatch.io.shards.layout import MASK_CODEC
-from inkbatch.run.job import JobReport, RunContext, carry_out, carry_out_rest
+from inkbatch.run.job import JobReport, RunContext, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.steps.labels.plan import LISTED, LabelsConfig, LabelsPlan, describe, plan
+from inkbatch.steps.labels.plan import LISTED, LabelsConfig, LabelsPlan, describe, make_plan
 from inkbatch.steps.labels.report import write_before_and_after, write_statistics
 
 CHUNK_PX = 256
@@ -40,36 +40,34 @@ def run(config: LabelsConfig, context: RunContext) -> JobReport:
     then those that are still missing: when the last shard has ended, the labels are whole.
 
     Raises:
-        InkbatchError: See `plan`; no ink is left; damaged data; storage that gave up; a stop signal.
+        InkbatchError: See `make_plan`; no ink is left; damaged data; storage that gave up; a stop signal.
     """
-    settled = plan(config)
+    plan = make_plan(config)
     with contextlib.ExitStack() as opened:
-        for source in (settled.source, settled.ignore_image):
+        for source in (plan.source, plan.ignore_image):
             if source is not None:
                 opened.callback(source.close)
-        return _run(settled, context)
+        return _run(plan, context)
 
 
-def _run(settled: LabelsPlan, context: RunContext) -> JobReport:
-    if settled.config.replace:
-        _remove_others(settled, context)
-    if not settled.record.is_complete():
-        settled.record.begin()  # refuses labels of other settings before any work is done
-        first = carry_out(settled.facts_record, settled.units, lambda: _facts_work(settled), context)
+def _run(plan: LabelsPlan, context: RunContext) -> JobReport:
+    if plan.config.replace:
+        _remove_others(plan, context)
+    if not plan.record.is_complete():
+        plan.record.begin()  # refuses labels of other settings before any work is done
+        first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(
                 f"labels: {first.left} of {first.units} units are counted by other shards; the last one of them "
                 "finishes the labels"
             )
             return first
-    return carry_out_rest(lambda shard: _clean(settled, shard), context)
+    return run_rest(lambda shard: _clean(plan, shard), context)
 
 
-def _clean(settled: LabelsPlan, context: RunContext) -> JobReport:
+def _clean(plan: LabelsPlan, context: RunContext) -> JobReport:
     """The second pass, or this shard's part of it."""
-    return carry_out(
-        settled.record, settled.units, lambda: _cleaning_work(settled), context, lambda _: _finish(settled, context)
-    )
+    return run_job(plan.record, plan.units, lambda: _cleaning_work(plan), context, lambda _: _finish(plan, context))
 
 
 @dataclass(frozen=True)
@@ -81,21 +79,21 @@ class _Loaded:
     ignored: Bools | None
 
 
-def _load(settled: LabelsPlan, unit: Unit) -> _Loaded:
+def _load(plan: LabelsPlan, unit: Unit) -> _Loaded:
     box = unit.write_box
     papyrus = None
-    if settled.config.ignore.border == "papyrus":
-        papyrus = settled.surface.read_mask(Box(box.y0 - 1, box.x0 - 1, box.y1 + 1, box.x1 + 1))
+    if plan.config.ignore.border == "papyrus":
+        papyrus = plan.surface.read_mask(Box(box.y0 - 1, box.x0 - 1, box.y1 + 1, box.x1 + 1))
     ignored = None
-    if settled.ignore_image is not None:
-        ignored = read_one_layer(settled.ignore_image, box) != 0
-    return _Loaded(settled.source.read(unit.read_box), papyrus, ignored)
+    if plan.ignore_image is not None:
+        ignored = read_one_layer(plan.ignore_image, box) != 0
+    return _Loaded(plan.source.read(unit.read_box), papyrus, ignored)
 
 
-def _components(settled: LabelsPlan, unit: Unit, loaded: _Loaded) -> UnitComponents:
-    rules, box = settled.config.clean, unit.write_box
+def _components(plan: LabelsPlan, unit: Unit, loaded: _Loaded) -> UnitComponents:
+    rules, box = plan.config.clean, unit.write_box
     ink = dilated(threshold_ink(loaded.share, rules), rules.dilation_px)[box.within(unit.read_box)]
-    shape = settled.surface.shape_yx
+    shape = plan.surface.shape_yx
     return unit_components(
         ink,
         box,
@@ -106,26 +104,24 @@ def _components(settled: LabelsPlan, unit: Unit, loaded: _Loaded) -> UnitCompone
     )
 
 
-def _facts_work(settled: LabelsPlan) -> UnitWork[Any, Any]:
+def _facts_work(plan: LabelsPlan) -> UnitWork[Any, Any]:
     def compute(unit: Unit, loaded: _Loaded) -> dict[str, Any]:
-        facts = facts_of(_components(settled, unit, loaded), LISTED)
+        facts = facts_of(_components(plan, unit, loaded), LISTED)
         return {"facts": facts.model_dump(mode="json"), "highest": float(loaded.share.max())}
 
     def store(unit: Unit, document: dict[str, Any]) -> Mapping[str, Any]:
-        settled.facts_place(unit).write_json(document)
+        plan.facts_place(unit).write_json(document)
         return {}
 
-    return UnitWork(
-        load=lambda unit: _load(settled, unit), compute=compute, store=store, mark=settled.facts_record.mark
-    )
+    return UnitWork(load=lambda unit: _load(plan, unit), compute=compute, store=store, mark=plan.facts_record.mark)
 
 
-def _cleaning_work(settled: LabelsPlan) -> UnitWork[Any, Any]:
-    config, merged = settled.config, settled.merged
-    labels, ignore_mask = _create_labels(settled), _create_ignore_mask(settled)
+def _cleaning_work(plan: LabelsPlan) -> UnitWork[Any, Any]:
+    config, merged = plan.config, plan.merged
+    labels, ignore_mask = _create_labels(plan), _create_ignore_mask(plan)
 
     def compute(unit: Unit, loaded: _Loaded) -> tuple[Bools, Bools]:
-        parts = _components(settled, unit, loaded)
+        parts = _components(plan, unit, loaded)
         verdict = merged.verdicts[unit.write_box.y0, unit.write_box.x0]
         if len(verdict.ink_kept) != np.count_nonzero(parts.ink_open):
             raise DataError(
@@ -151,62 +147,62 @@ def _cleaning_work(settled: LabelsPlan) -> UnitWork[Any, Any]:
             "ignored_px": int(np.count_nonzero(ignored)),
         }
 
-    return UnitWork(load=lambda unit: _load(settled, unit), compute=compute, store=store, mark=settled.record.mark)
+    return UnitWork(load=lambda unit: _load(plan, unit), compute=compute, store=store, mark=plan.record.mark)
 
 
-def _create_labels(settled: LabelsPlan) -> Multiscale:
+def _create_labels(plan: LabelsPlan) -> Multiscale:
     """``ink_labels.zarr``: 0 or 255; coarser levels hold the share of ink."""
-    return _create(settled, "ink_labels", "mean")
+    return _create(plan, "ink_labels", "mean")
 
 
-def _create_ignore_mask(settled: LabelsPlan) -> Multiscale | None:
+def _create_ignore_mask(plan: LabelsPlan) -> Multiscale | None:
     """``ignore_mask.zarr``: 0 or 1; None where no rule fills it."""
-    return _create(settled, "ignore_mask", "max") if settled.config.ignore.any else None
+    return _create(plan, "ignore_mask", "max") if plan.config.ignore.any else None
 
 
-def _create(settled: LabelsPlan, name: str, pooling: Pooling) -> Multiscale:
+def _create(plan: LabelsPlan, name: str, pooling: Pooling) -> Multiscale:
     return Multiscale.create(
-        settled.folder / f"{name}.zarr",
-        settled.surface.shape_yx,
+        plan.folder / f"{name}.zarr",
+        plan.surface.shape_yx,
         dtype="uint8",
         chunk=(CHUNK_PX, CHUNK_PX),
-        shard_px=settled.config.unit_px,
-        voxel_size_um=settled.surface.provenance.voxel_size_um,
-        provenance={"kind": name, "segment": settled.config.segment, "digest": settled.manifest.digest},
+        shard_px=plan.config.unit_px,
+        voxel_size_um=plan.surface.provenance.voxel_size_um,
+        provenance={"kind": name, "segment": plan.config.segment, "digest": plan.manifest.digest},
         codec=MASK_CODEC,
         pooling=pooling,
     )
 
 
-def _finish(settled: LabelsPlan, context: RunContext) -> Mapping[str, Any]:
-    markers = [settled.record.marker(unit) for unit in settled.units]
-    pyramids = _create_labels(settled), _create_ignore_mask(settled)
-    folder = settled.folder / "labels"
-    facts = write_statistics(folder, settled.merged, markers, settled.surface.shape_yx)
-    write_before_and_after(folder, settled.source, *pyramids, settled.config.unit_px)
+def _finish(plan: LabelsPlan, context: RunContext) -> Mapping[str, Any]:
+    markers = [plan.record.marker(unit) for unit in plan.units]
+    pyramids = _create_labels(plan), _create_ignore_mask(plan)
+    folder = plan.folder / "labels"
+    facts = write_statistics(folder, plan.merged, markers, plan.surface.shape_yx)
+    write_before_and_after(folder, plan.source, *pyramids, plan.config.unit_px)
     if removed := facts["removed_px"]:
         context.reporter.note(
-            f"labels: {facts['removed_components']:,} components of fewer than {settled.config.clean.min_area_px:,} px "
+            f"labels: {facts['removed_components']:,} components of fewer than {plan.config.clean.min_area_px:,} px "
             f"became bare, {removed:,} px or {removed / (removed + facts['component_px']):.1%} of the ink; if letters "
             f"were among them ({folder / 'preview.png'} shows both), set clean.min_area_px lower"
         )
     return facts
 
 
-def _remove_others(settled: LabelsPlan, context: RunContext) -> None:
+def _remove_others(plan: LabelsPlan, context: RunContext) -> None:
     try:
-        found = (settled.record.location / "manifest.json").read_json()
+        found = (plan.record.location / "manifest.json").read_json()
     except FileNotFoundError:
         found = None
-    if found is not None and found.get("digest") == settled.manifest.digest:
+    if found is not None and found.get("digest") == plan.manifest.digest:
         return
     if context.shard.count > 1:
         raise ConfigError(
-            f"segment {settled.config.segment}: replace with {context.shard.count} shards would remove what another "
+            f"segment {plan.config.segment}: replace with {context.shard.count} shards would remove what another "
             "one has just written; remove the labels by a run without shards first"
         )
     for name in OUTPUTS:
-        (settled.folder / name).delete_folder()
+        (plan.folder / name).delete_folder()
 
 
-__all__ = ["OUTPUTS", "LabelsConfig", "LabelsPlan", "describe", "plan", "run"]
+__all__ = ["OUTPUTS", "LabelsConfig", "LabelsPlan", "describe", "make_plan", "run"]

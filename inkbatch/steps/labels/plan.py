@@ -129,7 +129,7 @@ class LabelsPlan:
         return merged
 
 
-def plan(config: LabelsConfig) -> LabelsPlan:
+def make_plan(config: LabelsConfig) -> LabelsPlan:
     """Open source and surface, compare them, and cut the surface into units.
 
     Raises:
@@ -171,25 +171,25 @@ def plan(config: LabelsConfig) -> LabelsPlan:
 
 def describe(config: LabelsConfig) -> str:
     """The plan of a labels job, as lines of text. Nothing is read but metadata, nothing is written."""
-    settled = plan(config)
-    height, width = settled.surface.shape_yx
+    plan = make_plan(config)
+    height, width = plan.surface.shape_yx
     rules, ignore = config.clean, config.ignore
     side = min(config.unit_px, max(height, width)) + 2 * rules.dilation_px
     done = "complete already"
-    if not settled.record.is_complete():
-        counted, cleaned = len(settled.facts_record.done()), len(settled.record.done())
+    if not plan.record.is_complete():
+        counted, cleaned = len(plan.facts_record.done()), len(plan.record.done())
         done = f"{counted} counted and {cleaned} cleaned already"
     rows = [
-        f"labels {config.segment}: {settled.source.identity.get('image') or settled.source.identity.get('prediction')}",
+        f"labels {config.segment}: {plan.source.identity.get('image') or plan.source.identity.get('prediction')}",
         f"  surface       {height} x {width} px",
         f"  ink           {'below' if rules.invert else 'from'} {rules.threshold:g} of full scale, grown by "
         f"{rules.dilation_px} px, components from {rules.min_area_px} px"
         f"{_holes(rules)}",
         f"  ignored       {_ignored(ignore)}",
-        f"  units         {len(settled.units)}, each in two passes; {done}",
+        f"  units         {len(plan.units)}, each in two passes; {done}",
         f"  reads         {2 * height * width / 2**20:,.0f} Mi pixels, in two passes",
         f"  writes        about {(1 + int(ignore.any)) * height * width * 4 / 3 / 2**20:,.0f} MiB (before compression) "
-        f"to {settled.folder}",
+        f"to {plan.folder}",
         f"  peak memory   about {(BASE_BYTES + BYTES_PER_PIXEL * side**2) / 2**20:,.0f} MiB",
     ]
     return "\n".join(rows)

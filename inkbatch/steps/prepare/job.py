@@ -21,10 +21,10 @@ from inkbatch.io.shards.layout import MASK_CODEC
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceProvenance
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
-from inkbatch.steps.live_preview import drawn, picture_so_far
+from inkbatch.steps.live_preview import drawn, live_preview
 from inkbatch.steps.prepare.choices import layer_range, open_mask, required_order, required_voxel_size, sampled
 from inkbatch.steps.prepare.page import page as report_page
 from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
@@ -40,7 +40,7 @@ from inkbatch.steps.prepare.work import (
 )
 
 
-def plan(config: PrepareConfig) -> PreparePlan:
+def make_plan(config: PrepareConfig) -> PreparePlan:
     """Open the source, settle every rule, and cut the surface into units.
 
     Raises:
@@ -87,8 +87,8 @@ def plan(config: PrepareConfig) -> PreparePlan:
     units = plan_units(
         source, len(layers), mapping.dtype, config.shard_px, memory - kept, halo, local_store=folder.is_local
     )
-    settled = {"shard_px": config.shard_px, "codec": config.codec, **provenance.model_dump(mode="json")}
-    settled["unit_yx"] = list(units.units[0].write_box.shape)  # markers name units by place: all must be cut alike
+    recorded = {"shard_px": config.shard_px, "codec": config.codec, **provenance.model_dump(mode="json")}
+    recorded["unit_yx"] = list(units.units[0].write_box.shape)  # markers name units by place: all must be cut alike
     inputs: dict[str, Any] = {"source_shape_zyx": list(source.shape_zyx), "source_axes": source.axes}
     inputs["source_fingerprint"] = source.fingerprint
     if mask_source:
@@ -105,7 +105,7 @@ def plan(config: PrepareConfig) -> PreparePlan:
         level=config.level if config.level is not None else entry.level,
         scratch=None,
     )
-    manifest = RunManifest("prepare", settled, inputs, len(units.units), request)
+    manifest = RunManifest("prepare", recorded, inputs, len(units.units), request)
     return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest)
 
 
@@ -116,54 +116,54 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
     alone, and leaves what others may use.)
 
     Raises:
-        InkbatchError: See `plan`; a damaged layer; storage that gave up; a stop signal.
+        InkbatchError: See `make_plan`; a damaged layer; storage that gave up; a stop signal.
     """
-    settled = plan(config)
-    record = RunFolder(settled.folder / "prepare", settled.manifest)
-    with settled.source:
+    plan = make_plan(config)
+    record = RunFolder(plan.folder / "prepare", plan.manifest)
+    with plan.source:
         try:
-            report = carry_out(
+            report = run_job(
                 record,
-                settled.units.units,
-                lambda: _work(config, settled, record, context),
+                plan.units.units,
+                lambda: _work(config, plan, record, context),
                 context,
-                lambda folder: _finish(folder, settled),
+                lambda folder: _finish(folder, plan),
                 lambda folder, note: leave_report(folder, note, report_page),
             )
         except EmptyMaskError:
-            _remove(settled)
+            _remove(plan)
             raise
         except DataError:
             if context.shard.count == 1 and record.is_begun() and not record.done():
-                _remove(settled)
+                _remove(plan)
             raise
-    picture_so_far(context, settled.shape_yx, settled.folder / "prepare").place.delete()
+    live_preview(context, plan.shape_yx, plan.folder / "prepare").place.delete()
     return report
 
 
-def _remove(settled: PreparePlan) -> None:
+def _remove(plan: PreparePlan) -> None:
     """Leave nothing of a segment whose source was refused."""
     for name in ("surface.zarr", "mask.zarr", "prepare"):
-        (settled.folder / name).delete_folder()
+        (plan.folder / name).delete_folder()
 
 
-def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
-    shape = (len(settled.layers), *settled.source.shape_zyx[1:])
+def _work(config: PrepareConfig, plan: PreparePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
+    shape = (len(plan.layers), *plan.source.shape_zyx[1:])
     common: dict[str, Any] = {
         "shard_px": config.shard_px,
-        "voxel_size_um": settled.provenance.voxel_size_um,
-        "provenance": settled.provenance.model_dump(mode="json"),
+        "voxel_size_um": plan.provenance.voxel_size_um,
+        "provenance": plan.provenance.model_dump(mode="json"),
     }
     surface = Multiscale.create(
-        settled.folder / "surface.zarr",
+        plan.folder / "surface.zarr",
         shape,
-        dtype=settled.mapping.dtype.name,
+        dtype=plan.mapping.dtype.name,
         chunk=(min(CHUNK_LAYERS, shape[0]), CHUNK_PX, CHUNK_PX),
         codec=config.codec,
         **common,
     )
     mask = Multiscale.create(
-        settled.folder / "mask.zarr",
+        plan.folder / "mask.zarr",
         shape[1:],
         dtype="uint8",
         chunk=(CHUNK_PX, CHUNK_PX),
@@ -178,12 +178,12 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, contex
         return rooms.pop() if rooms else Room(surface)
 
     def load(unit: Unit) -> LoadedUnit | MappedUnit:
-        return map_unit(settled, unit.write_box) or load_unit(settled, unit.write_box, room())
+        return map_unit(plan, unit.write_box) or load_unit(plan, unit.write_box, room())
 
     def store(unit: Unit, loaded: LoadedUnit | MappedUnit) -> Mapping[str, Any]:
         if isinstance(loaded, MappedUnit):
             used = room()
-            stored, inside = write_mapped(settled, surface, unit.write_box, loaded, used)
+            stored, inside = write_mapped(plan, surface, unit.write_box, loaded, used)
         else:
             used, inside = loaded.room, loaded.mask
             stored = surface.write_levels(unit.write_box, loaded.levels)
@@ -191,16 +191,16 @@ def _work(config: PrepareConfig, settled: PreparePlan, record: RunFolder, contex
         stored += mask.write(unit.write_box, inside)
         return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(inside))}
 
-    work = UnitWork(load=load, compute=None, store=store, mark=record.mark, overlap=settled.units.overlap)
-    live = picture_so_far(context, settled.shape_yx, settled.folder / "prepare")
-    return drawn(work, live, context, lambda loaded: middle_layer(settled, loaded))
+    work = UnitWork(load=load, compute=None, store=store, mark=record.mark, overlap=plan.units.overlap)
+    live = live_preview(context, plan.shape_yx, plan.folder / "prepare")
+    return drawn(work, live, context, lambda loaded: middle_layer(plan, loaded))
 
 
-def _finish(record: RunFolder, settled: PreparePlan) -> Mapping[str, Any]:
-    pixels = sum(record.marker(unit)["mask_pixels"] for unit in settled.units.units)
+def _finish(record: RunFolder, plan: PreparePlan) -> Mapping[str, Any]:
+    pixels = sum(record.marker(unit)["mask_pixels"] for unit in plan.units.units)
     if pixels == 0:
         raise EmptyMaskError(
-            f"segment {settled.provenance.segment}: the mask is empty, so there is no papyrus to read; "
-            f"check {settled.provenance.mask if settled.mask_source else settled.source.uri}; nothing was kept"
+            f"segment {plan.provenance.segment}: the mask is empty, so there is no papyrus to read; "
+            f"check {plan.provenance.mask if plan.mask_source else plan.source.uri}; nothing was kept"
         )
     return {"mask_pixels": pixels}

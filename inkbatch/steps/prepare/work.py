@@ -72,24 +72,24 @@ class MappedUnit:
     views: Sequence[NDArray[Any]]
 
 
-def map_unit(settled: PreparePlan, box: Box) -> MappedUnit | None:
+def map_unit(plan: PreparePlan, box: Box) -> MappedUnit | None:
     """A unit without a copy, where the source is mapped into memory and pixels do not depend on their neighbours."""
-    if settled.provenance.clahe is not None:
+    if plan.provenance.clahe is not None:
         return None
     views = []
-    for number in settled.layers:
-        view = settled.source.view(number, box)
+    for number in plan.layers:
+        view = plan.source.view(number, box)
         if view is None:
             return None
         views.append(view)
-    return MappedUnit(views if settled.provenance.depth_order == "forward" else views[::-1])
+    return MappedUnit(views if plan.provenance.depth_order == "forward" else views[::-1])
 
 
-def load_unit(settled: PreparePlan, box: Box, room: Room) -> LoadedUnit:
+def load_unit(plan: PreparePlan, box: Box, room: Room) -> LoadedUnit:
     """Read and convert one unit.
 
     Args:
-        settled: The plan.
+        plan: See `make_plan`.
         box: The unit's write box.
         room: Memory for the unit.
 
@@ -97,28 +97,28 @@ def load_unit(settled: PreparePlan, box: Box, room: Room) -> LoadedUnit:
         NonFiniteError: A float layer holds NaN or infinity.
         DataError: A layer is damaged or truncated.
     """
-    layers = list(settled.layers)
+    layers = list(plan.layers)
     levels = room.cut((len(layers), *box.shape))
-    clahe = settled.provenance.clahe
-    read_box = clahe_box(box, clahe.cell_px, settled.source.shape_zyx[1:]) if clahe else box
-    outside = np.ones(box.shape, bool) if settled.mask_source is None else None
-    order = range(len(layers)) if settled.provenance.depth_order == "forward" else range(len(layers))[::-1]
+    clahe = plan.provenance.clahe
+    read_box = clahe_box(box, clahe.cell_px, plan.source.shape_zyx[1:]) if clahe else box
+    outside = np.ones(box.shape, bool) if plan.mask_source is None else None
+    order = range(len(layers)) if plan.provenance.depth_order == "forward" else range(len(layers))[::-1]
 
     def convert(number: int, place: int, stored: NDArray[Any] | None = None) -> NDArray[Any]:
         target = levels[0][place]
         if stored is None:
-            stored = settled.source.view(number, read_box)
+            stored = plan.source.view(number, read_box)
         if stored is None:
-            stored = settled.source.read(range(number, number + 1), read_box)[0]
+            stored = plan.source.read(range(number, number + 1), read_box)[0]
         try:
             if clahe is None:
-                settled.mapping.apply(stored, target)
+                plan.mapping.apply(stored, target)
             else:
                 grey = np.empty(read_box.shape, np.uint8)
-                settled.mapping.apply(stored, grey)
+                plan.mapping.apply(stored, grey)
                 target[:] = equalise(grey, read_box, box, clahe)
         except NonFiniteError as error:
-            raise NonFiniteError(f"{settled.source.uri}, layer {number}: {error}") from error
+            raise NonFiniteError(f"{plan.source.uri}, layer {number}: {error}") from error
         for upper, lower in itertools.pairwise(levels):
             halve(upper[place], "mean", lower[place])
         return stored
@@ -136,8 +136,8 @@ def load_unit(settled: PreparePlan, box: Box, room: Room) -> LoadedUnit:
     jobs: deque[Future[NDArray[Any]]] = deque()
     targets = {layers[source]: target for target, source in enumerate(order)}
     try:
-        for group in _stored_together(settled):
-            block = settled.source.read(group, read_box) if len(group) > 1 else itertools.repeat(None)
+        for group in _stored_together(plan):
+            block = plan.source.read(group, read_box) if len(group) > 1 else itertools.repeat(None)
             before = len(jobs)
             jobs.extend(codec_pool().submit(convert, n, targets[n], one) for n, one in zip(group, block, strict=False))
             if len(group) > 1:
@@ -148,30 +148,30 @@ def load_unit(settled: PreparePlan, box: Box, room: Room) -> LoadedUnit:
         for job in jobs:
             job.cancel()
         wait(jobs)
-    return LoadedUnit(levels, _mask(settled, box, outside), room)
+    return LoadedUnit(levels, _mask(plan, box, outside), room)
 
 
-def middle_layer(settled: PreparePlan, unit: LoadedUnit | MappedUnit) -> NDArray[np.float32]:
+def middle_layer(plan: PreparePlan, unit: LoadedUnit | MappedUnit) -> NDArray[np.float32]:
     """The middle layer of a unit for a thumbnail: every few pixels, from 0 to 1."""
     if isinstance(unit, LoadedUnit):
         grey = unit.levels[0][len(unit.levels[0]) // 2][::THUMBNAIL_STEP, ::THUMBNAIL_STEP]
     else:
         seen = np.ascontiguousarray(unit.views[len(unit.views) // 2][::THUMBNAIL_STEP, ::THUMBNAIL_STEP])
-        grey = np.empty(seen.shape, settled.mapping.dtype)
-        settled.mapping.apply(seen, grey)
+        grey = np.empty(seen.shape, plan.mapping.dtype)
+        plan.mapping.apply(seen, grey)
     top = np.iinfo(grey.dtype).max if grey.dtype.kind == "u" else 1
     return np.asarray(grey, np.float32) / np.float32(top)
 
 
-def _stored_together(settled: PreparePlan) -> list[range]:
+def _stored_together(plan: PreparePlan) -> list[range]:
     """The wanted layers, in the groups that are read at a time; borders between groups are borders of stored blocks."""
-    layers, size, first = settled.layers, settled.units.group_layers, settled.source.first_layer
+    layers, size, first = plan.layers, plan.units.group_layers, plan.source.first_layer
     borders = range(layers.start - (layers.start - first) % size, layers.stop, size)
     return [range(max(start, layers.start), min(start + size, layers.stop)) for start in borders]
 
 
 def write_mapped(
-    settled: PreparePlan, surface: Multiscale, box: Box, unit: MappedUnit, room: Room
+    plan: PreparePlan, surface: Multiscale, box: Box, unit: MappedUnit, room: Room
 ) -> tuple[int, NDArray[np.uint8]]:
     """Convert and store a mapped unit, a row of chunks at a time: each pixel goes from the source's pages to the shard.
 
@@ -179,7 +179,7 @@ def write_mapped(
         Stored bytes, and the mask: uint8 (height, width), 1 where there is papyrus.
     """
     halves = room.cut((len(unit.views), *box.shape), halves_only=True)
-    outside = np.ones(box.shape, bool) if settled.mask_source is None else None
+    outside = np.ones(box.shape, bool) if plan.mask_source is None else None
     marking = threading.Lock()
     depth, height, _ = surface.levels[0].layout.chunks
 
@@ -195,7 +195,7 @@ def write_mapped(
         grey = scratch.view(target.dtype).reshape(shape)
         unknown = outside is not None
         for layer, view in enumerate(views):
-            settled.mapping.apply(view[rows], grey)
+            plan.mapping.apply(view[rows], grey)
             scatter(grey, target[:, layer])
             if halves:
                 lower = halves[0][place[0] * depth + layer]
@@ -213,12 +213,12 @@ def write_mapped(
             halve(upper, "mean", lower)
         if lower is not None:
             stored += surface.write_level(number + 1, box, lower)
-    return stored, _mask(settled, box, outside)
+    return stored, _mask(plan, box, outside)
 
 
-def _mask(settled: PreparePlan, box: Box, outside: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+def _mask(plan: PreparePlan, box: Box, outside: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
     """The mask that was given, or where not every layer is zero."""
     if outside is None:
-        assert settled.mask_source is not None
-        outside = read_one_layer(settled.mask_source, box) == 0
+        assert plan.mask_source is not None
+        outside = read_one_layer(plan.mask_source, box) == 0
     return (~outside).astype(np.uint8)

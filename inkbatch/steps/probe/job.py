@@ -21,7 +21,7 @@ from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.probe.evidence import Scene
@@ -70,7 +70,7 @@ def probe_folder(root: str, segment: str, name: str) -> Location:
     return Location.parse(root) / "probes" / segment / name
 
 
-def plan(config: ProbeConfig) -> ProbePlan:
+def make_plan(config: ProbeConfig) -> ProbePlan:
     """Open surface and bundle, compare them, and choose the windows; no model is built.
 
     Raises:
@@ -115,16 +115,16 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
     """Probe a segment, or this shard's windows of it.
 
     Raises:
-        InkbatchError: See `plan`; a damaged surface; a model that returns NaN; storage that gave up; a stop signal.
+        InkbatchError: See `make_plan`; damaged surface; a model that returns NaN; storage that gave up; a stop signal.
     """
-    settled = plan(config)
-    record = RunFolder(settled.folder, settled.manifest)
-    return carry_out(
+    plan = make_plan(config)
+    record = RunFolder(plan.folder, plan.manifest)
+    return run_job(
         record,
-        settled.units,
-        lambda: _work(config, settled, record, context),
+        plan.units,
+        lambda: _work(config, plan, record, context),
         context,
-        lambda folder: _finish(settled, config.seed),
+        lambda folder: _finish(plan, config.seed),
         lambda folder, note: leave_report(folder, note, report_page),
     )
 
@@ -161,27 +161,27 @@ def verdict_lines(folder: Location) -> list[str]:
     return [*lines, f"  {cure} · picture: {folder / PICTURE_NAME}"]
 
 
-def _work(config: ProbeConfig, settled: ProbePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
+def _work(config: ProbeConfig, plan: ProbePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
     device = choose_device(config.device)
     predictor = Predictor(
-        settled.bundle.build(device),
-        settled.bundle.contract,
+        plan.bundle.build(device),
+        plan.bundle.contract,
         device,
         choose_precision(config.precision, device),
         config.batch_tiles,
         context.stop,
     )
-    volume = settled.volume
+    volume = plan.volume
 
     def load(unit: Unit) -> tuple[Slab, NDArray[np.bool_]]:
         return volume.read(range(volume.layer_count), unit.read_box), volume.read_mask(unit.read_box)
 
     def compute(unit: Unit, loaded: tuple[Slab, NDArray[np.bool_]]) -> dict[str, Any]:
-        return measure(predictor, *loaded, unit.write_box, settled.asked)
+        return measure(predictor, *loaded, unit.write_box, plan.asked)
 
     def store(unit: Unit, measured: dict[str, Any]) -> Mapping[str, Any]:
-        (settled.folder / MEASURES_NAME / f"{unit.name}.json").write_json(measured)
-        return {"readings": 2 * len(settled.asked.starts), "tiles": measured["tiles"]}
+        (plan.folder / MEASURES_NAME / f"{unit.name}.json").write_json(measured)
+        return {"readings": 2 * len(plan.asked.starts), "tiles": measured["tiles"]}
 
     return UnitWork(
         load=load,
@@ -192,23 +192,23 @@ def _work(config: ProbeConfig, settled: ProbePlan, record: RunFolder, context: R
     )
 
 
-def _finish(settled: ProbePlan, seed: int) -> Mapping[str, Any]:
-    measures = [(settled.folder / MEASURES_NAME / f"{unit.name}.json").read_json() for unit in settled.units]
-    verdict = judge(measures, settled.scene, seed)
-    (settled.folder / PICTURE_NAME).write_bytes(draw_probe(verdict, settled.scene))
-    document = _document(settled, verdict)
-    (settled.folder / VERDICT_NAME).write_json(document)
+def _finish(plan: ProbePlan, seed: int) -> Mapping[str, Any]:
+    measures = [(plan.folder / MEASURES_NAME / f"{unit.name}.json").read_json() for unit in plan.units]
+    verdict = judge(measures, plan.scene, seed)
+    (plan.folder / PICTURE_NAME).write_bytes(draw_probe(verdict, plan.scene))
+    document = _document(plan, verdict)
+    (plan.folder / VERDICT_NAME).write_json(document)
     return {key: document[key] for key in ("verdict", "depth_order", "layers", "confidence")}
 
 
-def _document(settled: ProbePlan, verdict: Verdict) -> dict[str, Any]:
+def _document(plan: ProbePlan, verdict: Verdict) -> dict[str, Any]:
     def numbers(start: int) -> list[int]:
-        return list(settled.volume.provenance.numbers_of(range(start, start + settled.asked.depth)))
+        return list(plan.volume.provenance.numbers_of(range(start, start + plan.asked.depth)))
 
     return {
-        "digest": settled.manifest.digest,
-        "segment": settled.volume.provenance.segment,
-        "bundle": settled.bundle.document.name,
+        "digest": plan.manifest.digest,
+        "segment": plan.volume.provenance.segment,
+        "bundle": plan.bundle.document.name,
         "verdict": verdict.words,
         "usable": verdict.usable,
         "reason": verdict.reason,
@@ -217,6 +217,6 @@ def _document(settled: ProbePlan, verdict: Verdict) -> dict[str, Any]:
         "start": verdict.start,
         "displaced_by": verdict.displaced_by,
         "confidence": verdict.confidence,
-        "usual": {"depth_order": settled.asked.usual_order, "layers": numbers(settled.asked.usual_start)},
+        "usual": {"depth_order": plan.asked.usual_order, "layers": numbers(plan.asked.usual_start)},
         "numbers": verdict.numbers,
     }

@@ -77,7 +77,7 @@ def repeatable(name: str) -> Repeatable:
     return _JOBS[name]()
 
 
-def _settled(plan: Callable[[Any], Any]) -> Plan:
+def _of_one_run(plan: Callable[[Any], Any]) -> Plan:
     """Of a plan that has a folder and a manifest and holds nothing open."""
 
     def planned(config: Any) -> Sequence[RunFolder]:
@@ -92,7 +92,7 @@ def _prepare() -> Repeatable:
     from inkbatch.steps.prepare.settings import PrepareConfig
 
     def planned(config: PrepareConfig) -> Sequence[RunFolder]:
-        found = prepare.plan(config)
+        found = prepare.make_plan(config)
         found.source.close()
         return [RunFolder(found.folder / "prepare", found.manifest)]
 
@@ -103,7 +103,7 @@ def _labels() -> Repeatable:
     from inkbatch.steps.labels import job as labels
 
     def planned(config: labels.LabelsConfig) -> Sequence[RunFolder]:
-        found = labels.plan(config)
+        found = labels.make_plan(config)
         for source in (found.source, found.ignore_image):
             if source is not None:
                 source.close()
@@ -115,14 +115,14 @@ def _labels() -> Repeatable:
 def _build_dataset() -> Repeatable:
     from inkbatch.steps.dataset import job as build_dataset
 
-    return Repeatable(build_dataset.BuildDatasetConfig, _settled(build_dataset.plan), build_dataset.run, 2)
+    return Repeatable(build_dataset.BuildDatasetConfig, _of_one_run(build_dataset.make_plan), build_dataset.run, 2)
 
 
 def _train() -> Repeatable:
     from inkbatch.steps.train import job as train
 
     def planned(config: train.TrainConfig) -> Sequence[RunFolder]:
-        return [RunFolder(found.folder, found.manifest) for found in train.plan(config)]
+        return [RunFolder(found.folder, found.manifest) for found in train.make_plan(config)]
 
     return Repeatable(train.TrainConfig, planned, train.run, 2)
 
@@ -130,32 +130,32 @@ def _train() -> Repeatable:
 def _infer() -> Repeatable:
     from inkbatch.steps.infer import job as infer
 
-    return Repeatable(infer.InferConfig, lambda config: infer.plan(config).outputs, infer.run, 3)
+    return Repeatable(infer.InferConfig, lambda config: infer.make_plan(config).outputs, infer.run, 3)
 
 
 def _infer_pictures() -> Repeatable:
     from inkbatch.steps import infer_pictures
 
-    return Repeatable(infer_pictures.InferPicturesConfig, _settled(infer_pictures.plan), infer_pictures.run)
+    return Repeatable(infer_pictures.InferPicturesConfig, _of_one_run(infer_pictures.make_plan), infer_pictures.run)
 
 
 def _ensemble() -> Repeatable:
     from inkbatch.steps.ensemble import job as ensemble
 
-    return Repeatable(ensemble.EnsembleConfig, _settled(ensemble.plan), ensemble.run, 3)
+    return Repeatable(ensemble.EnsembleConfig, _of_one_run(ensemble.make_plan), ensemble.run, 3)
 
 
 def _clean() -> Repeatable:
     from inkbatch.steps.labels import clean
 
-    return Repeatable(clean.CleanConfig, _settled(clean.plan), clean.run, 3)
+    return Repeatable(clean.CleanConfig, _of_one_run(clean.make_plan), clean.run, 3)
 
 
 def _evaluate() -> Repeatable:
     from inkbatch.steps.evaluate import job as evaluate
 
     def planned(config: evaluate.EvaluateConfig) -> Sequence[RunFolder]:
-        found = evaluate.plan(config)
+        found = evaluate.make_plan(config)
         found.truth.close()
         return [RunFolder(found.folder, found.manifest)]
 
@@ -165,7 +165,7 @@ def _evaluate() -> Repeatable:
 def _probe() -> Repeatable:
     from inkbatch.steps.probe import job as probe
 
-    return Repeatable(probe.ProbeConfig, _settled(probe.plan), probe.run, 3)
+    return Repeatable(probe.ProbeConfig, _of_one_run(probe.make_plan), probe.run, 3)
 
 
 _JOBS: dict[str, Callable[[], Repeatable]] = {

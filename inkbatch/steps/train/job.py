@@ -50,7 +50,7 @@ from inkbatch.training.run_logs import RunLogs, open_logs
 from inkbatch.training.settings import TrainConfig
 from inkbatch.training.validate import Validation, Validator
 
-__all__ = ["TrainConfig", "TrainPlan", "describe", "plan", "run"]
+__all__ = ["TrainConfig", "TrainPlan", "describe", "make_plan", "run"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class TrainPlan:
         return EpochPlan(self.train, config.sampler, config.seed, config.batch // devices, devices, config.accumulate)
 
 
-def plan(config: TrainConfig) -> list[TrainPlan]:
+def make_plan(config: TrainConfig) -> list[TrainPlan]:
     """Open the dataset, check it and the settings against each other; one plan per run, no weights are read.
 
     Raises:
@@ -154,10 +154,10 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
         on_step: Called after each optimiser step with the number of steps so far.
 
     Raises:
-        InkbatchError: See `plan`; a loss that is no number; a stop signal (exit 75: run the same command again).
+        InkbatchError: See `make_plan`; a loss that is no number; a stop signal (exit 75: run the same command again).
     """
     started = time.perf_counter()
-    plans = plan(config)
+    plans = make_plan(config)
     mine = context.shard.select(plans)
     folders = [RunFolder(one.folder, one.manifest) for one in plans]
     stored = 0
@@ -345,7 +345,7 @@ def _number(value: float | None) -> float:
 def describe(config: TrainConfig) -> str:
     """What a run would do, in words; nothing is computed."""
     lines = []
-    for one in plan(config):
+    for one in make_plan(config):
         epochs = one.epoch_plan(1)
         weights = sum(parameter.numel() for parameter in _shape_of(one.config, one.model).parameters())
         complete = RunFolder(one.folder, one.manifest).is_complete()

@@ -19,7 +19,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.progress import QuietReporter
-from inkbatch.steps.ensemble.job import DISAGREEMENT_NAME, EnsembleConfig, describe, plan, run
+from inkbatch.steps.ensemble.job import DISAGREEMENT_NAME, EnsembleConfig, describe, make_plan, run
 from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
 from inkbatch.testing.maps import store_map, store_picture
 
@@ -237,9 +237,9 @@ def test_what_cannot_be_combined_is_refused_by_name(configure, root, tmp_path):
     ]
     for predictions, error, words in cases:
         with pytest.raises(error, match=words):
-            plan(configure(predictions=predictions))
+            make_plan(configure(predictions=predictions))
     with pytest.raises(ConfigError, match="would replace its member good"):
-        plan(configure(name="good"))
+        make_plan(configure(name="good"))
     assert not (root / "predictions/s/ensemble-mean").exists()
 
 

@@ -16,7 +16,7 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchEr
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
-from inkbatch.steps.evaluate.job import EvaluateConfig, describe, plan, run, summary
+from inkbatch.steps.evaluate.job import EvaluateConfig, describe, make_plan, run, summary
 from inkbatch.steps.evaluate.pictures import COLOURS
 from inkbatch.steps.infer.score import leave_score, score_line, stored_score
 from inkbatch.testing.faults import preempted_context, stored_bytes
@@ -185,10 +185,10 @@ def test_units_of_another_size_find_the_same_scores(configure, monkeypatch):
 def test_small_regions_make_small_units(configure, monkeypatch):
     monkeypatch.setattr("inkbatch.steps.evaluate.job.UNIT_PX", 512)
     monkeypatch.setattr("inkbatch.steps.evaluate.job.MOST_REGIONS_YX", 2)
-    settled = plan(configure(region_px=32))
-    assert max(len(settled.regions(unit)) for unit in settled.units) == 4
-    assert {unit.write_box.shape for unit in settled.units} >= {(64, 64)}
-    settled.truth.close()
+    plan = make_plan(configure(region_px=32))
+    assert max(len(plan.regions(unit)) for unit in plan.units) == 4
+    assert {unit.write_box.shape for unit in plan.units} >= {(64, 64)}
+    plan.truth.close()
 
 
 def test_an_area_counts_alone(configure):
@@ -244,7 +244,7 @@ def test_what_cannot_be_evaluated_is_refused_by_name(configure, root, tmp_path):
     ]
     for changes, error, words in cases:
         with pytest.raises(error, match=words):
-            plan(configure(**changes))
+            make_plan(configure(**changes))
 
 
 def test_nothing_to_count_and_no_ink_are_refused(configure, tmp_path):
@@ -262,7 +262,7 @@ def test_no_labels_at_all_are_a_wish_and_no_guess(root):
     store_picture(root, "u", "mask", MASK * 255, pooling="max")
     config = EvaluateConfig(segment="u", root=str(root))
     with pytest.raises(NoLabelsError, match="nobody says where its ink labels are; give --labels"):
-        plan(config)
+        make_plan(config)
 
 
 def test_a_damaged_map_is_named(configure, root):
@@ -416,11 +416,11 @@ def test_the_regions_with_most_wrong_pixels_are_shown_in_order(configure):
 
 def test_damaged_labels_of_the_picture_are_refused(configure):
     config = configure()
-    settled = plan(config)
+    plan = make_plan(config)
     with pytest.raises(Preempted):
         run(config, preempted_context(1))
-    settled.truth.close()
-    first = next(Path(str(settled.folder / "counts")).glob("*.png"))
+    plan.truth.close()
+    first = next(Path(str(plan.folder / "counts")).glob("*.png"))
     first.write_bytes(b"no picture")
     with pytest.raises(CorruptDataError, match="evaluate again"):
         run(config, RunContext())

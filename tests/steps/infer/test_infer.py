@@ -27,7 +27,7 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
-from inkbatch.steps.infer.job import InferConfig, plan, run
+from inkbatch.steps.infer.job import InferConfig, make_plan, run
 from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
 from inkbatch.testing.segments import identity_bundle, network_bundle
 
@@ -229,9 +229,9 @@ def test_layers_are_chosen_by_source_number(tiny_segment, bundle_folder):
     report = run(config_for(tiny_segment, bundle_folder, layers=(0, 3)), RunContext())
     np.testing.assert_allclose(read_map(report), tiny_segment.layers[1] / 255, atol=5e-4)
     with pytest.raises(LayerRangeError, match="3:6"):
-        plan(config_for(tiny_segment, bundle_folder, layers=(3, 6)))
+        make_plan(config_for(tiny_segment, bundle_folder, layers=(3, 6)))
     with pytest.raises(LayerRangeError, match="segment tiny: --layers 0:2 are 2 layers, the bundle wants 3"):
-        plan(config_for(tiny_segment, bundle_folder, layers=(0, 2)))
+        make_plan(config_for(tiny_segment, bundle_folder, layers=(0, 2)))
 
 
 def test_a_map_that_is_no_probability_stops_with_the_units_name(tiny_segment, tmp_path):

@@ -20,7 +20,7 @@ from inkbatch.models.bundle import TTA_AXES
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import require_complete
-from inkbatch.steps.infer.job import InferConfig, plan, run
+from inkbatch.steps.infer.job import InferConfig, make_plan, run
 from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
 from inkbatch.testing.segments import identity_bundle, network_bundle
 
@@ -171,9 +171,9 @@ def test_a_job_killed_between_two_windows_of_a_unit_and_started_again_gives_the_
 
 
 def test_manifest_and_name_say_what_was_combined(tiny_segment, network):
-    plain = plan(config_for(tiny_segment, network))
+    plain = make_plan(config_for(tiny_segment, network))
     assert "variants" not in plain.manifest.config
-    several = plan(config_for(tiny_segment, network, combine="max", **VARIANTS))
+    several = make_plan(config_for(tiny_segment, network, combine="max", **VARIANTS))
     assert several.manifest.config["variants"] == {
         "tta": ["flip-x", "turn-90"],
         "combine": "max",
@@ -182,11 +182,11 @@ def test_manifest_and_name_say_what_was_combined(tiny_segment, network):
     assert several.manifest.config["layers"] == [0, 5]
     name = plain.folder.name
     assert several.folder.name == f"{name}-layers0-3_1-4_2-5-tta-x-90-max"
-    assert plan(config_for(tiny_segment, network, tta=("turns",))).folder.name == f"{name}-tta-90-180-270"
-    each = plan(config_for(tiny_segment, network, layer_starts=(0, 3, 2), store_windows=True))
+    assert make_plan(config_for(tiny_segment, network, tta=("turns",))).folder.name == f"{name}-tta-90-180-270"
+    each = make_plan(config_for(tiny_segment, network, layer_starts=(0, 3, 2), store_windows=True))
     assert [output.location.name for output in each.outputs] == [f"{name}-layers0-3", f"{name}-layers2-5"]
     with pytest.raises(ConfigError, match="128 are the most"):
-        plan(config_for(tiny_segment, network, name="n" * 125, layer_starts=(0, 2), store_windows=True))
+        make_plan(config_for(tiny_segment, network, name="n" * 125, layer_starts=(0, 2), store_windows=True))
 
 
 def test_other_variants_under_the_same_name_are_refused(tiny_segment, bundle_folder):
@@ -197,18 +197,18 @@ def test_other_variants_under_the_same_name_are_refused(tiny_segment, bundle_fol
 
 def test_a_view_that_the_bundle_does_not_allow_is_refused_or_recorded(tiny_segment, bundle_folder):
     with pytest.raises(ConfigError, match=r"does not allow turn-90.*--override"):
-        plan(config_for(tiny_segment, bundle_folder, tta=("turn-90",)))
+        make_plan(config_for(tiny_segment, bundle_folder, tta=("turn-90",)))
     allowed = config_for(tiny_segment, bundle_folder, tta=("turn-90",), override={"tta_axes": ["turn-90"]})
-    assert plan(allowed).manifest.config["override"] == {"tta_axes": ["turn-90"]}
+    assert make_plan(allowed).manifest.config["override"] == {"tta_axes": ["turn-90"]}
 
 
 def test_windows_that_leave_the_surface_or_have_another_depth_are_refused(tiny_segment, bundle_folder):
     with pytest.raises(LayerRangeError, match="layers 3:6 are wanted, the surface holds 0:5"):
-        plan(config_for(tiny_segment, bundle_folder, layer_starts=(0, 4)))
+        make_plan(config_for(tiny_segment, bundle_folder, layer_starts=(0, 4)))
     with pytest.raises(LayerRangeError, match="the bundle wants 3"):
-        plan(config_for(tiny_segment, bundle_folder, layer_groups=((0, 3), (1, 5))))
+        make_plan(config_for(tiny_segment, bundle_folder, layer_groups=((0, 3), (1, 5))))
     with pytest.raises(ConfigError, match="0:3 is there more than once"):
-        plan(config_for(tiny_segment, bundle_folder, layer_groups=((0, 3), (1, 4), (0, 3))))
+        make_plan(config_for(tiny_segment, bundle_folder, layer_groups=((0, 3), (1, 4), (0, 3))))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
-from inkbatch.steps.labels.clean import CleanConfig, describe, plan, run
+from inkbatch.steps.labels.clean import CleanConfig, describe, make_plan, run
 from inkbatch.testing.faults import preempted_context, stored_bytes
 from inkbatch.testing.maps import store_map
 
@@ -99,9 +99,9 @@ def test_a_gaussian_is_its_definition_and_leaves_no_ink_outside_the_mask(configu
 
 def test_the_threshold_of_the_prediction_is_taken(configure, tmp_path):
     store_map(tmp_path / "root", "s", "fitted", VALUES, contract={"threshold": 0.7})
-    assert plan(configure(name="fitted")).threshold == 0.7
-    assert plan(configure(name="fitted", threshold=0.4)).threshold == 0.4
-    assert plan(configure()).threshold == 0.5
+    assert make_plan(configure(name="fitted")).threshold == 0.7
+    assert make_plan(configure(name="fitted", threshold=0.4)).threshold == 0.4
+    assert make_plan(configure()).threshold == 0.5
 
 
 @pytest.mark.parametrize("count", [2, 5])
@@ -128,7 +128,7 @@ def test_a_stopped_job_goes_on_and_gives_the_same_bytes(configure, tmp_path, aft
 
 def test_what_cannot_be_done_is_refused(configure):
     with pytest.raises(ConfigError, match="would replace map"):
-        plan(configure(result="map"))
+        make_plan(configure(result="map"))
     with pytest.raises(ConfigError, match="power of two"):
         configure(unit_px=48)
     run(configure(), RunContext())

@@ -16,12 +16,12 @@ from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.infer.job import InferConfig
-from inkbatch.steps.infer.job import plan as plan_infer
+from inkbatch.steps.infer.job import make_plan as plan_infer
 from inkbatch.steps.infer.job import run as run_infer
 from inkbatch.steps.prepare.job import run as run_prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.probe.evidence import Scene
-from inkbatch.steps.probe.job import ProbeConfig, plan, read_verdict, run, verdict_lines
+from inkbatch.steps.probe.job import ProbeConfig, make_plan, read_verdict, run, verdict_lines
 from inkbatch.testing.faults import preempted_context, stored_bytes
 from inkbatch.testing.papyrus import (
     DEMO_INK_LAYER,
@@ -124,10 +124,10 @@ def test_a_displaced_window_is_found_and_used(tmp_path, layer, turned):
     assert found["usable"], found["reason"]
     assert case.is_right(found)
     assert found["verdict"] == ("clear" if found["displaced_by"] == 0 else found["verdict"])
-    settled = plan_infer(infer_config(root))
-    assert settled.layers == range(found["start"], found["start"] + 13)
-    assert settled.bundle.contract.depth_order == ("reversed" if turned else "forward")
-    assert settled.manifest.config["probe"]["verdict"] == found["verdict"]
+    plan = plan_infer(infer_config(root))
+    assert plan.layers == range(found["start"], found["start"] + 13)
+    assert plan.bundle.contract.depth_order == ("reversed" if turned else "forward")
+    assert plan.manifest.config["probe"]["verdict"] == found["verdict"]
 
 
 LETTERS = demo_letters()[:384, :384]
@@ -212,7 +212,7 @@ def test_a_verdict_on_another_surface_or_contract_is_refused(tmp_path):
 def test_settings_that_cannot_be_carried_out_are_refused(tmp_path, changes, error, words):
     root = prepared(tmp_path, demo_stack()[:, :128, :128])
     with pytest.raises(error, match=words):
-        plan(config_of(root, **changes))
+        make_plan(config_of(root, **changes))
 
 
 def test_ink_of_no_contrast_is_refused():
@@ -223,9 +223,9 @@ def test_ink_of_no_contrast_is_refused():
 def test_windows_are_chosen_on_papyrus(tmp_path):
     stack = demo_stack()[:, :384, :512].copy()
     stack[:, :, :256] = 0
-    settled = plan(config_of(prepared(tmp_path, stack), at=None, windows=3))
-    assert len(settled.units) == 3
-    assert all(unit.write_box.x0 >= 256 for unit in settled.units)
+    plan = make_plan(config_of(prepared(tmp_path, stack), at=None, windows=3))
+    assert len(plan.units) == 3
+    assert all(unit.write_box.x0 >= 256 for unit in plan.units)
 
 
 def test_the_words_name_order_layers_and_cure(tmp_path):

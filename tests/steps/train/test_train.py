@@ -20,7 +20,7 @@ from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.dataset import job as build_dataset
 from inkbatch.steps.infer import job as infer
-from inkbatch.steps.train.job import TrainConfig, describe, plan, run
+from inkbatch.steps.train.job import TrainConfig, describe, make_plan, run
 from inkbatch.testing.training import NETWORK, TILE_PX, tiny_dataset, tiny_run, write_labels
 
 
@@ -58,7 +58,7 @@ def test_a_run_learns_planted_ink_and_its_bundle_infers(root):
     )
     ink = np.asarray(
         Prediction.open(inferred.location).read(
-            infer.plan(  # the same contract, the same map
+            infer.make_plan(  # the same contract, the same map
                 infer.InferConfig(segment="s1", bundle=str(bundle.location), root=str(root), device="cpu", name="p")
             )
             .units[0]
@@ -106,19 +106,19 @@ def test_a_split_without_samples_is_refused(root):
     index = DatasetIndex.open(Location.parse(root / "datasets" / "tiny"))
     edited(root, samples=tuple(sample for sample in index.samples if sample.split == "train"))
     with pytest.raises(DataError, match="split 'validation' holds no sample"):
-        plan(config_of(root))
+        make_plan(config_of(root))
 
 
 def test_a_dataset_without_ink_is_refused(root):
     index = DatasetIndex.open(Location.parse(root / "datasets" / "tiny"))
     edited(root, samples=tuple(sample.model_copy(update={"ink_share": 0.0}) for sample in index.samples))
     with pytest.raises(DataError, match="split 'train' holds ink; check the ink labels"):
-        plan(config_of(root))
+        make_plan(config_of(root))
 
 
 def test_a_dataset_that_is_not_there_is_refused(root):
     with pytest.raises(DataError, match=r"dataset other: no index\.json"):
-        plan(config_of(root, dataset="other"))
+        make_plan(config_of(root, dataset="other"))
 
 
 def test_more_layers_than_the_samples_hold_are_refused(root):
@@ -126,13 +126,13 @@ def test_more_layers_than_the_samples_hold_are_refused(root):
     with pytest.raises(
         LayerRangeError, match=r"samples hold 4 layers, the network wants 5; set model\.config\.depth_layers"
     ):
-        plan(config_of(root, model=model))
+        make_plan(config_of(root, model=model))
 
 
 def test_a_tile_that_the_network_cannot_take_is_refused(root):
     model = {"architecture": "smp", "config": {**NETWORK, "family": "FPN", "decoder": {}}}
     with pytest.raises(ConfigError, match="tile of 24 x 24 px is not a multiple of 32 px"):
-        plan(config_of(root, model=model, tile_px=24))
+        make_plan(config_of(root, model=model, tile_px=24))
 
 
 def test_unknown_keys_and_two_ways_to_fold_are_refused(root):
@@ -201,9 +201,9 @@ def test_folds_are_runs_of_their_own_with_a_table(root):
 
 def test_a_fold_that_is_not_there_is_refused(root):
     with pytest.raises(ConfigError, match="has no folds; leave folds out"):
-        plan(config_of(root, folds="all"))
+        make_plan(config_of(root, folds="all"))
     with pytest.raises(ConfigError, match="fold 1 is wanted; it has none"):
-        plan(config_of(root, fold=1))
+        make_plan(config_of(root, fold=1))
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(root):
@@ -245,9 +245,9 @@ def test_an_index_and_its_pack_train_alike(root):
 def test_stitched_pairs_train_and_the_plain_samples_validate(root):
     built(root, "pairs", pairs={"count": 8})
     index = DatasetIndex.open(Location.parse(root / "datasets" / "pairs"))
-    settled = plan(config_of(root, dataset="pairs"))[0]
-    assert any(sample.parts for sample in settled.train)
-    assert index.samples_of("validation") == settled.validation
+    plan = make_plan(config_of(root, dataset="pairs"))[0]
+    assert any(sample.parts for sample in plan.train)
+    assert index.samples_of("validation") == plan.validation
     assert run(config_of(root, dataset="pairs", epochs=1), RunContext()).complete
 
 
