@@ -13,10 +13,6 @@ NAMED = sorted(set(re.findall(r"`((?:inkbatch|tests|docs|jobs|requirements)/[\w.
 GENERAL = {"jobs/NAME.yaml"}  # the reader's own
 ROOMS = sorted(path.name for path in (REPOSITORY / "inkbatch").iterdir() if (path / "__init__.py").is_file())
 
-pytestmark = pytest.mark.skipif(
-    not (REPOSITORY / "inkbatch" / "cli").is_dir(), reason="the folders that the page names come with the move"
-)
-
 
 def test_every_file_and_folder_that_the_page_names_is_there():
     assert len(NAMED) > 25
