@@ -63,6 +63,11 @@ class InkModel(nn.Module):
         """The only tile side that this network takes (it has a table of positions); None where many will do."""
         return None
 
+    @property
+    def normalises_input(self) -> bool:
+        """Whether its first layer takes the tile's own statistics; its contract's normaliser is ``network`` then."""
+        return False
+
     def ask_for_gradients(self) -> None:
         """Settle which parameters ask for gradients; called once before training, not for inference."""
         return

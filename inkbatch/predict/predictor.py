@@ -22,6 +22,7 @@ from inkbatch.predict.batches import Batch, PlacedRun, filled
 from inkbatch.predict.blend import Blender, window_1d
 from inkbatch.predict.compiling import compiled
 from inkbatch.predict.memory_format import arrange, channels_last_pays
+from inkbatch.predict.normalise import Statistics, normalise
 from inkbatch.predict.passes import Passes, cpu_threads
 from inkbatch.predict.tiles import UnitTiles
 from inkbatch.predict.variants import AS_IS, Combine, View
@@ -233,29 +234,6 @@ class Predictor:
             band = normalise(stored, self.contract, room)
             for run in runs:
                 yield run, band, (y0, unit.read_box.x0)
-
-
-def normalise(stored: Tensor, contract: Contract, out: Tensor | None = None) -> Tensor:
-    """Apply the contract's clip, divisor, mean and std.
-
-    Args:
-        stored: (Z, Y, X) in the stored dtype.
-        contract: The bundle's contract.
-        out: Optional contiguous float32 (Z, Y, X) to fill.
-
-    Returns:
-        Contiguous float32 (Z, Y, X): ``(clip(x) / divisor - mean) / std``.
-    """
-    values = torch.empty(stored.shape, dtype=torch.float32, device=stored.device) if out is None else out
-    values.copy_(stored)
-    if contract.clip is not None:
-        values.clamp_(contract.clip[0], contract.clip[1])
-    values.div_(contract.divisor)
-    if contract.mean != 0.0:
-        values.sub_(contract.mean)
-    if contract.std != 1.0:
-        values.div_(contract.std)
-    return values
 
 
 def read_box_of(box: Box, grid: TileGrid) -> Box:

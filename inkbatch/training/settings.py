@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from inkbatch.config import JobConfig, parse_bytes
+from inkbatch.config import JobConfig, WindowName, parse_bytes
 from inkbatch.models.encoder_weights import EncoderConfig
 from inkbatch.training.augment_settings import AugmentConfig
 from inkbatch.training.losses import LossConfig
@@ -110,7 +110,7 @@ class TrainConfig(JobConfig):
     input: InputConfig = InputConfig()
     tile_px: int | None = Field(None, ge=1)
     stride_px: int | None = Field(None, ge=1)
-    window: Literal["hann", "gaussian", "uniform"] = "hann"
+    window: WindowName = "hann"
     tta_axes: tuple[TtaAxis, ...] = ()
     loss: LossConfig = LossConfig()
     sampler: SamplerConfig = SamplerConfig()
