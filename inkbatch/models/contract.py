@@ -12,7 +12,6 @@ from inkbatch.errors import ConfigError, LayerRangeError
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
 from inkbatch.models.rules import Grown, Normaliser, Stitching
 
-
 UNUSED_DIVISOR = 255.0  # the default; where statistics of the data take its place, none may be stated
 
 

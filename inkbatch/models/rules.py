@@ -66,7 +66,9 @@ class Normaliser(BaseModel):
     def _values_agree(self) -> Normaliser:
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
-            raise ValueError(f"normaliser: expected percentiles with 0 <= lower < upper <= 100, got {low:g} and {high:g}")
+            raise ValueError(
+                f"normaliser: expected percentiles with 0 <= lower < upper <= 100, got {low:g} and {high:g}"
+            )
         given = (self.percentiles, self.statistics, self.counts)
         if not self.by_statistics and given != ((1.0, 99.0), "tile", "all"):
             raise ValueError(

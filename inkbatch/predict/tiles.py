@@ -80,7 +80,9 @@ class UnitTiles:
             yield TileRun(row, column, 1, y0, axis.origin(column), axis.stride)
 
 
-def tiles_of(grid: TileGrid, write_box: Box, mask: NDArray[np.bool_], mask_box: Box) -> UnitTiles:
+def tiles_of(
+    grid: TileGrid, write_box: Box, mask: NDArray[np.bool_], mask_box: Box, *, whole: bool = False
+) -> UnitTiles:
     """The tiles that touch a write box, and which of them hold papyrus.
 
     Args:
@@ -88,6 +90,7 @@ def tiles_of(grid: TileGrid, write_box: Box, mask: NDArray[np.bool_], mask_box: 
         write_box: The unit's write box.
         mask: Segment mask in `mask_box`, (height, width).
         mask_box: The unit's read box; holds all its tiles.
+        whole: Take tiles alone that lie on papyrus with every pixel.
     """
     rows, columns = grid.touching(write_box)
     counted = np.int32 if mask.size < 2**31 else np.int64
@@ -98,7 +101,7 @@ def tiles_of(grid: TileGrid, write_box: Box, mask: NDArray[np.bool_], mask_box: 
     x0 = np.array([grid.columns.origin(column) - mask_box.x0 for column in columns])
     y1, x1 = y0 + grid.tile_px, x0 + grid.tile_px
     inside = sums[np.ix_(y1, x1)] - sums[np.ix_(y0, x1)] - sums[np.ix_(y1, x0)] + sums[np.ix_(y0, x0)]
-    return UnitTiles(grid, rows, columns, inside > 0)
+    return UnitTiles(grid, rows, columns, inside == grid.tile_px**2 if whole else inside > 0)
 
 
 def gather(run: TileRun, source: Tensor, origin_yx: tuple[int, int], tile_px: int, out: Tensor) -> None:

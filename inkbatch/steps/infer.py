@@ -17,9 +17,9 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.storage import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
+from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
-from inkbatch.predict.tiles import tiles_of
 from inkbatch.predict.variants import (
     LayerWindow,
     View,
@@ -125,7 +125,7 @@ def plan(config: InferConfig) -> InferPlan:
     windows = _windows(config, asked, contract, volume)
     views = views_of(config.tta, contract, bundle.document.name)
     unit_px = chosen_unit_px(config, contract)
-    grid = TileGrid(volume.shape_yx, contract.tile_px, contract.stride_px)
+    grid = grid_of(contract, volume.shape_yx)
     units = grid.units(unit_px)
     inputs = {
         "surface": surface_digest,
@@ -296,11 +296,11 @@ def _created(output: RunFolder, settled: InferPlan) -> Prediction:
 
 def load_unit(settled: InferPlan, unit: Unit) -> SubVolume:
     """Read what one unit needs; layers are not read where the mask is empty."""
-    mask = settled.volume.read_mask(unit.read_box)
-    tiles = tiles_of(settled.grid, unit.write_box, mask, unit.read_box)
+    contract = settled.bundle.contract
+    mask, tiles = covered_tiles(contract, settled.grid, unit.write_box, settled.volume.read_mask)
     if tiles.count:
         layers = settled.volume.read(settled.layers, unit.read_box)
-        if settled.bundle.contract.depth_order == "reversed":
+        if contract.depth_order == "reversed":
             layers = np.ascontiguousarray(layers[::-1])
     else:
         layers = np.zeros((len(settled.layers), 0, 0), settled.volume.dtype)
@@ -311,5 +311,15 @@ def _finish(record: RunFolder, settled: InferPlan) -> Mapping[str, Any]:
     write_preview(Prediction.open(record.location).pyramid, record.location / "preview.png")
     tiles = sum(record.marker(unit)["tiles"] for unit in settled.units)
     if tiles == 0:
-        raise DataError(f"segment {settled.volume.provenance.segment}: no tile holds papyrus; check its mask")
+        raise DataError(f"segment {settled.volume.provenance.segment}: {_no_tiles(settled)}")
     return {"tiles": tiles}
+
+
+def _no_tiles(settled: InferPlan) -> str:
+    rules, edge = settled.bundle.contract.stitching, settled.grid.tile_px
+    if rules.last_tile == "none" and min(settled.grid.shape_yx) < edge:
+        height, width = settled.grid.shape_yx
+        return f"no tile of {edge} px fits its {height} x {width} px; state --override stitching.last_tile=flush"
+    if rules.tiles == "whole":
+        return f"no tile of {edge} px lies on papyrus as a whole; check its mask, or take another bundle"
+    return "no tile holds papyrus; check its mask"

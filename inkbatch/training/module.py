@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
-from inkbatch.predict.predictor import normalise
+from inkbatch.predict.normalise import normalise_tiles
 from inkbatch.training.augment import apply_changes
 from inkbatch.training.data import Batch
 from inkbatch.training.losses import LossConfig, ink_loss
@@ -53,7 +53,7 @@ class InkModule(LightningModule):
         layers = batch.layers.to(torch.float32).div_(top)
         labels = batch.labels.to(torch.float32).div_(LABEL_MAX)
         layers, labels, counted = apply_changes(layers, labels, batch.counted, batch.changes)
-        subvolume = normalise(layers.mul_(top), self.contract)[:, None]
+        subvolume = normalise_tiles(layers.mul_(top), self.contract)[:, None]
         return subvolume, *coarse_targets(labels, counted, self.net.output_scale)
 
     def training_step(self, subvolume: Tensor, target: Tensor, weight: Tensor) -> Tensor:
