@@ -20,6 +20,7 @@ from inkbatch.predict.device import (
     synchronize,
 )
 from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.segment_statistics import array_statistics
 from inkbatch.predict.tiles import tiles_of
 
 ROUNDS = 4
@@ -83,6 +84,7 @@ def _seconds(predictor: Predictor, side: int) -> float:
     mask = np.ones(box.shape, bool)
     layers = np.random.default_rng(0).integers(0, 256, (contract.layers.count, edge, edge), dtype=np.uint8)
     tiles = tiles_of(grid_of(contract, box.shape), box, mask, box)
+    predictor.statistics = array_statistics(contract, layers, predictor.device)
     start = time.perf_counter()
     predictor.blend(Unit(0, box, box), SubVolume(layers, mask, tiles))
     synchronize(predictor.device)

@@ -20,6 +20,7 @@ from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_loca
 from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.segment_statistics import stored_statistics
 from inkbatch.predict.variants import (
     LayerWindow,
     View,
@@ -239,6 +240,7 @@ def _work(
         config.compile,
         settled.views,
         config.combine,
+        stored_statistics(settled.bundle.contract, settled.volume, settled.folder, device, context.stop.check),
     )
     outputs = [_created(output, settled) for output in settled.outputs]
     live = picture_so_far(context, settled.volume.shape_yx, settled.folder)

@@ -25,6 +25,7 @@ from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_loca
 from inkbatch.predict.coverage import covered_tiles
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.segment_statistics import array_statistics
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
@@ -200,6 +201,7 @@ def _map_of(layers: NDArray[np.uint8], predictor: Predictor) -> tuple[NDArray[np
     papyrus = np.ones(shape, bool)
     probability, count = np.zeros(shape, np.float32), 0
     grid: TileGrid = predictor.grid(shape)
+    predictor.statistics = array_statistics(predictor.contract, layers, predictor.device)
     for part in grid.units(UNIT_PX):
         mask, tiles = covered_tiles(predictor.contract, grid, part.write_box, lambda box: cut_out(papyrus, box))
         count += tiles.count

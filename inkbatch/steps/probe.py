@@ -24,6 +24,7 @@ from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor
 from inkbatch.predict.probing import Asked, ProbeInk, measure
+from inkbatch.predict.segment_statistics import stored_statistics
 from inkbatch.reports.registry import leave_report
 from inkbatch.run.job import JobReport, RunContext, carry_out
 from inkbatch.run.pipeline import UnitWork
@@ -171,6 +172,9 @@ def _work(config: ProbeConfig, settled: ProbePlan, record: RunFolder, context: R
         context.stop,
     )
     volume = settled.volume
+    predictor.statistics = stored_statistics(
+        settled.bundle.contract, volume, settled.folder, device, context.stop.check
+    )
 
     def load(unit: Unit) -> tuple[Slab, NDArray[np.bool_]]:
         return volume.read(range(volume.layer_count), unit.read_box), volume.read_mask(unit.read_box)
