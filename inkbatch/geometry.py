@@ -204,8 +204,9 @@ class TileGrid:
         return TileAxis(self.shape_yx[1], self.tile_px, self.stride_px, self.flush)
 
     def touching(self, box: Box) -> tuple[range, range]:
-        """Row and column indices of all tiles that touch `box`."""
-        return self.rows.touching(box.y0, box.y1), self.columns.touching(box.x0, box.x1)
+        """Row and column indices of all tiles that touch `box`; both empty where none does."""
+        rows, columns = self.rows.touching(box.y0, box.y1), self.columns.touching(box.x0, box.x1)
+        return (rows, columns) if rows and columns else (range(0), range(0))
 
     def hull(self, rows: range, columns: range) -> Box:
         """The smallest box that holds these tiles; leaves the surface only where that is smaller than a tile."""

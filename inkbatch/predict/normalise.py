@@ -147,11 +147,11 @@ class _Counted:
         """Linear between order statistics, float32 (B,)."""
         index = (self.count - 1).clamp(min=0).double() * (q / 100)
         below = index.floor()
-        share = (index - below).float()
+        share = index - below
         rank = below.long()
         a, b = self.at(rank, rank + 1)
         step = b - a
-        return torch.where(share < 0.5, a + step * share, b - step * (1 - share))
+        return torch.where(share < 0.5, a + step * share.float(), b - step * (1 - share).float())
 
     def median(self) -> Tensor:
         """The middle value, or the mean of the two middle ones, float32 (B,)."""

@@ -97,8 +97,8 @@ def tiles_of(
     sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), counted)
     np.cumsum(mask, axis=0, dtype=counted, out=sums[1:, 1:])
     np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
-    y0 = np.array([grid.rows.origin(row) - mask_box.y0 for row in rows])
-    x0 = np.array([grid.columns.origin(column) - mask_box.x0 for column in columns])
+    y0 = np.array([grid.rows.origin(row) - mask_box.y0 for row in rows], np.intp)
+    x0 = np.array([grid.columns.origin(column) - mask_box.x0 for column in columns], np.intp)
     y1, x1 = y0 + grid.tile_px, x0 + grid.tile_px
     inside = sums[np.ix_(y1, x1)] - sums[np.ix_(y0, x1)] - sums[np.ix_(y1, x0)] + sums[np.ix_(y0, x0)]
     return UnitTiles(grid, rows, columns, inside == grid.tile_px**2 if whole else inside > 0)
