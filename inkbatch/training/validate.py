@@ -20,7 +20,6 @@ from inkbatch.data.scoring import BINS, ScoreHistogram
 from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box, TileGrid
 from inkbatch.predict.coverage import grid_of
-from inkbatch.predict.normalise import normalise_tiles
 from inkbatch.predict.windows import window_of
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.signals import StopFlag
@@ -188,7 +187,7 @@ class _Forward:
             layers = np.stack([arrange(stored.layers[first : first + depth], one, edge) for one in cut])
             labels = np.stack([arrange(stored.labels, one, edge) for one in cut])
             counted = np.stack([arrange(stored.ignore, one, edge, fill=1) == 0 for one in cut])
-            maps, loss = self._maps(layers, labels, counted)
+            maps, loss = self._maps(layers, labels, counted, sample.id)
             if not np.isfinite(maps).all():
                 raise NonFiniteError(
                     f"validation sample {sample.id}: the network returned NaN or infinity; lower optimiser.rate, set "
@@ -204,10 +203,10 @@ class _Forward:
         return blended, weight[inside], (sum(losses) / count, count)
 
     def _maps(
-        self, layers: NDArray[Any], labels: NDArray[np.uint8], counted: NDArray[np.bool_]
+        self, layers: NDArray[Any], labels: NDArray[np.uint8], counted: NDArray[np.bool_], sample_id: str
     ) -> tuple[NDArray[np.float32], float]:
         stored = torch.from_numpy(layers).to(self.device)
-        subvolume = normalise_tiles(stored, self.module.contract)[:, None]
+        subvolume = self.module.normalised(stored, [sample_id] * len(stored))
         truth = torch.from_numpy(labels).to(self.device).float().div_(LABEL_MAX)[:, None]
         target, weight = coarse_targets(
             truth, torch.from_numpy(counted).to(self.device)[:, None], self.module.net.output_scale
