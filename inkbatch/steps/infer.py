@@ -310,7 +310,8 @@ def load_unit(settled: InferPlan, unit: Unit) -> SubVolume:
 
 
 def _finish(record: RunFolder, settled: InferPlan) -> Mapping[str, Any]:
-    write_preview(Prediction.open(record.location).pyramid, record.location / "preview.png")
+    shown = settled.bundle.contract.display_range
+    write_preview(Prediction.open(record.location).pyramid, record.location / "preview.png", display_range=shown)
     tiles = sum(record.marker(unit)["tiles"] for unit in settled.units)
     if tiles == 0:
         raise DataError(f"segment {settled.volume.provenance.segment}: {_no_tiles(settled)}")

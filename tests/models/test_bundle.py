@@ -16,9 +16,7 @@ from inkbatch.models.bundle import Bundle, Contract, LayerRule, bundle_location,
 from inkbatch.models.rules import Stitching
 from inkbatch.testing.segments import identity_bundle, network_bundle
 
-DEMO_CONTRACT = (
-    "732b1d5912ddc768737fd9d8ca2ff6153c8f2120617de4ee79180e6ad1141e70"  # as it was before statistics and stitching
-)
+DEMO_CONTRACT = "732b1d5912ddc768737fd9d8ca2ff6153c8f2120617de4ee79180e6ad1141e70"  # digest before 2026's rules
 
 
 def test_a_bundle_comes_back_with_the_same_weights_and_contract(tmp_path):
