@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
-BY_STATISTICS = ("robust-mad", "percentile-range")
+BY_STATISTICS: tuple[Literal["robust-mad", "percentile-range"], ...] = ("robust-mad", "percentile-range")
 
 
 class Grown(BaseModel):
