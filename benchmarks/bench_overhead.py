@@ -50,7 +50,9 @@ from inkbatch.predict.normalise import normalise_tiles
 from inkbatch.predict.passes import Passes, cpu_threads
 from inkbatch.run.job import RunContext
 from inkbatch.run.signals import StopFlag
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 
 NORMALISER_SHARE = 0.03  # of a forward pass, at most
 SMALLEST = "unet-resnet34"  # of the networks whose tiles may be normalised one by one
@@ -133,7 +135,7 @@ def prepared(folder: Path, name: str, edge: int, layers: Path | None, device: to
     bundle = bundle_of(name, folder, quick=quick)
     write_stack(folder / "layers", real_layers(bundle.contract.layers.count, (edge, edge), layers))
     values = {"segment": "real", "root": str(folder / "root"), "source": str(folder / "layers")}
-    prepare.run(prepare.PrepareConfig(**values, depth_order="forward", voxel_size_um=VOXEL_SIZE_UM), RunContext())
+    prepare.run(PrepareConfig(**values, depth_order="forward", voxel_size_um=VOXEL_SIZE_UM), RunContext())
     batch = 0 if device.type == "cpu" else NETWORKS[name].batch_tiles
     return infer.InferConfig(
         segment="real", root=values["root"], bundle=str(bundle.location), device=device.type, batch_tiles=batch
@@ -196,7 +198,11 @@ def measure_normalisers(report: Report, name: str, found: Any, device: torch.dev
         synchronize(device)
 
     def normalise(contract: Contract) -> Sample:
-        return timed(lambda: (normalise_tiles(tiles, contract), synchronize(device)))
+        def run() -> None:
+            normalise_tiles(tiles, contract)
+            synchronize(device)
+
+        return timed(run)
 
     plain = {key: value for key, value in bundle.contract.model_dump().items() if key not in REPLACED}
     actions: dict[str, Callable[[], Sample]] = {"pass": lambda: timed(forward)}

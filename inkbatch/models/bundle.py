@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch.overrides import TorchFunctionMode
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.base import InkModel, build_model
 from inkbatch.models.contract import Contract as Contract

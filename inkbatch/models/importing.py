@@ -25,9 +25,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
-from inkbatch.io.storage import Location, retried
+from inkbatch.io.store.location import Location, retried
 from inkbatch.models.base import InkModel, ModelConfig
-from inkbatch.models.standins import inert_globals
+from inkbatch.models.stub_modules import inert_globals
 from inkbatch.models.unpickling import NoPlainWeightsError, settings_in, weights_in
 from inkbatch.models.untrusted import unpickle_untrusted
 

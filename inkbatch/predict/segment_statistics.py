@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from inkbatch.geometry import Box, cut
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Contract
 from inkbatch.models.rules import Normaliser

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from inkbatch.data.dataset import DatasetIndex, Sample
-from inkbatch.data.index import resolve
+from inkbatch.data.datasets.dataset import DatasetIndex, Sample
+from inkbatch.data.datasets.index import resolve
 from inkbatch.errors import ConfigError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Contract
 from inkbatch.predict.normalise import Statistics

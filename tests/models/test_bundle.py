@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, DataError, MismatchError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle, Contract, LayerRule, bundle_location, load_strictly
 from inkbatch.models.rules import Stitching
 from inkbatch.testing.segments import identity_bundle, network_bundle
