@@ -152,7 +152,8 @@ def _stretched(tones: Pixels, config: Mapping[str, Any]) -> Pixels:
     """Tones with the contract's display range from black to white."""
     black, white = config["contract"].get("display_range", (0, 1))
     steps = np.rint(np.clip((np.arange(256) / 255 - black) / (white - black), 0, 1) * 255).astype(np.uint8)
-    return steps[tones]
+    shown: Pixels = steps[tones]
+    return shown
 
 
 def _pictures(
