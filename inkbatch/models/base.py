@@ -54,6 +54,11 @@ class InkModel(nn.Module):
         """Input pixels per output pixel along y and x (1, 4, 16, …)."""
 
     @property
+    def normalises_input(self) -> bool:
+        """Whether its first layer takes the tile's own statistics; its contract's normaliser is ``network`` then."""
+        return False
+
+    @property
     def tile_multiple(self) -> int:
         """Both sides of a tile must be a multiple of this many pixels (the coarsest stride inside the network)."""
         return 1
@@ -62,11 +67,6 @@ class InkModel(nn.Module):
     def fixed_tile_px(self) -> int | None:
         """The only tile side that this network takes (it has a table of positions); None where many will do."""
         return None
-
-    @property
-    def normalises_input(self) -> bool:
-        """Whether its first layer takes the tile's own statistics; its contract's normaliser is ``network`` then."""
-        return False
 
     def ask_for_gradients(self) -> None:
         """Settle which parameters ask for gradients; called once before training, not for inference."""

@@ -90,6 +90,8 @@ def statistics_of(tiles: Tensor, rule: Normaliser) -> Statistics:
         tiles: (B, …) uint8, uint16 or float32; everything behind the first axis counts together.
         rule: ``robust-mad`` or ``percentile-range``.
     """
+    if tiles.device.type == "mps":  # has no float64
+        return Statistics(*(one.to(tiles.device) for one in statistics_of(tiles.cpu(), rule)))
     flat = tiles.flatten(1)
     bins = BINS.get(tiles.dtype)
     if bins is None:
