@@ -7,10 +7,14 @@ reads as many real layers as it takes, from a local store.
 The floor runs the same network in this process: as many passes as the job made, on batches of the same shape that lie
 in memory already, as many side by side as there are threads, like the job. On a CPU the same passes one by one, each
 cut among all threads, stand beside it. Job and floor run in turn.
+
+At last, normalising a batch by each tile's own statistics (robust MAD, percentile range) stands beside one forward pass
+of a small network over the same batch.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 import sys
@@ -39,13 +43,20 @@ from benchmarks.common import (
 )
 from benchmarks.networks import NETWORKS, VOXEL_SIZE_UM, bundle_of
 from inkbatch.models.base import InkModel
+from inkbatch.models.bundle import Contract
+from inkbatch.models.rules import BY_STATISTICS, Normaliser
 from inkbatch.predict.device import autocast, choose_device, choose_precision, synchronize
-from inkbatch.predict.passes import cpu_threads
+from inkbatch.predict.normalise import normalise_tiles
+from inkbatch.predict.passes import Passes, cpu_threads
 from inkbatch.run.job import RunContext
+from inkbatch.run.signals import StopFlag
 from inkbatch.steps.infer import job as infer
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 
+NORMALISER_SHARE = 0.03  # of a forward pass, at most
+SMALLEST = "unet-resnet34"  # of the networks whose tiles may be normalised one by one
+REPLACED = ("clip", "divisor", "scaling", "mean", "std", "normaliser")  # by statistics of a tile
 ONE_BY_ONE = 32  # passes; the time of all is reckoned from them
 BATCHES_BYTES, MEMORY_SHARE = 1 << 30, 0.25  # in memory for the floor: this, or a share of what is free
 
@@ -166,9 +177,58 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> dict
     return {"job_tiles_per_s": tiles / best(samples["job"]), "forward_tiles_per_s": tiles / seconds}
 
 
+def measure_normalisers(report: Report, name: str, found: Any, device: torch.device) -> None:
+    """What normalising a batch by each tile's own statistics costs beside one forward pass of the same batch.
+
+    As `infer` does it: on the device, grey values as stored, on a CPU by the one thread that makes the pass.
+    """
+    with scratch(found) as folder:
+        bundle = bundle_of(name, folder, quick=found.quick)
+        model, dtype = bundle.build(device), choose_precision("auto", device)
+    depth, edge = bundle.contract.layers.count, bundle.contract.tile_px
+    count = Passes(model, bundle.contract, device, dtype, StopFlag()).batch_tiles
+    stored = torch.from_numpy(real_layers(depth, (edge, edge * count), found.layers))
+    tiles = torch.stack(torch.split(stored, edge, dim=-1))[:, None].to(device)
+    fed = normalise_tiles(tiles, Contract(**{**bundle.contract.model_dump(), "divisor": 255}))
+
+    @torch.inference_mode()
+    def forward() -> None:
+        with autocast(device, dtype):
+            model(fed)
+        synchronize(device)
+
+    def normalise(contract: Contract) -> Sample:
+        def run() -> None:
+            normalise_tiles(tiles, contract)
+            synchronize(device)
+
+        return timed(run)
+
+    plain = {key: value for key, value in bundle.contract.model_dump().items() if key not in REPLACED}
+    actions: dict[str, Callable[[], Sample]] = {"pass": lambda: timed(forward)}
+    for kind in BY_STATISTICS:
+        actions[kind] = functools.partial(normalise, Contract(**plain, normaliser=Normaliser(kind=kind)))
+    with cpu_threads(1):
+        in_turn(actions, 1)
+        samples = in_turn(actions, found.rounds)
+    shape = " x ".join(map(str, tiles.shape))
+    for kind in BY_STATISTICS:
+        floor = f"one forward pass of {shape}"
+        report.row(
+            f"{name}, {kind} per tile", best(samples[kind]), "s", best(samples["pass"]), floor, at_most=NORMALISER_SHARE
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     known = parser(__doc__)
     known.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), metavar="NETWORK")
+    known.add_argument(
+        "--normalisers-of",
+        choices=list(NETWORKS),
+        default=SMALLEST,
+        metavar="NETWORK",
+        help="whose forward pass normalisers of tiles are measured beside",
+    )
     known.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     found = known.parse_args(arguments)
     found.rounds = found.rounds or (1 if found.quick else 3)
@@ -176,6 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = Report("overhead", found, {"device": device.type})
     for name in ["demo"] if found.quick else found.networks:
         measure(report, name, found, device)
+    measure_normalisers(report, found.normalisers_of, found, device)
     return report.finish()
 
 

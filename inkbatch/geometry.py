@@ -66,6 +66,14 @@ class Box:
         y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
         return Box(y0, x0, max(y0, min(self.y1, other.y1)), max(x0, min(self.x1, other.x1)))
 
+    def union(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        return Box(min(self.y0, other.y0), min(self.x0, other.x0), max(self.y1, other.y1), max(self.x1, other.x1))
+
+    def grow(self, margin: int) -> Box:
+        """The box with so many pixels more on every side; it may leave the surface."""
+        return Box(self.y0 - margin, self.x0 - margin, self.y1 + margin, self.x1 + margin)
+
     def shift(self, y: int, x: int) -> Box:
         """The box so many rows further down and columns further right."""
         return Box(self.y0 + y, self.x0 + x, self.y1 + y, self.x1 + x)
@@ -124,11 +132,14 @@ class TileAxis:
                                                           |789A|   <- moved in: origin 7, not 9
 
     An axis shorter than the tile has one tile at 0 that reaches past the border; it is read zero-filled.
+
+    Without `flush` no tile is moved in and none reaches past the border: the last pixels may lie in no tile.
     """
 
     length: int
     tile: int
     stride: int
+    flush: bool = True
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.tile < 1 or not 1 <= self.stride <= self.tile:
@@ -137,12 +148,14 @@ class TileAxis:
     @property
     def regular_count(self) -> int:
         """Tiles whose origin is a multiple of the stride."""
+        if self.length < self.tile and not self.flush:
+            return 0
         return max(0, self.length - self.tile) // self.stride + 1
 
     @property
     def has_moved(self) -> bool:
         """Whether a last tile had to be moved in."""
-        return self.length > self.tile and (self.length - self.tile) % self.stride != 0
+        return self.flush and self.length > self.tile and (self.length - self.tile) % self.stride != 0
 
     @property
     def count(self) -> int:
@@ -172,26 +185,28 @@ class TileGrid:
     """The one global tile grid of a surface, anchored at (0, 0).
 
     A unit computes every tile that touches its write box, in row-major order; hence each output pixel sums the same
-    tiles in the same order, however units are cut.
+    tiles in the same order, however units are cut. `flush` is that of both axes.
     """
 
     shape_yx: tuple[int, int]
     tile_px: int
     stride_px: int
+    flush: bool = True
 
     @property
     def rows(self) -> TileAxis:
         """Tile origins along y."""
-        return TileAxis(self.shape_yx[0], self.tile_px, self.stride_px)
+        return TileAxis(self.shape_yx[0], self.tile_px, self.stride_px, self.flush)
 
     @property
     def columns(self) -> TileAxis:
         """Tile origins along x."""
-        return TileAxis(self.shape_yx[1], self.tile_px, self.stride_px)
+        return TileAxis(self.shape_yx[1], self.tile_px, self.stride_px, self.flush)
 
     def touching(self, box: Box) -> tuple[range, range]:
-        """Row and column indices of all tiles that touch `box`."""
-        return self.rows.touching(box.y0, box.y1), self.columns.touching(box.x0, box.x1)
+        """Row and column indices of all tiles that touch `box`; both empty where none does."""
+        rows, columns = self.rows.touching(box.y0, box.y1), self.columns.touching(box.x0, box.x1)
+        return (rows, columns) if rows and columns else (range(0), range(0))
 
     def hull(self, rows: range, columns: range) -> Box:
         """The smallest box that holds these tiles; leaves the surface only where that is smaller than a tile."""
@@ -206,7 +221,12 @@ class TileGrid:
 
     def units(self, unit_px: int) -> list[Unit]:
         """Cut the surface into units of `unit_px` squared; each read box holds all tiles that touch its write box."""
-        units = []
-        for index, write_box in enumerate(cut(self.shape_yx, unit_px, unit_px)):
-            units.append(Unit(index, write_box, self.hull(*self.touching(write_box))))
-        return units
+        boxes = cut(self.shape_yx, unit_px, unit_px)
+        return [Unit(index, box, self.read_box(box)) for index, box in enumerate(boxes)]
+
+    def read_box(self, write_box: Box) -> Box:
+        """The smallest box that holds a write box and every tile that touches it."""
+        tiles = self.hull(*self.touching(write_box))
+        if tiles.contains(write_box):
+            return tiles
+        return write_box.union(tiles) if tiles.area else write_box

@@ -227,7 +227,8 @@ def export(
     """Ink map -> PNG, TIFF, JPG or NPY.
 
     In bounded memory, at full size or at a pyramid level. Settings through --set: level=0, flip=none|x|y|xy,
-    threshold=0.5, boost=3, bits=8|16, crop=[y0,x0,y1,x1], bigtiff=true, quality=90, memory=1GiB.
+    threshold=0.5, boost=3, bits=8|16, crop=[y0,x0,y1,x1], bigtiff=true, quality=90, memory=1GiB,
+    stretch=true (the display range that the map's network states), rounding=nearest|truncate.
     """
     from inkbatch.steps.export import picture as step
 

@@ -54,6 +54,11 @@ class InkModel(nn.Module):
         """Input pixels per output pixel along y and x (1, 4, 16, …)."""
 
     @property
+    def normalises_input(self) -> bool:
+        """Whether its first layer takes the tile's own statistics; its contract's normaliser is ``network`` then."""
+        return False
+
+    @property
     def tile_multiple(self) -> int:
         """Both sides of a tile must be a multiple of this many pixels (the coarsest stride inside the network)."""
         return 1

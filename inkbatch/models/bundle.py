@@ -14,164 +14,20 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch.overrides import TorchFunctionMode
 
-from inkbatch.config import near_matches
-from inkbatch.errors import ConfigError, CorruptDataError, DataError, LayerRangeError, MismatchError
+from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.io.store.location import Location
-from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
+from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.base import InkModel, build_model
+from inkbatch.models.contract import Contract as Contract
+from inkbatch.models.contract import LayerRule as LayerRule
 from inkbatch.models.seal import broken_seals, seal_of
 
 SHIPPED_BUNDLE = "demo"
 DRAWS = frozenset({"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "erfinv_"})  # how weights begin
 TTA_AXES = ("flip-y", "flip-x", "turn-90", "turn-180", "turn-270")
-
-
-class LayerRule(BaseModel):
-    """Which layers a network takes.
-
-    Attributes:
-        count: Number of layers.
-        source_range: Half-open range of source layer numbers; None takes the centred `count` of what is prepared.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    count: int = Field(ge=1)
-    source_range: tuple[int, int] | None = None
-
-    @model_validator(mode="after")
-    def _range_agrees(self) -> LayerRule:
-        if self.source_range and self.source_range[1] - self.source_range[0] != self.count:
-            raise ValueError(f"source_range {self.source_range} does not hold {self.count} layers")
-        return self
-
-
-class Contract(BaseModel):
-    """What a network must be fed, and how its output is put together.
-
-    Intensities x become ``(min(max(x, clip[0]), clip[1]) / divisor - mean) / std`` in float32.
-
-    Attributes:
-        layers: Which layers.
-        depth_order: ``reversed`` if the network was trained on layers against depth order.
-        dtype: Dtype of the surface volume.
-        intensity: Accepted 16 -> 8 bit rules of the volume; ``window:*`` accepts any window.
-        lut: Lookup table that the volume must have had applied, or None.
-        clahe: CLAHE that the volume must have had applied, or None.
-        clip: Smallest and largest intensity, or None.
-        divisor: Divides after clipping.
-        mean: Subtracted after division.
-        std: Divides at last.
-        voxel_size_um: Voxel edge that the network was trained at.
-        voxel_tolerance: Accepted relative difference of the voxel edge.
-        tile_px: Tile edge.
-        stride_px: Step between tile origins.
-        window: Blending weights of a tile.
-        window_sigma: Standard deviation of the gaussian window, as a share of the tile edge.
-        activation: ``sigmoid`` for logits; ``none`` where the network hands out the map itself.
-        tta_axes: Views that may be averaged at inference.
-        threshold: Probability from which a pixel counts as ink, or None.
-        threshold_fitted_on: Where the threshold was fitted.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    layers: LayerRule
-    depth_order: DepthOrder = "forward"
-    dtype: Literal["uint8", "uint16"] = "uint8"
-    intensity: tuple[str, ...] = ("keep", "high-byte")
-    lut: tuple[tuple[int, int], ...] | None = None
-    clahe: ClaheSettings | None = None
-    clip: tuple[float, float] | None = None
-    divisor: float = Field(255.0, gt=0)
-    mean: float = 0.0
-    std: float = Field(1.0, gt=0)
-    voxel_size_um: float = Field(gt=0)
-    voxel_tolerance: float = Field(0.05, ge=0)
-    tile_px: int = Field(ge=1)
-    stride_px: int = Field(ge=1)
-    window: Literal["hann", "gaussian", "uniform"] = "hann"
-    window_sigma: float = Field(0.25, gt=0)
-    activation: Literal["sigmoid", "none"] = "sigmoid"
-    tta_axes: tuple[Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"], ...] = ()
-    threshold: float | None = None
-    threshold_fitted_on: str | None = None
-
-    @model_validator(mode="after")
-    def _stride_fits(self) -> Contract:
-        if self.stride_px > self.tile_px:
-            raise ValueError(f"stride_px {self.stride_px} is larger than tile_px {self.tile_px}: pixels are left out")
-        return self
-
-    def overridden(self, overrides: Mapping[str, Any]) -> Contract:
-        """The contract with some values replaced, as ``--override key=value`` asks; they go into the manifest.
-
-        Raises:
-            ConfigError: An unknown key, or a value that does not validate.
-        """
-        values = self.model_dump()
-        for key, value in overrides.items():
-            if key not in values:
-                raise ConfigError(f"--override {key}: the contract has no such key{near_matches(key, sorted(values))}")
-            values[key] = value
-        try:
-            return Contract.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(f"--override: {'; '.join(entry['msg'] for entry in error.errors())}") from error
-
-    def layer_indices(self, volume: SurfaceVolume, layers: tuple[int, int] | None = None) -> range:
-        """Indices (depth order) of the layers that the network takes from this volume.
-
-        Args:
-            volume: The surface volume.
-            layers: Half-open range of source layer numbers that the user asked for, or None.
-
-        Raises:
-            LayerRangeError: The volume has too few layers, or the range leaves it or has another count.
-        """
-        wanted = layers or self.layers.source_range
-        if wanted is not None:
-            first, last = wanted
-            if last - first != self.layers.count:
-                raise LayerRangeError(
-                    f"segment {volume.provenance.segment}: --layers {first}:{last} are {last - first} layers, the "
-                    f"bundle wants {self.layers.count}; give a range of that many, for example "
-                    f"{first}:{first + self.layers.count}"
-                )
-            return volume.provenance.index_range(wanted)
-        spare = volume.layer_count - self.layers.count
-        if spare < 0:
-            raise LayerRangeError(
-                f"segment {volume.provenance.segment}: bundle wants {self.layers.count} layers, "
-                f"surface has {volume.layer_count}; prepare more layers or take another bundle"
-            )
-        return range(spare // 2, spare // 2 + self.layers.count)
-
-    def mismatches(self, provenance: SurfaceProvenance, dtype: str) -> list[str]:
-        """Every way in which a volume differs from what the network was trained on, in words naming both sides."""
-        found: list[str] = []
-        if dtype != self.dtype:
-            found.append(f"dtype: bundle wants {self.dtype}, surface is {dtype}")
-        if not any(_rule_accepts(rule, provenance.intensity) for rule in self.intensity):
-            wanted = " or ".join(self.intensity)
-            found.append(f"intensity: bundle wants {wanted}, surface was made with {provenance.intensity}")
-        if provenance.lut != self.lut:
-            found.append(f"lut: bundle wants {self.lut}, surface was made with {provenance.lut}")
-        if provenance.clahe != self.clahe:
-            found.append(f"clahe: bundle wants {self.clahe}, surface was made with {provenance.clahe}")
-        if abs(provenance.voxel_size_um - self.voxel_size_um) > self.voxel_tolerance * self.voxel_size_um:
-            found.append(
-                f"voxel_size_um: bundle wants {self.voxel_size_um} within {self.voxel_tolerance:.0%}, "
-                f"surface has {provenance.voxel_size_um}"
-            )
-        return found
-
-
-def _rule_accepts(rule: str, found: str) -> bool:
-    return found.startswith(rule[:-1]) if rule.endswith("*") else found == rule
 
 
 class BundleDocument(BaseModel):
@@ -302,7 +158,7 @@ class Bundle:
         edited = [key for key in self.document.edited() if key not in self.overrides]
         if edited:
             values = {**self.document.model_dump(mode="json"), **self.document.contract.model_dump(mode="json")}
-            rows = ", ".join(f"{key} (now {values[key]!r})" for key in edited)
+            rows = ", ".join(f"{key} (now {values.get(key, 'its default')!r})" for key in edited)
             known = [key for key in edited if key in Contract.model_fields]
             cure = f", or state --override {known[0]}=… (it is recorded)" if known == edited else ""
             raise MismatchError(
@@ -335,8 +191,18 @@ class Bundle:
                 f"{self.location}: the network takes {model.config.depth_layers} layers, "
                 f"its contract gives it {self.contract.layers.count}; leave out --override layers, or import it again"
             )
+        self._require_normaliser(model)
         load_strictly(model, safetensors.torch.load(data), str(place))
         return model.eval().to(device)
+
+    def _require_normaliser(self, model: InkModel) -> None:
+        kind = self.contract.normaliser.kind
+        if model.normalises_input != (kind == "network"):
+            does = "takes" if model.normalises_input else "does not take"
+            raise MismatchError(
+                f"{self.location}: the first layer of {model.name} {does} the tile's own statistics, the contract's "
+                f"normaliser is {kind!r}; leave out --override normaliser, or import it again"
+            )
 
 
 class WithoutInitialWeights(TorchFunctionMode):

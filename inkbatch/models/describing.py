@@ -21,6 +21,9 @@ def describe_contract(contract: Contract) -> list[str]:
     low, high = contract.clip or (None, None)
     clip = "not clipped" if low is None else f"clipped to {low:g} .. {high:g}"
     scale = f", minus {contract.mean:g}, divided by {contract.std:g}" if (contract.mean, contract.std) != (0, 1) else ""
+    how = "times the reciprocal of" if contract.scaling == "multiply" else "divided by"
+    then = "; the network's first layer takes the tile's own statistics"
+    then = then if contract.normaliser.kind == "network" else ""
     rows = [
         ("layers", f"{contract.layers.count}, {where}"),
         ("depth order", contract.depth_order),
@@ -28,8 +31,9 @@ def describe_contract(contract: Contract) -> list[str]:
         ("surface", f"{contract.dtype}, made with {' or '.join(contract.intensity)}"),
         ("lookup table", _lut(contract.lut)),
         ("clahe", "none" if contract.clahe is None else str(contract.clahe)),
-        ("intensities", f"{clip}, divided by {contract.divisor:g}{scale}"),
+        ("intensities", _normaliser(contract) or f"{clip}, {how} {contract.divisor:g}{scale}{then}"),
         ("tile", f"{contract.tile_px} px, stride {contract.stride_px} px, window {contract.window}"),
+        ("stitching", _stitching(contract)),
         ("output", "logits" if contract.activation == "sigmoid" else "the map itself"),
         ("views", ", ".join(contract.tta_axes) or "none may be averaged"),
         ("threshold", _threshold(contract)),
@@ -97,6 +101,26 @@ def _lut(points: tuple[tuple[int, int], ...] | None) -> str:
     if len(texts) > LUT_POINTS_SHOWN:
         texts = [*texts[:2], "…", *texts[-2:]]
     return f"{len(points)} points: {', '.join(texts)}"
+
+
+def _normaliser(contract: Contract) -> str:
+    """Statistics in the place of clip and divisor; empty where the contract takes none."""
+    rule = contract.normaliser
+    if not rule.by_statistics:
+        return ""
+    low, high = rule.percentiles
+    scale = "minus median, over 1.4826 MAD" if rule.kind == "robust-mad" else "0 to 1 between them"
+    counts = ", zeros not counted" if rule.counts == "nonzero" else ""
+    return f"per {rule.statistics}: clipped to percentiles {low:g} and {high:g}, {scale}{counts}"
+
+
+def _stitching(contract: Contract) -> str:
+    rules = contract.stitching
+    closing = f", mask closed by {rules.closing_px} px" if rules.closing_px else ""
+    return (
+        f"sum over {rules.divide_by}, last tile {rules.last_tile}, tiles with {rules.tiles} papyrus{closing}, "
+        f"empty tiles {rules.empty_tiles}, outside the mask {rules.outside}"
+    )
 
 
 def _threshold(contract: Contract) -> str:

@@ -112,7 +112,7 @@ def changed_contract(contract: Contract, changes: Mapping[str, Any], place: str)
         ConfigError: A key that a contract does not have, or a value that does not validate.
     """
     values = contract.model_dump()
-    _require_known(changes, values, place)
+    _require_known(changes, place)
     return _checked(Contract, merged(values, changes), place)
 
 
@@ -168,10 +168,11 @@ def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     return base | values | both
 
 
-def _require_known(changes: Mapping[str, Any], values: Mapping[str, Any], place: str) -> None:
+def _require_known(changes: Mapping[str, Any], place: str) -> None:
+    known = sorted(Contract.model_fields)
     for key in changes:
-        if key not in values:
-            raise ConfigError(f"{place}: the contract has no key {key!r}{near_matches(key, sorted(values))}")
+        if key not in known:
+            raise ConfigError(f"{place}: the contract has no key {key!r}{near_matches(key, known)}")
 
 
 def _checked(model: type[Model], values: Mapping[str, Any], place: str) -> Model:

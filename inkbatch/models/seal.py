@@ -38,4 +38,4 @@ def broken_seals(stored: Mapping[str, str], found: Mapping[str, str], defaults: 
     if not stored:
         return []
     young = {key: digest(value)[:_CHARS] for key, value in defaults.items() if key not in stored}
-    return sorted(key for key, value in found.items() if stored.get(key, young.get(key)) != value)
+    return sorted(key for key in {*found, *stored} if stored.get(key, young.get(key)) != found.get(key))

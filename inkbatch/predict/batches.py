@@ -23,13 +23,16 @@ class Batch:
     """An input tensor (size, 1, Z, tile, tile) that is filled run by run.
 
     Attributes:
-        tensor: float32; slots that are not used hold what was there before.
+        tensor: float32, or the stored dtype where tiles are normalised one by one. Slots not in use hold what was
+            there before.
         used: Slots up to the last one in use.
         runs: First slot and tiles of each run.
     """
 
-    def __init__(self, size: int, depth: int, edge: int, device: torch.device) -> None:
-        self.tensor = torch.zeros((size, 1, depth, edge, edge), dtype=torch.float32, device=device)
+    def __init__(
+        self, size: int, depth: int, edge: int, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.tensor = torch.zeros((size, 1, depth, edge, edge), dtype=dtype, device=device)
         self.size = size
         self.used = 0
         self.runs: list[tuple[int, TileRun]] = []

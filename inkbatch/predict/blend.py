@@ -7,61 +7,48 @@ from top to bottom. It depends on the global grid alone, so a pixel's value does
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from inkbatch.geometry import Box
+from inkbatch.models.rules import Stitching
 from inkbatch.predict.tiles import UnitTiles
+from inkbatch.predict.windows import TileWindow
 
-WindowName = Literal["hann", "gaussian", "uniform"]
-
-WINDOW_FLOOR = 1e-3  # of the peak: a pixel seen by one tile's border alone still has a weight
-
-
-def window_1d(name: WindowName, tile_px: int, sigma: float = 0.25) -> NDArray[np.float32]:
-    """Blending weights along one axis of a tile; the window of a tile is their outer product.
-
-    ``hann`` is ``sin²`` at pixel centres, floored; ``gaussian`` has a standard deviation of `sigma` tile edges and is
-    cut off by the tile's border; ``uniform`` is one.
-
-    Returns:
-        float32 (tile_px,), strictly positive, symmetric, peak at most 1.
-    """
-    centres = (np.arange(tile_px) + 0.5) / tile_px
-    if name == "hann":
-        weights = np.maximum(np.sin(math.pi * centres) ** 2, WINDOW_FLOOR)
-    elif name == "gaussian":
-        weights = np.exp(-0.5 * ((centres - 0.5) / sigma) ** 2)
-    else:
-        weights = np.ones(tile_px)
-    symmetric: NDArray[np.float32] = ((weights + weights[::-1]) / 2).astype(np.float32)
-    return symmetric
+DEFAULT_RULES = Stitching()
 
 
 class Blender:
-    """Accumulates the tile rows of one unit and hands out the weighted mean.
+    """Accumulates the tile rows of one unit and hands out what they say together.
+
+    The divisor of a pixel is the sum of windows, or the number of tiles; of the computed tiles, or of all.
 
     Args:
         tiles: The unit's tiles.
         hull: The box that holds them all; arrays here cover it.
-        axis: Blending weights along one axis of a tile, from `window_1d`.
+        window: Blending weights of a tile.
         device: Where sums are kept, in float32.
+        rules: What sums are divided by.
     """
 
-    def __init__(self, tiles: UnitTiles, hull: Box, axis: NDArray[np.float32], device: torch.device) -> None:
+    def __init__(
+        self, tiles: UnitTiles, hull: Box, window: TileWindow, device: torch.device, rules: Stitching = DEFAULT_RULES
+    ) -> None:
         self.tiles = tiles
         self.hull = hull
-        self.window = torch.from_numpy(axis[:, None] * axis[None, :]).to(device)
-        self._axis = torch.from_numpy(axis).to(device)
+        self.window = torch.from_numpy(window.full).to(device)
         self._sum = torch.zeros(hull.shape, dtype=torch.float32, device=device)
         self._weight = torch.zeros(hull.shape, dtype=torch.float32, device=device)
-        column_weights = _add_rows(tiles, hull, torch.from_numpy(axis)[None, None, :])
-        self._column_weights = column_weights.to(device)
+        self._counted = np.ones_like(tiles.wanted) if rules.empty_tiles == "count" else tiles.wanted
+        self._weighed = tiles.rows.start  # the first row whose weights are not in yet
+        axis = np.ones(len(window.full), np.float32) if rules.divide_by == "count" else window.axis
+        self._axis = None if axis is None else torch.from_numpy(axis).to(device)
+        if axis is not None:
+            column_weights = _add_rows(tiles, self._counted, hull, torch.from_numpy(axis)[None, None, :])
+            self._column_weights = column_weights.to(device)
+        self._strip: tuple[bytes, Tensor] | None = None
 
     def add_row(self, row: int, weighted: Tensor) -> None:
         """Add one tile row.
@@ -70,26 +57,49 @@ class Blender:
             row: Global index of the row; rows must come from top to bottom.
             weighted: (columns, tile, tile) float32, already multiplied by `window`, zero where a tile was not wanted.
         """
-        tiles, edge = self.tiles, self.tiles.grid.tile_px
-        top = tiles.grid.rows.origin(row) - self.hull.y0
-        strip = self._sum[top : top + edge]
-        for first, step, count, x0 in _phases(tiles, self.hull):
-            part = weighted[first::step][:count]
+        top = self.tiles.grid.rows.origin(row) - self.hull.y0
+        self._add(self._sum[top : top + self.tiles.grid.tile_px], weighted)
+        self._weigh(row + 1)
+
+    def _add(self, strip: Tensor, parts: Tensor) -> None:
+        """Add the tiles of a row, (columns, tile, tile), to a strip of the hull's width."""
+        edge = self.tiles.grid.tile_px
+        for first, step, count, x0 in _phases(self.tiles, self.hull):
             target = torch.as_strided(
                 strip,
                 (edge, count, edge),
-                (self.hull.width, step * tiles.grid.stride_px, 1),
+                (self.hull.width, step * self.tiles.grid.stride_px, 1),
                 strip.storage_offset() + x0,
             )
-            target.add_(part.transpose(0, 1))
-        weights = self._column_weights[row - tiles.rows.start]
-        self._weight[top : top + edge].add_(self._axis[:, None] * weights[None, :])
+            target.add_(parts[first::step][:count].transpose(0, 1))
+
+    def _weigh(self, stop: int) -> None:
+        """Add the weights of all rows above row `stop` that are not in yet."""
+        for row in range(self._weighed, stop):
+            flags = self._counted[row - self.tiles.rows.start]
+            if flags.any():
+                top = self.tiles.grid.rows.origin(row) - self.hull.y0
+                self._weight[top : top + self.tiles.grid.tile_px].add_(self._row_weights(row, flags))
+        self._weighed = max(self._weighed, stop)
+
+    def _row_weights(self, row: int, flags: NDArray[np.bool_]) -> Tensor:
+        """The divisors that one row adds: (tile, hull.width)."""
+        if self._axis is not None:
+            return self._axis[:, None] * self._column_weights[row - self.tiles.rows.start][None, :]
+        key = flags.tobytes()
+        if self._strip is None or self._strip[0] != key:  # neighbouring rows mostly hold the same tiles
+            strip = torch.zeros((len(self.window), self.hull.width), dtype=torch.float32, device=self.window.device)
+            parts = torch.from_numpy(flags.astype(np.float32)).to(self.window.device)[:, None, None] * self.window
+            self._add(strip, parts)
+            self._strip = key, strip
+        return self._strip[1]
 
     def result(self, box: Box) -> Tensor:
-        """Weighted mean in `box` (inside the hull), float32 (height, width); 0 where no tile was computed.
+        """The map in `box` (inside the hull), float32 (height, width); 0 where no tile was computed.
 
         It is made in place, once: the sums are gone afterwards.
         """
+        self._weigh(self.tiles.rows.stop)
         where = box.within(self.hull)
         return self._sum[where].div_(self._weight[where].clamp_(min=torch.finfo(torch.float32).tiny))
 
@@ -110,9 +120,9 @@ def _phases(tiles: UnitTiles, hull: Box) -> list[tuple[int, int, int, int]]:
     return groups
 
 
-def _add_rows(tiles: UnitTiles, hull: Box, axis: Tensor) -> Tensor:
-    """Sum of one axis' weights over the wanted tiles of each row: (rows, hull.width), in the order of `add_row`."""
-    flags = torch.from_numpy(tiles.wanted.astype(np.float32))
+def _add_rows(tiles: UnitTiles, counted: NDArray[np.bool_], hull: Box, axis: Tensor) -> Tensor:
+    """Sum of one axis' weights over the counted tiles of each row: (rows, hull.width), in the order of `add_row`."""
+    flags = torch.from_numpy(counted.astype(np.float32))
     sums = torch.zeros((len(tiles.rows), hull.width), dtype=torch.float32)
     edge = tiles.grid.tile_px
     for first, step, count, x0 in _phases(tiles, hull):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inkbatch.geometry import Box, TileGrid, Unit
+from inkbatch.geometry import Box, Unit
 from inkbatch.models.bundle import Bundle
+from inkbatch.predict.coverage import grid_of
 from inkbatch.predict.device import (
     DeviceName,
     PrecisionName,
@@ -19,6 +20,7 @@ from inkbatch.predict.device import (
     synchronize,
 )
 from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.segment_statistics import array_statistics
 from inkbatch.predict.tiles import tiles_of
 
 ROUNDS = 4
@@ -81,7 +83,8 @@ def _seconds(predictor: Predictor, side: int) -> float:
     box = Box(0, 0, edge, edge)
     mask = np.ones(box.shape, bool)
     layers = np.random.default_rng(0).integers(0, 256, (contract.layers.count, edge, edge), dtype=np.uint8)
-    tiles = tiles_of(TileGrid(box.shape, contract.tile_px, contract.stride_px), box, mask, box)
+    tiles = tiles_of(grid_of(contract, box.shape), box, mask, box)
+    predictor.statistics = array_statistics(contract, layers, predictor.device)
     start = time.perf_counter()
     predictor.blend(Unit(0, box, box), SubVolume(layers, mask, tiles))
     synchronize(predictor.device)

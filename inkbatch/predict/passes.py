@@ -22,6 +22,7 @@ from inkbatch.errors import ConfigError
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
 from inkbatch.predict.device import autocast, synchronize
+from inkbatch.predict.normalise import normalise_tiles
 from inkbatch.predict.variants import AS_IS, Combine, View, combined
 from inkbatch.run.signals import StopFlag
 
@@ -37,7 +38,7 @@ class Passes:
 
     Attributes:
         model: The network, in eval mode on `device`.
-        contract: Its activation and tile are taken from here.
+        contract: Its activation, tile and per-tile normaliser are taken from here.
         device: Where it computes.
         dtype: Dtype of the forward pass.
         stop: Checked between batches.
@@ -82,7 +83,7 @@ class Passes:
         """Begin to compute tiles.
 
         Args:
-            subvolumes: (B, 1, Z, T, T) float32, normalised, a whole number of batches; not to be changed until the
+            subvolumes: (B, 1, Z, T, T) of `input_dtype`, a whole number of batches; not to be changed until the
                 result was asked for.
 
         Returns:
@@ -119,7 +120,16 @@ class Passes:
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
 
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """float32, normalised; or the stored dtype where each tile is normalised by itself, in a pass of its own."""
+        if not self.contract.normaliser.per_tile:
+            return torch.float32
+        return {"uint8": torch.uint8, "uint16": torch.uint16}[self.contract.dtype]
+
     def _seen(self, subvolumes: Tensor) -> Tensor:
+        if self.contract.normaliser.per_tile:
+            subvolumes = normalise_tiles(subvolumes, self.contract)
         return combined((view.turn_back(self._pass(view.turn(subvolumes))) for view in self.views), self.combine)
 
     def _pass(self, subvolumes: Tensor) -> Tensor:
@@ -146,7 +156,7 @@ class Passes:
         best, best_rate, size = 1, 0.0, 1
         while size <= MAX_BATCH:
             self.batch_tiles = size
-            tiles = torch.zeros((size, 1, depth, edge, edge), device=self.device)
+            tiles = torch.zeros((size, 1, depth, edge, edge), dtype=self.input_dtype, device=self.device)
             self.maps(tiles)
             if self.batch_tiles < size:
                 break

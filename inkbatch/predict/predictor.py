@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inkbatch.errors import NonFiniteError
-from inkbatch.geometry import Box, TileGrid, Unit
+from inkbatch.geometry import TileGrid, Unit
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
 from inkbatch.models.inputs import require_tile
 from inkbatch.predict.batches import Batch, PlacedRun, filled
-from inkbatch.predict.blend import Blender, window_1d
+from inkbatch.predict.blend import Blender
 from inkbatch.predict.compiling import compiled
+from inkbatch.predict.coverage import grid_of
 from inkbatch.predict.memory_format import arrange, channels_last_pays
+from inkbatch.predict.normalise import Statistics, normalise
 from inkbatch.predict.passes import Passes, cpu_threads
 from inkbatch.predict.tiles import UnitTiles
 from inkbatch.predict.variants import AS_IS, Combine, View
+from inkbatch.predict.windows import window_of
 from inkbatch.run.signals import StopFlag
 
 CPU_BAND_BYTES = 32 << 20  # of normalised float32 layers at a time
@@ -63,6 +66,7 @@ class Predictor:
         compile: Compile the network for the fixed batch shape.
         views: How each tile is looked at: a forward pass each.
         combine: How the maps of a tile's views, turned back, become one.
+        statistics: Of the segment, for a contract that normalises by them.
         tiles_done: Tiles computed so far, once per window of layers, whatever the number of views.
         passes: What makes the forward passes; on a CPU as many side by side as torch may use threads.
     """
@@ -76,6 +80,7 @@ class Predictor:
     compile: bool = False
     views: tuple[View, ...] = (AS_IS,)
     combine: Combine = "mean"
+    statistics: Statistics | None = None
     tiles_done: int = 0
     passes: Passes = field(init=False, repr=False)
     _pass_tiles: int = field(init=False, repr=False)
@@ -110,13 +115,13 @@ class Predictor:
 
     def grid(self, shape_yx: tuple[int, int]) -> TileGrid:
         """The global tile grid of a surface."""
-        return TileGrid(shape_yx, self.contract.tile_px, self.contract.stride_px)
+        return grid_of(self.contract, shape_yx)
 
     def blend(self, unit: Unit, loaded: SubVolume) -> NDArray[np.float32]:
         """Compute the probability in the unit's write box.
 
         Returns:
-            float32 (height, width); 0 outside the mask.
+            float32 (height, width); outside the mask 0, unless the contract keeps what tiles say there.
 
         Raises:
             NonFiniteError: The model handed back NaN or infinity.
@@ -144,9 +149,10 @@ class Predictor:
             yield self._blend(unit, loaded, layers[window])
 
     def _blend(self, unit: Unit, loaded: SubVolume, layers: Tensor) -> NDArray[np.float32]:
-        axis = window_1d(self.contract.window, self.contract.tile_px, self.contract.window_sigma)
         with cpu_threads(1), self.passes.started():
-            blender = Blender(loaded.tiles, unit.read_box, axis, self.device)
+            blender = Blender(
+                loaded.tiles, unit.read_box, window_of(self.contract), self.device, self.contract.stitching
+            )
             for row, weighted in self._rows(unit, loaded, layers, blender.window):
                 blender.add_row(row, weighted)
             probability = blender.result(unit.write_box)
@@ -158,7 +164,8 @@ class Predictor:
                 f"unit {unit.name}: the model returned NaN or infinity; "
                 "check the bundle's divisor and clip, and try --precision fp32"
             )
-        result[~loaded.mask[unit.write_box.within(unit.read_box)]] = 0
+        if self.contract.stitching.outside == "zero":
+            result[~loaded.mask[unit.write_box.within(unit.read_box)]] = 0
         return result
 
     def _rows(self, unit: Unit, loaded: SubVolume, layers: Tensor, window: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -205,15 +212,15 @@ class Predictor:
         On a CPU each of several batches, one for each worker at least: fewer hand-overs between the threads.
         """
         shape = (depth, self.contract.tile_px)
-        size, on_cpu = self._pass_tiles, self._on_cpu
+        size, on_cpu, dtype = self._pass_tiles, self._on_cpu, self.passes.input_dtype
         if on_cpu:
             size *= max(self.passes.workers, CPU_GATHER_BYTES // (size * depth * self.contract.tile_px**2 * 4))
         if not self._batches or self._batches[0].tensor.shape[0] != size or self._batches[0].tensor.shape[2] != depth:
-            self._batches = [Batch(size, *shape, self.device) for _ in range(IN_FLIGHT + 1 if on_cpu else 1)]
+            self._batches = [Batch(size, *shape, self.device, dtype) for _ in range(IN_FLIGHT + 1 if on_cpu else 1)]
         return self._batches
 
     def _runs(self, unit: Unit, loaded: SubVolume, layers: Tensor) -> Iterator[PlacedRun]:
-        """Every run of wanted tiles with the normalised band of layers that holds it."""
+        """Every run of wanted tiles with the band of layers that holds it: normalised, unless each tile is alone."""
         tiles, edge = loaded.tiles, self.contract.tile_px
         axis = tiles.grid.rows
         budget = CPU_BAND_BYTES if self.device.type == "cpu" else DEVICE_BAND_BYTES
@@ -227,37 +234,14 @@ class Predictor:
             y0, y1 = axis.origin(rows[0]), axis.origin(rows[-1]) + edge
             part = slice(y0 - unit.read_box.y0, y1 - unit.read_box.y0)
             stored = layers[:, part]
+            if self.contract.normaliser.per_tile:
+                band = stored.contiguous()
+                for run in runs:
+                    yield run, band, (y0, unit.read_box.x0)
+                continue
             if self.device.type == "cpu" and (self._band is None or self._band.numel() < stored.numel()):
                 self._band = torch.empty(stored.numel())
             room = None if self._band is None else self._band[: stored.numel()].view(stored.shape)
-            band = normalise(stored, self.contract, room)
+            band = normalise(stored, self.contract, room, self.statistics)
             for run in runs:
                 yield run, band, (y0, unit.read_box.x0)
-
-
-def normalise(stored: Tensor, contract: Contract, out: Tensor | None = None) -> Tensor:
-    """Apply the contract's clip, divisor, mean and std.
-
-    Args:
-        stored: (Z, Y, X) in the stored dtype.
-        contract: The bundle's contract.
-        out: Optional contiguous float32 (Z, Y, X) to fill.
-
-    Returns:
-        Contiguous float32 (Z, Y, X): ``(clip(x) / divisor - mean) / std``.
-    """
-    values = torch.empty(stored.shape, dtype=torch.float32, device=stored.device) if out is None else out
-    values.copy_(stored)
-    if contract.clip is not None:
-        values.clamp_(contract.clip[0], contract.clip[1])
-    values.div_(contract.divisor)
-    if contract.mean != 0.0:
-        values.sub_(contract.mean)
-    if contract.std != 1.0:
-        values.div_(contract.std)
-    return values
-
-
-def read_box_of(box: Box, grid: TileGrid) -> Box:
-    """The box that holds every tile touching `box`."""
-    return grid.hull(*grid.touching(box))

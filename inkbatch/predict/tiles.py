@@ -80,7 +80,9 @@ class UnitTiles:
             yield TileRun(row, column, 1, y0, axis.origin(column), axis.stride)
 
 
-def tiles_of(grid: TileGrid, write_box: Box, mask: NDArray[np.bool_], mask_box: Box) -> UnitTiles:
+def tiles_of(
+    grid: TileGrid, write_box: Box, mask: NDArray[np.bool_], mask_box: Box, *, whole: bool = False
+) -> UnitTiles:
     """The tiles that touch a write box, and which of them hold papyrus.
 
     Args:
@@ -88,17 +90,18 @@ def tiles_of(grid: TileGrid, write_box: Box, mask: NDArray[np.bool_], mask_box: 
         write_box: The unit's write box.
         mask: Segment mask in `mask_box`, (height, width).
         mask_box: The unit's read box; holds all its tiles.
+        whole: Take tiles alone that lie on papyrus with every pixel.
     """
     rows, columns = grid.touching(write_box)
     counted = np.int32 if mask.size < 2**31 else np.int64
     sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), counted)
     np.cumsum(mask, axis=0, dtype=counted, out=sums[1:, 1:])
     np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
-    y0 = np.array([grid.rows.origin(row) - mask_box.y0 for row in rows])
-    x0 = np.array([grid.columns.origin(column) - mask_box.x0 for column in columns])
+    y0 = np.array([grid.rows.origin(row) - mask_box.y0 for row in rows], np.intp)
+    x0 = np.array([grid.columns.origin(column) - mask_box.x0 for column in columns], np.intp)
     y1, x1 = y0 + grid.tile_px, x0 + grid.tile_px
     inside = sums[np.ix_(y1, x1)] - sums[np.ix_(y0, x1)] - sums[np.ix_(y1, x0)] + sums[np.ix_(y0, x0)]
-    return UnitTiles(grid, rows, columns, inside > 0)
+    return UnitTiles(grid, rows, columns, inside == grid.tile_px**2 if whole else inside > 0)
 
 
 def gather(run: TileRun, source: Tensor, origin_yx: tuple[int, int], tile_px: int, out: Tensor) -> None:

@@ -22,9 +22,10 @@ from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceProvenance
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
+from inkbatch.predict.coverage import covered_tiles
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
-from inkbatch.predict.tiles import tiles_of
+from inkbatch.predict.segment_statistics import array_statistics
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
@@ -200,9 +201,9 @@ def _map_of(layers: NDArray[np.uint8], predictor: Predictor) -> tuple[NDArray[np
     papyrus = np.ones(shape, bool)
     probability, count = np.zeros(shape, np.float32), 0
     grid: TileGrid = predictor.grid(shape)
+    predictor.statistics = array_statistics(predictor.contract, layers, predictor.device)
     for part in grid.units(UNIT_PX):
-        mask = cut_out(papyrus, part.read_box)
-        tiles = tiles_of(grid, part.write_box, mask, part.read_box)
+        mask, tiles = covered_tiles(predictor.contract, grid, part.write_box, lambda box: cut_out(papyrus, box))
         count += tiles.count
         probability[part.write_box.slices] = predictor.blend(
             part, SubVolume(cut_out(layers, part.read_box), mask, tiles)

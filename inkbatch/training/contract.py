@@ -10,6 +10,7 @@ from inkbatch.errors import ConfigError, LayerRangeError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, SurfaceVolume
 from inkbatch.models.bundle import Contract, LayerRule
+from inkbatch.models.contract import UNUSED_DIVISOR
 from inkbatch.training.module import DTYPE_MAX
 from inkbatch.training.settings import TrainConfig
 
@@ -54,20 +55,28 @@ def contract_of(config: TrainConfig, index: DatasetIndex, depth_layers: int, roo
             lut=stored.lut,
             clahe=None if stored.clahe is None else ClaheSettings.model_validate(stored.clahe),
             clip=config.input.clip,
-            divisor=config.input.divisor or DTYPE_MAX[stored.dtype],
+            divisor=config.input.divisor or _usual_divisor(config, stored.dtype),
+            scaling=config.input.scaling,
             mean=config.input.mean,
             std=config.input.std,
+            normaliser=config.input.normaliser,
             voxel_size_um=stored.voxel_size_um or IMAGE_VOXEL_UM,
             tile_px=tile_px,
             stride_px=config.stride_px or max(1, tile_px // 2),
             window=config.window,
+            stitching=config.stitching,
+            display_range=config.display_range,
             tta_axes=config.tta_axes,
         )
     except ValidationError as error:
         rows = "; ".join(entry["msg"].removeprefix("Value error, ") for entry in error.errors())
         raise ConfigError(
-            f"run {config.run}: its settings make no contract: {rows}; check tile_px and stride_px"
+            f"run {config.run}: its settings make no contract: {rows}; check tile_px, stride_px and input"
         ) from error
+
+
+def _usual_divisor(config: TrainConfig, dtype: str) -> float:
+    return UNUSED_DIVISOR if config.input.normaliser.by_statistics else DTYPE_MAX[dtype]
 
 
 def _source_range(index: DatasetIndex, count: int, root: Location) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
-from inkbatch.predict.predictor import normalise
+from inkbatch.predict.normalise import normalise_tiles
 from inkbatch.training.augment import apply_changes
 from inkbatch.training.data import Batch
 from inkbatch.training.losses import LossConfig, ink_loss
 from inkbatch.training.optimise import OptimiserConfig, make_optimiser
+from inkbatch.training.statistics import SampleStatistics
 from inkbatch.training.targets import coarse_targets
 
 LABEL_MAX = 255  # stored value of certain ink
@@ -30,11 +32,19 @@ class InkModule(LightningModule):
         contract: What the network is fed, as its bundle will state it.
         loss: The loss.
         optimiser: The optimiser.
+        statistics: Of the samples' segments, for a contract that normalises by them.
     """
 
-    def __init__(self, net: InkModel, contract: Contract, loss: LossConfig, optimiser: OptimiserConfig) -> None:
+    def __init__(
+        self,
+        net: InkModel,
+        contract: Contract,
+        loss: LossConfig,
+        optimiser: OptimiserConfig,
+        statistics: SampleStatistics | None = None,
+    ) -> None:
         super().__init__()
-        self.net, self.contract = net, contract
+        self.net, self.contract, self.statistics = net, contract, statistics
         self.loss, self.optimiser_config = loss, optimiser
 
     def forward(self, subvolume: Tensor) -> Tensor:
@@ -53,8 +63,13 @@ class InkModule(LightningModule):
         layers = batch.layers.to(torch.float32).div_(top)
         labels = batch.labels.to(torch.float32).div_(LABEL_MAX)
         layers, labels, counted = apply_changes(layers, labels, batch.counted, batch.changes)
-        subvolume = normalise(layers.mul_(top), self.contract)[:, None]
+        subvolume = self.normalised(layers.mul_(top), batch.sample_ids)
         return subvolume, *coarse_targets(labels, counted, self.net.output_scale)
+
+    def normalised(self, tiles: Tensor, sample_ids: Sequence[str]) -> Tensor:
+        """(B, Z, Y, X) intensities as inference feeds them: (B, 1, Z, Y, X); `sample_ids` name each tile's sample."""
+        statistics = self.statistics.of(sample_ids, tiles.device) if self.statistics else None
+        return normalise_tiles(tiles, self.contract, statistics)[:, None]
 
     def training_step(self, subvolume: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """The loss of one micro batch; equal on all devices."""

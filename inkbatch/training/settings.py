@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from inkbatch.config import JobConfig, parse_bytes
+from inkbatch.config import JobConfig, WindowName, parse_bytes
 from inkbatch.models.encoder_weights import EncoderConfig
+from inkbatch.models.rules import Grown, Normaliser, Stitching
 from inkbatch.training.augment_settings import AugmentConfig
 from inkbatch.training.losses import LossConfig
 from inkbatch.training.optimise import OptimiserConfig, ScheduleConfig
@@ -37,25 +38,29 @@ class ModelChoice(BaseModel):
     encoder: EncoderConfig = EncoderConfig()
 
 
-class InputConfig(BaseModel):
+class InputConfig(Grown):
     """How stored intensities become what the network sees; part of the bundle's contract.
 
     Attributes:
         clip: Smallest and largest intensity, or None.
         divisor: Divides after clipping; None: the largest value of the dtype.
+        scaling: ``divide`` by the divisor, or ``multiply`` by its reciprocal.
         mean: Subtracted after division.
         std: Divides at last.
+        normaliser: Statistics of a tile or a segment in place of these numbers.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    younger: ClassVar[frozenset[str]] = frozenset({"scaling", "normaliser"})
 
     clip: tuple[float, float] | None = None
     divisor: float | None = Field(None, gt=0)
+    scaling: Literal["divide", "multiply"] = "divide"
     mean: float = 0.0
     std: float = Field(1.0, gt=0)
+    normaliser: Normaliser = Normaliser()
 
 
-class TrainConfig(JobConfig):
+class TrainConfig(Grown, JobConfig):
     """Settings of `inkbatch train`.
 
     Attributes:
@@ -70,6 +75,8 @@ class TrainConfig(JobConfig):
         tile_px: Edge of what the network sees; None: the dataset's sample_px. Larger samples are cropped at random.
         stride_px: Step between tiles in validation and inference; None: half a tile.
         window: Blending window of both.
+        stitching: How maps of tiles become one, in both.
+        display_range: Probabilities that pictures of the bundle's maps show as black and as white.
         tta_axes: Views that the bundle allows to be averaged.
         loss: Weighted sum of losses.
         sampler: How samples are drawn.
@@ -99,6 +106,7 @@ class TrainConfig(JobConfig):
     """
 
     job: ClassVar[str] = "train"
+    younger: ClassVar[frozenset[str]] = frozenset({"stitching", "display_range"})
 
     dataset: str
     run: str = Field(pattern=NAME)
@@ -110,7 +118,9 @@ class TrainConfig(JobConfig):
     input: InputConfig = InputConfig()
     tile_px: int | None = Field(None, ge=1)
     stride_px: int | None = Field(None, ge=1)
-    window: Literal["hann", "gaussian", "uniform"] = "hann"
+    window: WindowName = "hann"
+    stitching: Stitching = Stitching()
+    display_range: tuple[float, float] = (0.0, 1.0)
     tta_axes: tuple[TtaAxis, ...] = ()
     loss: LossConfig = LossConfig()
     sampler: SamplerConfig = SamplerConfig()

@@ -19,8 +19,8 @@ from inkbatch.data.datasets.reading import StoredArrays
 from inkbatch.data.maps.scoring import BINS, ScoreHistogram
 from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box, TileGrid
-from inkbatch.predict.blend import window_1d
-from inkbatch.predict.predictor import normalise
+from inkbatch.predict.coverage import grid_of
+from inkbatch.predict.windows import window_of
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.augment import arrange
@@ -171,22 +171,23 @@ class _Forward:
     def sample(
         self, sample: Sample, stored: StoredArrays
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[float, int]]:
-        """(blended probability, sum of weights, (mean loss, tiles)) of one sample."""
+        """(stitched probability, its divisor, (mean loss, tiles)) of one sample."""
         contract = self.module.contract
         edge, depth = contract.tile_px, contract.layers.count
         first = (len(stored.layers) - depth) // 2
         shape = sample.shape_yx
         padded = max(edge, shape[0]), max(edge, shape[1])
-        axis = window_1d(contract.window, edge)
-        window = axis[:, None] * axis[None, :]
+        window = window_of(contract).full
+        divisor = np.ones_like(window) if contract.stitching.divide_by == "count" else window
+        grid = grid_of(contract, padded)
         total, weight = np.zeros(padded, np.float32), np.zeros(padded, np.float32)
         losses = []
-        for boxes in _batches(TileGrid(shape, edge, contract.stride_px), self.batch):
+        for boxes in _batches(grid, self.batch):
             cut = [Changes(crop_yx=(box.y0, box.x0)) for box in boxes]
             layers = np.stack([arrange(stored.layers[first : first + depth], one, edge) for one in cut])
             labels = np.stack([arrange(stored.labels, one, edge) for one in cut])
             counted = np.stack([arrange(stored.ignore, one, edge, fill=1) == 0 for one in cut])
-            maps, loss = self._maps(layers, labels, counted)
+            maps, loss = self._maps(layers, labels, counted, sample.id)
             if not np.isfinite(maps).all():
                 raise NonFiniteError(
                     f"validation sample {sample.id}: the network returned NaN or infinity; lower optimiser.rate, set "
@@ -195,18 +196,17 @@ class _Forward:
             losses.append(loss * len(boxes))
             for box, tile in zip(boxes, maps, strict=True):
                 total[box.slices] += tile * window
-                weight[box.slices] += window
-        tiles = TileGrid(shape, edge, contract.stride_px)
-        count = tiles.rows.count * tiles.columns.count
+                weight[box.slices] += divisor
+        count = grid.rows.count * grid.columns.count
         inside = slice(0, shape[0]), slice(0, shape[1])
         blended = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)[inside]
         return blended, weight[inside], (sum(losses) / count, count)
 
     def _maps(
-        self, layers: NDArray[Any], labels: NDArray[np.uint8], counted: NDArray[np.bool_]
+        self, layers: NDArray[Any], labels: NDArray[np.uint8], counted: NDArray[np.bool_], sample_id: str
     ) -> tuple[NDArray[np.float32], float]:
         stored = torch.from_numpy(layers).to(self.device)
-        subvolume = normalise(stored, self.module.contract)[:, None]
+        subvolume = self.module.normalised(stored, [sample_id] * len(stored))
         truth = torch.from_numpy(labels).to(self.device).float().div_(LABEL_MAX)[:, None]
         target, weight = coarse_targets(
             truth, torch.from_numpy(counted).to(self.device)[:, None], self.module.net.output_scale

@@ -6,12 +6,17 @@ import json
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from inkbatch.config import digest
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.store.location import Location
-from inkbatch.models.bundle import Bundle, Contract, LayerRule, load_strictly
+from inkbatch.models.bundle import Bundle, Contract, LayerRule, bundle_location, load_strictly
+from inkbatch.models.rules import Stitching
 from inkbatch.testing.segments import identity_bundle, network_bundle
+
+DEMO_CONTRACT = "732b1d5912ddc768737fd9d8ca2ff6153c8f2120617de4ee79180e6ad1141e70"  # digest before 2026's rules
 
 
 def test_a_bundle_comes_back_with_the_same_weights_and_contract(tmp_path):
@@ -87,6 +92,49 @@ def test_overrides_are_checked_like_the_contract_itself():
         contract.overridden({"divsor": 200})
     with pytest.raises(ConfigError, match="stride_px 65"):
         contract.overridden({"stride_px": 65})
+
+
+def test_an_override_may_name_one_value_of_a_group():
+    contract = Contract(layers=LayerRule(count=3), voxel_size_um=8, tile_px=64, stride_px=16)
+    changed = contract.overridden({"stitching.divide_by": "count", "stitching.closing_px": 7, "layers.centre": "ceil"})
+    assert changed.stitching == Stitching(divide_by="count", closing_px=7)
+    assert changed.layers == LayerRule(count=3, centre="ceil")
+    for key in ("stitching.divisor", "divisor.value", "stitch.divide_by"):
+        with pytest.raises(ConfigError, match=r"--override"):
+            contract.overridden({key: 1})
+
+
+def test_rules_that_came_later_are_stored_only_where_they_are_stated():
+    old = Contract(layers=LayerRule(count=3), voxel_size_um=8, tile_px=64, stride_px=16)
+    assert not {"centre", "counted_in"} & set(old.model_dump()["layers"])
+    assert not Contract.younger & set(old.model_dump(mode="json"))
+    new = old.overridden({"normaliser": {"kind": "robust-mad"}, "layers.centre": "halves", "scaling": "divide"})
+    assert set(new.model_dump()) - set(old.model_dump()) == {"normaliser"}
+    assert Contract.model_validate(new.model_dump(mode="json")) == new
+
+
+def test_the_shipped_bundle_is_what_it_was():
+    place = bundle_location("demo")
+    document = Bundle.open(place).document
+    assert document.edited() == []
+    assert document.model_dump(mode="json", exclude_none=True) == (place / "bundle.json").read_json()
+    assert digest(document.contract.model_dump(mode="json")) == DEMO_CONTRACT
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"normaliser": {"kind": "robust-mad"}, "clip": (0, 200)}, "takes no clip"),
+        ({"normaliser": {"kind": "percentile-range"}, "divisor": 200, "std": 2}, "takes no divisor and std"),
+        ({"normaliser": {"kind": "fixed", "counts": "nonzero"}}, "takes no percentiles"),
+        ({"normaliser": {"kind": "robust-mad", "percentiles": (99, 1)}}, "got 99 and 1"),
+        ({"stitching": {"closing_px": 4}}, "odd closing_px"),
+        ({"display_range": (0.5, 0.5)}, "display_range"),
+    ],
+)
+def test_rules_that_contradict_each_other_are_refused(values, words):
+    with pytest.raises(ValidationError, match=words):
+        Contract(layers=LayerRule(count=3), voxel_size_um=8, tile_px=64, stride_px=16, **values)
 
 
 def test_a_layer_rule_agrees_with_itself():

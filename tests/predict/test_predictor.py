@@ -13,11 +13,12 @@ from inkbatch.errors import ConfigError, InkbatchError, NonFiniteError, Preempte
 from inkbatch.geometry import TileGrid
 from inkbatch.models import InkModel, ModelConfig, build_model
 from inkbatch.models.bundle import Contract, LayerRule
-from inkbatch.predict.blend import window_1d
 from inkbatch.predict.device import choose_device, choose_precision
+from inkbatch.predict.normalise import normalise
 from inkbatch.predict.passes import cpu_threads
-from inkbatch.predict.predictor import Predictor, SubVolume, normalise
+from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
+from inkbatch.predict.windows import window_1d
 from inkbatch.run.signals import StopFlag
 
 CPU = torch.device("cpu")

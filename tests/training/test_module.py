@@ -17,6 +17,9 @@ from inkbatch.errors import NonFiniteError, Preempted
 from inkbatch.io.store.location import Location
 from inkbatch.models.base import InkModel, ModelConfig
 from inkbatch.models.bundle import Contract, LayerRule
+from inkbatch.models.rules import Normaliser, Stitching
+from inkbatch.predict.normalise import normalise_tiles, statistics_of
+from inkbatch.predict.windows import window_of
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.augment_settings import Changes
 from inkbatch.training.data import Batch
@@ -24,6 +27,7 @@ from inkbatch.training.losses import LossConfig
 from inkbatch.training.metrics import scores
 from inkbatch.training.module import InkModule
 from inkbatch.training.optimise import OptimiserConfig
+from inkbatch.training.statistics import SampleStatistics
 from inkbatch.training.validate import Validator
 
 
@@ -86,6 +90,29 @@ def test_a_coarse_output_is_trained_on_averaged_labels():
     assert module.net.weight.grad.abs() > 0
 
 
+@pytest.mark.parametrize("kind", ["robust-mad", "percentile-range"])
+def test_tiles_are_normalised_by_their_statistics_as_in_inference(kind):
+    rng = np.random.default_rng(0)
+    layers = rng.integers(0, 256, (2, 16, 16), dtype=np.uint8)
+    labels, counted = np.zeros((16, 16), np.uint8), np.ones((16, 16), bool)
+    rules = contract(normaliser={"kind": kind})
+    found, _, _ = module_of(MeanNet(), normaliser={"kind": kind}).prepare(batch_of(layers, labels, counted))
+    expected = normalise_tiles(torch.from_numpy(layers)[None], rules)[0]
+    np.testing.assert_allclose(found[1, 0].numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_statistics_of_a_segment_go_with_its_samples():
+    layers = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16), dtype=np.uint8))
+    rule = Normaliser(kind="robust-mad", statistics="segment")
+    segments = {name: statistics_of(layers[place : place + 1] // (place + 1), rule) for place, name in enumerate("ab")}
+    module = module_of(MeanNet(), normaliser=rule)
+    module.statistics = SampleStatistics({"1": "b", "2": "a"}, segments)
+    found = module.normalised(layers, ["1", "2"])
+    for place, name in enumerate("ba"):
+        expected = normalise_tiles(layers[place : place + 1], module.contract, segments[name])
+        assert torch.equal(found[place], expected)
+
+
 class Bright:
     """A reader whose layers are bright where there is ink, whatever the sample."""
 
@@ -140,6 +167,20 @@ def test_a_stitched_pair_is_an_area_of_its_own():
     )
     found = validated(MeanNet(), [*samples_of(16, 16), pair])
     assert sorted(found.histograms) == ["a", "p"]
+
+
+def test_validation_divides_by_the_number_of_tiles_where_the_contract_does():
+    rules = {"stitching": Stitching(divide_by="count"), "window": "gaussian-cdf"}
+    validator = Validator(Bright(), samples_of(16, 16), batch=3, stop=StopFlag())  # type: ignore[arg-type]
+    found = []
+    for changes in ({}, rules):
+        seen = validator.run(module_of(MeanNet(weight=0.0), **changes), torch.device("cpu"), contextlib.nullcontext)
+        counts = seen.histograms["a"].ink + seen.histograms["a"].bare  # bins are the float16 values from 0 to 1
+        found.append(np.flatnonzero(counts).astype(np.uint16).view(np.float16))
+    assert found[0].tolist() == [0.5]  # the network says so everywhere
+    window = window_of(contract(window="gaussian-cdf")).full
+    assert found[1].max() == np.float16(0.5 * window.max())  # seen by one tile alone, at its middle
+    assert found[1].min() == np.float16(0.5 * window.min())
 
 
 def test_validation_names_the_sample_that_broke_it():

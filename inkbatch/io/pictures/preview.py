@@ -28,19 +28,22 @@ def preview_level(pyramid: Multiscale, longest_px: int) -> int:
     return fitting[0] if fitting else len(pyramid.levels) - 1
 
 
-def write_preview(pyramid: Multiscale, place: Location, longest_px: int = 2000) -> None:
+def write_preview(
+    pyramid: Multiscale, place: Location, longest_px: int = 2000, display_range: tuple[float, float] = (0.0, 1.0)
+) -> None:
     """Write a map as an 8-bit grey PNG; equal maps give equal bytes.
 
     Args:
-        pyramid: (Y, X), float16 probability; 0 becomes black, 1 white.
+        pyramid: (Y, X), float16 probability.
         place: The file to write.
         longest_px: The finest level that fits this along both axes is taken, else the coarsest.
+        display_range: Probabilities that become black and white.
 
     Raises:
         CorruptDataError: A stored object is damaged, or holds something else than probabilities.
     """
     view = MapView.of(pyramid, preview_level(pyramid, longest_px))
-    tones = ToneMap(np.dtype(np.uint8))
+    tones = ToneMap(np.dtype(np.uint8), display_range=display_range)
     picture = io.BytesIO()
     rows = (tones.apply(band, str(view.array.location)) for band in view.bands(view.chunk_rows))
     write_png(picture, view.shape_yx, tones.dtype, rows)

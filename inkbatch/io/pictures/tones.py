@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from inkbatch.errors import CorruptDataError
 
 _ONE = 0x3C00  # bits of float16 1.0; the bits of 0 … 1 ascend with the value
 _MINUS_ZERO = 0x8000
+Rounding = Literal["nearest", "truncate"]
 CODES = _ONE + 1  # stored values from 0 to 1
 
 
@@ -43,19 +44,23 @@ def half_codes(probability: NDArray[np.float16], place: str) -> NDArray[np.uint1
 class ToneMap:
     """How a probability p becomes a picture value.
 
-    Without threshold the value is ``round(min(p * boost, 1) * top)``, to the nearest (halves to even), where top is 255
-    for uint8, 65535 for uint16; floats keep ``min(p * boost, 1)``. With a threshold, where p as stored reaches it,
-    the value is top, and 0 elsewhere.
+    Without threshold the value is ``round(q * top)``, to the nearest (halves to even) or truncated, where top is 255
+    for uint8, 65535 for uint16, and q is p * boost from black to white, within 0 and 1; floats keep q. With a
+    threshold, where p as stored reaches it, the value is top, and 0 elsewhere.
 
     Attributes:
         dtype: uint8, uint16, float16 or float32.
         boost: Factor of the probability.
         threshold: Smallest probability that counts as ink, or None.
+        rounding: ``nearest`` or ``truncate``.
+        display_range: What becomes black and what becomes white.
     """
 
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.uint8))
     boost: float = 1.0
     threshold: float | None = None
+    rounding: Rounding = "nearest"
+    display_range: tuple[float, float] = (0.0, 1.0)
     _table: NDArray[Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -64,8 +69,10 @@ class ToneMap:
         if self.threshold is not None:
             values = np.where(probability >= self.threshold, top, 0.0)
         else:
-            values = np.minimum(probability * self.boost, 1.0) * top
-        table = values if self.dtype.kind == "f" else np.rint(values)
+            black, white = self.display_range
+            values = np.clip((probability * self.boost - black) / (white - black), 0, 1) * top
+        whole = np.rint if self.rounding == "nearest" else np.floor
+        table = values if self.dtype.kind == "f" else whole(values)
         object.__setattr__(self, "_table", table.astype(self.dtype))
 
     def apply(self, probability: NDArray[np.float16], place: str) -> NDArray[Any]:

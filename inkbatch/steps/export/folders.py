@@ -26,6 +26,7 @@ from inkbatch.io.pictures.bands import MapView
 from inkbatch.io.pictures.export import Picture, PictureFormat, band_rows, write_picture
 from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.store.location import Location
+from inkbatch.steps.export.picture import display_of
 
 ARRAYS, PICTURES, METADATA = "npy_files", "visualizations", "run_metadata.json"
 STEM = "segmentation_layer"
@@ -128,7 +129,8 @@ def _require_apart(config: ExportFoldersConfig, maps: list[StoredMap], stems: li
 
 def _picture(found: StoredMap, kind: PictureFormat) -> Picture:
     dtype = np.dtype(np.float32 if kind == "npy" else np.uint8)
-    return Picture(MapView.of(found.prediction.pyramid), ToneMap(dtype), kind)
+    rounding, _ = display_of(found.manifest)
+    return Picture(MapView.of(found.prediction.pyramid), ToneMap(dtype, rounding=rounding), kind)
 
 
 def _metadata(config: ExportFoldersConfig, maps: list[StoredMap]) -> dict[str, Any]:

@@ -20,15 +20,15 @@ from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.bands import Flip, MapView
 from inkbatch.io.pictures.export import ENDINGS, Picture, PictureFormat, band_rows, write_picture
-from inkbatch.io.pictures.tones import ToneMap
+from inkbatch.io.pictures.tones import Rounding, ToneMap
 from inkbatch.io.store.location import Location
 
 
 class ExportConfig(JobConfig):
     """Settings of `inkbatch export`.
 
-    A picture value is ``round(p * 255)`` or ``round(p * 65535)`` of the stored probability p, to the nearest; NPY keeps
-    the stored float16.
+    A picture value is ``round(p * 255)`` or ``round(p * 65535)`` of the stored probability p; NPY keeps the stored
+    float16.
 
     Attributes:
         segment: Segment id.
@@ -44,6 +44,8 @@ class ExportConfig(JobConfig):
         threshold: Probability from which (inclusive) a pixel is ink: 255, and 0 elsewhere, 8 bits in every format. JPG
             blurs the edges.
         boost: Factor of the probability, capped at 1; for faint ink.
+        stretch: Show the display range that the map's network states from black to white, instead of 0 to 1.
+        rounding: To the ``nearest``, or ``truncate``; None is what the map's network states, else the nearest.
         bits: 8 or 16 per pixel (PNG, TIFF); None is 8.
         bigtiff: Write BigTIFF whatever the size; above 4 GB of pixels it is always BigTIFF.
         quality: JPG quality.
@@ -62,6 +64,8 @@ class ExportConfig(JobConfig):
     flip: Flip = "none"
     threshold: float | None = Field(None, gt=0, le=1)
     boost: float = Field(1.0, gt=0, allow_inf_nan=False)
+    stretch: bool = False
+    rounding: Rounding | None = None
     bits: Literal[8, 16] | None = None
     bigtiff: bool = False
     quality: int = Field(90, ge=1, le=100)
@@ -108,8 +112,8 @@ def run(config: ExportConfig) -> ExportReport:
     """
     started = time.perf_counter()
     kind = _format(config)
-    tones = _tones(config, kind)
     found = open_map(config.root, config.segment, config.name)
+    tones = _tones(config, kind, found.manifest)
     folder, manifest, pyramid = found.folder, found.manifest, found.prediction.pyramid
     place = f"prediction {config.segment}/{folder.name}"
     picture = Picture(
@@ -176,7 +180,14 @@ def _ending(to: str | None) -> str | None:
     )
 
 
-def _tones(config: ExportConfig, kind: PictureFormat) -> ToneMap:
+def display_of(manifest: Mapping[str, Any]) -> tuple[Rounding, tuple[float, float]]:
+    """How a map's network wants its pictures: rounding, and the probabilities shown as black and white."""
+    contract = manifest.get("config", {}).get("contract", {})
+    black, white = contract.get("display_range", (0.0, 1.0))
+    return contract.get("export_rounding", "nearest"), (black, white)
+
+
+def _tones(config: ExportConfig, kind: PictureFormat, manifest: Mapping[str, Any]) -> ToneMap:
     if config.threshold is not None and config.boost != 1:
         raise ConfigError(
             f"export: threshold {config.threshold} is a probability, boost {config.boost} changes it; give one of them "
@@ -187,11 +198,18 @@ def _tones(config: ExportConfig, kind: PictureFormat) -> ToneMap:
         raise ConfigError(f"export: 16 bits per pixel are wanted, {finding}; leave bits out")
     if config.bits is not None and kind == "npy":
         raise ConfigError("export: NPY keeps the stored float16 (uint8 with a threshold); leave bits out")
+    rounding, shown = display_of(manifest)
+    if config.stretch and (config.threshold is not None or config.boost != 1 or shown == (0, 1)):
+        reason = "threshold and boost exclude it" if shown != (0, 1) else "the map's network states no display range"
+        raise ConfigError(f"export: stretch is not available: {reason}; leave stretch out")
+    how: dict[str, Any] = {"rounding": config.rounding or rounding}
+    if config.stretch:
+        how["display_range"] = shown
     if config.threshold is not None:
         return ToneMap(np.dtype(np.uint8), threshold=config.threshold)
     if kind == "npy":
-        return ToneMap(np.dtype(np.float16), config.boost)
-    return ToneMap(np.dtype(np.uint16 if config.bits == 16 else np.uint8), config.boost)
+        return ToneMap(np.dtype(np.float16), config.boost, **how)
+    return ToneMap(np.dtype(np.uint16 if config.bits == 16 else np.uint8), config.boost, **how)
 
 
 def _view(config: ExportConfig, pyramid: Multiscale, place: str) -> MapView:
@@ -228,6 +246,10 @@ def _details(config: ExportConfig) -> dict[str, Any]:
         found["threshold"] = config.threshold
     if config.boost != 1:
         found["boost"] = config.boost
+    if config.stretch:
+        found["stretch"] = 1
+    if config.rounding is not None:
+        found["rounding"] = config.rounding
     if config.bits == 16:
         found["bits"] = 16
     return found

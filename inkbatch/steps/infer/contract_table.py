@@ -24,7 +24,7 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
     contract, replaced = config["contract"], by_hand(config)
 
     def row(what: str, promised: str, found: str | None, where: str, keys: tuple[str, ...]) -> Promise:
-        bent = [f"{key}={replaced[key]}" for key in keys if key in replaced]
+        bent = [f"{key}={value}" for key, value in replaced.items() if key.partition(".")[0] in keys]
         if bent:
             return Promise(what, f"not the bundle's own: {promised}", found or UNKNOWN, _bent(bent), kept=False)
         return Promise(what, promised, found or UNKNOWN, where)
@@ -78,14 +78,14 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
             _scaling(contract),
             "the same",
             "done to every tile on the device, in float32",
-            ("clip", "divisor", "mean", "std"),
+            ("clip", "divisor", "scaling", "mean", "std", "normaliser"),
         ),
         row(
             "tiles",
-            f"{contract['tile_px']} px every {contract['stride_px']} px, {contract['window']} window",
+            f"{contract['tile_px']} px every {contract['stride_px']} px, {contract['window']} window{_rules(contract)}",
             "the same",
             f"{grid}; asked for by this run: {', '.join(asked)}" if asked else grid,
-            ("tile_px", "activation"),
+            ("tile_px", "activation", "stitching"),
         ),
         row(
             "threshold",
@@ -130,11 +130,35 @@ def _or_none(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+def _rules(contract: Mapping[str, Any]) -> str:
+    """Stitching rules that are not the usual ones; older manifests state none."""
+    rules = contract.get("stitching", {})
+    words = {
+        "divide_by": {"count": "divided by the number of tiles"},
+        "last_tile": {"none": "no tile moved in to the border"},
+        "tiles": {"whole": "only tiles wholly on papyrus"},
+        "empty_tiles": {"count": "empty tiles count as 0"},
+        "outside": {"keep": "values outside the mask kept"},
+    }
+    said = [words[key][value] for key, value in rules.items() if value in words.get(key, {})]
+    if closing := rules.get("closing_px"):
+        said.append(f"the mask closed by {closing} px")
+    return "".join(f", {one}" for one in said)
+
+
 def _scaling(contract: Mapping[str, Any]) -> str:
+    rule = contract.get("normaliser", {"kind": "fixed"})
+    if rule["kind"] in ("robust-mad", "percentile-range"):
+        low, high = rule["percentiles"]
+        values = "values other than 0" if rule["counts"] == "nonzero" else "all values"
+        return f"{rule['kind']} per {rule['statistics']}, percentiles {low:g} and {high:g} of {values}"
     words = f"clipped to {contract['clip'][0]:g} … {contract['clip'][1]:g}, " if contract["clip"] else ""
-    words += f"divided by {contract['divisor']:g}"
+    how = "times the reciprocal of" if contract.get("scaling") == "multiply" else "divided by"
+    words += f"{how} {contract['divisor']:g}"
     if contract["mean"] or contract["std"] != 1:
         words += f", less {contract['mean']:g}, divided by {contract['std']:g}"
+    if rule["kind"] == "network":
+        words += "; the network then takes the tile's own statistics"
     return words
 
 

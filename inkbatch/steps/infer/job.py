@@ -18,9 +18,10 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
+from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
-from inkbatch.predict.tiles import tiles_of
+from inkbatch.predict.segment_statistics import stored_statistics
 from inkbatch.predict.variants import (
     LayerWindow,
     View,
@@ -126,7 +127,7 @@ def make_plan(config: InferConfig) -> InferPlan:
     windows = _windows(config, asked, contract, volume)
     views = views_of(config.tta, contract, bundle.document.name)
     unit_px = chosen_unit_px(config, contract)
-    grid = TileGrid(volume.shape_yx, contract.tile_px, contract.stride_px)
+    grid = grid_of(contract, volume.shape_yx)
     units = grid.units(unit_px)
     inputs = {
         "surface": surface_digest,
@@ -246,6 +247,7 @@ def _work(
         config.compile,
         plan.views,
         config.combine,
+        stored_statistics(plan.bundle.contract, plan.volume, plan.folder, device, context.stop.check),
     )
     outputs = [_created(output, plan) for output in plan.outputs]
     live = live_preview(context, plan.volume.shape_yx, plan.folder)
@@ -303,11 +305,11 @@ def _created(output: RunFolder, plan: InferPlan) -> Prediction:
 
 def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
     """Read what one unit needs; layers are not read where the mask is empty."""
-    mask = plan.volume.read_mask(unit.read_box)
-    tiles = tiles_of(plan.grid, unit.write_box, mask, unit.read_box)
+    contract = plan.bundle.contract
+    mask, tiles = covered_tiles(contract, plan.grid, unit.write_box, plan.volume.read_mask)
     if tiles.count:
         layers = plan.volume.read(plan.layers, unit.read_box)
-        if plan.bundle.contract.depth_order == "reversed":
+        if contract.depth_order == "reversed":
             layers = np.ascontiguousarray(layers[::-1])
     else:
         layers = np.zeros((len(plan.layers), 0, 0), plan.volume.dtype)
@@ -315,8 +317,19 @@ def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
 
 
 def _finish(record: RunFolder, plan: InferPlan) -> Mapping[str, Any]:
-    write_preview(Prediction.open(record.location).pyramid, record.location / "preview.png")
+    shown = plan.bundle.contract.display_range
+    write_preview(Prediction.open(record.location).pyramid, record.location / "preview.png", display_range=shown)
     tiles = sum(record.marker(unit)["tiles"] for unit in plan.units)
     if tiles == 0:
-        raise DataError(f"segment {plan.volume.provenance.segment}: no tile holds papyrus; check its mask")
+        raise DataError(f"segment {plan.volume.provenance.segment}: {_no_tiles(plan)}")
     return {"tiles": tiles}
+
+
+def _no_tiles(plan: InferPlan) -> str:
+    rules, edge = plan.bundle.contract.stitching, plan.grid.tile_px
+    if rules.last_tile == "none" and min(plan.grid.shape_yx) < edge:
+        height, width = plan.grid.shape_yx
+        return f"no tile of {edge} px fits its {height} x {width} px; state --override stitching.last_tile=flush"
+    if rules.tiles == "whole":
+        return f"no tile of {edge} px lies on papyrus as a whole; check its mask, or take another bundle"
+    return "no tile holds papyrus; check its mask"

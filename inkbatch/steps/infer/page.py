@@ -95,7 +95,7 @@ def page(run: StoredRun, root: Location) -> Page:
             f"The network {inputs['bundle']} looked at {_layer_words(config)} of segment {segment} and gave every "
             f"pixel of papyrus a probability of ink; this is the map {name}."
         ),
-        hero=_pictures(prediction, tones, papyrus, config),
+        hero=_pictures(prediction, _stretched(tones, config), papyrus, config),
         figures=tuple(_figures(run, prediction, papyrus, ink, threshold)),
         warnings=tuple(_warnings(run, papyrus, ink)),
         contract=promises(config, volume),
@@ -148,10 +148,19 @@ def _ink_share(tones: Pixels, papyrus: Papyrus | None, threshold: float) -> floa
     return min(1.0, float(np.mean(tones >= np.rint(threshold * 255))) / max(share, 1e-9))
 
 
+def _stretched(tones: Pixels, config: Mapping[str, Any]) -> Pixels:
+    """Tones with the contract's display range from black to white."""
+    black, white = config["contract"].get("display_range", (0, 1))
+    steps = np.rint(np.clip((np.arange(256) / 255 - black) / (white - black), 0, 1) * 255).astype(np.uint8)
+    shown: Pixels = steps[tones]
+    return shown
+
+
 def _pictures(
     prediction: Prediction, tones: Pixels, papyrus: Papyrus | None, config: Mapping[str, Any]
 ) -> tuple[Picture, ...]:
     segment = config["segment"]
+    black, white = config["contract"].get("display_range", (0, 1))
     width_um = prediction.shape_yx[1] * float(
         prediction.pyramid.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"][
             -1
@@ -162,7 +171,7 @@ def _pictures(
         alt=f"Ink map of segment {segment}: black is no ink, yellow is certain ink.",
         caption="The map: the probability of ink at every pixel, as the network gave it.",
         width_um=width_um,
-        legend=legend_of("inferno", "0 · no ink", "1 · ink"),
+        legend=legend_of("inferno", f"{black:g} · no ink", f"{white:g} · ink"),
     )
     if papyrus is None:
         return (plain,)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from inkbatch.config import JobConfig
+from inkbatch.config import JobConfig, WindowName
 from inkbatch.predict.names import Combine, DeviceName, PrecisionName, ViewName
 
 
@@ -53,7 +53,7 @@ class InferConfig(JobConfig):
     tta: tuple[ViewName, ...] = ()
     combine: Combine = "mean"
     stride_px: int | None = Field(None, ge=1)
-    window: Literal["hann", "gaussian", "uniform"] | None = None
+    window: WindowName | None = None
     unit_px: int | None = None
     override: dict[str, Any] = Field(default_factory=dict)
     device: DeviceName = "auto"

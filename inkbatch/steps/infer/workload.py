@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from inkbatch.data.segments.catalog import Catalog
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import ConfigError, MismatchError
-from inkbatch.geometry import TileGrid
 from inkbatch.io.layers import open_layer_source
 from inkbatch.models.bundle import Bundle, bundle_location
-from inkbatch.predict.tiles import tiles_of
+from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.variants import views_of
 from inkbatch.steps.infer import job as infer_step
 
@@ -46,8 +45,8 @@ def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
     """Tiles that hold papyrus, by unit; only masks are read."""
     found = {}
     for unit in plan.units:
-        mask = plan.volume.read_mask(unit.read_box)
-        found[unit.name] = tiles_of(plan.grid, unit.write_box, mask, unit.read_box).count
+        contract, read_mask = plan.bundle.contract, plan.volume.read_mask
+        found[unit.name] = covered_tiles(contract, plan.grid, unit.write_box, read_mask)[1].count
     return found
 
 
@@ -96,7 +95,7 @@ def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workloa
             raise MismatchError(
                 f"segment {config.segment}: has {depth} layers, the bundle wants {contract.layers.count}; take another"
             )
-        grid = TileGrid((shape[0], shape[1]), contract.tile_px, contract.stride_px)
+        grid = grid_of(contract, (shape[0], shape[1]))
         units = grid.units(infer_step.chosen_unit_px(config, contract))
         tiles = 0
         for unit in units:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.datasets.pictures import cut_out
 from inkbatch.data.synthetic.phantom import GREY_UNIT, InkConfig, ink_plane, truth_of
-from inkbatch.geometry import Box, TileGrid, Unit
+from inkbatch.geometry import Box, Unit
 from inkbatch.io.surface import DepthOrder
+from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.predictor import Predictor, SubVolume
-from inkbatch.predict.tiles import tiles_of
 from inkbatch.steps.probe.inputs import NULLS, Slab, null_input, sheet_faces, strokes, with_ink
 
 ORDERS: tuple[DepthOrder, DepthOrder] = ("forward", "reversed")
@@ -152,13 +153,12 @@ class _Window:
         self.predictor, self.asked, self.maps = predictor, asked, 0
         contract = predictor.contract
         here = Box(0, 0, *box.shape)
-        grid = TileGrid(box.shape, contract.tile_px, contract.stride_px)
-        hull = grid.hull(*grid.touching(here))
+        grid = grid_of(contract, box.shape)
+        hull = grid.read_box(here)
         self.room = (hull.height - box.height, hull.width - box.width)
         self.mask = mask
-        padded = np.pad(mask, ((0, self.room[0]), (0, self.room[1])))
         self.unit = Unit(0, here, hull)
-        self.padded, self.tiles = padded, tiles_of(grid, here, padded, hull)
+        self.padded, self.tiles = covered_tiles(contract, grid, here, lambda part: cut_out(mask, part))
         ink = asked.ink
         letters = strokes(box, ink.stroke_px, ink.edge_px, ink.seed)
         self.truth = truth_of(letters, mask)

@@ -48,6 +48,7 @@ from inkbatch.training.order import EpochPlan, draw_weights
 from inkbatch.training.progress import Progress, to_csv
 from inkbatch.training.run_logs import RunLogs, open_logs
 from inkbatch.training.settings import TrainConfig
+from inkbatch.training.statistics import sample_statistics
 from inkbatch.training.validate import Validation, Validator
 
 __all__ = ["TrainConfig", "TrainPlan", "describe", "make_plan", "run"]
@@ -272,7 +273,9 @@ def _trainer(
     # Devices that train together leave together, between steps: one that left validation alone would be waited for.
     stop = context.stop if fabric.world_size == 1 else StopFlag()
     network = arrange_all(_network(one)) if config.channels_last else _network(one)
-    module = InkModule(network, contract, config.loss, config.optimiser)
+    samples = [*one.train, *one.validation]
+    statistics = sample_statistics(contract, one.index, samples, root_of(one.dataset), one.folder, context.stop.check)
+    module = InkModule(network, contract, config.loss, config.optimiser, statistics)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         module.net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module.net)  # type: ignore[no-untyped-call]
 

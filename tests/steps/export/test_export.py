@@ -43,11 +43,11 @@ def probability() -> np.ndarray:
     return cv2.GaussianBlur(np.random.default_rng(1).random(SHAPE, dtype=np.float32), (0, 0), 2)
 
 
-def predict(root: Location, probability: np.ndarray, name: str, complete: bool = True) -> Multiscale:
+def predict(root: Location, probability: np.ndarray, name: str, complete: bool = True, **rules: object) -> Multiscale:
     """Store a prediction as `inkbatch infer` does."""
     folder = root / "predictions" / SEGMENT / name
     units = TileGrid(SHAPE, 64, 32).units(UNIT_PX)
-    config = {"segment": SEGMENT, "contract": {"tile_px": 64, "stride_px": 32}}
+    config = {"segment": SEGMENT, "contract": {"tile_px": 64, "stride_px": 32, **rules}}
     record = RunFolder(folder, RunManifest("infer", config, {"bundle": "resnet3d"}, len(units)))
     record.begin()
     prediction = Prediction.create(folder, SHAPE, UNIT_PX, 8.0, {"kind": "prediction"})
@@ -105,6 +105,20 @@ class TestWhatIsWritten:
         found = read(Location.parse("a.png"))
         assert found.dtype == np.uint16
         np.testing.assert_array_equal(found, expected)
+
+    def test_rounding_and_display_range_are_those_that_the_network_states(self, root, probability):
+        rules = {"export_rounding": "truncate", "display_range": [0.25, 0.75]}
+        values = level_values(predict(root, probability, "p", **rules), 0)
+        for sets, expected in {
+            (): np.floor(values * 255),
+            ("rounding=nearest",): np.rint(values * 255),
+            ("stretch=true",): np.floor(np.clip((values - 0.25) / 0.5, 0, 1) * 255),
+        }.items():
+            np.testing.assert_array_equal(read(export(root, *sets, to="a.png").location), expected)
+
+    def test_a_map_without_a_display_range_cannot_be_stretched(self, root, pyramid):
+        with pytest.raises(ConfigError, match="states no display range"):
+            export(root, "stretch=true", to="a.png")
 
     @pytest.mark.parametrize("flip", ["x", "y"])
     def test_flip_is_taken_from_the_command_line_as_written(self, root, pyramid, flip):

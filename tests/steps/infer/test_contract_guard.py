@@ -19,6 +19,7 @@ from inkbatch.errors import InkbatchError
 from inkbatch.io.store.location import Location
 from inkbatch.models import build_model
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract, LayerRule
+from inkbatch.models.rules import Normaliser, Stitching
 from inkbatch.run.job import RunContext
 from inkbatch.steps.infer.job import InferConfig, run
 from inkbatch.steps.prepare.job import run as run_prepare
@@ -164,6 +165,25 @@ def forged_record(case: Case) -> None:
     case.edit(place, lambda document: document["config"].update(depth_order="reversed"))
 
 
+def normalised(**changes: Any) -> Callable[[Case], None]:
+    """A bundle with robust MAD, in whose ``bundle.json`` somebody changed a value of the normaliser, or took it out."""
+
+    def seed(case: Case) -> None:
+        identity_bundle(case.bundle, normaliser={"kind": "robust-mad"})
+        whole = {**Normaliser(kind="robust-mad").model_dump(), **changes}
+        if changes.get("kind", "robust-mad") is None:
+            case.edit(case.bundle / "bundle.json", lambda document: document["contract"].pop("normaliser") and None)
+        else:
+            case.edit_bundle(normaliser=whole)
+
+    return seed
+
+
+def stitched(**changes: Any) -> Callable[[Case], None]:
+    """Somebody stated a stitching rule in ``bundle.json``."""
+    return edited(stitching=changes)
+
+
 REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     "divisor": (edited(divisor=200), r"divisor \(now 200\.0\)"),
     "mean": (edited(mean=0.4), r"mean \(now 0\.4\)"),
@@ -208,6 +228,27 @@ REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     ),
     "stride": (edited(stride_px=16), r"stride_px \(now 16\)"),
     "activation": (edited(activation="sigmoid"), r"activation \(now 'sigmoid'\)"),
+    "scaling": (edited(scaling="multiply"), r"scaling \(now 'multiply'\)"),
+    "normaliser": (edited(normaliser={"kind": "robust-mad"}), r"normaliser \(now \{'kind': 'robust-mad'"),
+    "normaliser, percentiles": (normalised(percentiles=[0.5, 99.5]), r"normaliser \(now .*99\.5"),
+    "normaliser, statistics": (normalised(statistics="segment"), r"normaliser \(now .*'segment'"),
+    "normaliser, what counts": (normalised(counts="nonzero"), r"normaliser \(now .*'nonzero'"),
+    "normaliser, taken out": (normalised(kind=None), r"normaliser \(now 'its default'\)"),
+    "normaliser, of the network": (
+        saved_with(normaliser={"kind": "network"}),
+        "first layer of identity does not take the tile's own statistics, .* normaliser is 'network'",
+    ),
+    "centre of the layers": (edited(layers={"count": 3, "centre": "halves"}), r"layers \(now .*'halves'"),
+    "order of the choice": (edited(layers={"count": 3, "counted_in": "reading"}), r"layers \(now .*'reading'"),
+    "window, of 2026": (edited(window="gaussian-cdf"), r"window \(now 'gaussian-cdf'\)"),
+    "stitching, divisor": (stitched(divide_by="count"), r"stitching \(now .*'count'"),
+    "stitching, last tile": (stitched(last_tile="none"), r"stitching \(now .*'last_tile': 'none'"),
+    "stitching, tiles": (stitched(tiles="whole"), r"stitching \(now .*'whole'"),
+    "stitching, closing": (stitched(closing_px=7), r"stitching \(now .*'closing_px': 7"),
+    "stitching, empty tiles": (stitched(empty_tiles="count"), r"stitching \(now .*'empty_tiles': 'count'"),
+    "stitching, outside": (stitched(outside="keep"), r"stitching \(now .*'keep'"),
+    "display range": (edited(display_range=[0.25, 0.75]), r"display_range \(now \[0\.25, 0\.75\]\)"),
+    "rounding of exports": (edited(export_rounding="truncate"), r"export_rounding \(now 'truncate'\)"),
     "checkpoint keys, missing": (
         lambda case: case.weights(lambda tensors: tensors.pop(next(iter(tensors))) and None),
         "keys do not match .*missing",
@@ -275,6 +316,9 @@ OVERRIDDEN: dict[str, tuple[Callable[[Case], None], dict[str, Any]]] = {
     "tile size": (edited(tile_px=32), {"tile_px": 32}),
     "stride": (edited(stride_px=16), {"stride_px": 16}),
     "blending": (edited(window="uniform"), {"window": "uniform"}),
+    "stitching": (edited(stitching={"divide_by": "count"}), {"stitching": {"divide_by": "count"}}),
+    "one rule of stitching": (saved_with(), {"stitching.empty_tiles": "count", "stitching.outside": "keep"}),
+    "display range": (edited(display_range=[0.2, 0.8]), {"display_range": [0.2, 0.8]}),
 }
 
 
@@ -291,8 +335,37 @@ def test_an_override_is_carried_out_and_recorded(case, mismatch):
 
 def test_what_the_issue_lists_is_in_the_table():
     listed = ["divisor", "clip", "16->8 rule", "lookup table", "CLAHE", "depth order", "layer count", "window"]
+    listed += ["normaliser", "scaling", "stitching", "display range", "centre of the layers", "rounding of exports"]
     listed += ["voxel size", "level", "axis order", "channel meaning", "tile size", "checkpoint keys"]
     assert [name for name in listed if not any(row.startswith(name) for row in REFUSED)] == []
+
+
+ROWS_OF_RULES = {
+    "scaling": "scaling",
+    "normaliser.kind": "normaliser",
+    "normaliser.percentiles": "normaliser, percentiles",
+    "normaliser.statistics": "normaliser, statistics",
+    "normaliser.counts": "normaliser, what counts",
+    "layers.centre": "centre of the layers",
+    "layers.counted_in": "order of the choice",
+    "stitching.divide_by": "stitching, divisor",
+    "stitching.last_tile": "stitching, last tile",
+    "stitching.tiles": "stitching, tiles",
+    "stitching.closing_px": "stitching, closing",
+    "stitching.empty_tiles": "stitching, empty tiles",
+    "stitching.outside": "stitching, outside",
+    "display_range": "display range",
+    "export_rounding": "rounding of exports",
+}
+
+
+def test_every_rule_that_came_later_has_a_row():
+    rules = {f"normaliser.{key}" for key in Normaliser.model_fields}
+    rules |= {f"stitching.{key}" for key in Stitching.model_fields}
+    rules |= {f"layers.{key}" for key in LayerRule.younger}
+    rules |= Contract.younger - {"normaliser", "stitching"}
+    assert set(ROWS_OF_RULES) == rules
+    assert set(ROWS_OF_RULES.values()) <= set(REFUSED)
 
 
 def test_layers_asked_for_in_another_number_are_refused(case):

@@ -16,6 +16,7 @@ from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchErr
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle
+from inkbatch.models.rules import Normaliser
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.dataset import job as build_dataset
@@ -66,6 +67,23 @@ def test_a_run_learns_planted_ink_and_its_bundle_infers(root):
         )
     )
     assert ink.max() > contract.threshold > ink.min()
+
+
+def test_a_run_normalises_by_statistics_of_segments_and_its_bundle_says_so(root):
+    normaliser = {"kind": "robust-mad", "statistics": "segment"}
+    rules = {"stitching": {"divide_by": "count"}, "display_range": (0.25, 0.75)}
+    report = run(config_of(root, epochs=1, input={"normaliser": normaliser}, **rules), RunContext())
+    contract = bundle_of(root).contract
+    assert contract.normaliser == Normaliser(**normaliser)
+    assert (contract.stitching.divide_by, contract.display_range) == ("count", (0.25, 0.75))
+    assert (report.location / "statistics" / "s0" / "segment-statistics.json").exists()
+    asked = {"segment": "s1", "bundle": str(root / "runs" / "first" / "bundle"), "root": str(root), "device": "cpu"}
+    assert infer.run(infer.InferConfig(**asked, name="p"), RunContext()).complete
+
+
+def test_statistics_leave_no_room_for_a_divisor(root):
+    with pytest.raises(ConfigError, match="robust-mad takes no divisor"):
+        run(config_of(root, input={"normaliser": {"kind": "robust-mad"}, "divisor": 200}), RunContext())
 
 
 def test_every_epoch_leaves_scores_curves_and_a_picture(root):

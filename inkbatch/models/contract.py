@@ -1,0 +1,219 @@
+"""The contract: what a network must be fed, and how its answers become a map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from inkbatch.config import WindowName, near_matches
+from inkbatch.errors import ConfigError, LayerRangeError
+from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
+from inkbatch.models.rules import Grown, Normaliser, Stitching
+
+UNUSED_DIVISOR = 255.0  # the default; where statistics of the data take its place, none may be stated
+
+
+class LayerRule(Grown):
+    """Which layers a network takes.
+
+    Attributes:
+        count: Number of layers.
+        source_range: Half-open range of source layer numbers; None takes the centred `count` of what is prepared.
+        centre: First of the centred `count` of n layers: ``floor`` (n - count) // 2, ``halves`` n // 2 - count // 2,
+            ``ceil`` the first rounded up.
+        counted_in: Which order that first one is counted in: the prepared ``surface``'s (depth order), the
+            ``source``'s, or the order in which the network is ``reading`` them (mirrored, then chosen). They differ
+            where the layers left over are odd in number and an order is reversed.
+    """
+
+    younger: ClassVar[frozenset[str]] = frozenset({"centre", "counted_in"})
+
+    count: int = Field(ge=1)
+    source_range: tuple[int, int] | None = None
+    centre: Literal["floor", "halves", "ceil"] = "floor"
+    counted_in: Literal["surface", "source", "reading"] = "surface"
+
+    @model_validator(mode="after")
+    def _range_agrees(self) -> LayerRule:
+        if self.source_range and self.source_range[1] - self.source_range[0] != self.count:
+            raise ValueError(f"source_range {self.source_range} does not hold {self.count} layers")
+        return self
+
+    def first_of(self, total: int, *, mirrored: bool) -> int:
+        """First of the centred layers.
+
+        Args:
+            total: Layers to choose from, `count` at least.
+            mirrored: The order that `centre` counts in runs against the order of the result.
+        """
+        spare = total - self.count
+        first = {"floor": spare // 2, "halves": total // 2 - self.count // 2, "ceil": -(-spare // 2)}[self.centre]
+        return spare - first if mirrored else first
+
+
+class Contract(Grown):
+    """What a network must be fed, and how its output is put together.
+
+    Intensities x become ``(min(max(x, clip[0]), clip[1]) / divisor - mean) / std`` in float32, unless `normaliser`
+    says that statistics of the data take the place of these numbers.
+
+    Attributes:
+        layers: Which layers.
+        depth_order: ``reversed`` if the network was trained on layers against depth order.
+        dtype: Dtype of the surface volume.
+        intensity: Accepted 16 -> 8 bit rules of the volume; ``window:*`` accepts any window.
+        lut: Lookup table that the volume must have had applied, or None.
+        clahe: CLAHE that the volume must have had applied, or None.
+        clip: Smallest and largest intensity, or None.
+        divisor: Divides after clipping.
+        scaling: ``divide`` by the divisor, or ``multiply`` by its reciprocal in float32: they differ in the last bit.
+        mean: Subtracted after division.
+        std: Divides at last.
+        normaliser: Statistics of a tile or a segment in place of these four numbers.
+        voxel_size_um: Voxel edge that the network was trained at.
+        voxel_tolerance: Accepted relative difference of the voxel edge.
+        tile_px: Tile edge.
+        stride_px: Step between tile origins.
+        window: Blending weights of a tile.
+        window_sigma: Standard deviation of the ``gaussian`` window, as a share of the tile edge.
+        stitching: How maps of tiles become one.
+        activation: ``sigmoid`` for logits; ``none`` where the network hands out the map itself.
+        display_range: Probabilities that pictures of the map show as black and as white; a network trained with label
+            smoothing of 0.5 answers between 0.25 and 0.75. The stored map keeps its values.
+        export_rounding: How an exported picture's values become whole numbers: to the ``nearest`` (halves to even), or
+            ``truncate``.
+        tta_axes: Views that may be averaged at inference.
+        threshold: Probability from which a pixel counts as ink, or None.
+        threshold_fitted_on: Where the threshold was fitted.
+    """
+
+    younger: ClassVar[frozenset[str]] = frozenset(
+        {"scaling", "normaliser", "stitching", "display_range", "export_rounding"}
+    )
+
+    layers: LayerRule
+    depth_order: DepthOrder = "forward"
+    dtype: Literal["uint8", "uint16"] = "uint8"
+    intensity: tuple[str, ...] = ("keep", "high-byte")
+    lut: tuple[tuple[int, int], ...] | None = None
+    clahe: ClaheSettings | None = None
+    clip: tuple[float, float] | None = None
+    divisor: float = Field(255.0, gt=0)
+    scaling: Literal["divide", "multiply"] = "divide"
+    mean: float = 0.0
+    std: float = Field(1.0, gt=0)
+    normaliser: Normaliser = Normaliser()
+    voxel_size_um: float = Field(gt=0)
+    voxel_tolerance: float = Field(0.05, ge=0)
+    tile_px: int = Field(ge=1)
+    stride_px: int = Field(ge=1)
+    window: WindowName = "hann"
+    window_sigma: float = Field(0.25, gt=0)
+    stitching: Stitching = Stitching()
+    activation: Literal["sigmoid", "none"] = "sigmoid"
+    display_range: tuple[float, float] = (0.0, 1.0)
+    export_rounding: Literal["nearest", "truncate"] = "nearest"
+    tta_axes: tuple[Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"], ...] = ()
+    threshold: float | None = None
+    threshold_fitted_on: str | None = None
+
+    @model_validator(mode="after")
+    def _stride_fits(self) -> Contract:
+        if self.stride_px > self.tile_px:
+            raise ValueError(f"stride_px {self.stride_px} is larger than tile_px {self.tile_px}: pixels are left out")
+        return self
+
+    @model_validator(mode="after")
+    def _normaliser_stands_alone(self) -> Contract:
+        given = {"clip": self.clip is not None, "divisor": self.divisor != UNUSED_DIVISOR, "mean": self.mean != 0}
+        given |= {"std": self.std != 1, "scaling": self.scaling != "divide"}
+        if self.normaliser.by_statistics and any(given.values()):
+            names = " and ".join(key for key, is_given in given.items() if is_given)
+            raise ValueError(f"normaliser {self.normaliser.kind} takes no {names}; leave out {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _range_ascends(self) -> Contract:
+        low, high = self.display_range
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"display_range: expected 0 <= black < white <= 1, got {low:g} and {high:g}")
+        return self
+
+    def overridden(self, overrides: Mapping[str, Any]) -> Contract:
+        """The contract with some values replaced, as ``--override key=value`` asks; they go into the manifest.
+
+        ``normaliser.kind=robust-mad`` replaces one value of a group, ``normaliser={…}`` the group.
+
+        Raises:
+            ConfigError: An unknown key, or a value that does not validate.
+        """
+        values = self.model_dump()
+        for key, value in overrides.items():
+            name, _, part = key.partition(".")
+            inner = getattr(self, name, None)
+            if name not in Contract.model_fields or (part and not isinstance(inner, BaseModel)):
+                known = sorted(Contract.model_fields)
+                raise ConfigError(f"--override {key}: the contract has no such key{near_matches(key, known)}")
+            if part and isinstance(inner, BaseModel):
+                values[name] = {**inner.model_dump(), **values.get(name, {}), part: value}
+            else:
+                values[name] = value
+        try:
+            return Contract.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"--override: {'; '.join(entry['msg'] for entry in error.errors())}") from error
+
+    def layer_indices(self, volume: SurfaceVolume, layers: tuple[int, int] | None = None) -> range:
+        """Indices (depth order) of the layers that the network takes from this volume.
+
+        Args:
+            volume: The surface volume.
+            layers: Half-open range of source layer numbers that the user asked for, or None.
+
+        Raises:
+            LayerRangeError: The volume has too few layers, or the range leaves it or has another count.
+        """
+        wanted = layers or self.layers.source_range
+        if wanted is not None:
+            first, last = wanted
+            if last - first != self.layers.count:
+                raise LayerRangeError(
+                    f"segment {volume.provenance.segment}: --layers {first}:{last} are {last - first} layers, the "
+                    f"bundle wants {self.layers.count}; give a range of that many, for example "
+                    f"{first}:{first + self.layers.count}"
+                )
+            return volume.provenance.index_range(wanted)
+        spare = volume.layer_count - self.layers.count
+        if spare < 0:
+            raise LayerRangeError(
+                f"segment {volume.provenance.segment}: bundle wants {self.layers.count} layers, "
+                f"surface has {volume.layer_count}; prepare more layers or take another bundle"
+            )
+        mirrored = {"source": volume.provenance.depth_order, "reading": self.depth_order}.get(self.layers.counted_in)
+        first = self.layers.first_of(volume.layer_count, mirrored=mirrored == "reversed")
+        return range(first, first + self.layers.count)
+
+    def mismatches(self, provenance: SurfaceProvenance, dtype: str) -> list[str]:
+        """Every way in which a volume differs from what the network was trained on, in words naming both sides."""
+        found: list[str] = []
+        if dtype != self.dtype:
+            found.append(f"dtype: bundle wants {self.dtype}, surface is {dtype}")
+        if not any(_rule_accepts(rule, provenance.intensity) for rule in self.intensity):
+            wanted = " or ".join(self.intensity)
+            found.append(f"intensity: bundle wants {wanted}, surface was made with {provenance.intensity}")
+        if provenance.lut != self.lut:
+            found.append(f"lut: bundle wants {self.lut}, surface was made with {provenance.lut}")
+        if provenance.clahe != self.clahe:
+            found.append(f"clahe: bundle wants {self.clahe}, surface was made with {provenance.clahe}")
+        if abs(provenance.voxel_size_um - self.voxel_size_um) > self.voxel_tolerance * self.voxel_size_um:
+            found.append(
+                f"voxel_size_um: bundle wants {self.voxel_size_um} within {self.voxel_tolerance:.0%}, "
+                f"surface has {provenance.voxel_size_um}"
+            )
+        return found
+
+
+def _rule_accepts(rule: str, found: str) -> bool:
+    return found.startswith(rule[:-1]) if rule.endswith("*") else found == rule

@@ -1,0 +1,54 @@
+"""Which tiles of a unit are computed, by the contract's rules on papyrus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.geometry import Box, TileGrid
+from inkbatch.models.bundle import Contract
+from inkbatch.predict.tiles import UnitTiles, tiles_of
+
+Mask = NDArray[np.bool_]
+
+
+def grid_of(contract: Contract, shape_yx: tuple[int, int]) -> TileGrid:
+    """The global tile grid of a surface."""
+    flush = contract.stitching.last_tile == "flush"
+    return TileGrid(shape_yx, contract.tile_px, contract.stride_px, flush)
+
+
+def covered_tiles(
+    contract: Contract, grid: TileGrid, write_box: Box, read_mask: Callable[[Box], Mask]
+) -> tuple[Mask, UnitTiles]:
+    """Read a unit's mask and choose its tiles.
+
+    The mask is closed, where the contract says so, with as much of it around as the result depends on: the tiles do
+    not depend on how units are cut.
+
+    Args:
+        contract: The bundle's contract.
+        grid: The global grid.
+        write_box: The unit's write box.
+        read_mask: The segment mask in any box, False outside the surface.
+
+    Returns:
+        (mask as stored, in the grid's read box of `write_box`; the unit's tiles).
+    """
+    rules, read_box = contract.stitching, grid.read_box(write_box)
+    mask = ground = read_mask(read_box)
+    if rules.closing_px:
+        around = read_box.grow(rules.closing_px - 1).intersect(Box(0, 0, *grid.shape_yx))
+        inside = read_box.intersect(around)
+        ground = np.zeros_like(mask)
+        ground[inside.within(read_box)] = closed(read_mask(around), rules.closing_px)[inside.within(around)]
+    return mask, tiles_of(grid, write_box, ground, read_box, whole=rules.tiles == "whole")
+
+
+def closed(mask: Mask, diameter_px: int) -> Mask:
+    """Dilate, then erode by an ellipse; beyond the array's border neither papyrus nor its absence counts."""
+    ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter_px, diameter_px))
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, ellipse) > 0
