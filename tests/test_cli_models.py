@@ -88,7 +88,6 @@ def test_a_preset_is_shown(command):
     ("arguments", "message"),
     [
         (("import-checkpoint", "a.ckpt", "b", "--as", "timesformr-gp"), "did you mean 'timesformer-gp'"),
-        (("import-checkpoint", "a.ckpt", "b"), "--as"),
         (("models", "no"), "none of that name"),
     ],
 )
