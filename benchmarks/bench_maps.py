@@ -26,10 +26,12 @@ import cv2
 import numpy as np
 
 from benchmarks.common import Report, Sample, best, cpu, in_turn, median, options, real_layers, scratch, timed
-from inkbatch.data.maps import open_map
+from inkbatch.data.maps.stored import open_map
 from inkbatch.geometry import Unit, cut
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.steps import clean, ensemble, evaluate
+from inkbatch.steps.ensemble import job as ensemble
+from inkbatch.steps.evaluate import job as evaluate
+from inkbatch.steps.labels import clean
 from inkbatch.testing.maps import store_map, store_picture
 
 MEMBERS = ("a", "b", "c")
@@ -85,14 +87,14 @@ def reading_judged(config: evaluate.EvaluateConfig) -> Callable[[], Sample]:
     """Read what `evaluate` reads: the map, the labels and the mask, one unit ahead; nothing is done with them."""
 
     def run() -> None:
-        settled = evaluate.plan(config)
-        with settled.truth as truth, ThreadPoolExecutor(1) as reader:
+        plan = evaluate.make_plan(config)
+        with plan.truth as truth, ThreadPoolExecutor(1) as reader:
 
             def load(unit: Unit) -> object:
-                return settled.maps[0].prediction.read(unit.write_box), truth.read(unit.write_box)
+                return plan.maps[0].prediction.read(unit.write_box), truth.read(unit.write_box)
 
             ahead: deque[Future[object]] = deque()
-            for unit in settled.units:
+            for unit in plan.units:
                 ahead.append(reader.submit(load, unit))
                 if len(ahead) > 1:
                     ahead.popleft().result()

@@ -38,7 +38,9 @@ from benchmarks.common import (
 from inkbatch.geometry import TileGrid
 from inkbatch.predict.tiles import TileRun, gather
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.segments import identity_bundle
 
 TILE_PX, STRIDE_PX, LAYERS = 64, 16, 13
@@ -122,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with scratch(found) as folder:
         write_stack(folder / "layers", layers)
         values = {"segment": "null", "root": str(folder / "root"), "source": str(folder / "layers")}
-        prepare.run(prepare.PrepareConfig(**values, depth_order="forward", voxel_size_um=8.0), RunContext())
+        prepare.run(PrepareConfig(**values, depth_order="forward", voxel_size_um=8.0), RunContext())
         identity_bundle(folder / "bundle", LAYERS, LAYERS // 2, tile_px=TILE_PX, stride_px=STRIDE_PX)
         gatherer = Gatherer(layers, cores)
         floors: dict[str, list[float]] = {"materialised": [], "again": [], "cache": [], "cache, one core": []}

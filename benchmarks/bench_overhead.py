@@ -42,7 +42,9 @@ from inkbatch.models.base import InkModel
 from inkbatch.predict.device import autocast, choose_device, choose_precision, synchronize
 from inkbatch.predict.passes import cpu_threads
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 
 ONE_BY_ONE = 32  # passes; the time of all is reckoned from them
 BATCHES_BYTES, MEMORY_SHARE = 1 << 30, 0.25  # in memory for the floor: this, or a share of what is free
@@ -122,7 +124,7 @@ def prepared(folder: Path, name: str, edge: int, layers: Path | None, device: to
     bundle = bundle_of(name, folder, quick=quick)
     write_stack(folder / "layers", real_layers(bundle.contract.layers.count, (edge, edge), layers))
     values = {"segment": "real", "root": str(folder / "root"), "source": str(folder / "layers")}
-    prepare.run(prepare.PrepareConfig(**values, depth_order="forward", voxel_size_um=VOXEL_SIZE_UM), RunContext())
+    prepare.run(PrepareConfig(**values, depth_order="forward", voxel_size_um=VOXEL_SIZE_UM), RunContext())
     batch = 0 if device.type == "cpu" else NETWORKS[name].batch_tiles
     return infer.InferConfig(
         segment="real", root=values["root"], bundle=str(bundle.location), device=device.type, batch_tiles=batch

@@ -35,7 +35,8 @@ from benchmarks.common import (
     timed,
 )
 from inkbatch.run.job import RunContext
-from inkbatch.steps import prepare
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 
 MEMORY = "2GiB"
 ROWS_PER_STRIP = 16
@@ -73,8 +74,8 @@ class Runs:
         self.folder, self.source, self.rounds = folder, source, rounds
         self.synced: dict[str, list[float]] = {}
 
-    def config(self) -> prepare.PrepareConfig:
-        return prepare.PrepareConfig(
+    def config(self) -> PrepareConfig:
+        return PrepareConfig(
             segment="stack",
             root=str(self.folder / "out"),
             source=str(self.source),

@@ -35,7 +35,10 @@ import torch
 
 from benchmarks.common import Report, options, real_layers, scratch, write_stack
 from inkbatch.run.job import RunContext
-from inkbatch.steps import build_dataset, prepare, train
+from inkbatch.steps.dataset import job as build_dataset
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.steps.train import job as train
 from inkbatch.training.data import Step, StepStream
 
 FORMS = ("index", "pack")
@@ -100,7 +103,7 @@ def make_data(folder: Path, size: Size, layers: Path | None) -> None:
         labels[::4] = 255
         cv2.imwrite(str(folder / f"{name}.png"), labels)
         values = {"segment": name, "root": root, "source": str(folder / name)}
-        prepare.run(prepare.PrepareConfig(**values, depth_order="forward", voxel_size_um=7.91), RunContext())
+        prepare.run(PrepareConfig(**values, depth_order="forward", voxel_size_um=7.91), RunContext())
     for form in FORMS:
         settings: dict[str, Any] = {
             "name": form,

@@ -22,9 +22,9 @@ import zarr
 from numpy.typing import NDArray
 
 from benchmarks.common import Report, Sample, best, options, real_layers, scratch, timed
-from inkbatch.io.shards import ArrayLayout, ShardedArray
-from inkbatch.io.storage import Location
-from inkbatch.steps.prepare_plan import CHUNK_LAYERS, CHUNK_PX
+from inkbatch.io.shards.array import ArrayLayout, ShardedArray
+from inkbatch.io.store.location import Location
+from inkbatch.steps.prepare.units import CHUNK_LAYERS, CHUNK_PX
 
 TILE_LAYERS, TILE_PX = 26, 256
 ZARRS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}

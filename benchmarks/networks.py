@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import REPOSITORY
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.models import build_model
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract, LayerRule
 from inkbatch.models.presets import load_preset

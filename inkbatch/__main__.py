@@ -20,7 +20,7 @@ def main() -> None:
     """Run the command line."""
     for number in (*STOPS, signal.SIGINT):
         signal.signal(number, _stopped)
-    from inkbatch.cli import main as run
+    from inkbatch.cli.app import main as run
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on commands answer it themselves
 

@@ -36,13 +36,13 @@ for _power, _letter in enumerate("kmgt", start=1):
     _SIZE_UNITS[f"{_letter}b"] = 1000**_power
 
 
-class SettingsAreSound(Exception):  # noqa: N818  # no error: the answer to `only_checking`
+class DryRunFinished(Exception):  # noqa: N818  # no error: the answer to `only_checking`
     """Ends a command inside `only_checking` once its configuration has been validated."""
 
 
 @contextlib.contextmanager
 def only_checking() -> Iterator[None]:
-    """Commands inside read and validate their settings, as ever, and then raise `SettingsAreSound` instead of working.
+    """Commands inside read and validate their settings, as ever, and then raise `DryRunFinished` instead of working.
 
     A launcher runs the very words that its tasks will get, so that a wrong one is refused before anything is submitted.
     """
@@ -86,7 +86,7 @@ class JobConfig(BaseModel):
             preset: Settings that lie below all of them, see `inkbatch.recipes`.
 
         Raises:
-            SettingsAreSound: Inside `only_checking`.
+            DryRunFinished: Inside `only_checking`.
             ConfigError: Unreadable YAML, a recipe without a section for this job, an unknown key (near matches are
                 named), or a value that does not validate.
         """
@@ -99,7 +99,7 @@ class JobConfig(BaseModel):
         values |= {key: value for key, value in (options or {}).items() if value is not None}
         found = cls.checked(values, file or "configuration")
         if is_only_checking():
-            raise SettingsAreSound(cls.__name__)
+            raise DryRunFinished(cls.__name__)
         return found
 
     def request(self, **settled: Any) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class ConfigError(InkbatchError):
     exit_code = EXIT_CONFIG
 
 
+class NoLabelsError(ConfigError):
+    """No ink labels are known for a segment: none were stated, stored or listed in the catalog."""
+
+
 class DataError(InkbatchError):
     """The data are not what was promised (missing layer, corrupt file, empty mask, …)."""
 

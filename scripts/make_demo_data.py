@@ -23,10 +23,10 @@ from pathlib import Path
 
 import cv2
 
-from inkbatch.data.phantom import label_mask, truth_of
+from inkbatch.data.synthetic.phantom import label_mask, truth_of
 from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
-from inkbatch.steps.phantom import PhantomConfig, png_bytes, read_picture, run, tiff_bytes
+from inkbatch.steps.synthetic.phantom import PhantomConfig, png_bytes, read_picture, run, tiff_bytes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LAYERS = "scroll1_20231005123335_r2c4/layers"

@@ -16,7 +16,7 @@ import tifffile
 
 from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 DEMO = Path(__file__).resolve().parent.parent / "inkbatch" / "demo"
 INK_LAYER = 3

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 MAPS = {
     "right": ("demo", "right"),

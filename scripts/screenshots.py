@@ -17,10 +17,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inkbatch.data.catalog import shipped_catalog
+from inkbatch.data.segments.catalog import shipped_catalog
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME
-from inkbatch.steps import build_dataset, ensemble, evaluate, infer, labels, prepare, probe, report, train
+from inkbatch.steps.dataset import job as build_dataset
+from inkbatch.steps.ensemble import job as ensemble
+from inkbatch.steps.evaluate import job as evaluate
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.labels import job as labels
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.steps.probe import job as probe
+from inkbatch.steps.report import job as report
+from inkbatch.steps.train import job as train
 from inkbatch.testing.browser import chromium, settle, viewer_of
 
 WIDE, PHONE = (1280, 800), (390, 844)
@@ -78,7 +87,7 @@ TRAINING = {  # short: for its curves, not for its network
 
 def demo(root: str) -> None:
     """Prepare, infer twice and label the demo segment; what is there is used on."""
-    prepare.run(prepare.PrepareConfig.load(options={"segment": "demo", "root": root}), RunContext())
+    prepare.run(PrepareConfig.load(options={"segment": "demo", "root": root}), RunContext())
     for name, stride in (("fine", 64), ("rough", 128)):
         options = {"segment": "demo", "root": root, "bundle": "demo", "name": name, "stride_px": stride}
         infer.run(infer.InferConfig.load(options=options), RunContext())

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.testing.s3 import S3Server
 
 pytest.register_assert_rewrite("inkbatch.testing.stores")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inkbatch.data.phantom_series import PhantomSeriesConfig
-from inkbatch.steps.build_dataset import BuildDatasetConfig
-from inkbatch.steps.train import TrainConfig
+from inkbatch.data.synthetic.phantom_series import PhantomSeriesConfig
+from inkbatch.steps.dataset.job import BuildDatasetConfig
+from inkbatch.steps.train.job import TrainConfig
 
 REPOSITORY = Path(__file__).parent.parent
 JOBS = REPOSITORY / "jobs" / "demo"

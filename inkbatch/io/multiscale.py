@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_half, to_single
-from inkbatch.io.shard_codec import Place
-from inkbatch.io.shard_strip import Fill, from_block
-from inkbatch.io.shards import ArrayLayout, ShardedArray
-from inkbatch.io.storage import Location
+from inkbatch.io.shards.array import ArrayLayout, ShardedArray
+from inkbatch.io.shards.codec import Place
+from inkbatch.io.shards.writing import Fill, from_block
+from inkbatch.io.store.location import Location
 
 OME_VERSION = "0.5"
 OVERVIEW_PX = 1024  # no level beyond the first that fits this

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_half
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 CHUNK_PX = 256
 MAP_NAME = "prediction.zarr"

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from inkbatch.errors import DataError, LayerRangeError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 DepthOrder = Literal["forward", "reversed"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inkbatch.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from inkbatch.launch.aws_batch import AwsBatchSettings
+    from inkbatch.launch.aws_settings import AwsBatchSettings
     from inkbatch.launch.plan import Chain
 
 # Outputs of infra/aws by the setting that they fill.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from inkbatch.config import SettingsAreSound, only_checking
+from inkbatch.config import DryRunFinished, only_checking
 from inkbatch.errors import ConfigError, InkbatchError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.launch.plan import Chain
 
 BUNDLE_DOCUMENT = "bundle.json"
@@ -27,7 +27,7 @@ def check_settings(chain: Chain, run: Callable[[Sequence[str]], object]) -> None
         try:
             with only_checking():
                 run(spec.command)
-        except SettingsAreSound:
+        except DryRunFinished:
             continue
         except InkbatchError as error:
             raise ConfigError(f"{spec.job}: {error}; nothing was submitted") from error

@@ -86,6 +86,7 @@ class LocalLauncher(Launcher):
 
     def run_chain(self, chain: Chain, folder: Path, stop: StopFlag) -> Submitted:
         """Run every job of the chain; the first that does not end well ends the chain."""
+        stop.watch()
         (folder / "pid").write_text(str(os.getpid()))
         events = EventLog(folder / "events.jsonl")
         code = EXIT_DONE

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from inkbatch.config import digest
-from inkbatch.data.catalog import Catalog, check_segment_id, shipped_catalog
+from inkbatch.data.segments.catalog import Catalog, check_segment_id, shipped_catalog
 from inkbatch.errors import ConfigError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.launch.jobfile import JobFile, Resources
 from inkbatch.launch.members import Member, members_of, require_order
 from inkbatch.run.deadline import DEADLINE_VARIABLE

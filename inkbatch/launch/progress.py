@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from inkbatch.data.catalog import check_segment_id
-from inkbatch.io.storage import Location
+from inkbatch.data.segments.catalog import check_segment_id
+from inkbatch.io.store.location import Location
 
 MARKER_DIGEST_CHARS = 12
 

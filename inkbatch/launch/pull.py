@@ -16,9 +16,9 @@ from typing import Any
 
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
-from inkbatch.io.listing import StoredObject, objects_below
-from inkbatch.io.shards import ShardedArray
-from inkbatch.io.storage import Location
+from inkbatch.io.shards.array import ShardedArray
+from inkbatch.io.store.listing import StoredObject, objects_below
+from inkbatch.io.store.location import Location
 from inkbatch.launch.progress import Progress, predictions_of, progress_of
 
 STATE = ".pulled.json"  # in the target folder: size, version and SHA-256 of each file that was checked

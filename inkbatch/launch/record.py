@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.launch.base import Submitted
 from inkbatch.launch.plan import Chain
 

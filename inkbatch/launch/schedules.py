@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inkbatch.errors import ConfigError, DataError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.launch import aws_client
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,39}$")

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from inkbatch.config import near_matches
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, LayerRangeError, MismatchError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
 from inkbatch.models.base import InkModel, build_model
 from inkbatch.models.seal import broken_seals, seal_of

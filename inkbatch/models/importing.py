@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inkbatch.errors import CorruptDataError, DataError
-from inkbatch.io.storage import Location, retried
-from inkbatch.models.standins import inert_globals
+from inkbatch.io.store.location import Location, retried
+from inkbatch.models.stub_modules import inert_globals
 from inkbatch.models.unpickling import (
     AVERAGED,
     NoPlainWeightsError,

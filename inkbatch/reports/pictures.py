@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.palettes import ColourMap, palette
-from inkbatch.io.pictures import preview_level
+from inkbatch.io.pictures.palettes import ColourMap, palette
+from inkbatch.io.pictures.preview import preview_level
+from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.io.tones import ToneMap
 from inkbatch.reports.page import Legend, Pixels
 
 LONGEST_PX = 1600  # of a picture in a page

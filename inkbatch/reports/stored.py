@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Figure, Link, Pixels
 from inkbatch.reports.pictures import decoded
 from inkbatch.reports.timing import money_text, stops
 from inkbatch.run.finished import StoredRun
 
 LONGEST_PX = 2400
+ROOMS = ("segments", "datasets", "runs", "probes", "predictions")  # folders of ROOT
 RERUN = "inkbatch rerun manifest.json --root ANOTHER_ROOT"  # in the page's folder
 
 
@@ -92,3 +93,13 @@ def money(run: StoredRun) -> tuple[Figure, ...]:
 def interruptions(run: StoredRun) -> tuple[str, ...]:
     """What is said of processes that were stopped."""
     return tuple(f"A process stopped before its part was done: {why}. Later ones went on." for why in stops(run.rows))
+
+
+def root_of(folder: Location) -> Location:
+    """Find ROOT of a run's folder: what lies above ``segments``, ``predictions``, …; else the folder's own parent."""
+    place = folder
+    while place.parent.uri != place.uri:
+        if place.name in ROOMS:
+            return place.parent
+        place = place.parent
+    return folder.parent

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inkbatch.errors import DataError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.record import require_complete
 from inkbatch.run.run_file import run_rows
 

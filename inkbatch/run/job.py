@@ -8,7 +8,7 @@ from typing import Any
 
 from inkbatch.errors import InkbatchError, Preempted
 from inkbatch.geometry import Unit
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
 from inkbatch.run.progress import QuietReporter, Reporter, Reporting
@@ -17,24 +17,20 @@ from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunContext:
-    """How this process runs, none of which changes the result.
+    """How this process runs, none of which changes the result; several jobs in a row may share one.
 
     Attributes:
         shard: The part of the units that this process does.
         stop: Set by signals; checked at safe points.
         reporter: Where progress goes.
-        ahead: Units loaded ahead of the one being computed.
-        behind: Units waiting to be stored.
         attempt: The scheduler's attempt number, from 1.
     """
 
     shard: ShardSpec = field(default_factory=ShardSpec)
     stop: StopFlag = field(default_factory=StopFlag)
     reporter: Reporter = field(default_factory=QuietReporter)
-    ahead: int = 1
-    behind: int = 1
     attempt: int = 1
 
 
@@ -75,7 +71,7 @@ Note = Callable[[str], None]
 Report = Callable[[Location, Note], None]
 
 
-def carry_out(
+def run_job(
     folder: RunFolder | RunFolders,
     units: Sequence[Unit],
     make_work: Callable[[], UnitWork[Any, Any]],
@@ -130,15 +126,7 @@ def carry_out(
             if pending:
                 work = make_work()
                 usage.loop_begins()
-                run_units(
-                    pending,
-                    work,
-                    stop=context.stop,
-                    ahead=context.ahead,
-                    behind=context.behind,
-                    on_done=on_done,
-                    seconds=stages,
-                )
+                run_units(pending, work, stop=context.stop, on_done=on_done, seconds=stages)
                 usage.loop_ends()
         left = len(folder.missing(units))
         if left == 0:
@@ -178,7 +166,7 @@ def carry_out(
     )
 
 
-def carry_out_rest(do: Callable[[RunContext], JobReport], context: RunContext) -> JobReport:
+def run_rest(do: Callable[[RunContext], JobReport], context: RunContext) -> JobReport:
     """Do this shard's part of a last pass, then what the others left: whoever finds all facts finishes the run.
 
     The shards of a job of two passes end after the first one while others still have units of it in hand; the last one

@@ -56,6 +56,19 @@ class StageSeconds:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """Units in flight beside the one being computed; 0 means no overlap.
+
+    Attributes:
+        ahead: Units loaded ahead.
+        behind: Units that may wait to be stored.
+    """
+
+    ahead: int = 1
+    behind: int = 1
+
+
+@dataclass(frozen=True)
 class UnitWork(Generic[Loaded, Computed]):
     """The functions of a job.
 
@@ -66,6 +79,7 @@ class UnitWork(Generic[Loaded, Computed]):
         store: As `load`, in writer threads; returns the facts of the unit's marker.
         mark: Writes the marker; called after `store` came back.
         device: Asked once after the last unit: what `compute` ran on, for the run file.
+        overlap: Units in flight beside the one being computed.
     """
 
     load: Callable[[Unit], Loaded]
@@ -73,6 +87,7 @@ class UnitWork(Generic[Loaded, Computed]):
     store: Callable[[Unit, Computed], Mapping[str, Any]]
     mark: Callable[[Unit, Mapping[str, Any]], None]
     device: Callable[[], Mapping[str, Any]] = lambda: {"device": "cpu"}
+    overlap: Overlap = field(default_factory=Overlap)
 
 
 def run_units(
@@ -80,22 +95,21 @@ def run_units(
     work: UnitWork[Loaded, Computed],
     *,
     stop: StopFlag,
-    ahead: int = 2,
-    behind: int = 2,
     on_done: Callable[[Unit, Mapping[str, Any]], None] = lambda unit, facts: None,
     seconds: StageSeconds | None = None,
 ) -> int:
     """Carry out `units` in order.
 
-    At most `ahead` units are loaded before they are computed and at most `behind` wait to be stored, so memory is
-    bounded by ``(ahead + 1 + behind) x unit`` whatever the number of units; 0 means no overlap. The first error of any
-    stage stops the loop, lets stores in flight finish, and is raised. A stop signal does the same and raises
+    At most ``work.overlap.ahead`` units are loaded before they are computed and at most ``work.overlap.behind`` wait to
+    be stored, so memory is bounded by ``(ahead + 1 + behind) x unit`` whatever the number of units. The first error of
+    any stage stops the loop, lets stores in flight finish, and is raised. A stop signal does the same and raises
     `Preempted`. `on_done` is called after each marker, one call at a time, in a writer thread.
 
     Returns:
         Units that were stored and marked.
     """
     stages = seconds or StageSeconds()
+    ahead, behind = work.overlap.ahead, work.overlap.behind
     marked: list[Unit] = []
     marking = threading.Lock()
 

@@ -20,7 +20,7 @@ from inkbatch import __version__
 from inkbatch.config import digest
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Unit
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 REPORT_NAME = "report.html"
 SCORE_NAME = "score.json"

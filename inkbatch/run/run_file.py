@@ -21,8 +21,8 @@ from typing import Any
 
 from inkbatch import __version__
 from inkbatch.errors import DataError
-from inkbatch.io.meter import READ, WRITTEN
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.meter import READ, WRITTEN
 from inkbatch.run.estimate import Price, price_here
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.pipeline import StageSeconds

@@ -16,11 +16,11 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopFlag:
-    """Set once, with a reason; read often.
+    """A request to stop: set once, with a reason; read often.
 
     Attributes:
         reason: Who asked for the stop.
-        watched: Whether a job has looked at the flag yet: from its first look on it stops at its safe points.
+        watched: Whether a job stops at its safe points by now; see `watch`.
     """
 
     def __init__(self) -> None:
@@ -34,18 +34,22 @@ class StopFlag:
             self.reason = reason
             self._event.set()
 
+    def watch(self) -> None:
+        """Promise to stop at safe points from now on; until then a signal ends the process at once."""
+        self.watched = True
+
     @property
     def is_set(self) -> bool:
-        """Whether a stop was asked for."""
-        self.watched = True
+        """True once a stop was asked for; reading it changes nothing."""
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise at a safe point if a stop was asked for.
+        """Watch the flag, and raise at this safe point if a stop was asked for.
 
         Raises:
             Preempted: It was.
         """
+        self.watch()
         if self.is_set:
             raise Preempted(f"stopped by {self.reason}")
 
@@ -55,7 +59,7 @@ def install_handlers(flag: StopFlag) -> None:
 
     A repeated SIGTERM or SIGUSR1 is harmless. A second SIGINT (Ctrl-C) ends the process there and then: threads that
     read, compute or write are not waited for. Nothing is half-written by that: objects appear whole, or not at all.
-    While no job has looked at the flag (torch is being imported, a network built) nobody would notice it for long; the
+    While no job watches the flag (torch is being imported, a network built) nobody would notice it for long; the
     process then ends at once, with 75.
     """
 

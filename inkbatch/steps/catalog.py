@@ -8,10 +8,12 @@ from pathlib import Path
 import yaml
 
 from inkbatch.config import JobConfig
-from inkbatch.data.catalog import CatalogDocument
+from inkbatch.data.segments.catalog import CatalogDocument
 from inkbatch.errors import ConfigError, DataError, InkbatchError
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 
 
 class CatalogConfig(JobConfig):
@@ -53,7 +55,7 @@ def run(config: CatalogConfig, context: RunContext) -> Iterator[str]:
 
 def _read(segment: str, config: CatalogConfig, context: RunContext) -> str:
     options = {"segment": segment, "root": config.root, "catalog": config.catalog}
-    prepare.run(prepare.PrepareConfig.load(None, (), options), context)
+    prepare.run(PrepareConfig.load(None, (), options), context)
     report = infer.run(
         infer.InferConfig.load(None, (), {"segment": segment, "root": config.root, "bundle": config.bundle}), context
     )

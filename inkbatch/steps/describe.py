@@ -7,86 +7,87 @@ from typing import TYPE_CHECKING
 
 from inkbatch.run.estimate import estimate
 from inkbatch.run.record import RunFolder, RunFolders
-from inkbatch.steps import prepare as prepare_step
+from inkbatch.steps.prepare import job as prepare_step
+from inkbatch.steps.prepare.settings import PrepareConfig
 
 if TYPE_CHECKING:
-    from inkbatch.steps.infer import InferConfig, InferPlan
+    from inkbatch.steps.infer.job import InferConfig, InferPlan
 
 
-def describe_prepare(config: prepare_step.PrepareConfig) -> str:
+def describe_prepare(config: PrepareConfig) -> str:
     """The plan of a prepare job, as lines of text. Nothing is written."""
-    settled = prepare_step.plan(config)
-    with settled.source as source:
-        layers = len(settled.layers)
+    plan = prepare_step.make_plan(config)
+    with plan.source as source:
+        layers = len(plan.layers)
         pixels = source.shape_zyx[1] * source.shape_zyx[2]
         read = layers * pixels * source.dtype.itemsize
-        written = layers * pixels * settled.mapping.dtype.itemsize * 4 // 3 + pixels
-        done = _done(RunFolder(settled.folder / "prepare", settled.manifest))
+        written = layers * pixels * plan.mapping.dtype.itemsize * 4 // 3 + pixels
+        done = _done(RunFolder(plan.folder / "prepare", plan.manifest))
         rows = [
-            f"prepare {config.segment}: {settled.provenance.source}",
-            f"  layers        {settled.layers.start}:{settled.layers.stop} of {source.shape_zyx[0]}, "
-            f"{source.shape_zyx[1]} x {source.shape_zyx[2]} px, {source.dtype}, {settled.provenance.depth_order}",
-            f"  grey values   {settled.provenance.intensity} -> {settled.mapping.dtype}",
-            f"  units         {len(settled.units.units)}, {done}",
+            f"prepare {config.segment}: {plan.provenance.source}",
+            f"  layers        {plan.layers.start}:{plan.layers.stop} of {source.shape_zyx[0]}, "
+            f"{source.shape_zyx[1]} x {source.shape_zyx[2]} px, {source.dtype}, {plan.provenance.depth_order}",
+            f"  grey values   {plan.provenance.intensity} -> {plan.mapping.dtype}",
+            f"  units         {len(plan.units.units)}, {done}",
             f"  reads         {_size(read)} of grey values (before compression)",
-            f"  writes        about {_size(written)} (before compression) to {settled.folder}",
-            f"  peak memory   about {_size(settled.units.peak_bytes)} of {config.memory}",
+            f"  writes        about {_size(written)} (before compression) to {plan.folder}",
+            f"  peak memory   about {_size(plan.units.peak_bytes)} of {config.memory}",
         ]
-        if settled.units.decodes > 1:
-            rows.append(f"  note          strips are decoded {settled.units.decodes} times; more --memory avoids it")
+        if plan.units.decodes > 1:
+            rows.append(f"  note          strips are decoded {plan.units.decodes} times; more --memory avoids it")
         return "\n".join(rows)
 
 
 def describe_infer(config: object) -> str:
     """The plan of an infer job, as lines of text. Only masks are read; nothing is written."""
-    from inkbatch.steps import infer as infer_step
-    from inkbatch.steps.workload import read_bytes, tiles_per_unit
+    from inkbatch.steps.infer import job as infer_step
+    from inkbatch.steps.infer.workload import read_bytes, tiles_per_unit
 
     assert isinstance(config, infer_step.InferConfig)
-    settled = infer_step.plan(config)
-    done = settled.record.done()
-    per_unit = tiles_per_unit(settled)
+    plan = infer_step.make_plan(config)
+    done = plan.record.done()
+    per_unit = tiles_per_unit(plan)
     tiles = sum(per_unit.values())
     left = sum(number for name, number in per_unit.items() if name not in done)
-    read = read_bytes(settled, per_unit)
-    largest = max(unit.read_box.area for unit in settled.units)
-    memory = 3 * largest * len(settled.layers) * settled.volume.dtype.itemsize + 12 * largest + (600 << 20)
-    maps = len(settled.outputs) if len(settled.outputs) > 1 else 2 * (len(settled.windows) > 1)
-    memory += 3 * 4 * max(unit.write_box.area for unit in settled.units) * maps
-    height, width = settled.volume.shape_yx
-    flops = settled.bundle.document.flops_per_tile
-    written = math.ceil(height * width * 2 * 4 / 3) * len(settled.outputs)
-    folders = ", ".join(str(output.location) for output in settled.outputs)
+    read = read_bytes(plan, per_unit)
+    largest = max(unit.read_box.area for unit in plan.units)
+    memory = 3 * largest * len(plan.layers) * plan.volume.dtype.itemsize + 12 * largest + (600 << 20)
+    maps = len(plan.outputs) if len(plan.outputs) > 1 else 2 * (len(plan.windows) > 1)
+    memory += 3 * 4 * max(unit.write_box.area for unit in plan.units) * maps
+    height, width = plan.volume.shape_yx
+    flops = plan.bundle.document.flops_per_tile
+    written = math.ceil(height * width * 2 * 4 / 3) * len(plan.outputs)
+    folders = ", ".join(str(output.location) for output in plan.outputs)
     rows = [
-        f"infer {config.segment} with {settled.bundle.document.name}",
-        f"  surface       {settled.volume.layer_count} layers, {height} x {width} px",
-        f"  layers        {settled.layers.start}:{settled.layers.stop} in depth order",
-        f"  units         {len(settled.units)}, {_done(settled.record)}",
-        f"  tiles         {tiles:,}, {left:,} to do (tile {settled.grid.tile_px}, stride {settled.grid.stride_px})",
+        f"infer {config.segment} with {plan.bundle.document.name}",
+        f"  surface       {plan.volume.layer_count} layers, {height} x {width} px",
+        f"  layers        {plan.layers.start}:{plan.layers.stop} in depth order",
+        f"  units         {len(plan.units)}, {_done(plan.record)}",
+        f"  tiles         {tiles:,}, {left:,} to do (tile {plan.grid.tile_px}, stride {plan.grid.stride_px})",
         f"  reads         {_size(read)} of grey values (before compression)",
         f"  writes        {_size(written)} (before compression) to {folders}",
         f"  peak memory   about {_size(memory)} beside the model",
-        *_variants(config, settled, left, flops),
+        *_variants(config, plan, left, flops),
     ]
     if left == 0:
         rows.append("  time, cost    nothing is left to do")
     elif flops is None:
         rows.append("  time, cost    unknown: the bundle does not state its FLOPs per tile")
     else:
-        work = flops * left * settled.passes_per_tile
+        work = flops * left * plan.passes_per_tile
         rows.append(f"  work          {work / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:")
         rows += [f"    {guess} (prices of {guess.as_of})" for guess in estimate(work)]
     return "\n".join(rows)
 
 
-def _variants(config: InferConfig, settled: InferPlan, tiles: int, flops: float | None) -> list[str]:
+def _variants(config: InferConfig, plan: InferPlan, tiles: int, flops: float | None) -> list[str]:
     """What each window and each view costs; nothing where there is one of both."""
-    windows, views = settled.windows, settled.views
-    if settled.passes_per_tile == 1:
+    windows, views = plan.windows, plan.views
+    if plan.passes_per_tile == 1:
         return []
     how = f"{config.combine} of the views, a map per window" if config.store_windows else f"{config.combine} of all"
     counts = f"windows of layers: {len(windows)}, views of a tile: {len(views)}, {how}"
-    rows = [f"  variants      {settled.passes_per_tile} forward passes per tile, layers are read once ({counts})"]
+    rows = [f"  variants      {plan.passes_per_tile} forward passes per tile, layers are read once ({counts})"]
     shares = [(f"layers {w.source[0]}:{w.source[1]}", len(views)) for w in windows if w.source and len(windows) > 1]
     shares += [(f"view {view.name}", len(windows)) for view in views if len(views) > 1]
     for name, passes in shares:

@@ -13,10 +13,10 @@ from pydantic import Field, field_validator
 from inkbatch import __version__
 from inkbatch.config import JobConfig, parse_bytes
 from inkbatch.errors import ConfigError, DataError, InkbatchError
-from inkbatch.predict.checkup import check_device, cuda_version
 from inkbatch.predict.device import REQUIRE_GPU, DeviceName
-from inkbatch.run import checkup
-from inkbatch.run.checkup import Finding
+from inkbatch.predict.doctor import check_device, cuda_version
+from inkbatch.run import doctor as checkup
+from inkbatch.run.doctor import Finding
 from inkbatch.run.identity import ShardSpec, TaskIdentity, task_identity
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from inkbatch.config import JobConfig
 from inkbatch.errors import ConfigError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.models import hub
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig, digest
-from inkbatch.data.dataset import DatasetIndex, SplitName
-from inkbatch.data.folders import picture_files
-from inkbatch.data.index import resolve, root_of
-from inkbatch.data.pictures import cut_out, picture_layers
+from inkbatch.data.datasets.dataset import DatasetIndex, SplitName
+from inkbatch.data.datasets.folders import picture_files
+from inkbatch.data.datasets.index import resolve, root_of
+from inkbatch.data.datasets.pictures import cut_out, picture_layers
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceProvenance
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.tiles import tiles_of
-from inkbatch.run.job import JobReport, RunContext, carry_out
+from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 
@@ -100,7 +100,7 @@ class PicturesPlan:
         return [Unit(number, box, box) for number, box in enumerate(boxes)]
 
 
-def plan(config: InferPicturesConfig) -> PicturesPlan:
+def make_plan(config: InferPicturesConfig) -> PicturesPlan:
     """Find the pictures and compare them with the bundle; no model is built.
 
     Raises:
@@ -139,37 +139,37 @@ def run(config: InferPicturesConfig, context: RunContext) -> JobReport:
     """Write a map per picture, or for this shard's part of them.
 
     Raises:
-        InkbatchError: See `plan`; a damaged picture; a model that returns NaN; storage that gave up; a stop signal.
+        InkbatchError: See `make_plan`; damaged picture; a model that returns NaN; storage that gave up; a stop signal.
     """
-    settled = plan(config)
-    record = RunFolder(settled.folder, settled.manifest)
-    return carry_out(record, settled.units, lambda: _work(settled, record, context), context)
+    plan = make_plan(config)
+    record = RunFolder(plan.folder, plan.manifest)
+    return run_job(record, plan.units, lambda: _work(plan, record, context), context)
 
 
 def describe(config: InferPicturesConfig) -> str:
     """The plan in words; nothing is computed."""
-    settled = plan(config)
-    record = RunFolder(settled.folder, settled.manifest)
+    plan = make_plan(config)
+    record = RunFolder(plan.folder, plan.manifest)
     done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
     return "\n".join(
         [
-            f"infer-pictures: {len(settled.pictures)} pictures, {done}",
-            f"  bundle        {settled.bundle.document.name} ({settled.bundle.document.architecture})",
-            f"  writes        {', '.join(config.forms)} to {settled.folder}",
+            f"infer-pictures: {len(plan.pictures)} pictures, {done}",
+            f"  bundle        {plan.bundle.document.name} ({plan.bundle.document.architecture})",
+            f"  writes        {', '.join(config.forms)} to {plan.folder}",
         ]
     )
 
 
-def _work(settled: PicturesPlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
-    config, contract = settled.config, settled.bundle.contract
+def _work(plan: PicturesPlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
+    config, contract = plan.config, plan.bundle.contract
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
-    model = settled.bundle.build(device)
+    model = plan.bundle.build(device)
     predictor = Predictor(model, contract, device, precision, config.batch_tiles, context.stop)
 
     def load(unit: Unit) -> NDArray[np.uint8]:
         in_colour = contract.layers.count == RGB_LAYERS
-        layers = picture_layers(settled.pictures[unit.index][1], in_colour=in_colour, clahe=contract.clahe)
+        layers = picture_layers(plan.pictures[unit.index][1], in_colour=in_colour, clahe=contract.clahe)
         return layers if contract.depth_order == "forward" else np.ascontiguousarray(layers[::-1])
 
     def compute(unit: Unit, layers: NDArray[np.uint8]) -> tuple[NDArray[np.float32], int]:
@@ -177,11 +177,11 @@ def _work(settled: PicturesPlan, record: RunFolder, context: RunContext) -> Unit
 
     def store(unit: Unit, computed: tuple[NDArray[np.float32], int]) -> Mapping[str, Any]:
         probability, tiles = computed
-        place = settled.folder / settled.pictures[unit.index][0]
+        place = plan.folder / plan.pictures[unit.index][0]
         written = 0
         for form in config.forms:
             data = _npy(probability) if form == "npy" else _png(probability)
-            (settled.folder / f"{place.name}.{form}").write_bytes(data)
+            (plan.folder / f"{place.name}.{form}").write_bytes(data)
             written += len(data)
         return {"bytes_written": written, "picture": place.name, "tiles": tiles}
 

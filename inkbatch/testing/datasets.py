@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.reading import SegmentArrays
+from inkbatch.data.datasets.reading import SegmentArrays
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceProvenance
 from inkbatch.run.record import RunFolder, RunManifest
 

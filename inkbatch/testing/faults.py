@@ -41,7 +41,7 @@ def dying(self, box, probability):
         os.kill(os.getpid(), signal.SIGKILL)
     return write(self, box, probability)
 Prediction.write = dying
-from inkbatch.cli import main
+from inkbatch.cli.app import main
 main(sys.argv[1:])
 """
 

@@ -10,20 +10,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps import (
-    build_dataset,
-    clean,
-    ensemble,
-    evaluate,
-    infer,
-    infer_pictures,
-    labels,
-    prepare,
-    probe,
-    train,
-)
+from inkbatch.steps import infer_pictures
+from inkbatch.steps.dataset import job as build_dataset
+from inkbatch.steps.ensemble import job as ensemble
+from inkbatch.steps.evaluate import job as evaluate
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.labels import clean
+from inkbatch.steps.labels import job as labels
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.steps.probe import job as probe
+from inkbatch.steps.train import job as train
 from inkbatch.testing.segments import network_bundle, write_layers
 from inkbatch.testing.training import planted_segment, tiny_dataset, tiny_run
 
@@ -60,7 +59,7 @@ def run_every_job(folder: Path) -> EveryJob:
         runs[job] = Path(report.location.path)
 
     stated = {"source": str(source), "depth_order": "forward", "voxel_size_um": 8.0, "shard_px": UNIT_PX}
-    done("prepare", prepare.run(prepare.PrepareConfig(**common, **stated), RunContext()))
+    done("prepare", prepare.run(PrepareConfig(**common, **stated), RunContext()))
     cleaning = {"clean": {"min_area_px": 20}, "unit_px": UNIT_PX, "image": str(folder / "ink.png")}
     done("labels", labels.run(labels.LabelsConfig.checked({**common, **cleaning}, "labels"), RunContext()))
     for name, stride in (("second", 12), ("first", 16)):

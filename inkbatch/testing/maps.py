@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.multiscale import Multiscale, Pooling
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.shard_layout import MASK_CODEC
-from inkbatch.io.storage import Location
+from inkbatch.io.shards.layout import MASK_CODEC
+from inkbatch.io.store.location import Location
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.testing.segments import VOXEL_SIZE_UM
 

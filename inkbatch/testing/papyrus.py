@@ -9,8 +9,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from inkbatch.data.catalog import shipped_catalog
-from inkbatch.data.phantom import InkConfig, depth_weight, ink_plane, label_mask, plant_layer
+from inkbatch.data.segments.catalog import shipped_catalog
+from inkbatch.data.synthetic.phantom import InkConfig, depth_weight, ink_plane, label_mask, plant_layer
 
 Stack = NDArray[np.uint8]  # (Z, Y, X), depth order
 DEMO_LAYERS = 13

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.testing.maps import store_map, store_picture
@@ -18,7 +18,7 @@ SHAPE = (96, 128)
 
 def dataset(folder: Path) -> Location:
     """A finished `build-dataset` below `folder`: two segments, one of which validates."""
-    from inkbatch.steps import build_dataset
+    from inkbatch.steps.dataset import job as build_dataset
 
     for segment, box in (("a", (10, 10, 60, 70)), ("b", (40, 20, 90, 60))):
         ignore = inked(SHAPE, (0, 100, 30, 128))
@@ -35,7 +35,7 @@ def dataset(folder: Path) -> Location:
 
 def trained(folder: Path) -> Location:
     """A finished `train` below `folder`."""
-    from inkbatch.steps import train
+    from inkbatch.steps.train import job as train
     from inkbatch.testing.training import tiny_dataset, tiny_run
 
     tiny_dataset(folder / "root")
@@ -44,7 +44,7 @@ def trained(folder: Path) -> Location:
 
 def combined(folder: Path) -> Location:
     """A finished `ensemble` with fitted weights below `folder`."""
-    from inkbatch.steps import ensemble
+    from inkbatch.steps.ensemble import job as ensemble
 
     values = {**_two_maps(folder), "predictions": ["good", "poor"], "fit_weights": True, "name": "both"}
     return ensemble.run(ensemble.EnsembleConfig.checked(values, "test"), RunContext()).location
@@ -52,7 +52,7 @@ def combined(folder: Path) -> Location:
 
 def evaluated(folder: Path) -> Location:
     """A finished `evaluate` of two maps below `folder`."""
-    from inkbatch.steps import evaluate
+    from inkbatch.steps.evaluate import job as evaluate
 
     values = {**_two_maps(folder), "name": "good", "versus": "poor", "region_px": 32, "draws": 100}
     return evaluate.run(evaluate.EvaluateConfig.checked(values, "test"), RunContext()).location
@@ -60,12 +60,14 @@ def evaluated(folder: Path) -> Location:
 
 def probed(folder: Path) -> Location:
     """A finished `probe` below `folder`, with a bundle that sees no ink."""
-    from inkbatch.steps import prepare, probe
+    from inkbatch.steps.prepare import job as prepare
+    from inkbatch.steps.prepare.settings import PrepareConfig
+    from inkbatch.steps.probe import job as probe
 
     source = write_layers(folder / "layers", random_papyrus())
     values = {"segment": "tiny", "root": str(folder / "root"), "source": str(source), "shard_px": 64}
     values |= {"depth_order": "forward", "voxel_size_um": 8.0}
-    prepare.run(prepare.PrepareConfig.checked(values, "test"), RunContext())
+    prepare.run(PrepareConfig.checked(values, "test"), RunContext())
     identity_bundle(folder / "bundle")
     asked = {"segment": "tiny", "root": str(folder / "root"), "bundle": str(folder / "bundle"), "device": "cpu"}
     config = probe.ProbeConfig.checked({**asked, "at": [[0, 0]], "window_px": 48}, "test")

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.reports.render import MOST_BYTES
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing import report_runs
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
@@ -25,7 +27,7 @@ def prepared(folder: Path) -> Location:
     source = write_layers(folder / "layers", random_papyrus())
     values = {"segment": "tiny", "root": str(folder / "root"), "source": str(source), "shard_px": 64}
     values |= {"depth_order": "forward", "voxel_size_um": 8.0}
-    return prepare.run(prepare.PrepareConfig.model_validate(values), RunContext()).location
+    return prepare.run(PrepareConfig.model_validate(values), RunContext()).location
 
 
 def inferred(folder: Path) -> Location:

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 if TYPE_CHECKING:
     from inkbatch.models.bundle import Bundle

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
-from inkbatch.io.storage import Location, read_ranges
+from inkbatch.io.store.location import Location, read_ranges
 
 CONTENT = bytes(range(256)) * 8
 

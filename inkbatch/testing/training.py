@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.dataset import DatasetIndex, DatasetSegment, Sample, SurfaceContract
+from inkbatch.data.datasets.dataset import DatasetIndex, DatasetSegment, Sample, SurfaceContract
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps.prepare import PrepareConfig
-from inkbatch.steps.prepare import run as run_prepare
+from inkbatch.steps.prepare.job import run as run_prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.segments import VOXEL_SIZE_UM, write_layers
 
 TILE_PX = 32

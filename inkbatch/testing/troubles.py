@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inkbatch import cli
+from inkbatch.cli import app as cli
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.errors import CorruptDataError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 KEPT = 2
 PREFIX, SUFFIX = "step-", ".ckpt"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from inkbatch.data.dataset import DatasetIndex, DatasetSegment
-from inkbatch.data.index import resolve
+from inkbatch.data.datasets.dataset import DatasetIndex, DatasetSegment
+from inkbatch.data.datasets.index import resolve
 from inkbatch.errors import ConfigError, LayerRangeError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, SurfaceVolume
 from inkbatch.models.bundle import Contract, LayerRule
 from inkbatch.training.module import DTYPE_MAX

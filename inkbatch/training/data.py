@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inkbatch.data.dataset import Sample, SampleReader
-from inkbatch.data.segment_arrays import StoredArrays
+from inkbatch.data.datasets.dataset import Sample, SampleReader
+from inkbatch.data.datasets.segment_arrays import StoredArrays
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.run.pipeline import StageSeconds

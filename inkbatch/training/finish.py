@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inkbatch.config import digest
-from inkbatch.data.dataset import DatasetIndex, Sample
-from inkbatch.io.storage import Location
+from inkbatch.data.datasets.dataset import DatasetIndex, Sample
+from inkbatch.io.store.location import Location
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract
 from inkbatch.models.flops import flops_per_tile

@@ -221,6 +221,7 @@ class Trainer:
 
     def _stopping(self) -> bool:
         """Whether any device was told to stop; all must leave the loop at the same step."""
+        self.context.stop.watch()  # from the first step's end on: there is a checkpoint worth keeping
         asked = self.context.stop.is_set
         if self.fabric.world_size == 1:
             return asked

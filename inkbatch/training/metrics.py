@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inkbatch.data.scoring import ScoreHistogram
+from inkbatch.data.maps.scoring import ScoreHistogram
 
 SCORES = ("f05", "threshold", "dice", "iou", "precision", "recall", "average_precision", "auc")
 OVERALL = "overall"

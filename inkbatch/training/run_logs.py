@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.training import wandb_log
 from inkbatch.training.metrics import OVERALL
 from inkbatch.training.progress import EpochRow

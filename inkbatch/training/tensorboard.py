@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import google_crc32c
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 FILE_VERSION = b"brain.Event:2"
 PREFIX, SUFFIX = "events.out.tfevents.", ".inkbatch"

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from inkbatch.data.dataset import Sample, SampleReader
-from inkbatch.data.reading import StoredArrays
-from inkbatch.data.scoring import BINS, ScoreHistogram
+from inkbatch.data.datasets.dataset import Sample, SampleReader
+from inkbatch.data.datasets.reading import StoredArrays
+from inkbatch.data.maps.scoring import BINS, ScoreHistogram
 from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box, TileGrid
 from inkbatch.predict.blend import window_1d

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 KEY, PROJECT, MODE = "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_MODE"
 DEFAULT_PROJECT = "inkbatch"

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inkbatch.errors import ConfigError
-from inkbatch.io.palettes import ColourMap
+from inkbatch.io.pictures.palettes import ColourMap
 
 _LISTS = frozenset({"maps", "box", "range"})
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
-from inkbatch.io.png import LONGEST_PX, write_png
+from inkbatch.io.pictures.png import LONGEST_PX, write_png
 from inkbatch.view.blocks import TILE_PX
 from inkbatch.view.look import MapLook, OutlineLook, PictureLook
 from inkbatch.view.render import Layer, Renderer

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from inkbatch.errors import CorruptDataError, LayerRangeError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.palettes import (
+from inkbatch.io.pictures.palettes import (
     NO_DIFFERENCE,
     NOT_YET,
     NOT_YET_COLOUR,

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inkbatch.data.catalog import SEGMENT_ID, check_segment_id
+from inkbatch.data.segments.catalog import SEGMENT_ID, check_segment_id
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 
 OVERLAYS = ("ink_labels", "ignore_mask")

@@ -15,7 +15,7 @@ from inkbatch import __version__
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
-from inkbatch.io.png import indexed_png
+from inkbatch.io.pictures.png import indexed_png
 from inkbatch.view.blocks import TILE_PX, BoundedCache
 from inkbatch.view.look import MapLook, OutlineLook, PapyrusLook, PictureLook, query_values
 from inkbatch.view.picture import SavedPicture

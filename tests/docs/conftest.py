@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from inkbatch.run.job import RunContext
-from inkbatch.steps.build_dataset import BuildDatasetConfig
-from inkbatch.steps.build_dataset import run as build_dataset
-from inkbatch.steps.prepare import PrepareConfig
-from inkbatch.steps.prepare import run as run_prepare
+from inkbatch.steps.dataset.job import BuildDatasetConfig
+from inkbatch.steps.dataset.job import run as build_dataset
+from inkbatch.steps.prepare.job import run as run_prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.golden import Golden, fill_state_dict
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.pages import Block, blocks_of

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inkbatch import cli
-from inkbatch.steps.infer import InferConfig
+from inkbatch.cli import app as cli
+from inkbatch.steps.infer.job import InferConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "infer.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^inkbatch (infer .+)$", PAGE, re.MULTILINE)

@@ -81,7 +81,7 @@ import sys
 import safetensors.torch, torch
 import inkbatch
 assert inkbatch.__file__.startswith(sys.argv[1]), inkbatch.__file__
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.models import build_model
 from inkbatch.models.bundle import Bundle
 from inkbatch.steps.import_checkpoint import ImportConfig, run

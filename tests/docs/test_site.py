@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from inkbatch import cli
+from inkbatch.cli import app as cli
 from inkbatch.testing.pages import (
     RUN,
     Block,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from inkbatch.steps.prepare import PrepareConfig
-from inkbatch.steps.prepare import run as run_prepare
+from inkbatch.steps.prepare.job import run as run_prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.troubles import Troubles
@@ -52,8 +52,8 @@ def _(desk):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    desk.monkeypatch.setattr("inkbatch.io.local_files.NewFile.publish", full)
-    desk.monkeypatch.setattr("inkbatch.io.storage.RETRY_DELAYS_S", (), raising=False)
+    desk.monkeypatch.setattr("inkbatch.io.store.local_files.NewFile.publish", full)
+    desk.monkeypatch.setattr("inkbatch.io.store.location.RETRY_DELAYS_S", (), raising=False)
     return desk.prepare()
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.testing.training import tiny_dataset, tiny_run, write_labels
 from inkbatch.testing.troubles import SHAPE, Troubles
 

@@ -19,7 +19,7 @@ def test_files_that_are_named_are_there():
 def test_the_four_verdicts_of_the_table_are_the_probes_own():
     from typing import get_args
 
-    from inkbatch.data.probe_verdict import Word
+    from inkbatch.steps.probe.verdict import Word
 
     named = re.findall(r"^\| `([a-z ]+?)(?: by N layers)?` \|", PAGE, flags=re.MULTILINE)
     assert sorted(named) == sorted(get_args(Word))

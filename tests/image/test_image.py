@@ -186,7 +186,7 @@ def test_no_credential_and_no_certificate_of_the_build_is_baked_in():
 def test_size_and_import_time_are_stated(record_property, capsys):
     gigabytes = inspected()["Size"] / 1e9
     script = (
-        "import time; start = time.perf_counter(); import inkbatch.cli; cli = time.perf_counter()\n"
+        "import time; start = time.perf_counter(); import inkbatch.cli.app; cli = time.perf_counter()\n"
         "import inkbatch.predict.predictor; print(cli - start, time.perf_counter() - cli)"
     )
     seconds = [

@@ -7,10 +7,10 @@ import json
 import pytest
 import yaml
 
-from inkbatch.cli import app, run_command
-from inkbatch.data.catalog import shipped_catalog
+from inkbatch.cli.app import app, run_command
+from inkbatch.data.segments.catalog import shipped_catalog
 from inkbatch.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, ConfigError, DataError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.launch import aws_client, schedules
 from inkbatch.launch.schedules import Schedules
 

@@ -10,7 +10,8 @@ import botocore.loaders
 import pytest
 from cfnlint.decode import cfn_yaml
 
-from inkbatch.launch.aws_batch import DEFINITION, AwsBatchLauncher, AwsBatchSettings
+from inkbatch.launch.aws_batch import DEFINITION, AwsBatchLauncher
+from inkbatch.launch.aws_settings import AwsBatchSettings
 from inkbatch.launch.jobfile import JobFile
 from inkbatch.launch.plan import ArraySpec, Chain
 from inkbatch.launch.schedules import target_input

@@ -9,7 +9,7 @@ import zarr
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.multiscale import Multiscale, halve
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 SHAPE = (3, 2100, 1300)
 

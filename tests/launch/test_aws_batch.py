@@ -15,7 +15,8 @@ from moto import mock_aws
 
 from inkbatch.errors import ConfigError
 from inkbatch.launch import aws_batch
-from inkbatch.launch.aws_batch import RETRY_RULES, AwsBatchLauncher, AwsBatchSettings
+from inkbatch.launch.aws_batch import RETRY_RULES, AwsBatchLauncher
+from inkbatch.launch.aws_settings import AwsBatchSettings
 from inkbatch.testing.launchers import LauncherContract, example_chain, one_job
 
 DIGEST = "registry.example/inkbatch@sha256:" + "0" * 64

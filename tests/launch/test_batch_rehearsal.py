@@ -12,9 +12,10 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from inkbatch.io.listing import objects_below
-from inkbatch.io.storage import Location
-from inkbatch.launch.aws_batch import RETRY_RULES, AwsBatchLauncher, AwsBatchSettings
+from inkbatch.io.store.listing import objects_below
+from inkbatch.io.store.location import Location
+from inkbatch.launch.aws_batch import RETRY_RULES, AwsBatchLauncher
+from inkbatch.launch.aws_settings import AwsBatchSettings
 from inkbatch.launch.plan import Request, plan_chain
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 

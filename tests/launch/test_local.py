@@ -121,6 +121,7 @@ def test_a_stop_ends_the_workers_and_is_75(script, tmp_path):
     threading.Thread(target=stop_when_up).start()
     ended, events = run(chain, program, tmp_path, stop)
     assert ended.exit_code == 75
+    assert stop.watched
     assert (tmp_path / "told").exists()
     assert [row["event"] for row in events][-1] == "stopped"
     assert len(told(events, "start")) == 1

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from inkbatch.errors import ConfigError
-from inkbatch.launch.aws_batch import AwsBatchSettings
+from inkbatch.launch.aws_settings import AwsBatchSettings
 from inkbatch.launch.jobfile import JobFile, LaunchBlock, job_names, parse_duration
 from inkbatch.launch.plan import ArraySpec, Chain, Request, launch_name, plan_chain, refuse_secrets
 from inkbatch.launch.settings import engine_settings

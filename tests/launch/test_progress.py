@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.launch.progress import progress_under
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.training.checkpoints import Entry, Pointer

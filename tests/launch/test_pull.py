@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
-from inkbatch.io.listing import objects_below
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.storage import Location
+from inkbatch.io.store.listing import objects_below
+from inkbatch.io.store.location import Location
 from inkbatch.launch import pull as module
 from inkbatch.launch.pull import pull
 from inkbatch.run.job import RunContext
-from inkbatch.steps import infer, prepare
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
@@ -29,7 +31,7 @@ def made(tmp_path_factory) -> Path:
     identity_bundle(folder / "bundle")
     common = {"segment": "tiny", "root": str(folder / "root")}
     given = {"source": str(layers), "depth_order": "forward", "voxel_size_um": 8.0}
-    prepare.run(prepare.PrepareConfig(**common, **given), RunContext())
+    prepare.run(PrepareConfig(**common, **given), RunContext())
     settings = {**common, "bundle": str(folder / "bundle"), "unit_px": 64, "device": "cpu"}
     infer.run(infer.InferConfig(**settings, name="map"), RunContext())
     with pytest.raises(Exception, match="preemption"):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from inkbatch.errors import ConfigError, DataError, MismatchError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle, Contract, LayerRule, load_strictly
 from inkbatch.testing.segments import identity_bundle, network_bundle
 

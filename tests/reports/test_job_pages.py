@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import yaml
 
-from inkbatch.data.index import DatasetIndex
-from inkbatch.io.storage import Location
-from inkbatch.reports import build_dataset, ensemble, evaluate, probe, train
+from inkbatch.data.datasets.index import DatasetIndex
+from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Chart, Code, Gallery, Picture, Section, Table
-from inkbatch.reports.registry import PAGES, root_of, write_report
 from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME
-from inkbatch.steps import report
-from inkbatch.steps import train as step_train
+from inkbatch.steps.dataset import page as build_dataset
+from inkbatch.steps.ensemble import page as ensemble
+from inkbatch.steps.evaluate import page as evaluate
+from inkbatch.steps.probe import page as probe
+from inkbatch.steps.report import job as report
+from inkbatch.steps.report.registry import PAGES, root_of, write_report
+from inkbatch.steps.train import job as step_train
+from inkbatch.steps.train import page as train
 from inkbatch.testing.reports import MAKERS, faults_of_page
 from inkbatch.testing.training import tiny_dataset, tiny_run
 from inkbatch.training.settings import TrainConfig

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from inkbatch.errors import ConfigError, DataError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Figure, Page, Picture, Section, Table
-from inkbatch.reports.registry import PAGES, root_of, write_report
 from inkbatch.reports.render import MOST_BYTES, MOST_ROWS, render, scale_bar, seconds_text, usd_text
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME, SCORE_NAME, report_place
-from inkbatch.steps import infer, prepare, report
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.steps.report import job as report
+from inkbatch.steps.report.registry import PAGES, root_of, write_report
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.maps import store_picture
 from inkbatch.testing.reports import MAKERS, faults_of_page, inferred, prepared
@@ -178,7 +181,7 @@ def test_the_rule_of_grey_values_is_shown_on_both_scales_and_lost_detail_is_told
     source = write_layers(tmp_path / "layers", random_papyrus(dtype="uint16"))
     values = {"segment": "deep", "root": str(tmp_path / "root"), "source": str(source), "depth_order": "reversed"}
     values |= {"voxel_size_um": 8.0, "intensity": "window:20000:40000"}
-    found = prepare.run(prepare.PrepareConfig.model_validate(values), RunContext())
+    found = prepare.run(PrepareConfig.model_validate(values), RunContext())
     text = text_of(found.location.parent / REPORT_NAME)
     assert "uint16 of the source (before)" in text
     assert "35000" in text
@@ -207,7 +210,7 @@ def test_pages_lie_on_object_stores_as_well(tmp_path, s3_root):
     inferred(tmp_path)
     prepared_at = {"segment": "tiny", "root": s3_root.uri, "source": str(tmp_path / "layers"), "shard_px": 64}
     prepared_at |= {"depth_order": "forward", "voxel_size_um": 8.0}
-    prepare.run(prepare.PrepareConfig.model_validate(prepared_at), RunContext())
+    prepare.run(PrepareConfig.model_validate(prepared_at), RunContext())
     found = infer.run(infer_config(tmp_path, root=s3_root.uri), RunContext())
     assert "Ink over papyrus" in text_of(found.location / REPORT_NAME)
     assert len(list(report.run(report.ReportConfig(run="tiny", root=s3_root.uri)))) == 2
@@ -258,7 +261,7 @@ class Listener:
 
 def test_a_page_that_cannot_be_made_leaves_the_run_finished_and_says_so(tmp_path, monkeypatch):
     inferred(tmp_path)
-    monkeypatch.setitem(PAGES, "infer", lambda run, root: 1 / 0)
+    monkeypatch.setattr("inkbatch.steps.infer.job.report_page", lambda run, root: 1 / 0)
     listener = Listener()
     found = infer.run(infer_config(tmp_path, name="other"), RunContext(reporter=listener))
     assert found.complete

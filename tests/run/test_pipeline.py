@@ -10,7 +10,7 @@ import pytest
 
 from inkbatch.errors import Preempted, StorageError
 from inkbatch.geometry import Box, Unit
-from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
+from inkbatch.run.pipeline import Overlap, StageSeconds, UnitWork, run_units
 from inkbatch.run.signals import StopFlag
 
 UNITS = [Unit(i, Box(0, i, 1, i + 1), Box(0, i, 1, i + 1)) for i in range(12)]
@@ -60,7 +60,8 @@ class Recorder:
 @pytest.mark.parametrize("behind", [0, 1, 2])
 def test_every_unit_is_stored_then_marked_and_memory_is_bounded(ahead, behind):
     recorder = Recorder(slow_store=0.002)
-    assert run_units(UNITS, recorder.work, stop=StopFlag(), ahead=ahead, behind=behind) == len(UNITS)
+    work = dataclasses.replace(recorder.work, overlap=Overlap(ahead, behind))
+    assert run_units(UNITS, work, stop=StopFlag()) == len(UNITS)
     assert sorted(recorder.marked) == list(range(len(UNITS)))
     assert sorted(recorder.stored) == [(i, i * 10) for i in range(len(UNITS))]
     assert recorder.most_alive <= ahead + 1 + behind + (1 if behind == 0 and ahead == 0 else 0)
@@ -89,7 +90,7 @@ def test_reading_computing_and_writing_overlap():
         return act
 
     work = UnitWork(stage("load"), stage("compute"), stage("store"), lambda unit, facts: None)
-    run_units(UNITS, work, stop=StopFlag(), ahead=1, behind=1)
+    run_units(UNITS, work, stop=StopFlag())
     assert frozenset({"load", "compute", "store"}) in together
 
 
@@ -97,8 +98,9 @@ def test_reading_computing_and_writing_overlap():
 @pytest.mark.parametrize("at", [0, 5, 11])
 def test_the_first_error_of_any_stage_is_raised_and_its_unit_is_not_marked(stage, at):
     recorder = Recorder(stage, at)
+    work = dataclasses.replace(recorder.work, overlap=Overlap(2, 2))
     with pytest.raises(StorageError, match=stage):
-        run_units(UNITS, recorder.work, stop=StopFlag(), ahead=2, behind=2)
+        run_units(UNITS, work, stop=StopFlag())
     assert at not in recorder.marked
     assert all(index < at or stage == "store" for index in recorder.marked)
 
@@ -113,8 +115,20 @@ def test_a_stop_keeps_what_is_stored_and_starts_nothing_new():
 
     work = UnitWork(recorder.load, compute, recorder.store, recorder.mark)
     with pytest.raises(Preempted, match="SIGTERM"):
-        run_units(UNITS, work, stop=stop, ahead=1, behind=1)
+        run_units(UNITS, work, stop=stop)
     assert sorted(recorder.marked) == [0, 1, 2, 3, 4]
+
+
+def test_the_stop_is_watched_before_the_first_unit_is_read():
+    stop, watched = StopFlag(), []
+
+    def load(unit):
+        watched.append(stop.watched)
+        return 0
+
+    work = UnitWork(load, lambda unit, loaded: 0, lambda unit, computed: {}, lambda unit, facts: None)
+    run_units(UNITS[:2], work, stop=stop)
+    assert watched == [True, True]
 
 
 def test_a_stop_does_not_wait_for_a_hanging_read():

@@ -17,11 +17,11 @@ from inkbatch.run.progress import LineReporter, Pace, pace_text
 # A job of slow units through the real frame, with the signal handlers that the command line installs.
 JOB = """
 import sys, time
-from inkbatch.cli import run_command
-from inkbatch.cli_common import run_context
+from inkbatch.cli.app import run_command
+from inkbatch.cli.options import run_context
 from inkbatch.geometry import Box, Unit
-from inkbatch.io.storage import Location
-from inkbatch.run.job import carry_out
+from inkbatch.io.store.location import Location
+from inkbatch.run.job import run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 
@@ -41,7 +41,7 @@ def work():
 def job():
     global context
     context = run_context(None, "auto")
-    carry_out(record, units, work, context)
+    run_job(record, units, work, context)
 
 sys.exit(run_command(job))
 """

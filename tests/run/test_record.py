@@ -6,7 +6,7 @@ import pytest
 
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, Unit
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 
 UNITS = [Unit(i, Box(0, i * 4, 4, i * 4 + 4), Box(0, 0, 4, 40)) for i in range(3)]

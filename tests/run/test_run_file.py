@@ -8,9 +8,9 @@ import pytest
 
 from inkbatch.errors import ConfigError, Preempted
 from inkbatch.geometry import Box, Unit
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.estimate import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE
-from inkbatch.run.job import RunContext, carry_out
+from inkbatch.run.job import RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.run.run_file import run_rows
@@ -38,7 +38,7 @@ def job(tmp_path):
     )
 
     def run(context=None):
-        report = carry_out(folder, UNITS, lambda: work, context or RunContext())
+        report = run_job(folder, UNITS, lambda: work, context or RunContext())
         return report, json.loads((tmp_path / "run/run.json").read_text())
 
     run.folder = folder

@@ -31,6 +31,13 @@ def test_before_anybody_watches_the_flag_a_stop_ends_the_process_at_once(number)
     assert "before the work began" in said
 
 
+def test_reading_the_flag_is_no_watching():
+    """The thread that asks for reclaim notices reads it while torch is still being imported."""
+    code, said = answer("assert not flag.is_set\nprint('up', flush=True)\ntime.sleep(60)", signal.SIGTERM)
+    assert code == EXIT_TRY_AGAIN
+    assert "before the work began" in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_while_the_command_line_is_imported_a_stop_ends_the_process_at_once(number, tmp_path):
     """Something that is imported early waits in place of a slow disk."""
@@ -44,14 +51,14 @@ def test_while_the_command_line_is_imported_a_stop_ends_the_process_at_once(numb
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_job_that_watches_the_flag_stops_at_its_own_safe_point(number):
-    loop = "flag.check()\nprint('up', flush=True)\nwhile not flag.is_set: time.sleep(0.01)\n"
+    loop = "flag.watch()\nprint('up', flush=True)\nwhile not flag.is_set: time.sleep(0.01)\n"
     code, said = answer(loop + "sys.exit(7 if flag.reason.startswith('SIG') else 1)", number)
     assert code == 7
     assert "before the work began" not in said
 
 
 def test_a_second_sigterm_is_harmless():
-    text = "flag.check()\nprint('up', flush=True)\nwhile not flag.is_set: time.sleep(0.01)\n"
+    text = "flag.watch()\nprint('up', flush=True)\nwhile not flag.is_set: time.sleep(0.01)\n"
     code, _ = answer(text + "os.kill(os.getpid(), signal.SIGTERM)\nsys.exit(7)", signal.SIGTERM)
     assert code == 7
 
@@ -66,7 +73,7 @@ class Raw(io.RawIOBase):
             os.kill(os.getpid(), signal.SIGUSR1)
         return len(data)
 sys.stderr = io.TextIOWrapper(io.BufferedWriter(Raw()), line_buffering=True)
-flag.check()
+flag.watch()
 while not flag.is_set:
     sys.stderr.write("a line of progress\\n")
 sys.exit(7)
@@ -78,6 +85,12 @@ def test_a_stop_while_a_line_is_being_written_is_a_stop():
     assert ended.returncode == 7
     assert "stopping; units in flight" in ended.stderr
     assert "reentrant" not in ended.stderr
+
+
+def test_a_safe_point_watches_the_flag():
+    flag = StopFlag()
+    flag.check()
+    assert flag.watched
 
 
 def test_the_first_reason_stands():

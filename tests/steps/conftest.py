@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from inkbatch.run import job
 from inkbatch.run.job import RunContext
-from inkbatch.steps.prepare import PrepareConfig
-from inkbatch.steps.prepare import run as run_prepare
+from inkbatch.run.pipeline import Overlap
+from inkbatch.steps.prepare.job import run as run_prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 
@@ -49,3 +51,14 @@ def tiny_segment(tmp_path, prepare_config) -> TinySegment:
 def bundle_folder(tmp_path) -> Path:
     identity_bundle(tmp_path / "bundle")
     return tmp_path / "bundle"
+
+
+@pytest.fixture
+def no_overlap(monkeypatch) -> None:
+    """Jobs load, compute and store one unit after the other, so that a scripted stop comes between the same two."""
+    run_units = job.run_units
+
+    def one_by_one(units, work, **how):
+        return run_units(units, replace(work, overlap=Overlap(0, 0)), **how)
+
+    monkeypatch.setattr(job, "run_units", one_by_one)

@@ -12,12 +12,12 @@ import pytest
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
 from inkbatch.run.run_file import core_count
-from inkbatch.steps.diff import diff
-from inkbatch.steps.repeatable import holds_no_clock
-from inkbatch.steps.rerun import rerun
+from inkbatch.steps.provenance.diff import diff
+from inkbatch.steps.provenance.repeatable import holds_no_clock
+from inkbatch.steps.provenance.rerun import rerun
 from inkbatch.testing.jobs import EveryJob, run_every_job
 from inkbatch.testing.training import tiny_dataset
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 import yaml
 
-from inkbatch.io.storage import Location
+from inkbatch.data.segments.prepared import segment_folder
+from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle
 from inkbatch.models.describing import prepare_settings
 from inkbatch.models.presets import load_preset, preset_names
 from inkbatch.run.job import RunContext
 from inkbatch.steps.import_checkpoint import ImportConfig, run
-from inkbatch.steps.prepare import run as run_prepare
-from inkbatch.steps.prepare import segment_folder
+from inkbatch.steps.prepare.job import run as run_prepare
 from inkbatch.testing.golden import TOLERANCE, Golden, fill_state_dict
 from inkbatch.testing.segments import random_papyrus, write_layers
 

@@ -62,7 +62,7 @@ def test_what_the_contract_says_of_histograms_is_done(tmp_path, pictures):
     np.testing.assert_allclose(maps_of(tmp_path / "maps")["a"], green / 255, atol=1e-5)
 
 
-def test_shards_and_a_stopped_run_leave_the_maps_of_one_run(tmp_path, pictures):
+def test_shards_and_a_stopped_run_leave_the_maps_of_one_run(tmp_path, pictures, no_overlap):
     network_bundle(tmp_path / "bundle")
     run(settings(tmp_path), RunContext())
     expected = maps_of(tmp_path / "maps")
@@ -76,7 +76,7 @@ def test_shards_and_a_stopped_run_leave_the_maps_of_one_run(tmp_path, pictures):
 
     cut = settings(tmp_path, output=str(tmp_path / "cut"))
     with pytest.raises(Preempted):
-        run(cut, RunContext(stop=stop, reporter=Stopping(), ahead=0, behind=0))
+        run(cut, RunContext(stop=stop, reporter=Stopping()))
     assert run(cut, RunContext()).skipped >= 1
     assert "complete already" in describe(cut)
     for folder in ("two", "cut"):
@@ -117,7 +117,7 @@ def test_a_damaged_picture_is_named_and_a_dataset_of_surfaces_refused(tmp_path, 
     (tmp_path / "pictures/b.png").write_bytes(b"\x89PNG no picture")
     with pytest.raises(CorruptDataError, match=r"b\.png"):
         run(settings(tmp_path), RunContext())
-    from inkbatch.steps import build_dataset
+    from inkbatch.steps.dataset import job as build_dataset
 
     labelled_segment(tmp_path, "s", inked((64, 64), (0, 0, 30, 30)))
     values = {"name": "letters", "root": str(tmp_path), "segments": ["s"], "sample_px": 32}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inkbatch.errors import CorruptDataError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.training.checkpoints import CheckpointStore
 
 

@@ -88,7 +88,7 @@ def broken(self, one):
         raise DataError("a layer of this process is damaged")
     step(self, one)
 Trainer._step = broken
-from inkbatch.cli import main
+from inkbatch.cli.app import main
 main(sys.argv[1:])
 """
 

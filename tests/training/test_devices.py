@@ -16,7 +16,7 @@ import yaml
 
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.run.job import RunContext
-from inkbatch.steps.train import TrainConfig, run
+from inkbatch.steps.train.job import TrainConfig, run
 from inkbatch.testing.training import NETWORK, tiny_run
 from inkbatch.training.devices import Started, read_batch_nodes, started_by
 
@@ -89,7 +89,7 @@ def counted(self, one):
     if self.progress.total_steps + 1 == int(os.environ["STOP_AFTER"]) and self.fabric.is_global_zero:
         os.kill(os.getpid(), signal.SIGTERM)
 Trainer._step = counted
-from inkbatch.cli import main
+from inkbatch.cli.app import main
 main(sys.argv[1:])
 """
 

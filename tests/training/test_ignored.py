@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.run.job import RunContext
-from inkbatch.steps import build_dataset, train
+from inkbatch.steps.dataset import job as build_dataset
+from inkbatch.steps.train import job as train
 from inkbatch.testing.datasets import labelled_segment
 from inkbatch.testing.training import planted_segment, tiny_run
 

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import (
     binary_recall,
 )
 
-from inkbatch.data.scoring import ScoreHistogram
+from inkbatch.data.maps.scoring import ScoreHistogram
 from inkbatch.geometry import Box
 from inkbatch.training.metrics import OVERALL, scores, table
 from inkbatch.training.stitching import Rows, RowStitcher

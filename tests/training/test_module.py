@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inkbatch.data.dataset import DatasetIndex, Sample, SampleReader
-from inkbatch.data.reading import StoredArrays
+from inkbatch.data.datasets.dataset import DatasetIndex, Sample, SampleReader
+from inkbatch.data.datasets.reading import StoredArrays
 from inkbatch.errors import NonFiniteError, Preempted
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.models.base import InkModel, ModelConfig
 from inkbatch.models.bundle import Contract, LayerRule
 from inkbatch.run.signals import StopFlag
@@ -132,7 +132,7 @@ def test_coarse_maps_are_enlarged_to_the_labels():
 
 
 def test_a_stitched_pair_is_an_area_of_its_own():
-    from inkbatch.data.dataset import DatasetPart
+    from inkbatch.data.datasets.dataset import DatasetPart
 
     part = DatasetPart(segment="a", box=(0, 0, 16, 16))
     pair = Sample(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from inkbatch.data.dataset import DatasetIndex, Sample, SampleReader
+from inkbatch.data.datasets.dataset import DatasetIndex, Sample, SampleReader
 from inkbatch.errors import DataError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.training.augment_settings import AugmentConfig
 from inkbatch.training.data import READING_THREADS, StepStream, TrainingTiles, reading_threads, require_samples
 from inkbatch.training.order import EpochPlan, SamplerConfig, draw_weights

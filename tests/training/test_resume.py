@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from inkbatch.errors import CorruptDataError, MismatchError, Preempted
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps.train import TrainConfig, run
+from inkbatch.steps.train.job import TrainConfig, run
 from inkbatch.testing.training import tiny_run
 from inkbatch.training.validate import Validator
 
@@ -75,6 +75,7 @@ def test_a_stopped_run_goes_on_at_the_very_step(root, quiet, kind, step):
     context, on_step = stop_after(step)
     with pytest.raises(Preempted, match=f"checkpoint of step {step} is stored"):
         run(config, context, on_step)
+    assert context.stop.watched
     seen: list[int] = []
     assert run(config, RunContext(), seen.append).complete
     assert seen == list(range(step + 1, STEPS + 1))
@@ -205,7 +206,7 @@ def slow(self, one):
     time.sleep(0.3)
     return step(self, one)
 Trainer._step = slow
-from inkbatch.cli import main
+from inkbatch.cli.app import main
 main(sys.argv[1:])
 """
 
@@ -219,7 +220,7 @@ def dying(self, one):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, one)
 Trainer._step = dying
-from inkbatch.cli import main
+from inkbatch.cli.app import main
 main(sys.argv[1:])
 """
 

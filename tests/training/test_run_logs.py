@@ -15,9 +15,9 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from inkbatch.errors import Preempted, StorageError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps.train import TrainConfig, run
+from inkbatch.steps.train.job import TrainConfig, run
 from inkbatch.testing.training import tiny_run
 from inkbatch.training import run_logs
 from inkbatch.training.run_logs import FLUSH_S, RunLogs, open_logs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inkbatch.steps.train import TrainConfig
+from inkbatch.steps.train.job import TrainConfig
 from inkbatch.training.augment_settings import AugmentConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")

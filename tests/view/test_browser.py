@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps import export, infer, labels, prepare
+from inkbatch.steps.export import picture as export
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.labels import job as labels
+from inkbatch.steps.prepare import job as prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.browser import chromium, settle, viewer_of, wait_until
 
 pytestmark = pytest.mark.browser
@@ -21,7 +25,7 @@ pytestmark = pytest.mark.browser
 def root(tmp_path_factory):
     """The demo segment with labels and two predictions."""
     place = str(tmp_path_factory.mktemp("viewer") / "root")
-    prepare.run(prepare.PrepareConfig.load(options={"segment": "demo", "root": place}), RunContext())
+    prepare.run(PrepareConfig.load(options={"segment": "demo", "root": place}), RunContext())
     for name, stride in (("fine", 64), ("rough", 128)):
         options = {"segment": "demo", "root": place, "bundle": "demo", "name": name, "stride_px": stride}
         infer.run(infer.InferConfig.load(options=options), RunContext())

@@ -9,7 +9,7 @@ from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import halve
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.view.render import UnknownNameError

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 
 from inkbatch.errors import ConfigError, DataError
-from inkbatch.io.faults import MissingObjectError
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.numbered import MAGIC_BYTES, Keeping, open_file, open_folder
-from inkbatch.io.storage import Location
+from inkbatch.io.store.faults import MissingObjectError
+from inkbatch.io.store.location import Location
 
 __all__ = ["LayerSource", "open_layer_source"]
 

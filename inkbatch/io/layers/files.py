@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError
-from inkbatch.io.meter import READ
-from inkbatch.io.storage import Location, read_ranges, retried
+from inkbatch.io.store.location import Location, read_ranges, retried
+from inkbatch.io.store.meter import READ
 
 HEADER_BYTES = 32 << 10  # holds the tags of most layers, and costs less than the latency of asking for it
 MERGE_GAP_BYTES = 256 << 10  # a gap cheaper to read than to ask around
@@ -207,7 +207,7 @@ def merged_runs(offsets: NDArray[np.int64], counts: NDArray[np.int64], is_local:
             first = position
 
 
-def carry_out(parts: Sequence[Part], files: MappedFiles) -> None:
+def run_reads(parts: Sequence[Part], files: MappedFiles) -> None:
     """Read all parts and use them: fetching and decoding overlap, and memory stays bounded.
 
     Raises:

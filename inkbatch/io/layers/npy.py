@@ -15,8 +15,8 @@ from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
 from inkbatch.io.layers.files import MappedFiles, open_header
 from inkbatch.io.layers.planes import NO_PREDICTOR, Plane
 from inkbatch.io.layers.stack import PlaneStack
-from inkbatch.io.meter import READ
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.meter import READ
 
 NPY_MAGIC = b"\x93NUMPY"
 

@@ -17,7 +17,7 @@ from inkbatch.io.layers.pictures import JPG_MAGIC, PNG_MAGIC, Picture, PictureSt
 from inkbatch.io.layers.planes import Plane
 from inkbatch.io.layers.stack import PlaneStack
 from inkbatch.io.layers.tiff import TIFF_MAGIC, read_planes
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 LAYER_NAME = re.compile(r"([0-9]+)\.(?:tiff?|png|jpe?g)", re.IGNORECASE)
 MAGIC_BYTES = 16

@@ -15,7 +15,7 @@ from inkbatch.errors import CorruptDataError, DataError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import CheckedLayerSource
 from inkbatch.io.layers.files import RangeFile, read_whole
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPG_MAGIC = b"\xff\xd8\xff"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from inkbatch.errors import CorruptDataError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.files import Buffer
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 # Name -> decoder of one strip or tile into a flat uint8 array; all release the interpreter lock.
 DECODERS: dict[str, Any] = {

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import CheckedLayerSource
-from inkbatch.io.layers.files import REMOTE_PART_BYTES, Buffer, MappedFiles, Part, carry_out, merged_runs
+from inkbatch.io.layers.files import REMOTE_PART_BYTES, Buffer, MappedFiles, Part, merged_runs, run_reads
 from inkbatch.io.layers.planes import Plane
-from inkbatch.io.meter import READ
+from inkbatch.io.store.meter import READ
 
 
 class PlaneStack(CheckedLayerSource):
@@ -50,7 +50,7 @@ class PlaneStack(CheckedLayerSource):
                 target[...] = self._window(plane, box)
             else:
                 parts += _row_parts(plane, box, target)
-        carry_out(parts, self._files)
+        run_reads(parts, self._files)
 
     def view(self, layer: int, box: Box) -> NDArray[np.generic] | None:
         """See `LayerSource.view`: served for local, uncompressed, native, contiguous integer layers."""

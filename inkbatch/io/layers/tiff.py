@@ -13,7 +13,7 @@ import tifffile
 from inkbatch.errors import CorruptDataError, DataError, InkbatchError
 from inkbatch.io.layers.files import RangeFile
 from inkbatch.io.layers.planes import DECODERS, FLOATING, HORIZONTAL, NO_PREDICTOR, Plane
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 

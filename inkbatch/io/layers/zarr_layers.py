@@ -17,12 +17,12 @@ from zarr.storage import LocalStore
 from inkbatch.config import digest
 from inkbatch.errors import CorruptDataError, DataError, InkbatchError
 from inkbatch.geometry import Box
-from inkbatch.io.faults import judge
 from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
 from inkbatch.io.layers.cached import DecodedLayers
 from inkbatch.io.layers.numbered import Keeping
 from inkbatch.io.layers.zarr_nodes import ChosenArray, ZarrNode
 from inkbatch.io.layers.zarr_store import LocationStore
+from inkbatch.io.store.faults import judge
 
 FAST_PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": True}
 PLAIN_PIPELINE = {"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}

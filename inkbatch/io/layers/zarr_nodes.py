@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
-from inkbatch.io.faults import ForbiddenError
 from inkbatch.io.layers.files import opening_pool
-from inkbatch.io.storage import Location
+from inkbatch.io.store.faults import ForbiddenError
+from inkbatch.io.store.location import Location
 
 METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 AXIS_LETTERS = "tczyx"

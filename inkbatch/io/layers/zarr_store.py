@@ -10,10 +10,10 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from inkbatch.errors import CorruptDataError, StorageError
-from inkbatch.io.faults import judge
 from inkbatch.io.layers.zarr_nodes import METADATA_NAMES
-from inkbatch.io.meter import READ
-from inkbatch.io.storage import RETRY_DELAYS_S, Location
+from inkbatch.io.store.faults import judge
+from inkbatch.io.store.location import RETRY_DELAYS_S, Location
+from inkbatch.io.store.meter import READ
 
 BLOSC_HEADER_BYTES = 16  # the last four state the length of the whole buffer
 

@@ -16,7 +16,7 @@ import pytest
 import tifffile
 import zarr
 
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 SHAPE = (5, 61, 83)
 

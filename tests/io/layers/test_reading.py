@@ -16,9 +16,9 @@ import tifffile
 
 from inkbatch.errors import ConfigError, StorageError
 from inkbatch.geometry import Box
-from inkbatch.io import storage
 from inkbatch.io.layers import files, open_layer_source
 from inkbatch.io.layers.pictures import Picture
+from inkbatch.io.store import location as storage
 
 HEADERS = 2 * files.HEADER_BYTES
 

@@ -1,0 +1,92 @@
+"""Commands for labels; `register` adds them to an app."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from inkbatch.cli.options import (
+    CatalogFile,
+    ConfigFile,
+    DryRun,
+    Log,
+    Preset,
+    Root,
+    Sets,
+    Shard,
+    chosen_root,
+    preset_settings,
+    print_report,
+    run_context,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("labels")(labels)
+    app.command("import-cvat")(import_cvat)
+    app.command("vessels")(vessels)
+
+
+def labels(
+    segment: Annotated[str, typer.Argument(help="Segment id; it must be prepared.")],
+    image: Annotated[str | None, typer.Option(help="Hand labels: a 2-D picture of the surface's size.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="Name of a prediction of this segment, or its URI.")] = None,
+    root: Root = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Remove labels that were made with other settings first.")
+    ] = False,
+    catalog: CatalogFile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """A picture or a prediction -> clean ink_labels.zarr and ignore_mask.zarr.
+
+    Threshold, dilation, removal of components under an area, hole filling, inversion: clean.threshold=0.5,
+    clean.dilation_px=0, clean.min_area_px=5000, clean.max_hole_px=500, clean.invert=false. What is left out of loss and
+    metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. With shards, the last one to
+    end finishes the labels.
+    """
+    from inkbatch.steps.labels import job as step
+
+    context = run_context(shard, log)
+    options: dict[str, Any] = {"segment": segment, "image": image, "prediction": prediction, "catalog": catalog}
+    options |= {"root": chosen_root(root), "replace": replace or None}
+    job = step.LabelsConfig.load(config, sets or (), options)
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    print_report(step.run(job, context))
+
+
+def import_cvat(
+    export: Annotated[str, typer.Argument(help="The zip file that CVAT gave, or its unpacked folder.")],
+    output: Annotated[str, typer.Argument(help="Folder that gets a picture per annotated one.")],
+    ink: Annotated[list[str] | None, typer.Option(help="A label that means ink; may be repeated.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="A label that is not to be counted.")] = None,
+) -> None:
+    """CVAT export (COCO 1.0 or Segmentation mask 1.1) -> pictures for inkbatch labels."""
+    from inkbatch.steps.labels import import_cvat as step
+
+    options = {"export": export, "output": output, "ink": ink, "ignore": ignore}
+    typer.echo(str(step.run(step.ImportCvatConfig.load(None, (), options))))
+
+
+def vessels(
+    output: Annotated[str, typer.Argument(help="Folder that gets train, val and test with their annotations.")],
+    count: Annotated[int | None, typer.Option(help="Number of drawings.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all drawings.")] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+) -> None:
+    """Generated drawings of ceramic vessels with the masks of their sections, for 2-D nets."""
+    from inkbatch.steps.synthetic import vessels as step
+
+    options = {"output": output, "count": count, "seed": seed}
+    job = step.VesselsConfig.load(config, sets or (), options, preset_settings(preset, "vessels"))
+    typer.echo(str(step.run(job)))

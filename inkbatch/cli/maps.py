@@ -1,0 +1,184 @@
+"""Commands for finished predictions: combine, evaluate, clean, hand on; `register` adds them to an app."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from inkbatch.cli.options import (
+    CatalogFile,
+    ConfigFile,
+    DryRun,
+    Log,
+    Root,
+    Sets,
+    Shard,
+    chosen_root,
+    print_report,
+    run_context,
+)
+
+Segment = Annotated[str, typer.Argument(help="Segment id.", show_default=False)]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="Ink labels, a picture of the segment's size; else the segment's own, or the catalog's."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("ensemble")(ensemble)
+    app.command("evaluate")(evaluate)
+    app.command("clean")(clean)
+    app.command("export-rle")(export_rle)
+    app.command("export-folders")(export_folders)
+
+
+def ensemble(
+    segment: Segment,
+    prediction: Annotated[
+        list[str] | None, typer.Option(help="A finished prediction of this segment; give it twice at least.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="mean, weighted-mean, median, maximum, odds or ranks.")] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="A weight for each prediction, in their order.")] = None,
+    fit_weights: Annotated[
+        bool, typer.Option("--fit-weights", help="Find weights and threshold on labels; they are written down.")
+    ] = False,
+    labels: Labels = None,
+    name: Annotated[str | None, typer.Option(help="Name of the result.")] = None,
+    root: Root = None,
+    catalog: CatalogFile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """Several predictions of one segment -> one.
+
+    Writes prediction.zarr, disagreement.zarr (standard deviation of the members), their previews and a manifest to
+    ROOT/predictions/SEGMENT/NAME. Predictions on other grids, of other segments, or not complete are refused. Settings
+    for --fit-weights: fit.metric=f05|dice, fit.area=[y0,x0,y1,x1], fit.pixels=1000000, fit.ignore=URI; others:
+    disagreement=false, unit_px=2048 (docs/ensembles.md tells them all).
+    """
+    from inkbatch.steps.ensemble import job as step
+
+    context = run_context(shard, log)
+    options: dict[str, Any] = {"segment": segment, "predictions": prediction or None, "method": method, "name": name}
+    options |= {"root": chosen_root(root), "catalog": catalog, "weights": weight or None}
+    options["fit_weights"] = fit_weights or None
+    wanted = [f"fit.labels={labels}"] if labels is not None else []
+    job = step.EnsembleConfig.load(config, [*wanted, *(sets or [])], options)
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    print_report(step.run(job, context))
+
+
+def evaluate(
+    segment: Segment,
+    name: Annotated[str | None, typer.Option(help="The prediction; needed where there are several.")] = None,
+    versus: Annotated[str | None, typer.Option(help="A second prediction to compare it with.")] = None,
+    labels: Labels = None,
+    threshold: Annotated[list[float] | None, typer.Option(help="Where F-beta is taken; may be repeated.")] = None,
+    to: Annotated[str | None, typer.Option(help="Folder for the result; else beside the prediction.")] = None,
+    root: Root = None,
+    catalog: CatalogFile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """A prediction against ink labels: how good it is, and where it fails.
+
+    Writes evaluation.json, regions.csv, calibration.csv, curves.csv, curves.png and regions.png. Counted are the pixels
+    within the mask and outside the ignore mask. With --versus both maps are compared by a paired bootstrap over blocks.
+    Settings: area=[y0,x0,y1,x1], beta=0.5, region_px=1024, bins=15, draws=1000, level=0.95, ignore=URI|none, white=255
+    (docs/evaluate.md tells them all).
+    """
+    from inkbatch.steps.evaluate import job as step
+
+    context = run_context(shard, log)
+    options: dict[str, Any] = {"segment": segment, "name": name, "versus": versus, "labels": labels, "to": to}
+    options |= {"root": chosen_root(root), "catalog": catalog, "thresholds": threshold or None}
+    job = step.EvaluateConfig.load(config, sets or (), options)
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    report = step.run(job, context)
+    print_report(report)
+    if report.complete:
+        for line in step.summary(report.location):
+            typer.echo(line)
+
+
+def clean(
+    segment: Segment,
+    name: Annotated[str | None, typer.Option(help="The prediction; needed where there are several.")] = None,
+    result: Annotated[str | None, typer.Option(help="Name of the clean one; else NAME-clean.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel is ink.")] = None,
+    min_area_px: Annotated[int | None, typer.Option(help="Smaller ink components are taken away.")] = None,
+    denoise: Annotated[str | None, typer.Option(help="none, median or gaussian; before the threshold.")] = None,
+    root: Root = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """A prediction -> a clean one: denoised, cut at a threshold, without specks.
+
+    Components are those of the whole segment, not of its units. Settings: denoise.median_px=3|5, denoise.sigma_px=1.0,
+    max_hole_px=0, values=mask|probability. With shards, the last one to end
+    finishes the map.
+    """
+    from inkbatch.steps.labels import clean as step
+
+    context = run_context(shard, log)
+    options: dict[str, Any] = {"segment": segment, "name": name, "result": result, "threshold": threshold}
+    options |= {"min_area_px": min_area_px, "root": chosen_root(root)}
+    wanted = [f"denoise.method={denoise}"] if denoise is not None else []
+    job = step.CleanConfig.load(config, [*wanted, *(sets or [])], options)
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    print_report(step.run(job, context))
+
+
+def export_rle(
+    segments: Annotated[list[str], typer.Argument(help="Segment ids, one row each.", show_default=False)],
+    to: Annotated[str, typer.Option(help="The CSV file to write.")],
+    name: Annotated[str | None, typer.Option(help="Name of the prediction, the same one in every segment.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel is ink.")] = None,
+    root: Root = None,
+) -> None:
+    """Ink maps of several segments -> one CSV of run lengths (Kaggle's Ink Detection competition).
+
+    Two columns, Id and Predicted. Pixels are numbered from 1, from left to right, then from top to bottom; a run is a
+    start and a length. Bounded memory.
+    """
+    from inkbatch.steps.export import rle as step
+
+    options = {"segments": segments, "to": to, "name": name, "threshold": threshold, "root": chosen_root(root)}
+    typer.echo(str(step.run(step.ExportRunsConfig.load(None, (), options))))
+
+
+def export_folders(
+    segment: Segment,
+    to: Annotated[str, typer.Option(help="Folder that gets npy_files and visualizations.")],
+    prediction: Annotated[
+        list[str], typer.Option(help="A finished prediction, one per layer window; may be repeated.")
+    ],
+    root: Root = None,
+    memory: Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")] = None,
+) -> None:
+    """Predictions of one segment -> npy_files and visualizations, as the tools for Scroll 5 expect them.
+
+    One float32 array and one 8-bit picture per prediction, named by the first layer of its window; bounded memory.
+    """
+    from inkbatch.steps.export import folders as step
+
+    options = {"segment": segment, "to": to, "predictions": prediction, "root": chosen_root(root), "memory": memory}
+    typer.echo(str(step.run(step.ExportFoldersConfig.load(None, (), options))))

@@ -1,0 +1,51 @@
+"""The command of the depth probe; `register` adds it to an app."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from inkbatch.cli.options import ConfigFile, Log, Root, Sets, Shard, chosen_root, print_report, run_context
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command("probe")(probe)
+
+
+def probe(
+    segment: Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)],
+    bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
+    root: Root = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the probe; infer --layers auto looks for the bundle's.")
+    ] = None,
+    windows: Annotated[int | None, typer.Option(help="How many windows to probe.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    log: Log = "auto",
+) -> None:
+    """Find the depth order and the layers that a bundle wants on a segment.
+
+    Reads some windows in both orders from every first layer, plants ink of known contrast at every depth, and feeds
+    null inputs. The verdict (clear, displaced, blind or false positives) goes to ROOT/probes/SEGMENT/NAME/verdict.json,
+    a plot beside it; infer --layers auto takes it. Other settings go through --set: at=[[y,x],[y,x]] (the windows'
+    corners), window_px=256, step=2 (of the first layers), amplitude=50, width_layers=1.5, stroke_px=24, seed=0,
+    override={divisor: 200}.
+    """
+    context = run_context(shard, log)
+    from inkbatch.steps.probe.settings import ProbeConfig
+
+    options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
+    options |= {"windows": windows, "device": device}
+    job = ProbeConfig.load(config, sets or (), options)
+    from inkbatch.steps.probe import job as step
+
+    report = step.run(job, context)
+    print_report(report)
+    if report.complete:
+        for line in step.verdict_lines(report.location):
+            typer.echo(line)

@@ -1,0 +1,155 @@
+"""Commands from labelled segments to a bundle; `register` adds them to an app."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from inkbatch.cli.options import (
+    CatalogFile,
+    ConfigFile,
+    DryRun,
+    Log,
+    Preset,
+    Root,
+    Sets,
+    Shard,
+    chosen_root,
+    preset_settings,
+    print_report,
+    run_context,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("phantoms")(phantoms)
+    app.command("build-dataset")(build_dataset)
+    app.command("train")(train)
+    app.command("infer-pictures")(infer_pictures)
+    app.command("presets")(presets)
+
+
+def phantoms(
+    config: ConfigFile = None,
+    sets: Sets = None,
+) -> None:
+    """Plant a series of phantoms: training data with exact truth.
+
+    One papyrus, many plantings: letters, strength, depth and crackle of each are drawn from ranges. Writes one folder
+    per phantom and segments.yaml, which prepare and build-dataset take as --catalog. Settings: source, labels, output,
+    count, seed, depth_order, voxel_size_um, and ranges such as amplitude=[30, 70] (docs/datasets.md).
+    """
+    from inkbatch.steps.synthetic import phantoms as step
+
+    for line in step.run(step.PhantomSeriesConfig.load(config, sets or ())):
+        typer.echo(line)
+
+
+def build_dataset(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the dataset; else the YAML states it.", show_default=False)
+    ] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    root: Root = None,
+    catalog: CatalogFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """Labelled segments -> a dataset, from one YAML.
+
+    Writes index.json, splits.json, coco.json, previews and a data card (README.md) to ROOT/datasets/NAME; form=pack
+    cuts the samples out, too. The same YAML and inputs give the same bytes. Training samples that see a pixel of a
+    validation sample are refused. Settings: segments or images, sample_px, sampling, splits, pairs, form, seed, card
+    (docs/datasets.md tells them all).
+    """
+    from inkbatch.steps.dataset import job as step
+
+    context = run_context(shard, log)
+    options = {"name": name, "root": chosen_root(root), "catalog": catalog}
+    job = step.BuildDatasetConfig.load(config, sets or (), options, preset_settings(preset, "build-dataset"))
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    print_report(step.run(job, context))
+
+
+def train(
+    preset: Preset = None,
+    config: ConfigFile = None,
+    root: Root = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the dataset under ROOT/datasets, or its folder.")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run, and of its bundle.")] = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """Dataset -> a bundle, from one YAML.
+
+    Writes checkpoints, metrics.csv, losses.csv, curves.png, a validation picture per epoch, and the bundle to
+    ROOT/runs/RUN. Stopped or killed, the same command goes on at the very step. With folds=all every fold is a run of
+    its own, --shard i/n does a part of them, and folds.csv sums them up. Settings: model, loss, sampler, augment,
+    optimiser, schedule, epochs, batch, devices, num_nodes, … (docs/training.md tells them all).
+    """
+    context = run_context(shard, log)
+    from inkbatch.steps.train import job as step
+
+    options = {"root": chosen_root(root), "dataset": dataset, "run": run}
+    job = step.TrainConfig.load(config, sets or (), options, preset_settings(preset, "train"))
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    report = step.run(job, context)
+    if report.facts["rank"] == 0:
+        print_report(report)
+
+
+def infer_pictures(
+    bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
+    images: Annotated[str | None, typer.Option(help="Folder of pictures.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Or: a dataset of pictures, by name or folder.")] = None,
+    split: Annotated[str | None, typer.Option(help="Its pictures: train, validation, test (default) or all.")] = None,
+    to: Annotated[str | None, typer.Option(help="Folder of the maps.")] = None,
+    root: Root = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """Pictures and a bundle -> one map per picture, NAME.npy (float32, 0 to 1) and, if asked for, NAME.png.
+
+    For bundles that were trained on pictures (R, G, B or grey). What the contract says is done here: adaptive histogram
+    equalisation, tiles, blending. A stopped job goes on with the pictures that are missing. Settings: forms=[npy, png],
+    pixel_um, override, device, precision, batch_tiles.
+    """
+    context = run_context(shard, log)
+    from inkbatch.steps import infer_pictures as step
+
+    options = {"bundle": bundle, "images": images, "dataset": dataset, "split": split, "output": to}
+    options["root"] = chosen_root(root)
+    settings = preset_settings(preset, "infer-pictures")
+    job = step.InferPicturesConfig.load(config, sets or (), options, settings)
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    print_report(step.run(job, context))
+
+
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Show all that this recipe says.", show_default=False)] = None,
+) -> None:
+    """List the recipes that --preset takes, or show one: what it follows, where it differs, its commands."""
+    from inkbatch.recipes import describe_recipe, load_recipe, recipe_names
+
+    if name is not None:
+        typer.echo("\n".join(describe_recipe(name)))
+        return
+    for known in recipe_names():
+        typer.echo(f"{known}: {load_recipe(known).recipe}")

@@ -1,0 +1,59 @@
+"""The command `inkbatch view`; `register` adds it to an app."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from inkbatch.cli.options import Root, chosen_root
+
+DEFAULT_PORT = 8700
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command("view")(view)
+
+
+def view(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SEGMENT|URI…",
+            help="Segment ids; folders or URIs of prepared segments and of predictions.",
+            show_default=False,
+        ),
+    ],
+    root: Root = None,
+    port: Annotated[
+        int | None, typer.Option(help=f"Port; without it the first free one from {DEFAULT_PORT} on.", min=0, max=65535)
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Other than localhost, everyone who reaches it can look.")
+    ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further name under which browsers may ask, for example behind a proxy.")
+    ] = None,
+    memory: Annotated[str, typer.Option(help="Memory for decoded pieces and tiles.")] = "256MiB",
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser of this machine.")] = False,
+) -> None:
+    """Look at segments and ink maps in the browser.
+
+    Serves one page on localhost: papyrus layers, predictions over them or side by side, labels, depth profiles, saved
+    pictures. Reads pyramids from folders or S3 and copies nothing. Predictions that are still being made are shown as
+    far as they are. Ctrl-C ends it.
+    """
+    from inkbatch.view import command
+
+    command.run(
+        targets,
+        root=chosen_root(root) or "root",
+        host=host,
+        port=port,
+        first_port=DEFAULT_PORT,
+        names=tuple(allow_host or ()),
+        memory=memory,
+        browser=browser,
+        say=typer.echo,
+    )

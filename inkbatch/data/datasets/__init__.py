@@ -1,0 +1,1 @@
+"""Datasets: index, samples, splits, packing, data card."""

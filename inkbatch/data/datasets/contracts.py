@@ -1,0 +1,70 @@
+"""What the segments of a dataset must have in common, so that one network can be fed with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from inkbatch.data.datasets.index import DatasetSegment, SurfaceContract
+from inkbatch.errors import MismatchError
+from inkbatch.io.surface import SurfaceVolume
+
+VOXEL_TOLERANCE = 0.05  # as a bundle accepts
+RAW_RULES = ("keep", "high-byte")  # the high byte of 16 bits is what 8 bits of the same scan hold
+
+
+def surface_contract(segments: Sequence[DatasetSegment], surfaces: dict[str, SurfaceVolume]) -> SurfaceContract:
+    """The common contract of prepared segments.
+
+    Args:
+        segments: At least one.
+        surfaces: By segment id, those that are prepared; pictures are 8 bits as they are.
+
+    Raises:
+        MismatchError: Two segments differ in what a network sees; both are named.
+    """
+    first = segments[0]
+    contract = _of(first, surfaces.get(first.id))
+    rules = set(contract.intensity)
+    for segment in segments[1:]:
+        other = _of(segment, surfaces.get(segment.id))
+        for key in ("dtype", "lut", "clahe", "layer_count"):
+            _require_equal(key, first, getattr(contract, key), segment, getattr(other, key))
+        _require_equal("intensity", first, _kind(contract.intensity[0]), segment, _kind(other.intensity[0]))
+        ratio = other.voxel_size_um / contract.voxel_size_um
+        if abs(ratio - 1) > VOXEL_TOLERANCE:
+            _require_equal("voxel_size_um", first, contract.voxel_size_um, segment, other.voxel_size_um)
+        rules |= set(other.intensity)
+    return contract.model_copy(update={"intensity": tuple(sorted(rules))})
+
+
+def _of(segment: DatasetSegment, surface: SurfaceVolume | None) -> SurfaceContract:
+    if surface is None:
+        return SurfaceContract(
+            dtype="uint8",
+            intensity=("keep",),
+            clahe=segment.clahe.model_dump() if segment.clahe else None,
+            voxel_size_um=segment.voxel_size_um,
+            layer_count=segment.layer_count,
+        )
+    made = surface.provenance
+    return SurfaceContract(
+        dtype="uint8" if surface.dtype.itemsize == 1 else "uint16",
+        intensity=(made.intensity,),
+        lut=made.lut,
+        clahe=made.clahe.model_dump() if made.clahe else None,
+        voxel_size_um=made.voxel_size_um,
+        layer_count=segment.layer_count,
+    )
+
+
+def _kind(rule: str) -> str:
+    return "keep or high-byte" if rule in RAW_RULES else rule.partition(":")[0]
+
+
+def _require_equal(key: str, first: DatasetSegment, wanted: Any, segment: DatasetSegment, found: Any) -> None:
+    if wanted != found:
+        raise MismatchError(
+            f"segment {segment.id}: {key} is {found}, that of segment {first.id} is {wanted}; one network cannot be "
+            "fed both, prepare them alike (or choose layers of one count)"
+        )

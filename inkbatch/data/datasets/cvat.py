@@ -1,0 +1,273 @@
+"""Import of annotations that CVAT exported, as COCO or as segmentation masks, from a zip file or an unpacked folder.
+
+Both become pictures of the annotated size, 255 where a pixel is ink, which `inkbatch labels` takes as its image.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.config import near_matches
+from inkbatch.data.datasets.coco import CATEGORY, CocoImage, parse_coco
+from inkbatch.data.datasets.polygons import filled_polygon, filled_runs
+from inkbatch.data.labels.cleaning import INK
+from inkbatch.data.labels.components import Bools
+from inkbatch.errors import ConfigError, CorruptDataError, DataError
+from inkbatch.io.store.location import Location
+
+COLOUR_TABLE = "labelmap.txt"
+CLASS_FOLDER = "SegmentationClass"
+_COCO_NAME = re.compile(r"(^|.*/)(instances|person_keypoints)?[^/]*\.json$")
+_DEEPEST = 4  # folders below the export's own
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One annotated picture.
+
+    Attributes:
+        name: File name of the picture without its ending, folders kept.
+        ink: (height, width): True where one of the ink labels was drawn.
+        ignored: (height, width): True where one of the ignore labels was drawn.
+    """
+
+    name: str
+    ink: Bools
+    ignored: Bools
+
+
+def read_cvat(export: Location, ink: Sequence[str] = (CATEGORY,), ignore: Sequence[str] = ()) -> Iterator[Annotated]:
+    """Read an export, one picture at a time.
+
+    Args:
+        export: A zip file or a folder, in the format ``COCO 1.0`` or ``Segmentation mask 1.1``.
+        ink: Names of the labels that mean ink.
+        ignore: Names of the labels that mean "not to be counted".
+
+    Raises:
+        ConfigError: A label name that the export does not know; near matches are named.
+        DataError: It is neither format, both, or is damaged.
+    """
+    files = _open_export(export)
+    names = files.names()
+    tables = [name for name in names if name == COLOUR_TABLE or name.endswith(f"/{COLOUR_TABLE}")]
+    documents = [name for name in names if _COCO_NAME.match(name)]
+    if len(tables) + len(documents) != 1:
+        raise DataError(
+            f"{export}: one {COLOUR_TABLE} (Segmentation mask 1.1) or one .json (COCO 1.0) is wanted, found "
+            f"{', '.join([*tables, *documents]) or 'neither'}; export one task from CVAT in one of these formats"
+        )
+    if tables:
+        yield from _read_masks(files, tables[0], names, ink, ignore)
+    else:
+        yield from _read_coco(files, documents[0], ink, ignore)
+
+
+def import_cvat(
+    export: Location, target: Location, ink: Sequence[str] = (CATEGORY,), ignore: Sequence[str] = ()
+) -> list[str]:
+    """Write each annotated picture as ``{name}.png`` (255 is ink) and, with ignore labels, ``{name}-ignore.png``.
+
+    Returns:
+        Names of the pictures, in order.
+
+    Raises:
+        InkbatchError: See `read_cvat`; two pictures of one name.
+    """
+    done: list[str] = []
+    for picture in read_cvat(export, ink, ignore):
+        if picture.name in done:
+            raise DataError(f"{export}: holds two pictures named {picture.name}; rename one in CVAT")
+        _write_mask(target / f"{picture.name}.png", picture.ink)
+        if ignore:
+            _write_mask(target / f"{picture.name}-ignore.png", picture.ignored)
+        done.append(picture.name)
+    if not done:
+        raise DataError(f"{export}: holds no annotated picture; export a task that has some")
+    return done
+
+
+class _Export:
+    """Files of an export by their names inside it."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def names(self) -> list[str]:
+        """All files, sorted."""
+        raise NotImplementedError
+
+    def read(self, name: str) -> bytes:
+        """One file's content."""
+        raise NotImplementedError
+
+    def where(self, name: str) -> str:
+        """The file, for messages."""
+        return f"{self.place}, {name}"
+
+
+class _Folder(_Export):
+    def __init__(self, folder: Location) -> None:
+        super().__init__(str(folder))
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        return sorted(self._below(self._folder, "", 0))
+
+    def _below(self, folder: Location, prefix: str, depth: int) -> Iterator[str]:
+        files = folder.sizes()
+        yield from (f"{prefix}{name}" for name in files)
+        if depth < _DEEPEST:
+            for name in folder.names():
+                if name not in files:
+                    yield from self._below(folder / name, f"{prefix}{name}/", depth + 1)
+
+    def read(self, name: str) -> bytes:
+        return (self._folder / name).read_bytes()
+
+
+class _Zip(_Export):
+    def __init__(self, file: Location) -> None:
+        super().__init__(str(file))
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(file.read_bytes()))
+        except zipfile.BadZipFile as error:
+            raise CorruptDataError(
+                f"{file}: a zip file is wanted, it is none or is damaged; export it again"
+            ) from error
+
+    def names(self) -> list[str]:
+        return sorted(name for name in self._zip.namelist() if not name.endswith("/"))
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self._zip.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise CorruptDataError(f"{self.where(name)}: cannot be unpacked; export it again") from error
+
+
+def _open_export(export: Location) -> _Export:
+    if export.is_folder():
+        return _Folder(export)
+    return _Zip(export)
+
+
+def _read_coco(files: _Export, name: str, ink: Sequence[str], ignore: Sequence[str]) -> Iterator[Annotated]:
+    place = files.where(name)
+    try:
+        document = _parsed(files.read(name))
+    except ValueError as error:
+        raise CorruptDataError(f"{place}: not JSON ({error}); export it again") from error
+    known = [str(entry.get("name")) for entry in document.get("categories", []) if isinstance(entry, dict)]
+    _require_known([*ink, *ignore], known, place)
+    for image in parse_coco(document, place):
+        yield Annotated(_stem(image.file_name), _drawn(image, ink, place), _drawn(image, ignore, place))
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    document = json.loads(data)
+    if not isinstance(document, dict):
+        raise ValueError(f"a mapping is wanted, found a {type(document).__name__}")
+    return document
+
+
+def _drawn(image: CocoImage, categories: Sequence[str], place: str) -> Bools:
+    canvas = np.zeros(image.shape_yx, bool)
+    for annotation in image.annotations:
+        if annotation.category not in categories:
+            continue
+        shape = annotation.segmentation
+        where = f"{place}, annotation {annotation.id}"
+        if isinstance(shape, dict):
+            canvas |= filled_runs(shape, image.shape_yx, where)
+        elif isinstance(shape, list) and shape:
+            for polygon in shape:
+                filled_polygon(canvas, polygon, where)
+        else:
+            raise DataError(
+                f"{where}: an outline or a mask is wanted, it has a box alone; draw {annotation.category} as a polygon "
+                "or a mask in CVAT"
+            )
+    return canvas
+
+
+def _read_masks(
+    files: _Export, table: str, names: Sequence[str], ink: Sequence[str], ignore: Sequence[str]
+) -> Iterator[Annotated]:
+    colours = _colours(files.read(table).decode("utf-8", "replace"), files.where(table))
+    _require_known([*ink, *ignore], list(colours), files.where(table))
+    folder = f"{table.removesuffix(COLOUR_TABLE)}{CLASS_FOLDER}/"
+    found = [name for name in names if name.startswith(folder) and name.lower().endswith(".png")]
+    for name in found:
+        picture = cv2.imdecode(np.frombuffer(files.read(name), np.uint8), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise CorruptDataError(f"{files.where(name)}: cannot be decoded as a picture; export it again")
+        rgb = np.asarray(picture, np.uint8)[..., ::-1]
+        _require_listed(rgb, colours, files.where(name))
+        yield Annotated(_stem(name.removeprefix(folder)), _painted(rgb, colours, ink), _painted(rgb, colours, ignore))
+
+
+def _colours(text: str, place: str) -> dict[str, tuple[int, int, int]]:
+    """Colours by label name, from lines ``name:red,green,blue:parts:actions``."""
+    found = {}
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = re.match(r"^(.+?):(\d+),(\d+),(\d+)(:|$)", line)
+        if match is None:
+            raise DataError(f"{place}: lines name:red,green,blue:… are wanted, found {line!r}; export it again")
+        found[match[1]] = (int(match[2]), int(match[3]), int(match[4]))
+    return found
+
+
+def _require_listed(rgb: NDArray[np.uint8], colours: Mapping[str, tuple[int, int, int]], place: str) -> None:
+    """Refuse colours that no label has: the picture was scaled or saved with losses."""
+    packed = _packed(rgb)
+    known = [_packed(np.array(colour, np.uint8)) for colour in colours.values()]
+    unknown = ~np.isin(packed, np.array(known, np.uint32))
+    if unknown.any():
+        y, x = (int(value) for value in np.argwhere(unknown)[0])
+        raise DataError(
+            f"{place}: only the colours of {COLOUR_TABLE} are wanted, found {tuple(int(v) for v in rgb[y, x])} at "
+            f"y {y}, x {x}; it was scaled or saved with losses, export it again"
+        )
+
+
+def _painted(rgb: NDArray[np.uint8], colours: Mapping[str, tuple[int, int, int]], labels: Sequence[str]) -> Bools:
+    wanted = [_packed(np.array(colours[label], np.uint8)) for label in labels]
+    painted: Bools = np.isin(_packed(rgb), np.array(wanted, np.uint32))
+    return painted
+
+
+def _packed(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """One number per colour."""
+    wide = rgb.astype(np.uint32)
+    return (wide[..., 0] * 65_536 + wide[..., 1] * 256 + wide[..., 2]).astype(np.uint32)
+
+
+def _require_known(wanted: Sequence[str], known: Sequence[str], place: str) -> None:
+    for label in wanted:
+        if label not in known:
+            hint = near_matches(label, list(known)) or f"; it knows {', '.join(known) or 'none'}"
+            raise ConfigError(f"{place}: the label {label!r} is wanted, it is not there{hint}")
+
+
+def _stem(file_name: str) -> str:
+    stem = file_name.rsplit(".", 1)[0] if "." in file_name.rsplit("/", 1)[-1] else file_name
+    return stem.lstrip("/")
+
+
+def _write_mask(place: Location, mask: Bools) -> None:
+    data = cv2.imencode(".png", mask.astype(np.uint8) * np.uint8(INK))[1]
+    place.write_bytes(np.asarray(data).tobytes())

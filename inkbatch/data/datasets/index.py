@@ -1,0 +1,317 @@
+"""A dataset: samples (boxes in prepared segments, or cut-outs in a pack), their splits, and the one way to read them.
+
+``ROOT/datasets/{name}/index.json`` names everything. In the form ``index`` samples stay in their segments and are
+streamed from there; in the form ``pack`` they were cut out into ``samples.zarr``, ``labels.zarr`` and ``ignore.zarr``
+beside the index, which is then complete by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inkbatch.config import digest
+from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.geometry import Box
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import ClaheSettings
+
+INDEX_NAME = "index.json"
+FORMAT = 1
+
+SplitName = Literal["train", "validation", "test"]
+BoxTuple = tuple[int, int, int, int]
+
+
+class DatasetPart(BaseModel):
+    """Half of a stitched pair: a box that is flipped, then turned.
+
+    Attributes:
+        segment: Segment id.
+        box: (y0, x0, y1, x1) in full-resolution pixels; square.
+        flip: Mirror left and right.
+        turn: Then turn by 90 degrees, counter-clockwise as the picture is shown (y down).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    segment: str
+    box: BoxTuple
+    flip: bool = False
+    turn: bool = False
+
+    @property
+    def area(self) -> Box:
+        """`box` as a `Box`."""
+        return Box(*self.box)
+
+
+class Sample(BaseModel):
+    """One sample: a box of a segment, or two boxes set side by side.
+
+    Attributes:
+        id: Unique in the dataset; sorts as the samples are stored.
+        segment: Segment id; of a stitched pair, that of its left part.
+        box: (y0, x0, y1, x1) in full-resolution pixels, half-open; of a stitched pair (0, 0, height, width).
+        split: What it is for. Where the dataset has folds, ``train`` samples train in all folds but their own.
+        fold: The fold in which it (or, where some samples are ``validation``, only those) validates; None: in none.
+        ink_share: Share of its pixels that are ink (label of 128 or more, on papyrus, not ignored), 0 to 1.
+        papyrus_share: Share of its pixels inside the segment mask, 0 to 1.
+        parts: The two parts of a stitched pair, left and right; None for a plain sample.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    segment: str
+    box: BoxTuple
+    split: SplitName
+    fold: int | None = None
+    ink_share: float = Field(ge=0, le=1)
+    papyrus_share: float = Field(ge=0, le=1)
+    parts: tuple[DatasetPart, DatasetPart] | None = None
+
+    @property
+    def area(self) -> Box:
+        """`box` as a `Box`."""
+        return Box(*self.box)
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """(height, width) of the sample's arrays."""
+        return self.area.shape
+
+    @property
+    def sources(self) -> tuple[tuple[str, Box], ...]:
+        """Every (segment id, box) whose pixels this sample shows."""
+        if self.parts is None:
+            return ((self.segment, self.area),)
+        return tuple((part.segment, part.area) for part in self.parts)
+
+
+class DatasetSegment(BaseModel):
+    """A segment that samples are taken from.
+
+    URIs without ``://`` and leading ``/`` hang on ROOT, the folder above ``datasets``, so that ROOT can be moved.
+
+    Attributes:
+        id: Segment id.
+        surface: The segment's folder with ``surface.zarr`` and ``mask.zarr``; for ``image``, the picture file.
+        ink_labels: ``ink_labels.zarr``, 0 (no ink) to 255 (ink); for ``image``, the annotation file.
+        ignore_mask: ``ignore_mask.zarr``, non-zero where pixels count in no loss and no metric; None: none are.
+        layers: Half-open range of source layer numbers that samples hold; None: all that the surface holds.
+        kind: ``surface`` (prepared segment), ``image`` (a picture; its channels R, G, B are the layers) or
+            ``grey-image`` (one layer).
+        source: Where the surface itself came from; of local paths the last part.
+        source_layers: Half-open range of the source layer numbers that the surface holds.
+        shape_yx: (height, width) in pixels.
+        voxel_size_um: Voxel edge in micrometres.
+        digest: Digest of what surface, labels and ignore mask say of themselves, or of the picture and its annotation.
+            A reader refuses others. Empty: not checked.
+        clahe: Pictures only: adaptive histogram equalisation that a reader applies, or None.
+        label_above: Pictures only: annotation values above it are ink; None takes grey values as 0 to 255.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    surface: str
+    ink_labels: str
+    ignore_mask: str | None = None
+    layers: tuple[int, int] | None = None
+    kind: Literal["surface", "image", "grey-image"] = "surface"
+    source: str = ""
+    source_layers: tuple[int, int]
+    shape_yx: tuple[int, int]
+    voxel_size_um: float
+    digest: str = ""
+    label_above: int | None = None
+    clahe: ClaheSettings | None = None
+
+    @property
+    def layer_count(self) -> int:
+        """Layers of each of its samples."""
+        start, stop = self.layers or self.source_layers
+        return stop - start
+
+
+class SurfaceContract(BaseModel):
+    """What all segments of a dataset have in common, and a bundle trained on it will ask for.
+
+    Attributes:
+        dtype: Dtype of the layers.
+        intensity: The 16 -> 8 bit rules that occur, sorted.
+        lut: Control points of the lookup table, or None.
+        clahe: CLAHE settings, or None.
+        voxel_size_um: Voxel edge of the first segment in micrometres; the others differ by 5 % at most.
+        layer_count: Layers of each sample.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: Literal["uint8", "uint16"]
+    intensity: tuple[str, ...]
+    lut: tuple[tuple[int, int], ...] | None = None
+    clahe: dict[str, float] | None = None
+    voxel_size_um: float
+    layer_count: int
+
+
+class DatasetIndex(BaseModel):
+    """All that is known of a dataset.
+
+    Attributes:
+        format: Version of this document.
+        name: Name of the dataset.
+        digest: SHA-256 of everything else in this document; `save` fills it in.
+        sample_px: Edge of a sample as it was asked for; boxes may make others, see `Sample.shape_yx`.
+        form: ``index`` (samples stay in their segments) or ``pack``.
+        contract: What all segments have in common.
+        segments: Segments, in the configuration's order.
+        samples: Samples, in storage order.
+        dropped: By fold (as text): ids that overlap a validation sample of that fold and train nothing there.
+        config: The configuration that made it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    name: str
+    digest: str = ""
+    sample_px: int = Field(ge=1)
+    form: Literal["index", "pack"] = "index"
+    contract: SurfaceContract
+    segments: tuple[DatasetSegment, ...]
+    samples: tuple[Sample, ...]
+    dropped: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
+
+    @staticmethod
+    def open(location: Location) -> DatasetIndex:
+        """Read ``index.json`` in a dataset's folder.
+
+        Raises:
+            DataError: There is none, it does not validate, or it was edited (its digest says otherwise).
+        """
+        place = location / INDEX_NAME
+        try:
+            found = place.read_json()
+        except FileNotFoundError as error:
+            raise DataError(
+                f"dataset {location.name}: no {INDEX_NAME} in {location}; run build-dataset first"
+            ) from error
+        try:
+            index = DatasetIndex.model_validate(found)
+        except ValidationError as error:
+            rows = "; ".join(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors()[:5])
+            raise DataError(f"{place}: not a dataset of format {FORMAT} ({rows}); run build-dataset again") from error
+        if index.digest != index.computed_digest():
+            raise MismatchError(f"{place}: its digest does not fit its content; it was edited, run build-dataset again")
+        return index
+
+    def save(self, location: Location) -> DatasetIndex:
+        """Write ``index.json``, one sample per line; equal indexes are equal bytes.
+
+        Returns:
+            This index with its digest filled in.
+        """
+        signed = self.model_copy(update={"digest": self.computed_digest()})
+        (location / INDEX_NAME).write_bytes(signed.to_json().encode())
+        return signed
+
+    def to_json(self) -> str:
+        """The document as stored."""
+        document = self._document()
+        samples = document.pop("samples")
+        head = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).removesuffix("\n}")
+        rows = ",\n    ".join(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in samples)
+        return f'{head},\n  "samples": [\n    {rows}\n  ]\n}}\n'
+
+    def computed_digest(self) -> str:
+        """SHA-256 of the document without its digest."""
+        return digest({key: value for key, value in self._document().items() if key != "digest"})
+
+    def segment(self, segment_id: str) -> DatasetSegment:
+        """The segment with this id.
+
+        Raises:
+            DataError: It is not in the dataset.
+        """
+        for segment in self.segments:
+            if segment.id == segment_id:
+                return segment
+        raise DataError(f"dataset {self.name}: segment {segment_id!r} is not in its index; run build-dataset again")
+
+    @property
+    def fold_count(self) -> int:
+        """Number of folds; 0 where the samples state their split."""
+        return max((sample.fold + 1 for sample in self.samples if sample.fold is not None), default=0)
+
+    def samples_of(self, split: SplitName, fold: int | None = None) -> list[Sample]:
+        """The samples of a split, in storage order.
+
+        Args:
+            split: Which one.
+            fold: Which fold validates; required where the dataset has folds, refused where it has none.
+
+        Returns:
+            Samples; with folds, training leaves out what overlaps that fold's validation samples, and stitched pairs
+            never validate.
+
+        Raises:
+            ConfigError: A fold is missing, out of range, or not wanted.
+        """
+        count = self.fold_count
+        if fold is None and count and split != "test":
+            raise ConfigError(
+                f"dataset {self.name}: has {count} folds; say which one validates (fold 0 to {count - 1})"
+            )
+        if fold is not None and not 0 <= fold < count:
+            wanted = f"choose 0 to {count - 1}" if count else "it has none: leave fold out"
+            raise ConfigError(f"dataset {self.name}: fold {fold} is wanted; {wanted}")
+        if fold is None or split == "test":
+            return [sample for sample in self.samples if sample.split == split]
+        if split == "validation":
+            return validating(self.samples, fold)
+        return training(self.samples, fold, self.dropped.get(str(fold), ()))
+
+    def _document(self) -> dict[str, Any]:
+        document: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        return document
+
+
+def validating(samples: Sequence[Sample], fold: int) -> list[Sample]:
+    """The samples that validate in a fold: its ``validation`` samples where there are any, else all but its pairs."""
+    apart = any(sample.split == "validation" for sample in samples)
+    wanted = "validation" if apart else "train"
+    return [s for s in samples if s.split == wanted and s.fold == fold and s.parts is None]
+
+
+def training(samples: Sequence[Sample], fold: int, dropped: Collection[str]) -> list[Sample]:
+    """The samples that train while a fold validates."""
+    gone = set(dropped)
+    return [s for s in samples if s.split == "train" and s.fold != fold and s.id not in gone]
+
+
+def resolve(uri: str, root: Location) -> Location:
+    """The location of a URI in an index; relative ones hang on ROOT."""
+    return Location.parse(uri) if "://" in uri or uri.startswith("/") else root / uri
+
+
+def relative_to(location: Location, root: Location) -> str:
+    """The opposite of `resolve`: relative where `location` lies in ROOT."""
+    prefix = f"{root.uri.rstrip('/')}/"
+    return location.uri.removeprefix(prefix)
+
+
+def root_of(dataset: Location) -> Location:
+    """ROOT of a dataset's folder ``ROOT/datasets/{name}``."""
+    return dataset.parent.parent
+
+
+def largest_shape(samples: Sequence[Sample]) -> tuple[int, int]:
+    """(height, width) that holds every sample."""
+    return max(sample.shape_yx[0] for sample in samples), max(sample.shape_yx[1] for sample in samples)

@@ -1,0 +1,67 @@
+"""Pictures of folder layouts as a network sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.errors import CorruptDataError, DataError
+from inkbatch.geometry import Box
+from inkbatch.io.clahe import equalise
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import ClaheSettings
+
+
+def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
+    """Decode a picture: (3, Y, X) in the order R, G, B, or (Y, X) grey; uint8.
+
+    Raises:
+        DataError: It is not there.
+        CorruptDataError: It cannot be decoded.
+    """
+    try:
+        data = place.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{place}: this picture of the dataset is not there; put it back, or build anew") from error
+    kept = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if kept is None:
+        raise CorruptDataError(f"{place}: cannot be decoded as a picture; replace it, or leave it out")
+    if kept.dtype != np.uint8:
+        raise DataError(f"{place}: a picture of 8 bits is wanted, it has {kept.dtype}; convert it, we do not round")
+    mode = cv2.IMREAD_COLOR if in_colour else cv2.IMREAD_GRAYSCALE
+    found: NDArray[Any] = cv2.imdecode(np.frombuffer(data, np.uint8), mode)  # type: ignore[assignment]
+    return np.ascontiguousarray(found[..., ::-1].transpose(2, 0, 1)) if in_colour else found
+
+
+def picture_layers(place: Location, *, in_colour: bool, clahe: ClaheSettings | None = None) -> NDArray[np.uint8]:
+    """A picture as a network sees it.
+
+    Args:
+        place: The file.
+        in_colour: Its channels R, G, B become three layers; else one grey layer.
+        clahe: Adaptive histogram equalisation of each layer, on one grid over the whole picture.
+
+    Returns:
+        (layers, Y, X).
+
+    Raises:
+        DataError: See `decode_picture`.
+    """
+    found = decode_picture(place, in_colour=in_colour)
+    layers: NDArray[np.uint8] = found.reshape(-1, *found.shape[-2:])
+    if clahe is None:
+        return layers
+    whole = Box(0, 0, *layers.shape[1:])
+    return np.stack([equalise(layer, whole, whole, clahe) for layer in layers])
+
+
+def cut_out(array: NDArray[Any], box: Box) -> NDArray[Any]:
+    """A copy of a window (…, Y, X) of an array that lies at (0, 0); zero-filled outside of it."""
+    inside = box.intersect(Box(0, 0, *array.shape[-2:]))
+    out = np.zeros((*array.shape[:-2], *box.shape), array.dtype)
+    if inside.area:
+        out[(..., *inside.within(box))] = array[(..., *inside.slices)]
+    return out

@@ -1,0 +1,336 @@
+"""Who trains and who validates: by segment, by spatial block, stratified by ink share, in fixed shares, or by list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from inkbatch.config import JobConfig, near_matches
+from inkbatch.data.datasets.counting import count_grid
+from inkbatch.data.datasets.index import Sample, SplitName
+from inkbatch.data.datasets.leakage import touching
+from inkbatch.data.datasets.reading import SegmentArrays
+from inkbatch.data.segments import stable_random as chance
+from inkbatch.errors import ConfigError, DataError
+
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+NOWHERE = -1
+
+GroupName = Literal["sample", "segment"]
+OverlapRule = Literal["refuse", "drop"]
+
+
+class SegmentSplit(JobConfig):
+    """Leave one segment out: one fold per segment.
+
+    Attributes:
+        kind: ``leave-one-segment-out``.
+        held_out: Segments that validate in turn; None: each one. The others always train.
+        test: Segments that are kept for the test.
+    """
+
+    kind: Literal["leave-one-segment-out"]
+    held_out: tuple[str, ...] | None = None
+    test: tuple[str, ...] = ()
+
+
+class KFoldSplit(JobConfig):
+    """Stratified k-fold: each fold gets its share of every ink level.
+
+    Attributes:
+        kind: ``kfold``.
+        folds: How many.
+        group: What stays together: each ``sample`` by itself, or all samples of a ``segment``.
+        test: Segments that are kept for the test.
+        overlap: Training samples that show pixels of a validation sample: ``refuse``, or ``drop`` them in that fold.
+    """
+
+    kind: Literal["kfold"]
+    folds: int = Field(5, ge=2)
+    group: GroupName = "sample"
+    test: tuple[str, ...] = ()
+    overlap: OverlapRule = "refuse"
+
+
+class ShareSplit(JobConfig):
+    """Fixed shares, stratified by ink share.
+
+    Attributes:
+        kind: ``shares``.
+        train: Share that trains.
+        validation: Share that validates.
+        test: Share that is kept for the test; the three sum to 1.
+        group: What stays together.
+        overlap: Samples that show pixels of a later split: ``refuse``, or ``drop`` them.
+    """
+
+    kind: Literal["shares"]
+    train: float = Field(gt=0, le=1)
+    validation: float = Field(0.0, ge=0, lt=1)
+    test: float = Field(0.0, ge=0, lt=1)
+    group: GroupName = "sample"
+    overlap: OverlapRule = "refuse"
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> ShareSplit:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"train, validation and test sum to {total:g}; they must sum to 1")
+        return self
+
+
+class BlockSplit(JobConfig):
+    """Square blocks inside each segment, with a buffer that nobody trains in.
+
+    Attributes:
+        kind: ``blocks``.
+        block_px: Edge of a block.
+        validation: Share of the blocks (stratified by ink) that validates; not with `folds`.
+        test: Share of the blocks that is kept for the test.
+        folds: Number of folds that the other blocks are dealt into; None: one split.
+        buffer_px: Smallest gap between a training sample and a block that validates or tests; None, and at least: a
+            sample with its context.
+    """
+
+    kind: Literal["blocks"]
+    block_px: int = Field(ge=1)
+    validation: float = Field(0.2, ge=0, lt=1)
+    test: float = Field(0.0, ge=0, lt=1)
+    folds: int | None = Field(None, ge=2)
+    buffer_px: int | None = Field(None, ge=0)
+
+
+class ListSplit(JobConfig):
+    """Given lists of segment ids or sample ids; what is on none is left out.
+
+    Attributes:
+        kind: ``lists``.
+        train: Ids that train.
+        validation: Ids that validate.
+        test: Ids that are kept for the test.
+        overlap: Samples that show pixels of a later split: ``refuse``, or ``drop`` them.
+    """
+
+    kind: Literal["lists"]
+    train: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    overlap: OverlapRule = "refuse"
+
+
+class GivenSplit(JobConfig):
+    """Each segment states its split itself (a folder layout that was imported).
+
+    Attributes:
+        kind: ``given``.
+    """
+
+    kind: Literal["given"]
+
+
+Split = Annotated[
+    SegmentSplit | KFoldSplit | ShareSplit | BlockSplit | ListSplit | GivenSplit, Field(discriminator="kind")
+]
+
+
+@dataclass(frozen=True)
+class Zones:
+    """The blocks of one segment that validate or test; everything else trains, away from them.
+
+    Attributes:
+        shape_px: Edge of a block.
+        blocks: By (row, column) of the block grid: the split, or the fold.
+        buffer_px: Smallest gap between a training sample and a foreign block.
+    """
+
+    shape_px: int
+    blocks: Mapping[tuple[int, int], SplitName | int]
+    buffer_px: int
+
+    def home(self, boxes: NDArray[np.int64]) -> list[SplitName | int | None]:
+        """What each box is for.
+
+        Returns:
+            The split or fold of the one block that holds it wholly; else ``train`` where it is clear of all validation
+            and test blocks (with folds, `near` says when it may not); None where it belongs nowhere.
+        """
+        found: list[SplitName | int | None] = []
+        fixed = self._boxes_of([name for name in ("validation", "test") if name in self.blocks.values()])
+        clear = ~touching(boxes, fixed, self.buffer_px)
+        edge = self.shape_px
+        for (y0, x0, y1, x1), is_clear in zip(boxes.tolist(), clear, strict=True):
+            row, column = y0 // edge, x0 // edge
+            own = self.blocks.get((row, column)) if ((y1 - 1) // edge, (x1 - 1) // edge) == (row, column) else None
+            if own is not None and own != "train" and (is_clear or not isinstance(own, int)):
+                found.append(own)
+            else:
+                found.append("train" if is_clear else None)
+        return found
+
+    def near(self, boxes: NDArray[np.int64], fold: int) -> NDArray[np.bool_]:
+        """Which boxes are too near to a block of a fold to train while that fold validates."""
+        return touching(boxes, self._boxes_of([fold]), self.buffer_px)
+
+    def _boxes_of(self, wanted: Sequence[SplitName | int]) -> NDArray[np.int64]:
+        edge = self.shape_px
+        rows = [
+            (y * edge, x * edge, (y + 1) * edge, (x + 1) * edge) for (y, x), to in self.blocks.items() if to in wanted
+        ]
+        return np.array(rows, np.int64).reshape(-1, 4)
+
+
+def block_zones(
+    segments: Mapping[str, SegmentArrays], split: BlockSplit, sample_px: int, context_px: int, seed: int
+) -> dict[str, Zones]:
+    """Deal the blocks of all segments, those with most ink first, to the splits or folds.
+
+    Raises:
+        ConfigError: A block smaller than a sample, or a buffer smaller than a sample with its context.
+    """
+    least = sample_px + context_px
+    buffer_px = least if split.buffer_px is None else split.buffer_px
+    if split.block_px < sample_px:
+        raise ConfigError(f"splits: block_px {split.block_px} is smaller than sample_px {sample_px}; no sample fits in")
+    if buffer_px < least:
+        raise ConfigError(
+            f"splits: buffer_px {buffer_px} is smaller than a sample with its context ({sample_px} + {context_px} px); "
+            f"give at least {least}, or leave it out"
+        )
+    ranked: list[tuple[float, int, tuple[str, int, int]]] = []
+    for name, arrays in segments.items():
+        edge = split.block_px
+        rows, columns = (np.arange(0, size, edge, dtype=np.int64) for size in arrays.shape_yx)
+        counts = count_grid(arrays, rows, columns, (edge, edge))
+        for box, papyrus, ink in zip(counts.boxes, counts.papyrus, counts.ink, strict=True):
+            if papyrus:
+                place = (name, int(box[0]) // edge, int(box[1]) // edge)
+                ranked.append((-ink / papyrus, chance.number(seed, "blocks", *place), place))
+    places = [place for _, _, place in sorted(ranked)]
+    if split.folds is None:
+        shares: dict[SplitName, float] = {
+            "train": 1 - split.validation - split.test,
+            "validation": split.validation,
+            "test": split.test,
+        }
+        dealt: list[SplitName | int] = list(_deal(len(places), shares))
+    else:
+        tested = _deal(len(places), {"train": 1 - split.test, "validation": 0.0, "test": split.test})
+        folds = iter(_fold_numbers(tested.count("train"), split.folds, seed))
+        dealt = ["test" if name == "test" else next(folds) for name in tested]
+    blocks: dict[str, dict[tuple[int, int], SplitName | int]] = {name: {} for name in segments}
+    for (name, y, x), to in zip(places, dealt, strict=True):
+        blocks[name][y, x] = to
+    return {name: Zones(split.block_px, own, buffer_px) for name, own in blocks.items()}
+
+
+def split_by_segment(segments: Sequence[str], split: SegmentSplit) -> dict[str, tuple[SplitName, int | None]]:
+    """(split, fold) of each segment, for leave-one-segment-out.
+
+    Raises:
+        ConfigError: An unknown segment, or none to train on.
+    """
+    for name in (*(split.held_out or ()), *split.test):
+        _require_known(name, segments)
+    test = set(split.test)
+    held = [name for name in segments if name not in test and (split.held_out is None or name in split.held_out)]
+    if len([name for name in segments if name not in test]) < 2 or not held:
+        raise ConfigError(
+            f"splits: leave-one-segment-out wants two segments beside the test ones at least, there are "
+            f"{len(segments) - len(test)}; add segments, or split by blocks"
+        )
+    found: dict[str, tuple[SplitName, int | None]] = {}
+    for name in segments:
+        found[name] = ("test", None) if name in test else ("train", held.index(name) if name in held else None)
+    return found
+
+
+def deal_samples(samples: Sequence[Sample], split: KFoldSplit | ShareSplit, seed: int) -> list[Sample]:
+    """Deal samples (or whole segments) to folds or splits, stratified by ink share.
+
+    Raises:
+        ConfigError: An unknown test segment.
+        DataError: Fewer groups than folds.
+    """
+    names = sorted({sample.segment for sample in samples})
+    test = set(split.test) if isinstance(split, KFoldSplit) else set()
+    for name in test:
+        _require_known(name, names)
+    shares: dict[str, list[float]] = {}
+    for sample in samples:
+        if sample.segment not in test:
+            shares.setdefault(_group(sample, split.group), []).append(sample.ink_share)
+    order = sorted(shares, key=lambda name: (-float(np.mean(shares[name])), chance.number(seed, "deal", name), name))
+    if isinstance(split, KFoldSplit):
+        if len(order) < split.folds:
+            raise DataError(
+                f"splits: {split.folds} folds are wanted, there are {len(order)} groups by {split.group}; "
+                "lower folds, or group by sample"
+            )
+        fold = dict(zip(order, _fold_numbers(len(order), split.folds, seed), strict=True))
+        return [
+            sample.model_copy(update={"split": "test", "fold": None})
+            if sample.segment in test
+            else sample.model_copy(update={"split": "train", "fold": fold[_group(sample, split.group)]})
+            for sample in samples
+        ]
+    wanted = {name: float(getattr(split, name)) for name in SPLITS}
+    to = dict(zip(order, _deal(len(order), wanted), strict=True))
+    return [sample.model_copy(update={"split": to[_group(sample, split.group)]}) for sample in samples]
+
+
+def split_by_list(samples: Sequence[Sample], split: ListSplit) -> list[Sample]:
+    """Give each sample the split of the list that names it or its segment; others are left out.
+
+    Raises:
+        ConfigError: An id that names nothing, or stands on two lists.
+    """
+    to: dict[str, SplitName] = {}
+    known = {sample.id for sample in samples} | {sample.segment for sample in samples}
+    for name in SPLITS:
+        for item in getattr(split, name):
+            if item in to:
+                raise ConfigError(f"splits: {item!r} stands on the lists {to[item]} and {name}; leave it on one")
+            _require_known(item, sorted(known))
+            to[item] = name
+    for sample in samples:
+        if sample.id in to and sample.segment in to:
+            raise ConfigError(f"splits: {sample.id!r} and its segment both stand on a list; leave one of them")
+    found = []
+    for sample in samples:
+        own = to.get(sample.id) or to.get(sample.segment)
+        if own:
+            found.append(sample.model_copy(update={"split": own}))
+    return found
+
+
+def _group(sample: Sample, group: GroupName) -> str:
+    return sample.id if group == "sample" else sample.segment
+
+
+def _deal(count: int, shares: Mapping[SplitName, float]) -> list[SplitName]:
+    """Deal `count` ranked things: each goes to the split that is furthest behind its share."""
+    given = dict.fromkeys(SPLITS, 0)
+    dealt: list[SplitName] = []
+    for rank in range(count):
+        name = max(SPLITS, key=lambda split: (shares[split] * (rank + 1) - given[split], -SPLITS.index(split)))
+        given[name] += 1
+        dealt.append(name)
+    return dealt
+
+
+def _fold_numbers(count: int, folds: int, seed: int) -> list[int]:
+    """Deal `count` ranked things to folds: every `folds` neighbours go to different folds, in shuffled order."""
+    numbers: list[int] = []
+    for start in range(0, count, folds):
+        numbers += chance.shuffled(range(folds), seed, "folds", start)
+    return numbers[:count]
+
+
+def _require_known(name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise ConfigError(f"splits: {name!r} is no segment or sample of this dataset{near_matches(name, list(known))}")

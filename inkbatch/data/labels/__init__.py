@@ -1,0 +1,1 @@
+"""Labels: cleaning, components, ignore masks, denoising."""

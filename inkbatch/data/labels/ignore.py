@@ -1,0 +1,56 @@
+"""Ignore masks: pixels that count in no loss and no metric, for nobody knows whether they are ink."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from inkbatch.data.labels.components import Bools
+
+IGNORED = 1  # stored value
+
+
+class IgnoreRules(BaseModel):
+    """What goes into the ignore mask; no rule, no mask.
+
+    Attributes:
+        image: A 2-D image of the surface's size, non-zero where pixels are ignored.
+        uncertain: (low, high): ignore pixels whose share of full scale is at least `low` and below `high`.
+        border: Ignore kept ink components that touch a border: ``surface`` is the outermost pixels, ``papyrus`` also
+            pixels with one of their 8 neighbours outside the segment mask.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: str | None = None
+    uncertain: tuple[float, float] | None = None
+    border: Literal["none", "surface", "papyrus"] = "none"
+
+    @model_validator(mode="after")
+    def _some_band(self) -> IgnoreRules:
+        if self.uncertain is not None and not 0 <= self.uncertain[0] < self.uncertain[1] <= 1:
+            low, high = self.uncertain
+            raise ValueError(f"uncertain: 0 <= low < high <= 1 is wanted, found {low:g}, {high:g}; swap or mend them")
+        return self
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a mask to be made."""
+        return self.image is not None or self.uncertain is not None or self.border != "none"
+
+
+def uncertain_pixels(share: NDArray[np.floating[Any]], rules: IgnoreRules) -> Bools:
+    """True where a value lies between the two thresholds; nowhere without them.
+
+    Args:
+        share: Probability, or share of full scale, in [0, 1].
+        rules: The thresholds.
+    """
+    if rules.uncertain is None:
+        return np.zeros(share.shape, bool)
+    low, high = (share.dtype.type(value) for value in rules.uncertain)
+    found: Bools = (share >= low) & (share < high)
+    return found

@@ -1,0 +1,1 @@
+"""Ink maps as data: combining, scoring, truth, bootstrap."""

@@ -1,0 +1,267 @@
+"""Several maps of one segment become one, pixel by pixel.
+
+Stored probabilities are whole numbers here (`io.pictures.tones.half_codes`), so that every function of one map is a
+table. Median and maximum are picked among these numbers, which ascend with the probability; all other methods are
+``finish(sum of weight × table[value])``:
+
+| method | table | finish |
+|---|---|---|
+| mean | the probability itself | |
+| odds | its log odds, cut at ±8.3 (what float16 can tell from 1) | back to a probability |
+| ranks | its quantile among the map's own pixels | |
+
+Where all maps are 0 (outside the segment mask) the result is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.maps.scoring import BINS, VALUES
+from inkbatch.data.maps.stored import StoredMap
+from inkbatch.errors import DataError
+from inkbatch.geometry import cut
+from inkbatch.io.half_floats import TABLE_SIZE, looked_up, to_half, to_single
+from inkbatch.io.prediction import CHUNK_PX
+
+Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks"]
+WEIGHTED: frozenset[Method] = frozenset({"weighted-mean", "odds", "ranks"})
+PICKED: frozenset[Method] = frozenset({"median", "maximum"})
+
+STRIP_PX = 1 << 16  # pixels that are worked on at a time: they stay in the cache
+RANK_CHUNKS = 256  # stored chunks per map that its quantiles are taken from
+LEAST_ODDS_P = 2.0**-12
+
+Codes = NDArray[np.uint16]
+Floats = NDArray[np.float32]
+Halves = NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A rule that makes one map of several.
+
+    Attributes:
+        method: How.
+        weights: One per map, not negative, sum 1.
+        tables: One per map, `TABLE_SIZE` entries: what is added up (the plain probability for median and maximum).
+    """
+
+    method: Method
+    weights: tuple[float, ...]
+    tables: tuple[Floats, ...]
+
+    def __call__(self, codes: Sequence[Codes], spread: bool = False) -> tuple[Floats, Floats | None]:
+        """Combine one window.
+
+        Args:
+            codes: One array (height, width) per map.
+            spread: Whether the disagreement is wanted.
+
+        Returns:
+            (map, disagreement), float32 (height, width). Disagreement is the standard deviation of the maps' values
+            (of their ranks, where these are averaged), all maps counted alike.
+        """
+        shape = codes[0].shape
+        out, deviation = np.zeros(shape, np.float32), np.zeros(shape, np.float32) if spread else None
+        self._combine(codes, out, deviation, lambda values: values)
+        return out, deviation
+
+    def stored(self, codes: Sequence[Codes], out: Halves, deviation: Halves | None = None) -> None:
+        """The same, rounded to float16 as it is stored, while it is in the cache.
+
+        Args:
+            codes: As above.
+            out: (height, width), is filled with the map.
+            deviation: The same with the disagreement; None if it is not wanted.
+        """
+        out[...] = 0
+        if deviation is not None:
+            deviation[...] = 0
+        self._combine(codes, out, deviation, to_half)
+
+    def _combine(
+        self,
+        codes: Sequence[Codes],
+        out: NDArray[Any],
+        deviation: NDArray[Any] | None,
+        rounded: Callable[[Floats], NDArray[Any]],
+    ) -> None:
+        height, width = codes[0].shape
+        rows = max(1, STRIP_PX // max(width, 1))
+        picked = self.method in PICKED
+        weighted = self._weighted_tables() if deviation is None and not picked else None
+        for start in range(0, height, rows):
+            part = slice(start, start + rows)
+            strip = [values[part] for values in codes]
+            if not any(values.max() for values in strip):
+                continue
+            if picked:
+                chosen = self._picked(strip)
+                out[part] = chosen[0].view(np.float16) if len(chosen) == 1 else rounded(_halfway(*chosen))
+            elif weighted is not None:
+                out[part] = rounded(self._finished(strip, _sum(self._shares(strip, weighted))))
+            if deviation is None:
+                continue
+            found = _looked_up(strip, self.tables)
+            if not picked:
+                out[part] = rounded(self._finished(strip, self.total(found)))
+            deviation[part] = rounded(self._deviation(strip, found))
+
+    def _weighted_tables(self) -> list[Floats]:
+        """Tables of weight × value, in the order of the maps."""
+        return [np.float32(weight) * table for weight, table in zip(self.weights, self.tables, strict=True)]
+
+    def _shares(self, codes: Sequence[Codes], weighted: Sequence[Floats]) -> list[Floats]:
+        """Weight × value of each map; the plain probability is widened, which is faster than a table, bit for bit."""
+        plain = plain_table()
+        found = []
+        for values, table, weight, product in zip(codes, self.tables, self.weights, weighted, strict=True):
+            if table is plain:
+                single = to_single(values.view(np.float16))
+                found.append(np.multiply(np.float32(weight), single, out=single))
+            else:
+                found.append(looked_up(values, product))
+        return found
+
+    def total(self, values: Sequence[Floats]) -> Floats:
+        """Sum of weight × value, before `finish`; always added in the order of the maps."""
+        total = np.float32(self.weights[0]) * values[0]
+        share = np.empty_like(total)
+        for weight, part in zip(self.weights[1:], values[1:], strict=True):
+            if weight:
+                total += np.multiply(np.float32(weight), part, out=share)
+        return total
+
+    def finish(self, total: Floats) -> Floats:
+        """From the sum to the stored value."""
+        if self.method == "odds":
+            odds: Floats = np.negative(total)
+            np.exp(odds, out=odds)
+            odds += np.float32(1)
+            np.divide(np.float32(1), odds, out=odds)
+            return odds
+        return total
+
+    def _picked(self, codes: Sequence[Codes]) -> list[Codes]:
+        """The largest, or the one or two in the middle."""
+        if self.method == "maximum":
+            return [np.maximum.reduce(codes)]
+        return _middle(codes)
+
+    def _finished(self, codes: Sequence[Codes], total: Floats) -> Floats:
+        found = self.finish(total)
+        if self.method == "odds":
+            either = np.bitwise_or.reduce(codes)
+            if not either.min():
+                found[either == 0] = 0
+        return found
+
+    def _deviation(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
+        if self.method == "odds":
+            values = [to_single(part.view(np.float16)) for part in codes]
+        count = np.float32(len(values))
+        mean = _sum(values)
+        mean /= count
+        squares: Floats = values[0] - mean
+        squares *= squares
+        difference = np.empty_like(mean)
+        for value in values[1:]:
+            np.subtract(value, mean, out=difference)
+            difference *= difference
+            squares += difference
+        squares /= count
+        np.sqrt(squares, out=squares)
+        return squares
+
+
+@cache
+def plain_table() -> Floats:
+    """The probability that each code stands for."""
+    return _filled(VALUES)
+
+
+@cache
+def odds_table() -> Floats:
+    """The log odds that each code stands for."""
+    inside = np.clip(VALUES, LEAST_ODDS_P, 1 - LEAST_ODDS_P)
+    return _filled(np.log(inside / (1 - inside)))
+
+
+def rank_table(found: StoredMap) -> Floats:
+    """The quantile of each code among the map's values above 0, ties in the middle; 0 stays 0.
+
+    Taken from the whole map, or from `RANK_CHUNKS` chunks spread evenly over it: the same ones on every machine.
+
+    Raises:
+        DataError: The map is 0 everywhere.
+    """
+    chunks = list(cut(found.shape_yx, CHUNK_PX, CHUNK_PX))
+    counts = np.zeros(BINS, np.int64)
+    for picks in (np.unique(np.linspace(0, len(chunks) - 1, RANK_CHUNKS).round().astype(int)), range(len(chunks))):
+        for pick in picks:
+            codes = found.codes(chunks[pick])
+            counts += cv2.calcHist([codes], [0], None, [BINS], [0, BINS]).ravel().astype(np.int64)
+        counts[0] = 0
+        if counts.any():  # else the sample missed what there is: count all
+            break
+    if not counts.any():
+        raise DataError(f"prediction {found.name}: is 0 everywhere, it has no ranks; leave it out")
+    table = (np.cumsum(counts) - counts / 2) / counts.sum()
+    table[0] = 0
+    return _filled(table)
+
+
+def tables_for(method: Method, maps: Sequence[StoredMap]) -> tuple[Floats, ...]:
+    """The tables of a method; ranks read a sample of each map."""
+    if method == "ranks":
+        return tuple(rank_table(found) for found in maps)
+    table = odds_table() if method == "odds" else plain_table()
+    return (table,) * len(maps)
+
+
+def _looked_up(codes: Sequence[Codes], tables: Sequence[Floats]) -> list[Floats]:
+    plain = plain_table()
+    return [
+        to_single(values.view(np.float16)) if table is plain else looked_up(values, table)
+        for values, table in zip(codes, tables, strict=True)
+    ]
+
+
+def _sum(values: Sequence[Floats]) -> Floats:
+    """Their sum, always added in this order."""
+    total: Floats = values[0] + values[1]
+    for part in values[2:]:
+        total += part
+    return total
+
+
+def _middle(codes: Sequence[Codes]) -> list[Codes]:
+    """The map in the middle, or the two: a sorting network over whole rows of pixels, cheap for a handful of maps."""
+    planes = list(codes)
+    count = len(planes)
+    for turn in range(count):
+        for left in range(turn % 2, count - 1, 2):
+            low, high = np.minimum(planes[left], planes[left + 1]), np.maximum(planes[left], planes[left + 1])
+            planes[left], planes[left + 1] = low, high
+    return planes[(count - 1) // 2 : count // 2 + 1]
+
+
+def _halfway(low: Codes, high: Codes) -> Floats:
+    found: Floats = (to_single(low.view(np.float16)) + to_single(high.view(np.float16))) / np.float32(2)
+    return found
+
+
+def _filled(table: NDArray[np.float64]) -> Floats:
+    """A table as float32, 0 for codes that stand for no probability."""
+    out = np.zeros(TABLE_SIZE, np.float32)
+    out[:BINS] = table
+    out.flags.writeable = False
+    return out

@@ -1,0 +1,112 @@
+"""Where labels come from: a 2-D picture or a prediction, read by box as shares of full scale."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.maps.stored import StoredMap, map_address
+from inkbatch.errors import DataError
+from inkbatch.geometry import Box, cut
+from inkbatch.io.layers.single import open_one_layer, read_one_layer
+from inkbatch.io.multiscale import halve
+from inkbatch.io.store.location import Location
+
+
+class LabelSource(ABC):
+    """A map (Y, X) of values from 0 to 1. Safe to read from several threads.
+
+    Attributes:
+        shape_yx: (height, width) in pixels.
+        identity: What a manifest says about it.
+        request: The settings of `inkbatch labels` that name it from any folder.
+    """
+
+    shape_yx: tuple[int, int]
+    identity: dict[str, Any]
+    request: dict[str, Any]
+
+    @abstractmethod
+    def read(self, box: Box) -> NDArray[np.float32]:
+        """Read a window that lies inside, float32 (box.height, box.width).
+
+        Raises:
+            DataError: A value outside [0, 1]; we never clamp.
+        """
+
+    def close(self) -> None:  # noqa: B027  # a prediction holds nothing
+        """Release file handles and scratch files."""
+
+    def overview(self, level: int, step_px: int) -> NDArray[np.float32]:
+        """The whole map, halved `level` times by averaging; never more than `step_px` squared at full resolution."""
+        height, width = (-(-size // 2**level) for size in self.shape_yx)
+        out = np.empty((height, width), np.float32)
+        for box in cut(self.shape_yx, step_px, step_px):
+            block = self.read(box)
+            for _ in range(level):
+                block = halve(block, "mean")
+            out[box.downscale(2**level).slices] = block
+        return out
+
+
+class PictureLabels(LabelSource):
+    """A picture, a ``.npy`` file or a zarr array of one layer."""
+
+    def __init__(self, uri: str, white: float | None = None) -> None:
+        self._source = open_one_layer(uri)
+        self.shape_yx = self._source.shape_zyx[1:]
+        self._white = white if white is not None else full_scale(self._source.dtype)
+        self.identity = {
+            "image": self._source.uri,
+            "dtype": self._source.dtype.name,
+            "white": self._white,
+            "shape_yx": list(self.shape_yx),
+            "fingerprint": self._source.fingerprint,
+        }
+        self.request = {"image": Location.parse(uri).uri}
+
+    def read(self, box: Box) -> NDArray[np.float32]:
+        """See `LabelSource.read`."""
+        values = read_one_layer(self._source, box).astype(np.float32)
+        values /= np.float32(self._white)
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+        if low < 0 or high > 1:
+            raise DataError(
+                f"labels {self._source.uri}: values from 0 to {self._white:g} are wanted, found "
+                f"{low * self._white:g} to {high * self._white:g} at {box}; state the value of certain ink with white"
+            )
+        return values
+
+    def close(self) -> None:
+        """See `LabelSource.close`."""
+        self._source.close()
+
+
+class PredictionLabels(LabelSource):
+    """A finished prediction."""
+
+    def __init__(self, found: StoredMap) -> None:
+        self._map = found.prediction
+        self.shape_yx = found.shape_yx
+        self.identity = {"prediction": found.folder.name, "digest": found.digest}
+        self.request = {"prediction": map_address(found.name)}
+
+    def read(self, box: Box) -> NDArray[np.float32]:
+        """See `LabelSource.read`."""
+        return self._map.read(box).astype(np.float32)
+
+    def overview(self, level: int, step_px: int) -> NDArray[np.float32]:
+        """See `LabelSource.overview`; read from the pyramid where that goes so far."""
+        levels = self._map.pyramid.levels
+        if level >= len(levels):
+            return super().overview(level, step_px)
+        whole = Box(0, 0, *levels[level].layout.shape)
+        return self._map.read(whole, level).astype(np.float32)
+
+
+def full_scale(dtype: np.dtype[Any]) -> float:
+    """The stored value that stands for 1: the largest one of integers, 1 of floats."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0

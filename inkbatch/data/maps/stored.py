@@ -1,0 +1,170 @@
+"""Finished predictions by name or address, and what must be equal before two of them meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.segments.catalog import check_segment_id
+from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.geometry import Box
+from inkbatch.io.pictures.tones import half_codes
+from inkbatch.io.prediction import Prediction
+from inkbatch.io.shards.reading import Region
+from inkbatch.io.store.location import Location
+from inkbatch.run.record import require_complete
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """A finished prediction.
+
+    Attributes:
+        name: As the user wrote it: a name, or an address.
+        folder: Where it lies.
+        prediction: The opened map.
+        manifest: Its run's manifest.
+        facts: What its ``complete.json`` states.
+    """
+
+    name: str
+    folder: Location
+    prediction: Prediction
+    manifest: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    @property
+    def segment(self) -> str:
+        """The segment that it is a map of."""
+        return str(self.manifest.get("config", {}).get("segment"))
+
+    @property
+    def digest(self) -> str:
+        """Digest of its manifest."""
+        return str(self.manifest["digest"])
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.prediction.shape_yx
+
+    @property
+    def pixel_um(self) -> float:
+        """Edge of a pixel in micrometres."""
+        entry = self.prediction.pyramid.attributes["ome"]["multiscales"][0]["datasets"][0]
+        return float(entry["coordinateTransformations"][0]["scale"][-1])
+
+    @property
+    def holds_ranks(self) -> bool:
+        """Whether its values are ranks instead of probabilities."""
+        return bool(self.manifest.get("config", {}).get("method") == "ranks")
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold that goes with it: fitted with its weights, or stated by its bundle."""
+        found = self.facts.get("threshold") or self.manifest.get("config", {}).get("contract", {}).get("threshold")
+        return None if found is None else float(found)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a manifest says about it."""
+        return {"name": self.folder.name, "digest": self.digest}
+
+    def codes(self, box: Box) -> NDArray[np.uint16]:
+        """The stored values of a window as whole numbers; see `inkbatch.io.pictures.tones.half_codes`."""
+        return half_codes(self.prediction.read(box), str(self.folder))
+
+    def opened(self, box: Box) -> Region:
+        """A window of the map, ready to be decoded part by part; to be closed."""
+        return self.prediction.pyramid.levels[0].opened(box.slices)
+
+    def codes_of(self, region: Region, box: Box) -> NDArray[np.uint16]:
+        """As `codes`, decoded in the calling thread from a window that is open."""
+        return half_codes(region.read(box.slices), str(self.folder))
+
+
+def open_map(root: str, segment: str, name: str | None = None) -> StoredMap:
+    """Open a finished prediction of a segment.
+
+    Args:
+        root: ROOT.
+        segment: Segment id.
+        name: Its name under ``ROOT/predictions/{segment}``, an address (with a ``/``), or None for the only one.
+
+    Raises:
+        ConfigError: No name is given and there are several.
+        DataError: It is not there, or not complete.
+        MismatchError: It is a map of another segment.
+    """
+    folder = map_folder(root, segment, name)
+    shown = name or folder.name
+    place = f"prediction {segment}/{shown}" if "/" not in shown else f"prediction {shown}"
+    manifest = require_complete(folder, place, "run the job that makes it again until it says complete")
+    found = StoredMap(shown, folder, Prediction.open(folder), manifest, (folder / "complete.json").read_json())
+    if found.segment != segment:
+        raise MismatchError(
+            f"{place}: a map of segment {segment} is wanted, this is one of {found.segment}; name predictions of one "
+            "segment"
+        )
+    return found
+
+
+def map_folder(root: str, segment: str, name: str | None) -> Location:
+    """``ROOT/predictions/{segment}/{name}``, or the address that `name` is; None takes the only prediction."""
+    folder = Location.parse(root) / "predictions" / check_segment_id(segment)
+    if name is not None:
+        return Location.parse(name) if "/" in name else _known(folder, segment, name)
+    names = _names(folder)
+    if not names:
+        raise DataError(f"segment {segment}: no prediction in {folder}; run inkbatch infer first")
+    if len(names) > 1:
+        raise ConfigError(
+            f"segment {segment}: one of its {len(names)} predictions is wanted; give --name {' or --name '.join(names)}"
+        )
+    return folder / names[0]
+
+
+def map_address(name: str) -> str:
+    """What names a prediction from any folder: its name, or an absolute path or URI."""
+    return Location.parse(name).uri if "/" in name else name
+
+
+def require_one_grid(maps: Sequence[StoredMap]) -> None:
+    """Refuse maps that do not lie on one grid.
+
+    Raises:
+        MismatchError: Their sizes or pixels differ; both are named.
+    """
+    first = maps[0]
+    for other in maps[1:]:
+        if other.shape_yx != first.shape_yx:
+            raise MismatchError(
+                f"prediction {other.name}: is {_size(other)}, {first.name} is {_size(first)} (height × width); "
+                "infer them from one surface"
+            )
+        if other.pixel_um != first.pixel_um:
+            raise MismatchError(
+                f"prediction {other.name}: has pixels of {other.pixel_um:g} µm, {first.name} of {first.pixel_um:g} µm; "
+                "infer them from one surface"
+            )
+
+
+def _known(folder: Location, segment: str, name: str) -> Location:
+    place = folder / name
+    if not (place / "manifest.json").exists():
+        names = _names(folder)
+        cure = f"there are {', '.join(names)}" if names else "there is none; run inkbatch infer first"
+        raise DataError(f"prediction {segment}/{name}: nothing at {place}; {cure}")
+    return place
+
+
+def _names(folder: Location) -> list[str]:
+    return [name for name in folder.names() if (folder / name / "manifest.json").exists()]
+
+
+def _size(found: StoredMap) -> str:
+    return f"{found.shape_yx[0]} × {found.shape_yx[1]} px"

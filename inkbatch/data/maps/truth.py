@@ -1,0 +1,233 @@
+"""What a map is compared with: ink labels within the segment mask and outside the ignore mask, read by box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.datasets.counting import INK_LABEL
+from inkbatch.data.maps.label_source import PictureLabels
+from inkbatch.data.segments.catalog import Catalog
+from inkbatch.errors import ConfigError, DataError, NoLabelsError
+from inkbatch.geometry import Box
+from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.layers.single import open_one_layer, read_one_layer
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.store.location import Location
+from inkbatch.run.record import require_complete
+
+INK_SHARE = 0.5  # of full scale, from which a label is ink
+NO_IGNORE = "none"
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TruthChoice:
+    """What is to be compared with.
+
+    Attributes:
+        labels: A 2-D picture of the segment's size. None takes the segment's ``ink_labels.zarr``, else the catalog's
+            ``ink_labels``.
+        white: Stored value of `labels` that means certain ink; None is the largest one of its dtype, 1 for floats.
+        ignore: A 2-D picture, non-zero where pixels do not count. None takes the segment's ``ignore_mask.zarr`` where
+            there is one; ``none`` takes none.
+        catalog: The user's catalog file.
+    """
+
+    labels: str | None = None
+    white: float | None = None
+    ignore: str | None = None
+    catalog: str | None = None
+
+
+_Reader = Callable[[Box], Bools]
+_Opener = Callable[[Box, ExitStack], _Reader]  # what is opened for a window is closed with the stack
+
+
+class Truth:
+    """Opened labels of a segment. Safe to read from several threads; `close` it, or use it in a ``with`` block.
+
+    Attributes:
+        shape_yx: (height, width) in pixels.
+        identity: What a manifest says about it.
+        place: Where the labels come from, for people.
+        request: Settings that name it from any folder.
+        made_from: The prediction that the labels were made from, or None.
+        held_bytes: Bytes per pixel that an opened window holds: pictures are read whole.
+    """
+
+    def __init__(self, root: str, segment: str, choice: TruthChoice) -> None:
+        """Open labels, mask and ignore mask; their pixels are not read.
+
+        Raises:
+            NoLabelsError: No labels are known for the segment.
+            ConfigError: The catalog cannot be read, or an address cannot be used.
+            DataError: Something is not whole, or of another size than the segment.
+        """
+        folder = Location.parse(root) / "segments" / segment
+        self._sources: list[LayerSource] = []
+        self._mask = _open_mask(folder, segment)
+        self.shape_yx: tuple[int, int] = (self._mask.shape[0], self._mask.shape[1])
+        self.made_from: str | None = None
+        self.held_bytes = 0
+        self.request: dict[str, Any] = {"labels": None, "ignore": choice.ignore}
+        try:
+            self.place, labels_identity, self._ink = self._labels(folder, segment, choice)
+            ignored_identity, self._ignored = self._ignore(folder, choice)
+        except BaseException:
+            self.close()
+            raise
+        self.identity: dict[str, Any] = {
+            "labels": labels_identity,
+            "ignore": ignored_identity,
+            "mask": _digest(self._mask),
+        }
+
+    def __enter__(self) -> Truth:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release file handles."""
+        for source in self._sources:
+            source.close()
+
+    def read(self, box: Box) -> tuple[Bools, Bools]:
+        """(ink, counted) of a window that lies inside, each boolean (box.height, box.width).
+
+        Raises:
+            CorruptDataError: A stored object is damaged.
+            DataError: A label outside [0, full scale].
+        """
+        with self.opened(box) as read:
+            return read(box)
+
+    @contextmanager
+    def opened(self, box: Box) -> Iterator[Callable[[Box], tuple[Bools, Bools]]]:
+        """A window that is read part by part, by the calling thread: gives `read` for boxes inside it.
+
+        Raises:
+            CorruptDataError: A stored object is damaged.
+            DataError: A label outside [0, full scale].
+        """
+        with ExitStack() as closing:
+            papyrus, ink = _stored(self._mask, _non_zero)(box, closing), self._ink(box, closing)
+            ignored = None if self._ignored is None else self._ignored(box, closing)
+
+            def read(part: Box) -> tuple[Bools, Bools]:
+                counted = papyrus(part)
+                if ignored is not None:
+                    counted &= ~ignored(part)
+                return ink(part), counted
+
+            yield read
+
+    def _labels(self, folder: Location, segment: str, choice: TruthChoice) -> tuple[str, Any, _Opener]:
+        uri = choice.labels
+        own = folder / "ink_labels.zarr"
+        if uri is None and (own / "zarr.json").exists():
+            if choice.white is not None:
+                raise ConfigError(f"segment {segment}: white belongs to a picture of labels, {own} needs none; drop it")
+            return self._own_labels(folder, segment, own)
+        if uri is None:
+            entry = Catalog.load(choice.catalog).entries.get(segment)
+            uri = entry.ink_labels if entry else None
+        if uri is None:
+            raise NoLabelsError(
+                f"segment {segment}: nobody says where its ink labels are; give --labels, write ink_labels into the "
+                "catalog, or run inkbatch labels"
+            )
+        picture = PictureLabels(uri, choice.white)
+        self.request["labels"] = Location.parse(uri).uri
+        self.held_bytes += 5  # as float32, and as flags
+        self._sources.append(picture)  # type: ignore[arg-type]  # it is closed like one
+        self._require_size(f"labels {uri}", picture.shape_yx)
+        return uri, picture.identity, _at_once(lambda box: picture.read(box) >= np.float32(INK_SHARE))
+
+    def _own_labels(self, folder: Location, segment: str, own: Location) -> tuple[str, Any, _Opener]:
+        if (folder / "labels/manifest.json").exists():
+            cure = f"run inkbatch labels {segment} again"
+            manifest = require_complete(folder / "labels", f"segment {segment}, labels", cure)
+            self.made_from = manifest.get("inputs", {}).get("source", {}).get("prediction")
+        labels = Multiscale.open(own)
+        self._require_size(f"labels {own}", labels.shape)
+
+        def ink(stored: NDArray[np.uint8]) -> Bools:
+            found: Bools = np.greater_equal(stored, INK_LABEL, out=stored.view(np.bool_))
+            return found
+
+        return str(own), {"ink_labels": _digest(labels)}, _stored(labels, ink)
+
+    def _ignore(self, folder: Location, choice: TruthChoice) -> tuple[Any, _Opener | None]:
+        if choice.ignore == NO_IGNORE:
+            return None, None
+        own = folder / "ignore_mask.zarr"
+        if choice.ignore is None:
+            if not (own / "zarr.json").exists():
+                return None, None
+            mask = Multiscale.open(own)
+            self._require_size(f"ignore mask {own}", mask.shape)
+            return {"ignore_mask": _digest(mask)}, _stored(mask, _non_zero)
+        source = open_one_layer(choice.ignore)
+        self.held_bytes += 1 + source.dtype.itemsize
+        self.request["ignore"] = Location.parse(choice.ignore).uri
+        self._sources.append(source)
+        self._require_size(f"ignore mask {choice.ignore}", source.shape_zyx[1:])
+        identity = {"uri": source.uri, "fingerprint": source.fingerprint}
+        return identity, _at_once(lambda box: read_one_layer(source, box) != 0)
+
+    def _require_size(self, what: str, found: tuple[int, ...]) -> None:
+        if tuple(found) != self.shape_yx:
+            raise DataError(
+                f"{what}: {tuple(found)} (height, width), the segment is {self.shape_yx}; give those of this very "
+                "segment"
+            )
+
+
+def _open_mask(folder: Location, segment: str) -> Multiscale:
+    place = folder / "mask.zarr"
+    if not (place / "zarr.json").exists():
+        raise DataError(
+            f"segment {segment}: its mask is wanted, nothing is at {place}; run inkbatch prepare {segment} with this "
+            "ROOT first"
+        )
+    return Multiscale.open(place)
+
+
+def _non_zero(stored: NDArray[np.uint8]) -> Bools:
+    """Where a mask is not 0, in the memory of the mask: fresh memory costs more than the comparison."""
+    found: Bools = np.not_equal(stored, 0, out=stored.view(np.bool_))
+    return found
+
+
+def _stored(array: Multiscale, flags: Callable[[NDArray[np.uint8]], Bools]) -> _Opener:
+    """Flags of an array of ours, decoded part by part."""
+
+    def opened(box: Box, closing: ExitStack) -> _Reader:
+        region = closing.enter_context(array.levels[0].opened(box.slices))
+        return lambda part: flags(region.read(part.slices))
+
+    return opened
+
+
+def _at_once(read: _Reader) -> _Opener:
+    """What is read whole for a window, for a part of it may cost as much."""
+
+    def opened(box: Box, closing: ExitStack) -> _Reader:
+        whole = read(box)
+        return lambda part: whole[part.within(box)]
+
+    return opened
+
+
+def _digest(array: Multiscale) -> Any:
+    """What the array's own attributes say about its making."""
+    return array.attributes["inkbatch"]

@@ -1,0 +1,1 @@
+"""Segments: the catalog and prepared segments under ROOT."""

@@ -1,0 +1,204 @@
+"""Segments have names: the catalog says where a segment's layers lie and how they are to be read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inkbatch.config import near_matches
+from inkbatch.errors import ConfigError
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import DepthOrder
+
+SEGMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+CATALOG_VARIABLE = "INKBATCH_CATALOG"
+CATALOG_NAME = "segments.yaml"
+
+
+class SegmentEntry(BaseModel):
+    """One segment of a catalog. Paths are relative to the catalog file; ``{segment}`` stands for the id.
+
+    Attributes:
+        source: Where the layers are: a folder, an OME-Zarr, a zarr array, an image.
+        layers: Half-open range of layer numbers to take; None takes all.
+        depth_order: ``forward`` if layer 0 lies where depth order begins, ``reversed`` if the stack was stored the
+            other way round. Required to prepare; never guessed.
+        voxel_size_um: Voxel edge in micrometres; required unless the source states it.
+        energy_kev: Photon energy of the scan.
+        sample: Scroll or fragment, for example ``PHercParis4``.
+        intensity: 16 -> 8 bit rule.
+        mask: Segment mask, a 2-D image of the surface's size.
+        ink_labels: Ink labels, a 2-D image of the surface's size.
+        axes: Axis order of a zarr array without OME metadata, for example ``zyx``.
+        level: Pyramid level of an OME-Zarr.
+        note: For people.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str | None = None
+    layers: tuple[int, int] | None = None
+    depth_order: DepthOrder | None = None
+    voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    energy_kev: float | None = Field(None, gt=0)
+    sample: str | None = None
+    intensity: str | None = None
+    mask: str | None = None
+    ink_labels: str | None = None
+    axes: str | None = None
+    level: int | None = Field(None, ge=0)
+    note: str | None = None
+
+
+class CatalogDocument(BaseModel):
+    """The content of a ``segments.yaml``.
+
+    Attributes:
+        defaults: Values for segments that do not state them; its ``source`` is a template with ``{segment}``.
+        segments: Entries by segment id.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    defaults: SegmentEntry = Field(default_factory=SegmentEntry)
+    segments: dict[str, SegmentEntry] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All segments that are known here; later files win over earlier ones.
+
+    Attributes:
+        entries: By segment id, defaults filled in and locations made absolute.
+        template: Entry for segments that are not listed, or None.
+    """
+
+    entries: Mapping[str, SegmentEntry]
+    template: SegmentEntry | None = None
+
+    @staticmethod
+    def load(file: str | None = None, folder: str = ".") -> Catalog:
+        """Read the shipped catalog and the user's own.
+
+        Args:
+            file: The user's catalog. None looks at ``INKBATCH_CATALOG``, then for ``segments.yaml`` in `folder`.
+            folder: Where to look.
+
+        Raises:
+            ConfigError: A file that was named is not there, or one does not validate.
+        """
+        named = file or os.environ.get(CATALOG_VARIABLE)
+        paths = [shipped_catalog()]
+        if named:
+            paths.append(Path(named))
+        elif (Path(folder) / CATALOG_NAME).is_file():
+            paths.append(Path(folder) / CATALOG_NAME)
+        entries: dict[str, SegmentEntry] = {}
+        template: SegmentEntry | None = None
+        for path in paths:
+            document = _read(path)
+            base = document.defaults
+            for segment, entry in document.segments.items():
+                entries[check_segment_id(segment)] = _absolute(_merged(base, entry), segment, path.parent)
+            if base.source:
+                template = _absolute(base, None, path.parent)
+        return Catalog(entries, template)
+
+    def entry(self, segment: str, source: str | None = None) -> SegmentEntry:
+        """The entry of a segment.
+
+        Args:
+            segment: Segment id.
+            source: A source that replaces the catalog's; may hold ``{segment}``.
+
+        Raises:
+            ConfigError: A bad id, or an unknown segment without a source; near matches are listed.
+        """
+        check_segment_id(segment)
+        found = self.entries.get(segment) or self.template
+        if source is not None:
+            found = (found or SegmentEntry()).model_copy(update={"source": source})
+        if found is None:
+            known = sorted(self.entries)
+            hint = near_matches(segment, known) or f"; known are {', '.join(known)}"
+            raise ConfigError(
+                f"segment {segment!r}: not in the catalog{hint} (add it to {CATALOG_NAME}, or give its layers with "
+                "SOURCE=… / --source …, which may hold {segment})"
+            )
+        if found.source and "{segment}" in found.source:
+            found = found.model_copy(update={"source": found.source.replace("{segment}", segment)})
+        return found
+
+
+def check_segment_id(segment: str) -> str:
+    """Refuse ids that are no plain names: they become folders under ROOT.
+
+    Raises:
+        ConfigError: Empty, too long, or with characters other than letters, digits, ``.``, ``_`` and ``-``.
+    """
+    if not SEGMENT_ID.fullmatch(segment) or ".." in segment:
+        raise ConfigError(
+            f"segment {segment!r}: an id is 1 to 128 letters, digits, '.', '_' or '-', "
+            "begins with a letter or digit and never holds '..'"
+        )
+    return segment
+
+
+def shipped_catalog() -> Path:
+    """The catalog inside the package: the demo segment."""
+    return Path(__file__).parent.parent.parent / "demo" / CATALOG_NAME
+
+
+def catalog_schema() -> dict[str, Any]:
+    """JSON schema of a ``segments.yaml``."""
+    return CatalogDocument.model_json_schema()
+
+
+def _read(path: Path) -> CatalogDocument:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"catalog {path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"catalog {path}: not YAML: {error}") from error
+    values = {} if values is None else values
+    segments = values.get("segments") if isinstance(values, dict) else None
+    if isinstance(segments, dict) and (bad := [key for key in segments if not isinstance(key, str)]):
+        raise ConfigError(f"catalog {path}: segment ids are text; put quotes around {bad[0]!r}")
+    try:
+        return CatalogDocument.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"catalog {path}: {'; '.join(_in_words(entry) for entry in error.errors())}") from error
+
+
+def _in_words(entry: Any) -> str:
+    place = ".".join(str(part) for part in entry["loc"]) or "the whole file"
+    if entry["type"] != "extra_forbidden":
+        return f"{place}: {entry['msg']}"
+    known = CatalogDocument.model_fields if len(entry["loc"]) == 1 else SegmentEntry.model_fields
+    return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), sorted(known))}"
+
+
+def _merged(base: SegmentEntry, entry: SegmentEntry) -> SegmentEntry:
+    return base.model_copy(update={key: value for key, value in entry if value is not None})
+
+
+def _absolute(entry: SegmentEntry, segment: str | None, folder: Path) -> SegmentEntry:
+    update = {}
+    for key in ("source", "mask", "ink_labels"):
+        value = getattr(entry, key)
+        if value is None:
+            continue
+        if segment is not None:
+            value = value.replace("{segment}", segment)
+        if "://" not in value:
+            value = Location.parse(folder / os.path.expanduser(value)).uri
+        update[key] = value
+    return entry.model_copy(update=update)

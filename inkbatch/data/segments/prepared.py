@@ -1,0 +1,53 @@
+"""Prepared segments: their folder under ROOT, and opening them."""
+
+from __future__ import annotations
+
+from inkbatch.config import digest
+from inkbatch.data.segments.catalog import check_segment_id
+from inkbatch.errors import MismatchError
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import SurfaceVolume
+from inkbatch.run.record import require_complete
+
+
+def segment_folder(root: str, segment: str) -> Location:
+    """``ROOT/segments/{segment}``; the id was checked by the catalog."""
+    return Location.parse(root) / "segments" / segment
+
+
+def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
+    """Open a prepared segment; what its attributes say of it must be what `prepare` recorded.
+
+    Returns:
+        The surface, and the digest of the manifest that made it.
+
+    Raises:
+        ConfigError: A bad segment id.
+        DataError: It is not there or not complete.
+        MismatchError: Attributes or manifest were edited, or depth cannot be the first axis.
+    """
+    folder = segment_folder(root, check_segment_id(segment))
+    manifest = require_complete(folder / "prepare", f"segment {segment}", f"run inkbatch prepare {segment} first")
+    volume = SurfaceVolume.open(folder)
+    recorded = manifest["config"]
+    edited = [
+        f"{key}: the surface says {value!r}, its manifest {recorded.get(key)!r}"
+        for key, value in volume.provenance.model_dump(mode="json").items()
+        if recorded.get(key) != value
+    ]
+    if (
+        digest({key: value for key, value in manifest.items() if key not in ("digest", "request")})
+        != manifest["digest"]
+    ):
+        edited.append("manifest.json: its digest does not fit its content")
+    if edited:
+        raise MismatchError(
+            f"segment {segment}: edited since it was prepared ({'; '.join(edited)}); remove {folder} and run "
+            f"inkbatch prepare {segment} again"
+        )
+    if volume.layer_count > min(volume.shape_yx):
+        raise MismatchError(
+            f"segment {segment}: {volume.layer_count} layers of {volume.shape_yx[0]} x {volume.shape_yx[1]} px: deeper "
+            "than wide, so its axes were stated in another order than they lie; prepare it again with the right axes"
+        )
+    return volume, str(manifest["digest"])

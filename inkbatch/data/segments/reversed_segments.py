@@ -1,0 +1,81 @@
+"""Segments that published tools are known to read in reversed depth order: catalog data, with who said so.
+
+A tool that flips a segment's layers says that its stack was stored against depth order. The list is a claim, not a
+proof; `inkbatch probe` looks for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from inkbatch.data.segments.catalog import check_segment_id
+from inkbatch.errors import ConfigError
+
+FILE = Path(__file__).with_suffix(".yaml")
+
+
+@dataclass(frozen=True)
+class ReversedSegment:
+    """One segment that is stored in reversed depth order.
+
+    Attributes:
+        segment: Segment id.
+        said_by: The tools that flip it, in words.
+    """
+
+    segment: str
+    said_by: tuple[str, ...]
+
+
+class ReversedDocument(BaseModel):
+    """The content of ``reversed_segments.yaml``.
+
+    Attributes:
+        sources: Who said it, in words, by a short key.
+        segments: Keys of `sources` by segment id.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: dict[str, str]
+    segments: dict[str, tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _everybody_is_known(self) -> ReversedDocument:
+        for segment, said_by in self.segments.items():
+            unknown = [key for key in said_by if key not in self.sources]
+            if unknown or not said_by:
+                raise ValueError(f"segment {segment}: said by {unknown or 'nobody'}; known are {sorted(self.sources)}")
+        return self
+
+
+@cache
+def reversed_segments() -> Mapping[str, ReversedSegment]:
+    """The shipped list, by segment id.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    return read_reversed(FILE)
+
+
+def read_reversed(file: Path) -> Mapping[str, ReversedSegment]:
+    """Read a list of reversed segments.
+
+    Raises:
+        ConfigError: It cannot be read or does not validate.
+    """
+    try:
+        document = ReversedDocument.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"reversed segments {file}: cannot be read: {error}; install inkbatch again") from error
+    return {
+        check_segment_id(segment): ReversedSegment(segment, tuple(document.sources[key] for key in said_by))
+        for segment, said_by in document.segments.items()
+    }

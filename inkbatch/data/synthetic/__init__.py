@@ -1,0 +1,1 @@
+"""Made data of known truth: phantoms and vessel profiles."""

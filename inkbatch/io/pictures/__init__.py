@@ -1,0 +1,1 @@
+"""Pictures: PNG, plots, previews, exports, run lengths."""

@@ -1,0 +1,1 @@
+"""Our zarr shards: layout, codec, reading, writing, caches."""

@@ -1,0 +1,206 @@
+"""Decoded chunks, kept in memory up to a limit: who reads small windows again and again decodes each chunk once.
+
+Training cuts tiles of 64 to 256 px out of chunks of 256 px, in random order, epoch after epoch. What has been decoded
+is therefore kept; what was decoded first goes first. A limit of 0 keeps nothing. Chunks that a local disk holds as they
+are, layers of papyrus mostly, need no decoding: a window that takes a good part of one is read straight from the disk
+(`io.shards.open_shards`). A smaller one is one of many that want the same chunk, which is therefore kept as well.
+
+Chunks lie side by side in slabs of megabytes, which are given back as a whole: NumPy asks for huge pages for arrays of
+4 MiB and more, and the first touch of fresh memory in pages of 4 KiB costs as much as decoding into it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.io.shards.array import ShardedArray
+from inkbatch.io.shards.codec import Bytes, buffers
+from inkbatch.io.shards.open_shards import OpenShards
+
+Place = tuple[int, ...]
+Key = tuple[str, Place]
+Window = tuple[slice, ...]
+SLAB_BYTES = 32 << 20
+SLABS_AT_LEAST = 16  # so that little is forgotten at a time
+ALIGNED_BYTES = 64
+STRAIGHT_SHARE = 0.25  # of a chunk's rows times columns; a smaller window makes it kept
+
+
+@dataclass
+class _Slab:
+    """Memory of several chunks.
+
+    Attributes:
+        memory: Its bytes.
+        used: How many are taken.
+        keys: The chunks that lie in it.
+        kept: False once it was given up; readers may still hold parts of it.
+    """
+
+    memory: NDArray[np.uint8]
+    used: int = 0
+    keys: list[Key] = field(default_factory=list)
+    kept: bool = True
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where one chunk goes before it is kept.
+
+    Attributes:
+        chunk: To be filled.
+        slab: Whose memory it is; None for a chunk larger than all that may be kept.
+    """
+
+    chunk: NDArray[Any]
+    slab: _Slab | None
+
+
+class ChunkCache:
+    """Decoded chunks of several arrays. Safe to use from several threads.
+
+    Args:
+        limit_bytes: Most bytes that are kept.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._slabs: deque[_Slab] = deque()
+        self._held = 0
+        self._chunks: dict[Key, NDArray[Any]] = {}
+        self.shards = OpenShards()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that are kept now."""
+        return self._held
+
+    def get(self, array: str, places: Iterable[Place]) -> dict[Place, NDArray[Any]]:
+        """Those of the wanted chunks that are kept; they are to be read, never written to."""
+        found = {place: self._chunks.get((array, place)) for place in places}
+        return {place: chunk for place, chunk in found.items() if chunk is not None}
+
+    def room(self, shape: Sequence[int], dtype: str) -> Room:
+        """Memory for a chunk, uninitialised; what was decoded first makes room."""
+        wanted = np.dtype(dtype)
+        size = int(np.prod(shape)) * wanted.itemsize
+        if size > self.limit_bytes:
+            return Room(np.empty(shape, wanted), None)
+        with self._lock:
+            slab = self._slabs[-1] if self._slabs else None
+            if slab is None or slab.used + size > len(slab.memory):
+                slab = self._fresh(size)
+            start = slab.used
+            slab.used = -(-(start + size) // ALIGNED_BYTES) * ALIGNED_BYTES
+        return Room(slab.memory[start : start + size].view(wanted).reshape(shape), slab)
+
+    def put(self, array: str, place: Place, room: Room) -> None:
+        """Keep a chunk that was decoded into its room."""
+        with self._lock:
+            if room.slab is not None and room.slab.kept and (array, place) not in self._chunks:
+                self._chunks[array, place] = room.chunk
+                room.slab.keys.append((array, place))
+
+    def _fresh(self, size: int) -> _Slab:
+        length = max(size, min(SLAB_BYTES, self.limit_bytes // SLABS_AT_LEAST))
+        while self._slabs and self._held + length > self.limit_bytes:
+            old = self._slabs.popleft()
+            old.kept = False
+            self._held -= len(old.memory)
+            for key in old.keys:
+                del self._chunks[key]
+        self._slabs.append(_Slab(np.empty(length, np.uint8)))
+        self._held += length
+        return self._slabs[-1]
+
+
+@dataclass(frozen=True)
+class CachedArray:
+    """A sharded array that is read through a cache.
+
+    Attributes:
+        array: The stored array.
+        cache: Where its decoded chunks are kept.
+    """
+
+    array: ShardedArray
+    cache: ChunkCache
+
+    def read(self, region: Sequence[slice]) -> NDArray[Any]:
+        """Read a region; see `ShardedArray.read`."""
+        if not self.cache.limit_bytes:
+            return self.array.read(region)
+        layout = self.array.layout
+        windows = _windows(layout.chunks, region)
+        found = self.cache.get(self.array.location.uri, windows)
+        missing = [place for place in windows if place not in found]
+        if len(windows) == len(missing) == 1:
+            alone = self._on_disk(missing[0], windows[missing[0]][0], np.empty(layout.slot_bytes, np.uint8))
+            if alone is not None:
+                return alone
+        out = np.empty([part.stop - part.start for part in region], np.dtype(layout.dtype))
+        if len(windows) > 1:
+            missing = [place for place in missing if not self._copied(place, windows[place], out)]
+        if missing:
+            found |= self._decoded(missing)
+        for place, chunk in found.items():
+            inner, outer = windows[place]
+            out[outer] = chunk[inner]
+        return out
+
+    def _copied(self, place: Place, window: tuple[Window, Window], out: NDArray[Any]) -> bool:
+        """Copy what is wanted of a chunk that a local disk holds as it is; False where it must be decoded."""
+        buffer = buffers.take(self.array.layout.slot_bytes)
+        found = self._on_disk(place, window[0], buffer)
+        if found is not None:
+            out[window[1]] = found
+        buffers.give(buffer)
+        return found is not None
+
+    def _on_disk(self, place: Place, inner: Window, buffer: Bytes) -> NDArray[Any] | None:
+        """A good part of a chunk that a local disk holds as it is, in `buffer`."""
+        height, width = self.array.layout.chunks[-2:]
+        rows, columns = inner[-2:]
+        taken = (rows.stop - rows.start) * (columns.stop - columns.start)
+        if taken < STRAIGHT_SHARE * height * width or not self.array.location.is_local:
+            return None
+        coordinates, inside = self.array.layout.in_shard(place)
+        shard = self.cache.shards.get(self.array.shard_location(coordinates), self.array.layout)
+        return shard.window(inside, inner, buffer)
+
+    def _decoded(self, places: Sequence[Place]) -> dict[Place, NDArray[Any]]:
+        """Decode chunks (those of one shard in as few requests as possible) and keep them."""
+        layout = self.array.layout
+        rooms = []
+        for place in places:
+            corner = zip(place, layout.chunks, layout.shape, strict=True)
+            rooms.append(self.cache.room([min(chunk, size - i * chunk) for i, chunk, size in corner], layout.dtype))
+        self.array.read_chunks(places, [room.chunk for room in rooms], self.cache.shards)
+        for place, room in zip(places, rooms, strict=True):
+            self.cache.put(self.array.location.uri, place, room)
+        return {place: room.chunk for place, room in zip(places, rooms, strict=True)}
+
+
+def _windows(chunks: Sequence[int], region: Sequence[slice]) -> dict[Place, tuple[Window, Window]]:
+    """What a region wants of each chunk that it touches: where it lies in the chunk, and where in the region."""
+    axes = []
+    for size, part in zip(chunks, region, strict=True):
+        start, stop = part.start, part.stop
+        along = []
+        for number in range(start // size, -(-stop // size)):
+            corner = number * size
+            first, last = max(corner, start), min(corner + size, stop)
+            along.append((number, slice(first - corner, last - corner), slice(first - start, last - start)))
+        axes.append(along)
+    return {
+        place: (inner, outer) for place, inner, outer in (zip(*one, strict=True) for one in itertools.product(*axes))
+    }

@@ -1,0 +1,1 @@
+"""Places: local folders, S3, HTTP, memory; atomic writes, listings, counters."""

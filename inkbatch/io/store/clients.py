@@ -1,0 +1,79 @@
+"""The clients behind a `Location`: which options each protocol gets, and when a client is made anew."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from typing import Any
+
+import fsspec
+from fsspec.spec import AbstractFileSystem
+
+from inkbatch.errors import ConfigError
+
+TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
+
+# Environment variables that shape a client. When one changes, a new client is made.
+_CLIENT_VARIABLES = (
+    "AWS_",
+    "FSSPEC_",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+
+
+def _s3_options() -> dict[str, Any]:
+    """Options of the S3 client; credentials, region and endpoint are left to the usual AWS environment and config.
+
+    ``AWS_NO_SIGN_REQUEST=yes`` reads anonymously (public buckets), as GDAL and the AWS tools spell it.
+    """
+    anonymous = os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in TRUE_WORDS
+    return {
+        "anon": anonymous,
+        "default_fill_cache": False,
+        "use_listings_cache": False,
+        # The pool's default of 10 connections would throttle 48 parallel ranges; s3fs and `retried` retry as well.
+        "config_kwargs": {"max_pool_connections": 64, "retries": {"mode": "standard", "max_attempts": 2}},
+    }
+
+
+def filesystem_options(protocol: str) -> dict[str, Any]:
+    """Options of fsspec for one protocol; read at open time from the environment."""
+    if protocol in ("s3", "s3a"):
+        return _s3_options()
+    if protocol in ("http", "https"):
+        return {"use_listings_cache": False}
+    return {}
+
+
+@lru_cache(maxsize=32)
+def _made(protocol: str, environment: str, process: int) -> AbstractFileSystem:
+    """One client per protocol, environment and process: an async client does not survive a fork."""
+    try:
+        if protocol in ("http", "https"):
+            from inkbatch.io.store.http_files import WebFileSystem  # aiohttp: only where it is used
+
+            return WebFileSystem(skip_instance_cache=True, **filesystem_options(protocol))
+        return fsspec.filesystem(protocol, skip_instance_cache=True, **filesystem_options(protocol))
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"storage: no file system for protocol {protocol!r}: {error}") from error
+
+
+def _environment_digest() -> str:
+    """Digest of the environment variables that shape a client; a digest, for some of them are secrets."""
+    relevant = sorted(item for item in os.environ.items() if item[0].startswith(_CLIENT_VARIABLES))
+    return hashlib.sha256(repr(relevant).encode()).hexdigest()
+
+
+def filesystem(protocol: str) -> AbstractFileSystem:
+    """The fsspec file system for a protocol; made anew after a fork, or when the environment that shapes it changes.
+
+    Raises:
+        ConfigError: There is no such protocol, or its package is not installed.
+    """
+    return _made(protocol, "" if protocol == "file" else _environment_digest(), os.getpid())

@@ -1,0 +1,356 @@
+"""Object access through fsspec: one `Location` for local folders, ``s3://``, ``http(s)://`` and ``memory://``.
+
+Writes are atomic: on a local disk a temporary name, then a rename; on object stores a put is atomic by itself. A killed
+process never leaves half an object. (Nothing is forced onto the disk: after a power cut, checksums find what was lost.)
+Passing faults are retried here; what still fails is a `StorageError` (exit 75). Other faults are told apart in
+`io.store.faults`: what is missing is a `FileNotFoundError` and a `DataError`, what is forbidden a `ConfigError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractFileSystem
+
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageError
+from inkbatch.io.store.clients import filesystem, filesystem_options
+from inkbatch.io.store.faults import WrongKindError, judge
+from inkbatch.io.store.local_files import local_sizes, read_local, write_atomically
+from inkbatch.io.store.meter import READ, WRITTEN
+
+Result = TypeVar("Result")
+
+RETRY_DELAYS_S = (0.2, 1.0, 3.0)
+PARALLEL_REQUESTS = 48  # per call of `read_ranges`; S3 serves about 50-90 MB/s per connection
+
+
+def retried(place: str, action: Callable[[], Result], delays_s: Sequence[float] | None = None) -> Result:
+    """Run `action`; retry faults that can pass, and give up with a `StorageError` that names `place`.
+
+    A missing or forbidden object is not a passing fault: it is raised at once, as `faults.MissingObjectError` (a
+    `FileNotFoundError`) or `ForbiddenError` (a `PermissionError`). What is no fault of storage goes through unchanged.
+    """
+    waits = list(RETRY_DELAYS_S if delays_s is None else delays_s)
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            verdict = judge(place, error)
+            if verdict is None or verdict is error:
+                raise
+            if not isinstance(verdict, StorageError) or not waits:
+                raise verdict from error
+            time.sleep(waits.pop(0))
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place that fsspec understands; a folder or an object, told apart by use.
+
+    Attributes:
+        uri: ``s3://bucket/key``, ``https://…``, ``memory://…`` or a local path; no trailing slash, no credentials.
+    """
+
+    uri: str
+
+    @staticmethod
+    def parse(text: str | os.PathLike[str]) -> Location:
+        """Make a location from what a user wrote; a local path becomes absolute.
+
+        Raises:
+            ConfigError: Empty text, or credentials inside the URI (they would end up in logs and manifests).
+        """
+        uri = os.fspath(text).strip()
+        if not uri:
+            raise ConfigError("storage: the location is empty; give a folder or a URI such as s3://bucket/prefix")
+        if uri.lower().startswith("file:/"):
+            return Location(_path_of(uri))
+        if "://" not in uri:
+            return Location(os.path.abspath(os.path.expanduser(uri)))
+        protocol, rest = uri.split("://", 1)
+        protocol = protocol.lower()
+        if "@" in rest.split("/", 1)[0] and protocol != "hf":
+            raise ConfigError(
+                f"storage: {protocol}://… holds credentials; put them into the environment or the AWS config"
+            )
+        if protocol in ("http", "https") and ("?" in rest or "#" in rest):
+            raise ConfigError(
+                f"storage: {protocol}://{rest.split('/', 1)[0]}/… carries a query or fragment; signed links would end "
+                "up in logs and manifests, and nothing below them can be named; give the plain address"
+            )
+        return Location(f"{protocol}://{rest.rstrip('/')}")
+
+    @property
+    def protocol(self) -> str:
+        """Name of the kind of store: ``file``, ``s3``, ``https``, ``memory``."""
+        return self.uri.split("://", 1)[0] if "://" in self.uri else "file"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a path on a local disk."""
+        return self.protocol == "file"
+
+    @property
+    def fs(self) -> AbstractFileSystem:
+        """The fsspec file system that serves this location; made anew after a fork or a change of the environment."""
+        return filesystem(self.protocol)
+
+    @property
+    def path(self) -> str:
+        """The path as the file system wants it."""
+        return self.uri if self.is_local else str(self.fs._strip_protocol(self.uri))
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.uri.rsplit("/", 1)[-1]
+
+    @property
+    def parent(self) -> Location:
+        """The folder that holds this location; the root is its own parent."""
+        if self.is_local:
+            return Location(os.path.dirname(self.uri))
+        protocol, rest = self.uri.split("://", 1)
+        return Location(f"{protocol}://{rest.rpartition('/')[0]}") if rest.strip("/").count("/") else self
+
+    def __truediv__(self, relative: str) -> Location:
+        """Join a relative path; it must not leave this location."""
+        parts = [part for part in relative.split("/") if part not in ("", ".")]
+        if ".." in parts or relative.startswith("/"):
+            raise ConfigError(f"storage: {relative!r} would leave {self.uri}")
+        return Location("/".join([self.uri.rstrip("/"), *parts]))
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def exists(self) -> bool:
+        """Whether an object or folder is there."""
+        return bool(retried(self.uri, lambda: self.fs.exists(self.path)))
+
+    def is_folder(self) -> bool:
+        """Whether this is a folder (on object stores: whether keys start with it)."""
+        return bool(retried(self.uri, lambda: self.fs.isdir(self.path)))
+
+    def size(self) -> int:
+        """Bytes of the object.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            DataError: It is a folder, or a web server does not state its size.
+        """
+        info = retried(self.uri, lambda: self.fs.info(self.path))
+        if info["type"] == "directory":
+            raise WrongKindError(f"{self.uri}: a folder stands where a file was wanted; name the file")
+        if info["size"] is None:
+            raise DataError(
+                f"{self.uri}: the server does not state the size of the file; copy it to a local folder first"
+            )
+        return int(info["size"])
+
+    def names(self) -> list[str]:
+        """Names of the entries in this folder, sorted; empty where the folder is not there."""
+        if self.is_local:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                return sorted(retried(self.uri, lambda: os.listdir(self.path)))
+            return []
+        return sorted({name for name, _ in self._listed()})
+
+    def sizes(self) -> dict[str, int | None]:
+        """Bytes of each object directly in this folder, by name, from one listing; None where that does not say."""
+        if self.is_local:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                return retried(self.uri, lambda: local_sizes(self.path))
+            return {}
+        return {name: entry.get("size") for name, entry in self._listed() if entry["type"] != "directory"}
+
+    def _listed(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and fsspec's description of what lies directly in this remote folder.
+
+        Left out: the folder's own marker object, the object itself where this is no folder, and links of a web page
+        that lead elsewhere or only sort its table.
+        """
+        try:
+            found = retried(self.uri, lambda: self.fs.ls(self.path, detail=True))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        prefix = f"{self.path.rstrip('/')}/"
+        listed = []
+        for entry in found:
+            path = str(entry["name"])
+            name = path.removeprefix(prefix).removeprefix("./").rstrip("/")
+            web_page_control = self.protocol in ("http", "https") and ("?" in name or "#" in name)
+            if path.startswith(prefix) and name not in ("", "..") and "/" not in name and not web_page_control:
+                listed.append((name, entry))
+        return listed
+
+    def read_bytes(self) -> bytes:
+        """The whole object.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        data = bytes(retried(self.uri, lambda: self.fs.cat_file(self.path)))
+        READ.add(len(data))
+        return data
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes ``[start, stop)`` of the object.
+
+        Raises:
+            CorruptDataError: The object is shorter than that.
+        """
+        return read_ranges([(self, start, stop)])[0]
+
+    def write_bytes(self, data: bytes | bytearray | memoryview) -> None:
+        """Write the object as a whole; readers see the old one or the new one, never a part."""
+        if self.is_local:
+            retried(self.uri, lambda: write_atomically(self.path, [data]))
+        else:
+            retried(self.uri, lambda: self.fs.pipe_file(self.path, bytes(data)))
+        WRITTEN.add(memoryview(data).nbytes)
+
+    def write_parts(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Write the object from consecutive parts, without joining them first where the store allows it."""
+        if self.is_local:
+            retried(self.uri, lambda: write_atomically(self.path, parts))
+            WRITTEN.add(sum(memoryview(part).nbytes for part in parts))
+        else:
+            self.write_bytes(b"".join(parts))
+
+    def read_json(self) -> Any:
+        """The object, parsed.
+
+        Raises:
+            CorruptDataError: It is not JSON.
+        """
+        data = self.read_bytes()
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise CorruptDataError(f"{self.uri}: not JSON ({error}); it was damaged or is another file") from error
+
+    def write_json(self, value: Any) -> None:
+        """Write `value` as JSON with sorted keys, so that equal values are equal bytes."""
+        self.write_bytes(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+
+    def delete(self) -> None:
+        """Remove the object, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            retried(self.uri, lambda: self.fs.rm_file(self.path))
+
+    def delete_folder(self) -> None:
+        """Remove the folder with all that is in it, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            if not isinstance(self.fs, AsyncFileSystem):
+                retried(self.uri, lambda: self.fs.rm(self.path, recursive=True))
+                return
+            # fsspec's recursive rm would also ask for keys named like the folders, which are not objects of ours.
+            found = [
+                key for key in retried(self.uri, lambda: self.fs.find(self.path)) if key.startswith(f"{self.path}/")
+            ]
+            if found:
+                retried(self.uri, lambda: self.fs.rm(found))
+
+
+def _path_of(uri: str) -> str:
+    """The absolute path that a ``file:`` URI names; in a URI a space is written ``%20``, a percent sign ``%25``.
+
+    Raises:
+        ConfigError: It names a file of another machine, or no absolute path.
+    """
+    rest = uri.partition(":")[2]
+    host, slash, path = rest.removeprefix("//").partition("/") if rest.startswith("//") else ("", "/", rest)
+    if host not in ("", "localhost") or not slash:
+        raise ConfigError(f"storage: {uri}: a file URI names an absolute path of this machine, as file:///data/layers")
+    return os.path.abspath("/" + unquote(path).lstrip("/"))
+
+
+ByteRange = tuple[Location, int, int]
+
+
+def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
+    """Read byte ranges ``(location, start, stop)`` of objects on one store, in parallel where it is remote.
+
+    Only the ranges that failed are asked for again.
+
+    Returns:
+        The bytes of each range, in the order of `ranges`.
+
+    Raises:
+        FileNotFoundError: An object is not there.
+        CorruptDataError: An object is shorter than its range.
+        StorageError: A range failed again after retries.
+    """
+    results: list[bytes] = [b""] * len(ranges)
+    open_indices = [index for index, (_, start, stop) in enumerate(ranges) if stop > start]
+    waits = list(RETRY_DELAYS_S)
+    while open_indices:
+        failed: list[int] = []
+        fault: tuple[StorageError, BaseException] | None = None
+        for index, answer in zip(open_indices, _fetch([ranges[index] for index in open_indices]), strict=True):
+            location, start, stop = ranges[index]
+            if isinstance(answer, BaseException):
+                verdict = judge(location.uri, answer)
+                if verdict is None:
+                    raise answer
+                if not isinstance(verdict, StorageError):
+                    raise verdict from answer
+                failed.append(index)
+                fault = verdict, answer
+            elif len(answer) != stop - start:
+                raise CorruptDataError(
+                    f"{location.uri}: wanted bytes {start}:{stop}, got {len(answer)}; the object is truncated, "
+                    "copy it again"
+                )
+            else:
+                results[index] = answer
+        if fault is not None:
+            if not waits:
+                raise fault[0] from fault[1]
+            time.sleep(waits.pop(0))
+        open_indices = failed
+    READ.add(sum(len(data) for data in results))
+    return results
+
+
+def _fetch(ranges: Sequence[ByteRange]) -> list[bytes | BaseException]:
+    """Ask once for each range; an exception stands in the place of the bytes that it cost."""
+    location = ranges[0][0]
+    fs = location.fs
+    if isinstance(fs, AsyncFileSystem):
+        paths = [item.path for item, _, _ in ranges]
+        starts, stops = [start for _, start, _ in ranges], [stop for _, _, stop in ranges]
+        try:
+            answers = fs.cat_ranges(paths, starts, stops, batch_size=PARALLEL_REQUESTS, on_error="return")
+        except Exception as error:  # the client could not be made: no credentials, no endpoint
+            return [error] * len(ranges)
+        return list(answers)
+    return [_fetch_one(item, start, stop) for item, start, stop in ranges]
+
+
+def _fetch_one(location: Location, start: int, stop: int) -> bytes | BaseException:
+    try:
+        if not location.is_local:
+            return bytes(location.fs.cat_file(location.path, start=start, end=stop))
+        return read_local(location.path, start, stop)
+    except Exception as error:
+        return error
+
+
+__all__ = [
+    "PARALLEL_REQUESTS",
+    "RETRY_DELAYS_S",
+    "ByteRange",
+    "Location",
+    "filesystem_options",
+    "read_ranges",
+    "retried",
+]

@@ -1,0 +1,344 @@
+"""`inkbatch build-dataset`: labelled segments (or folders of pictures) become a dataset that anyone can rebuild."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from inkbatch.config import JobConfig
+from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
+from inkbatch.data.datasets.boxes import InkBox
+from inkbatch.data.datasets.card import CardConfig, card_text, coco_document, splits_document, write_previews
+from inkbatch.data.datasets.contracts import surface_contract
+from inkbatch.data.datasets.counting import content_digest
+from inkbatch.data.datasets.folders import ImageFolders, import_folders
+from inkbatch.data.datasets.given_boxes import settle_boxes, write_ink_boxes
+from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, SplitName, resolve
+from inkbatch.data.datasets.packing import PackLayout, pack_work
+from inkbatch.data.datasets.reading import SampleReader, SegmentArrays, open_segment
+from inkbatch.data.datasets.same_pixels import surfaces_of
+from inkbatch.data.segments.catalog import check_segment_id
+from inkbatch.data.segments.prepared import segment_folder
+from inkbatch.errors import ConfigError, DataError
+from inkbatch.geometry import Unit
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import SurfaceVolume
+from inkbatch.reports.leave import leave_report
+from inkbatch.run.job import JobReport, RunContext, run_job
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.steps.dataset.page import page as report_page
+from inkbatch.steps.labels import job as labels_step
+
+NO_RESULT = {"root", "output_root", "catalog", "unit_samples"}  # settings that change no sample
+
+
+class SegmentChoice(JobConfig):
+    """A segment of a dataset; its id alone may stand for it.
+
+    Attributes:
+        id: Segment id; it must be prepared.
+        layers: Half-open range of source layer numbers; None: the dataset's. Layers beyond what the network takes leave
+            room for training to shift its window.
+        labels: Settings of `inkbatch labels`, which is run first (``{}`` takes the catalog's labels); None: the
+            dataset's.
+        ignore_mask: Use the segment's ignore mask, if it has one.
+    """
+
+    id: str
+    layers: tuple[int, int] | None = None
+    labels: dict[str, Any] | None = None
+    ignore_mask: bool = True
+
+
+class BuildDatasetConfig(SamplePlan):
+    """Settings of `inkbatch build-dataset`; the same ones, given the same inputs, make the same bytes.
+
+    Attributes:
+        name: Name of the dataset: ``ROOT/datasets/{name}``.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the dataset, where it is not to lie beside its segments; training finds the samples of
+            form ``index`` there only when the segments are copied, too.
+        catalog: The user's catalog file, for labels.
+        segments: Prepared segments.
+        layers: Layers of the segments that state none; None takes all that the surface holds.
+        labels: Settings of `inkbatch labels` for the segments that state none; ``{segment}`` in them stands for the id.
+            None uses the ``ink_labels.zarr`` and ``ignore_mask.zarr`` that are there.
+        images: A folder layout of pictures instead.
+        form: ``index`` (samples stay in their segments and are streamed) or ``pack`` (they are cut out).
+        unit_samples: Samples per unit and zarr shard of a pack; None makes units of about 64 MiB.
+        card: The data card.
+    """
+
+    job: ClassVar[str] = "build-dataset"
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    root: str = "root"
+    output_root: str | None = None
+    catalog: str | None = None
+    segments: tuple[SegmentChoice, ...] = ()
+    layers: tuple[int, int] | None = None
+    labels: dict[str, Any] | None = None
+    images: ImageFolders | None = None
+    form: Literal["index", "pack"] = "index"
+    unit_samples: int | None = Field(None, ge=1)
+    card: CardConfig = Field(default_factory=CardConfig)
+
+    @field_validator("segments", mode="before")
+    @classmethod
+    def _ids_alone(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        numbers = [item for item in value if isinstance(item, int)]
+        if numbers:
+            raise ValueError(f"segment ids are text; put quotes around {numbers[0]}")
+        return [{"id": item} if isinstance(item, str) else item for item in value]
+
+    @property
+    def choices(self) -> tuple[SegmentChoice, ...]:
+        """The segments, with what the dataset says for all of them filled in."""
+        return tuple(self._filled(choice) for choice in self.segments)
+
+    def _filled(self, choice: SegmentChoice) -> SegmentChoice:
+        labels = _named(self.labels, choice.id) if choice.labels is None else choice.labels
+        return choice.model_copy(update={"layers": choice.layers or self.layers, "labels": labels})
+
+    @model_validator(mode="after")
+    def _one_source(self) -> BuildDatasetConfig:
+        if bool(self.segments) == (self.images is not None):
+            raise ValueError("give segments (prepared ones) or images (a folder layout), one of them")
+        names = [segment.id for segment in self.segments]
+        if len(names) != len(set(names)):
+            raise ValueError(f"segments: {sorted({n for n in names if names.count(n) > 1})} are listed twice")
+        return self
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """Everything that is settled before a sample is cut out.
+
+    Attributes:
+        config: The job's settings.
+        index: The dataset in its form ``index``.
+        arrays: The opened segments.
+        left_out: Samples that the split dropped.
+        ink_boxes: Boxes around ink components, by segment id, where the sampling asks for them.
+        labels: ``ink_labels.zarr`` of each prepared segment.
+        layout: How the pack is cut, or None.
+        folder: ``ROOT/datasets/{name}``.
+        manifest: The run's manifest.
+    """
+
+    config: BuildDatasetConfig
+    index: DatasetIndex
+    arrays: Mapping[str, SegmentArrays]
+    left_out: int
+    ink_boxes: Mapping[str, list[InkBox]]
+    labels: Mapping[str, Multiscale]
+    layout: PackLayout | None
+    folder: Location
+    manifest: RunManifest
+
+    @property
+    def units(self) -> list[Unit]:
+        """The units of a pack; none where samples stay in their segments."""
+        return self.layout.units() if self.layout else []
+
+    @property
+    def record(self) -> RunFolder:
+        """The run."""
+        return RunFolder(self.folder, self.manifest)
+
+
+def make_plan(config: BuildDatasetConfig) -> DatasetPlan:
+    """Open the segments, take the samples, split and check them. Reads masks and labels; writes nothing.
+
+    Raises:
+        ConfigError: Settings that contradict each other or name what is not there.
+        DataError: Segments or labels that are not whole, that cannot be mixed, an empty split, no ink, or leakage.
+    """
+    root = Location.parse(config.root)
+    folder = Location.parse(config.output_root or config.root) / "datasets" / config.name
+    surfaces: dict[str, SurfaceVolume] = {}
+    given: dict[str, SplitName] = {}
+    pictures: dict[str, str] = {}
+    if config.images is not None:
+        imported = import_folders(config.images, root)
+        segments, given, pictures = list(imported.segments), imported.split_of, imported.pixels_of
+    else:
+        for choice in config.segments:
+            surfaces[choice.id] = SurfaceVolume.open(_prepared(config.root, choice.id))
+        segments = [_segment(config, choice, surfaces[choice.id]) for choice in config.choices]
+    contract = surface_contract(segments, surfaces)
+    arrays = {segment.id: open_segment(segment, root) for segment in segments}
+    surface_of = surfaces_of(segments, surfaces, pictures)
+    labels = {s.id: Multiscale.open(resolve(s.ink_labels, root)) for s in segments if s.kind == "surface"}
+    plan, around = _with_boxes(config, {s.id: s.shape_yx for s in segments}, labels)
+    taken: Assembled = assemble(segments, arrays, plan, surface_of, given)
+    index = DatasetIndex(
+        name=config.name,
+        sample_px=config.sample_px,
+        contract=contract,
+        segments=tuple(segments),
+        samples=taken.samples,
+        dropped=taken.dropped,
+        config=config.model_dump(mode="json", exclude=NO_RESULT, exclude_none=True),
+    )
+    layout = PackLayout.of(index, config.unit_samples) if config.form == "pack" else None
+    settings = dict(index.config)
+    if layout is not None:
+        settings["unit_samples"] = layout.unit_samples
+    contents = {segment.id: content_digest(arrays[segment.id]) for segment in segments}
+    inputs = {"labels": contents, "index": index.computed_digest()}
+    manifest = RunManifest("build-dataset", settings, inputs, len(layout.units()) if layout else 0, _request(config))
+    return DatasetPlan(config, index, arrays, taken.left_out, around, labels, layout, folder, manifest)
+
+
+def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
+    """Build a dataset, or pack this shard's part of it.
+
+    Raises:
+        InkbatchError: See `make_plan`; storage that gave up; a stop signal.
+    """
+    for choice in config.choices:
+        if choice.labels is not None:
+            labels_step.run(_labels_config(config, choice), RunContext(stop=context.stop, reporter=context.reporter))
+    plan = make_plan(config)
+    record, units = plan.record, plan.units
+    return run_job(
+        record,
+        units,
+        lambda: _work(plan),
+        context,
+        lambda _: _finish(plan),
+        lambda folder, note: leave_report(folder, note, report_page),
+    )
+
+
+def describe(config: BuildDatasetConfig) -> str:
+    """The plan, as lines of text; writes nothing, hence labels must have been made already."""
+    plan = make_plan(config)
+    index = plan.index
+    counts = {name: sum(s.split == name for s in index.samples) for name in ("train", "validation", "test")}
+    folds = f", {index.fold_count} folds" if index.fold_count else ""
+    rows = [
+        f"build-dataset {config.name}: {len(index.segments)} segments, {len(index.samples)} samples",
+        f"  samples       {', '.join(f'{count} {name}' for name, count in counts.items())}{folds}; "
+        f"{plan.left_out} left out",
+        f"  layers        {index.contract.layer_count}, {index.contract.dtype}",
+        f"  form          {config.form} at {plan.folder}",
+    ]
+    if plan.layout is not None:
+        layout = plan.layout
+        size = layout.count * layout.layers * layout.shape_yx[0] * layout.shape_yx[1]
+        done = "complete already" if plan.record.is_complete() else f"{len(plan.record.done())} done already"
+        rows.append(f"  units         {len(plan.units)} of {layout.unit_samples} samples, {done}")
+        rows.append(f"  writes        {size / 2**20:,.1f} million voxels (2^20) of {layout.dtype} before compression")
+    return "\n".join(rows)
+
+
+def _work(plan: DatasetPlan) -> UnitWork[Any, Any]:
+    if plan.layout is None:
+        raise ConfigError(f"dataset {plan.config.name}: an index has no units to pack")
+    root = Location.parse(plan.config.root)
+    return pack_work(plan.index, plan.folder, plan.layout, plan.record, root)
+
+
+def _finish(plan: DatasetPlan) -> Mapping[str, Any]:
+    """Write what lies beside the samples; the index last, so that it stands for a whole dataset."""
+    config, folder = plan.config, plan.folder
+    reader = SampleReader(plan.index, folder, root=Location.parse(config.root))
+    index = plan.index.model_copy(update={"form": config.form})
+    pictures = write_previews(plan.index, reader, plan.arrays, folder / "previews", config.card.previews)
+    write_ink_boxes(folder / "boxes", plan.ink_boxes, plan.labels)
+    (folder / "splits.json").write_json(splits_document(index))
+    (folder / "coco.json").write_json(coco_document(index))
+    (folder / "README.md").write_bytes(card_text(index, config.card, plan.left_out, pictures).encode())
+    index = index.save(folder)
+    return {"samples": len(index.samples), "left_out": plan.left_out, "index": index.digest}
+
+
+def _with_boxes(
+    config: BuildDatasetConfig, shapes: Mapping[str, tuple[int, int]], labels: Mapping[str, Multiscale]
+) -> tuple[BuildDatasetConfig, dict[str, list[InkBox]]]:
+    """The configuration with every box written out, and the boxes around ink."""
+    sampling, around = settle_boxes(config.sampling, shapes, labels)
+    held_out = config.held_out_sampling
+    if held_out is not None:
+        held_out, others = settle_boxes(held_out, shapes, labels)
+        around = around or others
+    return config.model_copy(update={"sampling": sampling, "held_out_sampling": held_out}), around
+
+
+def _named(value: Any, segment: str) -> Any:
+    """Settings with ``{segment}`` replaced by a segment's id, in every text."""
+    if isinstance(value, dict):
+        return {key: _named(item, segment) for key, item in value.items()}
+    return value.replace("{segment}", segment) if isinstance(value, str) else value
+
+
+def _request(config: BuildDatasetConfig) -> dict[str, Any]:
+    """What was asked for, with files named from any folder."""
+    asked = config.request(catalog=str(Path(config.catalog).absolute()) if config.catalog else None)
+    for labels in (asked.get("labels"), *(segment["labels"] for segment in asked["segments"])):
+        if labels and labels.get("image"):
+            labels["image"] = Location.parse(labels["image"]).uri
+    if config.images is not None:
+        asked["images"]["folder"] = Location.parse(config.images.folder).uri
+    return asked
+
+
+def _prepared(root: str, segment: str) -> Location:
+    """The folder of a segment whose surface is whole."""
+    folder = segment_folder(root, check_segment_id(segment))
+    require_complete(folder / "prepare", f"segment {segment}", f"run inkbatch prepare {segment} first")
+    return folder
+
+
+def _labels_config(config: BuildDatasetConfig, choice: SegmentChoice) -> labels_step.LabelsConfig:
+    for key in ("segment", "root", "catalog", "replace"):
+        if key in (choice.labels or {}):
+            raise ConfigError(f"segment {choice.id}: labels.{key} is not for a dataset; leave it out")
+    values = {**(choice.labels or {}), "segment": choice.id, "root": config.root, "catalog": config.catalog}
+    return labels_step.LabelsConfig.checked(values, f"segment {choice.id}, labels")
+
+
+def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: SurfaceVolume) -> DatasetSegment:
+    """A prepared and labelled segment.
+
+    Raises:
+        DataError: Its labels are not whole.
+        LayerRangeError: Layers that the surface does not hold.
+    """
+    folder = segment_folder(config.root, choice.id)
+    place = f"segment {choice.id}"
+    if (folder / "labels" / "manifest.json").exists():
+        require_complete(folder / "labels", f"{place}, labels", f"run inkbatch labels {choice.id} again")
+    elif not (folder / "ink_labels.zarr" / "zarr.json").exists():
+        cure = f"run inkbatch labels {choice.id} first, or "
+        if choice.labels is None:
+            cure += "give labels: {} (the catalog's) or labels: {image: URI} with this segment"
+        else:
+            cure += "leave out --dry-run, which writes nothing: the job makes them as this segment's labels say"
+        raise DataError(f"{place}: has no ink labels at {folder / 'ink_labels.zarr'}; {cure}")
+    made = surface.provenance
+    made.index_range(choice.layers or made.source_layers)
+    has_mask = choice.ignore_mask and (folder / "ignore_mask.zarr" / "zarr.json").exists()
+    here = f"segments/{choice.id}"
+    segment = DatasetSegment(
+        id=choice.id,
+        surface=here,
+        ink_labels=f"{here}/ink_labels.zarr",
+        ignore_mask=f"{here}/ignore_mask.zarr" if has_mask else None,
+        layers=choice.layers,
+        source=made.source if "://" in made.source else made.source.rsplit("/", 1)[-1],
+        source_layers=made.source_layers,
+        shape_yx=surface.shape_yx,
+        voxel_size_um=made.voxel_size_um,
+    )
+    return segment.model_copy(update={"digest": open_segment(segment, Location.parse(config.root)).digest})

@@ -1,0 +1,334 @@
+"""`inkbatch ensemble`: predictions of one segment become one prediction, unit by unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from inkbatch.config import JobConfig
+from inkbatch.data.maps.area import area_box
+from inkbatch.data.maps.combining import RANK_CHUNKS, WEIGHTED, Combination, Halves, Method, tables_for
+from inkbatch.data.maps.stored import StoredMap, map_address, open_map, require_one_grid
+from inkbatch.data.maps.truth import Truth
+from inkbatch.data.maps.weight_fitting import FitRules, fit
+from inkbatch.errors import ConfigError, MismatchError
+from inkbatch.geometry import Box, Unit, cut
+from inkbatch.io.half_floats import opencv_threads
+from inkbatch.io.pictures.preview import write_preview
+from inkbatch.io.prediction import Prediction
+from inkbatch.io.shards.reading import Region
+from inkbatch.io.store.location import Location
+from inkbatch.reports.leave import leave_report
+from inkbatch.run.job import JobReport, RunContext, run_job
+from inkbatch.run.malloc import keep_freed_memory
+from inkbatch.run.pipeline import Overlap, UnitWork
+from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.ensemble.page import page as report_page
+from inkbatch.steps.live_preview import live_preview
+
+UNIT_PX = 2048
+CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this job is bound by its codec
+DISAGREEMENT_NAME = "disagreement.zarr"
+WEIGHTS_NAME = "weights.json"
+BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
+UNITS_AHEAD = 2  # opened; what is fetched from a store comes meanwhile
+UNITS_STORED = 2  # side by side: one unit alone leaves cores idle at its end
+UNITS_IN_FLIGHT = UNITS_AHEAD + 1 + UNITS_STORED
+
+
+class EnsembleConfig(JobConfig):
+    """Settings of `inkbatch ensemble`.
+
+    Attributes:
+        segment: Segment id.
+        predictions: Names of finished predictions of this segment, or their addresses; two at least.
+        method: ``mean``, ``weighted-mean``, ``median``, ``maximum``, ``odds`` (geometric mean of odds) or ``ranks``
+            (mean of each map's own quantiles; the result is no probability).
+        weights: One per prediction, for weighted-mean, odds and ranks; they are scaled to sum 1.
+        fit: Find the weights, and the threshold, on a labelled area. ``fit_weights: true`` does so with defaults, as a
+            weighted mean where no method is given.
+        disagreement: Write the standard deviation of the maps beside the result.
+        name: Name of the result; None is ``ensemble-{method}``.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the result, where it is not to lie beside what it is made from.
+        unit_px: Edge of a unit, a power of two of at least 32.
+        catalog: The user's catalog file, for labels.
+    """
+
+    job: ClassVar[str] = "ensemble"
+
+    segment: str
+    predictions: tuple[str, ...]
+    method: Method = "mean"
+    weights: tuple[float, ...] | None = None
+    fit: FitRules | None = None
+    disagreement: bool = True
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    root: str = "root"
+    output_root: str | None = None
+    unit_px: int = UNIT_PX
+    catalog: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _asked_to_fit(cls, values: Any) -> Any:
+        """``fit_weights: true`` stands for `fit` with what is not stated elsewhere."""
+        if not isinstance(values, dict) or "fit_weights" not in values:
+            return values
+        values = dict(values)
+        if values.pop("fit_weights"):
+            values.setdefault("fit", {})
+            values.setdefault("method", "weighted-mean")
+        return values
+
+    @model_validator(mode="after")
+    def _sound(self) -> EnsembleConfig:
+        if len(self.predictions) < 2:
+            raise ValueError(f"two predictions at least are wanted, found {len(self.predictions)}; name another one")
+        if self.unit_px < 32 or self.unit_px & (self.unit_px - 1):
+            raise ValueError(f"unit_px {self.unit_px}: wanted a power of two of at least 32")
+        if self.weights is not None and self.fit is not None:
+            raise ValueError("weights are given, and are to be fitted; drop one of them")
+        stated = "weights" if self.weights is not None else "fit" if self.fit is not None else None
+        if stated and self.method not in WEIGHTED:
+            raise ValueError(
+                f"method {self.method} has no weights; drop {stated}, or choose {', '.join(sorted(WEIGHTED))}"
+            )
+        if self.method == "weighted-mean" and not stated:
+            raise ValueError("method weighted-mean wants weights; give them, or let them be fitted")
+        if self.weights is not None:
+            if len(self.weights) != len(self.predictions):
+                raise ValueError(f"{len(self.weights)} weights are given for {len(self.predictions)} predictions")
+            if min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf"):
+                raise ValueError("weights must be finite, not negative, and not all 0")
+        return self
+
+
+@dataclass(frozen=True)
+class EnsemblePlan:
+    """Everything that is settled before a pixel is read.
+
+    Attributes:
+        config: The job's settings.
+        maps: The opened predictions.
+        units: All units, row-major.
+        folder: ``ROOT/predictions/{segment}/{name}``.
+        manifest: The run's manifest.
+    """
+
+    config: EnsembleConfig
+    maps: tuple[StoredMap, ...]
+    units: list[Unit]
+    folder: Location
+    manifest: RunManifest
+
+    @property
+    def peak_bytes(self) -> int:
+        """Memory that the job takes, about."""
+        height, width = self.maps[0].shape_yx
+        pixels = min(self.config.unit_px, height) * min(self.config.unit_px, width)
+        return BASE_BYTES + UNITS_IN_FLIGHT * pixels * (2 * len(self.maps) + 16)
+
+
+def make_plan(config: EnsembleConfig) -> EnsemblePlan:
+    """Open the predictions, compare them, and cut the segment into units.
+
+    Raises:
+        ConfigError: The result would be one of its own members, or one is named twice.
+        DataError: A prediction is not there, or not complete.
+        MismatchError: They are of different segments, lie on different grids, or mix ranks with probabilities.
+    """
+    name = config.name or f"ensemble-{config.method}"
+    folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
+    maps = tuple(open_map(config.root, config.segment, member) for member in config.predictions)
+    _require_apart(config, maps, folder)
+    require_one_grid(maps)
+    shape = maps[0].shape_yx
+    units = [Unit(index, box, box) for index, box in enumerate(cut(shape, config.unit_px, config.unit_px))]
+    settings: dict[str, Any] = {
+        "segment": config.segment,
+        "name": name,
+        "method": config.method,
+        "disagreement": config.disagreement,
+        "unit_px": config.unit_px,
+    }
+    if config.weights is not None:
+        settings["weights"] = [weight / sum(config.weights) for weight in config.weights]
+    if config.method == "ranks":
+        settings["rank_chunks"] = RANK_CHUNKS
+    inputs: dict[str, Any] = {"predictions": [found.identity for found in maps]}
+    asked_fit: dict[str, Any] | None = None
+    if config.fit is not None:
+        settings["fit"] = config.fit.model_dump(mode="json", include={"metric", "area", "pixels"})
+        area_box(config.fit.area, shape)
+        with _truth(config) as truth:
+            inputs["truth"] = truth.identity
+            asked_fit = {**config.fit.model_dump(mode="json"), **truth.request}
+    request = config.request(
+        predictions=[map_address(member) for member in config.predictions], fit=asked_fit, catalog=None
+    )
+    manifest = RunManifest("ensemble", settings, inputs, len(units), request)
+    return EnsemblePlan(config, maps, units, folder, manifest)
+
+
+def run(config: EnsembleConfig, context: RunContext) -> JobReport:
+    """Combine predictions, or do this shard's part of it.
+
+    Raises:
+        InkbatchError: See `make_plan`; damaged predictions; labels without ink; storage that gave up; a stop signal.
+    """
+    plan = make_plan(config)
+    record = RunFolder(plan.folder, plan.manifest)
+    keep_freed_memory()
+    with opencv_threads(1):
+        report = run_job(
+            record,
+            plan.units,
+            lambda: _work(plan, record, context),
+            context,
+            lambda _: _finish(plan),
+            lambda folder, note: leave_report(folder, note, report_page, Location.parse(config.root)),
+        )
+    live_preview(context, plan.maps[0].shape_yx, plan.folder).place.delete()
+    return report
+
+
+def describe(config: EnsembleConfig) -> str:
+    """The plan, as lines of text. Only metadata are read, nothing is written."""
+    plan = make_plan(config)
+    record = RunFolder(plan.folder, plan.manifest)
+    done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
+    height, width = plan.maps[0].shape_yx
+    outputs = 1 + int(config.disagreement)
+    weights = _weights_in_words(plan)
+    rows = [
+        f"ensemble {config.segment}: {config.method} of {len(plan.maps)} predictions",
+        *(f"  member        {found.name} (digest {found.digest[:12]})" for found in plan.maps),
+        *([f"  weights       {weights}"] if weights else []),
+        f"  surface       {height} × {width} px (height × width)",
+        f"  units         {len(plan.units)}, {done}",
+        f"  reads         {2 * len(plan.maps) * height * width / 2**20:,.0f} MiB (before compression)",
+        f"  writes        about {outputs * 2 * height * width * 4 / 3 / 2**20:,.0f} MiB (before compression) to "
+        f"{plan.folder}",
+        f"  peak memory   about {plan.peak_bytes / 2**20:,.0f} MiB",
+    ]
+    return "\n".join(rows)
+
+
+def _work(plan: EnsemblePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
+    rule = _rule(plan, context)
+    provenance = {"kind": "prediction", "digest": plan.manifest.digest, **plan.manifest.inputs}
+    place = (plan.folder, plan.maps[0].shape_yx, plan.config.unit_px, plan.maps[0].pixel_um)
+    output = Prediction.create(*place, provenance, codec=CODEC)
+    second = None
+    if plan.config.disagreement:
+        second = Prediction.create(*place, {**provenance, "kind": "disagreement"}, DISAGREEMENT_NAME, CODEC)
+
+    live = live_preview(context, plan.maps[0].shape_yx, plan.folder)
+    context.reporter.note(f"picture so far: {live.place}")
+
+    def store(unit: Unit, opened: list[Region]) -> Mapping[str, Any]:
+        box = unit.write_box
+        deviation = None if second is None else np.empty(box.shape, np.float16)
+
+        def make(part: Box, out: Halves) -> None:
+            codes = [found.codes_of(region, part) for found, region in zip(plan.maps, opened, strict=True)]
+            rule.stored(codes, out, None if deviation is None else deviation[part.within(box)])
+
+        try:
+            stored, lower = output.pyramid.write_made(box, make)
+        finally:
+            for region in opened:
+                region.close()
+        if second is not None and deviation is not None:
+            stored += second.write(box, deviation)
+        live.add(box, lower[-1] if lower else output.read(box))
+        return {"bytes_written": stored}
+
+    return UnitWork(
+        load=lambda unit: [found.opened(unit.write_box) for found in plan.maps],
+        compute=None,
+        store=store,
+        mark=record.mark,
+        overlap=Overlap(UNITS_AHEAD, UNITS_STORED),
+    )
+
+
+def _rule(plan: EnsemblePlan, context: RunContext) -> Combination:
+    config, count = plan.config, len(plan.maps)
+    given = plan.manifest.config.get("weights")
+    weights = tuple(given) if given else (1 / count,) * count
+    rule = Combination(config.method, weights, tables_for(config.method, plan.maps))
+    if config.fit is None:
+        return rule
+    found = _fitted(plan, rule, config.fit, context)["weights"]
+    return Combination(config.method, tuple(found.values()), rule.tables)
+
+
+def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: RunContext) -> dict[str, Any]:
+    """What ``weights.json`` says; whoever comes first finds and writes it."""
+    place = plan.folder / WEIGHTS_NAME
+    try:
+        found: dict[str, Any] = place.read_json()
+    except FileNotFoundError:
+        found = {}
+    if found.get("digest") != plan.manifest.digest:
+        with _truth(plan.config) as truth:
+            fitted = fit(plan.maps, rule, truth, rules)
+        names = [member.name for member in plan.maps]
+        found = {"digest": plan.manifest.digest, **fitted.document(names, rules.metric)}
+        place.write_json(found)
+        context.reporter.note(
+            f"weights: {', '.join(f'{name} {weight:.2f}' for name, weight in found['weights'].items())}; "
+            f"{rules.metric} {found['score']:.4f} at {found['threshold']:.4f}, "
+            f"{found['equal_weights']['score']:.4f} with equal weights ({found['pixels']:,} pixels)"
+        )
+    return {**found, "weights": {name: found["weights"][name] for name in (one.name for one in plan.maps)}}
+
+
+def _finish(plan: EnsemblePlan) -> Mapping[str, Any]:
+    write_preview(Prediction.open(plan.folder).pyramid, plan.folder / "preview.png")
+    if plan.config.disagreement:
+        second = Prediction.open(plan.folder, DISAGREEMENT_NAME)
+        write_preview(second.pyramid, plan.folder / "disagreement.png")
+    if plan.config.fit is None:
+        return {}
+    found = (plan.folder / WEIGHTS_NAME).read_json()
+    return {"weights": found["weights"], "threshold": found["threshold"]}
+
+
+def _truth(config: EnsembleConfig) -> Truth:
+    rules = config.fit or FitRules()
+    return Truth(config.root, config.segment, rules.choice(config.catalog))
+
+
+def _require_apart(config: EnsembleConfig, maps: tuple[StoredMap, ...], folder: Location) -> None:
+    names = [found.name for found in maps]
+    for own, found in enumerate(maps):
+        if found.folder == folder:
+            raise ConfigError(
+                f"ensemble {config.segment}: its result would replace its member {found.name}; give it another name"
+            )
+        twin = next((other for other in maps[:own] if other.digest == found.digest), None)
+        if twin is not None:
+            raise ConfigError(
+                f"ensemble {config.segment}: {found.name} and {twin.name} are one prediction; name each once, and use "
+                "weights to count it more"
+            )
+    ranked = [found.name for found in maps if found.holds_ranks]
+    if ranked and config.method != "ranks":
+        raise MismatchError(
+            f"ensemble {config.segment}: {', '.join(ranked)} of {', '.join(names)} holds ranks, not probabilities; "
+            "leave it out, or choose method ranks"
+        )
+
+
+def _weights_in_words(plan: EnsemblePlan) -> str:
+    if plan.config.fit is not None:
+        return f"fitted for the best {plan.config.fit.metric}, written to {plan.folder / WEIGHTS_NAME}"
+    given = plan.manifest.config.get("weights")
+    return ", ".join(f"{weight:.3f}" for weight in given) if given else ""

@@ -1,0 +1,1 @@
+"""estimate: tiles, seconds and money of a run."""

@@ -1,0 +1,367 @@
+"""What `inkbatch evaluate` writes: scores as JSON, tables as CSV, plots as PNG; equal counts give equal files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inkbatch.data.maps.bootstrap import BlockCounts, Difference, compare, group_starts
+from inkbatch.data.maps.scoring import VALUES, ScoreHistogram
+from inkbatch.errors import DataError
+from inkbatch.geometry import Box
+from inkbatch.io.pictures.plots import Curve, beside, curves, png, shades
+from inkbatch.io.store.location import Location
+
+DOCUMENT = "evaluation.json"
+CURVE_STEPS = 100
+FEW_BLOCKS = 20
+THRESHOLD_SCORES = ("f_beta", "dice", "iou", "precision", "recall")
+REGION_COLUMNS = (
+    *("map", "y0", "x0", "y1", "x1", "counted_px", "ink_px", "found_px", "threshold"),
+    *(*THRESHOLD_SCORES, "average_precision", "auc", "calibration_error", "psnr_db"),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Counts of one region.
+
+    Attributes:
+        box: The region.
+        maps: One histogram per map.
+    """
+
+    box: Box
+    maps: list[ScoreHistogram]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How two maps are compared.
+
+    Attributes:
+        draws: How often blocks are drawn.
+        level: Of the intervals.
+        seed: Of the draws.
+    """
+
+    draws: int
+    level: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was found.
+
+    Attributes:
+        names: Of the maps.
+        totals: All counts, per map.
+        best: (F-beta, threshold) per map.
+        thresholds: Given ones.
+        beta: Of F-beta.
+        bins: Of the reliability curve.
+        regions: Rows of ``regions.csv``.
+        blocks: Regions with pixels that count.
+        bootstrap: How two maps were compared.
+        differences: By score, where there are two maps.
+    """
+
+    names: tuple[str, ...]
+    totals: tuple[ScoreHistogram, ...]
+    best: tuple[tuple[float, float], ...]
+    thresholds: tuple[float, ...]
+    beta: float
+    bins: int
+    regions: tuple[Mapping[str, Any], ...]
+    blocks: int
+    bootstrap: Bootstrap
+    differences: Mapping[str, Difference]
+
+    @staticmethod
+    def of(
+        parts: Callable[[], Iterable[Part]],
+        names: Sequence[str],
+        thresholds: Sequence[float],
+        beta: float,
+        bins: int,
+        bootstrap: Bootstrap,
+    ) -> Evaluation:
+        """Add up the counts of all regions, and score them; goes over the parts twice.
+
+        Raises:
+            DataError: Two maps, and less than two regions with pixels that count.
+        """
+        totals = tuple(ScoreHistogram() for _ in names)
+        for part in parts():
+            for total, found in zip(totals, part.maps, strict=True):
+                total.merge(found)
+        best = tuple(total.best_f_beta(beta) for total in totals)
+        blocks = [
+            BlockCounts(_compared(thresholds, at), beta, group_starts(total))
+            for total, (_, at) in zip(totals, best, strict=True)
+            if len(names) == 2
+        ]
+        rows: list[Mapping[str, Any]] = []
+        filled = 0
+        for part in parts():
+            if not part.maps[0].counted:
+                continue
+            filled += 1
+            for name, found, (_, at) in zip(names, part.maps, best, strict=True):
+                rows.append(_region(name, part.box, found, at, beta, bins))
+            for kept, found in zip(blocks, part.maps, strict=False):
+                kept.add(found)
+        differences: Mapping[str, Difference] = {}
+        if blocks and filled and totals[0].ink.any():
+            if filled < 2:
+                raise DataError(
+                    f"evaluate: two maps are compared over blocks, and {filled} block has pixels that count; choose a "
+                    "smaller region_px or a larger area"
+                )
+            whole = [_whole(total, kept, beta) for total, kept in zip(totals, blocks, strict=True)]
+            differences = compare(blocks, whole, bootstrap.draws, bootstrap.level, bootstrap.seed)
+        return Evaluation(
+            tuple(names), totals, best, tuple(thresholds), beta, bins, tuple(rows), filled, bootstrap, differences
+        )
+
+    @property
+    def counted(self) -> int:
+        """Pixels that counted."""
+        return self.totals[0].counted
+
+    @property
+    def ink(self) -> int:
+        """Those of them that are ink."""
+        return int(self.totals[0].ink.sum())
+
+    def document(self) -> dict[str, Any]:
+        """What ``evaluation.json`` says."""
+        found: dict[str, Any] = {
+            "beta": self.beta,
+            "counted_px": self.counted,
+            "ink_px": self.ink,
+            "regions": self.blocks,
+            "maps": [
+                {
+                    "name": name,
+                    "average_precision": total.average_precision(),
+                    "auc": total.auc(),
+                    "calibration_error": total.reliability(self.bins).error,
+                    "psnr_db": total.psnr(),
+                    "best": total.scores(at, self.beta),
+                    "at": [total.scores(threshold, self.beta) for threshold in self.thresholds],
+                }
+                for name, total, (_, at) in zip(self.names, self.totals, self.best, strict=True)
+            ],
+        }
+        if self.differences:
+            found["comparison"] = {
+                "blocks": self.blocks,
+                "draws": self.bootstrap.draws,
+                "level": self.bootstrap.level,
+                "seed": self.bootstrap.seed,
+                "scores": {name: difference.document for name, difference in self.differences.items()},
+            }
+        return found
+
+
+def write_report(folder: Location, evaluation: Evaluation, labels: str, made_from: str | None, region_px: int) -> None:
+    """Write ``evaluation.json``, ``regions.csv``, ``calibration.csv``, ``curves.csv``, ``curves.png``, ``regions.png``.
+
+    Args:
+        folder: Where they go.
+        evaluation: What was found.
+        labels: Where the labels come from.
+        made_from: The prediction that the labels were made from, or None.
+        region_px: Edge of a region.
+    """
+    document = {**evaluation.document(), "labels": labels, "labels_made_from": made_from, "region_px": region_px}
+    (folder / "regions.csv").write_bytes(_csv(REGION_COLUMNS, evaluation.regions))
+    (folder / "calibration.csv").write_bytes(_csv(*_calibration(evaluation)))
+    (folder / "curves.csv").write_bytes(_csv(*_curves(evaluation)))
+    (folder / "curves.png").write_bytes(_curve_plots(evaluation))
+    (folder / "regions.png").write_bytes(_region_plots(evaluation, region_px))
+    (folder / DOCUMENT).write_json(_finite(document))
+
+
+def lines(folder: Location) -> Iterator[str]:
+    """What ``evaluation.json`` says, for people."""
+    found = (folder / DOCUMENT).read_json()
+    yield f"{found['counted_px']:,} pixels count, {found['ink_px'] / found['counted_px']:.1%} of them are ink"
+    if found["labels_made_from"]:
+        yield f"careful: the labels were made from the prediction {found['labels_made_from']}"
+    beta = f"F{found['beta']:g}"
+    for one in found["maps"]:
+        best = one["best"]
+        yield f"{one['name']}:"
+        yield (
+            f"  best {beta} {_shown(best['f_beta'])} at {best['threshold']:.4f} (Dice {_shown(best['dice'])}, "
+            f"IoU {_shown(best['iou'])}, precision {_shown(best['precision'])}, recall {_shown(best['recall'])})"
+        )
+        for at in one["at"]:
+            yield f"  {beta} {_shown(at['f_beta'])} at {at['threshold']:g} (Dice {_shown(at['dice'])})"
+        yield (
+            f"  average precision {_shown(one['average_precision'])}, AUC {_shown(one['auc'])}, calibration error "
+            f"{_shown(one['calibration_error'])}, PSNR {_shown(one['psnr_db'], 2)} dB"
+        )
+    yield from _comparison_lines(found)
+    yield f"tables and plots: {folder}"
+
+
+def _comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    if "comparison" not in found:
+        return
+    comparison, names = found["comparison"], [one["name"] for one in found["maps"]]
+    rough = "; few blocks, hence rough intervals" if comparison["blocks"] < FEW_BLOCKS else ""
+    yield (
+        f"{names[0]} minus {names[1]}, {comparison['level']:.0%} interval over {comparison['blocks']} blocks of "
+        f"{found['region_px']} px{rough}:"
+    )
+    for name, score in comparison["scores"].items():
+        verdict = "no clear difference"
+        if score["low"] is not None and (score["low"] > 0 or score["high"] < 0):
+            verdict = f"{names[0] if score['low'] > 0 else names[1]} is better"
+        interval = f"{_shown(score['low'], sign='+')} to {_shown(score['high'], sign='+')}"
+        yield f"  {name}: {_shown(score['difference'], sign='+')} ({interval}): {verdict}"
+
+
+def _compared(thresholds: Sequence[float], best: float) -> dict[str, float]:
+    """Names of the compared scores, with their thresholds."""
+    return {**{f"f_beta_at_{threshold:g}": threshold for threshold in thresholds}, "f_beta_at_its_best": best}
+
+
+def _whole(total: ScoreHistogram, kept: BlockCounts, beta: float) -> dict[str, float]:
+    found = {name: total.f_beta(threshold, beta) for name, threshold in kept.thresholds.items()}
+    return {**found, "average_precision": total.average_precision(), "auc": total.auc()}
+
+
+def _region(name: str, box: Box, found: ScoreHistogram, at: float, beta: float, bins: int) -> dict[str, Any]:
+    """One row of ``regions.csv``; scores that want ink are empty where a region has none."""
+    ink = int(found.ink.sum())
+    hits, alarms, _ = found.found(at)
+    scores = found.scores(at, beta) if ink else {}
+    return {
+        **{"map": name, "y0": box.y0, "x0": box.x0, "y1": box.y1, "x1": box.x1},
+        **{"counted_px": found.counted, "ink_px": ink, "found_px": hits + alarms, "threshold": at},
+        **{score: scores.get(score, math.nan) for score in THRESHOLD_SCORES},
+        "average_precision": found.average_precision(),
+        "auc": found.auc(),
+        "calibration_error": found.reliability(bins).error,
+        "psnr_db": found.psnr(),
+    }
+
+
+def _calibration(evaluation: Evaluation) -> tuple[Sequence[str], list[dict[str, Any]]]:
+    edges = np.linspace(0, 1, evaluation.bins + 1)
+    rows = []
+    for name, total in zip(evaluation.names, evaluation.totals, strict=True):
+        found = total.reliability(evaluation.bins)
+        rows += [
+            {
+                "map": name,
+                "from": edges[number],
+                "to": edges[number + 1],
+                "pixels": int(found.pixels[number]),
+                "mean_probability": found.confidence[number],
+                "ink_share": found.share[number],
+            }
+            for number in range(evaluation.bins)
+        ]
+    return ("map", "from", "to", "pixels", "mean_probability", "ink_share"), rows
+
+
+def _curves(evaluation: Evaluation) -> tuple[Sequence[str], list[dict[str, Any]]]:
+    rows = []
+    picks = _curve_picks()
+    for name, total in zip(evaluation.names, evaluation.totals, strict=True):
+        precision, recall = total.precision_recall()
+        f_beta = total.f_beta_curve(evaluation.beta)
+        rows += [
+            {
+                "map": name,
+                "threshold": VALUES[pick],
+                "precision": precision[pick],
+                "recall": recall[pick],
+                "f_beta": f_beta[pick],
+            }
+            for pick in picks
+        ]
+    return ("map", "threshold", "precision", "recall", "f_beta"), rows
+
+
+def _curve_picks() -> list[int]:
+    """Stored values nearest to equal steps from 0 to 1."""
+    return [int(np.abs(VALUES - step / CURVE_STEPS).argmin()) for step in range(CURVE_STEPS + 1)]
+
+
+def _curve_plots(evaluation: Evaluation) -> bytes:
+    picks = _curve_picks()
+    reliable = [Curve("", (0, 1), (0, 1), faint=True)]
+    trade, over = [], []
+    for name, total in zip(evaluation.names, evaluation.totals, strict=True):
+        found = total.reliability(evaluation.bins)
+        filled = found.pixels > 0
+        reliable.append(Curve(name, found.confidence[filled], found.share[filled], dots=True))
+        precision, recall = total.precision_recall()
+        shown = np.flatnonzero(np.diff(recall, append=-1.0))
+        trade.append(Curve(name, recall[shown], precision[shown]))
+        over.append(Curve(name, VALUES[picks], total.f_beta_curve(evaluation.beta)[picks]))
+    beta = f"F{evaluation.beta:g}"
+    plots = [
+        curves("Reliability", "mean probability", "share of ink", reliable),
+        curves("Trade-off", "recall", "precision", trade),
+        curves("Threshold", "threshold", beta, over),
+    ]
+    return png(beside(plots))
+
+
+def _region_plots(evaluation: Evaluation, region_px: int) -> bytes:
+    rows = np.array([(row["y0"] // region_px, row["x0"] // region_px) for row in evaluation.regions])
+    top, left = rows.min(axis=0)
+    height, width = rows.max(axis=0) - (top, left) + 1
+    grids = {name: np.full((height, width), np.nan) for name in evaluation.names}
+    for (y, x), row in zip(rows - (top, left), evaluation.regions, strict=True):
+        grids[row["map"]][y, x] = row["f_beta"]
+    title = f"F{evaluation.beta:g} per region of {region_px} px"
+    plots = [shades(f"{name}: {title}", grid, 0, 1) for name, grid in grids.items()]
+    if len(plots) == 2:
+        first, second = grids.values()
+        plots.append(shades("first minus second", first - second, -0.5, 0.5, signed=True))
+    return png(beside(plots))
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow({key: _cell(value) for key, value in row.items()})
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):  # numpy's float64 too
+        return "" if math.isnan(value) else repr(float(value))
+    return value
+
+
+def _finite(value: Any) -> Any:
+    """For JSON: what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def _shown(value: float | None, digits: int = 4, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.{digits}f}"

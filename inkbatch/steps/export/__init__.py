@@ -1,0 +1,1 @@
+"""export, export-folders and export-rle."""

@@ -1,0 +1,258 @@
+"""`inkbatch export`: a prediction becomes a picture file that other programs open."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from inkbatch.config import JobConfig, parse_bytes
+from inkbatch.data.maps.stored import open_map
+from inkbatch.data.segments.catalog import Catalog
+from inkbatch.errors import ConfigError
+from inkbatch.geometry import Box
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.pictures.bands import Flip, MapView
+from inkbatch.io.pictures.export import ENDINGS, Picture, PictureFormat, band_rows, write_picture
+from inkbatch.io.pictures.tones import ToneMap
+from inkbatch.io.store.location import Location
+
+
+class ExportConfig(JobConfig):
+    """Settings of `inkbatch export`.
+
+    A picture value is ``round(p * 255)`` or ``round(p * 65535)`` of the stored probability p, to the nearest; NPY keeps
+    the stored float16.
+
+    Attributes:
+        segment: Segment id.
+        name: Name of the prediction; None takes the only one.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        to: File to write (its ending chooses the format), or a folder (one that is there, or with a ``/`` at the end),
+            where the file gets its usual name; None is the prediction's own folder.
+        format: ``tif``, ``png``, ``jpg`` or ``npy``; None follows the ending of `to`, else ``tif``.
+        level: Pyramid level; 0 is full size, each further one halves it.
+        crop: Part of the map as y0, x0, y1, x1 in full-resolution pixels, half-open; at a coarser level every pixel
+            that it touches. Taken before the map is mirrored.
+        flip: ``x`` mirrors left and right, ``y`` top and bottom, ``xy`` both.
+        threshold: Probability from which (inclusive) a pixel is ink: 255, and 0 elsewhere, 8 bits in every format. JPG
+            blurs the edges.
+        boost: Factor of the probability, capped at 1; for faint ink.
+        bits: 8 or 16 per pixel (PNG, TIFF); None is 8.
+        bigtiff: Write BigTIFF whatever the size; above 4 GB of pixels it is always BigTIFF.
+        quality: JPG quality.
+        memory: Memory budget of the process.
+        scratch: Local folder for a file on its way to an object store; None takes the system's.
+        catalog: The user's catalog, for the sample's name.
+    """
+
+    segment: str
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    root: str = "root"
+    to: str | None = None
+    format: PictureFormat | None = None
+    level: int = Field(0, ge=0)
+    crop: tuple[int, int, int, int] | None = None
+    flip: Flip = "none"
+    threshold: float | None = Field(None, gt=0, le=1)
+    boost: float = Field(1.0, gt=0, allow_inf_nan=False)
+    bits: Literal[8, 16] | None = None
+    bigtiff: bool = False
+    quality: int = Field(90, ge=1, le=100)
+    memory: str = "2GiB"
+    scratch: str | None = None
+    catalog: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        location: The file.
+        format: Its kind.
+        shape_yx: (height, width) in pixels.
+        dtype: numpy dtype name of its values.
+        bytes_written: Size of the file.
+        seconds: Wall-clock seconds.
+    """
+
+    location: Location
+    format: PictureFormat
+    shape_yx: tuple[int, int]
+    dtype: str
+    bytes_written: int
+    seconds: float
+
+    def __str__(self) -> str:
+        height, width = self.shape_yx
+        return (
+            f"export: {width} × {height} px (width × height), {self.dtype} · {self.bytes_written / 1e6:.1f} MB · "
+            f"{self.seconds:.1f} s · {self.location}"
+        )
+
+
+def run(config: ExportConfig) -> ExportReport:
+    """Write a prediction as a picture file; the file is there whole, or not at all.
+
+    Raises:
+        ConfigError: Settings that contradict each other, do not fit the prediction, the format or the memory budget.
+        DataError: The prediction is not there, not complete, or damaged.
+        StorageError: Reading or writing failed again after retries.
+    """
+    started = time.perf_counter()
+    kind = _format(config)
+    tones = _tones(config, kind)
+    found = open_map(config.root, config.segment, config.name)
+    folder, manifest, pyramid = found.folder, found.manifest, found.prediction.pyramid
+    place = f"prediction {config.segment}/{folder.name}"
+    picture = Picture(
+        view=_view(config, pyramid, place),
+        tones=tones,
+        format=kind,
+        bigtiff=config.bigtiff,
+        quality=config.quality,
+        pixel_um=_pixel_um(pyramid, config.level),
+        note=_note(config, folder.name, manifest),
+    )
+    memory = parse_bytes(config.memory)
+    band_rows(picture, memory)  # refuses before anything is made
+    target = _target(config, folder, manifest, kind)
+    size = write_picture(picture, target, memory, config.scratch)
+    seconds = time.perf_counter() - started
+    return ExportReport(target, kind, picture.view.shape_yx, tones.dtype.name, size, seconds)
+
+
+def picture_name(
+    manifest: Mapping[str, Any], segment: str, prediction: str, sample: str | None = None, details: str = ""
+) -> str:
+    """The field's name of a prediction's picture: ``{sample}-{segment}-{volume}-{model}-tile{t}-stride{s}{details}``.
+
+    What is not known is left out. Sample and volume are taken from the manifest's inputs where it states them.
+
+    Args:
+        manifest: The prediction's manifest.
+        segment: Segment id.
+        prediction: Name of the prediction; stands for a model that the manifest does not name.
+        sample: Name of the sample, as the catalog has it.
+        details: What sets this picture apart, for example ``-level2``.
+    """
+    inputs = manifest.get("inputs", {})
+    contract = manifest.get("config", {}).get("contract", {})
+    parts = [inputs.get("sample") or sample, segment, inputs.get("volume"), inputs.get("bundle") or prediction]
+    for word, key in (("tile", "tile_px"), ("stride", "stride_px")):
+        if inputs.get("bundle") and key in contract:
+            parts.append(f"{word}{contract[key]}")
+    return "-".join(re.sub(r"[^A-Za-z0-9._-]+", "_", str(part)) for part in parts if part) + details
+
+
+def _format(config: ExportConfig) -> PictureFormat:
+    ending = _ending(config.to)
+    if ending is None or config.to is None:
+        return config.format or "tif"
+    if config.format and ENDINGS[ending] != config.format:
+        raise ConfigError(f"export: to {config.to!r} ends in {ending}, format is {config.format}; give one of them")
+    return ENDINGS[ending]
+
+
+def _ending(to: str | None) -> str | None:
+    """The ending of the file that is to be written; None where `to` names a folder or nothing."""
+    if to is None or to.endswith("/"):
+        return None
+    found = re.search(r"\.[A-Za-z0-9]+$", to)
+    ending = found.group().lower() if found else ""
+    if ending in ENDINGS:
+        return ending
+    if Location.parse(to).is_folder():
+        return None
+    raise ConfigError(
+        f"export: to {to!r} is no folder and has no known ending; end it in {', '.join(ENDINGS)}, or in / for a folder"
+    )
+
+
+def _tones(config: ExportConfig, kind: PictureFormat) -> ToneMap:
+    if config.threshold is not None and config.boost != 1:
+        raise ConfigError(
+            f"export: threshold {config.threshold} is a probability, boost {config.boost} changes it; give one of them "
+            f"(threshold {config.threshold / config.boost:.4g} does the same without boost)"
+        )
+    if config.bits == 16 and (config.threshold is not None or kind == "jpg"):
+        finding = "JPG has 8" if config.threshold is None else "a threshold gives 8"
+        raise ConfigError(f"export: 16 bits per pixel are wanted, {finding}; leave bits out")
+    if config.bits is not None and kind == "npy":
+        raise ConfigError("export: NPY keeps the stored float16 (uint8 with a threshold); leave bits out")
+    if config.threshold is not None:
+        return ToneMap(np.dtype(np.uint8), threshold=config.threshold)
+    if kind == "npy":
+        return ToneMap(np.dtype(np.float16), config.boost)
+    return ToneMap(np.dtype(np.uint16 if config.bits == 16 else np.uint8), config.boost)
+
+
+def _view(config: ExportConfig, pyramid: Multiscale, place: str) -> MapView:
+    if config.level >= len(pyramid.levels):
+        raise ConfigError(f"{place}: level {config.level} is wanted, it has 0 to {len(pyramid.levels) - 1}")
+    view = MapView.of(pyramid, config.level, config.flip)
+    if config.crop is None:
+        return view
+    y0, x0, y1, x1 = config.crop
+    height, width = pyramid.shape
+    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
+        raise ConfigError(
+            f"{place}: crop {y0}, {x0}, {y1}, {x1} (y0, x0, y1, x1) is empty or leaves the {height} × {width} px "
+            "(height × width) of the map; choose a part of it, in full-resolution pixels"
+        )
+    return MapView(view.array, Box(y0, x0, y1, x1).downscale(2**config.level), config.flip)
+
+
+def _pixel_um(pyramid: Multiscale, level: int) -> float:
+    scale = pyramid.attributes["ome"]["multiscales"][0]["datasets"][level]["coordinateTransformations"][0]["scale"]
+    return float(scale[-1])
+
+
+def _details(config: ExportConfig) -> dict[str, Any]:
+    """What sets this picture apart from the whole map at full size with 8 bits."""
+    found: dict[str, Any] = {}
+    if config.level:
+        found["level"] = config.level
+    if config.crop:
+        found["crop"] = list(config.crop)
+    if config.flip != "none":
+        found["flip"] = config.flip
+    if config.threshold is not None:
+        found["threshold"] = config.threshold
+    if config.boost != 1:
+        found["boost"] = config.boost
+    if config.bits == 16:
+        found["bits"] = 16
+    return found
+
+
+def _note(config: ExportConfig, name: str, manifest: Mapping[str, Any]) -> str:
+    """What the picture is, as JSON in ASCII."""
+    facts = {"segment": config.segment, "prediction": name, "digest": manifest.get("digest"), **_details(config)}
+    return json.dumps(facts, sort_keys=True)
+
+
+def _target(config: ExportConfig, folder: Location, manifest: Mapping[str, Any], kind: PictureFormat) -> Location:
+    if config.to is not None and _ending(config.to) is not None:
+        return Location.parse(config.to)
+    details = _details(config)
+    words = [key + "_".join(str(part) for part in np.atleast_1d(value)) for key, value in details.items()]
+    if config.to is not None and folder.name != _usual_name(manifest):
+        words.insert(0, folder.name)  # in a folder for many, predictions of one model must not meet
+    entry = Catalog.load(config.catalog).entries.get(config.segment)
+    tail = "".join(f"-{word}" for word in words)
+    name = picture_name(manifest, config.segment, folder.name, entry.sample if entry else None, tail)
+    return (Location.parse(config.to) if config.to is not None else folder) / f"{name}.{kind}"
+
+
+def _usual_name(manifest: Mapping[str, Any]) -> str:
+    """The name that `inkbatch infer` gives a prediction by itself."""
+    contract = manifest.get("config", {}).get("contract", {})
+    return f"{manifest.get('inputs', {}).get('bundle')}-tile{contract.get('tile_px')}-stride{contract.get('stride_px')}"

@@ -1,0 +1,322 @@
+"""`inkbatch infer`: a prepared surface and a bundle become an ink map, unit by unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inkbatch.data.segments.prepared import open_prepared
+from inkbatch.errors import ConfigError, DataError
+from inkbatch.geometry import TileGrid, Unit
+from inkbatch.io.pictures.preview import write_preview
+from inkbatch.io.prediction import Prediction
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import SurfaceVolume
+from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
+from inkbatch.predict.device import choose_device, choose_precision, device_facts
+from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.tiles import tiles_of
+from inkbatch.predict.variants import (
+    LayerWindow,
+    View,
+    combined,
+    hull_of,
+    layer_windows,
+    parts_of,
+    views_of,
+)
+from inkbatch.reports.leave import leave_report
+from inkbatch.run.job import JobReport, RunContext, run_job
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import RunFolder, RunFolders, RunManifest
+from inkbatch.steps.evaluate.job import EvaluateConfig
+from inkbatch.steps.infer.names import prediction_name, variants_name
+from inkbatch.steps.infer.page import page as report_page
+from inkbatch.steps.infer.score import leave_score
+from inkbatch.steps.infer.settings import InferConfig as InferConfig
+from inkbatch.steps.live_preview import drawn, live_preview
+from inkbatch.steps.probe.use import require_probe, stored_layers
+
+LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
+UNIT_PX, LARGE_UNIT_PX = 1024, 4096
+LEEWAY = 2.0**-12  # half of the smallest step of a float16 below 1
+
+
+@dataclass(frozen=True)
+class InferPlan:
+    """Everything that is settled before a model is built.
+
+    Attributes:
+        volume: The surface.
+        bundle: The bundle with all overrides.
+        windows: What the network is fed, one window after the other.
+        views: How each tile is looked at, for every window.
+        grid: The global tile grid.
+        unit_px: Edge of a unit.
+        units: All units, row-major; those without papyrus are stored as zeros by the same loop.
+        outputs: The predictions: one of all windows together, or one per window, in their order.
+    """
+
+    volume: SurfaceVolume
+    bundle: Bundle
+    windows: tuple[LayerWindow, ...]
+    views: tuple[View, ...]
+    grid: TileGrid
+    unit_px: int
+    units: list[Unit]
+    outputs: tuple[RunFolder, ...]
+
+    @property
+    def layers(self) -> range:
+        """Indices of the layers that are read, depth order of the surface: all that any window takes."""
+        return hull_of(self.windows)
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """Where each window lies in what `load_unit` reads."""
+        return parts_of(self.windows, reverse=self.bundle.contract.depth_order == "reversed")
+
+    @property
+    def passes_per_tile(self) -> int:
+        """Variants: forward passes that each tile takes."""
+        return len(self.windows) * len(self.views)
+
+    @property
+    def folder(self) -> Location:
+        """The (first) prediction's folder."""
+        return self.outputs[0].location
+
+    @property
+    def manifest(self) -> RunManifest:
+        """The (first) prediction's manifest."""
+        return self.outputs[0].manifest
+
+    @property
+    def record(self) -> RunFolder | RunFolders:
+        """What the job is recorded in."""
+        return self.outputs[0] if len(self.outputs) == 1 else RunFolders(self.outputs)
+
+
+def make_plan(config: InferConfig) -> InferPlan:
+    """Open surface and bundle, compare them, and cut the surface into units; no model is built.
+
+    Raises:
+        ConfigError: A value that cannot be carried out.
+        DataError: The surface is not complete, or does not match the bundle.
+    """
+    volume, surface_digest = open_prepared(config.root, config.segment)
+    overrides = dict(config.override)
+    asked, probed = config.layers, {}
+    if asked == "auto":
+        auto = stored_layers(config.segment, config.bundle, config.root, overrides)
+        asked, probed = auto.layers, {"probe": auto.record}
+        overrides["depth_order"] = auto.depth_order
+    for key in ("stride_px", "window"):
+        value = getattr(config, key)
+        if value is not None:
+            overrides[key] = value
+    bundle = Bundle.open(bundle_location(config.bundle), overrides)
+    bundle.require_matches(volume)
+    contract = bundle.contract
+    windows = _windows(config, asked, contract, volume)
+    views = views_of(config.tta, contract, bundle.document.name)
+    unit_px = chosen_unit_px(config, contract)
+    grid = TileGrid(volume.shape_yx, contract.tile_px, contract.stride_px)
+    units = grid.units(unit_px)
+    inputs = {
+        "surface": surface_digest,
+        "bundle": bundle.document.name,
+        "weights_sha256": bundle.document.weights_sha256,
+        "architecture": bundle.document.architecture,
+        "model": bundle.document.model,
+    }
+    request = config.request(bundle=bundle_address(config.bundle), catalog=None)
+    outputs = []
+    for fed in [(window,) for window in windows] if config.store_windows else [windows]:
+        variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
+        name = prediction_name(config.name, bundle, variants, stored_each=config.store_windows)
+        settings: dict[str, Any] = {
+            "segment": config.segment,
+            "name": name,
+            "layers": [hull_of(fed).start, hull_of(fed).stop],
+            "unit_px": unit_px,
+            "override": dict(overrides),
+            "contract": contract.model_dump(mode="json"),
+            "precision": config.precision,
+            "compile": config.compile,
+            **probed,
+        }
+        if len(fed) * len(views) > 1:
+            settings["variants"] = {"tta": [view.name for view in views[1:]], "combine": config.combine}
+        if len(fed) > 1:
+            settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
+        folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
+        outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request)))
+    return InferPlan(volume, bundle, windows, views, grid, unit_px, units, tuple(outputs))
+
+
+def _windows(
+    config: InferConfig, layers: tuple[int, int] | None, contract: Contract, volume: SurfaceVolume
+) -> tuple[LayerWindow, ...]:
+    ranges = asked_ranges(config, contract)
+    if ranges:
+        return layer_windows(contract, volume, ranges)
+    return (LayerWindow(layers, contract.layer_indices(volume, layers)),)
+
+
+def asked_ranges(config: InferConfig, contract: Contract) -> Sequence[tuple[int, int]]:
+    """Half-open ranges of source layer numbers where several windows are asked for; none else."""
+    if config.layer_starts is not None:
+        return [(start, start + contract.layers.count) for start in range(*config.layer_starts)]
+    return config.layer_groups or ()
+
+
+def chosen_unit_px(config: InferConfig, contract: Contract) -> int:
+    """Edge of a unit: as stated, or larger for large tiles.
+
+    Raises:
+        ConfigError: No power of two of at least 32.
+    """
+    unit_px = config.unit_px or (UNIT_PX if contract.tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX)
+    if unit_px < 32 or unit_px & (unit_px - 1):
+        raise ConfigError(f"unit_px {unit_px}: wanted a power of two of at least 32")
+    return unit_px
+
+
+def run(config: InferConfig, context: RunContext) -> JobReport:
+    """Infer a segment, or this shard's part of it.
+
+    Raises:
+        InkbatchError: See `make_plan`; damaged surface; a model that returns NaN; storage that gave up; a stop signal.
+    """
+    if config.layers == "auto":
+        how = {"device": config.device, "precision": config.precision, "batch_tiles": config.batch_tiles}
+        require_probe(config.segment, config.bundle, config.root, config.override, context, **how)
+    plan = make_plan(config)
+    record = plan.record
+    left: list[Location] = []
+
+    def leave(folder: Location, note: Callable[[str], None]) -> None:
+        left.append(folder)
+        _leave(folder, note, config)
+
+    report = run_job(
+        record,
+        plan.units,
+        lambda: _work(config, plan, record, context),
+        context,
+        lambda folder: _finish(folder, plan),
+        leave,
+    )
+    if report.complete:
+        for folder in (report.location, *report.beside):  # labels may have come since the map was made
+            if folder not in left and _scored(folder, context.reporter.note, config):
+                leave_report(folder, context.reporter.note, report_page, Location.parse(config.root))
+    live_preview(context, plan.volume.shape_yx, plan.folder).place.delete()
+    return report
+
+
+def _leave(folder: Location, note: Callable[[str], None], config: InferConfig) -> None:
+    """Score and page of a finished map."""
+    _scored(folder, note, config)
+    leave_report(folder, note, report_page, Location.parse(config.root))
+
+
+def _scored(folder: Location, note: Callable[[str], None], config: InferConfig) -> bool:
+    asked = EvaluateConfig(segment=config.segment, name=folder.uri, root=config.root, catalog=config.catalog)
+    return leave_score(folder, asked, note)
+
+
+def _work(
+    config: InferConfig, plan: InferPlan, record: RunFolder | RunFolders, context: RunContext
+) -> UnitWork[Any, Any]:
+    device = choose_device(config.device)
+    predictor = Predictor(
+        plan.bundle.build(device),
+        plan.bundle.contract,
+        device,
+        choose_precision(config.precision, device),
+        config.batch_tiles,
+        context.stop,
+        config.compile,
+        plan.views,
+        config.combine,
+    )
+    outputs = [_created(output, plan) for output in plan.outputs]
+    live = live_preview(context, plan.volume.shape_yx, plan.folder)
+
+    def compute(unit: Unit, loaded: SubVolume) -> tuple[list[NDArray[np.float32]], int]:
+        maps = _checked(predictor.blend_windows(unit, loaded, plan.parts), plan, unit)
+        if config.store_windows or len(plan.windows) == 1:
+            return list(maps), loaded.tiles.count
+        together = combined((torch.from_numpy(found) for found in maps), config.combine)
+        if plan.bundle.contract.activation == "sigmoid":
+            together = together.clamp_(0, 1)
+        return [together.numpy()], loaded.tiles.count
+
+    def store(unit: Unit, computed: tuple[list[NDArray[np.float32]], int]) -> Mapping[str, Any]:
+        maps, tiles = computed
+        written = [output.write(unit.write_box, found) for output, found in zip(outputs, maps, strict=True)]
+        facts = {"bytes_written": sum(written), "tiles": tiles, "tile_passes": tiles * plan.passes_per_tile}
+        if len(written) == 1:
+            return facts
+        passes = tiles * len(plan.views)
+        return {**facts, "each": [{"bytes_written": count, "tile_passes": passes} for count in written]}
+
+    work = UnitWork(
+        load=lambda unit: load_unit(plan, unit),
+        compute=compute,
+        store=store,
+        mark=record.mark,
+        device=lambda: device_facts(device, predictor.dtype),
+    )
+    return drawn(work, live, context, lambda computed: computed[0][0])  # of several windows the first
+
+
+def _checked(maps: Iterator[NDArray[np.float32]], plan: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
+    """The maps, refused where a network without activation leaves 0 to 1 by more than a float16 rounds away."""
+    for found in maps:
+        if plan.bundle.contract.activation == "none":
+            low, high = float(found.min()), float(found.max())
+            if low < -LEEWAY or high > 1 + LEEWAY:
+                raise DataError(
+                    f"unit {unit.name}: a map from 0 to 1 is wanted, the network gave {low:.4g} to {high:.4g}; check "
+                    "the bundle's divisor, clip and activation"
+                )
+        yield found
+
+
+def _created(output: RunFolder, plan: InferPlan) -> Prediction:
+    return Prediction.create(
+        output.location,
+        plan.volume.shape_yx,
+        plan.unit_px,
+        plan.volume.provenance.voxel_size_um,
+        {"kind": "prediction", "digest": output.manifest.digest, **output.manifest.inputs},
+    )
+
+
+def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
+    """Read what one unit needs; layers are not read where the mask is empty."""
+    mask = plan.volume.read_mask(unit.read_box)
+    tiles = tiles_of(plan.grid, unit.write_box, mask, unit.read_box)
+    if tiles.count:
+        layers = plan.volume.read(plan.layers, unit.read_box)
+        if plan.bundle.contract.depth_order == "reversed":
+            layers = np.ascontiguousarray(layers[::-1])
+    else:
+        layers = np.zeros((len(plan.layers), 0, 0), plan.volume.dtype)
+    return SubVolume(layers, mask, tiles)
+
+
+def _finish(record: RunFolder, plan: InferPlan) -> Mapping[str, Any]:
+    write_preview(Prediction.open(record.location).pyramid, record.location / "preview.png")
+    tiles = sum(record.marker(unit)["tiles"] for unit in plan.units)
+    if tiles == 0:
+        raise DataError(f"segment {plan.volume.provenance.segment}: no tile holds papyrus; check its mask")
+    return {"tiles": tiles}

@@ -1,0 +1,108 @@
+"""How much work an infer job is: units, tiles and bytes; exact for prepared segments, an upper bound for others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from inkbatch.data.segments.catalog import Catalog
+from inkbatch.data.segments.prepared import segment_folder
+from inkbatch.errors import ConfigError, MismatchError
+from inkbatch.geometry import TileGrid
+from inkbatch.io.layers import open_layer_source
+from inkbatch.models.bundle import Bundle, bundle_location
+from inkbatch.predict.tiles import tiles_of
+from inkbatch.predict.variants import views_of
+from inkbatch.steps.infer import job as infer_step
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One segment's work.
+
+    Attributes:
+        segment: Its id.
+        units: Units of the plan.
+        tiles: Tiles to compute.
+        passes_per_tile: Forward passes that each takes: windows of layers times views.
+        read_bytes: Grey values that are read, before compression.
+        exact: Whether the segment mask was counted; else every tile of the rectangle is, an upper bound.
+    """
+
+    segment: str
+    units: int
+    tiles: int
+    read_bytes: int
+    exact: bool
+    passes_per_tile: int = 1
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of a tile, all together."""
+        return self.tiles * self.passes_per_tile
+
+
+def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
+    """Tiles that hold papyrus, by unit; only masks are read."""
+    found = {}
+    for unit in plan.units:
+        mask = plan.volume.read_mask(unit.read_box)
+        found[unit.name] = tiles_of(plan.grid, unit.write_box, mask, unit.read_box).count
+    return found
+
+
+def read_bytes(plan: infer_step.InferPlan, tiles: Mapping[str, int]) -> int:
+    """Grey values that the units with papyrus read, before compression."""
+    area = sum(unit.read_box.area for unit in plan.units if tiles[unit.name])
+    return area * len(plan.layers) * plan.volume.dtype.itemsize
+
+
+def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Workload:
+    """The work of one segment.
+
+    A segment that is prepared is compared with the bundle and its mask is counted. Of another one only the size is
+    read, from its layers.
+
+    Args:
+        config: The infer job.
+        catalog: The user's catalog file.
+
+    Raises:
+        ConfigError: A segment that is neither prepared nor in the catalog.
+        DataError: Layers that cannot be opened, or a surface that does not match the bundle.
+    """
+    prepared = segment_folder(config.root, config.segment) / "prepare" / "complete.json"
+    if prepared.exists():
+        plan = infer_step.make_plan(config)
+        tiles = tiles_per_unit(plan)
+        read = read_bytes(plan, tiles)
+        passes = plan.passes_per_tile
+        return Workload(config.segment, len(plan.units), sum(tiles.values()), read, exact=True, passes_per_tile=passes)
+    return _from_layers(config, catalog)
+
+
+def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workload:
+    entry = Catalog.load(catalog).entry(config.segment)
+    if entry.source is None:
+        raise ConfigError(f"segment {config.segment}: is not prepared, and the catalog states no source")
+    overrides = dict(config.override) | ({"stride_px": config.stride_px} if config.stride_px else {})
+    bundle = Bundle.open(bundle_location(config.bundle), overrides)
+    contract = bundle.contract
+    windows = infer_step.asked_ranges(config, contract)
+    views = views_of(config.tta, contract, bundle.document.name)
+    with open_layer_source(entry.source, axes=entry.axes, level=entry.level) as source:
+        depth, *shape = source.shape_zyx
+        if depth < contract.layers.count:
+            raise MismatchError(
+                f"segment {config.segment}: has {depth} layers, the bundle wants {contract.layers.count}; take another"
+            )
+        grid = TileGrid((shape[0], shape[1]), contract.tile_px, contract.stride_px)
+        units = grid.units(infer_step.chosen_unit_px(config, contract))
+        tiles = 0
+        for unit in units:
+            rows, columns = grid.touching(unit.write_box)
+            tiles += len(rows) * len(columns)
+        layers = max(stop for _, stop in windows) - min(start for start, _ in windows) if windows else 0
+        size = sum(unit.read_box.area for unit in units) * max(layers, contract.layers.count)
+        passes = max(1, len(windows)) * len(views)
+        return Workload(config.segment, len(units), tiles, size, exact=False, passes_per_tile=passes)

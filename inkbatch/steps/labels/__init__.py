@@ -1,0 +1,1 @@
+"""labels, clean and import-cvat."""

@@ -1,0 +1,100 @@
+"""Settings of `inkbatch prepare`, and the plan that follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import Field
+
+from inkbatch.config import JobConfig
+from inkbatch.errors import DataError
+from inkbatch.io.intensity import IntensityMap, LutPoints
+from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance
+from inkbatch.run.record import RunManifest
+from inkbatch.steps.prepare.units import UnitPlan
+
+
+class PrepareConfig(JobConfig):
+    """Settings of `inkbatch prepare`. What is None comes from the catalog, then from the source.
+
+    Attributes:
+        segment: Segment id.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        source: Where the layers are; may hold ``{segment}``.
+        catalog: The user's catalog file.
+        layers: Half-open range of layer numbers; None takes all.
+        depth_order: ``forward`` or ``reversed``.
+        voxel_size_um: Voxel edge in micrometres.
+        intensity: ``keep``, ``high-byte``, ``window:LO:HI`` or ``percentile:LO:HI``; None keeps 8 bits as they are and
+            takes the high byte of 16.
+        lut: Control points of a lookup table, for example ``[[0, 0], [128, 64], [255, 255]]``.
+        clahe: ``{clip_limit: 2.0, cell_px: 128}``.
+        mask: A 2-D image, non-zero where there is papyrus; None derives it: pixels that are zero in every layer are
+            outside.
+        axes: Axis order of a plain zarr array.
+        level: Pyramid level of an OME-Zarr source.
+        shard_px: Edge of the surface's zarr shards.
+        codec: ``lz4`` (fastest), ``lz4-bit``, ``zstd`` (smallest).
+        memory: Memory budget of the process.
+        scratch: Local folder for layers that must be decoded whole; None takes the system's.
+    """
+
+    job: ClassVar[str] = "prepare"
+
+    segment: str
+    root: str = "root"
+    source: str | None = None
+    catalog: str | None = None
+    layers: tuple[int, int] | None = None
+    depth_order: DepthOrder | None = None
+    voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    intensity: str | None = None
+    lut: LutPoints | None = None
+    clahe: ClaheSettings | None = None
+    mask: str | None = None
+    axes: str | None = None
+    level: int | None = Field(None, ge=0)
+    shard_px: int = 1024
+    codec: str = "lz4"
+    memory: str = "2GiB"
+    scratch: str | None = None
+
+
+class EmptyMaskError(DataError):
+    """No pixel of the segment is papyrus."""
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """Everything that is settled before a pixel is read.
+
+    Attributes:
+        source: Opened layers.
+        mask_source: Opened mask image, or None where it is derived.
+        provenance: What the surface's attributes will say.
+        mapping: Grey values.
+        units: The units and their memory.
+        folder: ``ROOT/segments/{segment}``.
+        manifest: The run's manifest.
+    """
+
+    source: LayerSource
+    mask_source: LayerSource | None
+    provenance: SurfaceProvenance
+    mapping: IntensityMap
+    units: UnitPlan
+    folder: Location
+    manifest: RunManifest
+
+    @property
+    def layers(self) -> range:
+        """Source layer numbers, ascending."""
+        return range(*self.provenance.source_layers)
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """(height, width) of the surface."""
+        return self.source.shape_zyx[1], self.source.shape_zyx[2]

@@ -1,0 +1,132 @@
+"""How `prepare` cuts a surface into units that fit the memory budget."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inkbatch.errors import ConfigError
+from inkbatch.geometry import Unit, cut
+from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.shards.codec import CODEC_THREADS
+from inkbatch.run.pipeline import Overlap
+
+BASE_BYTES = 350 << 20  # the interpreter with numpy, zarr and OpenCV
+PYRAMID_SHARE = 4 / 3  # of a block: itself and its halves
+SENT_SHARE = 2 * PYRAMID_SHARE  # of a zarr shard on its way to a remote store: its encoded parts, and these joined
+CHUNK_LAYERS, CHUNK_PX = 16, 256  # see benchmarks/README.md
+UNIT_BYTES, NARROW_PX = 256 << 20, 2048  # a unit's most where any width is equally cheap: memory stays small
+GROUPS_HELD = 2  # groups of layers in memory: one is converted while the next one is read
+WIDE_PX = 4096  # of a unit, where the source is read in blocks
+NO_OVERLAP = Overlap(0, 0)
+OVERLAPS = (Overlap(1, 0), NO_OVERLAP)  # one unit is read while another one is written, or neither
+SENT_OVERLAPS = (Overlap(1, 1), *OVERLAPS)  # to a remote store: one is read, one converted and one on its way
+
+
+@dataclass(frozen=True)
+class UnitPlan:
+    """Units of a prepare job, and what they cost.
+
+    Attributes:
+        units: Row-major; each a row of whole zarr shards.
+        overlap: Units in flight beside the one being converted.
+        peak_bytes: Estimated peak memory. Pages of mapped files do not count: the kernel takes them back when it likes.
+        decodes: How often a strip of the source is decoded (1 unless memory is too small for its width).
+        group_layers: Layers that are read together, because the source stores them together.
+    """
+
+    units: list[Unit]
+    overlap: Overlap
+    peak_bytes: int
+    decodes: int
+    group_layers: int = 1
+
+
+def plan_units(
+    source: LayerSource,
+    layer_count: int,
+    dtype: np.dtype[Any],
+    shard_px: int,
+    memory_bytes: int,
+    halo_px: int,
+    *,
+    local_store: bool = True,
+) -> UnitPlan:
+    """Cut the surface into rows of whole zarr shards that memory can hold.
+
+    A striped source wants wide units, so that each strip is decoded once; overlapping reading and writing comes second.
+    A mapped source, where any window is equally cheap, wants small ones. A source that stores layers together wants
+    them read together, each block decoded once. A budget that cannot hold one zarr shard is refused.
+
+    Args:
+        source: The opened layers.
+        layer_count: Layers that are taken.
+        dtype: The surface's dtype.
+        shard_px: Edge of a zarr shard.
+        memory_bytes: Budget of the whole process.
+        halo_px: Extra pixels read around a unit (CLAHE), on both sides together.
+        local_store: Whether the surface goes to a local disk, where a zarr shard is written piece by piece.
+
+    Raises:
+        ConfigError: The budget is too small, or `shard_px` is no power of two of at least 32.
+    """
+    if shard_px < 32 or shard_px & (shard_px - 1):
+        raise ConfigError(f"shard_px {shard_px}: wanted a power of two of at least 32")
+    _, height, width = source.shape_zyx
+    columns = -(-width // shard_px)
+    striped = source.block_yx[1] >= width and source.block_yx[0] * source.block_yx[1] > 1
+    rows = min(shard_px, height)
+    per_pixel = layer_count * dtype.itemsize
+    sent_bytes = 0 if local_store else int(SENT_SHARE * per_pixel * shard_px * rows)
+
+    def peak(wide: int, overlap: Overlap, group: int) -> int:
+        pixels = rows * min(wide * shard_px, width)
+        blocks = int(PYRAMID_SHARE * per_pixel * pixels) * (1 + overlap.ahead + overlap.behind)
+        reading = (
+            max(4, GROUPS_HELD * group)
+            * source.dtype.itemsize
+            * (rows + halo_px)
+            * (width if striped else min(width, wide * shard_px))
+        )
+        encoding = CODEC_THREADS * CHUNK_LAYERS * CHUNK_PX * min(wide * shard_px, width) * dtype.itemsize
+        return BASE_BYTES + blocks + reading + encoding + sent_bytes + source_cache_bytes(source)
+
+    widest = columns if striped else min(columns, _usual_columns(source, per_pixel * shard_px * rows, shard_px))
+    overlaps = OVERLAPS if local_store else SENT_OVERLAPS
+    candidates = [(wide, overlap) for overlap in overlaps for wide in range(widest, 0, -1)]
+    if striped:
+        candidates.sort(key=lambda c: -c[0])
+    for group, (wide, overlap) in itertools.product(_groups(source, layer_count), candidates):
+        needed = peak(wide, overlap, group)
+        if needed <= memory_bytes:
+            units = [Unit(i, box, box) for i, box in enumerate(cut((height, width), shard_px, wide * shard_px))]
+            return UnitPlan(units, overlap, needed, -(-columns // wide) if striped else 1, group)
+    smallest = peak(1, NO_OVERLAP, 1)
+    raise ConfigError(
+        f"memory: {memory_bytes / 2**30:.2f} GiB cannot hold one zarr shard of {layer_count} layers and what is read "
+        f"for it; allow at least {smallest / 2**30:.2f} GiB, or make shard_px smaller than {shard_px}"
+    )
+
+
+def _groups(source: LayerSource, layer_count: int) -> list[int]:
+    """How many layers may be read together: those that are stored together, or even parts of them."""
+    block = source.block_layers if not source.whole_layers else 1
+    whole = min(block, layer_count)
+    return sorted(
+        {whole, *(part for part in (block // 2, block // 4, block // 8) if 1 < part < whole), 1}, reverse=True
+    )
+
+
+def _usual_columns(source: LayerSource, column_bytes: int, shard_px: int) -> int:
+    """Zarr shards side by side in a unit of a source that is not striped."""
+    if source.block_yx == (1, 1):
+        return max(1, min(-(-NARROW_PX // shard_px), UNIT_BYTES // column_bytes))
+    return -(-WIDE_PX // shard_px)
+
+
+def source_cache_bytes(source: LayerSource) -> int:
+    """Memory that the source itself keeps."""
+    return source.resident_bytes

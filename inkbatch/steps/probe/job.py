@@ -1,0 +1,222 @@
+"""`inkbatch probe`: which depth order and layers a bundle wants on a segment, and whether its answer can be trusted.
+
+Each window is a unit: what it answered lies in ``measures/{unit}.json``, so a stopped probe goes on where it was. The
+verdict, ``verdict.json`` with ``probe.png`` beside it, is made from all of them at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.segments.prepared import open_prepared
+from inkbatch.geometry import Unit
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import SurfaceVolume
+from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
+from inkbatch.predict.device import choose_device, choose_precision, device_facts
+from inkbatch.predict.predictor import Predictor
+from inkbatch.reports.leave import leave_report
+from inkbatch.run.job import JobReport, RunContext, run_job
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.steps.probe.evidence import Scene
+from inkbatch.steps.probe.inputs import Slab, choose_windows, given_windows
+from inkbatch.steps.probe.measure import Asked, ProbeInk, measure
+from inkbatch.steps.probe.page import page as report_page
+from inkbatch.steps.probe.picture import draw_probe
+from inkbatch.steps.probe.settings import ProbeConfig as ProbeConfig
+from inkbatch.steps.probe.verdict import Verdict, judge
+
+SMALLEST_WINDOW_PX = 256
+VERDICT_NAME, PICTURE_NAME, MEASURES_NAME = "verdict.json", "probe.png", "measures"
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """Everything that is settled before a model is built.
+
+    Attributes:
+        volume: The surface.
+        bundle: The bundle with all overrides.
+        asked: What each window is asked.
+        units: The windows.
+        folder: The probe's folder.
+        manifest: The run's manifest.
+    """
+
+    volume: SurfaceVolume
+    bundle: Bundle
+    asked: Asked
+    units: list[Unit]
+    folder: Location
+    manifest: RunManifest
+
+    @property
+    def scene(self) -> Scene:
+        """What the verdict is about."""
+        ink = self.asked.ink
+        return Scene(
+            self.asked.depth, (self.asked.usual_order, self.asked.usual_start), ink.amplitude, ink.width_layers
+        )
+
+
+def probe_folder(root: str, segment: str, name: str) -> Location:
+    """``ROOT/probes/{segment}/{name}``."""
+    return Location.parse(root) / "probes" / segment / name
+
+
+def make_plan(config: ProbeConfig) -> ProbePlan:
+    """Open surface and bundle, compare them, and choose the windows; no model is built.
+
+    Raises:
+        ConfigError: A value that cannot be carried out.
+        DataError: The surface is not complete, does not match the bundle, or holds no papyrus.
+    """
+    volume, surface_digest = open_prepared(config.root, config.segment)
+    bundle = Bundle.open(bundle_location(config.bundle), config.override)
+    bundle.require_matches(volume)
+    contract = bundle.contract
+    usual = contract.layer_indices(volume)
+    window_px = max(config.window_px or max(SMALLEST_WINDOW_PX, 2 * contract.tile_px), contract.tile_px)
+    boxes = (
+        given_windows(volume, config.at, window_px) if config.at else choose_windows(volume, config.windows, window_px)
+    )
+    last = volume.layer_count - len(usual)
+    starts = sorted({*range(usual.start % config.step, last + 1, config.step), usual.start})
+    ink = ProbeInk(config.amplitude, config.width_layers, config.stroke_px, config.edge_px, config.seed)
+    asked = Asked(len(usual), tuple(starts), usual.start, contract.depth_order, ink)
+    settings = config.model_dump(
+        mode="json",
+        include={"segment", "step", "amplitude", "width_layers", "stroke_px", "edge_px", "seed", "precision"},
+    )
+    settings |= {
+        "windows": [[box.y0, box.x0, box.y1, box.x1] for box in boxes],
+        "override": dict(config.override),
+        "contract": contract.model_dump(mode="json"),
+    }
+    inputs = {
+        "surface": surface_digest,
+        "bundle": bundle.document.name,
+        "weights_sha256": bundle.document.weights_sha256,
+    }
+    request = config.request(bundle=bundle_address(config.bundle))
+    manifest = RunManifest("probe", settings, inputs, len(boxes), request)
+    units = [Unit(index, box, box) for index, box in enumerate(boxes)]
+    folder = probe_folder(config.output_root or config.root, config.segment, config.name or bundle.document.name)
+    return ProbePlan(volume, bundle, asked, units, folder, manifest)
+
+
+def run(config: ProbeConfig, context: RunContext) -> JobReport:
+    """Probe a segment, or this shard's windows of it.
+
+    Raises:
+        InkbatchError: See `make_plan`; damaged surface; a model that returns NaN; storage that gave up; a stop signal.
+    """
+    plan = make_plan(config)
+    record = RunFolder(plan.folder, plan.manifest)
+    return run_job(
+        record,
+        plan.units,
+        lambda: _work(config, plan, record, context),
+        context,
+        lambda folder: _finish(plan, config.seed),
+        lambda folder, note: leave_report(folder, note, report_page),
+    )
+
+
+def read_verdict(folder: Location) -> dict[str, Any]:
+    """The stored verdict of a complete probe.
+
+    Raises:
+        DataError: There is none, or the probe is not complete.
+    """
+    require_complete(folder, "probe", "run inkbatch probe (again)")
+    found: dict[str, Any] = (folder / VERDICT_NAME).read_json()
+    return found
+
+
+def verdict_lines(folder: Location) -> list[str]:
+    """A stored verdict in words, for a terminal."""
+    found = read_verdict(folder)
+    numbers = found["numbers"]
+    start, stop = found["layers"]
+    lines = [
+        f"verdict: {found['verdict']} · {found['depth_order']} order, layers {start}:{stop} · "
+        f"confidence {found['confidence']:.2f}",
+        f"  because     {found['reason']}",
+        "  planted ink " + ", ".join(f"{order} lift {max(curve):.2f}" for order, curve in numbers["lift"].items()),
+    ]
+    for face in ("front", "back"):
+        row = numbers["faces"][face]
+        lifts = f"lifts the map by {row['forward']:.2f} forward, {row['reversed']:.2f} reversed"
+        lines.append(f"  {face + ' face':<11} layer {row['layer']:g} of the surface: ink there {lifts}")
+    for name, null in numbers["nulls"].items():
+        lines.append(f"  null input  {name}: answered with {null['answer']:.2f} (ink in it lifts {null['lift']:.2f})")
+    cure = "infer --layers auto takes it" if found["usable"] else "infer --layers auto refuses it"
+    return [*lines, f"  {cure} · picture: {folder / PICTURE_NAME}"]
+
+
+def _work(config: ProbeConfig, plan: ProbePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
+    device = choose_device(config.device)
+    predictor = Predictor(
+        plan.bundle.build(device),
+        plan.bundle.contract,
+        device,
+        choose_precision(config.precision, device),
+        config.batch_tiles,
+        context.stop,
+    )
+    volume = plan.volume
+
+    def load(unit: Unit) -> tuple[Slab, NDArray[np.bool_]]:
+        return volume.read(range(volume.layer_count), unit.read_box), volume.read_mask(unit.read_box)
+
+    def compute(unit: Unit, loaded: tuple[Slab, NDArray[np.bool_]]) -> dict[str, Any]:
+        return measure(predictor, *loaded, unit.write_box, plan.asked)
+
+    def store(unit: Unit, measured: dict[str, Any]) -> Mapping[str, Any]:
+        (plan.folder / MEASURES_NAME / f"{unit.name}.json").write_json(measured)
+        return {"readings": 2 * len(plan.asked.starts), "tiles": measured["tiles"]}
+
+    return UnitWork(
+        load=load,
+        compute=compute,
+        store=store,
+        mark=record.mark,
+        device=lambda: device_facts(device, predictor.dtype),
+    )
+
+
+def _finish(plan: ProbePlan, seed: int) -> Mapping[str, Any]:
+    measures = [(plan.folder / MEASURES_NAME / f"{unit.name}.json").read_json() for unit in plan.units]
+    verdict = judge(measures, plan.scene, seed)
+    (plan.folder / PICTURE_NAME).write_bytes(draw_probe(verdict, plan.scene))
+    document = _document(plan, verdict)
+    (plan.folder / VERDICT_NAME).write_json(document)
+    return {key: document[key] for key in ("verdict", "depth_order", "layers", "confidence")}
+
+
+def _document(plan: ProbePlan, verdict: Verdict) -> dict[str, Any]:
+    def numbers(start: int) -> list[int]:
+        return list(plan.volume.provenance.numbers_of(range(start, start + plan.asked.depth)))
+
+    return {
+        "digest": plan.manifest.digest,
+        "segment": plan.volume.provenance.segment,
+        "bundle": plan.bundle.document.name,
+        "verdict": verdict.words,
+        "usable": verdict.usable,
+        "reason": verdict.reason,
+        "depth_order": verdict.order,
+        "layers": numbers(verdict.start),
+        "start": verdict.start,
+        "displaced_by": verdict.displaced_by,
+        "confidence": verdict.confidence,
+        "usual": {"depth_order": plan.asked.usual_order, "layers": numbers(plan.asked.usual_start)},
+        "numbers": verdict.numbers,
+    }

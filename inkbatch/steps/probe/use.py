@@ -1,0 +1,110 @@
+"""`infer --layers auto`: the stored verdict of a depth probe, or a fresh one; an unclear one is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from inkbatch.data.segments.prepared import segment_folder
+from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import DepthOrder
+from inkbatch.models.bundle import Bundle, bundle_location
+from inkbatch.run.job import RunContext
+from inkbatch.run.record import require_complete
+from inkbatch.steps.probe.job import VERDICT_NAME, ProbeConfig, probe_folder, read_verdict, run
+
+
+@dataclass(frozen=True)
+class AutoLayers:
+    """What a probe found, as `infer` uses it.
+
+    Attributes:
+        layers: Half-open range of source layer numbers.
+        depth_order: The order in which the network gets them.
+        record: What goes into the manifest.
+    """
+
+    layers: tuple[int, int]
+    depth_order: DepthOrder
+    record: dict[str, Any]
+
+
+def stored_layers(segment: str, bundle_uri: str, root: str, override: dict[str, Any]) -> AutoLayers:
+    """Read the stored verdict on this very surface and bundle.
+
+    Raises:
+        ConfigError: An override says what the probe is to find.
+        DataError: No verdict is stored, or it is unclear.
+        MismatchError: The stored probe was made from another surface, bundle or contract.
+    """
+    if "depth_order" in override or "layers" in override:
+        raise ConfigError(
+            "--layers auto: depth order and layers come from the probe; leave out --override depth_order and layers, "
+            "or give --layers START:STOP"
+        )
+    bundle = Bundle.open(bundle_location(bundle_uri), override)
+    folder = probe_folder(root, segment, bundle.document.name)
+    again = f"inkbatch probe {segment} --bundle {bundle_uri}"
+    manifest = require_complete(folder, f"--layers auto, segment {segment}: probe", f"run {again} first")
+    found = {
+        "surface": manifest["inputs"]["surface"],
+        "weights": manifest["inputs"]["weights_sha256"],
+        "contract": manifest["config"]["contract"],
+    }
+    surface = (segment_folder(root, segment) / "prepare" / "manifest.json").read_json()
+    wanted = {
+        "surface": surface["digest"],
+        "weights": bundle.document.weights_sha256,
+        "contract": bundle.contract.model_dump(mode="json"),
+    }
+    differing = [key for key in wanted if wanted[key] != found[key]]
+    if differing:
+        raise MismatchError(
+            f"--layers auto, segment {segment}: the probe at {folder} was made with another {' and '.join(differing)}; "
+            f"remove that folder and run {again}"
+        )
+    return _usable(read_verdict(folder), folder, segment)
+
+
+def require_probe(
+    segment: str, bundle_uri: str, root: str, override: dict[str, Any], context: RunContext, **how: Any
+) -> None:
+    """Make the probe that `stored_layers` reads, unless it is there.
+
+    Args:
+        segment: Segment id.
+        bundle_uri: The bundle.
+        root: ROOT.
+        override: Contract values that are replaced.
+        context: How this process runs; its shard does not count here.
+        how: Device, precision and batch size of `ProbeConfig`.
+
+    Raises:
+        DataError: This is one shard of several, and no probe is there: each would make its own.
+        InkbatchError: See `inkbatch.steps.probe.job.run`.
+    """
+    name = Bundle.open(bundle_location(bundle_uri)).document.name
+    folder = probe_folder(root, segment, name)
+    if (folder / "complete.json").exists():
+        return
+    if context.shard.count > 1:
+        raise DataError(
+            f"--layers auto, segment {segment}: no verdict at {folder / VERDICT_NAME}, and this is shard "
+            f"{context.shard}: all must use the same; run inkbatch probe {segment} --bundle {bundle_uri} first"
+        )
+    context.reporter.note(f"infer: --layers auto, no verdict is stored for {segment} and {name}: probing first")
+    config = ProbeConfig(segment=segment, bundle=bundle_uri, root=root, override=override, **how)
+    run(config, RunContext(stop=context.stop, reporter=context.reporter, attempt=context.attempt))
+
+
+def _usable(verdict: dict[str, Any], folder: Location, segment: str) -> AutoLayers:
+    start, stop = verdict["layers"]
+    if not verdict["usable"]:
+        raise DataError(
+            f"--layers auto, segment {segment}: the probe's verdict is {verdict['verdict']} "
+            f"(confidence {verdict['confidence']:.2f}): {verdict['reason']}. It is not used; look at "
+            f"{folder / 'probe.png'}, then state --layers START:STOP yourself (docs/trust.md)"
+        )
+    keys = ("verdict", "depth_order", "layers", "displaced_by", "confidence", "digest")
+    return AutoLayers((start, stop), verdict["depth_order"], {key: verdict[key] for key in keys})

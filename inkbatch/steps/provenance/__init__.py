@@ -1,0 +1,1 @@
+"""rerun and diff."""

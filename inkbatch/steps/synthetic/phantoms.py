@@ -1,0 +1,52 @@
+"""`inkbatch phantoms`: a series of phantoms and the catalog that lists them, ready for prepare and build-dataset."""
+
+from __future__ import annotations
+
+import yaml
+
+from inkbatch.data.synthetic.phantom_series import PhantomSeriesConfig
+from inkbatch.io.layers import open_layer_source
+from inkbatch.io.store.location import Location
+from inkbatch.steps.synthetic import phantom
+
+CATALOG_NAME = "segments.yaml"
+
+__all__ = ["PhantomSeriesConfig", "run"]
+
+
+def run(config: PhantomSeriesConfig) -> list[str]:
+    """Write the phantoms that are not there yet, then the catalog.
+
+    The catalog keeps what other series in the same folder put into it.
+
+    Returns:
+        Lines for the user.
+
+    Raises:
+        ConfigError: A box leaves its picture, letters that are too small, or another phantom under the same id.
+        DataError: No ink falls on papyrus, an unsupported dtype, or a picture that cannot be read.
+        LayerRangeError: The ink's centre lies outside the stack.
+    """
+    with open_layer_source(config.source) as source:
+        papyrus_yx = source.shape_zyx[1], source.shape_zyx[2]
+    letters = phantom.read_picture(config.labels)
+    letters_yx = letters.shape[0], letters.shape[1]
+    lines: list[str] = []
+    for number in range(config.count):
+        lines += phantom.run(config.phantom(number, papyrus_yx, letters_yx))[:1]
+    place = Location.parse(config.output) / CATALOG_NAME
+    _write_catalog(place, config)
+    return [*lines, f"catalog: {place}"]
+
+
+def _write_catalog(place: Location, config: PhantomSeriesConfig) -> None:
+    try:
+        known = yaml.safe_load(place.read_bytes())["segments"]
+    except FileNotFoundError:
+        known = {}
+    mine = {
+        config.segment_id(number): config.entry(number).model_dump(mode="json", exclude_none=True)
+        for number in range(config.count)
+    }
+    document = {"segments": dict(sorted({**known, **mine}.items()))}
+    place.write_bytes(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())

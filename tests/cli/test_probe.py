@@ -1,0 +1,47 @@
+"""`inkbatch probe` and `infer --layers auto` on the command line: settings, words, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+def inkbatch(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "inkbatch", *map(str, arguments)]
+    ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280)
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return ended
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    inkbatch("prepare", "demo", "--root", "root", cwd=tmp_path)
+    return tmp_path
+
+
+def test_the_shipped_settings_run_and_the_verdict_is_said(root):
+    settings = ["--config", REPOSITORY / "jobs/probe.yaml", "--set", "at=[[0,0],[0,128]]", "--set", "window_px=128"]
+    said = inkbatch("probe", "demo", "--bundle", "demo", "--root", "root", *settings, cwd=root).stdout
+    for words in ("probe: complete", "verdict: clear", "forward order, layers 0:13", "null input", "probe.png"):
+        assert words in said
+    found = json.loads((root / "root/probes/demo/demo/verdict.json").read_text())
+    assert (found["usable"], found["depth_order"], found["layers"]) == (True, "forward", [0, 13])
+
+
+def test_refusals_have_a_code_and_say_what_to_do(root):
+    dry = inkbatch(
+        "infer", "demo", "--bundle", "demo", "--root", "root", "--layers", "auto", "--dry-run", cwd=root, code=65
+    )
+    assert "run inkbatch probe demo --bundle demo first" in dry.stderr
+    none = inkbatch("probe", "demo", "--bundle", "demo", "--root", "root", "--set", "amplitude=0", cwd=root, code=64)
+    assert "plants no ink" in none.stderr
+    prepare = inkbatch("prepare", "demo", "--root", "root", "--layers", "auto", cwd=root, code=64)
+    assert "wanted START:STOP" in prepare.stderr

@@ -1,0 +1,437 @@
+"""`inkbatch build-dataset`: the same bytes for the same YAML, whole or in shards, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import zarr
+
+from inkbatch.data.datasets.dataset import DatasetIndex, SampleReader
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
+from inkbatch.geometry import Box
+from inkbatch.io.store.location import Location
+from inkbatch.run.identity import ShardSpec
+from inkbatch.run.job import RunContext
+from inkbatch.run.signals import StopFlag
+from inkbatch.steps.dataset.job import BuildDatasetConfig, describe, run
+from inkbatch.testing.datasets import inked, labelled_segment
+from inkbatch.testing.segments import random_papyrus, write_layers
+
+TIMED = {"run.json", "run-0-of-2.json", "run-1-of-2.json", "report.html"}  # the files with a clock
+SHAPE = (150, 170)
+
+
+def two_segments(root, **changes) -> None:
+    labelled_segment(root, "left", inked(SHAPE, (20, 20, 90, 60)), **changes)
+    ignore = np.zeros(SHAPE, np.uint8)
+    ignore[:40] = 1
+    labelled_segment(root, "right", inked(SHAPE, (60, 70, 140, 150)), ignore=ignore, **changes)
+
+
+def settings(root, **changes) -> BuildDatasetConfig:
+    values = {
+        "name": "letters",
+        "root": str(root),
+        "segments": ["left", "right"],
+        "sample_px": 32,
+        "sampling": {"kind": "grid", "stride_px": 16},
+        "splits": {"kind": "lists", "train": ["left"], "validation": ["right"]},
+        "card": {"licence": "CC BY-NC 4.0", "sources": ["two phantoms"], "previews": 2},
+    }
+    return BuildDatasetConfig.checked({**values, **changes}, "test")
+
+
+def tree(folder) -> dict[str, bytes]:
+    folder = Path(folder)
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in TIMED)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def folder_of(root) -> Location:
+    return Location.parse(root) / "datasets" / "letters"
+
+
+@pytest.fixture
+def root(tmp_path):
+    two_segments(tmp_path / "root")
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("form", ["index", "pack"])
+def test_the_same_yaml_and_inputs_make_the_same_bytes_in_any_root(tmp_path, root, form):
+    two_segments(tmp_path / "other")
+    changes = {"form": form, "pairs": {"count": 3}}
+    assert run(settings(root, **changes), RunContext()).complete
+    run(settings(tmp_path / "other", **changes), RunContext())
+    assert tree(root / "datasets") == tree(tmp_path / "other/datasets")
+    expected = {"index.json", "splits.json", "coco.json", "README.md", "manifest.json", "complete.json"}
+    assert expected <= {name.removeprefix("letters/") for name in tree(root / "datasets")}
+
+
+def test_an_index_streams_from_its_segments(root):
+    run(settings(root), RunContext())
+    reader = SampleReader.open(folder_of(root))
+    index = reader.index
+    assert len(index.samples_of("train")) == 9 * 10
+    layers = zarr.open_array(root / "segments/right/surface.zarr/0", mode="r")[:]
+    labels = zarr.open_array(root / "segments/right/ink_labels.zarr/0", mode="r")[:]
+    for sample in index.samples_of("validation")[::7]:
+        found = reader.read(sample)
+        np.testing.assert_array_equal(found.layers, layers[(slice(None), *sample.area.slices)])
+        np.testing.assert_array_equal(found.labels, labels[sample.area.slices] / 255)
+        rows = np.arange(sample.box[0], sample.box[2])
+        np.testing.assert_array_equal(found.ignore, np.broadcast_to((rows < 40)[:, None], (32, 32)))
+        counted = (labels[sample.area.slices] > 0) & ~found.ignore
+        assert sample.ink_share == pytest.approx(counted.mean(), abs=1e-6)
+
+
+def test_a_pack_holds_the_samples_of_its_index_and_needs_no_segments(root):
+    changes = {"pairs": {"count": 4}, "unit_samples": 7}
+    run(settings(root, **changes), RunContext())
+    streamed = SampleReader.open(folder_of(root))
+    before = [streamed.read(sample) for sample in streamed.index.samples]
+    shutil.rmtree(root / "datasets")
+    run(settings(root, **changes, form="pack"), RunContext())
+    shutil.rmtree(root / "segments")
+    packed = pickle.loads(pickle.dumps(SampleReader.open(folder_of(root))))
+    assert packed.index.samples == streamed.index.samples
+    for sample, expected in zip(packed.index.samples, before, strict=True):
+        for left, right in zip(packed.read(sample), expected, strict=True):
+            np.testing.assert_array_equal(left, right)
+    foreign = zarr.open_array(root / "datasets/letters/samples.zarr", mode="r")
+    assert foreign.shape == (184, 3, 32, 64)
+    np.testing.assert_array_equal(foreign[3, :, :, :32], before[3].layers)
+    beyond = zarr.open_array(root / "datasets/letters/ignore.zarr", mode="r")[3, :, 32:]
+    assert (beyond == 1).all()
+
+
+@pytest.mark.parametrize("form", ["index", "pack"])
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 24])
+def test_a_window_of_a_sample_is_read_as_it_lies_in_the_whole_one(root, form, cache_bytes):
+    run(settings(root, form=form, pairs={"count": 8}), RunContext())
+    place = folder_of(root)
+    reader = SampleReader(DatasetIndex.open(place), place, cache_bytes)
+    pairs = [sample for sample in reader.index.samples if sample.parts]
+    assert {(part.flip, part.turn) for sample in pairs for part in sample.parts} >= {(True, True), (False, True)}
+    windows = [Box(0, 0, 32, 32), Box(3, 5, 20, 30), Box(31, 0, 32, 1), Box(2, 29, 9, 32)]
+    wide = [Box(4, 20, 12, 50), Box(0, 33, 32, 64), Box(7, 0, 8, 64)]
+    for sample in [*reader.index.samples[::17], *pairs]:
+        whole = reader.read_stored(sample)
+        for window in windows + (wide if sample.parts else []):
+            part = reader.read_part(sample, window, range(1, 3))
+            np.testing.assert_array_equal(part.layers, whole.layers[(slice(1, 3), *window.slices)])
+            np.testing.assert_array_equal(part.labels, whole.labels[window.slices])
+            np.testing.assert_array_equal(part.ignore, whole.ignore[window.slices])
+
+
+def test_shards_pack_the_very_bytes_of_one_process(tmp_path, root):
+    shutil.copytree(root, tmp_path / "sharded")
+    run(settings(root, form="pack", unit_samples=40), RunContext())
+    config = settings(tmp_path / "sharded", form="pack", unit_samples=40)
+    reports = [run(config, RunContext(shard=ShardSpec(i, 2))) for i in range(2)]
+    assert [report.complete for report in reports] == [False, True]
+    assert tree(root / "datasets") == tree(tmp_path / "sharded/datasets")
+
+
+def test_a_stopped_pack_has_no_index_and_goes_on_where_it_stopped(tmp_path, root, no_overlap):
+    shutil.copytree(root, tmp_path / "stopped")
+    config = settings(tmp_path / "stopped", form="pack", unit_samples=40)
+
+    stop = StopFlag()
+
+    class Stopping(type(RunContext().reporter)):
+        def unit(self, name, facts):
+            stop.set("a test")
+
+    with pytest.raises(Preempted):
+        run(config, RunContext(stop=stop, reporter=Stopping()))
+    with pytest.raises(DataError, match="run build-dataset first"):
+        DatasetIndex.open(folder_of(tmp_path / "stopped"))
+    report = run(config, RunContext())
+    assert report.skipped >= 1
+    run(settings(root, form="pack", unit_samples=40), RunContext())
+    assert tree(root / "datasets") == tree(tmp_path / "stopped/datasets")
+
+
+def test_a_dataset_that_is_there_is_not_built_twice_and_never_mixed(root):
+    run(settings(root), RunContext())
+    before = tree(root / "datasets")
+    assert run(settings(root), RunContext()).stored == 0
+    with pytest.raises(MismatchError, match="seed"):
+        run(settings(root, seed=1), RunContext())
+    assert tree(root / "datasets") == before
+
+
+def test_labels_that_changed_are_noticed_by_job_and_reader(root):
+    run(settings(root), RunContext())
+    index = DatasetIndex.open(folder_of(root))
+    shutil.rmtree(root / "segments/right")
+    ignore = np.zeros(SHAPE, np.uint8)
+    ignore[:40] = 1
+    labelled_segment(root, "right", inked(SHAPE, (60, 70, 141, 150)), ignore=ignore)
+    with pytest.raises(MismatchError, match="other settings or inputs"):
+        run(settings(root), RunContext())
+    with pytest.raises(MismatchError, match="made anew"):
+        SampleReader(index, folder_of(root)).read(index.samples_of("validation")[0])
+
+
+def test_a_root_can_be_moved(tmp_path, root):
+    run(settings(root), RunContext())
+    before = SampleReader.open(folder_of(root))
+    expected = before.read(before.index.samples[5])
+    root.rename(tmp_path / "moved")
+    moved = SampleReader.open(folder_of(tmp_path / "moved"))
+    np.testing.assert_array_equal(moved.read(moved.index.samples[5]).layers, expected.layers)
+
+
+def test_16_bits_are_packed_as_they_are(tmp_path):
+    layers = np.random.default_rng(0).integers(0, 65536, (2, *SHAPE), dtype=np.uint16)
+    for name, stack in (("left", layers), ("right", layers[..., ::-1])):
+        labelled_segment(tmp_path, name, inked(SHAPE, (20, 20, 90, 60)), layers=stack)
+    run(settings(tmp_path, form="pack"), RunContext())
+    reader = SampleReader.open(folder_of(tmp_path))
+    sample = reader.index.samples[17]
+    np.testing.assert_array_equal(reader.read(sample).layers, layers[(slice(None), *sample.area.slices)])
+
+
+def test_an_edited_index_is_refused(root):
+    run(settings(root), RunContext())
+    place = folder_of(root) / "index.json"
+    place.write_bytes(place.read_bytes().replace(b'"split": "validation"', b'"split": "train"', 1))
+    with pytest.raises(MismatchError, match="digest"):
+        DatasetIndex.open(folder_of(root))
+
+
+def test_damage_in_a_pack_is_named(root):
+    run(settings(root, form="pack", unit_samples=40), RunContext())
+    reader = SampleReader.open(folder_of(root))
+    (root / "datasets/letters/labels.zarr/c/1/0/0").unlink()
+    with pytest.raises(CorruptDataError, match=r"labels\.zarr/c/1/0/0"):
+        reader.read(reader.index.samples[45])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"voxel_size_um": 9.0}, "voxel_size_um is 9.0, that of segment left is 8.0"),
+        ({"intensity": "window:1:2"}, "intensity is window"),
+        ({"clahe": {"clip_limit": 2, "cell_px": 64}}, "clahe is"),
+        ({"lut": [[0, 0], [255, 255]]}, "lut is"),
+        ({"layers": np.ones((4, *SHAPE), np.uint8)}, "layer_count is 4"),
+        ({"layers": np.ones((3, *SHAPE), np.uint16)}, "dtype is uint16"),
+    ],
+)
+def test_segments_that_one_network_cannot_be_fed_are_not_mixed(tmp_path, change, words):
+    labelled_segment(tmp_path, "left", inked(SHAPE, (20, 20, 90, 60)))
+    labelled_segment(tmp_path, "right", inked(SHAPE, (20, 20, 90, 60)), **change)
+    with pytest.raises(MismatchError, match=words):
+        run(settings(tmp_path), RunContext())
+
+
+def test_8_bits_as_they_are_mix_with_the_high_byte_of_16(tmp_path):
+    labelled_segment(tmp_path, "left", inked(SHAPE, (20, 20, 90, 60)))
+    labelled_segment(tmp_path, "right", inked(SHAPE, (20, 20, 90, 60)), intensity="high-byte")
+    run(settings(tmp_path), RunContext())
+    assert DatasetIndex.open(folder_of(tmp_path)).contract.intensity == ("high-byte", "keep")
+
+
+def test_layers_are_chosen_by_source_number_in_depth_order(tmp_path):
+    layers = np.arange(1, 7, dtype=np.uint8)[:, None, None] * np.ones((1, *SHAPE), np.uint8)
+    for name, order in (("left", "forward"), ("right", "reversed")):
+        made = {"source_layers": (10, 16), "depth_order": order}
+        labelled_segment(tmp_path, name, inked(SHAPE, (20, 20, 90, 60)), layers=layers, **made)
+    run(settings(tmp_path, segments=[{"id": name, "layers": [10, 12]} for name in ("left", "right")]), RunContext())
+    reader = SampleReader.open(folder_of(tmp_path))
+    for split, numbers in (("train", [1, 2]), ("validation", [5, 6])):
+        found = reader.read(reader.index.samples_of(split)[0])
+        assert found.layers[:, 0, 0].tolist() == numbers
+
+
+def test_labels_of_pictures_are_made_first_and_missing_ones_are_refused(tmp_path, prepare_config):
+    from inkbatch.steps.prepare.job import run as run_prepare
+
+    source = write_layers(tmp_path / "layers", random_papyrus((3, 96, 96)))
+    run_prepare(prepare_config(source), RunContext())
+    cv2.imwrite(str(tmp_path / "ink.png"), inked((96, 96), (10, 10, 40, 40)))
+    common = {"segments": ["tiny"], "splits": {"kind": "lists", "train": ["tiny"]}}
+    with pytest.raises(DataError, match="inkbatch labels tiny"):
+        run(settings(tmp_path / "root", **common), RunContext())
+    labels = {"image": str(tmp_path / "ink.png"), "clean": {"min_area_px": 10}}
+    common["segments"] = [{"id": "tiny", "labels": labels}]
+    run(settings(tmp_path / "root", **common), RunContext())
+    samples = DatasetIndex.open(folder_of(tmp_path / "root")).samples
+    assert max(sample.ink_share for sample in samples) == (24 / 32) ** 2
+
+
+def test_splits_and_coco_say_what_the_index_says(root):
+    run(
+        settings(root, splits={"kind": "kfold", "folds": 3}, sampling={"kind": "grid", "border": "left-out"}),
+        RunContext(),
+    )
+    folder = root / "datasets/letters"
+    index = DatasetIndex.open(folder_of(root))
+    splits = json.loads((folder / "splits.json").read_text())
+    for fold, lists in enumerate(splits["folds"]):
+        assert lists["train"] == [s.id for s in index.samples_of("train", fold)]
+        assert lists["validation"] == [s.id for s in index.samples_of("validation", fold)]
+        assert not set(lists["train"]) & set(lists["validation"])
+    coco = json.loads((folder / "coco.json").read_text())
+    first, sample = coco["annotations"][0], index.samples[0]
+    assert first["bbox"] == [sample.box[1], sample.box[0], 32, 32]
+    with pytest.raises(ConfigError, match="say which one validates"):
+        index.samples_of("train")
+
+
+def test_the_card_states_sources_counts_ink_share_and_licence(root):
+    run(settings(root), RunContext())
+    card = (root / "datasets/letters/README.md").read_text()
+    for words in ("CC BY-NC 4.0", "two phantoms", "| left | memory://left | 0:3 |", "| train | 90 |", "![sample-"):
+        assert words in card
+    pictures = list((root / "datasets/letters/previews").iterdir())
+    assert len(pictures) == 4
+    assert all(cv2.imread(str(picture)) is not None for picture in pictures)
+
+
+def test_boxes_come_from_coco_or_from_ink(tmp_path, root):
+    document = {
+        "images": [{"id": 1, "file_name": "left.png", "height": SHAPE[0], "width": SHAPE[1]}],
+        "categories": [{"id": 1, "name": "ink"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 30, 24, 10]}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    sampling = {"kind": "boxes", "coco": str(tmp_path / "boxes.json")}
+    run(settings(root, sampling=sampling, splits={"kind": "lists", "train": ["left"]}, form="pack"), RunContext())
+    reader = SampleReader.open(folder_of(root))
+    assert [s.box for s in reader.index.samples] == [(30, 20, 40, 44)]
+    assert reader.read(reader.index.samples[0]).labels.shape == (10, 24)
+    shutil.rmtree(root / "datasets")
+    run(settings(root, sampling={"kind": "boxes", "ink": {"min_area_px": 100, "margin_px": 2}}), RunContext())
+    index = DatasetIndex.open(folder_of(root))
+    assert [s.box for s in index.samples] == [(18, 18, 92, 62), (58, 68, 142, 152)]
+    assert {f"{name}.{end}" for name in ("left", "right") for end in ("json", "txt", "png")} == {
+        path.name for path in (root / "datasets/letters/boxes").iterdir()
+    }
+
+
+def test_a_folder_layout_becomes_a_dataset_that_can_be_packed(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for folder, shape in ((split, (20, 24, 3)), (f"{split}annot", (20, 24))):
+            (tmp_path / "data" / folder).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / "data" / folder / "pot.png"), rng.integers(0, 2, shape, dtype=np.uint8))
+    changes = {
+        "segments": [],
+        "images": {"folder": str(tmp_path / "data")},
+        "splits": {"kind": "given"},
+        "sampling": {"kind": "whole"},
+        "form": "pack",
+    }
+    run(settings(tmp_path / "root", **changes), RunContext())
+    shutil.rmtree(tmp_path / "data")
+    reader = SampleReader.open(folder_of(tmp_path / "root"))
+    assert [(s.id, s.split) for s in reader.index.samples] == [
+        ("train-pot-y00000-x00000", "train"),
+        ("validation-pot-y00000-x00000", "validation"),
+    ]
+    found = reader.read(reader.index.samples[0])
+    assert found.layers.shape == (3, 32, 32)
+    assert (~found.ignore).sum() == 20 * 24
+
+
+def test_leakage_is_refused_before_anything_is_written(root):
+    config = settings(root, splits={"kind": "shares", "train": 0.5, "validation": 0.5})
+    with pytest.raises(DataError, match="split by segment or by blocks"):
+        run(config, RunContext())
+    assert not (root / "datasets").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"segments": []}, "one of them"),
+        ({"segments": ["left", "left"]}, "listed twice"),
+        ({"segments": [20230827161847]}, "put quotes around 20230827161847"),
+        ({"sampling": {"kind": "boxes"}}, "no boxes"),
+        ({"sampling": {"kind": "gird"}}, "grid"),
+        ({"splits": {"kind": "kfold", "flods": 3}}, "flods"),
+        ({"segments": [{"id": "left", "labels": {"root": "x"}}]}, "labels.root"),
+        ({"splits": {"kind": "given"}}, "import a folder layout"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(root, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        run(settings(root, **changes), RunContext())
+
+
+def test_a_dry_run_writes_nothing(root):
+    text = describe(settings(root, form="pack"))
+    assert "180 samples" in text
+    assert "units" in text
+    assert not (root / "datasets").exists()
+
+
+@pytest.mark.parametrize("store", ["memory_root", "s3_root"])
+def test_datasets_on_an_object_store_are_packed_and_read(request, store):
+    root = request.getfixturevalue(store)
+    labelled_segment(root.uri, "s", inked((64, 96), (10, 10, 50, 50)), shard_px=128)
+    changes = {"segments": ["s"], "splits": {"kind": "lists", "train": ["s"]}, "card": {"previews": 0}}
+    run(settings(root.uri, **changes, form="pack"), RunContext())
+    reader = SampleReader.open(root / "datasets" / "letters")
+    streamed = SampleReader(reader.index.model_copy(update={"form": "index"}), reader.location)
+    assert len(reader.index.samples) == 15
+    for sample in reader.index.samples[::7]:
+        for left, right in zip(reader.read(sample), streamed.read(sample), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def test_packing_decodes_overlapping_neighbours_once(root, monkeypatch):
+    run(settings(root), RunContext())
+    reader = SampleReader.open(folder_of(root))
+    row = [sample for sample in reader.index.samples if sample.segment == "left"][:20]  # two rows of ten tiles
+    expected = [reader.read_stored(sample) for sample in row]
+    calls = []
+    arrays = reader._segment("left")
+    read = arrays.read
+    monkeypatch.setattr(arrays, "read", lambda box: calls.append(box) or read(box))
+    for found, wanted in zip(reader.read_together(row), expected, strict=True):
+        for left, right in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(left, right)
+    assert sum(box.area for box in calls) <= 20 * 32 * 32
+    assert len(calls) <= 2
+
+
+def test_copies_of_one_scan_do_not_train_and_validate(tmp_path):
+    """The same papyrus under another address, other layer numbers, read from the other side."""
+    rng = np.random.default_rng(0)
+    layers = rng.integers(1, 255, (5, *SHAPE), dtype=np.uint8)
+    labels = inked(SHAPE, (20, 20, 90, 60))
+    labelled_segment(tmp_path, "left", labels, layers=layers[:3])
+    labelled_segment(tmp_path, "right", labels, layers=layers[::-1][:3], source_layers=(7, 10), depth_order="reversed")
+    with pytest.raises(DataError, match="left and right are copies of one surface or picture: leave one out, or keep"):
+        run(settings(tmp_path), RunContext())
+    labelled_segment(tmp_path, "other", labels, layers=rng.integers(1, 255, (3, *SHAPE), dtype=np.uint8))
+    split = {"kind": "lists", "train": ["left", "right"], "validation": ["other"]}
+    assert run(settings(tmp_path, segments=["left", "right", "other"], splits=split), RunContext()).complete
+
+
+def test_a_picture_that_lies_in_two_folders_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for place in ("train", "trainannot", "val", "valannot"):
+        (tmp_path / "pots" / place).mkdir(parents=True)
+    for name in ("train/a", "train/b", "val/c"):
+        annotation = tmp_path / "pots" / name.replace("/", "annot/")
+        cv2.imwrite(str(tmp_path / "pots" / f"{name}.png"), rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+        cv2.imwrite(f"{annotation}.png", inked((32, 32), (4, 4, 20, 20)))
+    values = {"segments": [], "images": {"folder": str(tmp_path / "pots")}, "sampling": {"kind": "whole"}}
+    values["splits"] = {"kind": "given"}
+    assert run(settings(tmp_path, name="clean", **values), RunContext()).complete
+    for folder in ("pots/{}", "pots/{}annot"):
+        shutil.copy(tmp_path / folder.format("train") / "a.png", tmp_path / folder.format("val") / "z.png")
+    with pytest.raises(DataError, match="train-a and validation-z are copies"):
+        run(settings(tmp_path, **values), RunContext())

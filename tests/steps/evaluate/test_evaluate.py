@@ -1,0 +1,450 @@
+"""evaluate: what is written is what independent libraries find in the same pixels, however the work is shared out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, NoLabelsError, Preempted
+from inkbatch.io.store.location import Location
+from inkbatch.run.identity import ShardSpec
+from inkbatch.run.job import RunContext
+from inkbatch.steps.evaluate.job import EvaluateConfig, describe, make_plan, run, summary
+from inkbatch.steps.evaluate.pictures import COLOURS
+from inkbatch.steps.infer.score import leave_score, score_line, stored_score
+from inkbatch.testing.faults import preempted_context, stored_bytes
+from inkbatch.testing.maps import store_map, store_picture
+
+SHAPE = (150, 210)
+RNG = np.random.default_rng(0)
+INK = cv2.GaussianBlur(RNG.standard_normal(SHAPE), (0, 0), 5) > 0.02
+MASK = np.ones(SHAPE, bool)
+MASK[:, 170:] = False
+IGNORED = np.zeros(SHAPE, bool)
+IGNORED[60:90, 40:90] = True
+COUNTED = MASK & ~IGNORED
+
+
+def a_map(strength, seed) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal(SHAPE)
+    values = np.clip(0.5 + strength * (INK - 0.5) + 0.2 * noise, 0.01, 0.99)
+    return np.where(MASK, values, 0).astype(np.float16)
+
+
+GOOD, POOR = a_map(0.4, 1), a_map(0.2, 2)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    place = tmp_path / "root"
+    store_map(place, "s", "good", GOOD, contract={"threshold": 0.6})
+    store_map(place, "s", "poor", POOR, unit_px=128)
+    store_picture(place, "s", "mask", MASK * 255, pooling="max")
+    store_picture(place, "s", "ink_labels", INK * 255)
+    store_picture(place, "s", "ignore_mask", IGNORED, pooling="max")
+    return place
+
+
+@pytest.fixture
+def configure(root):
+    def make(**changes) -> EvaluateConfig:
+        values = {"segment": "s", "name": "good", "root": str(root), "region_px": 32, "draws": 200, **changes}
+        return EvaluateConfig.checked(values, "test")
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch):
+    monkeypatch.setattr("inkbatch.steps.evaluate.job.UNIT_PX", 64)
+
+
+def document(report) -> dict:
+    return json.loads(Path(str(report.location / "evaluation.json")).read_text())
+
+
+def table(report, name) -> list[dict[str, str]]:
+    return list(csv.DictReader(Path(str(report.location / name)).read_text().splitlines()))
+
+
+def test_scores_are_those_of_scikit_learn_within_the_mask_and_outside_the_ignore_mask(configure):
+    report = run(configure(), RunContext())
+    found = document(report)
+    p, t = GOOD[COUNTED].astype(np.float64), INK[COUNTED]
+    one = found["maps"][0]
+    assert (found["counted_px"], found["ink_px"]) == (COUNTED.sum(), t.sum())
+    assert one["auc"] == pytest.approx(metrics.roc_auc_score(t, p), abs=1e-12)
+    assert one["average_precision"] == pytest.approx(metrics.average_precision_score(t, p), abs=1e-12)
+    assert one["psnr_db"] == pytest.approx(-10 * np.log10(np.mean((p - t) ** 2)), abs=1e-9)
+    assert [at["threshold"] for at in one["at"]] == [0.5, 0.6]
+    for at in [*one["at"], one["best"]]:
+        ink = p >= at["threshold"]
+        assert at["f_beta"] == pytest.approx(metrics.fbeta_score(t, ink, beta=0.5), abs=1e-12)
+        assert at["dice"] == pytest.approx(metrics.f1_score(t, ink), abs=1e-12)
+        assert at["iou"] == pytest.approx(metrics.jaccard_score(t, ink), abs=1e-12)
+    assert one["best"]["f_beta"] >= max(metrics.fbeta_score(t, p >= at, beta=0.5) for at in np.linspace(0, 1, 50))
+
+
+def test_every_region_has_its_own_scores_and_they_add_up(configure):
+    report = run(configure(), RunContext())
+    rows = table(report, "regions.csv")
+    assert sum(int(row["counted_px"]) for row in rows) == COUNTED.sum()
+    assert len({(row["y0"], row["x0"]) for row in rows}) == len(rows) == 5 * 6
+    best = document(report)["maps"][0]["best"]["threshold"]
+    for row in rows:
+        window = np.s_[int(row["y0"]) : int(row["y1"]), int(row["x0"]) : int(row["x1"])]
+        inside = COUNTED[window]
+        p, t = GOOD[window][inside].astype(np.float64), INK[window][inside]
+        assert int(row["ink_px"]) == t.sum()
+        assert int(row["found_px"]) == (p >= best).sum()
+        if not t.any():
+            assert (row["f_beta"], row["auc"]) == ("", "")
+            continue
+        assert float(row["f_beta"]) == pytest.approx(metrics.fbeta_score(t, p >= best, beta=0.5), abs=1e-12)
+        if not t.all():
+            assert float(row["auc"]) == pytest.approx(metrics.roc_auc_score(t, p), abs=1e-12)
+
+
+def test_tables_and_plots_are_there(configure):
+    report = run(configure(bins=10), RunContext())
+    bins = table(report, "calibration.csv")
+    assert len(bins) == 10
+    assert sum(int(row["pixels"]) for row in bins) == COUNTED.sum()
+    exact = GOOD.astype(np.float64)
+    inside = (exact >= 0.3) & (exact < 0.4) & COUNTED
+    assert float(bins[3]["mean_probability"]) == pytest.approx(exact[inside].mean(), abs=1e-9)
+    assert float(bins[3]["ink_share"]) == pytest.approx(INK[inside].mean(), abs=1e-9)
+    curve = table(report, "curves.csv")
+    assert len(curve) == 101
+    middle = curve[50]
+    assert float(middle["precision"]) == pytest.approx(metrics.precision_score(INK[COUNTED], GOOD[COUNTED] >= 0.5))
+    for picture in ("curves.png", "regions.png"):
+        image = cv2.imread(str(report.location / picture))
+        assert min(image.shape[:2]) > 100
+        assert image.std() > 10
+    text = "\n".join(summary(report.location))
+    assert "best F0.5" in text
+    assert "calibration error" in text
+
+
+def test_two_maps_are_compared_on_the_same_pixels(configure):
+    report = run(configure(versus="poor"), RunContext())
+    assert report.location.name == "evaluation-versus-poor"
+    found = document(report)
+    scores = found["comparison"]["scores"]
+    assert set(scores) == {"f_beta_at_0.5", "f_beta_at_0.6", "f_beta_at_its_best", "average_precision", "auc"}
+    for name in ("auc", "average_precision"):
+        assert scores[name]["first"] == found["maps"][0][name]
+        assert scores[name]["second"] == found["maps"][1][name]
+        assert scores[name]["low"] > 0
+    assert found["comparison"]["blocks"] == 30
+    assert len(table(report, "regions.csv")) == 60
+    assert "good is better" in "\n".join(summary(report.location))
+    alone = document(run(configure(), RunContext()))
+    assert alone["maps"][0] == found["maps"][0]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("versus", [None, "poor"])
+def test_shards_in_any_order_write_the_bytes_of_a_whole_run(configure, tmp_path, count, versus):
+    config = configure(versus=versus)
+    whole = run(config, RunContext())
+    expected = stored_bytes(whole.location.path)
+    Path(whole.location.path).rename(tmp_path / "whole")
+    reports = [run(config, RunContext(shard=ShardSpec(i, count))) for i in reversed(range(count))]
+    assert [report.complete for report in reports].index(True) == count - 1
+    assert stored_bytes(whole.location.path) == expected
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_stopped_evaluation_goes_on_with_what_is_missing(configure, tmp_path, after):
+    whole = run(configure(), RunContext())
+    expected = stored_bytes(whole.location.path)
+    Path(whole.location.path).rename(tmp_path / "whole")
+    with pytest.raises(Preempted):
+        run(configure(), preempted_context(after))
+    done = len((whole.location / "done").names())
+    report = run(configure(), RunContext())
+    assert (report.skipped, report.stored) == (done, report.units - done)
+    assert stored_bytes(whole.location.path) == expected
+
+
+def test_units_of_another_size_find_the_same_scores(configure, monkeypatch):
+    small = document(run(configure(), RunContext()))
+    monkeypatch.setattr("inkbatch.steps.evaluate.job.UNIT_PX", 512)
+    assert document(run(configure(to=str(configure().root) + "/other"), RunContext())) == small
+
+
+def test_small_regions_make_small_units(configure, monkeypatch):
+    monkeypatch.setattr("inkbatch.steps.evaluate.job.UNIT_PX", 512)
+    monkeypatch.setattr("inkbatch.steps.evaluate.job.MOST_REGIONS_YX", 2)
+    plan = make_plan(configure(region_px=32))
+    assert max(len(plan.regions(unit)) for unit in plan.units) == 4
+    assert {unit.write_box.shape for unit in plan.units} >= {(64, 64)}
+    plan.truth.close()
+
+
+def test_an_area_counts_alone(configure):
+    found = document(run(configure(area=(10, 20, 75, 130)), RunContext()))
+    inside = np.zeros(SHAPE, bool)
+    inside[10:75, 20:130] = True
+    inside &= COUNTED
+    assert found["counted_px"] == inside.sum()
+    expected = metrics.roc_auc_score(INK[inside], GOOD[inside].astype(float))
+    assert found["maps"][0]["auc"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_labels_can_be_a_picture_and_the_ignore_mask_left_out(configure, tmp_path):
+    cv2.imwrite(str(tmp_path / "labels.png"), (~INK).astype(np.uint8))
+    config = configure(labels=str(tmp_path / "labels.png"), white=1, ignore="none")
+    found = document(run(config, RunContext()))
+    assert (found["counted_px"], found["ink_px"]) == (MASK.sum(), (MASK & ~INK).sum())
+    cv2.imwrite(str(tmp_path / "ignore.png"), (~IGNORED).astype(np.uint8))
+    other = configure(ignore=str(tmp_path / "ignore.png"), to=str(tmp_path / "other"))
+    assert document(run(other, RunContext()))["counted_px"] == (MASK & IGNORED).sum()
+
+
+def test_labels_that_come_from_a_prediction_are_called_so(configure, root):
+    place = root / "segments/s/labels"
+    place.mkdir()
+    (place / "manifest.json").write_text(json.dumps({"digest": "1", "inputs": {"source": {"prediction": "x/good"}}}))
+    (place / "complete.json").write_text(json.dumps({"digest": "1"}))
+    notes: list[str] = []
+    context = RunContext()
+    context.reporter.note = notes.append  # type: ignore[method-assign]
+    report = run(configure(), context)
+    assert "agrees with that prediction, not with the papyrus" in notes[0]
+    assert document(report)["labels_made_from"] == "x/good"
+    assert "careful" in "\n".join(summary(report.location))
+
+
+def test_what_cannot_be_evaluated_is_refused_by_name(configure, root, tmp_path):
+    store_map(root, "s", "small", GOOD[:100])
+    store_map(root, "s", "half", GOOD, complete=False)
+    store_map(root, "bare", "map", GOOD)
+    cv2.imwrite(str(tmp_path / "tiny.png"), np.full((5, 5), 255, np.uint8))
+    cases = [
+        ({"name": None}, ConfigError, "one of its 4 predictions is wanted"),
+        ({"name": "half"}, DataError, "prediction s/half: incomplete"),
+        ({"name": "small"}, MismatchError, "small: is .100, 210., the mask and labels are .150, 210."),
+        ({"versus": "small"}, MismatchError, "prediction small: is 100 × 210 px, good is 150 × 210 px"),
+        ({"versus": "good"}, ConfigError, "compared with itself"),
+        ({"thresholds": [1.5]}, ConfigError, "probabilities from 0 to 1"),
+        ({"area": (0, 0, 500, 5)}, ConfigError, "leaves the 150 × 210 px"),
+        ({"labels": str(tmp_path / "tiny.png")}, DataError, "tiny.png: .5, 5. .height, width., the segment is"),
+        ({"white": 1}, ConfigError, "white belongs to a picture"),
+        ({"segment": "bare", "name": "map"}, DataError, "segment bare: its mask is wanted"),
+    ]
+    for changes, error, words in cases:
+        with pytest.raises(error, match=words):
+            make_plan(configure(**changes))
+
+
+def test_nothing_to_count_and_no_ink_are_refused(configure, tmp_path):
+    with pytest.raises(DataError, match="no pixel counts"):
+        run(configure(area=(0, 180, 20, 200)), RunContext())
+    cv2.imwrite(str(tmp_path / "ones.png"), np.ones(SHAPE, np.uint8))
+    with pytest.raises(DataError, match="white=1"):
+        run(configure(labels=str(tmp_path / "ones.png"), to=str(tmp_path / "a")), RunContext())
+    with pytest.raises(DataError, match="smaller region_px"):
+        run(configure(versus="poor", region_px=512, to=str(tmp_path / "b")), RunContext())
+
+
+def test_no_labels_at_all_are_a_wish_and_no_guess(root):
+    store_map(root, "u", "map", GOOD)
+    store_picture(root, "u", "mask", MASK * 255, pooling="max")
+    config = EvaluateConfig(segment="u", root=str(root))
+    with pytest.raises(NoLabelsError, match="nobody says where its ink labels are; give --labels"):
+        make_plan(config)
+
+
+def test_a_damaged_map_is_named(configure, root):
+    shard = next(path for path in sorted((root / "predictions/s/good/prediction.zarr/0").rglob("c/0/*")))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    shard.write_bytes(data)
+    with pytest.raises(CorruptDataError, match="good"):
+        run(configure(), RunContext())
+
+
+def test_the_score_of_infer_is_the_same_one(configure, root):
+    folder, notes = Location.parse(root / "predictions/s/good"), []
+    assert leave_score(folder, configure(), notes.append)
+    score = stored_score(folder)
+    found = document(run(configure(thresholds=(0.6,)), RunContext()))["maps"][0]
+    wanted = (found["at"][0]["f_beta"], found["best"]["f_beta"], found["best"]["threshold"], found["auc"])
+    kept = [score[key] for key in ("f05", "best_f05", "best_threshold", "auc")]
+    np.testing.assert_allclose(kept, wanted, atol=1e-6)
+    assert (score["threshold"], score["counted_px"], notes) == (0.6, int(COUNTED.sum()), [])
+    assert f"F0.5 {kept[0]:.3f} at the bundle's threshold 0.60 (best {kept[1]:.3f}" in score_line(score)
+
+
+def test_a_score_is_taken_again_only_where_the_labels_are_others(configure, root):
+    folder = Location.parse(root / "predictions/s/poor")
+    assert leave_score(folder, configure(name="poor"), print)
+    first = stored_score(folder)
+    assert "bundle" not in score_line(first)  # it states no threshold
+    assert not leave_score(folder, configure(name="poor"), print)
+    cv2.imwrite(str(root / "other.png"), (~INK * 255).astype(np.uint8))
+    assert leave_score(folder, configure(name="poor", labels=str(root / "other.png")), print)
+    assert stored_score(folder)["auc"] == pytest.approx(1 - first["auc"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("segments: {s: {ink_label: labels.png}}", "unknown key"),
+        ("segments: {s: {ink_labels: nowhere.png}}", "nowhere.png"),
+        ("segments: {s: {ink_labels: 's4://bucket/labels.png'}}", "protocol 's4'"),
+    ],
+)
+def test_a_broken_catalog_and_a_mistyped_address_of_labels_are_said_aloud(configure, root, tmp_path, text, said):
+    folder, notes = Location.parse(root / "predictions/s/good"), []
+    shutil.rmtree(root / "segments/s/ink_labels.zarr")
+    (tmp_path / "catalog.yaml").write_text(text)
+    assert not leave_score(folder, configure(catalog=str(tmp_path / "catalog.yaml")), notes.append)
+    assert len(notes) == 1
+    assert said in notes[0]
+    assert "the map at" in notes[0]
+    assert "is whole" in notes[0]
+
+
+def test_without_labels_or_ink_there_is_no_score_and_bad_labels_are_said_aloud(configure, root):
+    folder, notes = Location.parse(root / "predictions/s/good"), []
+    shutil.rmtree(root / "segments/s/ink_labels.zarr")
+    assert not leave_score(folder, configure(), notes.append)
+    cv2.imwrite(str(root / "empty.png"), np.zeros(SHAPE, np.uint8))
+    assert not leave_score(folder, configure(labels=str(root / "empty.png")), notes.append)
+    assert notes == []
+    cv2.imwrite(str(root / "small.png"), np.zeros((5, 5), np.uint8))
+    assert not leave_score(folder, configure(labels=str(root / "small.png")), notes.append)
+    assert "small.png" in notes[0]
+    assert "inkbatch evaluate" in notes[0]
+    assert stored_score(folder) is None
+
+
+def test_after_other_settings_the_cure_names_the_option_that_evaluate_has(configure):
+    run(configure(), RunContext())
+    with pytest.raises(MismatchError, match=r"use the same ones, choose another folder \(--to\), or remove"):
+        run(configure(beta=1.0), RunContext())
+
+
+def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
+    text = describe(configure(versus="poor"))
+    for words in ("good versus poor", "0.5, 0.6, and the best one", "35 of 32 px", "12, 0 done", "result"):
+        assert words in text
+    assert not (root / "predictions/s/good/evaluation-versus-poor").exists()
+
+
+def picture(report, name) -> np.ndarray:
+    return cv2.imread(str(report.location / name), cv2.IMREAD_UNCHANGED)
+
+
+@pytest.mark.parametrize("changes", [{}, {"area": (13, 7, 141, 180)}])
+def test_the_picture_shows_where_map_and_labels_agree(configure, changes):
+    report = run(configure(**changes), RunContext())
+    y0, x0, y1, x1 = changes.get("area", (0, 0, *SHAPE))
+    threshold = document(report)["maps"][0]["best"]["threshold"]
+    found, ink, counted = (values[y0:y1, x0:x1] for values in (np.greater_equal(GOOD, threshold), INK, COUNTED))
+    shown = picture(report, "agreement.png")[..., ::-1]
+    wanted = {"found": found & ink, "missed": ~found & ink, "false alarm": found & ~ink, "bare": ~found & ~ink}
+    for name, pixels in wanted.items():
+        np.testing.assert_array_equal((shown == COLOURS[name]).all(axis=2), pixels & counted, name)
+    np.testing.assert_array_equal((shown == COLOURS["not counted"]).all(axis=2), ~counted)
+    tones = picture(report, "map.png")
+    np.testing.assert_allclose(tones / 255, GOOD[y0:y1, x0:x1].astype(float), atol=0.003)
+
+
+def test_a_reduced_picture_shows_every_fourth_label(tmp_path, monkeypatch):
+    def large(values):
+        return values.repeat(4, axis=0).repeat(4, axis=1)[3:, 2:]
+
+    monkeypatch.setattr("inkbatch.io.multiscale.OVERVIEW_PX", 210)
+    for name, values in (("good", GOOD), ("poor", POOR)):
+        store_map(tmp_path, "s", name, large(values), unit_px=256)
+    for name, values in (("mask", MASK * 255), ("ink_labels", INK * 255), ("ignore_mask", IGNORED)):
+        store_picture(tmp_path, "s", name, large(values), shard_px=256)
+    monkeypatch.setattr("inkbatch.steps.evaluate.job.UNIT_PX", 256)
+    monkeypatch.setattr("inkbatch.steps.evaluate.pictures.LONGEST_PX", 210)
+    values = {"segment": "s", "name": "good", "versus": "poor", "root": str(tmp_path), "region_px": 100, "draws": 100}
+    report = run(EvaluateConfig.checked(values, "test"), RunContext())
+    shown = picture(report, "agreement-2.png")[..., ::-1]
+    np.testing.assert_array_equal((shown == COLOURS["not counted"]).all(axis=2), ~large(COUNTED)[::4, ::4])
+    ink = (shown == COLOURS["found"]).all(axis=2) | (shown == COLOURS["missed"]).all(axis=2)
+    np.testing.assert_array_equal(ink, large(INK & COUNTED)[::4, ::4])
+    assert json.loads(Path(str(report.location / "pictures.json")).read_text())["reduced_by"] == 4
+
+
+@pytest.mark.parametrize(("row", "reduced_by"), [(5, 1), (6, 2), (8, 4)])
+def test_an_area_of_one_row_is_drawn_from_a_level_that_has_it(tmp_path, monkeypatch, row, reduced_by):
+    monkeypatch.setattr("inkbatch.io.multiscale.OVERVIEW_PX", 30)
+    monkeypatch.setattr("inkbatch.steps.evaluate.pictures.LONGEST_PX", 50)
+    store_map(tmp_path, "s", "good", GOOD, unit_px=256)
+    for name, values in (("mask", MASK * 255), ("ink_labels", INK * 255)):
+        store_picture(tmp_path, "s", name, values, shard_px=256)
+    values = {"segment": "s", "root": str(tmp_path), "area": (row, 0, row + 1, 170), "region_px": 64}
+    report = run(EvaluateConfig.checked(values, "test"), RunContext())
+    assert json.loads(Path(str(report.location / "pictures.json")).read_text())["reduced_by"] == reduced_by
+    shown = picture(report, "agreement.png")[..., ::-1]
+    ink = (shown == COLOURS["found"]).all(axis=2) | (shown == COLOURS["missed"]).all(axis=2)
+    np.testing.assert_array_equal(ink, INK[row : row + 1, :170:reduced_by])
+
+
+def test_the_regions_with_most_wrong_pixels_are_shown_in_order(configure):
+    report = run(configure(), RunContext())
+    listed = json.loads(Path(str(report.location / "pictures.json")).read_text())["worst"]
+    found = np.greater_equal(GOOD, document(report)["maps"][0]["best"]["threshold"])
+    wrong = (found != INK) & COUNTED
+    sums = sorted(
+        (int(wrong[y : y + 32, x : x + 32].sum()) for y in range(0, SHAPE[0], 32) for x in range(0, SHAPE[1], 32)),
+        reverse=True,
+    )
+    assert [row["wrong_px"] for row in listed] == sums[: len(listed)]
+    assert len(listed) == 6
+    for row in listed:
+        inside = np.s_[row["y0"] : row["y1"], row["x0"] : row["x1"]]
+        assert row["missed_px"] == (~found & INK & COUNTED)[inside].sum()
+        assert picture(report, row["picture"]).shape[1] == 2 * (row["x1"] - row["x0"]) + 8
+
+
+def test_damaged_labels_of_the_picture_are_refused(configure):
+    config = configure()
+    plan = make_plan(config)
+    with pytest.raises(Preempted):
+        run(config, preempted_context(1))
+    plan.truth.close()
+    first = next(Path(str(plan.folder / "counts")).glob("*.png"))
+    first.write_bytes(b"no picture")
+    with pytest.raises(CorruptDataError, match="evaluate again"):
+        run(config, RunContext())
+
+
+@pytest.mark.parametrize("window", [(16, 16), (48, 1000), (1000, 20)])
+@pytest.mark.parametrize("changes", [{}, {"area": (7, 30, 141, 203), "region_px": 50}])
+def test_counting_window_by_window_changes_no_bit(configure, tmp_path, monkeypatch, window, changes):
+    whole = run(configure(**changes, to=str(tmp_path / "whole")), RunContext())
+    monkeypatch.setattr("inkbatch.steps.evaluate.job.WINDOW_YX", window)
+    cut = run(configure(**changes, to=str(tmp_path / "cut")), RunContext())
+    assert stored_bytes(cut.location.path) == stored_bytes(whole.location.path)
+
+
+def test_on_s3_everything_is_as_on_a_disk(s3_root, configure, root):
+    for name, values in (("good", GOOD), ("poor", POOR)):
+        store_map(s3_root.uri, "s", name, values, contract={"threshold": 0.6} if name == "good" else {})
+    for name, values in (("mask", MASK * 255), ("ink_labels", INK * 255), ("ignore_mask", IGNORED)):
+        store_picture(s3_root.uri, "s", name, values, pooling="mean" if name == "ink_labels" else "max")
+    with pytest.raises(Preempted):
+        run(configure(root=s3_root.uri, versus="poor"), preempted_context(2))
+    report = run(configure(root=s3_root.uri, versus="poor"), RunContext())
+    assert report.skipped >= 2
+    here = run(configure(versus="poor"), RunContext())
+    there = (report.location / "evaluation.json").read_json()
+    assert there["maps"] == document(here)["maps"]
+    assert there["comparison"] == document(here)["comparison"]

@@ -1,0 +1,267 @@
+"""train: a dataset becomes a bundle that infer takes; what cannot be trained is refused by name; folds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from inkbatch.data.datasets.dataset import DatasetIndex
+from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchError, NonFiniteError, Preempted
+from inkbatch.io.prediction import Prediction
+from inkbatch.io.store.location import Location
+from inkbatch.models.bundle import Bundle
+from inkbatch.run.identity import ShardSpec
+from inkbatch.run.job import RunContext
+from inkbatch.steps.dataset import job as build_dataset
+from inkbatch.steps.infer import job as infer
+from inkbatch.steps.train.job import TrainConfig, describe, make_plan, run
+from inkbatch.testing.training import NETWORK, TILE_PX, tiny_dataset, tiny_run, write_labels
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    tiny_dataset(tmp_path / "root")
+    return tmp_path / "root"
+
+
+def config_of(root: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig.checked(tiny_run(root, **changes), "test")
+
+
+def bundle_of(root: Path, name: str = "first") -> Bundle:
+    return Bundle.open(Location.parse(root / "runs" / name / "bundle"))
+
+
+def edited(root: Path, **changes: Any) -> None:
+    place = Location.parse(root / "datasets" / "tiny")
+    DatasetIndex.open(place).model_copy(update=changes).save(place)
+
+
+def test_a_run_learns_planted_ink_and_its_bundle_infers(root):
+    report = run(config_of(root, epochs=8, optimiser={"rate": 1e-2}, augment={"depth_shift": 1}), RunContext())
+    assert report.complete
+    bundle = bundle_of(root)
+    contract = bundle.contract
+    assert (contract.tile_px, contract.stride_px, contract.layers.count, contract.divisor) == (TILE_PX, 16, 4, 255)
+    found = bundle.document.metrics["validation"]["overall"]
+    assert found["auc"] > 0.95
+    assert found["threshold"] == pytest.approx(contract.threshold, abs=1e-6)
+    inferred = infer.run(
+        infer.InferConfig(segment="s1", bundle=str(bundle.location), root=str(root), device="cpu", name="p"),
+        RunContext(),
+    )
+    ink = np.asarray(
+        Prediction.open(inferred.location).read(
+            infer.make_plan(  # the same contract, the same map
+                infer.InferConfig(segment="s1", bundle=str(bundle.location), root=str(root), device="cpu", name="p")
+            )
+            .units[0]
+            .write_box
+        )
+    )
+    assert ink.max() > contract.threshold > ink.min()
+
+
+def test_every_epoch_leaves_scores_curves_and_a_picture(root):
+    run(config_of(root), RunContext())
+    folder = root / "runs" / "first"
+    with (folder / "metrics.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["epoch"], row["segment"]) for row in rows] == [
+        (epoch, name) for epoch in "01" for name in ("overall", "s1")
+    ]
+    assert all(0 <= float(row["f05"]) <= 1 and 0 <= float(row["auc"]) <= 1 for row in rows)
+    with (folder / "losses.csv").open() as lines:
+        assert len(list(csv.DictReader(lines))) == 12
+    for name in ("curves.png", "validation/epoch-000-s1.png", "validation/epoch-001-s1.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    facts = json.loads((folder / "complete.json").read_text())
+    assert facts["scores"]["f05"] == pytest.approx(max(float(row["f05"]) for row in rows), abs=1e-6)
+
+
+def test_the_bundle_holds_the_best_epoch_and_patience_stops(root):
+    run(config_of(root, epochs=9, patience=1, optimiser={"rate": 1e-8}, monitor="loss"), RunContext())
+    folder = root / "runs" / "first"
+    with (folder / "metrics.csv").open() as lines:
+        losses = [float(row["validation_loss"]) for row in csv.DictReader(lines) if row["segment"] == "overall"]
+    best = json.loads((folder / "complete.json").read_text())["best_epoch"]
+    assert losses[best] == min(losses)
+    assert len(losses) in (best + 2, 9)
+    assert len(losses) < 9
+
+
+def test_labels_of_another_size_are_refused(root):
+    write_labels(root, "s0", np.zeros((90, 96), np.uint8))
+    with pytest.raises(MismatchError, match=r"segment s0: .*ink_labels\.zarr is \(90, 96\), the surface is \(96, 96\)"):
+        run(config_of(root), RunContext())
+
+
+def test_a_split_without_samples_is_refused(root):
+    index = DatasetIndex.open(Location.parse(root / "datasets" / "tiny"))
+    edited(root, samples=tuple(sample for sample in index.samples if sample.split == "train"))
+    with pytest.raises(DataError, match="split 'validation' holds no sample"):
+        make_plan(config_of(root))
+
+
+def test_a_dataset_without_ink_is_refused(root):
+    index = DatasetIndex.open(Location.parse(root / "datasets" / "tiny"))
+    edited(root, samples=tuple(sample.model_copy(update={"ink_share": 0.0}) for sample in index.samples))
+    with pytest.raises(DataError, match="split 'train' holds ink; check the ink labels"):
+        make_plan(config_of(root))
+
+
+def test_a_dataset_that_is_not_there_is_refused(root):
+    with pytest.raises(DataError, match=r"dataset other: no index\.json"):
+        make_plan(config_of(root, dataset="other"))
+
+
+def test_more_layers_than_the_samples_hold_are_refused(root):
+    model = {"architecture": "smp", "config": {**NETWORK, "depth_layers": 5}}
+    with pytest.raises(
+        LayerRangeError, match=r"samples hold 4 layers, the network wants 5; set model\.config\.depth_layers"
+    ):
+        make_plan(config_of(root, model=model))
+
+
+def test_a_tile_that_the_network_cannot_take_is_refused(root):
+    model = {"architecture": "smp", "config": {**NETWORK, "family": "FPN", "decoder": {}}}
+    with pytest.raises(ConfigError, match="tile of 24 x 24 px is not a multiple of 32 px"):
+        make_plan(config_of(root, model=model, tile_px=24))
+
+
+def test_unknown_keys_and_two_ways_to_fold_are_refused(root):
+    with pytest.raises(ConfigError, match="unknown key 'optimizer'; did you mean 'optimiser'"):
+        config_of(root, optimizer={"rate": 1})
+    with pytest.raises(ConfigError, match="not both"):
+        config_of(root, fold=0, folds="all")
+
+
+def test_a_loss_that_is_no_number_names_its_batch(root):
+    settings = config_of(root, input={"std": 1e-44}, batch=2)
+    with pytest.raises(
+        NonFiniteError, match=r"loss of epoch 0, step 0 is nan; its batch holds the samples s0-y"
+    ) as caught:
+        run(settings, RunContext())
+    assert "lower optimiser.rate, set clip_gradient" in str(caught.value)
+    assert not list((root / "runs" / "first").glob("checkpoints/*"))
+
+
+def test_a_run_starts_from_a_bundle_of_the_same_network(root):
+    run(config_of(root), RunContext())
+    start = str(bundle_of(root).location)
+    model = {"architecture": "smp", "config": NETWORK, "start_from": start}
+    run(config_of(root, run="second", model=model, epochs=1, optimiser={"rate": 1e-12}), RunContext())
+    first, second = (bundle_of(root, name).build().state_dict() for name in ("first", "second"))
+    for name, tensor in first.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-7)
+    other = {**model, "config": {**NETWORK, "decoder": {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}}}
+    with pytest.raises(MismatchError, match="keys do not match smp"):
+        run(config_of(root, run="third", model=other), RunContext())
+
+
+def test_a_frozen_encoder_stays_and_the_rest_learns(root):
+    model = {"architecture": "smp", "config": NETWORK, "encoder": {"freeze_encoder": True}}
+    run(config_of(root, model=model, epochs=1), RunContext())
+    torch.manual_seed(0)
+    from inkbatch.models import build_model
+
+    fresh = build_model("smp", {**NETWORK, "depth_layers": 4}).state_dict()
+    trained = bundle_of(root).build().state_dict()
+    same = {name for name in fresh if torch.equal(fresh[name], trained[name])}
+    assert {name for name in fresh if ".encoder." in name} <= same
+    assert any(".decoder." in name and name not in same for name in fresh)
+
+
+def test_folds_are_runs_of_their_own_with_a_table(root):
+    tiny_dataset(root, folds=3, name="folded")
+    settings = config_of(root, dataset="folded", folds="all", epochs=1)
+    parts = [run(settings, RunContext(shard=ShardSpec(number, 2))) for number in (1, 0)]
+    assert [(part.stored, part.left) for part in parts] == [(1, 2), (2, 0)]
+    folder = root / "runs" / "first"
+    with (folder / "folds.csv").open() as lines:
+        rows = {row["fold"]: row for row in csv.DictReader(lines)}
+    assert list(rows) == ["0", "1", "2", "mean", "std"]
+    values = [float(rows[str(fold)]["f05"]) for fold in range(3)]
+    assert float(rows["mean"]["f05"]) == pytest.approx(np.mean(values), abs=1e-5)
+    assert float(rows["std"]["f05"]) == pytest.approx(np.std(values), abs=1e-5)
+    for fold in range(3):
+        assert bundle_of(root, f"first/fold-{fold}").document.training["fold"] == fold
+    before = (folder / "folds.csv").read_bytes()
+    whole = config_of(root, run="whole", dataset="folded", folds="all", epochs=1)
+    assert run(whole, RunContext()).stored == 3
+    assert (root / "runs" / "whole" / "folds.csv").read_bytes() == before
+
+
+def test_a_fold_that_is_not_there_is_refused(root):
+    with pytest.raises(ConfigError, match="has no folds; leave folds out"):
+        make_plan(config_of(root, folds="all"))
+    with pytest.raises(ConfigError, match="fold 1 is wanted; it has none"):
+        make_plan(config_of(root, fold=1))
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(root):
+    text = describe(config_of(root))
+    assert "25 training and 25 validation samples" in text
+    assert "2 epochs of 6 steps of 4 samples" in text
+    assert "0 of 12 steps" in text
+    assert not (root / "runs").exists()
+
+
+def test_samples_larger_than_the_tile_are_cropped_and_stitched(root):
+    tiny_dataset(root, sample_px=48, name="large")
+    run(config_of(root, dataset="large", tile_px=32, epochs=1), RunContext())
+    contract = bundle_of(root).contract
+    assert (contract.tile_px, contract.stride_px) == (32, 16)
+
+
+def built(root: Path, name: str, **changes: Any) -> None:
+    values = {
+        "name": name,
+        "root": str(root),
+        "segments": ["s0", "s1"],
+        "sample_px": TILE_PX,
+        "sampling": {"kind": "grid", "stride_px": 16},
+        "splits": {"kind": "lists", "train": ["s0"], "validation": ["s1"]},
+    }
+    build_dataset.run(build_dataset.BuildDatasetConfig.checked({**values, **changes}, "test"), RunContext())
+
+
+def test_an_index_and_its_pack_train_alike(root):
+    losses = []
+    for form in ("index", "pack"):
+        built(root, form, form=form)
+        run(config_of(root, run=form, dataset=form, epochs=1), RunContext())
+        losses.append((root / "runs" / form / "losses.csv").read_bytes())
+    assert losses[0] == losses[1]
+
+
+def test_stitched_pairs_train_and_the_plain_samples_validate(root):
+    built(root, "pairs", pairs={"count": 8})
+    index = DatasetIndex.open(Location.parse(root / "datasets" / "pairs"))
+    plan = make_plan(config_of(root, dataset="pairs"))[0]
+    assert any(sample.parts for sample in plan.train)
+    assert index.samples_of("validation") == plan.validation
+    assert run(config_of(root, dataset="pairs", epochs=1), RunContext()).complete
+
+
+def test_a_run_on_an_object_store_stops_goes_on_and_leaves_the_bytes_of_a_local_one(root, s3_root):
+    for path in root.rglob("*"):
+        if path.is_file() and "sources" not in path.parts:
+            (s3_root / str(path.relative_to(root))).write_bytes(path.read_bytes())
+    run(config_of(root, epochs=1), RunContext())
+    remote = config_of(root, epochs=1).model_copy(update={"root": str(s3_root)})
+    context = RunContext()
+    with pytest.raises(Preempted):
+        run(remote, context, lambda steps: context.stop.set("a test") if steps == 2 else None)
+    seen: list[int] = []
+    assert run(remote, RunContext(), seen.append).complete
+    assert seen == [3, 4, 5, 6]
+    for name in ("bundle/weights.safetensors", "bundle/bundle.json", "metrics.csv", "losses.csv", "complete.json"):
+        assert (s3_root / "runs/first" / name).read_bytes() == (root / "runs/first" / name).read_bytes()
