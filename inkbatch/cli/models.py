@@ -68,18 +68,18 @@ def import_checkpoint(
 def models(
     preset: Annotated[str | None, typer.Argument(help="Show all that this preset says.", show_default=False)] = None,
 ) -> None:
-    """List the networks and the presets of published checkpoints, or show one preset."""
+    """List the networks and, by scale, the presets of published checkpoints; or show one preset."""
     from inkbatch.models import known_architectures
-    from inkbatch.models.describing import describe_preset, preset_row
-    from inkbatch.models.presets import load_preset, preset_names
+    from inkbatch.models.describing import describe_preset, preset_rows
+    from inkbatch.models.presets import load_preset, presets_by_scale
 
     if preset is not None:
         typer.echo("\n".join(describe_preset(load_preset(preset))))
         return
     typer.echo(f"networks: {', '.join(known_architectures())}")
-    typer.echo("presets (inkbatch import-checkpoint SRC DEST --as PRESET):")
-    for known in preset_names():
-        typer.echo(f"  {preset_row(load_preset(known))}")
+    typer.echo("presets by voxel edge (inkbatch import-checkpoint SRC DEST --as PRESET):")
+    for row in preset_rows(presets_by_scale()):
+        typer.echo(row)
 
 
 def bundle(

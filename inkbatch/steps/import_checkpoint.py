@@ -19,6 +19,8 @@ from inkbatch.models.fitting import fitted_model, fitting_preset, hints, require
 from inkbatch.models.flops import flops_per_tile
 from inkbatch.models.importing import WEB, ReadCheckpoint, read_state_dict
 from inkbatch.models.presets import Preset, changed_contract, load_preset
+from inkbatch.predict.import_checks import import_warnings
+from inkbatch.predict.reference import keep_reference
 
 
 class ImportConfig(JobConfig):
@@ -91,6 +93,11 @@ def run(config: ImportConfig) -> list[str]:
     lines = [_summary(preset, contract, model), *fitted.notes, *notes]
     if _is_there(dest, document):
         return [*lines, f"bundle: already at {dest}, nothing to do"]
+    if config.check:
+        warnings = import_warnings(model, contract)
+        lines += [f"warning: {text}" for text in warnings]
+        asked = {"warnings": warnings, "reference": keep_reference(dest, model, contract)}
+        document = document.model_copy(update=asked)
     Bundle.save(dest, model, document)
     known = next((place.where for place in preset.published if place.sha256 == read.sha256), None)
     origin = f"source: {fetched.facts['uri']}, sha256 {read.sha256}" + (f", as published at {known}" if known else "")

@@ -24,6 +24,7 @@ from inkbatch.io.surface import SurfaceProvenance
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.reference import check_reference
 from inkbatch.predict.tiles import tiles_of
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
@@ -166,6 +167,7 @@ def _work(plan: PicturesPlan, record: RunFolder, context: RunContext) -> UnitWor
     precision = choose_precision(config.precision, device)
     model = plan.bundle.build(device)
     predictor = Predictor(model, contract, device, precision, config.batch_tiles, context.stop)
+    check_reference(model, plan.bundle, device, precision)
 
     def load(unit: Unit) -> NDArray[np.uint8]:
         in_colour = contract.layers.count == RGB_LAYERS

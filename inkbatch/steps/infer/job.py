@@ -20,6 +20,7 @@ from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.reference import check_reference
 from inkbatch.predict.tiles import tiles_of
 from inkbatch.predict.variants import (
     LayerWindow,
@@ -134,6 +135,7 @@ def make_plan(config: InferConfig) -> InferPlan:
         "weights_sha256": bundle.document.weights_sha256,
         "architecture": bundle.document.architecture,
         "model": bundle.document.model,
+        **({"warnings": list(bundle.document.warnings)} if bundle.document.warnings else {}),
     }
     request = config.request(bundle=bundle_address(config.bundle), catalog=None)
     outputs = []
@@ -198,6 +200,8 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         how = {"device": config.device, "precision": config.precision, "batch_tiles": config.batch_tiles}
         require_probe(config.segment, config.bundle, config.root, config.override, context, **how)
     plan = make_plan(config)
+    for text in plan.bundle.document.warnings:
+        context.reporter.note(f"warning: bundle {plan.bundle.document.name}: {text}")
     record = plan.record
     left: list[Location] = []
 
@@ -247,6 +251,7 @@ def _work(
         plan.views,
         config.combine,
     )
+    check_reference(predictor.model, plan.bundle, device, predictor.dtype)
     outputs = [_created(output, plan) for output in plan.outputs]
     live = live_preview(context, plan.volume.shape_yx, plan.folder)
 

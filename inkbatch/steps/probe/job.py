@@ -20,6 +20,7 @@ from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor
+from inkbatch.predict.reference import check_reference
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
@@ -171,6 +172,7 @@ def _work(config: ProbeConfig, plan: ProbePlan, record: RunFolder, context: RunC
         config.batch_tiles,
         context.stop,
     )
+    check_reference(predictor.model, plan.bundle, device, predictor.dtype)
     volume = plan.volume
 
     def load(unit: Unit) -> tuple[Slab, NDArray[np.bool_]]:
