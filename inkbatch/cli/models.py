@@ -58,9 +58,9 @@ def import_checkpoint(
     """Turn a published checkpoint into a bundle: the weights, strictly, and what they must be fed."""
     from inkbatch.steps import import_checkpoint as step
 
-    options = {"source": source, "dest": dest, "preset": preset, "name": name, "trust_pickle": trust_pickle or None}
-    options |= {"weights": weights, "leave_out": leave_out or None, "settings": settings}
-    options["check"] = None if check else False
+    options: dict[str, object] = {"source": source, "dest": dest, "preset": preset, "name": name}
+    options |= {"trust_pickle": trust_pickle or None, "weights": weights, "settings": settings}
+    options |= {"leave_out": leave_out or None, "check": None if check else False}
     for line in step.run(step.ImportConfig.load(None, sets or (), options)):
         typer.echo(line)
 

@@ -77,7 +77,7 @@ def fitting_preset(read: ReadCheckpoint) -> Preset:
     presets = [load_preset(name) for name in preset_names()]
     published = [preset for preset in presets if any(place.sha256 == read.sha256 for place in preset.published)]
     names = [name for name in known_architectures() if fits(model_class(name), read.state_dict)]
-    found = published or [preset for preset in presets if preset.architecture in names and _agrees(preset, read)]
+    found = published or _agreeing([preset for preset in presets if preset.architecture in names], read)
     if len(found) == 1:
         return found[0]
     if found:
@@ -97,10 +97,21 @@ def fitting_preset(read: ReadCheckpoint) -> Preset:
     )
 
 
-def _agrees(preset: Preset, read: ReadCheckpoint) -> bool:
-    """Whether what the weights tell contradicts no value of a preset."""
-    facts = infer_config(model_class(preset.architecture), read.state_dict, read.source)
-    return all(getattr(facts, key) == value for key, value in preset.model.items() if key in facts.model_fields_set)
+def _agreeing(presets: Sequence[Preset], read: ReadCheckpoint) -> list[Preset]:
+    """Presets that what the weights tell does not contradict; those it agrees with in all values, where there are some.
+
+    A preset may leave out what weights tell (the number of blocks), and then means the published network.
+    """
+    told = {preset.name: infer_config(model_class(preset.architecture), read.state_dict) for preset in presets}
+    whole, stated = [], []
+    for preset in presets:
+        found = told[preset.name]
+        meant = type(found).model_validate(preset.model)
+        if all(getattr(found, key) == getattr(meant, key) for key in found.model_fields_set):
+            whole.append(preset)
+        if all(getattr(found, key) == getattr(meant, key) for key in found.model_fields_set & meant.model_fields_set):
+            stated.append(preset)
+    return whole or stated
 
 
 def require_contract(model: InkModel, contract: Contract, preset: Preset) -> None:
