@@ -5,6 +5,7 @@ from inkbatch.models import (  # noqa: F401  # each registers its architecture
     i3d,
     i3d_nonlocal,
     identity,
+    residual_unet,
     resnet3d,
     resnet3d_3d_decoder,
     resnet3d_upsampled,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import inkbatch
+from inkbatch.errors import ConfigError
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
 from inkbatch.predict.reference import network_input, probe_px
@@ -71,8 +72,16 @@ def probe_tiles(contract: Contract, tile_px: int) -> Iterator[NDArray[Any]]:
 
 
 def papyrus_tile(layers: int, tile_px: int) -> NDArray[np.uint8]:
-    """A piece of the shipped crop, uint8 (layers, tile_px, tile_px), its layers repeated and its borders mirrored."""
+    """A piece of the shipped crop, uint8 (layers, tile_px, tile_px), its layers repeated and its borders mirrored.
+
+    Raises:
+        ConfigError: The crop is not installed.
+    """
     files = sorted(PAPYRUS.glob("*.tif"))
+    if not files:
+        raise ConfigError(
+            f"{PAPYRUS}: the demo's layers are not installed; install inkbatch again, or state --no-check"
+        )
     chosen = np.linspace(0, len(files) - 1, layers).round().astype(int)
     read = {index: tifffile.imread(files[index]) for index in sorted(set(chosen.tolist()))}
     stack = np.stack([read[index] for index in chosen.tolist()])
