@@ -26,7 +26,13 @@ def import_checkpoint(
         str, typer.Argument(metavar="SRC", help="Path, s3://…, https://… or hf://owner/repo[/file][@revision].")
     ],
     dest: Annotated[str, typer.Argument(metavar="DEST", help="The bundle's folder: a path or a URI.")],
-    preset: Annotated[str, typer.Option("--as", help="Name of a preset (inkbatch models lists them), or a YAML file.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help="Name of a preset (inkbatch models lists them), or a YAML file; else the one the weights call for.",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the bundle; else the preset's.")] = None,
     trust_pickle: Annotated[
         bool,
@@ -35,12 +41,26 @@ def import_checkpoint(
             help="Run the program inside a file that is no plain weights, without network and secrets.",
         ),
     ] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="Copy of the weights where a file holds several: model, ema_model, …")
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="Keys of the file that are no part of the network: 'stats.*'; repeatable.")
+    ] = None,
+    settings: Annotated[
+        str | None, typer.Option(help="File with the settings of the training, where it lies apart from the weights.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="Ask the network a few tiles: do its answers move? One is kept in the bundle.")
+    ] = True,
     sets: Sets = None,
 ) -> None:
     """Turn a published checkpoint into a bundle: the weights, strictly, and what they must be fed."""
     from inkbatch.steps import import_checkpoint as step
 
-    options = {"source": source, "dest": dest, "preset": preset, "name": name, "trust_pickle": trust_pickle or None}
+    options: dict[str, object] = {"source": source, "dest": dest, "preset": preset, "name": name}
+    options |= {"trust_pickle": trust_pickle or None, "weights": weights, "settings": settings}
+    options |= {"leave_out": leave_out or None, "check": None if check else False}
     for line in step.run(step.ImportConfig.load(None, sets or (), options)):
         typer.echo(line)
 
@@ -48,18 +68,18 @@ def import_checkpoint(
 def models(
     preset: Annotated[str | None, typer.Argument(help="Show all that this preset says.", show_default=False)] = None,
 ) -> None:
-    """List the networks and the presets of published checkpoints, or show one preset."""
+    """List the networks and, by scale, the presets of published checkpoints; or show one preset."""
     from inkbatch.models import known_architectures
-    from inkbatch.models.describing import describe_preset, preset_row
-    from inkbatch.models.presets import load_preset, preset_names
+    from inkbatch.models.describing import describe_preset, preset_rows
+    from inkbatch.models.presets import load_preset, presets_by_scale
 
     if preset is not None:
         typer.echo("\n".join(describe_preset(load_preset(preset))))
         return
     typer.echo(f"networks: {', '.join(known_architectures())}")
-    typer.echo("presets (inkbatch import-checkpoint SRC DEST --as PRESET):")
-    for known in preset_names():
-        typer.echo(f"  {preset_row(load_preset(known))}")
+    typer.echo("presets by voxel edge (inkbatch import-checkpoint SRC DEST --as PRESET):")
+    for row in preset_rows(presets_by_scale()):
+        typer.echo(row)
 
 
 def bundle(

@@ -68,6 +68,11 @@ class InkModel(nn.Module):
         """The only tile side that this network takes (it has a table of positions); None where many will do."""
         return None
 
+    @property
+    def smallest_tile_px(self) -> int:
+        """The smallest tile side that this network takes."""
+        return 1
+
     def ask_for_gradients(self) -> None:
         """Settle which parameters ask for gradients; called once before training, not for inference."""
         return

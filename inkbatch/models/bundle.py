@@ -44,6 +44,8 @@ class BundleDocument(BaseModel):
         training: What it was trained on, in words and figures.
         metrics: Scores and where they were measured.
         source: Where imported weights came from.
+        warnings: What speaks against trusting its maps, found when it was imported.
+        reference: The tile in ``reference.safetensors`` whose answer is known; empty where there is none.
         seal: Digests of the contract's values and the network's, made on saving; an edited value is refused by name.
     """
 
@@ -59,6 +61,8 @@ class BundleDocument(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     source: dict[str, Any] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    reference: dict[str, Any] = Field(default_factory=dict)
     seal: dict[str, str] = Field(default_factory=dict)
 
     def sealed(self) -> dict[str, str]:

@@ -27,7 +27,7 @@ def describe_contract(contract: Contract) -> list[str]:
     rows = [
         ("layers", f"{contract.layers.count}, {where}"),
         ("depth order", contract.depth_order),
-        ("voxel", f"{contract.voxel_size_um:g} µm, within {contract.voxel_tolerance:.0%}"),
+        ("voxel", f"{contract.voxel_size_um:g} µm on every axis, within {contract.voxel_tolerance:.0%}"),
         ("surface", f"{contract.dtype}, made with {' or '.join(contract.intensity)}"),
         ("lookup table", _lut(contract.lut)),
         ("clahe", "none" if contract.clahe is None else str(contract.clahe)),
@@ -52,6 +52,9 @@ def describe_bundle(document: BundleDocument) -> list[str]:
     if changed := document.source.get("changed"):
         rows.append(("changed", str(changed)))
     rows += [(key, str(value)) for key, value in document.metrics.items()]
+    rows += [("warning", text) for text in document.warnings]
+    if document.reference:
+        rows.append(("reference", f"a tile of {document.reference.get('tile_px')} px, asked once on every new device"))
     return [f"bundle {document.name}", *_table(rows), *describe_contract(document.contract)]
 
 
@@ -75,10 +78,11 @@ def describe_preset(preset: Preset) -> list[str]:
     texts = [
         (key.replace("_", " "), getattr(preset, key)) for key in ("layers", "depth_order", "intensity", "training")
     ]
-    texts += [("blending", preset.blending), ("licence", preset.licence)]
+    texts += [("has seen", preset.seen), ("blending", preset.blending), ("licence", preset.licence)]
     for place in preset.published:
         file = f", file {place.file}" if place.file else ""
-        texts.append(("published", f"{place.where}{file}{'. ' + place.note if place.note else ''}"))
+        digest = f"sha256 {place.sha256}" if place.sha256 else "digest not known"
+        texts.append(("published", f"{place.where}{file}, {digest}{'. ' + place.note if place.note else ''}"))
     texts += [("assumed", assumption) for assumption in preset.assumptions]
     if preset.text:
         texts.append(("note", preset.text))
@@ -86,12 +90,24 @@ def describe_preset(preset: Preset) -> list[str]:
     return [*heading, *describe_contract(preset.contract), *_table(texts)]
 
 
+def preset_rows(presets: Iterable[Preset]) -> list[str]:
+    """Presets in one line each, under the voxel edge that they were trained at."""
+    rows: list[str] = []
+    scale = None
+    for preset in presets:
+        if preset.contract.voxel_size_um != scale:
+            scale = preset.contract.voxel_size_um
+            rows.append(f"{scale:g} µm")
+        rows.append(f"  {preset_row(preset)}")
+    return rows
+
+
 def preset_row(preset: Preset) -> str:
     """A preset in one line."""
     contract = preset.contract
     chosen = contract.layers.source_range
     layers = f"{contract.layers.count} layers" + (f" {chosen[0]}:{chosen[1]}" if chosen else " centred")
-    return f"{preset.name:<31}{layers:<18}{contract.tile_px:>4} px  / {contract.divisor:g}   {preset.title}"
+    return f"{preset.name:<33}{layers:<18}{contract.tile_px:>4} px  / {contract.divisor:g}   {preset.title}"
 
 
 def _lut(points: tuple[tuple[int, int], ...] | None) -> str:

@@ -93,7 +93,7 @@ def fetch(reference: HubReference) -> HubFile:
                 raise DataError(f"{reference}: the hub names no commit; give one: hf://owner/repo/file@commit")
             commit = found.sha
             names = [sibling.rfilename for sibling in found.siblings or []]
-            file = file or _only_checkpoint(reference, names)
+            file = file or only_checkpoint(str(reference), names, f"{SCHEME}{reference.repo}/")
         path = hf_hub_download(reference.repo, file, revision=commit)
         config = _config(reference.repo, commit, names)
     except InkbatchError:
@@ -118,8 +118,13 @@ def _config(repo: str, commit: str, names: list[str] | None) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _only_checkpoint(reference: HubReference, names: list[str]) -> str:
-    """The file that a repository is about.
+def only_checkpoint(place: str, names: list[str], prefix: str = "") -> str:
+    """The file that a repository or folder is about.
+
+    Args:
+        place: Its name in messages.
+        names: Files in it.
+        prefix: Goes before the files' names in messages.
 
     Raises:
         DataError: There is none, or there are several.
@@ -127,13 +132,12 @@ def _only_checkpoint(reference: HubReference, names: list[str]) -> str:
     found = [name for name in names if name.endswith(CHECKPOINT_SUFFIXES)]
     if len(found) == 1 or USUAL_FILE in found:
         return USUAL_FILE if USUAL_FILE in found else found[0]
+    kind = "repository" if place.startswith(SCHEME) else "folder"
     if not found:
-        raise DataError(
-            f"{reference}: the repository holds no checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}); name another"
-        )
+        raise DataError(f"{place}: the {kind} holds no checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}); name another")
     raise DataError(
-        f"{reference}: the repository holds {len(found)} checkpoints; name one of them: "
-        + ", ".join(f"{SCHEME}{reference.repo}/{name}" for name in found)
+        f"{place}: the {kind} holds {len(found)} checkpoints; name one of them: "
+        + ", ".join(f"{prefix}{name}" for name in found)
     )
 
 

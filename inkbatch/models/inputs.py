@@ -39,7 +39,8 @@ def require_tile(model: InkModel, height: int, width: int) -> None:
     We never pad, crop or resample: the network would see another scale or border.
 
     Raises:
-        ConfigError: The sides are not `fixed_tile_px`, or no multiple of `tile_multiple` or of `output_scale`.
+        ConfigError: The sides are not `fixed_tile_px`, less than `smallest_tile_px`, or no multiple of `tile_multiple`
+            or of `output_scale`.
     """
     name, fixed = model.name, model.fixed_tile_px
     if fixed is not None and (height, width) != (fixed, fixed):
@@ -52,4 +53,9 @@ def require_tile(model: InkModel, height: int, width: int) -> None:
         raise ConfigError(
             f"model {name}: a tile of {height} x {width} px is not a multiple of {multiple} px, the coarsest stride "
             f"inside the network; set tile_px to {' or '.join(map(str, near))}"
+        )
+    if min(height, width) < model.smallest_tile_px:
+        raise ConfigError(
+            f"model {name}: a tile of {height} x {width} px is smaller than {model.smallest_tile_px} px, the smallest "
+            f"that the network takes; set tile_px to {model.smallest_tile_px} or more"
         )

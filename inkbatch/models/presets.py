@@ -60,6 +60,7 @@ class Preset(BaseModel):
         depth_order: Which segments must be reversed, and who says so.
         intensity: How 16 bits became 8, and what was done to the 8.
         training: What it was trained on and, above all, what intensities were divided by.
+        seen: Data that it was trained on, so that nobody scores it there.
         blending: How the original put tiles together, and how inkbatch differs.
         published: Where the weights are.
         licence: Of the weights, as far as stated.
@@ -80,6 +81,7 @@ class Preset(BaseModel):
     depth_order: str
     intensity: str
     training: str
+    seen: str = "Not written down here; read the model card before you score it on anything."
     blending: str
     published: tuple[Publication, ...]
     licence: str
@@ -90,6 +92,11 @@ class Preset(BaseModel):
 def preset_names() -> list[str]:
     """Names of the shipped presets, sorted."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def presets_by_scale() -> list[Preset]:
+    """The shipped presets, from the finest voxel edge to the coarsest."""
+    return sorted(map(load_preset, preset_names()), key=lambda preset: (preset.contract.voxel_size_um, preset.name))
 
 
 def load_preset(name: str) -> Preset:

@@ -97,15 +97,19 @@ class Decoder3d(nn.Module):
         self.aux_head_s2 = AuxiliaryHead(third)
         self.aux_head_s1 = AuxiliaryHead(second)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps of `FEATURE_WIDTHS`, finest first -> logits (B, 1, Y, X), as fine as the first map."""
+    def voxels(self, features: list[Tensor]) -> Tensor:
+        """Maps of `FEATURE_WIDTHS`, finest first -> (B, 64, Z, Y, X), as fine as the first map."""
         maps = [reduce(feature) for reduce, feature in zip(self.channel_reduce, features, strict=True)]
-        current = maps.pop()
+        current: Tensor = maps.pop()
         for block in self.decoder_blocks:
             finer = maps.pop()
             resized = functional.interpolate(current, size=finer.shape[2:], mode="trilinear", align_corners=False)
             current = block(torch.cat((resized, finer), dim=1))
-        logits: Tensor = self.logit(self.depth_collapse(current))
+        return current
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps of `FEATURE_WIDTHS`, finest first -> logits (B, 1, Y, X), as fine as the first map."""
+        logits: Tensor = self.logit(self.depth_collapse(self.voxels(features)))
         return logits
 
 
@@ -115,10 +119,16 @@ class Resnet3dDecoder3d(InkModel):
 
     config: Resnet3dDecoder3dConfig
 
-    def __init__(self, config: Resnet3dDecoder3dConfig) -> None:
+    def __init__(self, config: Resnet3dDecoder3dConfig, *, full_size: bool = False) -> None:
+        """Build the network.
+
+        Args:
+            config: Its shape.
+            full_size: Whether the first maps are as fine as the tile; see `Resnet3dBackbone`. For `hecate`.
+        """
         super().__init__(config)
         self.normalization = nn.BatchNorm3d(1) if config.with_norm else None
-        self.backbone = Resnet3dBackbone(config.resnet, config.fc_width)
+        self.backbone = Resnet3dBackbone(config.resnet, config.fc_width, full_size=full_size)
         self.decoder = Decoder3d()
 
     @property
@@ -138,10 +148,14 @@ class Resnet3dDecoder3d(InkModel):
             ConfigError: The subvolume's layers are not the config's, or its sides are no multiples of 4.
         """
         require_subvolume(self, subvolume)
+        logits: Tensor = self.decoder(self.features(subvolume))
+        return logits
+
+    def features(self, subvolume: Tensor) -> list[Tensor]:
+        """The backbone's maps of a subvolume, finest first."""
         if self.normalization is not None:
             subvolume = self.normalization(subvolume)
-        logits: Tensor = self.decoder(self.backbone(subvolume))
-        return logits
+        return self.backbone(subvolume)  # type: ignore[no-any-return]
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> Resnet3dDecoder3dConfig:

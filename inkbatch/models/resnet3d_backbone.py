@@ -73,11 +73,17 @@ class Bottleneck(nn.Module):
 
 
 class Resnet3dBackbone(nn.Module):
-    """(B, 1, Z, Y, X) -> four maps (B, C, Z', Y', X') of `FEATURE_WIDTHS`, finest first."""
+    """(B, 1, Z, Y, X) -> four maps (B, C, Z', Y', X') of `FEATURE_WIDTHS`, finest first.
 
-    def __init__(self, resnet: int, fc_width: int | None) -> None:
+    The published stem is 7 wide, halves Y and X twice and begins at Y / 4, X / 4. The `full_size` one is 3 wide and
+    halves nothing: the four maps are four times as fine.
+    """
+
+    def __init__(self, resnet: int, fc_width: int | None, *, full_size: bool = False) -> None:
         super().__init__()
-        self.conv1 = nn.Conv3d(1, STEM_WIDTH, 7, stride=(1, 2, 2), padding=3, bias=False)
+        self.pooled = not full_size
+        stem = {"kernel_size": 3, "padding": 1} if full_size else {"kernel_size": 7, "padding": 3, "stride": (1, 2, 2)}
+        self.conv1 = nn.Conv3d(1, STEM_WIDTH, **stem, bias=False)
         self.bn1 = nn.BatchNorm3d(STEM_WIDTH)
         inputs = (STEM_WIDTH, *FEATURE_WIDTHS[:3])
         widths = [outputs // EXPANSION for outputs in FEATURE_WIDTHS]
@@ -93,7 +99,8 @@ class Resnet3dBackbone(nn.Module):
     def forward(self, subvolume: Tensor) -> list[Tensor]:
         """Run stem and layers; the pool leaves depth alone."""
         volume = functional.relu(self.bn1(self.conv1(subvolume)), inplace=True)
-        volume = functional.max_pool3d(volume, kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        if self.pooled:
+            volume = functional.max_pool3d(volume, kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         features = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             volume = layer(volume)

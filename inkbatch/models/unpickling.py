@@ -1,7 +1,7 @@
 """Runs as a script, in a process of its own: unpickles one checkpoint and writes what is plain in it.
 
-Started by `inkbatch.models.untrusted` as ``python -I unpickling.py SOURCE OUTPUT LIMIT_S SYS_PATH``. First it leaves
-the network, the other processes and all privileges behind; where the system does not allow that, nothing is
+Started by `inkbatch.models.untrusted` as ``python -I unpickling.py SOURCE OUTPUT LIMIT_S SYS_PATH SECTION``. First it
+leaves the network, the other processes and all privileges behind; where the system does not allow that, nothing is
 unpickled. `OUTPUT` receives ``weights.safetensors`` and ``hyper_parameters.json``. Imports only the standard library
 until the walls stand: a process that has threads cannot change its user namespace.
 """
@@ -26,6 +26,9 @@ EXIT_TOO_LONG = 5
 SECTIONS = ("state_dict", "model_state_dict", "model")
 """Where a checkpoint may keep its weights; else they are at top level."""
 
+AVERAGED = ("ema_model", "model_ema", "ema_state_dict", "state_dict_ema", "ema")
+"""Where it may keep their running average over training: other weights, and another answer."""
+
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
@@ -38,11 +41,20 @@ class NoPlainWeightsError(ValueError):
     """Where a checkpoint has its weights, there are none, or other things than tensors."""
 
 
-def weights_in(loaded: Any) -> dict[str, Any]:
+class UnclearWeightsError(ValueError):
+    """A checkpoint holds several copies of its weights, or not the one that was asked for."""
+
+
+def weights_in(loaded: Any, section: str | None = None) -> dict[str, Any]:
     """The tensors of a checkpoint by key, from a known section or from the top level.
+
+    Args:
+        loaded: What the file holds.
+        section: Name of the copy to take where there are several: a section, or the first word of keys.
 
     Raises:
         NoPlainWeightsError: There are none, or other things stand among them.
+        UnclearWeightsError: There are raw and averaged weights and no section is stated, or it is not there.
     """
     import torch
 
@@ -50,19 +62,62 @@ def weights_in(loaded: Any) -> dict[str, Any]:
         loaded = loaded.state_dict()
     if not isinstance(loaded, Mapping):
         raise NoPlainWeightsError(f"it holds a {type(loaded).__name__}, no state dict")
-    section = next((loaded[name] for name in SECTIONS if isinstance(loaded.get(name), Mapping)), loaded)
-    others = [str(key) for key, value in section.items() if not torch.is_tensor(value)]
-    if others or not section:
+    found = loaded.get(section_of(loaded, section), loaded)
+    others = [str(key) for key, value in found.items() if not torch.is_tensor(value)]
+    if others or not found:
         finding = f"things that are no tensors ({', '.join(others[:5])})" if others else "nothing"
         raise NoPlainWeightsError(
             f"where weights should be (under {', '.join(SECTIONS)}, or at top level) stands {finding}"
         )
-    return {str(key): value.detach() for key, value in section.items()}
+    return _one_copy({str(key): value.detach() for key, value in found.items()}, section, loaded)
+
+
+def section_of(loaded: Mapping[Any, Any], section: str | None = None) -> str:
+    """Name of the section that weights are taken from; empty for the top level.
+
+    Raises:
+        UnclearWeightsError: There are raw and averaged weights, or several averages, and no section is stated.
+    """
+    there = [name for name in (*SECTIONS, *AVERAGED) if isinstance(loaded.get(name), Mapping)]
+    if section is not None and isinstance(loaded.get(section), Mapping):
+        return section
+    raw = [name for name in there if name in SECTIONS]
+    averaged = [name for name in there if name in AVERAGED]
+    if section is None and averaged and len(raw[:1] + averaged) > 1:
+        first, *rest = raw[:1] + averaged
+        raise UnclearWeightsError(f"it holds weights under {first} and also holds {' and '.join(rest)}")
+    return next(iter(raw + averaged), "")
+
+
+def _one_copy(weights: dict[str, Any], section: str | None, loaded: Mapping[Any, Any]) -> dict[str, Any]:
+    """The weights without a second copy of them that stands among them, under keys with another first word."""
+    words = {key.partition(".")[0] for key in weights}
+    if section is not None and not isinstance(loaded.get(section), Mapping):
+        chosen = {key.partition(".")[2]: value for key, value in weights.items() if key.startswith(f"{section}.")}
+        if not chosen:
+            names = sorted(words | {str(key) for key, value in loaded.items() if isinstance(value, Mapping)})
+            raise UnclearWeightsError(f"it holds nothing under {section}; it holds {', '.join(names[:10])}")
+        return chosen
+    for word in AVERAGED if section is None else ():
+        copy = {key.partition(".")[2] for key in weights if key.startswith(f"{word}.")}
+        others = {key for key in weights if not key.startswith(f"{word}.")}
+        if copy and copy <= others | {key.partition(".")[2] for key in others}:
+            first = ", ".join(sorted(words - {word})[:3])
+            raise UnclearWeightsError(f"it holds weights under {first} and also holds {word}")
+    return weights
 
 
 def settings_in(loaded: Any) -> dict[str, Any]:
-    """The hyper-parameters of a checkpoint as JSON values; empty where it has none."""
-    settings = plain(loaded.get("hyper_parameters", {})) if isinstance(loaded, Mapping) else {}
+    """The settings of a checkpoint as JSON values, empty where it has none.
+
+    Those are its hyper-parameters; else its ``config``, with the numbers and texts that stand beside it.
+    """
+    if not isinstance(loaded, Mapping):
+        return {}
+    if "hyper_parameters" not in loaded and isinstance(loaded.get("config"), Mapping):
+        beside = {str(key): value for key, value in loaded.items() if isinstance(value, str | bool | int | float)}
+        return {**beside, **plain(loaded["config"])}
+    settings = plain(loaded.get("hyper_parameters", {}))
     return settings if isinstance(settings, dict) else {}
 
 
@@ -102,17 +157,18 @@ def isolate() -> None:
         raise OSError(number, os.strerror(number))
 
 
-def unpickle(source: Path, output: Path) -> None:
-    """Unpickle `source`, running whatever it holds, and write its tensors and hyper-parameters.
+def unpickle(source: Path, output: Path, section: str | None) -> None:
+    """Unpickle `source`, running whatever it holds, and write its tensors and settings.
 
     Raises:
         NoPlainWeightsError: There are no weights in it where a checkpoint has them.
+        UnclearWeightsError: There are several copies of them.
     """
     import torch
     from safetensors.torch import save_file
 
     loaded = torch.load(source, map_location="cpu", weights_only=False)
-    tensors = {key: value.clone().contiguous() for key, value in weights_in(loaded).items()}
+    tensors = {key: value.clone().contiguous() for key, value in weights_in(loaded, section).items()}
     save_file(tensors, output / "weights.safetensors")
     (output / "hyper_parameters.json").write_text(json.dumps(settings_in(loaded)), encoding="utf-8")
 
@@ -131,7 +187,7 @@ def _watch(child: int, limit_s: int) -> int:
     return EXIT_TOO_LONG if over else code
 
 
-def main(source: str, output: str, limit_s: str, sys_path: str) -> int:
+def main(source: str, output: str, limit_s: str, sys_path: str, section: str) -> int:
     """Isolate, unpickle in a child that is the first process of its own process space, and hand on its exit code.
 
     When that child ends or its time is over, everything that the checkpoint may have started ends with it.
@@ -148,7 +204,7 @@ def main(source: str, output: str, limit_s: str, sys_path: str) -> int:
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         sys.path[:] = json.loads(sys_path)
-        unpickle(Path(source), Path(output))
+        unpickle(Path(source), Path(output), section or None)
         code = 0
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -158,4 +214,4 @@ def main(source: str, output: str, limit_s: str, sys_path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:5]))
+    sys.exit(main(*sys.argv[1:6]))

@@ -28,15 +28,16 @@ PASSED_ON = ("LD_LIBRARY_PATH",)
 """Variables that the process keeps: where shared libraries are. Everything else may hold a secret."""
 
 
-def unpickle_untrusted(path: Path, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def unpickle_untrusted(path: Path, source: str, section: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Unpickle a checkpoint in an isolated process and read back its plain parts.
 
     Args:
         path: The file, on a local disk.
         source: Its name in messages.
+        section: Name of the copy of the weights to take where there are several.
 
     Returns:
-        Tensors by key, and the hyper-parameters as JSON values.
+        Tensors by key, and the settings as JSON values.
 
     Raises:
         ConfigError: This system cannot isolate the process; nothing was unpickled.
@@ -46,7 +47,7 @@ def unpickle_untrusted(path: Path, source: str) -> tuple[dict[str, Tensor], dict
         home, output = Path(folder, "home"), Path(folder, "output")
         home.mkdir()
         output.mkdir()
-        _run(path.resolve(), home, output, source)
+        _run(path.resolve(), home, output, source, section)
         return _read_output(output, source)
 
 
@@ -62,9 +63,10 @@ def _environment(home: Path) -> dict[str, str]:
     }
 
 
-def _run(path: Path, home: Path, output: Path, source: str) -> None:
+def _run(path: Path, home: Path, output: Path, source: str, section: str | None) -> None:
     search_path = json.dumps([os.path.abspath(entry) for entry in sys.path if entry])
     command = [sys.executable, "-I", unpickling.__file__, str(path), str(output), str(LIMIT_S), search_path]
+    command.append(section or "")
     ended = subprocess.run(
         command, env=_environment(home), cwd=home, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )

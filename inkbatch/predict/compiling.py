@@ -7,8 +7,9 @@ import shutil
 
 import torch
 
-from inkbatch.errors import ConfigError
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.models.base import InkModel
+from inkbatch.predict.device import TOLERANCE, autocast, spread_of
 
 COMPILERS = ("g++", "clang++", "c++")
 
@@ -34,3 +35,26 @@ def compiled(model: InkModel, device: torch.device) -> InkModel:
         )
     model.compile(dynamic=False)
     return model
+
+
+def require_like_eager(model: InkModel, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
+    """Compare a compiled network with itself uncompiled on one made-up batch, which also has it compiled.
+
+    Args:
+        model: The network, after `compiled`.
+        shape: Shape of all batches, (B, 1, Z, Y, X).
+        device: Where it computes.
+        dtype: Precision of the pass.
+
+    Raises:
+        DataError: The two answers differ by more than `TOLERANCE` allows.
+    """
+    batch = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    with torch.inference_mode(), autocast(device, dtype):
+        eager, found = model.forward(batch).float(), model(batch).float()
+    difference = float((found - eager).abs().max()) / spread_of(eager)
+    if not difference <= TOLERANCE[dtype]:  # NaN differs too
+        raise DataError(
+            f"compile: the compiled {model.name} answers otherwise than the network on {device}: expected logits "
+            f"within {TOLERANCE[dtype]:g} standard deviations, got {difference:.3g}; leave compile out"
+        )

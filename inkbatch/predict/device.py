@@ -15,6 +15,12 @@ from inkbatch.predict.names import PrecisionName as PrecisionName
 
 REQUIRE_GPU = "INKBATCH_REQUIRE_GPU"  # set by engines that were asked for a GPU: never a silent CPU
 
+TOLERANCE = {torch.float32: 0.05, torch.float16: 0.25, torch.bfloat16: 0.5}
+"""Largest difference that another device or a compiler may make to one logit, in their standard deviations.
+
+float32 may run as TF32. The answers of two unlike networks differ by more than 2.
+"""
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -72,6 +78,11 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def spread_of(logits: torch.Tensor) -> float:
+    """Standard deviation of logits, or a small number where they are all alike."""
+    return max(float(logits.float().std()) if logits.numel() > 1 else 0.0, 1e-3)
 
 
 def synchronize(device: torch.device) -> None:

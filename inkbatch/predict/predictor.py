@@ -20,7 +20,7 @@ from inkbatch.models.bundle import Contract
 from inkbatch.models.inputs import require_tile
 from inkbatch.predict.batches import Batch, PlacedRun, filled
 from inkbatch.predict.blend import Blender
-from inkbatch.predict.compiling import compiled
+from inkbatch.predict.compiling import compiled, require_like_eager
 from inkbatch.predict.coverage import grid_of
 from inkbatch.predict.memory_format import arrange, channels_last_pays
 from inkbatch.predict.normalise import Statistics, normalise
@@ -108,6 +108,9 @@ class Predictor:
         self._pass_tiles = self.passes.batch_tiles
         if self.compile:
             compiled(self.model, self.device)
+            edge = self.contract.tile_px
+            shape = (self._pass_tiles, 1, self.model.config.depth_layers, edge, edge)
+            require_like_eager(self.model, shape, self.device, self.dtype)
 
     @property
     def _on_cpu(self) -> bool:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from pydantic import Field
 
 from inkbatch.config import JobConfig
@@ -14,10 +15,12 @@ from inkbatch.io.store.location import Location
 from inkbatch.models import hub
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract
-from inkbatch.models.fitting import fitted_model, hints, require_contract
+from inkbatch.models.fitting import fitted_model, fitting_preset, hints, require_contract
 from inkbatch.models.flops import flops_per_tile
-from inkbatch.models.importing import ReadCheckpoint, read_state_dict
+from inkbatch.models.importing import WEB, ReadCheckpoint, read_state_dict
 from inkbatch.models.presets import Preset, changed_contract, load_preset
+from inkbatch.predict.import_checks import import_warnings
+from inkbatch.predict.reference import keep_reference
 
 
 class ImportConfig(JobConfig):
@@ -26,20 +29,28 @@ class ImportConfig(JobConfig):
     Attributes:
         source: The checkpoint: a path, ``s3://…``, ``https://…``, or ``hf://owner/repo[/file][@revision]``.
         dest: The bundle's folder: a path or a URI.
-        preset: Name of a shipped preset, or path of a YAML file.
+        preset: Name of a shipped preset, or path of a YAML file; None takes the one that the weights call for.
         name: Name of the bundle, part of the names of predictions; None is the preset's.
         model: Values of the architecture's config that replace the preset's.
         contract: Values of the contract that replace the preset's.
         trust_pickle: Let a file that cannot be read as plain weights run its own program, in an isolated process.
+        weights: Name of the copy of the weights to take where the file holds several (``model``, ``ema_model``).
+        leave_out: Patterns of the file's keys that are no part of the network (``stats.*``).
+        settings: A JSON or YAML file with the settings that the weights were trained with, where it lies apart.
+        check: Ask the network a few tiles, to tell one whose answers do not move, and keep one of them in the bundle.
     """
 
     source: str
     dest: str
-    preset: str
+    preset: str | None = None
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]*$")
     model: dict[str, Any] = Field(default_factory=dict)
     contract: dict[str, Any] = Field(default_factory=dict)
     trust_pickle: bool = False
+    weights: str | None = None
+    leave_out: tuple[str, ...] = ()
+    settings: str | None = None
+    check: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Fetched:
 
     Attributes:
         location: The file.
-        facts: ``uri``; from the hub ``revision`` and, where there is one, ``config``.
+        facts: ``uri``; from the hub ``revision``; ``config``, the settings that lie beside it, where there are some.
     """
 
     location: Location
@@ -66,37 +77,74 @@ def run(config: ImportConfig) -> list[str]:
         DataError: The source is not there, damaged, holds no plain weights, or another network than the preset's.
         StorageError: Reading or writing failed again after retries.
     """
-    preset = load_preset(config.preset)
-    contract = changed_contract(preset.contract, config.contract, f"preset {preset.name}")
+    stated = None if config.preset is None else load_preset(config.preset)
+    if stated is not None:
+        changed_contract(stated.contract, config.contract, f"preset {stated.name}")  # before anything is fetched
     dest = Location.parse(config.dest)
-    fetched = fetch(config.source)
-    read = read_state_dict(fetched.location, trust_pickle=config.trust_pickle)
-    model = fitted_model(preset, read, config.model)
+    fetched = fetch(config.source, config.settings)
+    read = read_state_dict(fetched.location, section=config.weights, trust_pickle=config.trust_pickle)
+    preset = fitting_preset(read) if stated is None else stated
+    contract = changed_contract(preset.contract, config.contract, f"preset {preset.name}")
+    fitted = fitted_model(preset, read, config.model, config.leave_out)
+    model = fitted.model
     require_contract(model, contract, preset)
     document = _document(config, preset, contract, model, read, fetched)
     notes = hints(read.hyper_parameters | fetched.facts.get("config", {}), model, contract)
-    lines = [_summary(preset, contract, model), *notes]
+    lines = [_summary(preset, contract, model), *fitted.notes, *notes]
     if _is_there(dest, document):
         return [*lines, f"bundle: already at {dest}, nothing to do"]
+    if config.check:
+        warnings = import_warnings(model, contract)
+        lines += [f"warning: {text}" for text in warnings]
+        asked = {"warnings": warnings, "reference": keep_reference(dest, model, contract)}
+        document = document.model_copy(update=asked)
     Bundle.save(dest, model, document)
     known = next((place.where for place in preset.published if place.sha256 == read.sha256), None)
     origin = f"source: {fetched.facts['uri']}, sha256 {read.sha256}" + (f", as published at {known}" if known else "")
     return [*lines, origin, f"bundle: {dest}"]
 
 
-def fetch(source: str) -> Fetched:
+def fetch(source: str, settings: str | None = None) -> Fetched:
     """Find a checkpoint; those of the hub are brought into its cache, others are read where they are.
 
+    Args:
+        source: File, folder that holds one checkpoint (as ``save_pretrained`` writes it), or ``hf://…``.
+        settings: File with the training's settings; None takes the ``config.json`` of a folder or repository.
+
     Raises:
-        ConfigError: Not a location, or the hub cannot be reached.
-        DataError: The hub has no such file.
+        ConfigError: Not a location, the hub cannot be reached, or `settings` is no JSON or YAML mapping.
+        DataError: The hub has no such file; a folder holds none or several.
     """
-    if not source.startswith(hub.SCHEME):
-        location = Location.parse(source)
-        return Fetched(location, {"uri": location.uri})
-    found = hub.fetch(hub.HubReference.parse(source))
-    facts: dict[str, Any] = {"uri": str(found.reference), "revision": found.reference.revision}
-    return Fetched(Location.parse(found.path), facts | ({"config": dict(found.config)} if found.config else {}))
+    facts: dict[str, Any]
+    if source.startswith(hub.SCHEME):
+        found = hub.fetch(hub.HubReference.parse(source))
+        location, beside = Location.parse(found.path), dict(found.config)
+        facts = {"uri": str(found.reference), "revision": found.reference.revision}
+    else:
+        location, beside = _in_folder(Location.parse(source))
+        facts = {"uri": location.uri}
+    if settings is not None:
+        beside = _mapping(Location.parse(settings))
+    return Fetched(location, facts | ({"config": beside} if beside else {}))
+
+
+def _in_folder(location: Location) -> tuple[Location, dict[str, Any]]:
+    """The one checkpoint of a folder with the ``config.json`` beside it; a file is taken as it is."""
+    if location.protocol in WEB or not location.is_folder():
+        return location, {}
+    names = location.names()
+    file = location / hub.only_checkpoint(str(location), names)
+    return file, _mapping(location / hub.CONFIG_FILE) if hub.CONFIG_FILE in names else {}
+
+
+def _mapping(location: Location) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(location.read_bytes())
+    except (FileNotFoundError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"settings {location}: cannot be read as JSON or YAML: {error}; check the file") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"settings {location}: expected a mapping of names to values, got {type(values).__name__}")
+    return values
 
 
 def _document(

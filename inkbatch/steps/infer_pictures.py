@@ -25,6 +25,7 @@ from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_loca
 from inkbatch.predict.coverage import covered_tiles
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.reference import check_reference
 from inkbatch.predict.segment_statistics import array_statistics
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
@@ -167,6 +168,7 @@ def _work(plan: PicturesPlan, record: RunFolder, context: RunContext) -> UnitWor
     precision = choose_precision(config.precision, device)
     model = plan.bundle.build(device)
     predictor = Predictor(model, contract, device, precision, config.batch_tiles, context.stop)
+    check_reference(model, plan.bundle, device, precision)
 
     def load(unit: Unit) -> NDArray[np.uint8]:
         in_colour = contract.layers.count == RGB_LAYERS

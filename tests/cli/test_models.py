@@ -74,7 +74,20 @@ def test_networks_and_presets_are_listed(command):
     code, out, _ = command("models")
     assert code == 0
     assert "unetr-segformer" in out.splitlines()[0]
-    assert [line.split()[0] for line in out.splitlines()[2:]] == preset_names()
+    listed = [line for line in out.splitlines()[2:] if line.startswith("  ")]
+    assert sorted(line.split()[0] for line in listed) == preset_names()
+
+
+def test_presets_stand_under_the_voxel_edge_that_they_were_trained_at(command):
+    lines = command("models")[1].splitlines()[2:]
+    scales = [float(line.removesuffix(" µm")) for line in lines if not line.startswith("  ")]
+    assert scales == sorted(scales)
+    assert len(scales) == len(set(scales))
+    under = {}
+    for line in lines:
+        scale = line if not line.startswith("  ") else scale  # noqa: F821  # the first line is a scale
+        under[line.split()[0]] = scale
+    assert (under["hecate-2.4um"], under["ink-9um"], under["ink-8um-v8in"]) == ("2.4 µm", "9.6 µm", "8 µm")
 
 
 def test_a_preset_is_shown(command):
@@ -88,7 +101,6 @@ def test_a_preset_is_shown(command):
     ("arguments", "message"),
     [
         (("import-checkpoint", "a.ckpt", "b", "--as", "timesformr-gp"), "did you mean 'timesformer-gp'"),
-        (("import-checkpoint", "a.ckpt", "b"), "--as"),
         (("models", "no"), "none of that name"),
     ],
 )

@@ -63,7 +63,7 @@ def blocks(page: str) -> dict[str, str]:
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of what a contributor changes, with the steps of the page applied."""
-    unneeded = shutil.ignore_patterns("__pycache__", "*.pyc", "*.tif", "*.png", "weights.safetensors")
+    unneeded = shutil.ignore_patterns("__pycache__", "*.pyc", "*.png", "weights.safetensors")
     shutil.copytree(REPOSITORY / "inkbatch", tmp_path / "inkbatch", ignore=unneeded)
     shutil.copytree(REPOSITORY / "jobs" / "presets", tmp_path / "jobs" / "presets")
     for path, content in blocks(ADDING).items():

@@ -12,6 +12,10 @@ import pytest
 import torch
 import zarr
 
+from inkbatch.models.base import build_model
+from inkbatch.models.bundle import Bundle
+from inkbatch.models.stem3d_unet import Stem3dUnet, Stem3dUnetConfig
+from inkbatch.predict.reference import keep_reference
 from inkbatch.testing.golden import Golden, fill_state_dict
 from inkbatch.testing.segments import identity_bundle, network_bundle, random_papyrus, write_layers
 from inkbatch.testing.troubles import SHAPE, Troubles
@@ -177,6 +181,40 @@ def _(desk):
     weights.pop(next(reversed(weights)))
     torch.save({"state_dict": weights}, "net.ckpt")
     return desk.says("import-checkpoint", "net.ckpt", "there", "--as", "i3d-first-letters")
+
+
+@provokes("its reference tile gives another answer here than where it was imported")
+def _(desk):
+    bundle = network_bundle(desk.folder / "network")
+    other = build_model(bundle.document.architecture, bundle.document.model).eval()
+    facts = {"reference": keep_reference(bundle.location, other, bundle.contract)}
+    Bundle.save(bundle.location, bundle.build(), bundle.document.model_copy(update=facts))
+    return desk.prepared().infer(bundle=desk.folder / "network")
+
+
+@provokes("also holds ema_model")
+def _(desk):
+    weights = {"w": torch.ones(1)}
+    torch.save({"model": weights, "ema_model": weights}, "net.pth")
+    return desk.says("import-checkpoint", "net.pth", "there", "--as", "ink-9um")
+
+
+@provokes("stand in the file under two names and differ")
+def _(desk):
+    weights = Stem3dUnet(Stem3dUnetConfig(depth_layers=3, stem_channels=1, widths=(2, 2), blocks=(1, 1))).state_dict()
+    key = "network.shared_encoder.stem.convs.0.{}.bias"
+    torch.save(weights | {key.format("all_modules.0"): weights[key.format("conv")] + 1}, "net.pth")
+    contract = {"layers": {"count": 3}, "tile_px": 32, "stride_px": 16}
+    own = {"extends": "ink-9um", "model": {"depth_layers": 3}, "contract": contract}
+    Path("own.yaml").write_text(json.dumps(own), encoding="utf-8")
+    return desk.says("import-checkpoint", "net.pth", "there", "--as", "own.yaml")
+
+
+@provokes("presets fit these weights")
+def _(desk):
+    shapes = Golden.read(GOLDEN, "ink-9um").shapes
+    torch.save({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}, "net.pth")
+    return desk.says("import-checkpoint", "net.pth", "there")
 
 
 @provokes("cannot be read as plain weights")

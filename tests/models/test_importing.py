@@ -107,6 +107,45 @@ def test_training_objects_beside_the_weights_become_plain_values(tmp_path):
     assert isinstance(plain["mean"], str)
 
 
+RAW_AND_AVERAGED = {"model": weights(), "ema_model": {key: value + 1 for key, value in weights().items()}, "step": 9}
+
+
+def test_averaged_weights_are_chosen_by_name_and_never_guessed(tmp_path):
+    torch.save(RAW_AND_AVERAGED, tmp_path / "x.pth")
+    with pytest.raises(DataError, match=r"it holds weights under model and also holds ema_model; .* --weights NAME"):
+        read_state_dict(tmp_path / "x.pth")
+    for section, averaged in (("model", False), ("ema_model", True)):
+        read = read_state_dict(tmp_path / "x.pth", section=section)
+        require_equal(read.state_dict, RAW_AND_AVERAGED[section])
+        assert (read.section, read.averaged) == (section, averaged)
+    with pytest.raises(DataError, match="it holds nothing under ema; it holds ema_model, .*model"):
+        read_state_dict(tmp_path / "x.pth", section="ema")
+
+
+def test_averaged_weights_alone_are_taken_and_named(tmp_path):
+    torch.save({"ema_model": weights(), "weight_source": "ema_model"}, tmp_path / "x.pth")
+    read = read_state_dict(tmp_path / "x.pth")
+    require_equal(read.state_dict, weights())
+    assert read.averaged
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_averaged_weights_beside_raw_ones_in_one_state_dict_are_chosen_by_name(tmp_path, suffix):
+    both = {f"model.{key}": value for key, value in weights().items()}
+    both |= {f"ema_model.{key}": value + 1 for key, value in weights().items()}
+    path = tmp_path / f"x.{suffix}"
+    (safetensors.torch.save_file if suffix == "safetensors" else torch.save)(both, path)
+    with pytest.raises(DataError, match="weights under model and also holds ema_model"):
+        read_state_dict(path)
+    found = read_state_dict(path, section="ema_model").state_dict
+    assert torch.equal(found["logit.bias"], weights()["logit.bias"] + 1)
+
+
+def test_the_settings_of_a_payload_are_read(tmp_path):
+    torch.save({"model": weights(), "config": {"patch_size": [17, 128, 128]}, "step": 75000}, tmp_path / "x.pth")
+    assert read_state_dict(tmp_path / "x.pth").hyper_parameters == {"patch_size": [17, 128, 128], "step": 75000}
+
+
 def test_names_of_one_file_are_not_trusted_in_the_next(tmp_path):
     before = torch.serialization.get_safe_globals()
     torch.save({"state_dict": weights(), "args": argparse.Namespace()}, tmp_path / "x.ckpt")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inkbatch.errors import MismatchError
+from inkbatch.errors import DataError, MismatchError
 from inkbatch.models.base import InkModel, ModelConfig, build_model
 from inkbatch.models.identity import Identity
-from inkbatch.models.importing import infer_config, match_keys
+from inkbatch.models.matching import infer_config, match_keys, matched
 from inkbatch.models.timesformer import Timesformer
 
 TINY = {"depth_layers": 3, "tile_px": 32, "dim": 24, "blocks": 1, "heads": 2, "head_dim": 8}
@@ -132,11 +132,74 @@ def test_keys_that_do_not_fit_are_listed(prefix, change, message):
         match_keys(TwoParts(), changed, "x.ckpt")
 
 
-@pytest.mark.parametrize("copies", [("model.", "ema."), ("", "model."), ("module.", "model.")])
+def test_averaged_weights_among_raw_ones_are_named():
+    both = {copy + key: value for copy in ("model.", "ema.") for key, value in weights().items()}
+    with pytest.raises(DataError, match=r"x\.ckpt: it holds weights under model and also holds ema; state which"):
+        match_keys(TwoParts(), both, "x.ckpt")
+
+
+@pytest.mark.parametrize("copies", [("copy.", "other."), ("", "model."), ("module.", "model.")])
 def test_two_copies_of_the_weights_are_not_chosen_between(copies):
     both = {copy + key: value for copy in copies for key, value in weights().items()}
     with pytest.raises(MismatchError, match="unexpected"):
         match_keys(TwoParts(), both)
+
+
+LEFTOVERS = ["n_averaged", "criterion.pos_weight", "model.loss_fn.weight", "train_metrics.dice.tp", "val_iou.confmat"]
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module."])
+def test_what_training_left_beside_the_weights_is_left_out_and_said(prefix):
+    beside = {key: torch.ones(1) for key in LEFTOVERS}
+    found = matched(TwoParts(), beside | {prefix + key: value for key, value in weights().items()})
+    require_equal(found.tensors, {key: weights()[key] for key in TwoParts().state_dict()})
+    assert found.left_out == tuple(LEFTOVERS)
+    assert found.notes == [f"note: left out, since no network has them: {', '.join(LEFTOVERS)}"]
+
+
+def test_a_loss_that_is_part_of_the_network_stays():
+    class WithLoss(TwoParts):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loss = nn.Linear(1, 1, bias=False)
+
+    own = weights() | {"loss.weight": torch.ones(1, 1)}
+    assert "loss.weight" in match_keys(WithLoss(), {f"model.{key}": value for key, value in own.items()})
+
+
+def test_further_keys_are_left_out_where_the_user_names_them():
+    extra = weights() | {"stats.mean": torch.ones(3), "stats.std": torch.ones(3)}
+    with pytest.raises(MismatchError, match=r"2 unexpected: stats\.mean, stats\.std"):
+        matched(TwoParts(), extra)
+    assert matched(TwoParts(), extra, leave_out=("stats.*",)).left_out == ("stats.mean", "stats.std")
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.model."])
+def test_a_network_s_own_prefix_is_added(prefix):
+    model = build_model("timesformer", TINY)
+    bare = {prefix + key.removeprefix("backbone."): value for key, value in model.state_dict().items()}
+    require_equal(match_keys(model, bare), model.state_dict())
+    assert infer_config(Timesformer, bare).model_copy(update={"depth_layers": 3}) == model.config
+
+
+class TwoNames(TwoParts):
+    """Files hold its encoder again, under `copy.`."""
+
+    @classmethod
+    def published_key(cls, key: str) -> str:
+        return key.replace("copy.", "encoder.")
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_tensor_under_two_names_is_proved_equal_and_taken_once(prefix):
+    twice = {f"{prefix}{key}": value for key, value in weights().items()}
+    twice[f"{prefix}copy.weight"] = weights()["encoder.weight"]
+    found = matched(TwoNames(), twice)
+    require_equal(found.tensors, {key: weights()[key] for key in TwoParts().state_dict()})
+    assert found.notes == ["note: 1 tensors stand in the file under two names and are equal; one was taken"]
+    twice[f"{prefix}copy.weight"] = weights()["encoder.weight"] + 1
+    with pytest.raises(DataError, match=r"1 tensors .* differ: .*encoder\.weight and .*copy\.weight; the file is"):
+        matched(TwoNames(), twice)
 
 
 def test_long_lists_are_cut_and_counted():
@@ -168,6 +231,11 @@ PUBLISHED = {
     "resnet3d-50": "resnet3d",
     "resnet3d-152-3d-decoder": "resnet3d_3d_decoder",
     "unetr-segformer-b3-mini": "unetr_segformer",
+    "ink-9um": "stem3d_unet",
+    "hecate-2.4um": "hecate",
+    "hecate-9.6um": "hecate",
+    "ink-8um-v8in": "resnet3d_upsampled",
+    "timesformer-large-26": "timesformer",
 }
 
 

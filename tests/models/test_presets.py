@@ -59,8 +59,31 @@ def test_the_two_divisors_are_two_presets_that_name_each_other(name):
     assert "this preset is how the weights were trained" in trained.training
 
 
-def test_the_published_divisors_differ_for_three_networks():
-    assert len([name for name in NAMES if name.endswith("-by200")]) == 3
+def test_the_published_divisors_differ_for_four_networks():
+    assert len([name for name in NAMES if name.endswith("-by200")]) == 4
+
+
+OF_2026 = {
+    "ink-9um": ("stem3d-unet", 9.6, 17, 128, 64),
+    "ink-9um-dense-native": ("stem3d-unet", 9.36, 17, 128, 64),
+    "hecate-2.4um": ("hecate", 2.4, 64, 256, 128),
+    "hecate-9.6um": ("hecate", 9.6, 16, 64, 32),
+    "ink-8um-v8in": ("resnet3d-upsampled", 8.0, 24, 64, 21),
+    "ink-8um-v8in-pherc1447": ("resnet3d-upsampled", 8.0, 24, 64, 21),
+    "timesformer-large-scroll1": ("timesformer", 7.91, 26, 64, 16),
+}
+
+
+@pytest.mark.parametrize("name", OF_2026)
+def test_the_networks_of_2026_say_scale_layers_tile_and_what_they_have_seen(name):
+    preset = load_preset(name)
+    contract = preset.contract
+    found = (contract.voxel_size_um, contract.layers.count, contract.tile_px, contract.stride_px)
+    assert (preset.architecture, *found) == OF_2026[name]
+    assert "score on none" in preset.seen.lower()
+    assert "all three axes" in " ".join(preset.assumptions)
+    assert all(place.sha256 or "not written down" in (place.note or "") for place in preset.published)
+    assert contract.depth_order == ("reversed" if name.endswith("pherc1447") else "forward")
 
 
 def test_the_title_s_lookup_table_is_its_formula_for_every_value():
@@ -151,5 +174,5 @@ class TestOwnPresets:
         (tmp_path / "list.yaml").write_text("[1]", encoding="utf-8")
         with pytest.raises(ConfigError, match="wanted a mapping"):
             load_preset(str(tmp_path / "list.yaml"))
-        with pytest.raises(ConfigError, match=r"there is none of that name; known are i3d-first-letters, .* \(or give"):
+        with pytest.raises(ConfigError, match=r"there is none of that name; known are hecate-2\.4um, .* \(or give"):
             load_preset("?")

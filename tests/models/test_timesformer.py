@@ -27,6 +27,19 @@ def test_published_keys_give_the_golden_logits(golden, layers):
     golden(f"timesformer-{layers}").require_match(build_model("timesformer", {"depth_layers": layers}))
 
 
+@pytest.mark.slow
+def test_the_large_network_gives_the_golden_logits(golden):
+    fixture = golden("timesformer-large-26")
+    model = Timesformer(Timesformer.infer_config(fixture.shapes))
+    assert sum(value.numel() for key, value in model.state_dict().items() if "rot_emb" not in key) == 84_166_672
+    fixture.require_match(model)
+
+
+def test_the_large_network_has_twice_the_blocks_and_eight_heads(golden):
+    inferred = Timesformer.infer_config(golden("timesformer-large-26").shapes)
+    assert inferred == TimesformerConfig(depth_layers=26, blocks=16, heads=8)
+
+
 def test_config_follows_from_published_keys(golden):
     inferred = Timesformer.infer_config(golden("timesformer-26").shapes)
     assert inferred == TimesformerConfig(depth_layers=26)

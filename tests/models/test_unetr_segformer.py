@@ -11,7 +11,7 @@ import transformers
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.models import segformer as segformer_module
 from inkbatch.models.base import build_model
-from inkbatch.models.importing import match_keys
+from inkbatch.models.matching import match_keys
 from inkbatch.models.segformer import rename_state, segformer, version_4_name
 from inkbatch.models.unetr import Attention
 from inkbatch.models.unetr_segformer import UnetrSegformer, UnetrSegformerConfig

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from inkbatch.errors import ConfigError
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.models.base import build_model
-from inkbatch.predict.compiling import compiled
+from inkbatch.predict.compiling import compiled, require_like_eager
 
 CPU = torch.device("cpu")
 TIMESFORMER = {"depth_layers": 3, "tile_px": 32, "dim": 24, "blocks": 2, "heads": 2, "head_dim": 8}
@@ -50,3 +50,14 @@ def test_without_a_compiler_the_cure_is_named(monkeypatch, tmp_path, wished):
         monkeypatch.setenv("CXX", wished)
     with pytest.raises(ConfigError, match=r"C\+\+ compiler.*install g\+\+, set CXX, or leave compile out"):
         compiled(build_model("timesformer", TIMESFORMER), CPU)
+
+
+def test_a_compiled_network_that_answers_otherwise_is_refused():
+    torch.manual_seed(0)
+    model = build_model("timesformer", TIMESFORMER).eval()
+    shape = (2, 1, 3, 32, 32)
+    model._compiled_call_impl = model._call_impl
+    require_like_eager(model, shape, CPU, torch.float32)
+    model._compiled_call_impl = lambda batch: model.forward(batch) + 1
+    with pytest.raises(DataError, match=r"the compiled timesformer answers otherwise .* leave compile out"):
+        require_like_eager(model, shape, CPU, torch.float32)

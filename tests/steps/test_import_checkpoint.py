@@ -252,7 +252,7 @@ class TestSources:
         asked = []
         read = step.read_state_dict
 
-        def noted(location, *, trust_pickle):
+        def noted(location, *, section, trust_pickle):
             asked.append(trust_pickle)
             return read(location)
 

@@ -16,7 +16,7 @@ from inkbatch.models.presets import load_preset, preset_names
 from inkbatch.run.job import RunContext
 from inkbatch.steps.import_checkpoint import ImportConfig, run
 from inkbatch.steps.prepare.job import run as run_prepare
-from inkbatch.testing.golden import TOLERANCE, Golden, fill_state_dict
+from inkbatch.testing.golden import Golden, fill_state_dict
 from inkbatch.testing.segments import random_papyrus, write_layers
 
 GOLDEN_FOLDER = Path(__file__).parent.parent / "models" / "golden"
@@ -36,6 +36,14 @@ GOLDEN = [
     pytest.param("resnet3d-50-pherc1667", "resnet3d-50", "", id="resnet3d-50-pherc1667", marks=slow),
     pytest.param("resnet3d-152-3d-decoder", "resnet3d-152-3d-decoder", "", id="resnet3d-152-3d-decoder", marks=slow),
     pytest.param("resnet3d-152-3d-decoder-by200", "resnet3d-152-3d-decoder", "", id="152-by200", marks=slow),
+    pytest.param("timesformer-large-scroll1", "timesformer-large-26", "", id="timesformer-large-scroll1", marks=slow),
+    pytest.param("timesformer-large-scroll1-by200", "timesformer-large-26", "", id="large-by200", marks=slow),
+    pytest.param("ink-9um", "ink-9um", "", id="ink-9um"),
+    pytest.param("ink-9um-dense-native", "ink-9um", "module.", id="ink-9um-dense-native", marks=slow),
+    pytest.param("hecate-2.4um", "hecate-2.4um", "", id="hecate-2.4um", marks=slow),
+    pytest.param("hecate-9.6um", "hecate-9.6um", "", id="hecate-9.6um", marks=slow),
+    pytest.param("ink-8um-v8in", "ink-8um-v8in", "", id="ink-8um-v8in", marks=slow),
+    pytest.param("ink-8um-v8in-pherc1447", "ink-8um-v8in", "", id="ink-8um-v8in-pherc1447", marks=slow),
     pytest.param("unetr-segformer-title", "unetr-segformer-b3-mini", "model.", id="unetr-segformer-title", marks=slow),
 ]
 
@@ -58,12 +66,16 @@ def test_every_preset_imports_its_published_keys_and_answers_as_published(scratc
     torch.save({"state_dict": weights, "hyper_parameters": {}}, scratch / "published.ckpt")
     layers = fixture.input_shape[2]
     changes = {"model": {"depth_layers": layers}, "contract": {"layers": {"count": layers, "source_range": None}}}
-    run(ImportConfig(source=str(scratch / "published.ckpt"), dest=str(scratch / "bundle"), preset=name, **changes))
+    run(
+        ImportConfig(
+            source=str(scratch / "published.ckpt"), dest=str(scratch / "bundle"), preset=name, check=False, **changes
+        )
+    )
     bundle = Bundle.open(Location.parse(scratch / "bundle"))
     assert bundle.document.name == name
     with torch.inference_mode():
-        logits = bundle.build()(fixture.subvolume()).reshape(fixture.output.shape)
-    assert float((logits - fixture.output).abs().max() / fixture.output.std()) < TOLERANCE
+        logits = bundle.build()(fixture.subvolume())[..., :: fixture.step, :: fixture.step]
+    assert fixture.difference(logits.reshape(fixture.output.shape), fixture.output) < fixture.tolerance
 
 
 def test_every_shipped_preset_is_imported_above():

@@ -21,6 +21,7 @@ from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_loca
 from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.reference import check_reference
 from inkbatch.predict.segment_statistics import stored_statistics
 from inkbatch.predict.variants import (
     LayerWindow,
@@ -135,6 +136,7 @@ def make_plan(config: InferConfig) -> InferPlan:
         "weights_sha256": bundle.document.weights_sha256,
         "architecture": bundle.document.architecture,
         "model": bundle.document.model,
+        **({"warnings": list(bundle.document.warnings)} if bundle.document.warnings else {}),
     }
     request = config.request(bundle=bundle_address(config.bundle), catalog=None)
     outputs = []
@@ -199,6 +201,8 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         how = {"device": config.device, "precision": config.precision, "batch_tiles": config.batch_tiles}
         require_probe(config.segment, config.bundle, config.root, config.override, context, **how)
     plan = make_plan(config)
+    for text in plan.bundle.document.warnings:
+        context.reporter.note(f"warning: bundle {plan.bundle.document.name}: {text}")
     record = plan.record
     left: list[Location] = []
 
@@ -249,6 +253,7 @@ def _work(
         config.combine,
         stored_statistics(plan.bundle.contract, plan.volume, plan.folder, device, context.stop.check),
     )
+    check_reference(predictor.model, plan.bundle, device, predictor.dtype)
     outputs = [_created(output, plan) for output in plan.outputs]
     live = live_preview(context, plan.volume.shape_yx, plan.folder)
 

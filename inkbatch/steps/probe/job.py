@@ -20,6 +20,7 @@ from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle, bundle_address, bundle_location
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
 from inkbatch.predict.predictor import Predictor
+from inkbatch.predict.reference import check_reference
 from inkbatch.predict.segment_statistics import stored_statistics
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
@@ -172,6 +173,7 @@ def _work(config: ProbeConfig, plan: ProbePlan, record: RunFolder, context: RunC
         config.batch_tiles,
         context.stop,
     )
+    check_reference(predictor.model, plan.bundle, device, predictor.dtype)
     volume = plan.volume
     predictor.statistics = stored_statistics(plan.bundle.contract, volume, plan.folder, device, context.stop.check)
 
