@@ -1,4 +1,4 @@
-"""Surface meshes in tifxyz form: ``x.tif``, ``y.tif``, ``z.tif`` and ``meta.json`` in one folder, perhaps ``mask.tif``."""
+"""Surface meshes in tifxyz form: ``x.tif``, ``y.tif``, ``z.tif``, ``meta.json``, perhaps ``mask.tif`` in one folder."""
 
 from __future__ import annotations
 
@@ -102,13 +102,14 @@ def open_mesh(uri: str) -> Mesh:
     if len(set(sizes.values())) > 1:
         said = ", ".join(f"{name}.tif {size[0]} x {size[1]}" for name, size in sorted(sizes.items()))
         raise MismatchError(
-            f"{location}: expected one grid of vertices, got {said} (rows x columns); copy the mesh again from its source"
+            f"{location}: expected one grid of vertices, got {said} (rows x columns); copy the mesh "
+            "again from its source"
         )
     rows, columns = sizes["x"]
     if min(rows, columns) < SMALLEST_SIDE:
         raise DataError(
-            f"{location}: expected a grid of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} vertices, got {rows} x {columns}; "
-            "a normal needs neighbours on both sides, so choose a larger part of the surface"
+            f"{location}: expected a grid of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} vertices, got {rows} x "
+            f"{columns}; a normal needs neighbours on both sides, so choose a larger part of the surface"
         )
     points = np.stack([_plane(source) for source in sources])
     valid = (points[0] > 0) & (points[2] != MISSING_X)
@@ -135,12 +136,10 @@ def _scale(location: Location, meta: dict[str, Any]) -> tuple[float, float]:
     """Vertices per voxel along (rows, columns); the file says columns first."""
     scale = meta.get("scale")
     numbers = scale if isinstance(scale, list) and len(scale) == 2 else []
-    if not numbers or not all(
-        isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one) and one > 0 for one in numbers
-    ):
+    if not numbers or not all(isinstance(n, (int, float)) and math.isfinite(n) and n > 0 for n in numbers):
         raise DataError(
-            f"{location / META}: expected scale as two positive numbers (vertices per voxel, for example [0.05, 0.05]), "
-            f"got {scale!r}; correct it in the file or export the mesh again"
+            f"{location / META}: expected scale as two positive numbers (vertices per voxel, such as [0.05, 0.05]), got "
+            f"{scale!r}; correct it in the file or export the mesh again"
         )
     along_columns, along_rows = (float(np.float32(one)) for one in numbers)
     return along_rows, along_columns
@@ -188,8 +187,8 @@ def _kept(location: Location, shape_yx: tuple[int, int]) -> tuple[NDArray[np.boo
     height, width = source.shape_zyx[1:]
     if height % rows or width % columns:
         raise MismatchError(
-            f"{place}: expected a whole multiple of the grid ({rows} x {columns} vertices), got {height} x {width} pixels; "
-            "give the mask of this very mesh, or remove it"
+            f"{place}: expected a whole multiple of the grid ({rows} x {columns} vertices), got {height} x {width} "
+            "pixels; give the mask of this very mesh, or remove it"
         )
     down, across = height // rows, width // columns
     kept = np.empty(shape_yx, bool)

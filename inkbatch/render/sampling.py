@@ -19,17 +19,49 @@ BLOCK_POINTS = 48 << 10  # of one pass; its scratch arrays stay in the second-le
 _here = threading.local()
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The volume's borders in coordinates of a brick.
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Lines of points through a volume, one per pixel.
+
+    A position is kept as a whole voxel and a fraction, so that rounding does not depend on what else is sampled: a
+    pixel's values are the same however pixels are cut into tiles.
 
     Attributes:
-        first: (3, 1), of the volume's first voxel; smaller coordinates give 0.
-        size: (3, 1), one past its last voxel; coordinates from here on give 0, and half-way to here values fade out.
+        cells: (3, pixels) int64, axes z, y, x first: whole voxels of the positions.
+        fractions: (3, pixels) float32, the rest, 0 to 1.
+        normals: (3, pixels) float32.
+        reach: Whole voxels, more than any offset is long; the same for all tiles of a surface.
     """
 
-    first: NDArray[np.float32]
-    size: NDArray[np.float32]
+    cells: NDArray[np.int64]
+    fractions: NDArray[np.float32]
+    normals: NDArray[np.float32]
+    reach: int
+
+    @staticmethod
+    def of(points: NDArray[np.float64], normals: NDArray[np.float32], reach: int) -> Lines:
+        """Split positions (3, pixels)."""
+        whole = np.floor(points)
+        return Lines(whole.astype(np.int64), (points - whole).astype(np.float32), normals, reach)
+
+    def part(self, pixels: slice) -> Lines:
+        """Some of the pixels."""
+        return Lines(self.cells[:, pixels], self.fractions[:, pixels], self.normals[:, pixels], self.reach)
+
+
+@dataclass(frozen=True, eq=False)
+class Brick:
+    """Voxels around some points.
+
+    Attributes:
+        voxels: (z, y, x), C-contiguous, uint8 or uint16; 0 beyond the volume's end.
+        origin: Place of its first voxel in the volume, (z, y, x).
+        volume: Size of the volume where points may lie outside it, else None.
+    """
+
+    voxels: NDArray[Any]
+    origin: tuple[int, int, int]
+    volume: tuple[int, int, int] | None = None
 
 
 class _Scratch:
@@ -51,73 +83,80 @@ def _scratch(points: int) -> _Scratch:
     return found
 
 
-def sample_lines(
-    brick: NDArray[Any],
-    points: NDArray[np.float32],
-    normals: NDArray[np.float32],
-    offsets: NDArray[np.float32],
-    out: NDArray[Any],
-    limits: Limits | None = None,
-) -> None:
-    """Sample lines of points: ``points + offset * normal`` for every pixel and offset.
+def sample_lines(brick: Brick, lines: Lines, offsets: NDArray[np.float32], out: NDArray[Any]) -> None:
+    """Sample lines of points: position + offset * normal for every pixel and offset.
 
-    Values are cut off to whole numbers for uint8 and rounded (half up) for uint16.
+    Between array elements trilinear; 0 where a coordinate is negative or not below the volume's size, and between the
+    last voxel and the size values fade out. Cut off to whole numbers for uint8, rounded (half up) for uint16.
 
     Args:
-        brick: Voxels (z, y, x), C-contiguous, uint8 or uint16. Every point inside the volume lies in it, with the voxel
-            after it on each axis; beyond the volume's end it is 0.
-        points: (3, pixels), coordinates in the brick.
-        normals: (3, pixels).
+        brick: The voxels; every point inside the volume lies among them, with the voxel after it on each axis.
+        lines: The pixels.
         offsets: (layers,), along the normals.
         out: (layers, pixels), the brick's dtype, any strides; filled.
-        limits: Where points may lie outside the volume.
     """
-    layers, count = len(offsets), points.shape[1]
-    step = max(1, BLOCK_POINTS // layers)
+    step = max(1, BLOCK_POINTS // len(offsets))
+    count = lines.cells.shape[1]
     for start in range(0, count, step):
         part = slice(start, min(start + step, count))
-        _block(brick, points[:, part], normals[:, part], offsets, out[:, part], limits)
+        _block(brick, lines.part(part), offsets, out[:, part])
 
 
-def _block(
-    brick: NDArray[Any],
-    points: NDArray[np.float32],
-    normals: NDArray[np.float32],
-    offsets: NDArray[np.float32],
-    out: NDArray[Any],
-    limits: Limits | None,
-) -> None:
-    shape = len(offsets), points.shape[1]
+def _block(brick: Brick, lines: Lines, offsets: NDArray[np.float32], out: NDArray[Any]) -> None:
+    shape = len(offsets), lines.cells.shape[1]
     size = shape[0] * shape[1]
     scratch = _scratch(size)
     at, cell = (array[:, :size].reshape(3, *shape) for array in (scratch.at, scratch.cell))
+    starts = lines.fractions + np.float32(lines.reach)  # no coordinate is negative: cutting off is floor
     for axis in range(3):
-        np.multiply(offsets[:, None], normals[axis], out=at[axis])
-        at[axis] += points[axis]
-    before = None
-    if limits is not None:
-        before = (at < limits.first[:, :, None]).any(axis=0)
-        np.clip(at, 0, limits.size[:, :, None], out=at)
-    np.copyto(cell, at, casting="unsafe")  # cut off, which is floor: no coordinate is negative
+        np.multiply(offsets[:, None], lines.normals[axis], out=at[axis])
+        at[axis] += starts[axis]
+    corner = lines.cells - lines.reach  # in the volume, where `at` is 0
+    before = None if brick.volume is None else _clipped(at, corner, brick.volume)
+    np.copyto(cell, at, casting="unsafe")
     np.subtract(at, cell, out=at, dtype=np.float32, casting="unsafe")
-    across, down = brick.shape[1] * brick.shape[2], brick.shape[2]
+    down = brick.voxels.shape[2]
+    across = brick.voxels.shape[1] * down
     index = scratch.index[:size].reshape(shape)
     cell[0] *= across
     cell[1] *= down
     cell[0] += cell[1]
-    np.add(cell[0], cell[2], out=index)
-    flat, stored = brick.reshape(-1), scratch.stored[brick.dtype][:size].reshape(shape)
+    cell[0] += cell[2]
+    base = ((corner - np.array(brick.origin)[:, None]) * np.array([[across], [down], [1]])).sum(axis=0)
+    np.add(cell[0], base, out=index)
     corners = scratch.corners[:, :size].reshape(8, *shape)
-    for corner, shift in zip(corners, (0, 1, down, down + 1, across, across + 1, across + down, across + down + 1), strict=True):
-        np.take(flat[shift:], index, out=stored, mode="clip")  # never clips: other modes copy through a buffer
-        np.copyto(corner, stored)
+    _gather(brick.voxels.reshape(-1), index, (across, down), scratch.stored[out.dtype][:size].reshape(shape), corners)
     for axis, pairs in ((2, ((0, 1), (2, 3), (4, 5), (6, 7))), (1, ((0, 2), (4, 6))), (0, ((0, 4),))):
         for near, far in pairs:
             corners[far] -= corners[near]
             corners[far] *= at[axis]
             corners[near] += corners[far]
-    if brick.dtype == np.uint16:
+    if out.dtype == np.uint16:
         corners[0] += np.float32(0.5)
     np.copyto(out, corners[0], casting="unsafe")
     if before is not None:
         out[before] = 0
+
+
+def _gather(
+    flat: NDArray[Any],
+    index: NDArray[np.intp],
+    steps: tuple[int, int],
+    stored: NDArray[Any],
+    corners: NDArray[np.float32],
+) -> None:
+    """Fetch the eight voxels around each point, those of the next plane last, as float32."""
+    across, down = steps
+    shifts = [z + y + x for z in (0, across) for y in (0, down) for x in (0, 1)]
+    for corner, shift in zip(corners, shifts, strict=True):
+        np.take(flat[shift:], index, out=stored, mode="clip")  # never clips: other modes copy through a buffer
+        np.copyto(corner, stored)
+
+
+def _clipped(at: NDArray[np.float32], corner: NDArray[np.int64], volume: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Move points outside the volume to its border; True where one lies before its first voxel."""
+    first = (-corner).astype(np.float32)
+    size = (np.array(volume)[:, None] - corner).astype(np.float32)
+    before = (at < first[:, None]).any(axis=0)
+    np.clip(at, first[:, None], size[:, None], out=at)
+    return np.asarray(before)

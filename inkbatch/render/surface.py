@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
@@ -12,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.config import digest
+from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, cells
 from inkbatch.io.layers.base import CheckedLayerSource
 from inkbatch.io.layers.files import decode_pool
 from inkbatch.render.geometry import Picture
 from inkbatch.render.tiles import TILE_PX, Chunks, Tile, cut_tile
-from inkbatch.render.touched import ChunkGrid, touched_by_mesh
+from inkbatch.render.touched import ChunkGrid, hulls_of_mesh
 from inkbatch.render.volume import Chunk, ChunkReader, Volume
 
 AHEAD = 24  # tiles whose chunks are read ahead
 JOBS_AT_MOST = 32  # tiles that are sampled or wait for a thread
+REACH_VOXELS = 500  # products of places in a brick stay below 2 ** 31
 DEFAULT_CACHE_BYTES = 256 << 20
 
 
@@ -58,9 +61,17 @@ class RenderedSurface(CheckedLayerSource):
         chunks: The reader, with its cache.
     """
 
-    def __init__(self, picture: Picture, volume: Volume, layers: Layers, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(
+        self, picture: Picture, volume: Volume, layers: Layers, cache_bytes: int = DEFAULT_CACHE_BYTES
+    ) -> None:
         self.picture, self.volume, self.layers = picture, volume, layers
         self.offsets = layers.offsets(picture.level_scale)
+        self.reach = math.ceil(float(np.abs(self.offsets).max())) + 1
+        if self.reach > REACH_VOXELS:
+            raise ConfigError(
+                f"{picture.mesh.uri}: expected layers within {REACH_VOXELS} voxels of the surface, got {layers.count} "
+                f"of {layers.step:g} voxels; take fewer layers, a smaller step, or a coarser level"
+            )
         self.uri = picture.mesh.uri
         self.shape_zyx = (layers.count, *picture.shape_yx)
         self.dtype = volume.dtype
@@ -75,7 +86,7 @@ class RenderedSurface(CheckedLayerSource):
 
     def planned_chunks(self, box: Box) -> set[Chunk]:
         """Chunks that rendering a box reads at most, from the mesh alone."""
-        return touched_by_mesh(self.picture, box, self.offsets, self.grid)
+        return self.grid.touched(hulls_of_mesh(self.picture, box), self.offsets)
 
     def vertices_outside(self) -> tuple[int, int]:
         """Count the vertices with a normal: those whose layers leave the volume, and all."""
@@ -92,7 +103,7 @@ class RenderedSurface(CheckedLayerSource):
             Two arrays (height, width): pixels with a surface, and those of them that have all their layers.
         """
         surface, whole = np.zeros(box.shape, bool), np.zeros(box.shape, bool)
-        for part in cells(box, TILE_PX * 4, TILE_PX * 4):
+        for part in cells(box, TILE_PX, TILE_PX):
             pixels, here = self.picture.pixels(part), part.within(box)
             surface[here] = pixels.valid
             whole[here] = pixels.valid & self._inside(pixels.points, pixels.normals)
@@ -114,7 +125,8 @@ class RenderedSurface(CheckedLayerSource):
         def start() -> None:
             tile, chunks = waiting.popleft()
             part = out[(tile.layers, *tile.box.within(box))]
-            jobs.append(decode_pool().submit(tile.render, chunks, self.offsets[indices.start :][tile.layers], part))
+            offsets = self.offsets[indices.start :][tile.layers]
+            jobs.append(decode_pool().submit(tile.render, chunks, offsets, self.reach, part))
 
         try:
             for tile in self._tiles(box, self.offsets[indices.start : indices.stop]):

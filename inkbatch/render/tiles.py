@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
 from inkbatch.render.geometry import Pixels
-from inkbatch.render.sampling import Limits, sample_lines
-from inkbatch.render.touched import MARGIN, ChunkGrid, touched_by_pixels
+from inkbatch.render.sampling import Brick, Lines, sample_lines
+from inkbatch.render.touched import MARGIN, ChunkGrid, Hulls, hulls_of_pixels
 from inkbatch.render.volume import Chunk
 
-TILE_PX = 64  # pixels on a side
+TILE_PX = 128  # pixels on a side
 SMALL_PX = 8  # tiles of this side are cut along the layers
 BRICK_VOXELS = 4 << 20  # of a brick at most; where the surface is torn or steep, tiles are cut smaller
 
@@ -51,37 +51,32 @@ class Tile:
     grid: ChunkGrid
     chunks: set[Chunk]
 
-    def render(self, chunks: Chunks, offsets: NDArray[np.float32], out: NDArray[Any]) -> None:
+    def render(self, chunks: Chunks, offsets: NDArray[np.float32], reach: int, out: NDArray[Any]) -> None:
         """Sample the tile.
 
         Args:
             chunks: The chunks it needs, read or being read.
             offsets: Of its layers.
+            reach: See `Lines`.
             out: (layers, height, width) to fill.
         """
         if not chunks:
             out[...] = 0
             return
         valid = self.pixels.valid
-        brick = self._brick(chunks, out.dtype)
-        origin = self.low[:, None]
         if valid.all():
-            points = self.pixels.points.reshape(3, -1) - origin
-            normals = self.pixels.normals.reshape(3, -1)
+            points, normals = self.pixels.points.reshape(3, -1), self.pixels.normals.reshape(3, -1)
         else:
-            points = self.pixels.points[:, valid] - origin
-            normals = self.pixels.normals[:, valid]
-        size = np.array(self.grid.shape)[:, None]
-        limits = Limits(np.float32(-origin), np.float32(size - origin)) if self.leaves else None
+            points, normals = self.pixels.points[:, valid], self.pixels.normals[:, valid]
         values = _buffer("values", len(offsets) * points.shape[1], out.dtype).reshape(len(offsets), -1)
-        sample_lines(brick, points.astype(np.float32), normals, offsets, values, limits)
+        sample_lines(self._brick(chunks, out.dtype), Lines.of(points, normals, reach), offsets, values)
         if points.shape[1] == valid.size:
             out[...] = values.reshape(out.shape)
         else:
             out[...] = 0
             out[:, valid] = values
 
-    def _brick(self, chunks: Chunks, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def _brick(self, chunks: Chunks, dtype: np.dtype[Any]) -> Brick:
         """The voxels of the tile, 0 outside the volume and where no point needs them."""
         shape = tuple(int(n) for n in self.high - self.low)
         brick = _buffer("brick", math.prod(shape), dtype).reshape(shape)
@@ -96,7 +91,8 @@ class Tile:
                 to.append(slice(first - int(self.low[axis]), max(first, last) - int(self.low[axis])))
                 source.append(slice(first - start, max(first, last) - start))
             brick[tuple(to)] = voxels[tuple(source)]
-        return brick
+        z, y, x = (int(n) for n in self.low)
+        return Brick(brick, (z, y, x), self.grid.shape if self.leaves else None)
 
 
 def _buffer(name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -109,9 +105,7 @@ def _buffer(name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return kept[:needed].view(dtype)
 
 
-def cut_tile(
-    box: Box, pixels: Pixels, layers: slice, offsets: NDArray[np.float32], grid: ChunkGrid
-) -> Iterator[Tile]:
+def cut_tile(box: Box, pixels: Pixels, layers: slice, offsets: NDArray[np.float32], grid: ChunkGrid) -> Iterator[Tile]:
     """Make tiles of some pixels and layers whose bricks are not too large.
 
     Args:
@@ -122,9 +116,10 @@ def cut_tile(
         grid: The volume's chunks.
     """
     taken = offsets[layers]
-    low, high, leaves = _bounds(pixels, taken, grid)
+    hulls = hulls_of_pixels(pixels)
+    low, high, leaves = _bounds(hulls, taken, grid)
     if math.prod(int(n) for n in high - low) <= BRICK_VOXELS or box.area * len(taken) == 1:
-        yield Tile(box, layers, pixels, low, high, leaves, grid, touched_by_pixels(pixels, taken, grid))
+        yield Tile(box, layers, pixels, low, high, leaves, grid, grid.touched(hulls, taken))
         return
     if len(taken) > 1 and max(box.shape) <= SMALL_PX:
         middle = (layers.start + layers.stop) // 2
@@ -146,15 +141,13 @@ def _halves(box: Box) -> tuple[Box, Box]:
 
 
 def _bounds(
-    pixels: Pixels, offsets: NDArray[np.float32], grid: ChunkGrid
+    hulls: Hulls, offsets: NDArray[np.float32], grid: ChunkGrid
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
     """First voxel and one past the last that sampling needs, and whether points may lie outside the volume."""
-    if not pixels.valid.any():
+    if not hulls.count:
         return np.zeros(3, np.int64), np.zeros(3, np.int64), False
-    points, normals = pixels.points[:, pixels.valid], pixels.normals[:, pixels.valid]
-    ends = [points + float(offset) * normals for offset in (offsets[0], offsets[-1])]
-    low = np.floor(np.minimum(*ends).min(axis=1) - MARGIN)
-    high = np.floor(np.maximum(*ends).max(axis=1) + MARGIN) + 2
+    least, most = hulls.along(float(offsets.min()), float(offsets.max()))
+    low, high = np.floor(least.min(axis=1) - MARGIN), np.floor(most.max(axis=1) + MARGIN) + 2
     size = np.array(grid.shape)
     leaves = bool((low < 0).any() or (high > size + 1).any())
     low, high = np.clip(low, 0, size), np.clip(high, 2, size + 2)

@@ -1,4 +1,4 @@
-"""The chunks of a volume that a surface touches: of a box of pixels, or from the mesh alone, before anything is read."""
+"""The chunks of a volume that a surface touches: of known pixels, or from the mesh alone, before anything is read."""
 
 from __future__ import annotations
 
@@ -19,6 +19,33 @@ CELL_PX = 24  # of a cell of the mesh, at most, that has a box of its own
 MARGIN = 0.01  # voxels: more than what float32 rounds away
 
 
+@dataclass(frozen=True, eq=False)
+class Hulls:
+    """Boxes around the positions of small parts of a surface, and the extremes of their normals.
+
+    Attributes:
+        low: (3, parts), smallest position, axes z, y, x first.
+        high: (3, parts), largest one.
+        normal_low: (3, parts), smallest components of normals.
+        normal_high: (3, parts), largest ones.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    normal_low: NDArray[np.float32]
+    normal_high: NDArray[np.float32]
+
+    @property
+    def count(self) -> int:
+        """Parts."""
+        return self.low.shape[1]
+
+    def along(self, first: float, last: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Smallest and largest coordinates between two offsets along the normals, (3, parts) each."""
+        shifts = [end * normal for end in (first, last) for normal in (self.normal_low, self.normal_high)]
+        return self.low + np.minimum.reduce(shifts), self.high + np.maximum.reduce(shifts)
+
+
 @dataclass(frozen=True)
 class ChunkGrid:
     """How a volume is cut into chunks, axes (z, y, x).
@@ -31,79 +58,71 @@ class ChunkGrid:
     shape: tuple[int, int, int]
     chunk: Chunk
 
-    def within(self, low: NDArray[Any], high: NDArray[Any]) -> set[Chunk]:
-        """Chunks that sampling in any of some boxes of points reads; each point takes the voxel after it as well.
-
-        Args:
-            low: (3, boxes), smallest coordinates.
-            high: (3, boxes), largest ones.
-        """
-        size = np.array(self.shape)[:, None]
-        part = np.array(self.chunk)[:, None]
-        meets = ((high >= 0) & (low < size)).all(axis=0)
+    def touched(self, hulls: Hulls, offsets: NDArray[np.floating[Any]]) -> set[Chunk]:
+        """Chunks that sampling at some offsets can read; each point takes the voxel after it on each axis as well."""
+        if not hulls.count:
+            return set()
+        parts = [hulls.along(*ends) for ends in _groups(offsets)]
+        low, high = (np.concatenate(side, axis=1) for side in zip(*parts, strict=True))
+        size, part = np.array(self.shape)[:, None], np.array(self.chunk)[:, None]
+        meets = ((high >= -MARGIN) & (low < size + MARGIN)).all(axis=0)
         first = np.clip(np.floor(low[:, meets] - MARGIN), 0, size - 1).astype(np.int64) // part
         last = np.clip(np.floor(high[:, meets] + MARGIN) + 1, 0, size - 1).astype(np.int64) // part
-        spans = np.unique(np.concatenate([first, last]), axis=1).T.tolist()
         found: set[Chunk] = set()
-        for z0, y0, x0, z1, y1, x1 in spans:
+        for z0, y0, x0, z1, y1, x1 in set(map(tuple, np.concatenate([first, last]).T.tolist())):
             found.update(itertools.product(range(z0, z1 + 1), range(y0, y1 + 1), range(x0, x1 + 1)))
         return found
 
 
-def groups_of(offsets: NDArray[np.floating[Any]]) -> list[tuple[float, float]]:
+def _groups(offsets: NDArray[np.floating[Any]]) -> list[tuple[float, float]]:
     """Cut a range of offsets into parts of at most `PIECE_VOXELS`: (first, last) of each."""
     low, high = float(offsets.min()), float(offsets.max())
     edges = np.linspace(low, high, max(2, 1 + int(np.ceil((high - low) / PIECE_VOXELS))))
     return [(float(a), float(b)) for a, b in itertools.pairwise(edges)]
 
 
-def touched_by_pixels(pixels: Pixels, offsets: NDArray[np.floating[Any]], grid: ChunkGrid) -> set[Chunk]:
-    """Chunks that sampling these pixels reads, and hardly any other: boxes are pieces of `PIECE_PX`."""
-    if not pixels.valid.any():
-        return set()
-    height, width = pixels.valid.shape
-    padding = ((0, 0), (0, -height % PIECE_PX), (0, -width % PIECE_PX))
-    found: set[Chunk] = set()
-    for first, last in groups_of(offsets):
-        ends = [pixels.points + first * pixels.normals, pixels.points + last * pixels.normals]
-        low = np.where(pixels.valid, np.minimum(*ends), np.inf)
-        high = np.where(pixels.valid, np.maximum(*ends), -np.inf)
-        low = np.pad(low, padding, constant_values=np.inf)
-        high = np.pad(high, padding, constant_values=-np.inf)
-        shape = (3, low.shape[1] // PIECE_PX, PIECE_PX, low.shape[2] // PIECE_PX, PIECE_PX)
-        low, high = low.reshape(shape).min(axis=(2, 4)), high.reshape(shape).max(axis=(2, 4))
-        filled = np.isfinite(low[0])
-        found |= grid.within(low[:, filled], high[:, filled])
-    return found
+def hulls_of_pixels(pixels: Pixels) -> Hulls:
+    """Hulls of the pieces of `PIECE_PX` on a side, as far as pixels are valid."""
+    ends = []
+    for array in (pixels.points, pixels.normals):
+        for pick, empty in ((np.minimum, np.inf), (np.maximum, -np.inf)):
+            ends.append(_pieces(array, pixels.valid, pick, empty))
+    filled = np.isfinite(ends[0][0])
+    low, high, normal_low, normal_high = (end[:, filled] for end in ends)
+    return Hulls(low, high, normal_low, normal_high)
 
 
-def touched_by_mesh(picture: Picture, box: Box, offsets: NDArray[np.floating[Any]], grid: ChunkGrid) -> set[Chunk]:
-    """Chunks that sampling a box of pixels can read, from the cells of the mesh alone: at least those that it does read.
+def _pieces(array: NDArray[Any], valid: NDArray[np.bool_], pick: np.ufunc, empty: float) -> NDArray[Any]:
+    """Extremes of the valid pixels of each piece, (3, rows, columns); `empty` where none is."""
+    height, width = valid.shape
+    if not valid.all():
+        array = np.where(valid, array, array.dtype.type(empty))
+    if height % PIECE_PX or width % PIECE_PX:
+        array = np.pad(array, ((0, 0), (0, -height % PIECE_PX), (0, -width % PIECE_PX)), constant_values=empty)
+    rows = pick.reduce(array.reshape(3, -1, PIECE_PX, array.shape[2]), axis=2)
+    return np.asarray(pick.reduce(rows.reshape(3, rows.shape[1], -1, PIECE_PX), axis=3))
+
+
+def hulls_of_mesh(picture: Picture, box: Box) -> Hulls:
+    """Hulls of a box of pixels from the cells of the mesh alone; they hold those of its pixels.
 
     Cells that are wide on the picture are cut: a part of a bilinear patch lies in the hull of its own corners.
     """
     mesh = picture.mesh
     rows, columns = picture.cells(box)
-    whole = mesh.valid[rows.start : rows.stop + 1, columns.start : columns.stop + 1]
-    part = np.s_[:, rows.start : rows.stop + 1, columns.start : columns.stop + 1]
-    normals = np.where(mesh.has_normal[part[1:]], mesh.normals[part], np.nan)
-    scale = picture.mesh_factor * picture.level_scale
-    points = mesh.points[part].astype(np.float64) * scale
-    good = _all_four(whole) & _any_four(mesh.has_normal[part[1:]])
+    part = np.s_[rows.start : rows.stop + 1, columns.start : columns.stop + 1]
+    has_normal, normals = mesh.has_normal[part], mesh.normals[:, *part]
+    points = mesh.points[:, *part].astype(np.float64) * (picture.mesh_factor * picture.level_scale)
     cuts = [max(1, round(1 / (step * CELL_PX))) for step in picture.steps_yx]
-    corners = _refined(_refined(points, cuts[0], 1), cuts[1], 2)
+    good = _four(mesh.valid[part], np.logical_and) & _four(has_normal, np.logical_or)
     good = good.repeat(cuts[0], 0).repeat(cuts[1], 1)
-    low, high = _four(corners, np.minimum), _four(corners, np.maximum)
-    n_low, n_high = (
-        _four(np.where(np.isnan(normals), empty, normals), pick).repeat(cuts[0], 1).repeat(cuts[1], 2)
-        for empty, pick in ((np.inf, np.minimum), (-np.inf, np.maximum))
-    )
-    low, high, n_low, n_high = (array[:, good] for array in (low, high, n_low, n_high))
-    found: set[Chunk] = set()
-    for ends in groups_of(offsets):
-        shifts = [end * normal for end in ends for normal in (n_low, n_high)]
-        found |= grid.within(low + np.minimum.reduce(shifts), high + np.maximum.reduce(shifts))
-    return found
+    corners = _refined(_refined(points, cuts[0], 1), cuts[1], 2)
+    ends = [_four(corners, np.minimum), _four(corners, np.maximum)]
+    for pick, empty in ((np.minimum, np.inf), (np.maximum, -np.inf)):
+        extreme = _four(np.where(has_normal, normals, np.float32(empty)), pick)
+        ends.append(extreme.repeat(cuts[0], 1).repeat(cuts[1], 2))
+    low, high, normal_low, normal_high = (end[:, good] for end in ends)
+    return Hulls(low, high, normal_low, normal_high)
 
 
 def _refined(points: NDArray[np.float64], cuts: int, axis: int) -> NDArray[np.float64]:
@@ -117,16 +136,7 @@ def _refined(points: NDArray[np.float64], cuts: int, axis: int) -> NDArray[np.fl
     return points.take(before, axis) * (1 - share) + points.take(before + 1, axis) * share
 
 
-def _four(corners: NDArray[Any], pick: Any) -> NDArray[Any]:
-    """Smallest or largest of the four corners of each cell, (3, rows, columns)."""
-    rows = pick(corners[:, 1:], corners[:, :-1])
-    found: NDArray[Any] = pick(rows[:, :, 1:], rows[:, :, :-1])
-    return found
-
-
-def _all_four(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return valid[1:, 1:] & valid[1:, :-1] & valid[:-1, 1:] & valid[:-1, :-1]
-
-
-def _any_four(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return valid[1:, 1:] | valid[1:, :-1] | valid[:-1, 1:] | valid[:-1, :-1]
+def _four(corners: NDArray[Any], pick: np.ufunc) -> NDArray[Any]:
+    """Combine the four corners of each cell; the last two axes become shorter by one."""
+    rows = pick(corners[..., 1:, :], corners[..., :-1, :])
+    return np.asarray(pick(rows[..., 1:], rows[..., :-1]))

@@ -90,7 +90,9 @@ class Volume:
             raise CorruptDataError(f"volume {self.uri}, level {self.level}, chunk {chunk}: {error}") from error
 
 
-def open_volume(uri: str, *, level: int | None = None, spacing_um: float | None = None, base_um: float | None = None) -> Volume:
+def open_volume(
+    uri: str, *, level: int | None = None, spacing_um: float | None = None, base_um: float | None = None
+) -> Volume:
     """Open a volume; metadata are read, no voxels.
 
     Args:
@@ -125,8 +127,8 @@ def _array(node: ZarrNode, level: int) -> ZarrLayers:
     chosen = choose_array(node, None, None if node.is_array else level)
     if chosen.axes != "zyx":
         raise DataError(
-            f"volume {node.location}: expected axes zyx, got {chosen.axes!r}; coordinates of a mesh would land at other "
-            "voxels, so write the volume again with depth first"
+            f"volume {node.location}: expected axes zyx, got {chosen.axes!r}; coordinates of a mesh would land at "
+            "other voxels, so write the volume again with depth first"
         )
     array = ZarrLayers(chosen)
     if array.dtype.kind != "u":
@@ -167,8 +169,8 @@ def _base_um(location: Location, ome_um: float | None, stated_um: float | None) 
         pairs = ", ".join(f"{name}: {size:g} µm" for name, size in known.items())
         factor = max(known.values()) / min(known.values())
         raise MismatchError(
-            f"volume {location}: expected one voxel size at level 0, got {pairs} (factor {factor:.4g}); correct the one "
-            "that is wrong"
+            f"volume {location}: expected one voxel size at level 0, got {pairs} (factor {factor:.4g}); correct the "
+            "one that is wrong"
         )
     return next(iter(known.values()), None)
 
@@ -195,8 +197,8 @@ def _check_level(
     if wrong_shape or wrong_size:
         said = f", {own:g} µm for {first:g} µm" if wrong_size else ""
         raise MismatchError(
-            f"volume {location}: expected level {level} to be level 0 halved {level} times, got shape {found} for {base}"
-            f"{said}; choose another level, or have the pyramid written again"
+            f"volume {location}: expected level {level} to be level 0 halved {level} times, got shape {found} for "
+            f"{base}{said}; choose another level, or have the pyramid written again"
         )
 
 
