@@ -71,7 +71,7 @@ class Mesh:
     @cached_property
     def has_normal(self) -> NDArray[np.bool_]:
         """(rows, columns): vertices that are there and have a normal; pixels nearest to others have no values."""
-        return self.valid & np.isfinite(self.normals[0])
+        return np.asarray(self.valid & np.isfinite(self.normals[0]))
 
 
 def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -138,18 +138,17 @@ def _scale(location: Location, meta: dict[str, Any]) -> tuple[float, float]:
     numbers = scale if isinstance(scale, list) and len(scale) == 2 else []
     if not numbers or not all(isinstance(n, (int, float)) and math.isfinite(n) and n > 0 for n in numbers):
         raise DataError(
-            f"{location / META}: expected scale as two positive numbers (vertices per voxel, such as [0.05, 0.05]), got "
-            f"{scale!r}; correct it in the file or export the mesh again"
+            f"{location / META}: expected scale as two positive numbers (vertices per voxel, such as [0.05, 0.05]), "
+            f"got {scale!r}; correct it in the file or export the mesh again"
         )
     along_columns, along_rows = (float(np.float32(one)) for one in numbers)
     return along_rows, along_columns
 
 
 def _open(location: Location, name: str) -> LayerSource:
-    try:
-        source = open_layer_source(str(location / name))
-    except FileNotFoundError as error:
-        raise DataError(f"{location}: expected {name}, got none; copy the whole tifxyz folder") from error
+    if not (location / name).exists():
+        raise DataError(f"{location}: expected {name}, got none; copy the whole tifxyz folder")
+    source = open_layer_source(str(location / name))
     if source.shape_zyx[0] != 1:
         raise DataError(
             f"{location / name}: expected one channel, got {source.shape_zyx[0]}; export the mesh again as tifxyz"

@@ -105,7 +105,7 @@ def _pixels_per_voxel(settings: RenderSettings, volume: Volume) -> float:
     if settings.spacing_um < finest * (1 - SIZE_TOLERANCE):
         raise ConfigError(
             f"volume {volume.uri}: expected a spacing of at least {finest:g} µm at level {volume.level}, got "
-            f"{settings.spacing_um:g}; a rendering shows no more than the scan, choose a coarser spacing or a finer level"
+            f"{settings.spacing_um:g}; no rendering shows more than the scan; choose a coarser spacing or a finer level"
         )
     return base / settings.spacing_um
 
@@ -130,8 +130,8 @@ def require_inside(surface: RenderedSurface, most: float) -> None:
     size = " x ".join(str(n * 2**volume.level) for n in volume.shape_zyx)
     found = "all of it lies" if outside == count else f"{outside / count:.1%} of it lies"
     raise MismatchError(
-        f"{mesh.uri}: expected the surface with its layers inside the volume ({most:.0%} may lie outside), got: "
-        f"{found} outside (vertices {spans}; {volume.uri} has about {size} voxels at level 0, z x y x x){_hint(surface)}; "
+        f"{mesh.uri}: expected the surface with its layers inside the volume ({most:.0%} may lie outside), got "
+        f"{found} outside (vertices {spans}; {volume.uri} has about {size} voxels at level 0){_hint(surface)}; "
         "give the volume that the mesh was drawn in, as a group with all levels, or allow more with --max-outside"
     )
 

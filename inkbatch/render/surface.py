@@ -23,7 +23,7 @@ from inkbatch.render.touched import ChunkGrid, hulls_of_mesh
 from inkbatch.render.volume import Chunk, ChunkReader, Volume
 
 AHEAD = 24  # tiles whose chunks are read ahead
-JOBS_AT_MOST = 32  # tiles that are sampled or wait for a thread
+JOBS_AT_MOST = 8  # tiles that are sampled or wait for a thread
 REACH_VOXELS = 500  # products of places in a brick stay below 2 ** 31
 DEFAULT_CACHE_BYTES = 256 << 20
 

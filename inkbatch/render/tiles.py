@@ -123,8 +123,8 @@ def cut_tile(box: Box, pixels: Pixels, layers: slice, offsets: NDArray[np.float3
         return
     if len(taken) > 1 and max(box.shape) <= SMALL_PX:
         middle = (layers.start + layers.stop) // 2
-        for part in (slice(layers.start, middle), slice(middle, layers.stop)):
-            yield from cut_tile(box, pixels, part, offsets, grid)
+        for some in (slice(layers.start, middle), slice(middle, layers.stop)):
+            yield from cut_tile(box, pixels, some, offsets, grid)
         return
     for half in _halves(box):
         rows, columns = half.within(box)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ class Hulls:
     @property
     def count(self) -> int:
         """Parts."""
-        return self.low.shape[1]
+        return int(self.low.shape[1])
 
     def along(self, first: float, last: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Smallest and largest coordinates between two offsets along the normals, (3, parts) each."""
@@ -113,7 +114,7 @@ def hulls_of_mesh(picture: Picture, box: Box) -> Hulls:
     part = np.s_[rows.start : rows.stop + 1, columns.start : columns.stop + 1]
     has_normal, normals = mesh.has_normal[part], mesh.normals[:, *part]
     points = mesh.points[:, *part].astype(np.float64) * (picture.mesh_factor * picture.level_scale)
-    cuts = [max(1, round(1 / (step * CELL_PX))) for step in picture.steps_yx]
+    cuts = [max(1, math.ceil(1 / (step * CELL_PX) - 0.1)) for step in picture.steps_yx]
     good = _four(mesh.valid[part], np.logical_and) & _four(has_normal, np.logical_or)
     good = good.repeat(cuts[0], 0).repeat(cuts[1], 1)
     corners = _refined(_refined(points, cuts[0], 1), cuts[1], 2)
@@ -133,7 +134,7 @@ def _refined(points: NDArray[np.float64], cuts: int, axis: int) -> NDArray[np.fl
     shape = [1, 1, 1]
     shape[axis] = -1
     share = (places - before).reshape(shape)
-    return points.take(before, axis) * (1 - share) + points.take(before + 1, axis) * share
+    return np.asarray(points.take(before, axis) * (1 - share) + points.take(before + 1, axis) * share)
 
 
 def _four(corners: NDArray[Any], pick: np.ufunc) -> NDArray[Any]:
