@@ -14,7 +14,7 @@ from inkbatch.config import digest
 from inkbatch.errors import CorruptDataError, DataError, MismatchError, NonFiniteError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import LayerSource, open_layer_source
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 MISSING_X = -1.0  # of a vertex that is not there; so is one with z <= 0
 KEPT = 255  # the mask's value of a vertex that stays

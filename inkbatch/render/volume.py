@@ -19,7 +19,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.layers.files import layer_pool, opening_pool
 from inkbatch.io.layers.zarr_layers import ZarrLayers
 from inkbatch.io.layers.zarr_nodes import ZarrNode, choose_array, find_node, level_count
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 
 Chunk = tuple[int, int, int]
 

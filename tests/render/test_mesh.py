@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError, NonFiniteError
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.render.mesh import is_mesh, open_mesh
 
 from .conftest import plane, write_mesh

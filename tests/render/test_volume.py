@@ -11,7 +11,7 @@ import zarr
 
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
-from inkbatch.io.storage import Location
+from inkbatch.io.store.location import Location
 from inkbatch.render.geometry import Picture
 from inkbatch.render.mesh import open_mesh
 from inkbatch.render.surface import Layers, RenderedSurface
