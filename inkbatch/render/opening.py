@@ -73,7 +73,7 @@ def open_rendered(
 
     Raises:
         ConfigError: Sizes in micrometres where the voxel size is unknown; spacings finer than the volume.
-        DataError: See `open_mesh` and `open_volume`; too much of the surface lies outside the volume.
+        DataError: See `open_mesh` and `open_volume`.
     """
     mesh = open_mesh(mesh_uri)
     volume = open_volume(volume_uri, level=settings.level, spacing_um=settings.spacing_um, base_um=settings.volume_um)
@@ -82,9 +82,7 @@ def open_rendered(
     if settings.step_um is not None:
         step = settings.step_um / _required_um(settings, volume)
     picture = Picture(mesh, per_voxel, 2.0**-volume.level, settings.mesh_factor)
-    surface = RenderedSurface(picture, volume, Layers(settings.layers_count, step, settings.flip_normals), cache_bytes)
-    require_inside(surface, settings.max_outside)
-    return surface
+    return RenderedSurface(picture, volume, Layers(settings.layers_count, step, settings.flip_normals), cache_bytes)
 
 
 def _required_um(settings: RenderSettings, volume: Volume) -> float:
@@ -110,14 +108,19 @@ def _pixels_per_voxel(settings: RenderSettings, volume: Volume) -> float:
     return base / settings.spacing_um
 
 
-def require_inside(surface: RenderedSurface, most: float) -> None:
+def require_inside(surface: RenderedSurface, most: float, box: Box | None = None) -> None:
     """Refuse a mesh that lies outside the volume, or too much of it.
+
+    Args:
+        surface: The mesh and the volume.
+        most: Share of it that may lie outside.
+        box: The pixels that are taken; None: all.
 
     Raises:
         MismatchError: The share is larger than `most`.
         DataError: No vertex has a normal.
     """
-    outside, count = surface.vertices_outside()
+    outside, count = surface.vertices_outside(box)
     if not count:
         raise DataError(
             f"{surface.uri}: expected vertices with a normal, got none: each has a missing neighbour; check the mesh"
@@ -146,12 +149,12 @@ def _hint(surface: RenderedSurface) -> str:
     return f"; this may be level {int(np.ceil(np.log2(ratio)))} or coarser of the volume alone"
 
 
-def demand_of(surface: RenderedSurface, boxes: Iterable[Box]) -> Demand:
-    """Estimate the cost of rendering some boxes, one unit each; nothing is read."""
+def demand_of(surface: RenderedSurface, boxes: Iterable[Box], region: Box | None = None) -> Demand:
+    """Estimate the cost of rendering some boxes, one unit each, of a region; nothing is read."""
     chunks, pixels = 0, 0
     for box in boxes:
         chunks += len(surface.planned_chunks(box))
         pixels += box.area
-    outside, count = surface.vertices_outside()
+    outside, count = surface.vertices_outside(region)
     cpu_s = pixels * surface.shape_zyx[0] / VOXELS_PER_CPU_SECOND
     return Demand(chunks, chunks * surface.volume.chunk_bytes, cpu_s, outside / max(1, count))

@@ -25,6 +25,7 @@ from inkbatch.render.volume import Chunk, ChunkReader, Volume
 AHEAD = 24  # tiles whose chunks are read ahead
 JOBS_AT_MOST = 8  # tiles that are sampled or wait for a thread
 REACH_VOXELS = 500  # products of places in a brick stay below 2 ** 31
+UNIT_PX = 1024  # read at a time: touches tens of chunks
 DEFAULT_CACHE_BYTES = 256 << 20
 
 
@@ -77,6 +78,7 @@ class RenderedSurface(CheckedLayerSource):
         self.dtype = volume.dtype
         self.block_layers = layers.count
         self.resident_bytes = cache_bytes
+        self.unit_px = UNIT_PX
         base = volume.base_um
         self.voxel_size_um = None if base is None else base / picture.pixels_per_voxel
         self.z_spacing_um = None if base is None else base * layers.step
@@ -88,12 +90,19 @@ class RenderedSurface(CheckedLayerSource):
         """Chunks that rendering a box reads at most, from the mesh alone."""
         return self.grid.touched(hulls_of_mesh(self.picture, box), self.offsets)
 
-    def vertices_outside(self) -> tuple[int, int]:
-        """Count the vertices with a normal: those whose layers leave the volume, and all."""
+    def vertices_outside(self, box: Box | None = None) -> tuple[int, int]:
+        """Count the vertices with a normal: those whose layers leave the volume, and all.
+
+        Args:
+            box: Only those around these pixels.
+        """
         mesh = self.picture.mesh
-        good = mesh.has_normal
-        points = mesh.points[:, good].astype(np.float64) * (self.picture.mesh_factor * self.picture.level_scale)
-        inside = self._inside(points, mesh.normals[:, good])
+        rows, columns = self.picture.cells(box or Box(0, 0, *self.shape_zyx[1:]))
+        part = np.s_[rows.start : rows.stop + 1, columns.start : columns.stop + 1]
+        good = mesh.has_normal[part]
+        scale = self.picture.mesh_factor * self.picture.level_scale
+        points = mesh.points[:, *part][:, good].astype(np.float64) * scale
+        inside = self._inside(points, mesh.normals[:, *part][:, good])
         return int(inside.size - np.count_nonzero(inside)), int(inside.size)
 
     def coverage(self, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
-import zarr
 from numpy.typing import NDArray
+
+from inkbatch.testing.scrolls import VOLUME_UM, write_mesh, write_volume
 
 SHAPE = (96, 128, 160)
 CHUNK = 32
-VOXEL_UM = 7.91
 SEED = 20260612
 GOLDEN = Path(__file__).with_name("golden") / "renders.npz"
 
@@ -63,71 +60,6 @@ def halved(level: NDArray[Any]) -> NDArray[Any]:
     return ((sums + 4) // 8).astype(level.dtype)
 
 
-def write_volume(
-    folder: Path,
-    levels: list[NDArray[Any]],
-    *,
-    zarr_format: int = 2,
-    axes: str = "zyx",
-    um: float | None = VOXEL_UM,
-    unit: str = "micrometer",
-    chunk: int = CHUNK,
-    fill_value: int = 0,
-    compressors: Any = None,
-    meta: Mapping[str, Any] | None = None,
-    shards: tuple[int, ...] | None = None,
-) -> Path:
-    """An OME-Zarr of these levels."""
-    datasets = [
-        {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": [(um or 1) * 2**n] * 3}]}
-        for n in range(len(levels))
-    ]
-    named = [{"name": name, "type": "space", "unit": unit} for name in axes]
-    image = {"version": "0.4", "axes": named, "datasets": datasets}
-    group = zarr.create_group(folder, zarr_format=zarr_format)
-    group.attrs.update(
-        {"ome": {"version": "0.5", "multiscales": [image]}} if zarr_format == 3 else {"multiscales": [image]}
-    )
-    encoding: dict[str, Any] = {"name": "v2", "separator": "/"} if zarr_format == 2 else {"name": "default"}
-    for number, level in enumerate(levels):
-        array = group.create_array(
-            str(number),
-            shape=level.shape,
-            dtype=level.dtype,
-            chunks=(chunk,) * 3,
-            shards=shards,
-            compressors=compressors,
-            fill_value=fill_value,
-            chunk_key_encoding=encoding,
-        )
-        array[...] = level
-    if meta is not None:
-        (folder / "meta.json").write_text(json.dumps(meta))
-    return folder
-
-
-def write_mesh(
-    folder: Path, xyz: NDArray[Any], scale: tuple[float, float] = (0.1, 0.1), mask: NDArray[Any] | None = None
-) -> Path:
-    """A tifxyz folder; `xyz` is (3, rows, columns), `scale` columns first."""
-    folder.mkdir(parents=True)
-    for name, plane in zip("xyz", np.asarray(xyz, np.float32), strict=True):
-        tifffile.imwrite(folder / f"{name}.tif", np.ascontiguousarray(plane))
-    if mask is not None:
-        tifffile.imwrite(folder / "mask.tif", mask)
-    meta = {"type": "seg", "format": "tifxyz", "uuid": folder.name, "scale": list(map(float, scale))}
-    (folder / "meta.json").write_text(json.dumps(meta))
-    return folder
-
-
-def plane(
-    rows: int = 12, columns: int = 16, step: float = 10, z: float = 48.3, tilt: float = 0.0
-) -> NDArray[np.float32]:
-    """A plane (x, y, z), a vertex every `step` voxels, that climbs by `tilt` per voxel along x."""
-    y, x = np.meshgrid(np.arange(rows) * step + 4.2, np.arange(columns) * step + 4.6, indexing="ij")
-    return np.stack([x, y, z + tilt * x]).astype(np.float32)
-
-
 @pytest.fixture(scope="session")
 def volumes() -> dict[str, list[NDArray[Any]]]:
     """Levels of the made volumes."""
@@ -139,7 +71,7 @@ def stored(volumes: dict[str, list[NDArray[Any]]], tmp_path_factory: pytest.Temp
     """A folder with ``u8.zarr``, ``u16.zarr`` and the golden ``surfaces/``."""
     root = tmp_path_factory.mktemp("render")
     for name, levels in volumes.items():
-        write_volume(root / f"{name}.zarr", levels, meta={"voxelsize": VOXEL_UM})
+        write_volume(root / f"{name}.zarr", levels, meta={"voxelsize": VOLUME_UM})
     with np.load(GOLDEN) as golden:
         for key in golden.files:
             if key.startswith("surface/xyz/"):

@@ -14,11 +14,10 @@ from inkbatch.geometry import Box, cut
 from inkbatch.render import tiles, touched
 from inkbatch.render.geometry import Picture
 from inkbatch.render.mesh import open_mesh
-from inkbatch.render.opening import RenderSettings, demand_of, open_rendered
+from inkbatch.render.opening import RenderSettings, demand_of, open_rendered, require_inside
 from inkbatch.render.surface import Layers, RenderedSurface
 from inkbatch.render.volume import open_volume
-
-from .conftest import plane, write_mesh, write_volume
+from inkbatch.testing.scrolls import flat_mesh, write_mesh, write_volume
 
 
 def surface_of(stored, name: str = "sine", layers: Layers | None = None, **more) -> RenderedSurface:
@@ -111,7 +110,7 @@ def test_a_missing_chunk_holds_the_fill_value(volumes, tmp_path):
     for file in (folder / "0" / "1").rglob("*"):
         if file.is_file():
             file.unlink()
-    mesh = open_mesh(str(write_mesh(tmp_path / "mesh", plane(z=48.0))))
+    mesh = open_mesh(str(write_mesh(tmp_path / "mesh", flat_mesh(z=48.0))))
     surface = RenderedSurface(Picture(mesh), open_volume(str(folder)), Layers(1))
     assert (surface.read(range(1), Box(30, 30, 60, 60)) == 77).all()
 
@@ -120,7 +119,7 @@ def test_a_truncated_chunk_is_an_error_that_names_it(volumes, tmp_path):
     folder = write_volume(tmp_path / "v.zarr", volumes["u8"])
     damaged = folder / "0" / "1" / "1" / "1"
     damaged.write_bytes(damaged.read_bytes()[:1000])
-    mesh = open_mesh(str(write_mesh(tmp_path / "mesh", plane(z=48.0))))
+    mesh = open_mesh(str(write_mesh(tmp_path / "mesh", flat_mesh(z=48.0))))
     surface = RenderedSurface(Picture(mesh), open_volume(str(folder)), Layers(1))
     with pytest.raises(CorruptDataError, match=r"v\.zarr, level 0, chunk \(1, 1, 1\)"):
         surface.read(range(1), Box(30, 30, 60, 60))
@@ -156,7 +155,7 @@ def test_coverage_leaves_out_holes_and_what_has_not_all_its_layers(stored):
 
 
 def test_wide_cells_of_the_mesh_are_planned_in_parts(stored, tmp_path, monkeypatch):
-    coarse = open_mesh(str(write_mesh(tmp_path / "mesh", plane(4, 4, step=50, tilt=0.6, z=5), (1 / 50, 1 / 50))))
+    coarse = open_mesh(str(write_mesh(tmp_path / "mesh", flat_mesh(4, 4, step=50, tilt=0.6, z=5), (1 / 50, 1 / 50))))
     surface = RenderedSurface(Picture(coarse), open_volume(str(stored / "u8.zarr")), Layers(3))
     planned = surface.planned_chunks(whole(surface))
     assert needed_chunks(surface, whole(surface)) <= planned
@@ -206,28 +205,29 @@ def test_finer_than_the_scan_is_refused(stored):
 def test_a_mesh_partly_outside_is_refused_unless_allowed(stored):
     uris = str(stored / "surfaces" / "leaves"), str(stored / "u8.zarr")
     with pytest.raises(MismatchError, match=r"28\.6% of it lies outside .* --max-outside"):
-        open_rendered(*uris, RenderSettings(9))
-    assert open_rendered(*uris, RenderSettings(9, max_outside=0.3)).shape_zyx == (9, 120, 160)
+        require_inside(open_rendered(*uris, RenderSettings(9)), 0.05)
+    require_inside(open_rendered(*uris, RenderSettings(9)), 0.3)
+    require_inside(open_rendered(*uris, RenderSettings(9)), 0.05, Box(0, 0, 120, 50))  # the part that is taken
 
 
 def test_a_mesh_wholly_outside_is_refused_whatever_is_allowed(stored, tmp_path):
-    mesh = write_mesh(tmp_path / "far", plane() + 1000)
+    mesh = write_mesh(tmp_path / "far", flat_mesh() + 1000)
     with pytest.raises(MismatchError, match=r"all of it lies outside \(vertices z 1048 to 1048"):
-        open_rendered(str(mesh), str(stored / "u8.zarr"), RenderSettings(9, max_outside=1.0))
+        require_inside(open_rendered(str(mesh), str(stored / "u8.zarr"), RenderSettings(9)), 1.0)
 
 
 def test_a_single_level_of_a_larger_volume_is_recognised(stored, volumes, tmp_path):
     alone = write_volume(tmp_path / "alone.zarr", [volumes["u8"][1]])
     with pytest.raises(MismatchError, match=r"this may be level 1 or coarser of the volume alone"):
-        open_rendered(str(stored / "surfaces" / "plane"), str(alone), RenderSettings(9))
+        require_inside(open_rendered(str(stored / "surfaces" / "plane"), str(alone), RenderSettings(9)), 0.05)
 
 
 def test_a_mesh_without_any_normal_is_refused(stored, tmp_path):
-    xyz = plane()
+    xyz = flat_mesh()
     xyz[:, ::2] = -1
     mesh = write_mesh(tmp_path / "stripes", xyz)
     with pytest.raises(DataError, match="expected vertices with a normal, got none"):
-        open_rendered(str(mesh), str(stored / "u8.zarr"), RenderSettings(9))
+        require_inside(open_rendered(str(mesh), str(stored / "u8.zarr"), RenderSettings(9)), 0.05)
 
 
 def test_layers_far_from_the_surface_are_refused(stored):

@@ -16,8 +16,7 @@ from inkbatch.render.geometry import Picture
 from inkbatch.render.mesh import open_mesh
 from inkbatch.render.surface import Layers, RenderedSurface
 from inkbatch.render.volume import open_volume
-
-from .conftest import write_volume
+from inkbatch.testing.scrolls import write_volume
 
 BOX = Box(20, 30, 80, 120)
 
