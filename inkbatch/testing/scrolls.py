@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -19,7 +19,7 @@ def write_volume(
     folder: Path,
     levels: list[NDArray[Any]],
     *,
-    zarr_format: int = 2,
+    zarr_format: Literal[2, 3] = 2,
     axes: str = "zyx",
     um: float | None = VOLUME_UM,
     unit: str = "micrometer",
@@ -35,7 +35,7 @@ def write_volume(
         for n in range(len(levels))
     ]
     named = [{"name": name, "type": "space", "unit": unit} for name in axes]
-    image = {"version": "0.4", "axes": named, "datasets": datasets}
+    image: dict[str, Any] = {"version": "0.4", "axes": named, "datasets": datasets}
     group = zarr.create_group(folder, zarr_format=zarr_format)
     group.attrs.update(
         {"ome": {"version": "0.5", "multiscales": [image]}} if zarr_format == 3 else {"multiscales": [image]}

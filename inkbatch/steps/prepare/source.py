@@ -71,7 +71,7 @@ def _open_rendered(config: PrepareConfig, entry: SegmentEntry, memory: int) -> L
             f"segment {config.segment}: expected the number of layers to render, got none; give --layers-count 65, or "
             "layers_count in the catalog"
         )
-    wished = {key: _first(getattr(config, key), getattr(entry, key)) for key in RENDER_KEYS}
+    wished: dict[str, Any] = {key: _first(getattr(config, key), getattr(entry, key)) for key in RENDER_KEYS}
     wished |= {"layers_count": count, "level": _first(config.level, entry.level)}
     wished["spacing_um"] = _first(config.voxel_size_um, entry.voxel_size_um)
     settings = RenderSettings(**{key: value for key, value in wished.items() if value is not None})
@@ -82,7 +82,7 @@ def _open_rendered(config: PrepareConfig, entry: SegmentEntry, memory: int) -> L
     return source
 
 
-def _first(*values: object) -> object:
+def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 

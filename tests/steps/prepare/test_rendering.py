@@ -183,7 +183,7 @@ def test_rerun_renders_the_same_bytes(config, tmp_path):
 
 
 def test_what_leaves_the_volume_is_outside_the_mask_and_counted(scroll, config, tmp_path):
-    write_mesh(tmp_path / "steep", flat_mesh(15, 17, z=2, tilt=0.2))
+    write_mesh(tmp_path / "steep", flat_mesh(15, 17, z=1, tilt=0.24))
     steep = config(source=tmp_path / "steep", max_outside=0.5)
     run(steep, RunContext())
     volume = opened(steep)
