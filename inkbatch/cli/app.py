@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -88,6 +89,15 @@ def prepare(
         str | None, typer.Option(help="keep, high-byte, window:LO:HI or percentile:LO:HI (16 -> 8 bits).")
     ] = None,
     layers: Layers = None,
+    volume: Annotated[str | None, typer.Option(help="Volume of the scroll: renders SOURCE, a tifxyz mesh.")] = None,
+    layers_count: Annotated[int | None, typer.Option(help="Layers to render, for example 65.")] = None,
+    step_um: Annotated[float | None, typer.Option(help="Spacing of rendered layers; else that of pixels.")] = None,
+    volume_um: Annotated[float | None, typer.Option(help="Voxel edge of a volume that does not state it.")] = None,
+    flip_normals: Annotated[bool | None, typer.Option("--flip-normals", help="Render against the normals.")] = None,
+    max_outside: Annotated[float | None, typer.Option(help="Share of a mesh that may leave the volume.")] = None,
+    box: Annotated[
+        str | None, typer.Option(help="Region to take, for example 0:2048,1024:4096 (rows, columns).")
+    ] = None,
     memory: Memory = None,
     catalog: CatalogFile = None,
     preset: Preset = None,
@@ -97,7 +107,7 @@ def prepare(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Layers -> surface.zarr and mask.zarr.
+    """Layers -> surface.zarr and mask.zarr; with --volume they are rendered from a surface mesh.
 
     Sources: numbered TIFF, PNG or JPG layers, zarr v2/v3, OME-Zarr, one picture; local, s3://, http(s)://, memory://.
     What the options do not say comes from the catalog. Other settings go through --set: mask=URI, axes=zyx, level=0,
@@ -108,6 +118,8 @@ def prepare(
 
     options: dict[str, Any] = {"segment": segment, "root": chosen_root(root), "source": source, "catalog": catalog}
     options |= {"memory": memory, "depth_order": depth_order, "voxel_size_um": voxel_size_um, "intensity": intensity}
+    options |= {"volume": volume, "layers_count": layers_count, "step_um": step_um, "volume_um": volume_um}
+    options |= {"flip_normals": flip_normals, "max_outside": max_outside, "box": parse_box(box)}
     options["layers"] = parse_layers(layers)
     job = PrepareConfig.load(config, sets or (), options, preset_settings(preset, "prepare"))
     if dry_run:
@@ -279,6 +291,21 @@ def parse_layers(text: str | None) -> tuple[int, int] | None:
     if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
         raise ConfigError(f"--layers {text!r}: wanted START:STOP, half-open, for example 17:43")
     return int(start), int(stop)
+
+
+def parse_box(text: str | None) -> tuple[int, int, int, int] | None:
+    """Read ``Y0:Y1,X0:X1`` as (y0, x0, y1, x1).
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+):(\d+),(\d+):(\d+)", text.replace(" ", ""))
+    y0, y1, x0, x1 = map(int, found.groups()) if found else (0, 0, 0, 0)
+    if not (y0 < y1 and x0 < x1):
+        raise ConfigError(f"--box {text!r}: expected Y0:Y1,X0:X1, half-open, for example 0:2048,1024:4096")
+    return y0, x0, y1, x1
 
 
 def _pairs(items: list[str]) -> dict[str, Any]:

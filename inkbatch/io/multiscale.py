@@ -70,6 +70,7 @@ class Multiscale:
         provenance: Mapping[str, Any],
         codec: str = "lz4",
         pooling: Pooling = "mean",
+        z_spacing_um: float | None = None,
     ) -> Multiscale:
         """Write the metadata of a pyramid; an equal one that is already there is used on.
 
@@ -83,13 +84,14 @@ class Multiscale:
             provenance: Stored under the attribute ``inkbatch``.
             codec: Name in `shards.CODECS`.
             pooling: How levels are made.
+            z_spacing_um: Spacing of layers; None: `voxel_size_um`.
 
         Raises:
             MismatchError: Something else lies there.
         """
         layouts = list(_layouts(shape, dtype, chunk, shard_px, codec))
         attributes = {
-            "ome": _ome_attributes(location.name, layouts, voxel_size_um, pooling),
+            "ome": _ome_attributes(location.name, layouts, voxel_size_um, pooling, z_spacing_um),
             "inkbatch": dict(provenance),
         }
         document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
@@ -340,13 +342,15 @@ def _axes(names: Sequence[str]) -> list[dict[str, str]]:
     return [{"name": axis, "type": "space", "unit": "micrometer"} for axis in names]
 
 
-def _ome_attributes(name: str, layouts: list[ArrayLayout], voxel_size_um: float, pooling: Pooling) -> dict[str, Any]:
+def _ome_attributes(
+    name: str, layouts: list[ArrayLayout], voxel_size_um: float, pooling: Pooling, z_spacing_um: float | None
+) -> dict[str, Any]:
     names = layouts[0].dimension_names
     axes = _axes(names)
     datasets = []
     for number in range(len(layouts)):
         factor = 2**number
-        scale = [voxel_size_um * (1 if axis == "z" else factor) for axis in names]
+        scale = [(z_spacing_um or voxel_size_um) if axis == "z" else voxel_size_um * factor for axis in names]
         shift = [0.0 if axis == "z" else voxel_size_um * (factor - 1) / 2 for axis in names]
         transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
         if number:

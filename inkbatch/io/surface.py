@@ -19,6 +19,7 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 
 DepthOrder = Literal["forward", "reversed"]
+LATER_KEYS = ("z_spacing_um", "box", "rendered")  # of the provenance, not in surfaces of older versions
 
 
 class ClaheSettings(BaseModel):
@@ -33,6 +34,28 @@ class ClaheSettings(BaseModel):
 
     clip_limit: float
     cell_px: int
+
+
+class RenderedFrom(BaseModel):
+    """How layers were rendered from a surface mesh.
+
+    Attributes:
+        volume: URI of the volume.
+        level: Its level that was sampled.
+        volume_um: Its voxel edge at level 0.
+        layers_count: Layers around the surface.
+        flip_normals: Whether layers run against the mesh's normals.
+        outside: Share of the mesh whose layers leave the volume; those pixels are outside the mask.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    volume: str
+    level: int
+    volume_um: float | None
+    layers_count: int
+    flip_normals: bool
+    outside: float
 
 
 class SurfaceProvenance(BaseModel):
@@ -50,6 +73,9 @@ class SurfaceProvenance(BaseModel):
         clahe: CLAHE settings, or None.
         voxel_size_um: Voxel edge in micrometres.
         mask: ``derived`` or the mask's URI.
+        z_spacing_um: Spacing of layers in micrometres where it is not the voxel edge, else None.
+        box: (y0, x0, y1, x1) in pixels of the source, where only a region was taken, else None.
+        rendered: How the layers were rendered, or None where they were stored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +90,14 @@ class SurfaceProvenance(BaseModel):
     clahe: ClaheSettings | None = None
     voxel_size_um: float
     mask: str
+    z_spacing_um: float | None = None
+    box: tuple[int, int, int, int] | None = None
+    rendered: RenderedFrom | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As stored; keys that older surfaces do not have are left out where they say nothing."""
+        values = self.model_dump(mode="json")
+        return {key: value for key, value in values.items() if value is not None or key not in LATER_KEYS}
 
     def index_range(self, numbers: tuple[int, int]) -> range:
         """Turn a half-open range of source layer numbers into indices of the volume (depth order).

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from inkbatch.render.opening import Demand
 from inkbatch.run.estimate import estimate
 from inkbatch.run.record import RunFolder, RunFolders
 from inkbatch.steps.prepare import job as prepare_step
-from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.steps.prepare.settings import PrepareConfig, PreparePlan
+from inkbatch.steps.prepare.source import demand
 
 if TYPE_CHECKING:
     from inkbatch.steps.infer.job import InferConfig, InferPlan
@@ -20,7 +22,8 @@ def describe_prepare(config: PrepareConfig) -> str:
     with plan.source as source:
         layers = len(plan.layers)
         pixels = source.shape_zyx[1] * source.shape_zyx[2]
-        read = layers * pixels * source.dtype.itemsize
+        cost = demand(plan)
+        read = layers * pixels * source.dtype.itemsize if cost is None else cost.bytes
         written = layers * pixels * plan.mapping.dtype.itemsize * 4 // 3 + pixels
         done = _done(RunFolder(plan.folder / "prepare", plan.manifest))
         rows = [
@@ -33,9 +36,23 @@ def describe_prepare(config: PrepareConfig) -> str:
             f"  writes        about {_size(written)} (before compression) to {plan.folder}",
             f"  peak memory   about {_size(plan.units.peak_bytes)} of {config.memory}",
         ]
+        if cost is not None:
+            rows += _rendering_rows(plan, cost)
         if plan.units.decodes > 1:
             rows.append(f"  note          strips are decoded {plan.units.decodes} times; more --memory avoids it")
         return "\n".join(rows)
+
+
+def _rendering_rows(plan: PreparePlan, cost: Demand) -> list[str]:
+    """What rendering costs, from the mesh alone."""
+    rendered = plan.provenance.rendered
+    assert rendered is not None
+    return [
+        f"  renders       from {rendered.volume}, level {rendered.level}",
+        f"  chunks        at most {cost.chunks:,}, each once per unit",
+        f"  seconds       about {cost.wall_s:,.0f} of rendering on these cores ({cost.cpu_s:,.0f} CPU seconds)",
+        f"  outside       {cost.outside:.1%} of the surface leaves the volume, and so the mask",
+    ]
 
 
 def describe_infer(config: object) -> str:

@@ -23,6 +23,7 @@ from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.golden import Golden, fill_state_dict
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.pages import Block, blocks_of
+from inkbatch.testing.scrolls import flat_mesh, write_mesh, write_volume
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 from inkbatch.testing.troubles import Desk
 
@@ -135,7 +136,10 @@ def with_demo(folder: Path, demo_root: Path) -> None:
 
 
 def own_segment(folder: Path, demo_root: Path) -> None:
-    """Two scans, as the page's catalog names them."""
+    """Two scans, as the page's catalog names them, and a mesh in a volume."""
+    noise = np.random.default_rng(0).integers(1, 255, (40, 150, 180), dtype=np.uint8)
+    write_volume(folder / "scrolls" / "PHerc0172.zarr", [noise])
+    write_mesh(folder / "scrolls" / "20240618142020", flat_mesh(15, 17, z=15, tilt=0.05))
     scan(folder, "20231005123336", 20, (150, 200), "uint16")
     scan(folder, "20230827161847", 13, (150, 200))
 

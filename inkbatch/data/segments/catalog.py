@@ -38,6 +38,12 @@ class SegmentEntry(BaseModel):
         ink_labels: Ink labels, a 2-D image of the surface's size.
         axes: Axis order of a zarr array without OME metadata, for example ``zyx``.
         level: Pyramid level of an OME-Zarr.
+        volume: The scroll's volume, where `source` is a surface mesh (tifxyz) and layers are rendered from it.
+        layers_count: Layers to render.
+        step_um: Spacing of rendered layers in micrometres.
+        volume_um: Voxel edge of the volume, where it does not state it.
+        flip_normals: Render against the mesh's normals.
+        max_outside: Share of the mesh that may leave the volume.
         note: For people.
     """
 
@@ -54,6 +60,12 @@ class SegmentEntry(BaseModel):
     ink_labels: str | None = None
     axes: str | None = None
     level: int | None = Field(None, ge=0)
+    volume: str | None = None
+    layers_count: int | None = Field(None, ge=1)
+    step_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    volume_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    flip_normals: bool | None = None
+    max_outside: float | None = Field(None, ge=0, le=1)
     note: str | None = None
 
 
@@ -192,7 +204,7 @@ def _merged(base: SegmentEntry, entry: SegmentEntry) -> SegmentEntry:
 
 def _absolute(entry: SegmentEntry, segment: str | None, folder: Path) -> SegmentEntry:
     update = {}
-    for key in ("source", "mask", "ink_labels"):
+    for key in ("source", "volume", "mask", "ink_labels"):
         value = getattr(entry, key)
         if value is None:
             continue

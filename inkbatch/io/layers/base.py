@@ -28,6 +28,8 @@ class LayerSource(ABC):
         whole_layers: True where any read decodes whole layers (JPG, PNG, single-strip LZW). Each is decoded once per
             process and kept, in memory or in a scratch file.
         voxel_size_um: Voxel size along (y, x) if the source states it, else None.
+        z_spacing_um: Spacing of layers if the source states it apart from that, else None.
+        unit_px: Edge of the windows that are best read at a time; None: as memory allows.
         resident_bytes: Memory that the source keeps while it is open (decoded layers), for the planner.
         axes: Meaning of the stored dimensions, for example ``zyx`` or ``tczyx``.
         fingerprint: Digest of the files' names and sizes, or of a zarr array's metadata; goes into manifests, so that a
@@ -42,6 +44,8 @@ class LayerSource(ABC):
     block_layers: int = 1
     whole_layers: bool = False
     voxel_size_um: float | None = None
+    z_spacing_um: float | None = None
+    unit_px: int | None = None
     resident_bytes: int = 0
     axes: str = "zyx"
     fingerprint: str = ""
@@ -79,6 +83,17 @@ class LayerSource(ABC):
         Raises:
             LayerRangeError: A layer number that is not stored.
             CorruptDataError: The file became shorter, or cannot be decoded.
+        """
+        return None
+
+    def coverage(self, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+        """Where the source itself knows of papyrus; None where that follows from the values alone.
+
+        Args:
+            box: Window inside the layers.
+
+        Returns:
+            Two arrays (box.height, box.width): pixels with a surface, and those of them that have all their layers.
         """
         return None
 

@@ -123,9 +123,7 @@ def choose_array(node: ZarrNode, axes: str | None, level: int | None) -> ChosenA
         return ChosenArray(node, _settled_axes(node, axes, _array_axes(node)), None)
     image = _multiscale(node)
     stated = _axis_names(image.get("axes"))
-    datasets = image.get("datasets")
-    if not isinstance(datasets, list) or not datasets or not all(_is_dataset(dataset) for dataset in datasets):
-        raise DataError(f"{node.location}: its OME metadata name no levels (datasets); write the group again")
+    datasets = _datasets(node, image)
     number = level or 0
     if not 0 <= number < len(datasets):
         raise ConfigError(
@@ -139,6 +137,22 @@ def choose_array(node: ZarrNode, axes: str | None, level: int | None) -> ChosenA
         )
     settled = _settled_axes(array, axes, stated or _array_axes(array))
     return ChosenArray(array, settled, _voxel_size(image, datasets[number], stated))
+
+
+def level_count(node: ZarrNode) -> int:
+    """Count the levels that an OME-Zarr group names.
+
+    Raises:
+        DataError: A group without levels; damaged OME metadata.
+    """
+    return len(_datasets(node, _multiscale(node)))
+
+
+def _datasets(node: ZarrNode, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+    datasets = image.get("datasets")
+    if not isinstance(datasets, list) or not datasets or not all(_is_dataset(dataset) for dataset in datasets):
+        raise DataError(f"{node.location}: its OME metadata name no levels (datasets); write the group again")
+    return datasets
 
 
 def _is_dataset(dataset: Any) -> bool:

@@ -13,6 +13,7 @@ from inkbatch.errors import ConfigError, DataError, InkbatchError, LayerRangeErr
 from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.layers.cropped import CroppedLayers
 from inkbatch.io.surface import DepthOrder
 
 if TYPE_CHECKING:
@@ -94,12 +95,13 @@ def open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int)
             f"segment {config.segment}: mask {mask.uri}: one 2-D picture is wanted, this one has {mask.shape_zyx[0]} "
             "layers or channels; save it as plain grey, or name the picture that is meant"
         )
-    if mask.shape_zyx[1:] != source.shape_zyx[1:]:
+    whole = source.inner if isinstance(source, CroppedLayers) else source
+    if mask.shape_zyx[1:] != whole.shape_zyx[1:]:
         raise DataError(
-            f"segment {config.segment}: mask {mask.uri} is {mask.shape_zyx[1:]}, the layers are {source.shape_zyx[1:]} "
+            f"segment {config.segment}: mask {mask.uri} is {mask.shape_zyx[1:]}, the layers are {whole.shape_zyx[1:]} "
             "(height, width); give the mask of this very surface"
         )
-    return mask
+    return CroppedLayers(mask, source.box) if isinstance(source, CroppedLayers) else mask
 
 
 def sampled(source: LayerSource, layers: range) -> NDArray[Any]:

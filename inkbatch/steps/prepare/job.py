@@ -15,7 +15,6 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Unit
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.intensity import IntensityMap, IntensityRule, resolve_percentiles
-from inkbatch.io.layers import open_layer_source
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.shards.layout import MASK_CODEC
 from inkbatch.io.store.location import Location
@@ -28,6 +27,7 @@ from inkbatch.steps.live_preview import drawn, live_preview
 from inkbatch.steps.prepare.choices import layer_range, open_mask, required_order, required_voxel_size, sampled
 from inkbatch.steps.prepare.page import page as report_page
 from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
+from inkbatch.steps.prepare.source import open_source, rendered_from, rendering_request, z_spacing
 from inkbatch.steps.prepare.units import CHUNK_LAYERS, CHUNK_PX, plan_units
 from inkbatch.steps.prepare.work import (
     LoadedUnit,
@@ -53,13 +53,7 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         raise ConfigError(f"segment {config.segment}: the catalog states no source; give --source")
     if config.clahe:
         check_clahe(config.clahe)
-    source = open_layer_source(
-        entry.source,
-        axes=config.axes or entry.axes,
-        level=config.level if config.level is not None else entry.level,
-        memory_bytes=memory,
-        scratch=config.scratch,
-    )
+    source = open_source(config, entry, memory)
     layers = layer_range(config, entry, source)
     rule_text = config.intensity or entry.intensity
     asked = IntensityRule.parse(rule_text) if rule_text else IntensityRule.default_for(source.dtype)
@@ -81,13 +75,16 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         clahe=config.clahe,
         voxel_size_um=required_voxel_size(config, entry, source),
         mask=mask_source.uri if mask_source else "derived",
+        z_spacing_um=z_spacing(source),
+        box=config.box,
+        rendered=rendered_from(source),
     )
     halo = 2 * config.clahe.cell_px if config.clahe else 0
     folder = segment_folder(config.root, config.segment)
     units = plan_units(
         source, len(layers), mapping.dtype, config.shard_px, memory - kept, halo, local_store=folder.is_local
     )
-    recorded = {"shard_px": config.shard_px, "codec": config.codec, **provenance.model_dump(mode="json")}
+    recorded = {"shard_px": config.shard_px, "codec": config.codec, **provenance.document()}
     recorded["unit_yx"] = list(units.units[0].write_box.shape)  # markers name units by place: all must be cut alike
     inputs: dict[str, Any] = {"source_shape_zyx": list(source.shape_zyx), "source_axes": source.axes}
     inputs["source_fingerprint"] = source.fingerprint
@@ -104,6 +101,7 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         axes=config.axes or entry.axes,
         level=config.level if config.level is not None else entry.level,
         scratch=None,
+        **rendering_request(config, entry),
     )
     manifest = RunManifest("prepare", recorded, inputs, len(units.units), request)
     return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest)
@@ -152,7 +150,7 @@ def _work(config: PrepareConfig, plan: PreparePlan, record: RunFolder, context: 
     common: dict[str, Any] = {
         "shard_px": config.shard_px,
         "voxel_size_um": plan.provenance.voxel_size_um,
-        "provenance": plan.provenance.model_dump(mode="json"),
+        "provenance": plan.provenance.document(),
     }
     surface = Multiscale.create(
         plan.folder / "surface.zarr",
@@ -160,6 +158,7 @@ def _work(config: PrepareConfig, plan: PreparePlan, record: RunFolder, context: 
         dtype=plan.mapping.dtype.name,
         chunk=(min(CHUNK_LAYERS, shape[0]), CHUNK_PX, CHUNK_PX),
         codec=config.codec,
+        z_spacing_um=plan.provenance.z_spacing_um,
         **common,
     )
     mask = Multiscale.create(
@@ -189,7 +188,9 @@ def _work(config: PrepareConfig, plan: PreparePlan, record: RunFolder, context: 
             stored = surface.write_levels(unit.write_box, loaded.levels)
         rooms.append(used)
         stored += mask.write(unit.write_box, inside)
-        return {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(inside))}
+        left_out = loaded.left_out_pixels if isinstance(loaded, LoadedUnit) else 0
+        facts = {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(inside))}
+        return facts if plan.provenance.rendered is None else {**facts, "outside_pixels": left_out}
 
     work = UnitWork(load=load, compute=None, store=store, mark=record.mark, overlap=plan.units.overlap)
     live = live_preview(context, plan.shape_yx, plan.folder / "prepare")
@@ -203,4 +204,6 @@ def _finish(record: RunFolder, plan: PreparePlan) -> Mapping[str, Any]:
             f"segment {plan.provenance.segment}: the mask is empty, so there is no papyrus to read; "
             f"check {plan.provenance.mask if plan.mask_source else plan.source.uri}; nothing was kept"
         )
-    return {"mask_pixels": pixels}
+    if plan.provenance.rendered is None:
+        return {"mask_pixels": pixels}
+    return {"mask_pixels": pixels, "outside_pixels": sum(record.marker(u)["outside_pixels"] for u in plan.units.units)}

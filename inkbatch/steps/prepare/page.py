@@ -45,7 +45,7 @@ def page(run: StoredRun, root: Location) -> Page:
     figures = (
         Figure(f"{area_mm2:,.1f} mm²", "papyrus", f"{share:.0%} of the picture; the rest is outside the mask"),
         Figure(f"{width:,} × {height:,} px", "size", f"{width * um / 1000:,.1f} × {height * um / 1000:,.1f} mm"),
-        Figure(f"{volume.layer_count}", "layers", f"{volume.layer_count * um:,.0f} µm deep"),
+        Figure(f"{volume.layer_count}", "layers", f"{volume.layer_count * (said.z_spacing_um or um):,.0f} µm deep"),
         Figure(f"{um:g} µm", "voxel edge"),
         Figure(volume.dtype.name, "grey values", _rule_words(said)),
         Figure(f"{ends[0]:.1%} / {ends[1]:.1%}", "at the lowest / highest value", "detail that is lost at both ends"),
@@ -60,7 +60,7 @@ def page(run: StoredRun, root: Location) -> Page:
         ),
         hero=_pictures(volume, mask),
         figures=figures,
-        warnings=tuple(_warnings(run, ends, share)),
+        warnings=tuple(_warnings(run, said, ends, share)),
         contract=_promises(run, volume),
         contract_caption="What was said about the layers, and what the stored surface says of itself.",
         spent=spent(run.rows, STAGES),
@@ -126,6 +126,8 @@ def _pictures(volume: SurfaceVolume, mask: NDArray[np.bool_]) -> tuple[Picture, 
 
 
 def _mask_words(said: SurfaceProvenance) -> str:
+    if said.mask == "derived" and said.rendered is not None:
+        return "It follows from the mesh: holes are outside, and so is what has not all its layers in the volume."
     if said.mask == "derived":
         return "It was derived: pixels that are zero in every layer are outside."
     return f"It was given: {said.mask}."
@@ -260,17 +262,40 @@ def _before(said: SurfaceProvenance, top: int) -> Axis | None:
     return None
 
 
-def _warnings(run: StoredRun, ends: tuple[float, float], share: float) -> list[str]:
+def _warnings(run: StoredRun, said: SurfaceProvenance, ends: tuple[float, float], share: float) -> list[str]:
     found = [
         f"{part:.1%} of papyrus voxels have the {name} value that can be stored: detail is cut off there. Another "
         "intensity rule (window:LO:HI) may keep it."
         for part, name in zip(ends, ("lowest", "highest"), strict=True)
         if part > MUCH_AT_THE_ENDS
     ]
+    rendered = said.rendered
+    if rendered is not None and rendered.outside > 0:
+        found.append(
+            f"{rendered.outside:.1%} of the mesh has layers outside the volume; those pixels are outside the mask."
+        )
     if share < 0.05:
         found.append(f"Only {share:.1%} of the picture is papyrus. Is this the right mask?")
     found += [f"A process stopped before its part was done: {why}. Later ones went on." for why in stops(run.rows)]
     return found
+
+
+def _rendering(said: SurfaceProvenance, folder: Location) -> tuple[tuple[str, str], ...]:
+    """How the layers were rendered, where they were."""
+    region = () if said.box is None else (("region", "rows {0}:{2}, columns {1}:{3} of it".format(*said.box)),)
+    if said.rendered is None:
+        return region
+    facts = (folder / "complete.json").read_json()
+    surface = facts["mask_pixels"] + facts["outside_pixels"]
+    left_out = f"{facts['outside_pixels'] / max(1, surface):.1%} of the surface's pixels ({facts['outside_pixels']:,})"
+    direction = "against the mesh's normals" if said.rendered.flip_normals else "along the mesh's normals"
+    spacing = said.z_spacing_um or said.voxel_size_um
+    return (
+        *region,
+        ("rendered from", f"{said.rendered.volume}, level {said.rendered.level}"),
+        ("its layers", f"{said.rendered.layers_count} layers {direction}, {spacing:g} µm apart"),
+        ("outside the volume", left_out),
+    )
 
 
 def _origin(run: StoredRun, said: SurfaceProvenance) -> Table:
@@ -281,6 +306,7 @@ def _origin(run: StoredRun, said: SurfaceProvenance) -> Table:
         ("its size", f"{depth} layers of {width:,} × {height:,} px, {said.source_dtype}"),
         ("its fingerprint", str(inputs["source_fingerprint"])),
         ("mask", said.mask),
+        *_rendering(said, run.folder),
         ("run", str(run.manifest["digest"])),
     )
     return Table("What the surface was made from.", ("what", "found"), rows)

@@ -23,11 +23,11 @@ class PrepareConfig(JobConfig):
     Attributes:
         segment: Segment id.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        source: Where the layers are; may hold ``{segment}``.
+        source: Where the layers are, or the surface mesh (tifxyz) to render; may hold ``{segment}``.
         catalog: The user's catalog file.
         layers: Half-open range of layer numbers; None takes all.
         depth_order: ``forward`` or ``reversed``.
-        voxel_size_um: Voxel edge in micrometres.
+        voxel_size_um: Voxel edge in micrometres; of rendered layers the spacing of pixels that is wished.
         intensity: ``keep``, ``high-byte``, ``window:LO:HI`` or ``percentile:LO:HI``; None keeps 8 bits as they are and
             takes the high byte of 16.
         lut: Control points of a lookup table, for example ``[[0, 0], [128, 64], [255, 255]]``.
@@ -35,7 +35,14 @@ class PrepareConfig(JobConfig):
         mask: A 2-D image, non-zero where there is papyrus; None derives it: pixels that are zero in every layer are
             outside.
         axes: Axis order of a plain zarr array.
-        level: Pyramid level of an OME-Zarr source.
+        level: Pyramid level of an OME-Zarr source, or of the volume.
+        volume: The scroll's volume; layers are rendered from it around the mesh.
+        layers_count: Layers to render.
+        step_um: Spacing of rendered layers in micrometres; None: that of pixels.
+        volume_um: Voxel edge of the volume's level 0 in micrometres, where it does not state it.
+        flip_normals: Render against the mesh's normals.
+        max_outside: Share of the mesh that may leave the volume; None: 0.05.
+        box: (y0, x0, y1, x1), the region to take, in pixels of the source; None takes all.
         shard_px: Edge of the surface's zarr shards.
         codec: ``lz4`` (fastest), ``lz4-bit``, ``zstd`` (smallest).
         memory: Memory budget of the process.
@@ -57,6 +64,13 @@ class PrepareConfig(JobConfig):
     mask: str | None = None
     axes: str | None = None
     level: int | None = Field(None, ge=0)
+    volume: str | None = None
+    layers_count: int | None = Field(None, ge=1)
+    step_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    volume_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    flip_normals: bool | None = None
+    max_outside: float | None = Field(None, ge=0, le=1)
+    box: tuple[int, int, int, int] | None = None
     shard_px: int = 1024
     codec: str = "lz4"
     memory: str = "2GiB"

@@ -86,7 +86,7 @@ def plan_units(
         pixels = rows * min(wide * shard_px, width)
         blocks = int(PYRAMID_SHARE * per_pixel * pixels) * (1 + overlap.ahead + overlap.behind)
         reading = (
-            max(4, GROUPS_HELD * group)
+            max(4, min(GROUPS_HELD * group, layer_count))
             * source.dtype.itemsize
             * (rows + halo_px)
             * (width if striped else min(width, wide * shard_px))
@@ -122,6 +122,8 @@ def _groups(source: LayerSource, layer_count: int) -> list[int]:
 
 def _usual_columns(source: LayerSource, column_bytes: int, shard_px: int) -> int:
     """Zarr shards side by side in a unit of a source that is not striped."""
+    if source.unit_px is not None:
+        return max(1, source.unit_px // shard_px)
     if source.block_yx == (1, 1):
         return max(1, min(-(-NARROW_PX // shard_px), UNIT_BYTES // column_bytes))
     return -(-WIDE_PX // shard_px)

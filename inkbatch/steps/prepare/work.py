@@ -54,11 +54,13 @@ class LoadedUnit:
         levels: (layers, height, width) in depth order and its halves, one array per level of the pyramid.
         mask: uint8 (height, width), 1 where there is papyrus.
         room: The memory of `levels`.
+        left_out_pixels: Pixels with a surface that have not all their layers.
     """
 
     levels: Sequence[NDArray[Any]]
     mask: NDArray[np.uint8]
     room: Room
+    left_out_pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def load_unit(plan: PreparePlan, box: Box, room: Room) -> LoadedUnit:
     levels = room.cut((len(layers), *box.shape))
     clahe = plan.provenance.clahe
     read_box = clahe_box(box, clahe.cell_px, plan.source.shape_zyx[1:]) if clahe else box
-    outside = np.ones(box.shape, bool) if plan.mask_source is None else None
+    coverage = plan.source.coverage(box)
+    outside = np.ones(box.shape, bool) if plan.mask_source is None and coverage is None else None
     order = range(len(layers)) if plan.provenance.depth_order == "forward" else range(len(layers))[::-1]
 
     def convert(number: int, place: int, stored: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -148,7 +151,13 @@ def load_unit(plan: PreparePlan, box: Box, room: Room) -> LoadedUnit:
         for job in jobs:
             job.cancel()
         wait(jobs)
-    return LoadedUnit(levels, _mask(plan, box, outside), room)
+    if coverage is None:
+        return LoadedUnit(levels, _mask(plan, box, outside), room)
+    surface, complete = coverage
+    inside = complete.astype(np.uint8)
+    if plan.mask_source is not None:
+        inside &= _mask(plan, box, None)
+    return LoadedUnit(levels, inside, room, int(np.count_nonzero(surface & ~complete)))
 
 
 def middle_layer(plan: PreparePlan, unit: LoadedUnit | MappedUnit) -> NDArray[np.float32]:

@@ -1,0 +1,138 @@
+"""The layers that `prepare` reads: stored ones, or rendered from a mesh and a volume; all of them, or a box."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from inkbatch.data.segments.catalog import SegmentEntry
+from inkbatch.errors import ConfigError, InkbatchError
+from inkbatch.geometry import Box
+from inkbatch.io.layers import open_layer_source
+from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.layers.cropped import CroppedLayers
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import RenderedFrom
+from inkbatch.render.mesh import is_mesh
+from inkbatch.render.opening import Demand, RenderSettings, demand_of, open_rendered, require_inside
+from inkbatch.render.surface import RenderedSurface
+from inkbatch.steps.prepare.settings import PrepareConfig, PreparePlan
+
+CACHE_SHARE, MOST_CACHE_BYTES = 8, 256 << 20  # of the memory that chunks of the volume may take
+RENDER_KEYS = ("layers_count", "step_um", "volume_um", "flip_normals", "max_outside")
+
+
+def open_source(config: PrepareConfig, entry: SegmentEntry, memory: int) -> LayerSource:
+    """Open the layers of a segment.
+
+    Args:
+        config: The job's settings.
+        entry: The segment's entry; its source is stated.
+        memory: Budget of the process.
+
+    Raises:
+        ConfigError: A mesh without a volume, or settings of a rendering without one.
+        DataError: See `open_layer_source` and `open_rendered`; a box that leaves the layers.
+    """
+    assert entry.source is not None
+    if config.volume or entry.volume:
+        return _open_rendered(config, entry, memory)
+    given = [key for key in RENDER_KEYS if getattr(config, key) is not None or getattr(entry, key) is not None]
+    if given:
+        raise ConfigError(
+            f"segment {config.segment}: {given[0]} is for layers that are rendered from a mesh; give --volume as well"
+        )
+    try:
+        source = open_layer_source(
+            entry.source,
+            axes=config.axes or entry.axes,
+            level=config.level if config.level is not None else entry.level,
+            memory_bytes=memory,
+            scratch=config.scratch,
+        )
+    except InkbatchError as error:
+        if is_mesh(Location.parse(entry.source)):
+            raise ConfigError(
+                f"segment {config.segment}: {entry.source} is a surface mesh (tifxyz), not layers; give the volume "
+                "that it was drawn in: --volume URI --layers-count 65"
+            ) from error
+        raise
+    box = box_of(config)
+    return source if box is None else CroppedLayers(source, box)
+
+
+def _open_rendered(config: PrepareConfig, entry: SegmentEntry, memory: int) -> LayerSource:
+    volume = config.volume or entry.volume
+    count = config.layers_count or entry.layers_count
+    assert volume is not None
+    assert entry.source is not None
+    if count is None:
+        raise ConfigError(
+            f"segment {config.segment}: expected the number of layers to render, got none; give --layers-count 65, or "
+            "layers_count in the catalog"
+        )
+    wished: dict[str, Any] = {key: _first(getattr(config, key), getattr(entry, key)) for key in RENDER_KEYS}
+    wished |= {"layers_count": count, "level": _first(config.level, entry.level)}
+    wished["spacing_um"] = _first(config.voxel_size_um, entry.voxel_size_um)
+    settings = RenderSettings(**{key: value for key, value in wished.items() if value is not None})
+    surface = open_rendered(entry.source, volume, settings, min(MOST_CACHE_BYTES, memory // CACHE_SHARE))
+    box = box_of(config)
+    source = surface if box is None else CroppedLayers(surface, box)
+    require_inside(surface, settings.max_outside, box)
+    return source
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def box_of(config: PrepareConfig) -> Box | None:
+    """The region that is taken."""
+    return None if config.box is None else Box(*config.box)
+
+
+def rendering(source: LayerSource) -> tuple[RenderedSurface, Box] | None:
+    """The rendered surface behind a source and the box of it that is taken; None where layers are stored."""
+    if isinstance(source, CroppedLayers):
+        return (source.inner, source.box) if isinstance(source.inner, RenderedSurface) else None
+    return (source, Box(0, 0, *source.shape_zyx[1:])) if isinstance(source, RenderedSurface) else None
+
+
+def rendered_from(source: LayerSource) -> RenderedFrom | None:
+    """What the provenance says of a rendering; None where layers are stored."""
+    found = rendering(source)
+    if found is None:
+        return None
+    surface, box = found
+    outside, count = surface.vertices_outside(box)
+    return RenderedFrom(
+        volume=surface.volume.uri,
+        level=surface.volume.level,
+        volume_um=surface.volume.base_um,
+        layers_count=surface.layers.count,
+        flip_normals=surface.layers.flip,
+        outside=round(outside / max(1, count), 6),
+    )
+
+
+def z_spacing(source: LayerSource) -> float | None:
+    """The spacing of layers, where it is not that of pixels."""
+    spacing, edge = source.z_spacing_um, source.voxel_size_um
+    same = spacing is None or edge is None or math.isclose(spacing, edge, rel_tol=1e-6)
+    return None if same else spacing
+
+
+def rendering_request(config: PrepareConfig, entry: SegmentEntry) -> dict[str, Any]:
+    """Settings of a rendering for `inkbatch rerun`, the catalog's filled in."""
+    volume = config.volume or entry.volume
+    asked = {key: _first(getattr(config, key), getattr(entry, key)) for key in RENDER_KEYS}
+    return {**asked, "volume": Location.parse(volume).uri if volume else None}
+
+
+def demand(plan: PreparePlan) -> Demand | None:
+    """What rendering costs, from the mesh alone; None where layers are stored."""
+    found = rendering(plan.source)
+    if found is None:
+        return None
+    surface, box = found
+    return demand_of(surface, (unit.read_box.shift(box.y0, box.x0) for unit in plan.units.units), box)

@@ -1,0 +1,80 @@
+"""Tiny volumes of scrolls and surface meshes, as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+VOLUME_UM = 7.91
+
+
+def write_volume(
+    folder: Path,
+    levels: list[NDArray[Any]],
+    *,
+    zarr_format: Literal[2, 3] = 2,
+    axes: str = "zyx",
+    um: float | None = VOLUME_UM,
+    unit: str = "micrometer",
+    chunk: int = 32,
+    fill_value: int = 0,
+    compressors: Any = None,
+    meta: Mapping[str, Any] | None = None,
+    shards: tuple[int, ...] | None = None,
+) -> Path:
+    """An OME-Zarr of these levels."""
+    datasets = [
+        {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": [(um or 1) * 2**n] * 3}]}
+        for n in range(len(levels))
+    ]
+    named = [{"name": name, "type": "space", "unit": unit} for name in axes]
+    image: dict[str, Any] = {"version": "0.4", "axes": named, "datasets": datasets}
+    group = zarr.create_group(folder, zarr_format=zarr_format)
+    group.attrs.update(
+        {"ome": {"version": "0.5", "multiscales": [image]}} if zarr_format == 3 else {"multiscales": [image]}
+    )
+    encoding: dict[str, Any] = {"name": "v2", "separator": "/"} if zarr_format == 2 else {"name": "default"}
+    for number, level in enumerate(levels):
+        array = group.create_array(
+            str(number),
+            shape=level.shape,
+            dtype=level.dtype,
+            chunks=(chunk,) * 3,
+            shards=shards,
+            compressors=compressors,
+            fill_value=fill_value,
+            chunk_key_encoding=encoding,
+        )
+        array[...] = level
+    if meta is not None:
+        (folder / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
+def write_mesh(
+    folder: Path, xyz: NDArray[Any], scale: tuple[float, float] = (0.1, 0.1), mask: NDArray[Any] | None = None
+) -> Path:
+    """A tifxyz folder; `xyz` is (3, rows, columns), `scale` columns first."""
+    folder.mkdir(parents=True)
+    for name, plane in zip("xyz", np.asarray(xyz, np.float32), strict=True):
+        tifffile.imwrite(folder / f"{name}.tif", np.ascontiguousarray(plane))
+    if mask is not None:
+        tifffile.imwrite(folder / "mask.tif", mask)
+    meta = {"type": "seg", "format": "tifxyz", "uuid": folder.name, "scale": list(map(float, scale))}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
+def flat_mesh(
+    rows: int = 12, columns: int = 16, step: float = 10, z: float = 48.3, tilt: float = 0.0
+) -> NDArray[np.float32]:
+    """A plane (x, y, z), a vertex every `step` voxels, that climbs by `tilt` per voxel along x."""
+    y, x = np.meshgrid(np.arange(rows) * step + 4.2, np.arange(columns) * step + 4.6, indexing="ij")
+    return np.stack([x, y, z + tilt * x]).astype(np.float32)
