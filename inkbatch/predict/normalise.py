@@ -193,11 +193,15 @@ def _histogram(flat: Tensor, bins: int) -> Tensor:
     rows = len(flat)
     wide = torch.int32 if rows * bins < 2**31 else torch.int64
     index = flat.to(wide) + torch.arange(0, rows * bins, bins, dtype=wide, device=flat.device)[:, None]
-    if flat.device.type == "cpu":
-        return torch.bincount(index.flatten(), minlength=rows * bins).view(rows, bins)
-    counts = torch.zeros(rows * bins, dtype=torch.int32, device=flat.device)
-    one = torch.ones((), dtype=torch.int32, device=flat.device)
-    return counts.scatter_add_(0, index.flatten().long(), one.expand(index.numel())).view(rows, bins).long()
+    count = torch.bincount if flat.device.type == "cpu" else bincount_without_waiting
+    return count(index.flatten(), minlength=rows * bins).view(rows, bins)
+
+
+def bincount_without_waiting(values: Tensor, minlength: int) -> Tensor:
+    """`torch.bincount` of values below `minlength`; that waits on CUDA for the largest value."""
+    counts = torch.zeros(minlength, dtype=torch.int32, device=values.device)
+    one = torch.ones((), dtype=torch.int32, device=values.device)
+    return counts.scatter_add_(0, values.long(), one.expand(values.numel())).long()
 
 
 def _counted(counts: Tensor, *, nonzero: bool) -> _Counted:

@@ -12,11 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from inkbatch.errors import LayerRangeError
 from inkbatch.models.bundle import Contract, LayerRule
 from inkbatch.models.rules import Normaliser
-from inkbatch.predict.normalise import normalise, normalise_tiles, statistics_of
+from inkbatch.predict.normalise import bincount_without_waiting, normalise, normalise_tiles, statistics_of
 from inkbatch.testing.golden import make_input
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -131,6 +132,24 @@ def test_a_tiles_bits_do_not_depend_on_its_neighbours(dtype):
         together = normalise_tiles(tiles, contract(rule))
         alone = [normalise_tiles(tiles[number : number + 1], contract(rule))[0] for number in range(5)]
         assert torch.equal(together, torch.stack(alone))
+
+
+@pytest.mark.parametrize("kind", ["robust-mad", "percentile-range"])
+@pytest.mark.parametrize("counts", ["all", "nonzero"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
+def test_nothing_on_a_gpu_waits_for_values(kind, counts, dtype):
+    """Tensors without values, as if on CUDA: an operation that needed a value on the host would raise."""
+    rule = Normaliser(kind=kind, counts=counts)
+    with FakeTensorMode():
+        found = normalise_tiles(torch.empty((4, 1, 3, 8, 8), dtype=dtype, device="cuda"), contract(rule))
+        assert (found.device.type, found.dtype, found.shape) == ("cuda", torch.float32, (4, 1, 3, 8, 8))
+        with pytest.raises(DataDependentOutputException):
+            found.max().item()
+
+
+def test_counts_on_a_gpu_are_those_of_a_cpu():
+    values = torch.from_numpy(np.random.default_rng(0).integers(0, 900, 5000, dtype=np.int32))
+    assert torch.equal(bincount_without_waiting(values, 1024), torch.bincount(values, minlength=1024))
 
 
 def test_infinite_and_missing_values_become_zero():
