@@ -77,7 +77,7 @@ class RenderedSurface(CheckedLayerSource):
         self.shape_zyx = (layers.count, *picture.shape_yx)
         self.dtype = volume.dtype
         self.block_layers = layers.count
-        self.resident_bytes = cache_bytes
+        self.resident_bytes = cache_bytes + 2 * picture.mesh.points.nbytes  # the mesh and its normals
         self.unit_px = UNIT_PX
         base = volume.base_um
         self.voxel_size_um = None if base is None else base / picture.pixels_per_voxel

@@ -6,7 +6,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
-from inkbatch.io.layers.files import layer_pool, opening_pool
+from inkbatch.io.layers.files import chunk_pool
 from inkbatch.io.layers.zarr_layers import ZarrLayers
 from inkbatch.io.layers.zarr_nodes import ZarrNode, choose_array, find_node, level_count
 from inkbatch.io.store.location import Location
@@ -221,17 +221,15 @@ class ChunkReader:
         """Chunks that fit the limit, at least one."""
         return max(1, self.limit_bytes // self.volume.chunk_bytes)
 
-    def _pool(self) -> ThreadPoolExecutor:
-        return layer_pool() if Location.parse(self.volume.uri).is_local else opening_pool()
-
     def ask(self, chunks: set[Chunk]) -> Mapping[Chunk, Future[NDArray[Any]]]:
         """Have chunks read that are not kept; the result's futures keep them alive while they are in use."""
         asked = {}
+        pool = chunk_pool(remote=not Location.parse(self.volume.uri).is_local)
         with self._lock:
             for chunk in sorted(chunks):
                 found = self._kept.get(chunk)
                 if found is None or (found.done() and (found.cancelled() or found.exception() is not None)):
-                    found = self._pool().submit(self.volume.read_chunk, chunk)
+                    found = pool.submit(self.volume.read_chunk, chunk)
                     self.chunks_read += 1
                 self._kept[chunk] = found
                 self._kept.move_to_end(chunk)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import zarr
 
-from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.errors import ConfigError, DataError, MismatchError, StorageError
 from inkbatch.geometry import Box
+from inkbatch.io.layers import zarr_store
 from inkbatch.io.store.location import Location
 from inkbatch.render.geometry import Picture
 from inkbatch.render.mesh import open_mesh
@@ -21,9 +22,13 @@ from inkbatch.testing.scrolls import write_volume
 BOX = Box(20, 30, 80, 120)
 
 
-def layers_of(stored, uri: str):
+def surface_of(stored, uri: str) -> RenderedSurface:
     mesh = open_mesh(str(stored / "surfaces" / "sine"))
-    return RenderedSurface(Picture(mesh), open_volume(uri), Layers(5)).read(range(5), BOX)
+    return RenderedSurface(Picture(mesh), open_volume(uri), Layers(5))
+
+
+def layers_of(stored, uri: str):
+    return surface_of(stored, uri).read(range(5), BOX)
 
 
 LAYOUTS = {
@@ -48,6 +53,26 @@ def test_a_volume_is_read_from_s3(stored, s3_root: Location):
     np.testing.assert_array_equal(
         layers_of(stored, str(s3_root / "u8.zarr")), layers_of(stored, str(stored / "u8.zarr"))
     )
+
+
+def test_a_web_server_sends_each_chunk_once(stored, volumes, web):
+    write_volume(web.folder / "v.zarr", volumes["u8"][:1])
+    surface = surface_of(stored, f"{web.url}/v.zarr")
+    web.reset()
+    surface.read(range(5), BOX)
+    asked = [path for _, path, _ in web.requests]
+    assert len(asked) == len(set(asked)) == surface.chunks.chunks_read
+    assert web.served_bytes == len(asked) * 32**3
+
+
+def test_a_chunk_that_a_server_fails_to_send_is_an_error_and_no_hole(stored, volumes, web, monkeypatch):
+    monkeypatch.setattr(zarr_store, "RETRY_DELAYS_S", ())
+    write_volume(web.folder / "v.zarr", volumes["u8"][:1])
+    surface = surface_of(stored, f"{web.url}/v.zarr")
+    web.fail_next = [503]
+    with pytest.raises(StorageError, match=r"v\.zarr"):
+        surface.read(range(5), BOX)
+    np.testing.assert_array_equal(surface.read(range(5), BOX), layers_of(stored, str(stored / "u8.zarr")))
 
 
 def test_an_array_alone_is_a_volume_of_one_level(stored, volumes, tmp_path):

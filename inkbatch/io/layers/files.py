@@ -34,7 +34,7 @@ def _pool(process: int, purpose: str, threads: int) -> ThreadPoolExecutor:
 
 
 def decode_pool() -> ThreadPoolExecutor:
-    """Threads that decode strips, one per core. Tasks in it never wait for the pool. Made anew after a fork."""
+    """Threads that decode strips, one per core. Tasks in it wait for `chunk_pool` at most. Made anew after a fork."""
     return _pool(os.getpid(), "decode", len(os.sched_getaffinity(0)))
 
 
@@ -46,6 +46,11 @@ def layer_pool() -> ThreadPoolExecutor:
 def opening_pool() -> ThreadPoolExecutor:
     """Threads that open the files of a remote stack: mostly waiting for the network."""
     return _pool(os.getpid(), "open", 16)
+
+
+def chunk_pool(*, remote: bool) -> ThreadPoolExecutor:
+    """Threads that read chunks of a volume; they wait for no other pool, and `decode_pool` may wait for them."""
+    return _pool(os.getpid(), "chunk", 16 if remote else len(os.sched_getaffinity(0)))
 
 
 def finish(futures: Sequence[Future[Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -144,6 +145,18 @@ def test_stored_layers_take_a_region_as_well(prepare_config, tmp_path):
     np.testing.assert_array_equal(opened(config).read_mask(Box(0, 0, 80, 75)), layers[0, 10:90, 20:95] > 100)
     with pytest.raises(MismatchError, match=r"expected a box inside the layers of 120 x 100 pixels"):
         run(prepare_config(tmp_path / "layers", box=(10, 20, 90, 195)), RunContext())
+
+
+def test_a_given_mask_takes_away_from_what_the_mesh_has(config, tmp_path):
+    given = np.zeros((150, 170), np.uint8)
+    given[40:90, 30:130] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), given)  # decoded whole, by other threads than those that render
+    run(config(), RunContext())
+    masked = config(mask=str(tmp_path / "mask.png"), root=str(tmp_path / "masked"), shard_px=32)
+    run(masked, RunContext())
+    box = Box(0, 0, 150, 170)
+    np.testing.assert_array_equal(opened(masked).read_mask(box), opened(config()).read_mask(box) & given.astype(bool))
+    np.testing.assert_array_equal(whole(opened(masked)), whole(opened(config())))
 
 
 def test_the_catalog_states_a_rendering(scroll, config, tmp_path):
