@@ -91,7 +91,7 @@ def describe_preset(preset: Preset) -> list[str]:
 
 
 def preset_rows(presets: Iterable[Preset]) -> list[str]:
-    """Presets in one line each, under the voxel edge that they were trained at."""
+    """Describe presets in one line each, under the voxel edge that they were trained at."""
     rows: list[str] = []
     scale = None
     for preset in presets:

@@ -68,7 +68,7 @@ def fitted_model(
 
 
 def fitting_preset(read: ReadCheckpoint) -> Preset:
-    """The one shipped preset that a checkpoint's digest, or its names and shapes, call for.
+    """Choose the shipped preset that a checkpoint's digest, or its names and shapes, call for.
 
     Raises:
         MismatchError: No network that is known here has these names and shapes.
@@ -98,7 +98,7 @@ def fitting_preset(read: ReadCheckpoint) -> Preset:
 
 
 def _agreeing(presets: Sequence[Preset], read: ReadCheckpoint) -> list[Preset]:
-    """Presets that what the weights tell does not contradict; those it agrees with in all values, where there are some.
+    """Keep the presets that what the weights tell does not contradict, and of them those that it agrees with whole.
 
     A preset may leave out what weights tell (the number of blocks), and then means the published network.
     """
@@ -172,7 +172,7 @@ def hints(said: Mapping[str, Any], model: InkModel, contract: Contract) -> list[
 
 
 def _flat(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Notes with a size per axis, and the normaliser's settings, under names of their own."""
+    """Put notes with a size per axis, and the normaliser's settings, under names of their own."""
     found = dict(said)
     sizes, normaliser = found.get("patch_size"), found.get("image_normalization")
     if isinstance(sizes, list | tuple) and sizes:

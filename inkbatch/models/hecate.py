@@ -91,7 +91,7 @@ class Hecate(InkModel):
         return project(logits, scores, self.on_grid(subvolume.ne(0).any(dim=2, keepdim=True)))
 
     def voxels(self, subvolume: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of every voxel, and scores of its share in the map, at the network's grid.
+        """Compute logits of every voxel, and scores of its share in the map, at the network's grid.
 
         Args:
             subvolume: (B, 1, Z, Y, X).
@@ -126,7 +126,7 @@ class Hecate(InkModel):
         return functional.max_pool3d(valid.float(), window).bool()
 
     def full_voxels(self, logits: Tensor) -> Tensor:
-        """Voxel logits at the tile's size, (B, 1, Z, Y, X); margins, which the network never sees, say no ink."""
+        """Enlarge voxel logits to the tile's size, (B, 1, Z, Y, X); margins, which no network sees, say no ink."""
         stride, margin = self.config.xy_stride, self.config.depth_margin
         size = (logits.shape[2], logits.shape[3] * stride, logits.shape[4] * stride)
         full = functional.interpolate(logits, size=size, mode="trilinear", align_corners=False)
@@ -134,7 +134,7 @@ class Hecate(InkModel):
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> HecateConfig:
-        """Config of a published checkpoint, from its key names and shapes.
+        """Read the config of a published checkpoint, from its key names and shapes.
 
         The first convolution tells the scale, and the scale the layers: 64 of 2.4 µm or 16 of 9.6 µm.
 
@@ -154,7 +154,7 @@ class Hecate(InkModel):
 
 
 def project(logits: Tensor, scores: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Weighted mean of voxel logits over depth; the weights are a softmax over depth of the scores.
+    """Average voxel logits over depth; the weights are a softmax over depth of the scores.
 
     Args:
         logits: float32 (B, 1, Z, Y, X).

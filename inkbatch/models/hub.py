@@ -119,7 +119,7 @@ def _config(repo: str, commit: str, names: list[str] | None) -> dict[str, Any]:
 
 
 def only_checkpoint(place: str, names: list[str], prefix: str = "") -> str:
-    """The file that a repository or folder is about.
+    """Choose the file that a repository or folder is about.
 
     Args:
         place: Its name in messages.

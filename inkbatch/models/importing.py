@@ -61,7 +61,7 @@ class ReadCheckpoint:
 
     @property
     def averaged(self) -> bool:
-        """Whether these are a running average of the weights over training."""
+        """True for a running average of the weights over training."""
         return self.section in AVERAGED
 
 

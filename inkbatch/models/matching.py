@@ -125,7 +125,7 @@ def matched(
 def infer_config(
     model_class: type[InkModel], state_dict: Mapping[str, Tensor], source: str = "checkpoint"
 ) -> ModelConfig:
-    """Config of a network from the names and shapes of its weights, wrappers' prefixes or not.
+    """Read the config of a network from the names and shapes of its weights, wrappers' prefixes or not.
 
     Raises:
         MismatchError: `model_class` cannot tell its config from keys, or these are not its keys.

@@ -95,7 +95,7 @@ def preset_names() -> list[str]:
 
 
 def presets_by_scale() -> list[Preset]:
-    """The shipped presets, from the finest voxel edge to the coarsest."""
+    """List the shipped presets, from the finest voxel edge to the coarsest."""
     return sorted(map(load_preset, preset_names()), key=lambda preset: (preset.contract.voxel_size_um, preset.name))
 
 

@@ -98,7 +98,7 @@ class Decoder3d(nn.Module):
         self.aux_head_s1 = AuxiliaryHead(second)
 
     def voxels(self, features: list[Tensor]) -> Tensor:
-        """Maps of `FEATURE_WIDTHS`, finest first -> (B, 64, Z, Y, X), as fine as the first map."""
+        """Decode maps of `FEATURE_WIDTHS`, finest first, to (B, 64, Z, Y, X), as fine as the first map."""
         maps = [reduce(feature) for reduce, feature in zip(self.channel_reduce, features, strict=True)]
         current: Tensor = maps.pop()
         for block in self.decoder_blocks:
@@ -152,7 +152,7 @@ class Resnet3dDecoder3d(InkModel):
         return logits
 
     def features(self, subvolume: Tensor) -> list[Tensor]:
-        """The backbone's maps of a subvolume, finest first."""
+        """Compute the backbone's maps of a subvolume, finest first."""
         if self.normalization is not None:
             subvolume = self.normalization(subvolume)
         return self.backbone(subvolume)  # type: ignore[no-any-return]

@@ -95,7 +95,7 @@ class Resnet3dUpsampled(InkModel):
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> Resnet3dUpsampledConfig:
-        """Config of a published checkpoint, from its key names and shapes.
+        """Read the config of a published checkpoint, from its key names and shapes.
 
         Layers, tile and the size inside are not in the weights; the config gets the defaults.
 

@@ -120,14 +120,14 @@ class Stem3dUnet(InkModel):
 
     @classmethod
     def published_key(cls, key: str) -> str:
-        """The first of the two names under which a published file holds a tensor."""
+        """Return the first of the two names under which a published file holds a tensor."""
         for second, first in TWICE.items():
             key = key.replace(second, first)
         return key
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> Stem3dUnetConfig:
-        """Config of a published checkpoint, from its key names and shapes.
+        """Read the config of a published checkpoint, from its key names and shapes.
 
         The number of layers is not in the weights; the config gets the default, 17.
 

@@ -35,7 +35,7 @@ Step = int | tuple[int, ...]
 
 
 def activation() -> nn.LeakyReLU:
-    """The leaky ReLU that all of these networks use."""
+    """Make the leaky ReLU that all of these networks use."""
     return nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
 
 

@@ -46,7 +46,7 @@ class UnclearWeightsError(ValueError):
 
 
 def weights_in(loaded: Any, section: str | None = None) -> dict[str, Any]:
-    """The tensors of a checkpoint by key, from a known section or from the top level.
+    """Take the tensors of a checkpoint by key, from a known section or from the top level.
 
     Args:
         loaded: What the file holds.
@@ -73,7 +73,7 @@ def weights_in(loaded: Any, section: str | None = None) -> dict[str, Any]:
 
 
 def section_of(loaded: Mapping[Any, Any], section: str | None = None) -> str:
-    """Name of the section that weights are taken from; empty for the top level.
+    """Name the section that weights are taken from; empty for the top level.
 
     Raises:
         UnclearWeightsError: There are raw and averaged weights, or several averages, and no section is stated.
@@ -90,7 +90,7 @@ def section_of(loaded: Mapping[Any, Any], section: str | None = None) -> str:
 
 
 def _one_copy(weights: dict[str, Any], section: str | None, loaded: Mapping[Any, Any]) -> dict[str, Any]:
-    """The weights without a second copy of them that stands among them, under keys with another first word."""
+    """Take the weights without a second copy of them that stands among them, under keys with another first word."""
     words = {key.partition(".")[0] for key in weights}
     if section is not None and not isinstance(loaded.get(section), Mapping):
         chosen = {key.partition(".")[2]: value for key, value in weights.items() if key.startswith(f"{section}.")}
@@ -108,7 +108,7 @@ def _one_copy(weights: dict[str, Any], section: str | None, loaded: Mapping[Any,
 
 
 def settings_in(loaded: Any) -> dict[str, Any]:
-    """The settings of a checkpoint as JSON values, empty where it has none.
+    """Read the settings of a checkpoint as JSON values, empty where it has none.
 
     Those are its hyper-parameters; else its ``config``, with the numbers and texts that stand beside it.
     """

@@ -81,7 +81,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 def spread_of(logits: torch.Tensor) -> float:
-    """Standard deviation of logits, or a small number where they are all alike."""
+    """Return the standard deviation of logits, or a small number where they are all alike."""
     return max(float(logits.float().std()) if logits.numel() > 1 else 0.0, 1e-3)
 
 

@@ -53,7 +53,7 @@ def import_warnings(model: InkModel, contract: Contract) -> tuple[str, ...]:
 
 
 def largest_move(model: InkModel, contract: Contract) -> float:
-    """Largest difference of a logit between any two of papyrus, shuffled papyrus, noise and nothing."""
+    """Measure the largest difference of a logit between any two of papyrus, shuffled papyrus, noise and nothing."""
     device = torch.device("cpu")
     with torch.inference_mode():
         tiles = probe_tiles(contract, probe_px(model, contract))
@@ -62,7 +62,7 @@ def largest_move(model: InkModel, contract: Contract) -> float:
 
 
 def probe_tiles(contract: Contract, tile_px: int) -> Iterator[NDArray[Any]]:
-    """Papyrus, the same with its layers shuffled, noise, and zeros: (Z, tile_px, tile_px) in the contract's dtype."""
+    """Yield papyrus, the same with layers shuffled, noise and zeros: (Z, tile_px, tile_px), the contract's dtype."""
     papyrus = papyrus_tile(contract.layers.count, tile_px)
     random = np.random.default_rng(0)
     shuffled = papyrus[random.permutation(len(papyrus))]
@@ -72,7 +72,7 @@ def probe_tiles(contract: Contract, tile_px: int) -> Iterator[NDArray[Any]]:
 
 
 def papyrus_tile(layers: int, tile_px: int) -> NDArray[np.uint8]:
-    """A piece of the shipped crop, uint8 (layers, tile_px, tile_px), its layers repeated and its borders mirrored.
+    """Cut a piece of the shipped crop, uint8 (layers, tile_px, tile_px), its layers repeated and its borders mirrored.
 
     Raises:
         ConfigError: The crop is not installed.
@@ -92,7 +92,7 @@ def papyrus_tile(layers: int, tile_px: int) -> NDArray[np.uint8]:
 
 
 def untrained_parts(model: nn.Module) -> list[str]:
-    """Parts of a network, at most two names deep, whose norms are all as initialisation leaves them.
+    """Name the parts of a network, at most two names deep, whose norms are all as initialisation leaves them.
 
     A norm that has been trained has unlike weights and biases other than zero. Parts with fewer than two norms tell
     nothing, and neither does a part that trains with everything frozen.

@@ -34,7 +34,7 @@ _checked: set[tuple[str, str, torch.dtype]] = set()
 
 
 def probe_px(model: InkModel, contract: Contract) -> int:
-    """Edge of a tile that is cheap to ask: the contract's, or a smaller one that the network takes."""
+    """Choose the edge of a tile that is cheap to ask: the contract's, or a smaller one that the network takes."""
     if model.fixed_tile_px is not None:
         return model.fixed_tile_px
     multiple = math.lcm(model.tile_multiple, model.output_scale)
@@ -43,7 +43,7 @@ def probe_px(model: InkModel, contract: Contract) -> int:
 
 
 def network_input(stored: NDArray[Any], contract: Contract, device: torch.device) -> Tensor:
-    """A tile as the network sees it.
+    """Normalise a tile as the network sees it.
 
     Args:
         stored: (Z, Y, X) in the contract's dtype, depth order as the network wants it.
@@ -57,7 +57,7 @@ def network_input(stored: NDArray[Any], contract: Contract, device: torch.device
 
 
 def made_up_tile(contract: Contract, tile_px: int) -> NDArray[Any]:
-    """Coarse and fine noise, (Z, tile_px, tile_px) in the contract's dtype; the same for equal arguments."""
+    """Make coarse and fine noise, (Z, tile_px, tile_px) in the contract's dtype; the same for equal arguments."""
     noise = np.random.default_rng(SEED)
     layers, side = contract.layers.count, -(-tile_px // COARSE_PX)
     coarse = noise.integers(0, 156, (-(-layers // COARSE_PX), side, side)).repeat(COARSE_PX, axis=0)[:layers]

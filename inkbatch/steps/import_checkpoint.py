@@ -129,7 +129,7 @@ def fetch(source: str, settings: str | None = None) -> Fetched:
 
 
 def _in_folder(location: Location) -> tuple[Location, dict[str, Any]]:
-    """The one checkpoint of a folder with the ``config.json`` beside it; a file is taken as it is."""
+    """Find the one checkpoint of a folder with the ``config.json`` beside it; a file is taken as it is."""
     if location.protocol in WEB or not location.is_folder():
         return location, {}
     names = location.names()

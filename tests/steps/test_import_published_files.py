@@ -19,6 +19,7 @@ from inkbatch.models.fitting import fitting_preset
 from inkbatch.models.importing import read_state_dict
 from inkbatch.predict import reference
 from inkbatch.run.job import RunContext
+from inkbatch.run.record import REPORT_NAME
 from inkbatch.steps.import_checkpoint import ImportConfig, run
 from inkbatch.steps.infer.job import InferConfig
 from inkbatch.steps.infer.job import run as run_infer
@@ -232,7 +233,9 @@ def test_a_folder_with_several_checkpoints_is_not_chosen_from(tmp_path, preset, 
         imported(tmp_path, tmp_path / "bundle", preset)
 
 
-def test_a_constant_network_is_imported_with_a_warning_that_infer_repeats(tmp_path, preset, network, tiny_segment):
+def test_a_constant_network_is_imported_with_a_warning_that_infer_and_its_page_repeat(
+    tmp_path, preset, network, tiny_segment
+):
     torch.nn.init.zeros_(network.network.task_heads["ink"].weight)
     torch.save(network.state_dict(), tmp_path / "net.pth")
     lines = imported(tmp_path / "net.pth", tmp_path / "bundle", preset)
@@ -244,6 +247,8 @@ def test_a_constant_network_is_imported_with_a_warning_that_infer_repeats(tmp_pa
     report = run_infer(InferConfig(**where, device="cpu", unit_px=64), context)
     assert notes[0] == f"warning: bundle small: {warning.removeprefix('warning: ')}"
     assert (report.location / "manifest.json").read_json()["inputs"]["warnings"] == [warning.removeprefix("warning: ")]
+    page = (report.location / REPORT_NAME).read_bytes().decode("utf-8")
+    assert "The bundle was imported with a warning: its answers do not move" in page
 
 
 def test_a_bundle_that_answers_otherwise_here_gives_no_map(tmp_path, preset, network, tiny_segment, monkeypatch):

@@ -245,6 +245,8 @@ def _own_score(run: StoredRun) -> Score | None:
 
 def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None) -> Iterator[str]:
     config = run.manifest["config"]
+    for text in run.manifest["inputs"].get("warnings", ()):
+        yield f"The bundle was imported with a warning: {text}."
     for key, value in by_hand(config).items():
         yield override_words(key, value)
     probe = config.get("probe")
