@@ -66,6 +66,11 @@ class Resnet3dUpsampled(InkModel):
         self.decoder = Decoder2d(FEATURE_WIDTHS)
 
     @property
+    def normalises_input(self) -> bool:
+        """True: the instance norm comes first."""
+        return True
+
+    @property
     def output_scale(self) -> int:
         """Input pixels per output pixel."""
         return INNER_SCALE * self.config.tile_px // self.config.upsample_px

@@ -21,7 +21,8 @@ from inkbatch.io.store.location import Location
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, Contract
 from inkbatch.predict.device import TOLERANCE, autocast, spread_of
-from inkbatch.predict.predictor import normalise
+from inkbatch.predict.normalise import normalise_tiles
+from inkbatch.predict.segment_statistics import array_statistics
 
 REFERENCE_FILE = "reference.safetensors"
 
@@ -53,7 +54,8 @@ def network_input(stored: NDArray[Any], contract: Contract, device: torch.device
     Returns:
         float32 (1, 1, Z, Y, X).
     """
-    return normalise(torch.from_numpy(stored).to(device), contract)[None, None]
+    tiles = torch.from_numpy(stored)[None].to(device)
+    return normalise_tiles(tiles, contract, array_statistics(contract, stored, device))[:, None]
 
 
 def made_up_tile(contract: Contract, tile_px: int) -> NDArray[Any]:
