@@ -21,7 +21,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_half, to_single
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
 from inkbatch.io.shards.codec import Place
-from inkbatch.io.shards.writing import Fill, from_block
+from inkbatch.io.shards.shard_rows import Fill, from_block
 from inkbatch.io.store.location import Location
 
 OME_VERSION = "0.5"
@@ -185,8 +185,8 @@ class Multiscale:
             return fill
 
         stored = 0
-        for strip, count in self._strips(0, write_box):
-            stored += array.write_strip(strip, count, fill_from(strip[-2] * edge, strip[-1] * edge))
+        for place, count in self._shard_rows(0, write_box):
+            stored += array.write_shard_row(place, count, fill_from(place[-2] * edge, place[-1] * edge))
         for number, block in enumerate(lower, start=1):
             if number > 1:
                 halve(lower[number - 2], self.pooling, block)
@@ -227,23 +227,23 @@ class Multiscale:
         array, area = self.levels[number], write_box.downscale(2**number)
         edge = array.layout.shards[-1]
         stored = 0
-        for place, count in self._strips(number, write_box):
+        for place, count in self._shard_rows(number, write_box):
             y, x = place[-2] * edge - area.y0, place[-1] * edge - area.x0
             rows = from_block(array.layout, block[..., y : y + edge, x : x + count * edge])
-            stored += array.write_strip(place, count, rows)
+            stored += array.write_shard_row(place, count, rows)
         return stored
 
-    def _strips(self, number: int, write_box: Box) -> Iterator[tuple[Place, int]]:
+    def _shard_rows(self, number: int, write_box: Box) -> Iterator[tuple[Place, int]]:
         """The shards of one level in a box that are written together: place of the first one, count."""
         array = self.levels[number]
         area, edge = write_box.downscale(2**number), array.layout.shards[-1]
         for row in range(-(-area.y1 // edge) - area.y0 // edge):
-            (*lead, first), count = self.strip(number, write_box, row)
+            (*lead, first), count = self.shard_row(number, write_box, row)
             together = count if array.location.is_local else 1  # what is sent is kept in memory until it is whole
             for start in range(first, first + count, together):
                 yield (*lead, start), together
 
-    def strip(self, number: int, write_box: Box, row: int = 0) -> tuple[tuple[int, ...], int]:
+    def shard_row(self, number: int, write_box: Box, row: int = 0) -> tuple[tuple[int, ...], int]:
         """The shards of one level side by side in a box: place of the first one, count.
 
         Args:

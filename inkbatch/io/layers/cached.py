@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
-from inkbatch.io.layers.files import finish, layer_pool
+from inkbatch.io.threads import Tasks, layer_pool
 
 RAM_SHARE = 3  # the stack is kept in memory when it fits a third of the budget
 
@@ -59,7 +59,9 @@ class DecodedLayers(CheckedLayerSource):
         wanted = range(indices.start // self.block_layers, -(-indices.stop // self.block_layers))
         missing = [group for group in wanted if self._decoded[group] is None]
         if len(missing) > 1:
-            finish([layer_pool().submit(self._group, group) for group in missing])
+            with Tasks(layer_pool) as tasks:
+                for group in missing:
+                    tasks.start(self._group, group)
         for target, index in zip(out, indices, strict=True):
             group, place = divmod(index, self.block_layers)
             target[...] = self._group(group)[place][box.slices]

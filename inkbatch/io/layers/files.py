@@ -7,9 +7,7 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from inkbatch.errors import CorruptDataError
 from inkbatch.io.store.location import Location, read_ranges, retried
 from inkbatch.io.store.meter import READ
+from inkbatch.io.threads import Tasks, decode_pool
 
 HEADER_BYTES = 32 << 10  # holds the tags of most layers, and costs less than the latency of asking for it
 MERGE_GAP_BYTES = 256 << 10  # a gap cheaper to read than to ask around
@@ -26,38 +25,6 @@ LOCAL_PART_BYTES = 1 << 20  # one task for a decoding thread
 FETCH_BYTES = 64 << 20  # fetched at once, per reader; as much again may wait to be decoded
 
 Buffer = bytes | memoryview
-
-
-@lru_cache(maxsize=8)
-def _pool(process: int, purpose: str, threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"inkbatch-{purpose}")
-
-
-def decode_pool() -> ThreadPoolExecutor:
-    """Threads that decode strips, one per core. Tasks in it never wait for the pool. Made anew after a fork."""
-    return _pool(os.getpid(), "decode", len(os.sched_getaffinity(0)))
-
-
-def layer_pool() -> ThreadPoolExecutor:
-    """Threads that load whole layers; they may wait for `decode_pool`, never for this pool."""
-    return _pool(os.getpid(), "layer", len(os.sched_getaffinity(0)))
-
-
-def opening_pool() -> ThreadPoolExecutor:
-    """Threads that open the files of a remote stack: mostly waiting for the network."""
-    return _pool(os.getpid(), "open", 16)
-
-
-def finish(futures: Sequence[Future[Any]]) -> None:
-    """Wait for all; raise the first failure, once no task writes any more."""
-    try:
-        for future in futures:
-            future.result()
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        wait(futures)
-        raise
 
 
 class RangeFile(io.RawIOBase):
@@ -219,16 +186,16 @@ def run_reads(parts: Sequence[Part], files: MappedFiles) -> None:
         if len(parts) == 1:
             _use_mapped(parts[0], files)
         else:
-            finish([decode_pool().submit(_use_mapped, part, files) for part in parts])
+            with Tasks(decode_pool) as tasks:
+                for part in parts:
+                    tasks.start(_use_mapped, part, files)
         return
-    running: list[Future[None]] = []
-    try:
+    with Tasks(decode_pool) as tasks:
         for batch in _batches(parts):
             fetched = read_ranges([(part.location, part.start, part.stop) for part in batch])
-            finish(running)
-            running = [decode_pool().submit(part.use, data) for part, data in zip(batch, fetched, strict=True)]
-    finally:
-        finish(running)
+            tasks.finish()  # the batch before, so that no more than two are held
+            for part, data in zip(batch, fetched, strict=True):
+                tasks.start(part.use, data)
 
 
 def _use_mapped(part: Part, files: MappedFiles) -> None:

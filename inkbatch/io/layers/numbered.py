@@ -12,12 +12,13 @@ from inkbatch.config import digest
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.cached import DecodedLayers
-from inkbatch.io.layers.files import open_header, opening_pool
+from inkbatch.io.layers.files import open_header
 from inkbatch.io.layers.pictures import JPG_MAGIC, PNG_MAGIC, Picture, PictureStack, read_picture
 from inkbatch.io.layers.planes import Plane
 from inkbatch.io.layers.stack import PlaneStack
 from inkbatch.io.layers.tiff import TIFF_MAGIC, read_planes
 from inkbatch.io.store.location import Location
+from inkbatch.io.threads import opening_pool
 
 LAYER_NAME = re.compile(r"([0-9]+)\.(?:tiff?|png|jpe?g)", re.IGNORECASE)
 MAGIC_BYTES = 16
@@ -129,7 +130,7 @@ def open_file(location: Location, keeping: Keeping) -> LayerSource:
 
 def _each(items: Sequence[Item], action: Callable[[Item], Result], *, remote: bool) -> list[Result]:
     """Apply `action` to all; on remote stores many at once, since each one mostly waits."""
-    return list(opening_pool().map(action, items)) if remote and len(items) > 1 else [action(item) for item in items]
+    return opening_pool.map(action, items) if remote and len(items) > 1 else [action(item) for item in items]
 
 
 def _open_file(location: Location, size: int | None, *, all_pages: bool) -> Sequence[Plane] | Sequence[Picture]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
-from inkbatch.io.layers.files import opening_pool
 from inkbatch.io.store.faults import ForbiddenError
 from inkbatch.io.store.location import Location
+from inkbatch.io.threads import opening_pool
 
 METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 AXIS_LETTERS = "tczyx"
@@ -69,7 +69,7 @@ def find_node(location: Location) -> ZarrNode | None:
         CorruptDataError: Metadata that are no JSON object, or that are neither an array's nor a group's.
     """
     places = [location / name for name in METADATA_NAMES]
-    answers = [_object(place) for place in places] if location.is_local else list(opening_pool().map(_object, places))
+    answers = [_object(place) for place in places] if location.is_local else opening_pool.map(_object, places)
     found = dict(zip(METADATA_NAMES, answers, strict=True))
     refusals = [answer for answer in answers if isinstance(answer, ForbiddenError)]
     documents = {name: answer for name, answer in found.items() if isinstance(answer, dict)}

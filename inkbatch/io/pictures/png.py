@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.io.pictures.bands import reblock
-from inkbatch.io.shards.array import codec_pool
+from inkbatch.io.threads import codec_pool
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER = b"\x78\x5e"  # deflate, 32 KiB window, fast
@@ -70,7 +70,7 @@ def write_png(
         scanlines = _filtered(block, above)
         above = _as_bytes(block[-1:])[0]
         adler = zlib.adler32(scanlines.data, adler)
-        pending.append(codec_pool().submit(_deflate, scanlines))
+        pending.append(codec_pool.submit(_deflate, scanlines))
         done += len(block)
         if len(pending) > IN_FLIGHT:
             _write_chunk(handle, b"IDAT", head + pending.popleft().result())

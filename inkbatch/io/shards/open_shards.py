@@ -1,6 +1,6 @@
 """Shards on a local disk that stay open, with their indices: a small window of them costs one read of the file.
 
-Training cuts tiles out of the same shards again and again. X-ray layers are stored as they are (see `shard_codec`),
+Training cuts tiles out of the same shards again and again. X-ray layers are stored as they are (see `codec`),
 so a window of them is copied straight from the file, which the system keeps in its own memory: a second copy in ours
 would cost the first touch of as much fresh memory, and leave less for the system's.
 """
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.io.shards.codec import Bytes, Place, decode_chunk, is_raw
+from inkbatch.io.shards.codec import Place, codec_of, is_raw
 from inkbatch.io.shards.layout import BLOSC_HEADER_BYTES, ArrayLayout
 from inkbatch.io.shards.reading import StoredShard, decode_run, own_of
+from inkbatch.io.shards.scratch import Bytes
 from inkbatch.io.store.location import Location
 
 OPEN_FILES = 256  # of the 1,024 that a process may mostly have
@@ -73,7 +74,7 @@ class OpenShard(StoredShard):
             self.read_at(start, buffer.data[: layout.slot_bytes])
             if not is_raw(buffer[: layout.slot_bytes], layout):
                 return None
-            decode_chunk(layout, buffer.data[: layout.slot_bytes], (self.location, place))
+            codec_of(layout).require_whole(buffer[: layout.slot_bytes], (self.location, place))
             self._checked.add(place)
         return whole[tuple(inner)]
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError
-from inkbatch.io.shards.codec import MISSING, TASK_BYTES, Bytes, Place, buffers, checksum, decode_chunk, joined
+from inkbatch.io.shards.codec import MISSING, TASK_BYTES, Place, checksum, codec_of, joined
 from inkbatch.io.shards.layout import CRC_BYTES, ArrayLayout
+from inkbatch.io.shards.scratch import Bytes, scratch
 from inkbatch.io.store.location import Location, read_ranges, retried
 from inkbatch.io.store.meter import READ
 
@@ -25,7 +26,7 @@ Target = Callable[[Place], tuple[NDArray[Any], tuple[slice, ...]]]
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPart:
     """What is wanted of one shard.
 
     Attributes:
@@ -267,17 +268,17 @@ def shards_inside(layout: ArrayLayout, bounds: Sequence[tuple[int, int]]) -> Ite
 
 def decode_run(stored: StoredShard, run: Sequence[Place], target: Target) -> None:
     """Decode some chunks of a prepared shard, each to where it goes."""
-    layout = stored.layout
-    buffer = buffers.take(len(run) * layout.slot_bytes)
-    for place, data in zip(run, stored.chunks(run, buffer), strict=True):
-        out, inner = target(place)
-        straight = out if out.shape == layout.chunks and out.flags.c_contiguous else None
-        whole = decode_chunk(layout, data, (stored.location, place), straight)
-        if whole is None:
-            out[...] = 0
-        elif whole is not straight:
-            out[...] = whole[inner]
-    buffers.give(buffer)
+    layout, codec = stored.layout, codec_of(stored.layout)
+    with scratch.lend(len(run) * layout.slot_bytes) as buffer, scratch.lend(layout.chunk_bytes) as beside:
+        spare = beside.view(layout.dtype).reshape(layout.chunks)
+        for place, data in zip(run, stored.chunks(run, buffer), strict=True):
+            out, inner = target(place)
+            straight = out.shape == layout.chunks and out.flags.c_contiguous
+            whole = codec.decode(data, (stored.location, place), out if straight else spare)
+            if whole is None:
+                out[...] = 0
+            elif whole is not out:
+                out[...] = whole[inner]
 
 
 def decode_together(stored: StoredShard, run: Sequence[Place], out: NDArray[Any]) -> None:
@@ -288,21 +289,22 @@ def decode_together(stored: StoredShard, run: Sequence[Place], out: NDArray[Any]
         run: Places of the chunks, row-major; small enough for one task.
         out: (*grid, *chunk), is filled.
     """
-    layout = stored.layout
-    buffer, room = buffers.take(len(run) * layout.slot_bytes), buffers.take(len(run) * layout.chunk_bytes)
-    found = stored.chunks(run, buffer)
-    decoded = room.view(layout.dtype).reshape(len(run), *layout.chunks)
-    if _are_one(found):
-        first = decode_chunk(layout, found[0], (stored.location, run[0]), decoded[0])
-        out[...] = 0 if first is None else first
-    else:
+    layout, codec = stored.layout, codec_of(stored.layout)
+    with (
+        scratch.lend(len(run) * layout.slot_bytes) as buffer,
+        scratch.lend(len(run) * layout.chunk_bytes) as together,
+    ):
+        found = stored.chunks(run, buffer)
+        decoded = together.view(layout.dtype).reshape(len(run), *layout.chunks)
+        if _are_one(found):
+            first = codec.decode(found[0], (stored.location, run[0]), decoded[0])
+            out[...] = 0 if first is None else first
+            return
         for place, data, own in zip(run, found, decoded, strict=True):
-            chunk = decode_chunk(layout, data, (stored.location, place), own)
+            chunk = codec.decode(data, (stored.location, place), own)
             if chunk is not own:
                 own[...] = 0 if chunk is None else chunk
         out[...] = decoded.reshape(out.shape)
-    buffers.give(buffer)
-    buffers.give(room)
 
 
 def _are_one(found: Sequence[memoryview | bytes | None]) -> bool:

@@ -18,8 +18,8 @@ from inkbatch.errors import CorruptDataError
 from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_single
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.shards.codec import CODEC_THREADS
 from inkbatch.io.store.location import Location
+from inkbatch.io.threads import CODEC_THREADS
 
 DOCUMENT = "pictures.json"
 LONGEST_PX = 1400

@@ -11,7 +11,7 @@ import numpy as np
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.layers.base import LayerSource
-from inkbatch.io.shards.codec import CODEC_THREADS
+from inkbatch.io.threads import CODEC_THREADS
 from inkbatch.run.pipeline import Overlap
 
 BASE_BYTES = 350 << 20  # the interpreter with numpy, zarr and OpenCV

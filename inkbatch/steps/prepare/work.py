@@ -19,7 +19,9 @@ from inkbatch.geometry import Box
 from inkbatch.io.clahe import clahe_box, equalise
 from inkbatch.io.layers.single import read_one_layer
 from inkbatch.io.multiscale import Multiscale, halve
-from inkbatch.io.shards.codec import Place, buffers, codec_pool, scatter
+from inkbatch.io.shards.codec import Place, scatter
+from inkbatch.io.shards.scratch import scratch
+from inkbatch.io.threads import codec_pool
 
 if TYPE_CHECKING:
     from inkbatch.steps.prepare.settings import PreparePlan
@@ -139,7 +141,7 @@ def load_unit(plan: PreparePlan, box: Box, room: Room) -> LoadedUnit:
         for group in _stored_together(plan):
             block = plan.source.read(group, read_box) if len(group) > 1 else itertools.repeat(None)
             before = len(jobs)
-            jobs.extend(codec_pool().submit(convert, n, targets[n], one) for n, one in zip(group, block, strict=False))
+            jobs.extend(codec_pool.submit(convert, n, targets[n], one) for n, one in zip(group, block, strict=False))
             if len(group) > 1:
                 del block
                 settle(outside, len(jobs) - before)
@@ -191,8 +193,8 @@ def write_mapped(
             return
         target[:, len(views) :] = 0
         shape = (rows.stop - rows.start, box.width)
-        scratch = buffers.take(math.prod(shape) * target.itemsize)
-        grey = scratch.view(target.dtype).reshape(shape)
+        lent = scratch.take(math.prod(shape) * target.itemsize)
+        grey = lent.view(target.dtype).reshape(shape)
         unknown = outside is not None
         for layer, view in enumerate(views):
             plan.mapping.apply(view[rows], grey)
@@ -204,10 +206,10 @@ def write_mapped(
                 with marking:
                     outside[rows] &= view[rows] == 0
                     unknown = bool(outside[rows].any())
-        buffers.give(scratch)
+        scratch.give(lent)
 
-    place, count = surface.strip(0, box)
-    stored = surface.levels[0].write_strip(place, count, fill)
+    place, count = surface.shard_row(0, box)
+    stored = surface.levels[0].write_shard_row(place, count, fill)
     for number, (upper, lower) in enumerate(itertools.pairwise([None, *halves])):
         if upper is not None and lower is not None:
             halve(upper, "mean", lower)
