@@ -21,10 +21,12 @@ from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_half, to_single
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
 from inkbatch.io.shards.codec import Place
+from inkbatch.io.shards.layout import MASK_CODEC
 from inkbatch.io.shards.shard_rows import Fill, from_block
 from inkbatch.io.store.location import Location
 
 OME_VERSION = "0.5"
+CHUNK_PX = 256  # of a chunk along y and x; see benchmarks/README.md
 OVERVIEW_PX = 1024  # no level beyond the first that fits this
 SMALLEST_SHARD_PX = 32
 STRIP_PX = 1 << 16  # pixels that are halved at a time where they pass through another dtype
@@ -103,6 +105,29 @@ class Multiscale:
                 raise MismatchError(f"{location}: made from other inputs or settings; choose another ROOT or remove it")
         levels = tuple(ShardedArray.create(location / str(k), layout) for k, layout in enumerate(layouts))
         return Multiscale(location, levels, attributes, pooling)
+
+    @staticmethod
+    def create_mask(
+        location: Location,
+        shape_yx: tuple[int, int],
+        *,
+        shard_px: int,
+        voxel_size_um: float,
+        provenance: Mapping[str, Any],
+        pooling: Pooling = "max",
+    ) -> Multiscale:
+        """Write the metadata of a pyramid (Y, X) of uint8 for a mask or labels; see `create`."""
+        return Multiscale.create(
+            location,
+            shape_yx,
+            dtype="uint8",
+            chunk=(CHUNK_PX, CHUNK_PX),
+            shard_px=shard_px,
+            voxel_size_um=voxel_size_um,
+            provenance=provenance,
+            codec=MASK_CODEC,
+            pooling=pooling,
+        )
 
     @staticmethod
     def open(location: Location) -> Multiscale:

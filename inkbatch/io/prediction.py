@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_half
-from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.multiscale import CHUNK_PX, Multiscale
+from inkbatch.io.shards.reading import Region
 from inkbatch.io.store.location import Location
 
-CHUNK_PX = 256
+__all__ = ["CHUNK_PX", "MAP_NAME", "Prediction", "Region"]
+
 MAP_NAME = "prediction.zarr"
 
 

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.errors import DataError, LayerRangeError
 from inkbatch.geometry import Box
-from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.multiscale import CHUNK_PX, Multiscale
 from inkbatch.io.store.location import Location
 
 DepthOrder = Literal["forward", "reversed"]
+CHUNK_LAYERS = 16  # see benchmarks/README.md
 
 
 class ClaheSettings(BaseModel):
@@ -65,6 +66,12 @@ class SurfaceProvenance(BaseModel):
     voxel_size_um: float
     mask: str
 
+    @property
+    def layer_numbers(self) -> range:
+        """Source layer numbers in depth order: the one place where a source's order is turned."""
+        low, high = self.source_layers
+        return range(low, high) if self.depth_order == "forward" else range(high - 1, low - 1, -1)
+
     def index_range(self, numbers: tuple[int, int]) -> range:
         """Turn a half-open range of source layer numbers into indices of the volume (depth order).
 
@@ -78,16 +85,14 @@ class SurfaceProvenance(BaseModel):
                 f"segment {self.segment}: layers {start}:{stop} are wanted, the surface holds {low}:{high}; "
                 f"pass --layers inside that, or prepare it again with --layers {min(low, start)}:{max(high, stop)}"
             )
-        if self.depth_order == "reversed":
-            return range(high - stop, high - start)
-        return range(start - low, stop - low)
+        ends = sorted((self.layer_numbers.index(start), self.layer_numbers.index(stop - 1)))
+        return range(ends[0], ends[1] + 1)
 
     def numbers_of(self, indices: range) -> tuple[int, int]:
-        """The half-open range of source layer numbers that lies at these indices; the inverse of `index_range`."""
-        low, high = self.source_layers
-        if self.depth_order == "reversed":
-            return high - indices.stop, high - indices.start
-        return low + indices.start, low + indices.stop
+        """Turn indices (at least one) into a half-open range of source layer numbers; the inverse of `index_range`."""
+        numbers = self.layer_numbers
+        ends = sorted(numbers.start + index * numbers.step for index in (indices.start, indices.stop - 1))
+        return ends[0], ends[1] + 1
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,49 @@ class SurfaceVolume:
     volume: Multiscale
     mask: Multiscale
     provenance: SurfaceProvenance
+
+    @staticmethod
+    def create(
+        segment_folder: Location,
+        shape_zyx: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        provenance: SurfaceProvenance,
+        *,
+        shard_px: int,
+        codec: str,
+    ) -> SurfaceVolume:
+        """Write the metadata of ``surface.zarr`` and ``mask.zarr``; equal ones that are already there are used on.
+
+        Args:
+            segment_folder: The segment's folder.
+            shape_zyx: (layers, height, width).
+            dtype: uint8 or uint16.
+            provenance: Stored in the attributes of both.
+            shard_px: Edge of a zarr shard, a power of two of at least 32.
+            codec: ``lz4``, ``lz4-bit`` or ``zstd``.
+
+        Raises:
+            MismatchError: A surface that was made from other inputs or settings is there.
+        """
+        stored = provenance.model_dump(mode="json")
+        volume = Multiscale.create(
+            segment_folder / "surface.zarr",
+            shape_zyx,
+            dtype=dtype.name,
+            chunk=(min(CHUNK_LAYERS, shape_zyx[0]), CHUNK_PX, CHUNK_PX),
+            shard_px=shard_px,
+            voxel_size_um=provenance.voxel_size_um,
+            provenance=stored,
+            codec=codec,
+        )
+        mask = Multiscale.create_mask(
+            segment_folder / "mask.zarr",
+            shape_zyx[1:],
+            shard_px=shard_px,
+            voxel_size_um=provenance.voxel_size_um,
+            provenance=stored,
+        )
+        return SurfaceVolume(volume, mask, provenance)
 
     @staticmethod
     def open(segment_folder: Location) -> SurfaceVolume:

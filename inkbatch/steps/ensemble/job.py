@@ -19,8 +19,7 @@ from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.pictures.preview import write_preview
-from inkbatch.io.prediction import Prediction
-from inkbatch.io.shards.reading import Region
+from inkbatch.io.prediction import Prediction, Region
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job

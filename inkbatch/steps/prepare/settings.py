@@ -13,6 +13,7 @@ from inkbatch.io.intensity import IntensityMap, LutPoints
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance
+from inkbatch.io.surface_writer import SurfaceLayers
 from inkbatch.run.record import RunManifest
 from inkbatch.steps.prepare.units import UnitPlan
 
@@ -93,6 +94,18 @@ class PreparePlan:
     def layers(self) -> range:
         """Source layer numbers, ascending."""
         return range(*self.provenance.source_layers)
+
+    @property
+    def surface_layers(self) -> SurfaceLayers:
+        """Layers and the rules that turn them into the surface."""
+        return SurfaceLayers(
+            self.source,
+            self.provenance.layer_numbers,
+            self.mapping,
+            self.provenance.clahe,
+            self.mask_source,
+            self.units.group_layers,
+        )
 
     @property
     def shape_yx(self) -> tuple[int, int]:

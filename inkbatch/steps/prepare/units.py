@@ -11,13 +11,14 @@ import numpy as np
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.multiscale import CHUNK_PX
+from inkbatch.io.surface import CHUNK_LAYERS
 from inkbatch.io.threads import CODEC_THREADS
 from inkbatch.run.pipeline import Overlap
 
 BASE_BYTES = 350 << 20  # the interpreter with numpy, zarr and OpenCV
 PYRAMID_SHARE = 4 / 3  # of a block: itself and its halves
 SENT_SHARE = 2 * PYRAMID_SHARE  # of a zarr shard on its way to a remote store: its encoded parts, and these joined
-CHUNK_LAYERS, CHUNK_PX = 16, 256  # see benchmarks/README.md
 UNIT_BYTES, NARROW_PX = 256 << 20, 2048  # a unit's most where any width is equally cheap: memory stays small
 GROUPS_HELD = 2  # groups of layers in memory: one is converted while the next one is read
 WIDE_PX = 4096  # of a unit, where the source is read in blocks
