@@ -1,0 +1,33 @@
+"""The plan of `inkbatch prepare` in lines of text: units, bytes and memory."""
+
+from __future__ import annotations
+
+from inkbatch.run.record import RunFolder
+from inkbatch.steps.prepare.job import make_plan
+from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.text import done_text, size_text
+
+
+def describe(config: PrepareConfig) -> str:
+    """Describe the plan of a prepare job in lines of text; nothing is written."""
+    plan = make_plan(config)
+    with plan.source as source:
+        layers = len(plan.layers)
+        pixels = source.shape_zyx[1] * source.shape_zyx[2]
+        read = layers * pixels * source.dtype.itemsize
+        written = layers * pixels * plan.mapping.dtype.itemsize * 4 // 3 + pixels
+        record = RunFolder(plan.folder / "prepare", plan.manifest)
+        done = done_text(len(record.done()), complete=record.is_complete())
+        rows = [
+            f"prepare {config.segment}: {plan.provenance.source}",
+            f"  layers        {plan.layers.start}:{plan.layers.stop} of {source.shape_zyx[0]}, "
+            f"{source.shape_zyx[1]} x {source.shape_zyx[2]} px, {source.dtype}, {plan.provenance.depth_order}",
+            f"  grey values   {plan.provenance.intensity} -> {plan.mapping.dtype}",
+            f"  units         {len(plan.units.units)}, {done}",
+            f"  reads         {size_text(read)} of grey values (before compression)",
+            f"  writes        about {size_text(written)} (before compression) to {plan.folder}",
+            f"  peak memory   about {size_text(plan.units.peak_bytes)} of {config.memory}",
+        ]
+        if plan.units.decodes > 1:
+            rows.append(f"  note          strips are decoded {plan.units.decodes} times; more --memory avoids it")
+        return "\n".join(rows)
