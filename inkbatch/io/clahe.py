@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
+from inkbatch.io.shard_size import is_power_of_two
 from inkbatch.io.surface import ClaheSettings
 
 SMALLEST_CELL_PX = 16
@@ -27,12 +28,12 @@ def check_clahe(settings: ClaheSettings) -> None:
         ConfigError: A cell edge that is no power of two of at least 16, or a clip limit that is not positive.
     """
     cell = settings.cell_px
-    if cell < SMALLEST_CELL_PX or cell & (cell - 1):
+    if not is_power_of_two(cell, SMALLEST_CELL_PX):
         raise ConfigError(
-            f"clahe.cell_px {cell}: wanted a power of two of at least {SMALLEST_CELL_PX}, for example 128"
+            f"clahe.cell_px {cell}: expected a power of two of at least {SMALLEST_CELL_PX}, for example 128"
         )
     if settings.clip_limit <= 0:
-        raise ConfigError(f"clahe.clip_limit {settings.clip_limit}: wanted a positive number, for example 2.0")
+        raise ConfigError(f"clahe.clip_limit {settings.clip_limit}: expected a positive number, for example 2.0")
 
 
 def clahe_box(box: Box, cell_px: int, shape_yx: tuple[int, int]) -> Box:

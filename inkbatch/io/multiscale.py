@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_half, to_single
+from inkbatch.io.shard_size import SMALLEST_SHARD_PX, require_shard_px
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
 from inkbatch.io.shards.codec import Place
 from inkbatch.io.shards.layout import MASK_CODEC
@@ -28,7 +29,6 @@ from inkbatch.io.store.location import Location
 OME_VERSION = "0.5"
 CHUNK_PX = 256  # of a chunk along y and x; see benchmarks/README.md
 OVERVIEW_PX = 1024  # no level beyond the first that fits this
-SMALLEST_SHARD_PX = 32
 STRIP_PX = 1 << 16  # pixels that are halved at a time where they pass through another dtype
 
 Pooling = Literal["mean", "max"]
@@ -80,7 +80,7 @@ class Multiscale:
             shape: (Z, Y, X) or (Y, X).
             dtype: numpy dtype name of all levels.
             chunk: Chunk shape of level 0; its last two entries divide `shard_px`.
-            shard_px: Shard edge along y and x of level 0, a power of two times 32 at least.
+            shard_px: Shard edge along y and x of level 0, a power of two of at least 32.
             voxel_size_um: Voxel edge at level 0 in micrometres.
             provenance: Stored under the attribute ``inkbatch``.
             codec: Name in `shards.CODECS`.
@@ -160,6 +160,11 @@ class Multiscale:
         if "inkbatch" not in attributes:
             raise DataError(f"{location}: no inkbatch provenance in its attributes; run inkbatch prepare on it first")
         return Multiscale(location, tuple(ShardedArray.open(location / path) for path in paths), attributes, pooling)
+
+    def pixel_um(self, level: int = 0) -> float:
+        """Return the edge of a pixel of one level in micrometres, as the OME metadata states it."""
+        entry = self.attributes["ome"]["multiscales"][0]["datasets"][level]
+        return float(entry["coordinateTransformations"][0]["scale"][-1])
 
     def write(self, write_box: Box, block: NDArray[Any]) -> int:
         """Store a block of whole shards at level 0 and its parts of all other levels.
@@ -340,8 +345,7 @@ def _halve_halves(block: NDArray[np.float16], out: NDArray[np.float16]) -> None:
 def _layouts(
     shape: tuple[int, ...], dtype: str, chunk: tuple[int, ...], shard_px: int, codec: str
 ) -> list[ArrayLayout]:
-    if shard_px < SMALLEST_SHARD_PX or shard_px & (shard_px - 1):
-        raise ValueError(f"shard_px {shard_px}: wanted a power of two of at least {SMALLEST_SHARD_PX}")
+    require_shard_px("shard_px", shard_px)
     depth = shape[:-2]
     depth_chunk = chunk[:-2]
     depth_shard = tuple(-(-size // part) * part for size, part in zip(depth, depth_chunk, strict=True))

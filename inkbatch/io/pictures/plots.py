@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.io.pictures.png import png_bytes
+
 Canvas = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
@@ -123,11 +125,8 @@ def text(canvas: Canvas, words: str, place: tuple[int, int], colour: Colour) -> 
 
 
 def png(canvas: Canvas) -> bytes:
-    """The plot as a file; equal plots are equal bytes."""
-    fine, data = cv2.imencode(".png", canvas)
-    if not fine:
-        raise ValueError(f"a plot of {canvas.shape} cannot be encoded")
-    return bytes(data)
+    """Encode a plot as PNG; equal plots are equal bytes."""
+    return png_bytes(canvas[..., ::-1])
 
 
 def _points(line: Curve, left: int, top: int, right: int, bottom: int) -> list[tuple[int, int] | None]:

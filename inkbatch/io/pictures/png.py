@@ -15,9 +15,11 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.errors import DataError
 from inkbatch.io.pictures.bands import reblock
 from inkbatch.io.threads import codec_pool
 
@@ -82,6 +84,28 @@ def write_png(
         head = b""
     _write_chunk(handle, b"IDAT", LAST_BLOCK + struct.pack(">I", adler))
     _write_chunk(handle, b"IEND", b"")
+
+
+def png_bytes(picture: NDArray[np.uint8] | NDArray[np.uint16], compression: int | None = None) -> bytes:
+    """Encode a picture that lies in memory; equal pictures give equal bytes.
+
+    Args:
+        picture: (height, width) grey, or (height, width, 3) red, green, blue.
+        compression: zlib's level from 0 to 9; None takes the fast one of OpenCV.
+
+    Raises:
+        DataError: The picture is empty, or larger than a PNG can be.
+    """
+    pixels = np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else picture
+    options = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
+    try:
+        fine, data = cv2.imencode(".png", pixels, options)
+    except cv2.error:
+        fine = False
+    if not fine:
+        shape = " x ".join(map(str, picture.shape))
+        raise DataError(f"a picture of {shape} pixels cannot be encoded as PNG; expected 1 to {LONGEST_PX:,} per edge")
+    return bytes(data)
 
 
 def indexed_png(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes:

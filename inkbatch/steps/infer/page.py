@@ -152,11 +152,7 @@ def _pictures(
     prediction: Prediction, tones: Pixels, papyrus: Papyrus | None, config: Mapping[str, Any]
 ) -> tuple[Picture, ...]:
     segment = config["segment"]
-    width_um = prediction.shape_yx[1] * float(
-        prediction.pyramid.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"][
-            -1
-        ]
-    )
+    width_um = prediction.shape_yx[1] * prediction.pyramid.pixel_um()
     plain = Picture(
         coloured(tones),
         alt=f"Ink map of segment {segment}: black is no ink, yellow is certain ink.",

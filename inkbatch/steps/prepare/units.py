@@ -12,6 +12,7 @@ from inkbatch.errors import ConfigError
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.multiscale import CHUNK_PX
+from inkbatch.io.shard_size import require_shard_px
 from inkbatch.io.surface import CHUNK_LAYERS
 from inkbatch.io.threads import CODEC_THREADS
 from inkbatch.run.pipeline import Overlap
@@ -74,8 +75,7 @@ def plan_units(
     Raises:
         ConfigError: The budget is too small, or `shard_px` is no power of two of at least 32.
     """
-    if shard_px < 32 or shard_px & (shard_px - 1):
-        raise ConfigError(f"shard_px {shard_px}: wanted a power of two of at least 32")
+    require_shard_px("shard_px", shard_px)
     _, height, width = source.shape_zyx
     columns = -(-width // shard_px)
     striped = source.block_yx[1] >= width and source.block_yx[0] * source.block_yx[1] > 1
