@@ -37,7 +37,7 @@ def check_clahe(settings: ClaheSettings) -> None:
 
 
 def clahe_box(box: Box, cell_px: int, shape_yx: tuple[int, int]) -> Box:
-    """What must be read to equalise `box`: its cells and one more on each side, clipped to the layer."""
+    """Return the box to read for equalising `box`: its cells and one more on each side, clipped to the layer."""
     grown = Box(
         max(0, box.y0 // cell_px - 1) * cell_px,
         max(0, box.x0 // cell_px - 1) * cell_px,
@@ -52,8 +52,8 @@ def equalise(layer: NDArray[np.uint8], read_box: Box, box: Box, settings: ClaheS
 
     Args:
         layer: (height, width) of `read_box`, uint8.
-        read_box: What `clahe_box` gave for `box`.
-        box: The window that is wanted.
+        read_box: Result of `clahe_box` for `box`.
+        box: Window of the result.
         settings: Clip limit and cell.
 
     Returns:

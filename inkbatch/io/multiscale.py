@@ -87,7 +87,7 @@ class Multiscale:
             pooling: How levels are made.
 
         Raises:
-            MismatchError: Something else lies there.
+            MismatchError: Something else is there.
         """
         layouts = list(_layouts(shape, dtype, chunk, shard_px, codec))
         attributes = {
@@ -102,7 +102,9 @@ class Multiscale:
             place.write_json(document)
         else:
             if found != document:
-                raise MismatchError(f"{location}: made from other inputs or settings; choose another ROOT or remove it")
+                raise MismatchError(
+                    f"{location}: it was made from other inputs or settings; choose another ROOT, or remove it"
+                )
         levels = tuple(ShardedArray.create(location / str(k), layout) for k, layout in enumerate(layouts))
         return Multiscale(location, levels, attributes, pooling)
 
@@ -134,7 +136,7 @@ class Multiscale:
         """Open a pyramid that inkbatch wrote.
 
         Raises:
-            DataError: None is here, or it is not ours.
+            DataError: There is none, or inkbatch did not write it.
         """
         try:
             document = (location / "zarr.json").read_json()
@@ -154,8 +156,8 @@ class Multiscale:
         axes = entry.get("axes")
         if axes != _axes("zyx") and axes != _axes("yx"):
             raise DataError(
-                f"{location}: its axes are {axes}, wanted are z, y, x (or y, x), all of them space in micrometers; "
-                "run inkbatch prepare on the source again, which brings them into this order"
+                f"{location}: expected axes z, y, x (or y, x), all of them space in micrometers, got {axes}; "
+                "run inkbatch prepare on the source again, which stores them so"
             )
         if "inkbatch" not in attributes:
             raise DataError(f"{location}: no inkbatch provenance in its attributes; run inkbatch prepare on it first")
@@ -224,7 +226,7 @@ class Multiscale:
         return stored, lower
 
     def halved(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Shapes of a block at level 0 and of its halves at all other levels."""
+        """Return the shapes of a block at level 0 and of its halves at all other levels."""
         shapes = [shape]
         for _ in self.levels[1:]:
             *lead, height, width = shapes[-1]
@@ -264,7 +266,7 @@ class Multiscale:
         return stored
 
     def _shard_rows(self, number: int, write_box: Box) -> Iterator[tuple[Place, int]]:
-        """The shards of one level in a box that are written together: place of the first one, count."""
+        """List the shards of one level in a box that are written together: place of the first one, count."""
         array = self.levels[number]
         area, edge = write_box.downscale(2**number), array.layout.shards[-1]
         for row in range(-(-area.y1 // edge) - area.y0 // edge):
@@ -274,12 +276,12 @@ class Multiscale:
                 yield (*lead, start), together
 
     def shard_row(self, number: int, write_box: Box, row: int = 0) -> tuple[tuple[int, ...], int]:
-        """The shards of one level side by side in a box: place of the first one, count.
+        """Return the shards of one level side by side in a box: place of the first one, count.
 
         Args:
             number: The level.
             write_box: Whole shards of level 0, clipped to the border.
-            row: Which row of shards in the box.
+            row: Number of the row of shards in the box.
         """
         layout = self.levels[number].layout
         edge = layout.shards[-1]
@@ -289,7 +291,7 @@ class Multiscale:
         return (*lead, area.y0 // edge + row, first), -(-area.x1 // edge) - first
 
     def objects(self, write_box: Box) -> list[Location]:
-        """Every stored object that `write` makes for this box."""
+        """List the stored objects that `write` makes for this box."""
         found = []
         for number, array in enumerate(self.levels):
             edge = array.layout.shards[-1]
@@ -333,7 +335,7 @@ def halve(block: NDArray[Any], pooling: Pooling, out: NDArray[Any] | None = None
 
 
 def _halve_halves(block: NDArray[np.float16], out: NDArray[np.float16]) -> None:
-    """Float16 by way of float32, some rows at a time, which stay in the cache."""
+    """Halve float16 by way of float32, some rows at a time, which stay in the cache."""
     rows = max(1, STRIP_PX // max(block.shape[1], 1))
     for start in range(0, len(out), rows):
         part = out[start : start + rows]

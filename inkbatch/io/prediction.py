@@ -39,7 +39,7 @@ class Prediction:
         """Write the metadata of the map `name` in `folder`; an equal one that is there is used on.
 
         Raises:
-            MismatchError: Something else lies there.
+            MismatchError: Something else is there.
         """
         pyramid = Multiscale.create(
             folder / name,

@@ -37,7 +37,7 @@ class ClaheSettings(BaseModel):
 
 
 class SurfaceProvenance(BaseModel):
-    """Where a surface volume came from and what was done to its intensities. Stored in its attributes.
+    """Source of a surface volume and treatment of its intensities, stored in its attributes.
 
     Attributes:
         segment: Segment id.
@@ -82,8 +82,8 @@ class SurfaceProvenance(BaseModel):
         start, stop = numbers
         if not low <= start < stop <= high:
             raise LayerRangeError(
-                f"segment {self.segment}: layers {start}:{stop} are wanted, the surface holds {low}:{high}; "
-                f"pass --layers inside that, or prepare it again with --layers {min(low, start)}:{max(high, stop)}"
+                f"segment {self.segment}: expected layers inside {low}:{high} (all of the surface), got {start}:{stop};"
+                f" pass --layers inside that, or prepare it again with --layers {min(low, start)}:{max(high, stop)}"
             )
         ends = sorted((self.layer_numbers.index(start), self.layer_numbers.index(stop - 1)))
         return range(ends[0], ends[1] + 1)
@@ -102,7 +102,7 @@ class SurfaceVolume:
     Attributes:
         volume: Pyramid (Z, Y, X), uint8 or uint16.
         mask: Pyramid (Y, X), uint8, non-zero where there is papyrus.
-        provenance: What was done to make it.
+        provenance: Its source and treatment.
     """
 
     volume: Multiscale
@@ -166,7 +166,10 @@ class SurfaceVolume:
         except ValidationError as error:
             raise DataError(f"{volume.location}: its provenance cannot be read; run inkbatch prepare again") from error
         if mask.shape != volume.shape[1:]:
-            raise DataError(f"{mask.location}: is {mask.shape}, the surface is {volume.shape[1:]}; run prepare again")
+            raise DataError(
+                f"{mask.location}: expected the surface's size {volume.shape[1:]}, got {mask.shape}; "
+                "run inkbatch prepare again"
+            )
         return SurfaceVolume(volume, mask, provenance)
 
     @property
@@ -199,11 +202,13 @@ class SurfaceVolume:
             CorruptDataError: A stored object is damaged or missing.
         """
         if not 0 <= layers.start <= layers.stop <= self.layer_count:
-            raise LayerRangeError(f"{self.volume.location}: layers {layers} leave the {self.layer_count} stored ones")
+            raise LayerRangeError(
+                f"{self.volume.location}: expected layers inside 0:{self.layer_count}, got {layers.start}:{layers.stop}"
+            )
         return _read_padded(self.volume, (slice(layers.start, layers.stop),), box)
 
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
-        """The segment mask in a window; False outside the borders.
+        """Read the segment mask in a window; False outside the borders.
 
         Args:
             box: Window in full-resolution pixels; may leave the volume.

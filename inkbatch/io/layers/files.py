@@ -35,21 +35,21 @@ class RangeFile(io.RawIOBase):
         self._kept: list[tuple[int, bytes]] = []
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move; nothing is fetched."""
+        """Move the position; nothing is fetched."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
-        """Where the next read starts."""
+        """Return the position at which the next read starts."""
         return self._position
 
     def readinto(self, target: Any) -> int:
@@ -72,14 +72,14 @@ class RangeFile(io.RawIOBase):
 
 
 def open_header(location: Location, size: int) -> BinaryIO | RangeFile:
-    """A file to read the header from: the local file itself, or small ranges of the remote one."""
+    """Open a file to read its header: the local file itself, or small ranges of the remote one."""
     if location.is_local:
         return retried(location.uri, lambda: open(location.path, "rb"))
     return RangeFile(location, size)
 
 
 def read_whole(location: Location, size: int) -> bytes:
-    """The whole object, over several connections where it is large and remote."""
+    """Read the whole object, over several connections where it is large and remote."""
     cuts = range(0, size, REMOTE_PART_BYTES) if not location.is_local else range(0, size, max(size, 1))
     return b"".join(read_ranges([(location, start, min(start + cuts.step, size)) for start in cuts]))
 
@@ -92,7 +92,7 @@ class MappedFiles:
         self._lock = threading.Lock()
 
     def buffer(self, location: Location, start: int, stop: int, *, all_at_once: bool = False) -> memoryview:
-        """Bytes ``[start, stop)`` without a copy.
+        """View bytes ``[start, stop)`` without a copy.
 
         Args:
             location: The file.
@@ -109,7 +109,7 @@ class MappedFiles:
                 mapped = self._maps[location.uri] = retried(location.uri, lambda: _map(location.path))
         if stop > min(len(mapped), mapped.size()):
             raise CorruptDataError(
-                f"{location.uri}: wanted bytes {start}:{stop}, the file ends at {mapped.size()}; it was cut or "
+                f"{location.uri}: expected bytes {start}:{stop}, the file ends at {mapped.size()}; it was cut or "
                 "replaced while it was read; put the whole file back"
             )
         if all_at_once:
@@ -134,7 +134,7 @@ def _map(path: str) -> mmap.mmap:
 
 @dataclass(frozen=True)
 class Part:
-    """A run of bytes of one file, and what to do with them.
+    """A run of bytes of one file, and the function that uses them.
 
     Attributes:
         location: The file.

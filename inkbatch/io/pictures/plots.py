@@ -114,7 +114,7 @@ def shades(title: str, values: NDArray[np.float64], low: float, high: float, sig
 
 
 def beside(parts: Sequence[Canvas]) -> Canvas:
-    """Plots side by side, aligned at the top."""
+    """Put plots side by side, aligned at the top."""
     height = max(part.shape[0] for part in parts)
     return np.concatenate([_filled(part, height, part.shape[1]) for part in parts], axis=1)
 
@@ -130,7 +130,7 @@ def png(canvas: Canvas) -> bytes:
 
 
 def _points(line: Curve, left: int, top: int, right: int, bottom: int) -> list[tuple[int, int] | None]:
-    """Pixels of a curve in order, None where it breaks off; points that fall on one pixel are one."""
+    """Return the pixels of a curve in order, None where it breaks off; points that fall on one pixel are one."""
     x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
     whole = np.isfinite(x) & np.isfinite(y)
     across = np.rint(left + (right - left) * np.clip(np.where(whole, x, 0), 0, 1)).astype(int)

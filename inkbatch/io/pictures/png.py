@@ -55,7 +55,7 @@ def write_png(
     """
     height, width, *channels = shape_yx
     if channels not in ([], [3]):
-        raise ValueError(f"pictures of one or three values per pixel, got {shape_yx}")
+        raise ValueError(f"expected one or three values per pixel, got {shape_yx}")
     bits = 8 * dtype.itemsize
     handle.write(SIGNATURE)
     kind = COLOUR if channels else GREY
@@ -68,7 +68,7 @@ def write_png(
     above = np.zeros(stride, np.uint8)
     for block in reblock(rows, max(1, BLOCK_BYTES // (stride + 1))):
         if block.shape[1:] != tuple(shape_yx[1:]) or block.dtype != dtype:
-            raise ValueError(f"rows of {tuple(shape_yx[1:])} {dtype} wanted, got {block.shape[1:]} {block.dtype}")
+            raise ValueError(f"expected rows of {tuple(shape_yx[1:])} {dtype}, got {block.shape[1:]} {block.dtype}")
         scanlines = _filtered(block, above)
         above = _as_bytes(block[-1:])[0]
         adler = zlib.adler32(scanlines.data, adler)
@@ -78,7 +78,7 @@ def write_png(
             _write_chunk(handle, b"IDAT", head + pending.popleft().result())
             head = b""
     if done != height:
-        raise ValueError(f"{height} rows wanted, got {done}")
+        raise ValueError(f"expected {height} rows, got {done}")
     while pending:
         _write_chunk(handle, b"IDAT", head + pending.popleft().result())
         head = b""
@@ -109,7 +109,7 @@ def png_bytes(picture: NDArray[np.uint8] | NDArray[np.uint16], compression: int 
 
 
 def indexed_png(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes:
-    """A small picture of indices into a table of colours, as a PNG.
+    """Encode a small picture of indices into a table of colours.
 
     Args:
         indices: (height, width).
@@ -129,13 +129,13 @@ def indexed_png(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes
 
 
 def _as_bytes(block: NDArray[Any]) -> NDArray[np.uint8]:
-    """(rows, bytes per row), samples with the high byte first."""
+    """Turn pixels into (rows, bytes per row), samples with the high byte first."""
     ordered = np.ascontiguousarray(block, block.dtype.newbyteorder(">"))
     return ordered.view(np.uint8).reshape(len(block), -1)
 
 
 def _filtered(block: NDArray[Any], above: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Scanlines with filter 2: each byte minus the one above it."""
+    """Make scanlines with filter 2: each byte minus the one above it."""
     samples = _as_bytes(block)
     scanlines = np.empty((len(samples), samples.shape[1] + 1), np.uint8)
     scanlines[:, 0] = UP

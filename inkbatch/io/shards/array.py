@@ -53,7 +53,7 @@ class ShardedArray:
         """Write the array's metadata; an equal one that is already there is used on.
 
         Raises:
-            MismatchError: Another array lies there.
+            MismatchError: Another array is there.
         """
         wanted = layout.metadata()
         place = location / "zarr.json"
@@ -63,7 +63,7 @@ class ShardedArray:
             place.write_json(wanted)
         else:
             if found != wanted:
-                raise MismatchError(f"{location}: another array lies here; remove it or choose another name")
+                raise MismatchError(f"{location}: another array is already here; remove it, or choose another name")
         return ShardedArray(location, layout)
 
     @staticmethod
@@ -71,7 +71,7 @@ class ShardedArray:
         """Open an array that inkbatch wrote.
 
         Raises:
-            DataError: There is none, or it is not ours.
+            DataError: There is none, or inkbatch did not write it.
         """
         place = location / "zarr.json"
         try:
@@ -81,7 +81,7 @@ class ShardedArray:
         return ShardedArray(location, ArrayLayout.parse(document, str(location)))
 
     def shard_location(self, coordinates: Sequence[int]) -> Location:
-        """Where the shard with these grid coordinates lies."""
+        """Return the location of the shard with these grid coordinates."""
         return Location("/".join([self.location.uri.rstrip("/"), "c", *map(str, coordinates)]))
 
     def write_shard(self, coordinates: Sequence[int], block: NDArray[Any]) -> int:
@@ -101,7 +101,7 @@ class ShardedArray:
         )
         if block.shape != expected or block.dtype != np.dtype(layout.dtype):
             raise ValueError(
-                f"shard {tuple(coordinates)}: wanted {expected} {layout.dtype}, got {block.shape} {block.dtype}"
+                f"shard {tuple(coordinates)}: expected {expected} {layout.dtype}, got {block.shape} {block.dtype}"
             )
         return self.write_shard_row(coordinates, 1, from_block(layout, block))
 
@@ -161,7 +161,7 @@ class ShardedArray:
         return out
 
     def opened(self, region: Sequence[slice]) -> Region:
-        """A region whose windows are decoded one by one, each by the thread that wants it; see `Region`."""
+        """Open a region whose windows are decoded one by one, each by the thread that asks for it; see `Region`."""
         return Region(self.layout, self.shard_location, region)
 
     def read_chunks(

@@ -1,9 +1,9 @@
-"""Decoded chunks, kept in memory up to a limit: who reads small windows again and again decodes each chunk once.
+"""Decoded chunks, kept in memory up to a limit, so that many small windows decode each chunk once.
 
 Training cuts tiles of 64 to 256 px out of chunks of 256 px, in random order, epoch after epoch. What has been decoded
-is therefore kept; what was decoded first goes first. A limit of 0 keeps nothing. Chunks that a local disk holds as they
-are, layers of papyrus mostly, need no decoding: a window that takes a good part of one is read straight from the disk
-(`io.shards.open_shards`). A smaller one is one of many that want the same chunk, which is therefore kept as well.
+is therefore kept; what was decoded first goes first. A limit of 0 keeps nothing. Chunks that are stored uncompressed on
+a local disk, layers of papyrus mostly, need no decoding: a window that takes a large part of one is read straight from
+the disk (`io.shards.open_shards`). A smaller one is one of many in the same chunk, which is therefore kept as well.
 
 Chunks lie side by side in slabs of megabytes, which are given back as a whole: NumPy asks for huge pages for arrays of
 4 MiB and more, and the first touch of fresh memory in pages of 4 KiB costs as much as decoding into it.
@@ -85,7 +85,7 @@ class ChunkCache:
         return self._held
 
     def get(self, array: str, places: Iterable[Place]) -> dict[Place, NDArray[Any]]:
-        """Those of the wanted chunks that are kept; they are to be read, never written to."""
+        """Return those of some chunks that are kept; never write to them."""
         found = {place: self._chunks.get((array, place)) for place in places}
         return {place: chunk for place, chunk in found.items() if chunk is not None}
 
@@ -129,7 +129,7 @@ class CachedArray:
 
     Attributes:
         array: The stored array.
-        cache: Where its decoded chunks are kept.
+        cache: Cache of its decoded chunks.
     """
 
     array: ShardedArray
@@ -158,7 +158,7 @@ class CachedArray:
         return out
 
     def _copied(self, place: Place, window: tuple[Window, Window], out: NDArray[Any]) -> bool:
-        """Copy what is wanted of a chunk that a local disk holds as it is; False where it must be decoded."""
+        """Copy a window of a chunk that a local disk holds uncompressed; False where it must be decoded."""
         with scratch.lend(self.array.layout.slot_bytes) as buffer:
             found = self._on_disk(place, window[0], buffer)
             if found is not None:
@@ -166,7 +166,7 @@ class CachedArray:
         return found is not None
 
     def _on_disk(self, place: Place, inner: Window, buffer: Bytes) -> NDArray[Any] | None:
-        """A good part of a chunk that a local disk holds as it is, in `buffer`."""
+        """Read a large part of a chunk that a local disk holds uncompressed into `buffer`; None for any other."""
         height, width = self.array.layout.chunks[-2:]
         rows, columns = inner[-2:]
         taken = (rows.stop - rows.start) * (columns.stop - columns.start)
@@ -191,7 +191,7 @@ class CachedArray:
 
 
 def _windows(chunks: Sequence[int], region: Sequence[slice]) -> dict[Place, tuple[Window, Window]]:
-    """What a region wants of each chunk that it touches: where it lies in the chunk, and where in the region."""
+    """Cut a region into its parts in each chunk: the slices in the chunk, and those in the region."""
     axes = []
     for size, part in zip(chunks, region, strict=True):
         start, stop = part.start, part.stop

@@ -35,7 +35,7 @@ class Scratch:
         return np.empty(size, np.uint8)
 
     def give(self, buffer: Bytes) -> None:
-        """Bring an array back; nobody may use it from now on."""
+        """Bring an array back; it must not be used any more."""
         with self._lock:
             if self._held + len(buffer) <= self._kept_bytes:
                 self._held += len(buffer)

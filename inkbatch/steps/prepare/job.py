@@ -143,8 +143,8 @@ def _request(config: PrepareConfig, entry: SegmentEntry, provenance: SurfaceProv
 def run(config: PrepareConfig, context: RunContext) -> JobReport:
     """Prepare a segment, or this shard's part of it.
 
-    What is refused before the first unit is stored leaves nothing behind. (A process that does only a part may not be
-    alone, and leaves what others may use.)
+    A refusal before the first unit is stored leaves nothing behind. (A process that does only a part may not be
+    alone, and leaves the files that others may use.)
 
     Raises:
         InkbatchError: See `make_plan`; a damaged layer; storage that gave up; a stop signal.
@@ -173,7 +173,7 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
 
 
 def _remove(plan: PreparePlan) -> None:
-    """Leave nothing of a segment whose source was refused."""
+    """Remove a segment whose source was refused."""
     for name in ("surface.zarr", "mask.zarr", "prepare"):
         (plan.folder / name).delete_folder()
 
@@ -207,6 +207,6 @@ def _finish(record: RunFolder, plan: PreparePlan) -> Mapping[str, Any]:
     if pixels == 0:
         raise EmptyMaskError(
             f"segment {plan.provenance.segment}: the mask is empty, so there is no papyrus to read; "
-            f"check {plan.provenance.mask if plan.mask_source else plan.source.uri}; nothing was kept"
+            f"check {plan.provenance.mask if plan.mask_source else plan.source.uri}; nothing was stored"
         )
     return {"mask_pixels": pixels}

@@ -19,12 +19,12 @@ from inkbatch.steps.prepare.units import UnitPlan
 
 
 class PrepareConfig(JobConfig):
-    """Settings of `inkbatch prepare`. What is None comes from the catalog, then from the source.
+    """Settings of `inkbatch prepare`; a None is taken from the catalog, then from the source.
 
     Attributes:
         segment: Segment id.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        source: Where the layers are; may hold ``{segment}``.
+        source: Location of the layers; may hold ``{segment}``.
         catalog: The user's catalog file.
         layers: Half-open range of layer numbers; None takes all.
         depth_order: ``forward`` or ``reversed``.
@@ -70,12 +70,12 @@ class EmptyMaskError(DataError):
 
 @dataclass(frozen=True)
 class PreparePlan:
-    """Everything that is settled before a pixel is read.
+    """Everything that is decided before a pixel is read.
 
     Attributes:
         source: Opened layers.
         mask_source: Opened mask image, or None where it is derived.
-        provenance: What the surface's attributes will say.
+        provenance: Stored in the surface's attributes.
         mapping: Grey values.
         units: The units and their memory.
         folder: ``ROOT/segments/{segment}``.
