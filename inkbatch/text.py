@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def size_text(count: float) -> str:
+def bytes_text(count: float) -> str:
     """Say a number of bytes in powers of 1024, as memory budgets are given: ``12 B``, ``3.4 MiB``, ``1.2 GiB``."""
     if count < 1024:
         return f"{count:.0f} B"
@@ -14,7 +14,7 @@ def size_text(count: float) -> str:
     return f"{count / 1024:,.1f} GiB"
 
 
-def duration_text(seconds: float) -> str:
+def seconds_text(seconds: float) -> str:
     """Say a measured duration to the second: ``3.2 s``, ``4 min 10 s``, ``2 h 05 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -25,7 +25,7 @@ def duration_text(seconds: float) -> str:
     return f"{hours:,} h {minutes:02d} min"
 
 
-def rough_duration_text(seconds: float) -> str:
+def rough_seconds_text(seconds: float) -> str:
     """Say an estimated duration to two digits or so: ``5 s``, ``10 min``, ``2.5 h``."""
     if seconds < 10:
         return f"{seconds:.2g} s"

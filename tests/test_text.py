@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inkbatch.text import count_text, done_text, duration_text, rough_duration_text, size_text
+from inkbatch.text import bytes_text, count_text, done_text, rough_seconds_text, seconds_text
 
 
 @pytest.mark.parametrize(
@@ -19,19 +19,19 @@ from inkbatch.text import count_text, done_text, duration_text, rough_duration_t
     ],
 )
 def test_a_size_is_said_in_the_unit_that_fits(count, said):
-    assert size_text(count) == said
+    assert bytes_text(count) == said
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.04, "0.0 s"), (61, "1 min 01 s"), (3599.6, "1 h 00 min"), (7265, "2 h 01 min")]
 )
 def test_a_measured_duration_is_said_to_the_second(seconds, said):
-    assert duration_text(seconds) == said
+    assert seconds_text(seconds) == said
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.123, "0.12 s"), (5, "5 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_an_estimated_duration_is_said_roughly(seconds, said):
-    assert rough_duration_text(seconds) == said
+    assert rough_seconds_text(seconds) == said
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 units"), (1, "1 unit"), (1200, "1,200 units")])

@@ -86,17 +86,17 @@ def write_png(
     _write_chunk(handle, b"IEND", b"")
 
 
-def png_bytes(picture: NDArray[np.uint8] | NDArray[np.uint16], compression: int | None = None) -> bytes:
+def png_bytes(picture: NDArray[Any], compression: int | None = None) -> bytes:
     """Encode a picture that lies in memory; equal pictures give equal bytes.
 
     Args:
-        picture: (height, width) grey, or (height, width, 3) red, green, blue.
+        picture: (height, width) grey, or (height, width, 3) red, green, blue; uint8 or uint16.
         compression: zlib's level from 0 to 9; None takes the fast one of OpenCV.
 
     Raises:
         DataError: The picture is empty, or larger than a PNG can be.
     """
-    pixels = np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else picture
+    pixels: NDArray[Any] = np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else picture
     options = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
     try:
         fine, data = cv2.imencode(".png", pixels, options)

@@ -7,7 +7,7 @@ import math
 from inkbatch.run.estimate import estimate
 from inkbatch.steps.infer.job import InferConfig, InferPlan, make_plan
 from inkbatch.steps.infer.workload import read_bytes, tiles_per_unit
-from inkbatch.text import done_text, size_text
+from inkbatch.text import bytes_text, done_text
 
 
 def describe(config: InferConfig) -> str:
@@ -33,9 +33,9 @@ def describe(config: InferConfig) -> str:
         f"  layers        {plan.layers.start}:{plan.layers.stop} in depth order",
         f"  units         {len(plan.units)}, {already}",
         f"  tiles         {tiles:,}, {left:,} to do (tile {plan.grid.tile_px}, stride {plan.grid.stride_px})",
-        f"  reads         {size_text(read)} of grey values (before compression)",
-        f"  writes        {size_text(written)} (before compression) to {folders}",
-        f"  peak memory   about {size_text(memory)} beside the model",
+        f"  reads         {bytes_text(read)} of grey values (before compression)",
+        f"  writes        {bytes_text(written)} (before compression) to {folders}",
+        f"  peak memory   about {bytes_text(memory)} beside the model",
         *_variants(config, plan, left, flops),
     ]
     if left == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inkbatch.run.record import RunFolder
 from inkbatch.steps.prepare.job import make_plan
 from inkbatch.steps.prepare.settings import PrepareConfig
-from inkbatch.text import done_text, size_text
+from inkbatch.text import bytes_text, done_text
 
 
 def describe(config: PrepareConfig) -> str:
@@ -24,9 +24,9 @@ def describe(config: PrepareConfig) -> str:
             f"{source.shape_zyx[1]} x {source.shape_zyx[2]} px, {source.dtype}, {plan.provenance.depth_order}",
             f"  grey values   {plan.provenance.intensity} -> {plan.mapping.dtype}",
             f"  units         {len(plan.units.units)}, {done}",
-            f"  reads         {size_text(read)} of grey values (before compression)",
-            f"  writes        about {size_text(written)} (before compression) to {plan.folder}",
-            f"  peak memory   about {size_text(plan.units.peak_bytes)} of {config.memory}",
+            f"  reads         {bytes_text(read)} of grey values (before compression)",
+            f"  writes        about {bytes_text(written)} (before compression) to {plan.folder}",
+            f"  peak memory   about {bytes_text(plan.units.peak_bytes)} of {config.memory}",
         ]
         if plan.units.decodes > 1:
             rows.append(f"  note          strips are decoded {plan.units.decodes} times; more --memory avoids it")
