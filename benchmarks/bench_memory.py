@@ -21,11 +21,10 @@ import tifffile
 from numpy.typing import NDArray
 
 from benchmarks.common import Report, Usage, options, real_layers, run_process, scratch
-from inkbatch.io.multiscale import Multiscale, halve
+from inkbatch.io.multiscale import CHUNK_PX, Multiscale, halve
 from inkbatch.io.store.location import Location
-from inkbatch.io.surface import SurfaceProvenance
+from inkbatch.io.surface import CHUNK_LAYERS, SurfaceProvenance
 from inkbatch.run.record import RunFolder, RunManifest
-from inkbatch.steps.prepare.units import CHUNK_LAYERS, CHUNK_PX
 from inkbatch.testing.segments import identity_bundle
 
 SHARD_PX = 1024

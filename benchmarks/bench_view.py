@@ -26,11 +26,10 @@ from numpy.typing import NDArray
 
 from benchmarks.common import REPOSITORY, Report, options, real_layers, scratch
 from inkbatch.geometry import Box
-from inkbatch.io.multiscale import Multiscale, halve
+from inkbatch.io.multiscale import CHUNK_PX, Multiscale, halve
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
-from inkbatch.io.surface import SurfaceProvenance, SurfaceVolume
-from inkbatch.steps.prepare.units import CHUNK_LAYERS, CHUNK_PX
+from inkbatch.io.surface import CHUNK_LAYERS, SurfaceProvenance, SurfaceVolume
 from inkbatch.view.blocks import TILE_PX
 
 SHARD_PX, LAYERS, PROMISED_MS, CONNECTIONS = 1024, 65, 100.0, 6

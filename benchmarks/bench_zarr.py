@@ -22,9 +22,10 @@ import zarr
 from numpy.typing import NDArray
 
 from benchmarks.common import Report, Sample, best, options, real_layers, scratch, timed
+from inkbatch.io.multiscale import CHUNK_PX
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
 from inkbatch.io.store.location import Location
-from inkbatch.steps.prepare.units import CHUNK_LAYERS, CHUNK_PX
+from inkbatch.io.surface import CHUNK_LAYERS
 
 TILE_LAYERS, TILE_PX = 26, 256
 ZARRS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}

@@ -123,9 +123,9 @@ def prepare(
     options["layers"] = parse_layers(layers)
     job = PrepareConfig.load(config, sets or (), options, preset_settings(preset, "prepare"))
     if dry_run:
-        from inkbatch.steps.describe import describe_prepare
+        from inkbatch.steps.prepare.describe import describe
 
-        typer.echo(describe_prepare(job))
+        typer.echo(describe(job))
         return
     print_report(step.run(job, run_context(shard, log)))
 
@@ -195,9 +195,9 @@ def infer(
     from inkbatch.steps.infer import job as step
 
     if dry_run:
-        from inkbatch.steps.describe import describe_infer
+        from inkbatch.steps.infer.describe import describe
 
-        typer.echo(describe_infer(job))
+        typer.echo(describe(job))
         return
     report = step.run(job, context)
     print_report(report)

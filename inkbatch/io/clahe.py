@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
+from inkbatch.io.shard_size import is_power_of_two
 from inkbatch.io.surface import ClaheSettings
 
 SMALLEST_CELL_PX = 16
@@ -27,16 +28,16 @@ def check_clahe(settings: ClaheSettings) -> None:
         ConfigError: A cell edge that is no power of two of at least 16, or a clip limit that is not positive.
     """
     cell = settings.cell_px
-    if cell < SMALLEST_CELL_PX or cell & (cell - 1):
+    if not is_power_of_two(cell, SMALLEST_CELL_PX):
         raise ConfigError(
-            f"clahe.cell_px {cell}: wanted a power of two of at least {SMALLEST_CELL_PX}, for example 128"
+            f"clahe.cell_px {cell}: expected a power of two of at least {SMALLEST_CELL_PX}, for example 128"
         )
     if settings.clip_limit <= 0:
-        raise ConfigError(f"clahe.clip_limit {settings.clip_limit}: wanted a positive number, for example 2.0")
+        raise ConfigError(f"clahe.clip_limit {settings.clip_limit}: expected a positive number, for example 2.0")
 
 
 def clahe_box(box: Box, cell_px: int, shape_yx: tuple[int, int]) -> Box:
-    """What must be read to equalise `box`: its cells and one more on each side, clipped to the layer."""
+    """Return the box to read for equalising `box`: its cells and one more on each side, clipped to the layer."""
     grown = Box(
         max(0, box.y0 // cell_px - 1) * cell_px,
         max(0, box.x0 // cell_px - 1) * cell_px,
@@ -51,8 +52,8 @@ def equalise(layer: NDArray[np.uint8], read_box: Box, box: Box, settings: ClaheS
 
     Args:
         layer: (height, width) of `read_box`, uint8.
-        read_box: What `clahe_box` gave for `box`.
-        box: The window that is wanted.
+        read_box: Result of `clahe_box` for `box`.
+        box: Window of the result.
         settings: Clip limit and cell.
 
     Returns:

@@ -31,7 +31,7 @@ def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
 
 
 def to_single(values: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Float16 (height, width) as float32."""
+    """Convert float16 (height, width) to float32."""
     found = cv2.add(np.ascontiguousarray(values), 0.0, dtype=cv2.CV_32F)  # type: ignore[call-overload]
     return np.asarray(found, np.float32).reshape(values.shape)
 

@@ -1,4 +1,4 @@
-"""How stored grey values become the surface's: one explicit rule, an optional lookup table, one pass."""
+"""Grey values of a source turned into the surface's: one explicit rule, an optional lookup table, one pass."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ class IntensityRule:
             return IntensityRule(text)
         match = _RANGE_RULE.fullmatch(text)
         if not match:
-            raise ConfigError(f"intensity {text!r}: wanted keep, high-byte, window:LO:HI or percentile:LO:HI")
+            raise ConfigError(f"intensity {text!r}: expected keep, high-byte, window:LO:HI or percentile:LO:HI")
         kind, low, high = match.group(1), float(match.group(2)), float(match.group(3))
         if low >= high or (kind == "percentile" and not 0 <= low < high <= 100):
             raise ConfigError(
-                f"intensity {text!r}: wanted LO < HI" + (" within 0..100" if kind == "percentile" else "")
+                f"intensity {text!r}: expected LO < HI" + (" within 0..100" if kind == "percentile" else "")
             )
         return IntensityRule(kind, low, high)
 
     @staticmethod
     def default_for(dtype: np.dtype[Any]) -> IntensityRule:
-        """``keep`` for 8 bits, ``high-byte`` for 16.
+        """Choose ``keep`` for 8 bits, ``high-byte`` for 16.
 
         Raises:
             ConfigError: Floats have no natural range: a window must be stated.
@@ -86,7 +86,7 @@ class IntensityMap:
         self.rule = rule
         self.source_dtype = source_dtype
         if rule.kind == "high-byte" and source_dtype != np.uint16:
-            raise ConfigError(f"intensity high-byte: the layers are {source_dtype}, it is for uint16; use keep")
+            raise ConfigError(f"intensity high-byte: expected uint16 layers, got {source_dtype}; use keep")
         if rule.kind == "keep" and source_dtype.kind == "f":
             raise ConfigError("intensity keep: the layers are floats; state --intensity window:LO:HI")
         self.dtype = source_dtype if rule.kind == "keep" else np.dtype(np.uint8)
@@ -143,7 +143,7 @@ def _windowed(values: NDArray[Any], rule: IntensityRule) -> NDArray[np.uint8]:
 
 
 def lut_table(points: LutPoints) -> NDArray[np.uint8]:
-    """The 256 entries of a lookup table given by control points.
+    """Compute the 256 entries of a lookup table given by control points.
 
     Raises:
         ConfigError: Points not ascending in x from 0 to 255, or y outside 0..255.
@@ -152,10 +152,10 @@ def lut_table(points: LutPoints) -> NDArray[np.uint8]:
     y = [point[1] for point in points]
     if len(points) < 2 or x[0] != 0 or x[-1] != 255 or any(b <= a for a, b in itertools.pairwise(x)):
         raise ConfigError(
-            f"lut {points}: wanted points with ascending x from 0 to 255, e.g. [[0,0],[128,64],[255,255]]"
+            f"lut {points}: expected points with ascending x from 0 to 255, e.g. [[0,0],[128,64],[255,255]]"
         )
     if min(y) < 0 or max(y) > 255:
-        raise ConfigError(f"lut {points}: y must lie in 0..255")
+        raise ConfigError(f"lut {points}: expected y in 0..255")
     table: NDArray[np.uint8] = np.rint(np.interp(np.arange(256), x, y)).astype(np.uint8)
     return table
 

@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_half, to_single
+from inkbatch.io.shard_size import SMALLEST_SHARD_PX, require_shard_px
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
 from inkbatch.io.shards.codec import Place
-from inkbatch.io.shards.writing import Fill, from_block
+from inkbatch.io.shards.layout import MASK_CODEC
+from inkbatch.io.shards.shard_rows import Fill, from_block
 from inkbatch.io.store.location import Location
 
 OME_VERSION = "0.5"
+CHUNK_PX = 256  # of a chunk along y and x; see benchmarks/README.md
 OVERVIEW_PX = 1024  # no level beyond the first that fits this
-SMALLEST_SHARD_PX = 32
 STRIP_PX = 1 << 16  # pixels that are halved at a time where they pass through another dtype
 
 Pooling = Literal["mean", "max"]
@@ -79,7 +81,7 @@ class Multiscale:
             shape: (Z, Y, X) or (Y, X).
             dtype: numpy dtype name of all levels.
             chunk: Chunk shape of level 0; its last two entries divide `shard_px`.
-            shard_px: Shard edge along y and x of level 0, a power of two times 32 at least.
+            shard_px: Shard edge along y and x of level 0, a power of two of at least 32.
             voxel_size_um: Voxel edge at level 0 in micrometres.
             provenance: Stored under the attribute ``inkbatch``.
             codec: Name in `shards.CODECS`.
@@ -87,7 +89,7 @@ class Multiscale:
             z_spacing_um: Spacing of layers; None: `voxel_size_um`.
 
         Raises:
-            MismatchError: Something else lies there.
+            MismatchError: Something else is there.
         """
         layouts = list(_layouts(shape, dtype, chunk, shard_px, codec))
         attributes = {
@@ -102,16 +104,41 @@ class Multiscale:
             place.write_json(document)
         else:
             if found != document:
-                raise MismatchError(f"{location}: made from other inputs or settings; choose another ROOT or remove it")
+                raise MismatchError(
+                    f"{location}: it was made from other inputs or settings; choose another ROOT, or remove it"
+                )
         levels = tuple(ShardedArray.create(location / str(k), layout) for k, layout in enumerate(layouts))
         return Multiscale(location, levels, attributes, pooling)
+
+    @staticmethod
+    def create_mask(
+        location: Location,
+        shape_yx: tuple[int, int],
+        *,
+        shard_px: int,
+        voxel_size_um: float,
+        provenance: Mapping[str, Any],
+        pooling: Pooling = "max",
+    ) -> Multiscale:
+        """Write the metadata of a pyramid (Y, X) of uint8 for a mask or labels; see `create`."""
+        return Multiscale.create(
+            location,
+            shape_yx,
+            dtype="uint8",
+            chunk=(CHUNK_PX, CHUNK_PX),
+            shard_px=shard_px,
+            voxel_size_um=voxel_size_um,
+            provenance=provenance,
+            codec=MASK_CODEC,
+            pooling=pooling,
+        )
 
     @staticmethod
     def open(location: Location) -> Multiscale:
         """Open a pyramid that inkbatch wrote.
 
         Raises:
-            DataError: None is here, or it is not ours.
+            DataError: There is none, or inkbatch did not write it.
         """
         try:
             document = (location / "zarr.json").read_json()
@@ -131,12 +158,17 @@ class Multiscale:
         axes = entry.get("axes")
         if axes != _axes("zyx") and axes != _axes("yx"):
             raise DataError(
-                f"{location}: its axes are {axes}, wanted are z, y, x (or y, x), all of them space in micrometers; "
-                "run inkbatch prepare on the source again, which brings them into this order"
+                f"{location}: expected axes z, y, x (or y, x), all of them space in micrometers, got {axes}; "
+                "run inkbatch prepare on the source again, which stores them so"
             )
         if "inkbatch" not in attributes:
             raise DataError(f"{location}: no inkbatch provenance in its attributes; run inkbatch prepare on it first")
         return Multiscale(location, tuple(ShardedArray.open(location / path) for path in paths), attributes, pooling)
+
+    def pixel_um(self, level: int = 0) -> float:
+        """Return the edge of a pixel of one level in micrometres, as the OME metadata states it."""
+        entry = self.attributes["ome"]["multiscales"][0]["datasets"][level]
+        return float(entry["coordinateTransformations"][0]["scale"][-1])
 
     def write(self, write_box: Box, block: NDArray[Any]) -> int:
         """Store a block of whole shards at level 0 and its parts of all other levels.
@@ -187,8 +219,8 @@ class Multiscale:
             return fill
 
         stored = 0
-        for strip, count in self._strips(0, write_box):
-            stored += array.write_strip(strip, count, fill_from(strip[-2] * edge, strip[-1] * edge))
+        for place, count in self._shard_rows(0, write_box):
+            stored += array.write_shard_row(place, count, fill_from(place[-2] * edge, place[-1] * edge))
         for number, block in enumerate(lower, start=1):
             if number > 1:
                 halve(lower[number - 2], self.pooling, block)
@@ -196,7 +228,7 @@ class Multiscale:
         return stored, lower
 
     def halved(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Shapes of a block at level 0 and of its halves at all other levels."""
+        """Return the shapes of a block at level 0 and of its halves at all other levels."""
         shapes = [shape]
         for _ in self.levels[1:]:
             *lead, height, width = shapes[-1]
@@ -229,29 +261,29 @@ class Multiscale:
         array, area = self.levels[number], write_box.downscale(2**number)
         edge = array.layout.shards[-1]
         stored = 0
-        for place, count in self._strips(number, write_box):
+        for place, count in self._shard_rows(number, write_box):
             y, x = place[-2] * edge - area.y0, place[-1] * edge - area.x0
             rows = from_block(array.layout, block[..., y : y + edge, x : x + count * edge])
-            stored += array.write_strip(place, count, rows)
+            stored += array.write_shard_row(place, count, rows)
         return stored
 
-    def _strips(self, number: int, write_box: Box) -> Iterator[tuple[Place, int]]:
-        """The shards of one level in a box that are written together: place of the first one, count."""
+    def _shard_rows(self, number: int, write_box: Box) -> Iterator[tuple[Place, int]]:
+        """List the shards of one level in a box that are written together: place of the first one, count."""
         array = self.levels[number]
         area, edge = write_box.downscale(2**number), array.layout.shards[-1]
         for row in range(-(-area.y1 // edge) - area.y0 // edge):
-            (*lead, first), count = self.strip(number, write_box, row)
+            (*lead, first), count = self.shard_row(number, write_box, row)
             together = count if array.location.is_local else 1  # what is sent is kept in memory until it is whole
             for start in range(first, first + count, together):
                 yield (*lead, start), together
 
-    def strip(self, number: int, write_box: Box, row: int = 0) -> tuple[tuple[int, ...], int]:
-        """The shards of one level side by side in a box: place of the first one, count.
+    def shard_row(self, number: int, write_box: Box, row: int = 0) -> tuple[tuple[int, ...], int]:
+        """Return the shards of one level side by side in a box: place of the first one, count.
 
         Args:
             number: The level.
             write_box: Whole shards of level 0, clipped to the border.
-            row: Which row of shards in the box.
+            row: Number of the row of shards in the box.
         """
         layout = self.levels[number].layout
         edge = layout.shards[-1]
@@ -261,7 +293,7 @@ class Multiscale:
         return (*lead, area.y0 // edge + row, first), -(-area.x1 // edge) - first
 
     def objects(self, write_box: Box) -> list[Location]:
-        """Every stored object that `write` makes for this box."""
+        """List the stored objects that `write` makes for this box."""
         found = []
         for number, array in enumerate(self.levels):
             edge = array.layout.shards[-1]
@@ -305,7 +337,7 @@ def halve(block: NDArray[Any], pooling: Pooling, out: NDArray[Any] | None = None
 
 
 def _halve_halves(block: NDArray[np.float16], out: NDArray[np.float16]) -> None:
-    """Float16 by way of float32, some rows at a time, which stay in the cache."""
+    """Halve float16 by way of float32, some rows at a time, which stay in the cache."""
     rows = max(1, STRIP_PX // max(block.shape[1], 1))
     for start in range(0, len(out), rows):
         part = out[start : start + rows]
@@ -317,8 +349,7 @@ def _halve_halves(block: NDArray[np.float16], out: NDArray[np.float16]) -> None:
 def _layouts(
     shape: tuple[int, ...], dtype: str, chunk: tuple[int, ...], shard_px: int, codec: str
 ) -> list[ArrayLayout]:
-    if shard_px < SMALLEST_SHARD_PX or shard_px & (shard_px - 1):
-        raise ValueError(f"shard_px {shard_px}: wanted a power of two of at least {SMALLEST_SHARD_PX}")
+    require_shard_px("shard_px", shard_px)
     depth = shape[:-2]
     depth_chunk = chunk[:-2]
     depth_shard = tuple(-(-size // part) * part for size, part in zip(depth, depth_chunk, strict=True))

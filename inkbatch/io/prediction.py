@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_half
-from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.multiscale import CHUNK_PX, Multiscale
+from inkbatch.io.shards.reading import Region
 from inkbatch.io.store.location import Location
 
-CHUNK_PX = 256
+__all__ = ["CHUNK_PX", "MAP_NAME", "Prediction", "Region"]
+
 MAP_NAME = "prediction.zarr"
 
 
@@ -37,7 +39,7 @@ class Prediction:
         """Write the metadata of the map `name` in `folder`; an equal one that is there is used on.
 
         Raises:
-            MismatchError: Something else lies there.
+            MismatchError: Something else is there.
         """
         pyramid = Multiscale.create(
             folder / name,

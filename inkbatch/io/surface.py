@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.errors import DataError, LayerRangeError
 from inkbatch.geometry import Box
-from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.multiscale import CHUNK_PX, Multiscale
 from inkbatch.io.store.location import Location
 
 DepthOrder = Literal["forward", "reversed"]
 LATER_KEYS = ("z_spacing_um", "box", "rendered")  # of the provenance, not in surfaces of older versions
+CHUNK_LAYERS = 16  # see benchmarks/README.md
 
 
 class ClaheSettings(BaseModel):
@@ -59,7 +60,7 @@ class RenderedFrom(BaseModel):
 
 
 class SurfaceProvenance(BaseModel):
-    """Where a surface volume came from and what was done to its intensities. Stored in its attributes.
+    """Source of a surface volume and treatment of its intensities, stored in its attributes.
 
     Attributes:
         segment: Segment id.
@@ -99,6 +100,12 @@ class SurfaceProvenance(BaseModel):
         values = self.model_dump(mode="json")
         return {key: value for key, value in values.items() if value is not None or key not in LATER_KEYS}
 
+    @property
+    def layer_numbers(self) -> range:
+        """Source layer numbers in depth order: the one place where a source's order is turned."""
+        low, high = self.source_layers
+        return range(low, high) if self.depth_order == "forward" else range(high - 1, low - 1, -1)
+
     def index_range(self, numbers: tuple[int, int]) -> range:
         """Turn a half-open range of source layer numbers into indices of the volume (depth order).
 
@@ -109,19 +116,17 @@ class SurfaceProvenance(BaseModel):
         start, stop = numbers
         if not low <= start < stop <= high:
             raise LayerRangeError(
-                f"segment {self.segment}: layers {start}:{stop} are wanted, the surface holds {low}:{high}; "
-                f"pass --layers inside that, or prepare it again with --layers {min(low, start)}:{max(high, stop)}"
+                f"segment {self.segment}: expected layers inside {low}:{high} (all of the surface), got {start}:{stop};"
+                f" pass --layers inside that, or prepare it again with --layers {min(low, start)}:{max(high, stop)}"
             )
-        if self.depth_order == "reversed":
-            return range(high - stop, high - start)
-        return range(start - low, stop - low)
+        ends = sorted((self.layer_numbers.index(start), self.layer_numbers.index(stop - 1)))
+        return range(ends[0], ends[1] + 1)
 
     def numbers_of(self, indices: range) -> tuple[int, int]:
-        """The half-open range of source layer numbers that lies at these indices; the inverse of `index_range`."""
-        low, high = self.source_layers
-        if self.depth_order == "reversed":
-            return high - indices.stop, high - indices.start
-        return low + indices.start, low + indices.stop
+        """Turn indices (at least one) into a half-open range of source layer numbers; the inverse of `index_range`."""
+        numbers = self.layer_numbers
+        ends = sorted(numbers.start + index * numbers.step for index in (indices.start, indices.stop - 1))
+        return ends[0], ends[1] + 1
 
 
 @dataclass(frozen=True)
@@ -131,12 +136,56 @@ class SurfaceVolume:
     Attributes:
         volume: Pyramid (Z, Y, X), uint8 or uint16.
         mask: Pyramid (Y, X), uint8, non-zero where there is papyrus.
-        provenance: What was done to make it.
+        provenance: Its source and treatment.
     """
 
     volume: Multiscale
     mask: Multiscale
     provenance: SurfaceProvenance
+
+    @staticmethod
+    def create(
+        segment_folder: Location,
+        shape_zyx: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        provenance: SurfaceProvenance,
+        *,
+        shard_px: int,
+        codec: str,
+    ) -> SurfaceVolume:
+        """Write the metadata of ``surface.zarr`` and ``mask.zarr``; equal ones that are already there are used on.
+
+        Args:
+            segment_folder: The segment's folder.
+            shape_zyx: (layers, height, width).
+            dtype: uint8 or uint16.
+            provenance: Stored in the attributes of both.
+            shard_px: Edge of a zarr shard, a power of two of at least 32.
+            codec: ``lz4``, ``lz4-bit`` or ``zstd``.
+
+        Raises:
+            MismatchError: A surface that was made from other inputs or settings is there.
+        """
+        stored = provenance.document()
+        volume = Multiscale.create(
+            segment_folder / "surface.zarr",
+            shape_zyx,
+            dtype=dtype.name,
+            chunk=(min(CHUNK_LAYERS, shape_zyx[0]), CHUNK_PX, CHUNK_PX),
+            shard_px=shard_px,
+            voxel_size_um=provenance.voxel_size_um,
+            provenance=stored,
+            codec=codec,
+            z_spacing_um=provenance.z_spacing_um,
+        )
+        mask = Multiscale.create_mask(
+            segment_folder / "mask.zarr",
+            shape_zyx[1:],
+            shard_px=shard_px,
+            voxel_size_um=provenance.voxel_size_um,
+            provenance=stored,
+        )
+        return SurfaceVolume(volume, mask, provenance)
 
     @staticmethod
     def open(segment_folder: Location) -> SurfaceVolume:
@@ -152,7 +201,10 @@ class SurfaceVolume:
         except ValidationError as error:
             raise DataError(f"{volume.location}: its provenance cannot be read; run inkbatch prepare again") from error
         if mask.shape != volume.shape[1:]:
-            raise DataError(f"{mask.location}: is {mask.shape}, the surface is {volume.shape[1:]}; run prepare again")
+            raise DataError(
+                f"{mask.location}: expected the surface's size {volume.shape[1:]}, got {mask.shape}; "
+                "run inkbatch prepare again"
+            )
         return SurfaceVolume(volume, mask, provenance)
 
     @property
@@ -185,11 +237,13 @@ class SurfaceVolume:
             CorruptDataError: A stored object is damaged or missing.
         """
         if not 0 <= layers.start <= layers.stop <= self.layer_count:
-            raise LayerRangeError(f"{self.volume.location}: layers {layers} leave the {self.layer_count} stored ones")
+            raise LayerRangeError(
+                f"{self.volume.location}: expected layers inside 0:{self.layer_count}, got {layers.start}:{layers.stop}"
+            )
         return _read_padded(self.volume, (slice(layers.start, layers.stop),), box)
 
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
-        """The segment mask in a window; False outside the borders.
+        """Read the segment mask in a window; False outside the borders.
 
         Args:
             box: Window in full-resolution pixels; may leave the volume.

@@ -16,7 +16,7 @@ from inkbatch.config import digest
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, cells
 from inkbatch.io.layers.base import CheckedLayerSource
-from inkbatch.io.layers.files import decode_pool
+from inkbatch.io.threads import decode_pool
 from inkbatch.render.geometry import Picture
 from inkbatch.render.tiles import TILE_PX, Chunks, Tile, cut_tile
 from inkbatch.render.touched import ChunkGrid, hulls_of_mesh
@@ -135,7 +135,7 @@ class RenderedSurface(CheckedLayerSource):
             tile, chunks = waiting.popleft()
             part = out[(tile.layers, *tile.box.within(box))]
             offsets = self.offsets[indices.start :][tile.layers]
-            jobs.append(decode_pool().submit(tile.render, chunks, offsets, self.reach, part))
+            jobs.append(decode_pool.submit(tile.render, chunks, offsets, self.reach, part))
 
         try:
             for tile in self._tiles(box, self.offsets[indices.start : indices.stop]):

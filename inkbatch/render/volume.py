@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
-from inkbatch.io.layers.files import chunk_pool
 from inkbatch.io.layers.zarr_layers import ZarrLayers
 from inkbatch.io.layers.zarr_nodes import ZarrNode, choose_array, find_node, level_count
 from inkbatch.io.store.location import Location
+from inkbatch.io.threads import chunk_pool, remote_chunk_pool
 
 Chunk = tuple[int, int, int]
 
@@ -224,7 +224,7 @@ class ChunkReader:
     def ask(self, chunks: set[Chunk]) -> Mapping[Chunk, Future[NDArray[Any]]]:
         """Have chunks read that are not kept; the result's futures keep them alive while they are in use."""
         asked = {}
-        pool = chunk_pool(remote=not Location.parse(self.volume.uri).is_local)
+        pool = chunk_pool if Location.parse(self.volume.uri).is_local else remote_chunk_pool
         with self._lock:
             for chunk in sorted(chunks):
                 found = self._kept.get(chunk)

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from inkbatch.reports.page import Gallery, Page, Picture, Pixels, Spent
+from inkbatch.text import seconds_text
 
 TEMPLATE = "page.html.j2"
 MOST_BYTES = 5_000_000  # of a page
@@ -63,29 +64,9 @@ def _environment() -> Environment:
     return environment
 
 
-def seconds_text(seconds: float) -> str:
-    """A duration as a person says it: ``3.2 s``, ``4 min 10 s``, ``2 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02d} min"
-
-
 def usd_text(usd: float) -> str:
     """Money as a person says it; cents are shown where they matter."""
     return f"{usd:,.2f} USD" if usd >= 1 else f"{usd:.4f} USD"
-
-
-def bytes_text(count: float) -> str:
-    """A size as a person says it."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def scale_bar(picture: Picture) -> tuple[str, str] | None:

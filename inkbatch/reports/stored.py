@@ -57,8 +57,7 @@ def pixel_um(array: Location) -> float | None:
     """Edge of a pixel of a stored map in micrometres."""
     if not (array / "zarr.json").exists():
         return None
-    entry = Multiscale.open(array).attributes["ome"]["multiscales"][0]["datasets"][0]
-    return float(entry["coordinateTransformations"][0]["scale"][-1])
+    return Multiscale.open(array).pixel_um()
 
 
 def links(folder: Location, named: Sequence[tuple[str, str]]) -> tuple[Link, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inkbatch.reports.page import Spent, Stage, Table
-from inkbatch.reports.render import seconds_text, usd_text
+from inkbatch.reports.render import usd_text
+from inkbatch.text import seconds_text
 
 STAGES = ("getting ready", "computing", "waiting for storage", "finishing")
 MOST_PROCESSES = 100

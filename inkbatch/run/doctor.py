@@ -16,8 +16,9 @@ from inkbatch.errors import ConfigError, DataError, InkbatchError
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import TaskIdentity, task_identity
 from inkbatch.run.spot import watched_endpoint
+from inkbatch.text import bytes_text
 
-MIB, GIB = 1 << 20, 1 << 30
+GIB = 1 << 30
 SMALL_SHARED_MEMORY_BYTES = 1 * GIB
 PROC_DRIVER = Path("/proc/driver/nvidia/version")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -65,7 +66,7 @@ def check_shared_memory(wanted_bytes: int | None, folder: str = "/dev/shm") -> F
         total, _, free = shutil.disk_usage(folder)
     except OSError as error:
         return Finding("/dev/shm", "note", f"there is none ({error.strerror}); loader processes need it")
-    detail = f"{_size(free)} free of {_size(total)}"
+    detail = f"{bytes_text(free)} free of {bytes_text(total)}"
     if wanted_bytes is not None and free < wanted_bytes:
         cure = "give the container more (docker run --shm-size 4g; AWS Batch: sharedMemorySize), or lower --set shm"
         return _too_little("/dev/shm", wanted_bytes, detail, cure)
@@ -77,7 +78,7 @@ def check_shared_memory(wanted_bytes: int | None, folder: str = "/dev/shm") -> F
 def check_disk(wanted_bytes: int | None, folder: str) -> Finding:
     """Free room where temporary files go."""
     total, _, free = shutil.disk_usage(folder)
-    detail = f"{_size(free)} free of {_size(total)} at {folder}"
+    detail = f"{bytes_text(free)} free of {bytes_text(total)} at {folder}"
     if wanted_bytes is not None and free < wanted_bytes:
         return _too_little(
             "disk", wanted_bytes, detail, "give the machine a larger volume, set TMPDIR, or lower --set disk"
@@ -88,7 +89,7 @@ def check_disk(wanted_bytes: int | None, folder: str) -> Finding:
 def check_memory(wanted_bytes: int | None) -> Finding:
     """Main memory: the container's limit where there is one, else the machine's."""
     total = memory_bytes()
-    detail = f"{_size(total)}, {len(os.sched_getaffinity(0))} CPU cores"
+    detail = f"{bytes_text(total)}, {len(os.sched_getaffinity(0))} CPU cores"
     if wanted_bytes is not None and total < wanted_bytes:
         return _too_little("memory", wanted_bytes, detail, "give the task more, or lower --set memory")
     return Finding("memory", "good", detail)
@@ -108,7 +109,7 @@ def memory_bytes(limits: tuple[Path, ...] = CGROUP_LIMITS) -> int:
 
 
 def _too_little(what: str, wanted: int, found: str, cure: str) -> Finding:
-    return Finding.bad(what, ConfigError(f"{what}: {_size(wanted)} were asked for, there are {found}; {cure}"))
+    return Finding.bad(what, ConfigError(f"{what}: {bytes_text(wanted)} were asked for, there are {found}; {cure}"))
 
 
 # ---- driver ---------------------------------------------------------------------------------------------------------
@@ -217,7 +218,3 @@ def check_root(root: str, name: str, identity: TaskIdentity, report: Mapping[str
         wrong = "what was read is not what was written" if listed else "what was written is not listed"
         return Finding.bad("ROOT", DataError(f"{target}: {wrong}; the store is not consistent, choose another ROOT"))
     return Finding("ROOT", "good", f"{target} written, listed and read in {time.perf_counter() - started:.2f} s")
-
-
-def _size(number: int) -> str:
-    return f"{number / GIB:.1f} GiB" if number >= GIB else f"{number // MIB} MiB"

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.config import near_matches
 from inkbatch.errors import ConfigError
+from inkbatch.text import rough_seconds_text
 
 PRICES_VARIABLE = "INKBATCH_PRICES"
 MACHINE_VARIABLE, RATE_VARIABLE = "INKBATCH_MACHINE", "INKBATCH_USD_PER_HOUR"
@@ -52,7 +53,7 @@ class Estimate:
     as_of: str
 
     def __str__(self) -> str:
-        low, high = (duration(value) for value in self.seconds)
+        low, high = (rough_seconds_text(value) for value in self.seconds)
         return f"{self.machine} ({self.gpu}): {low} to {high}, {self.usd[0]:.2f} to {self.usd[1]:.2f} USD"
 
 
@@ -150,12 +151,3 @@ def hourly_usd() -> float | None:
     if price is None:
         return None
     return price.hourly if price.hourly is not None else price.row.on_demand if price.row else None
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
@@ -17,8 +16,9 @@ from inkbatch.data.datasets.dataset import DatasetIndex, SplitName
 from inkbatch.data.datasets.folders import picture_files
 from inkbatch.data.datasets.index import resolve, root_of
 from inkbatch.data.datasets.pictures import cut_out, picture_layers
-from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
+from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceProvenance
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
@@ -291,7 +291,4 @@ def _npy(probability: NDArray[np.float32]) -> bytes:
 
 
 def _png(probability: NDArray[np.float32]) -> bytes:
-    done, data = cv2.imencode(".png", np.rint(probability * 255).astype(np.uint8))
-    if not done:
-        raise ConfigError(f"forms: a map of {probability.shape} cannot be encoded as PNG; take npy")
-    return bytes(data)
+    return png_bytes(np.rint(probability * 255).astype(np.uint8))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.multiscale import Multiscale, Pooling
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.shards.layout import MASK_CODEC
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.testing.segments import VOXEL_SIZE_UM
@@ -61,15 +60,12 @@ def store_picture(
     root: Path | str, segment: str, name: str, values: NDArray[Any], *, shard_px: int = 64, pooling: Pooling = "mean"
 ) -> Multiscale:
     """Store ``mask.zarr``, ``ink_labels.zarr`` or ``ignore_mask.zarr`` of a segment: uint8 (height, width)."""
-    pyramid = Multiscale.create(
+    pyramid = Multiscale.create_mask(
         Location.parse(root) / "segments" / segment / f"{name}.zarr",
-        values.shape,
-        dtype="uint8",
-        chunk=(min(256, shard_px),) * 2,
+        (values.shape[0], values.shape[1]),
         shard_px=shard_px,
         voxel_size_um=VOXEL_SIZE_UM,
         provenance={"kind": name, "segment": segment},
-        codec=MASK_CODEC,
         pooling=pooling,
     )
     for box in cut(values.shape, shard_px, shard_px):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
+from inkbatch.io.pictures.png import png_bytes
 from inkbatch.training.stitching import Rows
 
 LONGEST_PX = 900
@@ -113,7 +114,4 @@ def _text(canvas: NDArray[np.uint8], text: str, place: tuple[int, int], ink: tup
 
 
 def _encoded(colour: NDArray[Any]) -> bytes:
-    done, data = cv2.imencode(".png", np.rint(colour).astype(np.uint8))
-    if not done:
-        raise ValueError("the picture could not be encoded")
-    return bytes(data.tobytes())
+    return png_bytes(np.rint(colour).astype(np.uint8)[..., ::-1])

@@ -67,8 +67,7 @@ class Group:
     def voxel_size_um(self) -> float:
         """Edge of a pixel at full size, in micrometres."""
         pyramid = self.surface.volume if self.surface is not None else next(iter(self.maps.values())).pyramid
-        scale = pyramid.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
-        return float(scale[-1])
+        return pyramid.pixel_um()
 
     def layer_numbers(self) -> list[int]:
         """Source layer numbers in depth order; empty without a surface."""

@@ -58,23 +58,23 @@ def _(desk):
 # ---- layers ----------------------------------------------------------------------------------------------------------
 
 
-@provokes("layers are wanted (a folder of 00.tif, 01.tif, …, a picture, zarr), nothing is there")
+@provokes("expected layers (a folder of 00.tif, 01.tif, …, a picture, or zarr), found nothing")
 def _(desk):
     return desk.prepare(source=desk.folder / "nowhere")
 
 
-@provokes("layers are wanted as files named by their number")
+@provokes("expected layers in files named by their number")
 def _(desk):
     return desk.prepare(source=desk.bundle)
 
 
-@provokes("every layer from … to … is wanted, … missing")
+@provokes("expected every layer from … to …, … missing")
 def _(desk):
     (desk.layers / "02.tif").unlink()
     return desk.prepare()
 
 
-@provokes("layers of one … are wanted, … has … and … has …")
+@provokes("expected layers of one …, but … has … and … has …")
 def _(desk):
     write_layers(desk.folder / "other", random_papyrus((1, 90, 121)))
     (desk.folder / "other" / "00.tif").rename(desk.layers / "05.tif")
@@ -88,23 +88,23 @@ def _(desk):
     return desk.prepare()
 
 
-@provokes("a TIFF, PNG or JPG is wanted")
+@provokes("expected a TIFF, PNG or JPG, but")
 def _(desk):
     (desk.layers / "03.tif").write_text("<html>404</html>")
     return desk.prepare()
 
 
-@provokes("nobody states its depth order, and it is never guessed")
+@provokes("depth order is unknown and is never guessed")
 def _(desk):
     return desk.prepare("--voxel-size-um", "8", stated=False)
 
 
-@provokes("nobody states its voxel size")
+@provokes("voxel size is unknown")
 def _(desk):
     return desk.prepare("--depth-order", "forward", stated=False)
 
 
-@provokes("voxel_size_um … is stated, … says …")
+@provokes("got voxel_size_um …, but … states …")
 def _(desk):
     return desk.prepared().says(
         *("prepare", "again", "--source", desk.folder / "root/segments/tiny/surface.zarr"),
@@ -112,7 +112,7 @@ def _(desk):
     )
 
 
-@provokes("which dimension is depth is never guessed")
+@provokes("the order of its axes is unknown and is never guessed")
 def _(desk):
     zarr.create_array(desk.folder / "stack.zarr", data=random_papyrus(SHAPE))
     return desk.prepare(source=desk.folder / "stack.zarr")
@@ -124,7 +124,7 @@ def _(desk):
     return desk.prepare("--set", f"mask={desk.folder / 'mask.png'}")
 
 
-@provokes("layers … are wanted, … holds …")
+@provokes("expected layers inside … (all of …), got …")
 def _(desk):
     return desk.prepare("--layers", "3:9")
 

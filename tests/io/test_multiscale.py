@@ -128,3 +128,9 @@ def test_halving_float16_in_strips_changes_no_bit(shape, monkeypatch):
     whole = halve(block, "mean")
     monkeypatch.setattr("inkbatch.io.multiscale.STRIP_PX", 60)
     np.testing.assert_array_equal(halve(block, "mean"), whole)
+
+
+def test_the_edge_of_a_pixel_doubles_from_level_to_level(tmp_path, content):
+    pyramid = make(tmp_path / "p", content, [])
+    assert [pyramid.pixel_um(level) for level in range(3)] == [8.0, 16.0, 32.0]
+    assert Multiscale.open(pyramid.location).pixel_um() == 8.0

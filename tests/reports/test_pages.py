@@ -12,7 +12,7 @@ import pytest
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Figure, Page, Picture, Section, Table
-from inkbatch.reports.render import MOST_BYTES, MOST_ROWS, render, scale_bar, seconds_text, usd_text
+from inkbatch.reports.render import MOST_BYTES, MOST_ROWS, render, scale_bar, usd_text
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME, SCORE_NAME, report_place
@@ -25,6 +25,7 @@ from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.maps import store_picture
 from inkbatch.testing.reports import MAKERS, faults_of_page, inferred, prepared
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
+from inkbatch.text import seconds_text
 
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))

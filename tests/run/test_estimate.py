@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inkbatch.errors import ConfigError
-from inkbatch.run.estimate import PRICES_VARIABLE, duration, estimate, machines
+from inkbatch.run.estimate import PRICES_VARIABLE, estimate, machines
 
 TABLE = """
 machines:
@@ -32,7 +32,3 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv(PRICES_VARIABLE, str(tmp_path / "prices.yaml"))
     with pytest.raises(ConfigError, match="prices.yaml"):
         machines()
-
-
-def test_durations_read_naturally():
-    assert [duration(s) for s in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]

@@ -16,11 +16,12 @@ from pydantic import Field
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.index import DatasetIndex, Sample, training, validating
 from inkbatch.data.datasets.reading import SampleReader, SegmentArrays
-from inkbatch.errors import DataError
 from inkbatch.geometry import Box
+from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
 
 OVERVIEW_PX = 1600
+PNG_EFFORT = 6
 # Blue, green, red. Okabe and Ito's colours keep apart for every kind of colour-blindness.
 SPLIT_COLOURS = {"train": (233, 180, 86), "validation": (0, 159, 230), "test": (167, 121, 204)}
 FOLD_COLOURS = ((233, 180, 86), (0, 159, 230), (167, 121, 204), (66, 228, 240), (115, 158, 0), (0, 94, 213))
@@ -146,12 +147,14 @@ def write_previews(
         for segment in index.segments:
             own = [s for s in index.samples for name, _ in s.sources if name == segment.id]
             name = f"segment-{segment.id}.png"
-            (folder / name).write_bytes(_png(_overview(arrays[segment.id], segment.id, own)))
+            (folder / name).write_bytes(
+                png_bytes(_overview(arrays[segment.id], segment.id, own)[..., ::-1], PNG_EFFORT)
+            )
             names.append(name)
     step = max(1, len(index.samples) // max(1, count))
     for sample in index.samples[::step][:count]:
         name = f"sample-{sample.id}.png"
-        (folder / name).write_bytes(_png(_sample_picture(reader, sample)))
+        (folder / name).write_bytes(png_bytes(_sample_picture(reader, sample), PNG_EFFORT))
         names.append(name)
     return names
 
@@ -204,10 +207,3 @@ def _sample_picture(reader: SampleReader, sample: Sample) -> NDArray[np.uint8]:
     if layer.dtype == np.uint16:
         layer = (layer >> 8).astype(np.uint8)
     return np.concatenate([layer, found.labels, found.ignore * np.uint8(255)], axis=1)
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    if not done:
-        raise DataError(f"previews: a picture of {picture.shape} cannot be encoded as PNG; lower sample_px or previews")
-    return bytes(data)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.data.datasets.boxes import InkBox
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.pictures.preview import preview_level
 from inkbatch.io.store.location import Location
 
@@ -190,7 +190,7 @@ def draw_boxes(place: Location, labels: Multiscale, boxes: Sequence[InkBox], lon
         box = Box(*entry.box).downscale(2**level)
         cv2.rectangle(picture, (box.x0, box.y0), (box.x1 - 1, box.y1 - 1), BOX_BGR, 1)
         cv2.putText(picture, str(entry.number), (box.x0 + 2, box.y0 + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, BOX_BGR)
-    place.write_bytes(np.asarray(cv2.imencode(".png", picture)[1]).tobytes())
+    place.write_bytes(png_bytes(picture[..., ::-1]))
 
 
 def _box(entry: _AnnotationEntry, image: _ImageEntry, place: str) -> Box:

@@ -24,6 +24,7 @@ from inkbatch.data.datasets.polygons import filled_polygon, filled_runs
 from inkbatch.data.labels.cleaning import INK
 from inkbatch.data.labels.components import Bools
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
+from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
 
 COLOUR_TABLE = "labelmap.txt"
@@ -269,5 +270,4 @@ def _stem(file_name: str) -> str:
 
 
 def _write_mask(place: Location, mask: Bools) -> None:
-    data = cv2.imencode(".png", mask.astype(np.uint8) * np.uint8(INK))[1]
-    place.write_bytes(np.asarray(data).tobytes())
+    place.write_bytes(png_bytes(mask.astype(np.uint8) * np.uint8(INK)))

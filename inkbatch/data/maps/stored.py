@@ -55,8 +55,7 @@ class StoredMap:
     @property
     def pixel_um(self) -> float:
         """Edge of a pixel in micrometres."""
-        entry = self.prediction.pyramid.attributes["ome"]["multiscales"][0]["datasets"][0]
-        return float(entry["coordinateTransformations"][0]["scale"][-1])
+        return self.prediction.pyramid.pixel_um()
 
     @property
     def holds_ranks(self) -> bool:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
-from inkbatch.io.pictures.png import write_png
+from inkbatch.io.pictures.png import png_bytes, write_png
 from inkbatch.io.store.location import Location
 
 Filling = Literal["black", "grey", "hatched", "dotted", "white"]
@@ -124,8 +124,7 @@ def write_vessels(folder: Location, config: VesselConfig) -> dict[str, int]:
         for _ in range(size):
             number = next(numbers)
             drawing = draw_vessel(config, number)
-            image = cv2.imencode(".png", drawing.image[..., ::-1])[1]
-            (folder / split / f"{number:05d}.png").write_bytes(np.asarray(image).tobytes())
+            (folder / split / f"{number:05d}.png").write_bytes(png_bytes(drawing.image))
             file = io.BytesIO()
             write_png(file, config.shape_yx, drawing.mask.dtype, [drawing.mask])
             (folder / f"{split}_annotations" / f"{number:05d}.png").write_bytes(file.getbuffer())

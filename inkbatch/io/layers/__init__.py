@@ -30,7 +30,7 @@ def open_layer_source(
 ) -> LayerSource:
     """Open a stack of layers; only headers are read.
 
-    What it is, its content says: zarr metadata, numbered layer files in a folder, or the first bytes of a file.
+    The content decides about the format: zarr metadata, numbered layer files in a folder, or the first bytes of a file.
 
     Args:
         uri: Folder, file, zarr array or OME-Zarr group: local, ``s3://``, ``http(s)://`` (with range requests) or
@@ -60,7 +60,7 @@ def open_layer_source(
     if source is not None:
         return source
     if array is not None:
-        raise DataError(f"{location}: an array {array!r} is wanted, there is none; check its path inside the group")
+        raise DataError(f"{location}: expected an array {array!r}, found none; check its path inside the group")
     sizes = location.sizes()
     if sizes or (location.is_local and os.path.isdir(location.path)):
         _require_plain(location, axes, level)
@@ -69,7 +69,7 @@ def open_layer_source(
 
 
 def _may_be_file(location: Location) -> bool:
-    """Whether to look for a file first; on remote stores a name that looks like one saves asking for zarr metadata."""
+    """Tell whether to look for a file first; on remote stores a file's name saves asking for zarr metadata."""
     if location.is_local:
         return os.path.isfile(location.path)
     return location.name.lower().endswith(FILE_SUFFIXES)
@@ -98,13 +98,13 @@ def _open_zarr_at(location: Location, axes: str | None, level: int | None, keepi
 
 
 def _open_unnamed(location: Location, axes: str | None, level: int | None, keeping: Keeping) -> LayerSource:
-    """A file whose name does not tell; or nothing at all."""
+    """Open a file whose name does not show its format; refuse a place where nothing is."""
     try:
         return _open_single(location, axes, level, keeping)
     except (MissingObjectError, IsADirectoryError) as error:
         listing = "; a web server must list the folder, or serve zarr" if location.protocol.startswith("http") else ""
         raise DataError(
-            f"{location}: layers are wanted (a folder of 00.tif, 01.tif, …, a picture, zarr), nothing is there; "
+            f"{location}: expected layers (a folder of 00.tif, 01.tif, …, a picture, or zarr), found nothing; "
             f"check the location{listing}"
         ) from error
 
@@ -114,13 +114,13 @@ def _checked_axes(axes: str | None) -> str | None:
         return None
     text = axes.replace(",", "").replace(" ", "").lower()
     if not text or not set(text) <= set("tczyx") or len(set(text)) != len(text):
-        raise ConfigError(f"axes {axes!r}: letters of t, c, z, y, x are wanted, each at most once, such as zyx")
+        raise ConfigError(f"axes {axes!r}: expected letters of t, c, z, y, x, each at most once, such as zyx")
     return text
 
 
 def _require_plain(location: Location, axes: str | None, level: int | None) -> None:
     """Refuse options that would be ignored."""
     if axes not in (None, "zyx"):
-        raise ConfigError(f"{location}: axes {axes!r} are wanted, but layer files are always zyx; drop axes")
+        raise ConfigError(f"{location}: expected axes zyx, as layer files always have, got {axes!r}; drop axes")
     if level not in (None, 0):
-        raise ConfigError(f"{location}: level {level} is wanted, but only an OME-Zarr group has levels; drop level")
+        raise ConfigError(f"{location}: got level {level}, but only an OME-Zarr group has levels; drop level")

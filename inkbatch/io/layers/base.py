@@ -1,4 +1,4 @@
-"""What every source of layers offers, whatever its file format."""
+"""The interface of all sources of layers, whatever their file format."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class LayerSource(ABC):
         """
 
     def view(self, layer: int, box: Box) -> NDArray[np.generic] | None:
-        """One layer's window without a copy, where the source is mapped into memory in its native dtype.
+        """View one layer's window without a copy, where the source is mapped into memory in its native dtype.
 
         Args:
             layer: Layer number (counting from `first_layer`), stored.
@@ -110,7 +110,7 @@ class LayerSource(ABC):
 
 
 class CheckedLayerSource(LayerSource):
-    """A source that checks what is asked and what is delivered, and leaves the filling to `_fill`."""
+    """A source that checks requests and results, and leaves the reading itself to `_fill`."""
 
     @abstractmethod
     def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
@@ -128,7 +128,7 @@ class CheckedLayerSource(LayerSource):
         if out is None:
             out = np.empty(shape, self.dtype)
         elif out.shape != shape or out.dtype != self.dtype:
-            raise ValueError(f"{self.uri}: out is {out.shape} {out.dtype}, the request is {shape} {self.dtype}")
+            raise ValueError(f"{self.uri}: expected out to be {shape} {self.dtype}, got {out.shape} {out.dtype}")
         if out.size:
             self._fill(indices, box, out)
             self._require_finite(layers, out)
@@ -141,11 +141,11 @@ class CheckedLayerSource(LayerSource):
         return None
 
     def _indices(self, layers: range) -> range:
-        """Layer numbers as indices from 0."""
+        """Turn layer numbers into indices from 0."""
         first, count = self.first_layer, self.shape_zyx[0]
         if layers.step != 1 or not first <= layers.start <= layers.stop <= first + count:
             raise LayerRangeError(
-                f"{self.uri}: layers {layers.start}:{layers.stop} are wanted, stored are {first}:{first + count}; "
+                f"{self.uri}: expected layers inside {first}:{first + count}, got {layers.start}:{layers.stop}; "
                 "choose a range inside that"
             )
         return range(layers.start - first, layers.stop - first)
@@ -161,6 +161,6 @@ class CheckedLayerSource(LayerSource):
         for number, plane in zip(layers, block, strict=True):
             if not np.isfinite(plane).all():
                 raise NonFiniteError(
-                    f"{self.uri}, layer {number}: finite grey values are wanted, it holds NaN or infinity; "
+                    f"{self.uri}, layer {number}: expected finite grey values, found NaN or infinity; "
                     "repair that layer at its source, or convert the stack to 8 or 16 bits"
                 )

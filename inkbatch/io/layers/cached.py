@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
-from inkbatch.io.layers.files import finish, layer_pool
+from inkbatch.io.threads import Tasks, layer_pool
 
 RAM_SHARE = 3  # the stack is kept in memory when it fits a third of the budget
 
@@ -59,7 +59,9 @@ class DecodedLayers(CheckedLayerSource):
         wanted = range(indices.start // self.block_layers, -(-indices.stop // self.block_layers))
         missing = [group for group in wanted if self._decoded[group] is None]
         if len(missing) > 1:
-            finish([layer_pool().submit(self._group, group) for group in missing])
+            with Tasks(layer_pool) as tasks:
+                for group in missing:
+                    tasks.start(self._group, group)
         for target, index in zip(out, indices, strict=True):
             group, place = divmod(index, self.block_layers)
             target[...] = self._group(group)[place][box.slices]
@@ -74,7 +76,7 @@ class DecodedLayers(CheckedLayerSource):
         return window
 
     def _group(self, group: int) -> NDArray[np.generic]:
-        """The layers of a group, decoded by whoever asks first; others wait."""
+        """Return the layers of a group; the first thread that asks decodes them, others wait."""
         kept = self._decoded[group]
         if kept is not None:
             return kept
@@ -90,7 +92,7 @@ class DecodedLayers(CheckedLayerSource):
             return kept
 
     def _room(self, first: int, count: int) -> NDArray[np.generic]:
-        """Memory, or a part of the scratch file, for some layers."""
+        """Return memory, or a part of the scratch file, for some layers."""
         shape = (count, *self.block_yx)
         if self.resident_bytes:
             return np.empty(shape, self.dtype)
@@ -104,9 +106,9 @@ class DecodedLayers(CheckedLayerSource):
             wanted = self.shape_zyx[0] * self._layer_bytes / 2**30
             folder = self._scratch_folder or tempfile.gettempdir()
             raise ConfigError(
-                f"{self.uri}: its layers can only be decoded whole, so {wanted:.1f} GiB of scratch are wanted in "
-                f"{folder}, which cannot hold them ({error.strerror}); name a scratch folder with more room, allow "
-                "more memory, or convert the layers to tiled TIFF or zarr"
+                f"{self.uri}: its layers can only be decoded whole, which takes {wanted:.1f} GiB of scratch in "
+                f"{folder}, and that folder cannot hold them ({error.strerror}); name a scratch folder with more room, "
+                "allow more memory, or convert the layers to tiled TIFF or zarr"
             ) from error
         array: NDArray[Any] = np.ndarray(shape, self.dtype, mapped, start)
         return array

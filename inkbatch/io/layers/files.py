@@ -7,9 +7,7 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from inkbatch.errors import CorruptDataError
 from inkbatch.io.store.location import Location, read_ranges, retried
 from inkbatch.io.store.meter import READ
+from inkbatch.io.threads import Tasks, decode_pool
 
 HEADER_BYTES = 32 << 10  # holds the tags of most layers, and costs less than the latency of asking for it
 MERGE_GAP_BYTES = 256 << 10  # a gap cheaper to read than to ask around
@@ -28,43 +27,6 @@ FETCH_BYTES = 64 << 20  # fetched at once, per reader; as much again may wait to
 Buffer = bytes | memoryview
 
 
-@lru_cache(maxsize=8)
-def _pool(process: int, purpose: str, threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"inkbatch-{purpose}")
-
-
-def decode_pool() -> ThreadPoolExecutor:
-    """Threads that decode strips, one per core. Tasks in it wait for `chunk_pool` at most. Made anew after a fork."""
-    return _pool(os.getpid(), "decode", len(os.sched_getaffinity(0)))
-
-
-def layer_pool() -> ThreadPoolExecutor:
-    """Threads that load whole layers; they may wait for `decode_pool`, never for this pool."""
-    return _pool(os.getpid(), "layer", len(os.sched_getaffinity(0)))
-
-
-def opening_pool() -> ThreadPoolExecutor:
-    """Threads that open the files of a remote stack: mostly waiting for the network."""
-    return _pool(os.getpid(), "open", 16)
-
-
-def chunk_pool(*, remote: bool) -> ThreadPoolExecutor:
-    """Threads that read chunks of a volume; they wait for no other pool, and `decode_pool` may wait for them."""
-    return _pool(os.getpid(), "chunk", 16 if remote else len(os.sched_getaffinity(0)))
-
-
-def finish(futures: Sequence[Future[Any]]) -> None:
-    """Wait for all; raise the first failure, once no task writes any more."""
-    try:
-        for future in futures:
-            future.result()
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        wait(futures)
-        raise
-
-
 class RangeFile(io.RawIOBase):
     """A remote file to read headers from: fetches `HEADER_BYTES` at a time and keeps what it fetched."""
 
@@ -73,21 +35,21 @@ class RangeFile(io.RawIOBase):
         self._kept: list[tuple[int, bytes]] = []
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move; nothing is fetched."""
+        """Move the position; nothing is fetched."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
-        """Where the next read starts."""
+        """Return the position at which the next read starts."""
         return self._position
 
     def readinto(self, target: Any) -> int:
@@ -110,14 +72,14 @@ class RangeFile(io.RawIOBase):
 
 
 def open_header(location: Location, size: int) -> BinaryIO | RangeFile:
-    """A file to read the header from: the local file itself, or small ranges of the remote one."""
+    """Open a file to read its header: the local file itself, or small ranges of the remote one."""
     if location.is_local:
         return retried(location.uri, lambda: open(location.path, "rb"))
     return RangeFile(location, size)
 
 
 def read_whole(location: Location, size: int) -> bytes:
-    """The whole object, over several connections where it is large and remote."""
+    """Read the whole object, over several connections where it is large and remote."""
     cuts = range(0, size, REMOTE_PART_BYTES) if not location.is_local else range(0, size, max(size, 1))
     return b"".join(read_ranges([(location, start, min(start + cuts.step, size)) for start in cuts]))
 
@@ -130,7 +92,7 @@ class MappedFiles:
         self._lock = threading.Lock()
 
     def buffer(self, location: Location, start: int, stop: int, *, all_at_once: bool = False) -> memoryview:
-        """Bytes ``[start, stop)`` without a copy.
+        """View bytes ``[start, stop)`` without a copy.
 
         Args:
             location: The file.
@@ -147,7 +109,7 @@ class MappedFiles:
                 mapped = self._maps[location.uri] = retried(location.uri, lambda: _map(location.path))
         if stop > min(len(mapped), mapped.size()):
             raise CorruptDataError(
-                f"{location.uri}: wanted bytes {start}:{stop}, the file ends at {mapped.size()}; it was cut or "
+                f"{location.uri}: expected bytes {start}:{stop}, the file ends at {mapped.size()}; it was cut or "
                 "replaced while it was read; put the whole file back"
             )
         if all_at_once:
@@ -172,7 +134,7 @@ def _map(path: str) -> mmap.mmap:
 
 @dataclass(frozen=True)
 class Part:
-    """A run of bytes of one file, and what to do with them.
+    """A run of bytes of one file, and the function that uses them.
 
     Attributes:
         location: The file.
@@ -224,16 +186,16 @@ def run_reads(parts: Sequence[Part], files: MappedFiles) -> None:
         if len(parts) == 1:
             _use_mapped(parts[0], files)
         else:
-            finish([decode_pool().submit(_use_mapped, part, files) for part in parts])
+            with Tasks(decode_pool) as tasks:
+                for part in parts:
+                    tasks.start(_use_mapped, part, files)
         return
-    running: list[Future[None]] = []
-    try:
+    with Tasks(decode_pool) as tasks:
         for batch in _batches(parts):
             fetched = read_ranges([(part.location, part.start, part.stop) for part in batch])
-            finish(running)
-            running = [decode_pool().submit(part.use, data) for part, data in zip(batch, fetched, strict=True)]
-    finally:
-        finish(running)
+            tasks.finish()  # the batch before, so that no more than two are held
+            for part, data in zip(batch, fetched, strict=True):
+                tasks.start(part.use, data)
 
 
 def _use_mapped(part: Part, files: MappedFiles) -> None:

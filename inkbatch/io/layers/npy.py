@@ -67,16 +67,16 @@ def open_npy(location: Location, axes: str | None) -> LayerSource:
     size = location.size()
     shape, fortran, dtype, offset = _header(location, size)
     if dtype.newbyteorder("=") not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)):
-        raise DataError(f"{location}: uint8, uint16 or float32 is wanted, this array is {dtype}; convert it")
+        raise DataError(f"{location}: expected uint8, uint16 or float32, got {dtype}; convert it")
     if axes is None or sorted(axes) != ["x", "y", "z"] or len(shape) != 3:
         raise ConfigError(
-            f"{location}: a 3-D array with its axes stated is wanted, it has shape {shape} and axes {axes!r}; "
+            f"{location}: expected a 3-D array and its axes, got shape {shape} and axes {axes!r}; "
             "give axes, for example zyx for (layers, rows, columns)"
         )
     stop = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if stop > size or 0 in shape:
         raise CorruptDataError(
-            f"{location}: {stop} bytes are wanted for shape {shape}, the file has {size}; copy it again"
+            f"{location}: expected {stop} bytes for shape {shape}, the file has {size}; copy it again"
         )
     order = [axes.index(axis) for axis in "zyx"]
     depth, height, width = (shape[axis] for axis in order)
@@ -84,8 +84,8 @@ def open_npy(location: Location, axes: str | None) -> LayerSource:
         if fortran or axes != "zyx":
             stored = "Fortran" if fortran else "C"
             raise DataError(
-                f"{location}: only C order with axes zyx is read remotely, this is {stored} order "
-                f"with axes {axes}; copy the file to a local folder first"
+                f"{location}: expected C order with axes zyx in a remote file, got {stored} order with axes {axes}; "
+                f"copy the file to a local folder first"
             )
         stack = PlaneStack(str(location), _planes(location, (depth, height, width), dtype, offset))
         stack.fingerprint = digest([[location.name, size]])
@@ -100,7 +100,7 @@ def open_npy(location: Location, axes: str | None) -> LayerSource:
 
 
 def _header(location: Location, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, Fortran order, dtype and first data byte; nothing is ever unpickled."""
+    """Read shape, Fortran order, dtype and first data byte; nothing is ever unpickled."""
     with open_header(location, size) as header:
         buffered = io.BytesIO(header.read(min(size, 1 << 16)) or b"")
     try:

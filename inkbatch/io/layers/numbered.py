@@ -1,4 +1,4 @@
-"""Folders of numbered layer files and single files: which file is which layer, and whether they agree."""
+"""Folders of numbered layer files, and single files: layers in their order, checked for agreement."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from inkbatch.config import digest
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.cached import DecodedLayers
-from inkbatch.io.layers.files import open_header, opening_pool
+from inkbatch.io.layers.files import open_header
 from inkbatch.io.layers.pictures import JPG_MAGIC, PNG_MAGIC, Picture, PictureStack, read_picture
 from inkbatch.io.layers.planes import Plane
 from inkbatch.io.layers.stack import PlaneStack
 from inkbatch.io.layers.tiff import TIFF_MAGIC, read_planes
 from inkbatch.io.store.location import Location
+from inkbatch.io.threads import opening_pool
+from inkbatch.text import count_text
 
 LAYER_NAME = re.compile(r"([0-9]+)\.(?:tiff?|png|jpe?g)", re.IGNORECASE)
 MAGIC_BYTES = 16
@@ -29,7 +31,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where whole layers may be kept once they are decoded.
+    """Limits for keeping whole layers once they are decoded.
 
     Attributes:
         memory_bytes: Budget of the process.
@@ -63,15 +65,15 @@ def numbered_files(folder: Location, sizes: Mapping[str, int | None]) -> tuple[i
         number = int(match[1])
         if number in found:
             raise DataError(
-                f"{folder}: one file per layer is wanted, {found[number]!r} and {name!r} both claim layer {number}; "
+                f"{folder}: expected one file per layer, but {found[number]!r} and {name!r} both claim layer {number}; "
                 "remove one of them"
             )
         found[number] = name
     if not found:
         seen = ", ".join(repr(name) for name in sorted(sizes)[:3]) or "nothing"
         raise DataError(
-            f"{folder}: layers are wanted as files named by their number (00.tif, 01.tif, …; TIFF, PNG or JPG), found "
-            f"{len(sizes)} file(s) and none such ({seen}{', …' if len(sizes) > 3 else ''}); "
+            f"{folder}: expected layers in files named by their number (00.tif, 01.tif, …; TIFF, PNG or JPG), found "
+            f"{count_text(len(sizes), 'file')} and none such ({seen}{', …' if len(sizes) > 3 else ''}); "
             "check the location, or rename the layers"
         )
     numbers = sorted(found)
@@ -81,7 +83,7 @@ def numbered_files(folder: Location, sizes: Mapping[str, int | None]) -> tuple[i
     if missing:
         named = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
         raise DataError(
-            f"{folder}: every layer from {first} to {last} is wanted, {last - first + 1 - len(found)} missing: "
+            f"{folder}: expected every layer from {first} to {last}, {last - first + 1 - len(found)} missing: "
             f"{named}; fetch them, or move the layers beyond the gap away"
         )
     return first, [(folder / found[number], sizes[found[number]]) for number in numbers]
@@ -98,10 +100,7 @@ def open_folder(folder: Location, sizes: Mapping[str, int | None], keeping: Keep
     opened = _each(files, lambda file: _open_file(file[0], file[1], all_pages=False), remote=not folder.is_local)
     for layer in opened:
         if layer[0].samples > 1 or len(layer) > 1:
-            raise DataError(
-                f"{layer[0].location}: a layer of a stack must be grey, this one is RGB; "
-                "convert the layers to one channel"
-            )
+            raise DataError(f"{layer[0].location}: expected a grey layer, got RGB; convert the layers to one channel")
     layers = [layer[0] for layer in opened]
     _require_agreement(folder, layers)
     source = _source(str(folder), layers, first, keeping)
@@ -120,7 +119,7 @@ def open_file(location: Location, keeping: Keeping) -> LayerSource:
     layers = _open_file(location, size, all_pages=True)
     pages = {layer.label for layer in layers if isinstance(layer, Plane)}
     if len(pages) > 1 and len(layers) > len(pages):
-        raise DataError(f"{location}: pages that are layers must be grey, some are RGB; convert them to one channel")
+        raise DataError(f"{location}: expected grey pages, some are RGB; convert them to one channel")
     _require_agreement(location, layers)
     source = _source(str(location), layers, 0, keeping)
     source.fingerprint = digest([[location.name, size]])
@@ -129,11 +128,11 @@ def open_file(location: Location, keeping: Keeping) -> LayerSource:
 
 def _each(items: Sequence[Item], action: Callable[[Item], Result], *, remote: bool) -> list[Result]:
     """Apply `action` to all; on remote stores many at once, since each one mostly waits."""
-    return list(opening_pool().map(action, items)) if remote and len(items) > 1 else [action(item) for item in items]
+    return opening_pool.map(action, items) if remote and len(items) > 1 else [action(item) for item in items]
 
 
 def _open_file(location: Location, size: int | None, *, all_pages: bool) -> Sequence[Plane] | Sequence[Picture]:
-    """Read a file's header; what it is, its first bytes say and not its name."""
+    """Read a file's header; its first bytes decide about the format, not its name."""
     size = location.size() if size is None else size
     with open_header(location, size) as header:
         start = header.read(MAGIC_BYTES) or b""
@@ -143,7 +142,7 @@ def _open_file(location: Location, size: int | None, *, all_pages: bool) -> Sequ
         if start.startswith((PNG_MAGIC, JPG_MAGIC)):
             return [read_picture(location, size, header)]
     finding = f"it starts with {start[:8]!r}" if start else "it is empty"
-    raise CorruptDataError(f"{location}: a TIFF, PNG or JPG is wanted, {finding}; fetch the file again, or remove it")
+    raise CorruptDataError(f"{location}: expected a TIFF, PNG or JPG, but {finding}; fetch it again, or remove it")
 
 
 def _require_agreement(place: Location, layers: Sequence[Plane | Picture]) -> None:
@@ -151,8 +150,8 @@ def _require_agreement(place: Location, layers: Sequence[Plane | Picture]) -> No
     for layer in layers[1:]:
         if type(layer) is not type(first):
             raise MismatchError(
-                f"{place}: layers of one format are wanted, {_name(first)} is a {_format(first)} and {_name(layer)} a "
-                f"{_format(layer)}; convert them alike"
+                f"{place}: expected layers of one format, but {_name(first)} is a {_format(first)} and {_name(layer)} "
+                f"a {_format(layer)}; convert them to one"
             )
         for what, ours, theirs in (
             ("size (height, width)", layer.shape_yx, first.shape_yx),
@@ -160,7 +159,7 @@ def _require_agreement(place: Location, layers: Sequence[Plane | Picture]) -> No
         ):
             if ours != theirs:
                 raise MismatchError(
-                    f"{place}: layers of one {what} are wanted, {_name(first)} has {theirs} and {_name(layer)} has "
+                    f"{place}: expected layers of one {what}, but {_name(first)} has {theirs} and {_name(layer)} has "
                     f"{ours}; remove what does not belong to this stack, or convert it"
                 )
 

@@ -16,6 +16,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.layers.base import CheckedLayerSource
 from inkbatch.io.layers.files import RangeFile, read_whole
 from inkbatch.io.store.location import Location
+from inkbatch.text import count_text
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPG_MAGIC = b"\xff\xd8\xff"
@@ -65,7 +66,7 @@ class Picture:
         wanted = self.shape_yx if self.samples == 1 else (*self.shape_yx, self.samples)
         if pixels.shape != wanted or pixels.dtype != self.dtype:
             raise CorruptDataError(
-                f"{self.location}: its header promises {wanted} {self.dtype}, decoding gave {pixels.shape} "
+                f"{self.location}: expected {wanted} {self.dtype} as its header says, decoding gave {pixels.shape} "
                 f"{pixels.dtype}; save it again as plain grey or RGB"
             )
         if not direct:
@@ -94,7 +95,7 @@ def read_picture(location: Location, size: int, header: BinaryIO | RangeFile) ->
         ) from error
     if bits not in (8, 16) or samples not in (1, 3):
         raise DataError(
-            f"{location}: grey or RGB with 8 or 16 bits is wanted, this has {samples} channel(s) of {bits} bits; "
+            f"{location}: expected grey or RGB with 8 or 16 bits, got {count_text(samples, 'channel')} of {bits} bits; "
             "save it again"
         )
     if min(height, width) < 1:
@@ -103,28 +104,28 @@ def read_picture(location: Location, size: int, header: BinaryIO | RangeFile) ->
 
 
 def _png_header(location: Location, header: BinaryIO | RangeFile) -> tuple[int, int, int, int]:
-    """Height, width, channels and bits out of the IHDR chunk, which stands first."""
+    """Read height, width, channels and bits from the IHDR chunk, which stands first."""
     data = header.read(26) or b""
     if data[12:16] != b"IHDR":
         raise ValueError("no IHDR")
     width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
     if colour not in (0, 2):
         raise DataError(
-            f"{location}: grey or RGB is wanted, the PNG holds {PNG_COLOURS.get(colour, colour)}; "
+            f"{location}: expected grey or RGB, the PNG holds {PNG_COLOURS.get(colour, colour)}; "
             "save it again as plain grey or RGB, without alpha or palette"
         )
     return height, width, 1 if colour == 0 else 3, bits
 
 
 def _jpg_header(header: BinaryIO | RangeFile) -> tuple[int, int, int, int]:
-    """Height, width, channels and bits out of the frame header, which follows segments of any length."""
+    """Read height, width, channels and bits from the frame header, which follows segments of any length."""
     position = 2
     while True:
         header.seek(position)
         data = header.read(10) or b""
         mark, code, length = struct.unpack(">BBH", data[:4])
         if mark != 0xFF:
-            raise ValueError("no marker where one is wanted")
+            raise ValueError("expected a marker")
         if code == 0xFF:  # a fill byte
             position += 1
         elif 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):  # all frame types; not tables

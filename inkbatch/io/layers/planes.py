@@ -1,4 +1,4 @@
-"""One layer inside a file: where its strips or tiles lie, and how they are decoded."""
+"""One layer inside a file: the places of its strips or tiles, and their decoding."""
 
 from __future__ import annotations
 
@@ -75,20 +75,20 @@ class Plane:
         return self.block_yx[0] * self.block_yx[1] * self.samples * self.dtype.itemsize
 
     def blocks(self, box: Box) -> NDArray[np.intp]:
-        """Indices of the blocks that touch a box that is not empty."""
+        """Return the indices of the blocks that touch a box (not empty)."""
         (rows, columns), across = self.block_yx, self.block_columns
         y = np.arange(box.y0 // rows, -(-box.y1 // rows))
         x = np.arange(box.x0 // columns, -(-box.x1 // columns))
         return (y[:, None] * across + x[None, :]).ravel()
 
     def block_box(self, index: int) -> Box:
-        """Pixels of a block, clipped to the plane."""
+        """Return the pixels of a block, clipped to the plane."""
         (rows, columns), (height, width) = self.block_yx, self.shape_yx
         y, x = index // self.block_columns * rows, index % self.block_columns * columns
         return Box(y, x, min(y + rows, height), min(x + columns, width))
 
     def stored_shape(self, index: int) -> tuple[int, int, int]:
-        """(rows, columns, samples) that block `index` holds once decoded."""
+        """Return (rows, columns, samples) of a decoded block."""
         rows, columns = self.block_yx if self.padded else self.block_box(index).shape
         return rows, columns, self.samples
 
@@ -123,7 +123,7 @@ class Plane:
         return np.ndarray((rows, columns), self.dtype, data, offset, strides)
 
     def raw_range(self, box: Box) -> tuple[int, int]:
-        """Byte range of a window that is not empty of a raw plane, with what lies between its rows."""
+        """Return the byte range of a window (not empty) of a raw plane, gaps between its rows included."""
         assert self.raw_offset is not None
         pixel = self.samples * self.dtype.itemsize
         start = self.raw_offset + box.y0 * self.row_bytes + box.x0 * pixel
@@ -147,7 +147,7 @@ class Plane:
         if self.codec == "none":
             flat = np.frombuffer(data, np.uint8)
         else:
-            # Some writers store the last strip whole: room for that, too.
+            # Some writers store the last strip whole, so there is room for a whole block.
             flat = np.empty(self.block_bytes, np.uint8)
             try:
                 flat = DECODERS[self.codec](data, out=flat)

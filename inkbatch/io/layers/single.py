@@ -26,20 +26,20 @@ def open_one_layer(uri: str) -> LayerSource:
     if source.shape_zyx[0] != 1:
         count = source.shape_zyx[0]
         source.close()
-        raise DataError(f"labels {uri}: one 2-D picture is wanted, found {count} layers; name the one that is meant")
+        raise DataError(f"labels {uri}: expected one 2-D picture, found {count} layers; name one of them")
     source.fingerprint = _content(Location.parse(uri)) or source.fingerprint
     return source
 
 
 def _content(place: Location) -> str:
-    """Digest of one file's bytes; empty for a folder, or a file so large that its name and size must do."""
+    """Compute the digest of one file's bytes; empty for a folder or a file that is too large to read for it."""
     if place.is_folder() or place.size() > DIGESTED_BYTES:
         return ""
     return sha256(place.read_bytes()).hexdigest()
 
 
 def read_one_layer(source: LayerSource, box: Box) -> NDArray[Any]:
-    """A window of a 2-D picture, stored dtype."""
+    """Read a window of a 2-D picture, stored dtype."""
     first = source.first_layer
     values: NDArray[Any] = source.read(range(first, first + 1), box)[0]
     return values

@@ -37,7 +37,7 @@ class PlaneStack(CheckedLayerSource):
 
     @property
     def has_single_block_layers(self) -> bool:
-        """Whether some layer is one compressed strip or tile."""
+        """True where some layer is one compressed strip or tile."""
         return any(plane.codec != "none" and plane.block_count == 1 for plane in self._planes)
 
     def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
@@ -75,7 +75,7 @@ class PlaneStack(CheckedLayerSource):
 
 
 def _cheapest_block(plane: Plane) -> tuple[int, int]:
-    """What reading one pixel costs: nothing more from a local map, its row or block otherwise."""
+    """Return the (rows, columns) that reading one pixel costs: itself in a local map, else its row or block."""
     if plane.codec == "none" and plane.location.is_local:
         return 1, 1
     if plane.raw_offset is not None:
@@ -84,7 +84,7 @@ def _cheapest_block(plane: Plane) -> tuple[int, int]:
 
 
 def _row_parts(plane: Plane, box: Box, target: NDArray[np.generic]) -> Iterator[Part]:
-    """Rows of a raw remote plane, cut into requests."""
+    """Cut rows of a raw remote plane into requests."""
     step = max(1, REMOTE_PART_BYTES // plane.row_bytes)
     for y0 in range(box.y0, box.y1, step):
         rows = Box(y0, box.x0, min(y0 + step, box.y1), box.x1)
@@ -97,7 +97,7 @@ def _row_parts(plane: Plane, box: Box, target: NDArray[np.generic]) -> Iterator[
 
 
 def _block_parts(plane: Plane, box: Box, target: NDArray[np.generic]) -> Iterator[Part]:
-    """The strips or tiles that touch the box, near ones merged."""
+    """List the strips or tiles that touch the box, near ones merged."""
     blocks = plane.blocks(box)
     offsets, counts = plane.offsets[blocks], plane.counts[blocks]
     for run in merged_runs(offsets, counts, plane.location.is_local):

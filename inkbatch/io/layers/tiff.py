@@ -1,4 +1,4 @@
-"""TIFF headers: read the tags of each page with few small ranges, and refuse what would be misread."""
+"""TIFF headers: the tags of each page are read with few small ranges, and pages that would be misread are refused."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from inkbatch.errors import CorruptDataError, DataError, InkbatchError
 from inkbatch.io.layers.files import RangeFile
 from inkbatch.io.layers.planes import DECODERS, FLOATING, HORIZONTAL, NO_PREDICTOR, Plane
 from inkbatch.io.store.location import Location
+from inkbatch.text import count_text
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -39,7 +40,7 @@ def read_planes(location: Location, size: int, header: BinaryIO | RangeFile, *, 
 
     Raises:
         CorruptDataError: The file is truncated or its tags make no sense.
-        DataError: Several pages where one is wanted; a layout, compression or pixel type that is not read.
+        DataError: Several pages instead of one; a layout, compression or pixel type that is not read.
     """
     try:
         with tifffile.TiffFile(cast("BinaryIO", header), name=location.name) as tiff:
@@ -54,7 +55,7 @@ def read_planes(location: Location, size: int, header: BinaryIO | RangeFile, *, 
         ) from error
     if has_more:
         raise DataError(
-            f"{location}: one layer per file is wanted, this one holds several pages; "
+            f"{location}: expected one layer per file, found several pages; "
             "split it into numbered files, or give that file alone if its pages are the layers"
         )
     promised = _promised_planes(pages[0])
@@ -68,7 +69,7 @@ def read_planes(location: Location, size: int, header: BinaryIO | RangeFile, *, 
 
 
 def _pages(tiff: Any, all_pages: bool) -> list[Any]:
-    """The pages that are layers: not the smaller copies and masks that may follow them."""
+    """Return the pages that are layers, without the smaller copies and masks that may follow them."""
     first = tiff.pages[0]
     others = (tiff.pages[number] for number in range(1, len(tiff.pages) if all_pages else 1))
     return [first, *(page for page in others if not page.subfiletype & REDUCED_OR_MASK)]
@@ -82,7 +83,7 @@ def _has_second_layer(tiff: Any) -> bool:
 
 
 def _promised_planes(page: Any) -> int:
-    """Planes that a description speaks of (ImageJ's ``images=``, tifffile's ``shape``); 1 where it says nothing."""
+    """Return the number of planes in a description (ImageJ's ``images=``, tifffile's ``shape``), 1 without one."""
     for text in (page.description, page.description1):
         if text.startswith("ImageJ="):
             found = re.search(r"^images=(\d+)\s*$", text, re.MULTILINE)
@@ -110,7 +111,7 @@ def _planes(location: Location, label: str, size: int, page: Any) -> Iterator[Pl
     expected = per_channel * (samples if separate else 1)
     if len(offsets) != expected or len(counts) != expected:
         raise CorruptDataError(
-            f"{label}: {expected} strips or tiles are wanted for {height} x {width} pixels, its tags list "
+            f"{label}: expected {expected} strips or tiles for {height} x {width} pixels, its tags list "
             f"{len(offsets)} places and {len(counts)} sizes; the file is damaged, copy it again"
         )
     for sample in range(samples):
@@ -137,14 +138,14 @@ def _require_grey_or_rgb(label: str, page: Any, samples: int) -> None:
     photometric = int(page.photometric)
     if int(page.imagedepth) != 1:
         raise DataError(
-            f"{label}: a plane is wanted, this page is a block of depth {page.imagedepth}; save one page per layer"
+            f"{label}: expected a plane, this page is a block of depth {page.imagedepth}; save one page per layer"
         )
     if int(page.fillorder) != 1:
         raise DataError(f"{label}: its bits are stored in reversed order; save it again with the usual order")
     orientation = page.tags.valueof(ORIENTATION_TAG, 1)
     if orientation not in UPRIGHT:
         raise DataError(
-            f"{label}: rows from the top and columns from the left are wanted, its orientation tag is {orientation}, "
+            f"{label}: expected rows from the top and columns from the left, its orientation tag is {orientation}, "
             "which some programs obey and others ignore; turn the pixels and save it again without that tag"
         )
     if photometric == BLACK_IS_ZERO and samples == 1:
@@ -153,13 +154,13 @@ def _require_grey_or_rgb(label: str, page: Any, samples: int) -> None:
         return
     if page.extrasamples or samples in (2, 4):
         raise DataError(
-            f"{label}: grey or RGB is wanted, this has {samples} samples per pixel, of which some are alpha or extra; "
+            f"{label}: expected grey or RGB, got {samples} samples per pixel, of which some are alpha or extra; "
             "remove the alpha channel"
         )
     kind = getattr(page.photometric, "name", str(photometric))
     raise DataError(
-        f"{label}: grey levels with black as zero (or RGB) are wanted, its pixels mean {kind} with {samples} "
-        "sample(s); save it again as greyscale"
+        f"{label}: expected grey levels with black as zero (or RGB), its pixels mean {kind} with "
+        f"{count_text(samples, 'sample')}; save it again as greyscale"
     )
 
 
@@ -168,7 +169,7 @@ def _dtype(label: str, page: Any) -> np.dtype[Any]:
     usual = {"uint8": 8, "uint16": 16, "float32": 32}
     if name not in usual or page.bitspersample != usual[name]:
         raise DataError(
-            f"{label}: uint8, uint16 or float32 pixels are wanted, these are {name} ({page.bitspersample} bits); "
+            f"{label}: expected uint8, uint16 or float32 pixels, got {name} ({page.bitspersample} bits); "
             "convert the layers"
         )
     return np.dtype(name).newbyteorder(page.parent.byteorder)

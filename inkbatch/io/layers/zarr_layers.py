@@ -48,7 +48,7 @@ class ZarrLayers(CheckedLayerSource):
             raise DataError(f"{self.uri}: its shape is {self._array.shape}; it holds no pixels, write it again")
         self.dtype = self._array.dtype.newbyteorder("=")
         if self.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)):
-            raise DataError(f"{self.uri}: uint8, uint16 or float32 is wanted, this array is {self.dtype}; convert it")
+            raise DataError(f"{self.uri}: expected uint8, uint16 or float32, got {self.dtype}; convert it")
         self.block_yx = min(chunks["y"], lengths["y"]), min(chunks["x"], lengths["x"])
         self.block_layers = min(chunks.get("z", 1), self.shape_zyx[0])
         self.whole_layers = self.block_yx == self.shape_zyx[1:]
@@ -59,7 +59,7 @@ class ZarrLayers(CheckedLayerSource):
         return int(np.prod(self._array.chunks, dtype=np.int64)) * self.dtype.itemsize
 
     def _here(self) -> Any:
-        """The array as this process can read it: after a fork the threads of the fast pipeline are gone."""
+        """Return the array as this process can read it: after a fork the threads of the fast pipeline are gone."""
         if self._process != os.getpid():
             with _opening:
                 if self._process != os.getpid():
@@ -89,10 +89,10 @@ class ZarrLayers(CheckedLayerSource):
             ) from error
 
     def _window(self, indices: range, box: Box) -> NDArray[Any]:
-        """A window in the order (z, y, x), whatever the stored order."""
+        """Read a window in the order (z, y, x), whatever the stored order."""
         wanted = {"z": slice(indices.start, indices.stop), "y": box.slices[0], "x": box.slices[1]}
         selection = tuple(wanted.get(axis, slice(0, 1)) for axis in self.axes)
-        # Given, since zarr would make a Fortran-ordered one for Fortran-ordered arrays, which zarrs refuses to fill.
+        # Made here: for Fortran-ordered arrays zarr would make a Fortran-ordered one, which zarrs refuses to fill.
         block = np.empty([part.stop - part.start for part in selection], self._array.dtype)
         self._here().get_basic_selection(selection, out=NDBuffer.from_numpy_array(block))
         order = sorted(range(len(self.axes)), key=lambda position: "tczyx".index(self.axes[position]))
@@ -108,7 +108,7 @@ def open_zarr(chosen: ChosenArray, keeping: Keeping) -> LayerSource:
     layers = ZarrLayers(chosen)
     if 2 * layers.chunk_bytes > keeping.memory_bytes:
         raise DataError(
-            f"{layers.uri}: chunks of at most half the memory are wanted ({keeping.memory_bytes / 2**31:.2f} GiB), its "
+            f"{layers.uri}: expected chunks of at most half the memory ({keeping.memory_bytes / 2**31:.2f} GiB), its "
             f"chunks decode to {layers.chunk_bytes / 2**30:.2f} GiB; allow more memory, or write it in smaller chunks"
         )
     if layers.whole_layers:
@@ -127,7 +127,7 @@ def _open_array(node: ZarrNode) -> Any:
                     array = zarr.open_array(store, mode="r", zarr_format=node.zarr_format)
                 if array.dtype.isnative and array.metadata.fill_value is not None:
                     return array
-            except Exception:  # unsupported there; what is wrong with it, the plain pipeline says
+            except Exception:  # not supported there; the plain pipeline names the fault, if there is one
                 pass
         return _open_plainly(node)
 
@@ -149,7 +149,7 @@ def _open_plainly(node: ZarrNode) -> Any:
 
 
 def _ends_in_blosc(metadata: Mapping[str, Any]) -> bool:
-    """Whether a stored object is one Blosc buffer: v2's compressor, or the last of v3's codecs."""
+    """Tell whether a stored object is one Blosc buffer: v2's compressor, or the last of v3's codecs."""
     compressor, codecs = metadata.get("compressor"), metadata.get("codecs")
     if isinstance(codecs, list) and codecs and isinstance(codecs[-1], dict):
         return codecs[-1].get("name") == "blosc"

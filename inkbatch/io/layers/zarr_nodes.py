@@ -1,4 +1,4 @@
-"""What a zarr folder says about itself (v2, v3, OME-Zarr 0.4 and 0.5): array or group, axes, levels, voxel size."""
+"""Metadata of zarr folders (v2, v3, OME-Zarr 0.4 and 0.5): array or group, axes, levels, voxel size."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
-from inkbatch.io.layers.files import opening_pool
 from inkbatch.io.store.faults import ForbiddenError
 from inkbatch.io.store.location import Location
+from inkbatch.io.threads import opening_pool
 
 METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 AXIS_LETTERS = "tczyx"
@@ -69,7 +69,7 @@ def find_node(location: Location) -> ZarrNode | None:
         CorruptDataError: Metadata that are no JSON object, or that are neither an array's nor a group's.
     """
     places = [location / name for name in METADATA_NAMES]
-    answers = [_object(place) for place in places] if location.is_local else list(opening_pool().map(_object, places))
+    answers = [_object(place) for place in places] if location.is_local else opening_pool.map(_object, places)
     found = dict(zip(METADATA_NAMES, answers, strict=True))
     refusals = [answer for answer in answers if isinstance(answer, ForbiddenError)]
     documents = {name: answer for name, answer in found.items() if isinstance(answer, dict)}
@@ -98,7 +98,7 @@ def _object(place: Location) -> dict[str, Any] | ForbiddenError | None:
     except ForbiddenError as error:  # stores that may not be listed say so of names that do not exist
         return error
     if not isinstance(value, dict):
-        raise CorruptDataError(f"{place}: a JSON object is wanted, this is a {type(value).__name__}; write it again")
+        raise CorruptDataError(f"{place}: expected a JSON object, got a {type(value).__name__}; write it again")
     return value
 
 
@@ -111,23 +111,23 @@ def choose_array(node: ZarrNode, axes: str | None, level: int | None) -> ChosenA
         level: Level of the pyramid, 0 is full resolution; None: 0. An array has no levels.
 
     Raises:
-        ConfigError: A level that is not there, axes that nobody states, axes that do not fit the array.
+        ConfigError: A level that is not there, axes that are unknown or do not fit the array.
         DataError: A group without levels; damaged OME metadata.
         MismatchError: User and metadata state different axes.
     """
     if node.is_array:
         if level is not None:
             raise ConfigError(
-                f"{node.location}: level {level} is wanted, this is one array; give the group that holds it"
+                f"{node.location}: expected a group with level {level}, got one array; give the group that holds it"
             )
-        return ChosenArray(node, _settled_axes(node, axes, _array_axes(node)), None)
+        return ChosenArray(node, _chosen_axes(node, axes, _array_axes(node)), None)
     image = _multiscale(node)
     stated = _axis_names(image.get("axes"))
     datasets = _datasets(node, image)
     number = level or 0
     if not 0 <= number < len(datasets):
         raise ConfigError(
-            f"{node.location}: level {number} is wanted, it has levels 0 to {len(datasets) - 1}; choose one of them"
+            f"{node.location}: expected a level from 0 to {len(datasets) - 1}, got {number}; choose one of them"
         )
     array = find_node(node.location / datasets[number]["path"])
     if array is None or not array.is_array:
@@ -135,8 +135,8 @@ def choose_array(node: ZarrNode, axes: str | None, level: int | None) -> ChosenA
             f"{node.location}: level {number} should lie in {datasets[number]['path']!r}, there is no array; "
             "copy the group again"
         )
-    settled = _settled_axes(array, axes, stated or _array_axes(array))
-    return ChosenArray(array, settled, _voxel_size(image, datasets[number], stated))
+    chosen_axes = _chosen_axes(array, axes, stated or _array_axes(array))
+    return ChosenArray(array, chosen_axes, _voxel_size(image, datasets[number], stated))
 
 
 def level_count(node: ZarrNode) -> int:
@@ -165,19 +165,19 @@ def _multiscale(node: ZarrNode) -> Mapping[str, Any]:
     if not isinstance(images, list) or not images or not isinstance(images[0], dict):
         members = ", ".join(name for name in node.location.names() if not name.startswith(".") and name != "zarr.json")
         raise DataError(
-            f"{node.location}: an array or an OME-Zarr image is wanted, this is a plain group "
+            f"{node.location}: expected an array or an OME-Zarr image, got a plain group "
             f"(it holds: {members or 'nothing that can be listed'}); give the array itself, {node.location}/NAME"
         )
     if len(images) > 1:
         raise DataError(
-            f"{node.location}: one image is wanted, its OME metadata list {len(images)}; give the array "
+            f"{node.location}: expected one image, its OME metadata list {len(images)}; give the array "
             f"itself, {node.location}/NAME"
         )
     return images[0]
 
 
 def _axis_names(axes: Any) -> tuple[str, ...] | None:
-    """Axis names from OME metadata: objects with a name (0.4, 0.5) or plain text (0.3)."""
+    """Read axis names from OME metadata: objects with a name (0.4, 0.5) or plain text (0.3)."""
     if not isinstance(axes, list) or not axes:
         return None
     names = [axis.get("name") if isinstance(axis, dict) else axis for axis in axes]
@@ -186,14 +186,14 @@ def _axis_names(axes: Any) -> tuple[str, ...] | None:
 
 
 def _array_axes(node: ZarrNode) -> tuple[str, ...] | None:
-    """Dimension names of the array itself: zarr v3's own, or xarray's habit in v2."""
+    """Read the dimension names of the array itself: zarr v3's own, or xarray's habit in v2."""
     names = node.metadata.get("dimension_names") or node.attributes.get("_ARRAY_DIMENSIONS")
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         return tuple(names)
     return None
 
 
-def _settled_axes(array: ZarrNode, wanted: str | None, stated: Sequence[str] | None) -> str:
+def _chosen_axes(array: ZarrNode, wanted: str | None, stated: Sequence[str] | None) -> str:
     shape = array.metadata.get("shape")
     if not isinstance(shape, list):
         raise CorruptDataError(f"{array.location}: its metadata state no shape; write the array again")
@@ -201,14 +201,14 @@ def _settled_axes(array: ZarrNode, wanted: str | None, stated: Sequence[str] | N
     known = "".join(names) if names and all(len(name) == 1 and name in AXIS_LETTERS for name in names) else None
     if wanted is not None and known is not None and wanted != known:
         raise MismatchError(
-            f"{array.location}: axes {wanted!r} are wanted, its metadata state {known!r}; "
+            f"{array.location}: got axes {wanted!r}, but its metadata state {known!r}; "
             "drop axes to trust the metadata, or correct them"
         )
     axes = wanted or known
     if axes is None:
         seen = f"its dimensions are named {list(stated)}" if stated else "its metadata name none"
         raise ConfigError(
-            f"{array.location}: which dimension is depth is never guessed, and {seen} (shape {shape}); "
+            f"{array.location}: the order of its axes is unknown and is never guessed: {seen} (shape {shape}); "
             "give axes, for example axes=zyx for (layers, rows, columns), or open the OME-Zarr group above the array"
         )
     if len(axes) != len(shape) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes) <= set(AXIS_LETTERS):
@@ -219,14 +219,14 @@ def _settled_axes(array: ZarrNode, wanted: str | None, stated: Sequence[str] | N
     for axis, length in zip(axes, shape, strict=True):
         if axis in "tc" and length != 1:
             raise DataError(
-                f"{array.location}: one volume is wanted, axis {axis!r} has {length} entries (shape {shape}, "
+                f"{array.location}: expected one volume, axis {axis!r} has {length} entries (shape {shape}, "
                 f"axes {axes}); extract the one you mean into its own array"
             )
     return axes
 
 
 def _voxel_size(image: Mapping[str, Any], dataset: Mapping[str, Any], names: Sequence[str] | None) -> float | None:
-    """Micrometres per voxel along y and x, level's scale times image's; None unless both agree and have a unit."""
+    """Compute micrometres per voxel: level's scale times image's; None unless y and x agree and have a unit."""
     axes = image.get("axes")
     if names is None or not isinstance(axes, list):
         return None

@@ -22,7 +22,7 @@ class LocationStore(Store):
     """Keys of a zarr array below one folder, for reading only."""
 
     def __init__(self, location: Location, *, blosc_chunks: bool = False) -> None:
-        """Point at an array.
+        """Remember where an array is.
 
         Args:
             location: Its folder.
@@ -43,10 +43,10 @@ class LocationStore(Store):
         return str(self.location)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """The object or a part of it; None where it is not there.
+        """Read the object or a part of it; None where it is not there.
 
         Raises:
-            CorruptDataError: The object is empty, or shorter than the part that is wanted.
+            CorruptDataError: The object is empty, or shorter than the part.
             StorageError: Reading failed again after retries.
         """
         place = self.location / key
@@ -59,7 +59,7 @@ class LocationStore(Store):
             wanted = max(BLOSC_HEADER_BYTES, int.from_bytes(data[12:16], "little"))
         if not data or (wanted is not None and len(data) != wanted):
             raise CorruptDataError(
-                f"{place}: {wanted or 'some'} bytes are wanted, the object gave {len(data)}; it was cut off, "
+                f"{place}: expected {wanted or 'some'} bytes, the object gave {len(data)}; it was cut off, "
                 "copy it again"
             )
         return prototype.buffer.from_bytes(data)
@@ -67,52 +67,52 @@ class LocationStore(Store):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Several parts at once."""
+        """Read several parts at once."""
         return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
 
     async def exists(self, key: str) -> bool:
-        """Whether the object is there."""
+        """Tell whether the object is there."""
         place = self.location / key
         return await asyncio.to_thread(place.exists)
 
     @property
     def supports_writes(self) -> bool:
-        """Never."""
+        """False: this store reads only."""
         return False
 
     @property
     def supports_deletes(self) -> bool:
-        """Never."""
+        """False: this store reads only."""
         return False
 
     @property
     def supports_listing(self) -> bool:
-        """Not needed for reading an array whose place is known."""
+        """False: an array whose place is known is read without."""
         return False
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Refused: this store reads."""
+        """Raise `NotImplementedError`: this store reads only."""
         raise NotImplementedError("LocationStore reads only")
 
     async def delete(self, key: str) -> None:
-        """Refused: this store reads."""
+        """Raise `NotImplementedError`: this store reads only."""
         raise NotImplementedError("LocationStore reads only")
 
     def list(self) -> AsyncIterator[str]:
-        """Refused: this store reads what it is told."""
+        """Raise `NotImplementedError`: this store lists nothing."""
         raise NotImplementedError("LocationStore lists nothing")
 
     def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Refused: this store reads what it is told."""
+        """Raise `NotImplementedError`: this store lists nothing."""
         raise NotImplementedError("LocationStore lists nothing")
 
     def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Refused: this store reads what it is told."""
+        """Raise `NotImplementedError`: this store lists nothing."""
         raise NotImplementedError("LocationStore lists nothing")
 
 
 def _limits(part: ByteRequest | None) -> tuple[int | None, int | None, int | None]:
-    """(start, stop, exact length wanted) in fsspec's words: a negative start counts from the end."""
+    """Return (start, stop, exact length) as fsspec takes them: a negative start counts from the end."""
     if isinstance(part, RangeByteRequest):
         return part.start, part.end, part.end - part.start
     if isinstance(part, OffsetByteRequest):

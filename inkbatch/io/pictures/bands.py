@@ -34,7 +34,7 @@ class MapView:
 
     @staticmethod
     def of(pyramid: Multiscale, level: int = 0, flip: Flip = "none") -> MapView:
-        """One whole level."""
+        """View one whole level."""
         array = pyramid.levels[level]
         return MapView(array, Box(0, 0, *array.layout.shape), flip)
 
@@ -54,7 +54,7 @@ class MapView:
         return self.array.layout.shards[-2]
 
     def bands(self, rows: int) -> Iterator[NDArray[Any]]:
-        """The view from its top to its bottom; the next band is read while one is used.
+        """Read the view from its top to its bottom; the next band is read while one is used.
 
         Args:
             rows: Rows of a band; a multiple of `chunk_rows` decodes each chunk once. The first and the last band may be
@@ -86,9 +86,9 @@ class MapView:
 
 
 def reblock(blocks: Iterable[NDArray[Any]], rows: int) -> Iterator[NDArray[Any]]:
-    """Cut consecutive blocks of rows anew, into blocks of `rows` rows; the last one may be lower.
+    """Cut consecutive blocks of rows into blocks of `rows` rows; the last one may be lower.
 
-    What lies inside one block is handed on as a view.
+    A result that lies inside one block is a view of it.
     """
     held: list[NDArray[Any]] = []
     count = 0

@@ -33,13 +33,13 @@ ENDINGS: dict[str, PictureFormat] = {
 LONGEST_PX = {"jpg": JPG_LONGEST_PX, "png": PNG_LONGEST_PX}
 
 BASE_BYTES = 200 << 20  # the interpreter with numpy, OpenCV and tifffile, and blocks being deflated
-BYTES_PER_BAND_PIXEL = 12  # float16 bands in use and read ahead, their encoded chunks, picture values, blocks cut anew
+BYTES_PER_BAND_PIXEL = 12  # float16 bands in use and read ahead, their encoded chunks, picture values, blocks cut again
 JPG_BYTES_PER_PIXEL = 2  # the picture and what it is encoded to
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is to be written.
+    """A picture file to be written.
 
     Attributes:
         view: The part of the map; float16 probability.
@@ -60,20 +60,20 @@ class Picture:
     note: str = ""
 
     def rows(self, band_rows: int) -> Iterator[NDArray[Any]]:
-        """Picture values from the top to the bottom, band by band."""
+        """Make picture values from the top to the bottom, band by band."""
         place = str(self.view.array.location)
         for band in self.view.bands(band_rows):
             yield self.tones.apply(band, place)
 
 
 def band_rows(picture: Picture, memory_bytes: int) -> int:
-    """Rows of the bands that a picture is read in.
+    """Choose the rows of the bands that a picture is read in.
 
     On an object store a whole row of zarr shards where memory allows it, so that each object is asked for once; on a
     local disk a row of chunks.
 
     Args:
-        picture: What is to be written.
+        picture: Picture to write.
         memory_bytes: Budget of the whole process.
 
     Raises:
@@ -84,8 +84,8 @@ def band_rows(picture: Picture, memory_bytes: int) -> int:
     longest = LONGEST_PX.get(picture.format)
     if longest is not None and max(height, width) > longest:
         raise ConfigError(
-            f"{view.array.location}: {picture.format} of {width} × {height} px (width × height) is wanted, it ends at "
-            f"{longest} px; choose a coarser level, a crop, or TIFF"
+            f"{view.array.location}: {picture.format} of {width} × {height} px (width × height) is too large, it ends "
+            f"at {longest} px; choose a coarser level, a crop, or TIFF"
         )
     fixed = BASE_BYTES + (JPG_BYTES_PER_PIXEL * height * width if picture.format == "jpg" else 0)
     rows = view.chunk_rows if view.array.location.is_local else view.shard_rows
@@ -105,7 +105,7 @@ def write_picture(picture: Picture, place: Location, memory_bytes: int, scratch:
     """Write a picture file; it appears at `place` whole, or not at all. Equal maps give equal bytes.
 
     Args:
-        picture: What is to be written.
+        picture: Picture to write.
         place: The file; one that is there is replaced.
         memory_bytes: Budget of the whole process.
         scratch: Local folder for a file on its way to an object store; None takes the system's.

@@ -31,7 +31,7 @@ _DIFFERENCE = [
 
 @lru_cache(maxsize=16)
 def palette(name: ColourMap) -> Palette:
-    """The 256 colours of a map; index 0 is no ink."""
+    """Return the 256 colours of a map; index 0 is no ink."""
     steps = np.arange(256, dtype=np.uint8)
     if name in _OPENCV:
         return np.ascontiguousarray(cv2.applyColorMap(steps[:, None], _OPENCV[name])[:, 0, ::-1])
@@ -42,7 +42,7 @@ def palette(name: ColourMap) -> Palette:
 
 @lru_cache(maxsize=1)
 def difference_palette() -> Palette:
-    """Blue where the second map is higher, orange where the first is, dark where they agree."""
+    """Return blue where the second map is higher, orange where the first is, dark where they agree."""
     return _between(_DIFFERENCE)
 
 

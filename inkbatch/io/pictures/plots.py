@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.io.pictures.png import png_bytes
+
 Canvas = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
@@ -113,7 +115,7 @@ def shades(title: str, values: NDArray[np.float64], low: float, high: float, sig
 
 
 def beside(parts: Sequence[Canvas]) -> Canvas:
-    """Plots side by side, aligned at the top."""
+    """Put plots side by side, aligned at the top."""
     height = max(part.shape[0] for part in parts)
     return np.concatenate([_filled(part, height, part.shape[1]) for part in parts], axis=1)
 
@@ -124,15 +126,12 @@ def text(canvas: Canvas, words: str, place: tuple[int, int], colour: Colour) -> 
 
 
 def png(canvas: Canvas) -> bytes:
-    """The plot as a file; equal plots are equal bytes."""
-    fine, data = cv2.imencode(".png", canvas)
-    if not fine:
-        raise ValueError(f"a plot of {canvas.shape} cannot be encoded")
-    return bytes(data)
+    """Encode a plot as PNG; equal plots are equal bytes."""
+    return png_bytes(canvas[..., ::-1])
 
 
 def _points(line: Curve, left: int, top: int, right: int, bottom: int) -> list[tuple[int, int] | None]:
-    """Pixels of a curve in order, None where it breaks off; points that fall on one pixel are one."""
+    """Return the pixels of a curve in order, None where it breaks off; points that fall on one pixel are one."""
     x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
     whole = np.isfinite(x) & np.isfinite(y)
     across = np.rint(left + (right - left) * np.clip(np.where(whole, x, 0), 0, 1)).astype(int)

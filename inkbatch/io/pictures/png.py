@@ -15,11 +15,13 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.errors import DataError
 from inkbatch.io.pictures.bands import reblock
-from inkbatch.io.shards.array import codec_pool
+from inkbatch.io.threads import codec_pool
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER = b"\x78\x5e"  # deflate, 32 KiB window, fast
@@ -53,7 +55,7 @@ def write_png(
     """
     height, width, *channels = shape_yx
     if channels not in ([], [3]):
-        raise ValueError(f"pictures of one or three values per pixel, got {shape_yx}")
+        raise ValueError(f"expected one or three values per pixel, got {shape_yx}")
     bits = 8 * dtype.itemsize
     handle.write(SIGNATURE)
     kind = COLOUR if channels else GREY
@@ -66,17 +68,17 @@ def write_png(
     above = np.zeros(stride, np.uint8)
     for block in reblock(rows, max(1, BLOCK_BYTES // (stride + 1))):
         if block.shape[1:] != tuple(shape_yx[1:]) or block.dtype != dtype:
-            raise ValueError(f"rows of {tuple(shape_yx[1:])} {dtype} wanted, got {block.shape[1:]} {block.dtype}")
+            raise ValueError(f"expected rows of {tuple(shape_yx[1:])} {dtype}, got {block.shape[1:]} {block.dtype}")
         scanlines = _filtered(block, above)
         above = _as_bytes(block[-1:])[0]
         adler = zlib.adler32(scanlines.data, adler)
-        pending.append(codec_pool().submit(_deflate, scanlines))
+        pending.append(codec_pool.submit(_deflate, scanlines))
         done += len(block)
         if len(pending) > IN_FLIGHT:
             _write_chunk(handle, b"IDAT", head + pending.popleft().result())
             head = b""
     if done != height:
-        raise ValueError(f"{height} rows wanted, got {done}")
+        raise ValueError(f"expected {height} rows, got {done}")
     while pending:
         _write_chunk(handle, b"IDAT", head + pending.popleft().result())
         head = b""
@@ -84,8 +86,30 @@ def write_png(
     _write_chunk(handle, b"IEND", b"")
 
 
+def png_bytes(picture: NDArray[Any], compression: int | None = None) -> bytes:
+    """Encode a picture that lies in memory; equal pictures give equal bytes.
+
+    Args:
+        picture: (height, width) grey, or (height, width, 3) red, green, blue; uint8 or uint16.
+        compression: zlib's level from 0 to 9; None takes the fast one of OpenCV.
+
+    Raises:
+        DataError: The picture is empty, or larger than a PNG can be.
+    """
+    pixels: NDArray[Any] = np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else picture
+    options = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
+    try:
+        fine, data = cv2.imencode(".png", pixels, options)
+    except cv2.error:
+        fine = False
+    if not fine:
+        shape = " x ".join(map(str, picture.shape))
+        raise DataError(f"a picture of {shape} pixels cannot be encoded as PNG; expected 1 to {LONGEST_PX:,} per edge")
+    return bytes(data)
+
+
 def indexed_png(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes:
-    """A small picture of indices into a table of colours, as a PNG.
+    """Encode a small picture of indices into a table of colours.
 
     Args:
         indices: (height, width).
@@ -105,13 +129,13 @@ def indexed_png(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes
 
 
 def _as_bytes(block: NDArray[Any]) -> NDArray[np.uint8]:
-    """(rows, bytes per row), samples with the high byte first."""
+    """Turn pixels into (rows, bytes per row), samples with the high byte first."""
     ordered = np.ascontiguousarray(block, block.dtype.newbyteorder(">"))
     return ordered.view(np.uint8).reshape(len(block), -1)
 
 
 def _filtered(block: NDArray[Any], above: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Scanlines with filter 2: each byte minus the one above it."""
+    """Make scanlines with filter 2: each byte minus the one above it."""
     samples = _as_bytes(block)
     scanlines = np.empty((len(samples), samples.shape[1] + 1), np.uint8)
     scanlines[:, 0] = UP

@@ -23,7 +23,7 @@ NOT_STORED = 48  # grey of what this process has not stored
 
 
 def preview_level(pyramid: Multiscale, longest_px: int) -> int:
-    """Number of the finest level whose longest side fits `longest_px`, else of the coarsest."""
+    """Return the number of the finest level whose longest side fits `longest_px`, else of the coarsest."""
     fitting = [number for number, array in enumerate(pyramid.levels) if max(array.layout.shape) <= longest_px]
     return fitting[0] if fitting else len(pyramid.levels) - 1
 

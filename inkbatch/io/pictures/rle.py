@@ -1,4 +1,4 @@
-"""Run-length encoding of masks as the Vesuvius Challenge – Ink Detection competition on Kaggle wants it.
+"""Run-length encoding of masks as the Vesuvius Challenge – Ink Detection competition on Kaggle reads it.
 
 Its page says: pixels are numbered from left to right, then from top to bottom, from 1; a run is a start and a length,
 and all runs are one text of numbers with spaces between them. ``1 3 10 5`` means the pixels 1, 2, 3 and 10 to 14. Runs
@@ -19,7 +19,7 @@ Bools = NDArray[np.bool_]
 
 
 def runs(blocks: Iterable[Bools]) -> Iterator[NDArray[np.int64]]:
-    """Runs of a mask that comes in consecutive blocks of whole rows.
+    """Find the runs of a mask that comes in consecutive blocks of whole rows.
 
     Args:
         blocks: (rows, width) each, from the top.
@@ -47,7 +47,7 @@ def runs(blocks: Iterable[Bools]) -> Iterator[NDArray[np.int64]]:
 
 
 def texts(blocks: Iterable[Bools]) -> Iterator[str]:
-    """Consecutive parts of the text of a mask; see `runs`."""
+    """Write the text of a mask in consecutive parts; see `runs`."""
     between = ""
     for found in runs(blocks):
         yield between + " ".join(map(str, found.ravel().tolist()))
@@ -55,12 +55,12 @@ def texts(blocks: Iterable[Bools]) -> Iterator[str]:
 
 
 def encode(mask: Bools) -> str:
-    """The text of a mask (height, width); empty where nothing is set."""
+    """Write the text of a mask (height, width); empty where nothing is set."""
     return "".join(texts([mask]))
 
 
 def decode(text: str, shape_yx: tuple[int, int], place: str = "run-length text") -> Bools:
-    """The mask of a text.
+    """Read the mask of a text.
 
     Args:
         text: Starts and lengths.
@@ -72,12 +72,12 @@ def decode(text: str, shape_yx: tuple[int, int], place: str = "run-length text")
     """
     words = text.split()
     if len(words) % 2 or not all(word.isascii() and word.isdigit() for word in words):
-        raise DataError(f"{place}: pairs of whole numbers (start, length) are wanted, found {_excerpt(words)}")
+        raise DataError(f"{place}: expected pairs of whole numbers (start, length), found {_excerpt(words)}")
     pairs = np.array([int(word) for word in words], np.int64).reshape(-1, 2)
     starts, stops = pairs[:, 0] - 1, pairs.sum(axis=1) - 1
     size = shape_yx[0] * shape_yx[1]
     if len(pairs) and (pairs[:, 1].min() < 1 or starts[0] < 0 or (starts[1:] < stops[:-1]).any()):
-        raise DataError(f"{place}: runs must be positive, ascend from 1 and share no pixel; encode the mask anew")
+        raise DataError(f"{place}: expected positive runs that ascend from 1 and share no pixel; encode the mask again")
     if len(pairs) and stops[-1] > size:
         raise DataError(
             f"{place}: runs up to pixel {stops[-1]} for {shape_yx[0]} × {shape_yx[1]} px (height × width), which have "

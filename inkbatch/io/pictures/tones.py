@@ -1,4 +1,4 @@
-"""From stored probability to picture values, by one table: float16 has 15,361 values from 0 to 1."""
+"""Tables from stored probability to picture values: float16 has 15,361 values from 0 to 1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CODES = _ONE + 1  # stored values from 0 to 1
 
 
 def half_codes(probability: NDArray[np.float16], place: str) -> NDArray[np.uint16]:
-    """The bits of stored probabilities: whole numbers below `CODES` that ascend with the value.
+    """Return the bits of stored probabilities: whole numbers below `CODES` that ascend with the value.
 
     Args:
         probability: Any shape, float16.
@@ -35,14 +35,14 @@ def half_codes(probability: NDArray[np.float16], place: str) -> NDArray[np.uint1
         if bits.max() > _ONE:
             wrong = bits[bits > _ONE][0].view(np.float16)
             raise CorruptDataError(
-                f"{place}: a probability from 0 to 1 was wanted, found {wrong}; make this prediction anew"
+                f"{place}: expected a probability from 0 to 1, found {wrong}; make this prediction again"
             )
     return bits
 
 
 @dataclass(frozen=True)
 class ToneMap:
-    """How a probability p becomes a picture value.
+    """Rule that turns a probability p into a picture value.
 
     Without threshold the value is ``round(q * top)``, to the nearest (halves to even) or truncated, where top is 255
     for uint8, 65535 for uint16, and q is p * boost from black to white, within 0 and 1; floats keep q. With a
@@ -76,7 +76,7 @@ class ToneMap:
         object.__setattr__(self, "_table", table.astype(self.dtype))
 
     def apply(self, probability: NDArray[np.float16], place: str) -> NDArray[Any]:
-        """Picture values of a block.
+        """Compute the picture values of a block.
 
         Args:
             probability: Any shape, float16.

@@ -69,7 +69,7 @@ def write_tiff(
 
 
 def _tiles(rows: Rows, width: int) -> Iterator[NDArray[Any]]:
-    """Whole tiles, row-major; those at the right and lower border are filled up with zeros."""
+    """Cut rows into whole tiles, row-major; those at the right and lower border are filled up with zeros."""
     edge = TIFF_TILE_PX
     for strip in reblock(rows, edge):
         for x in range(0, width, edge):
@@ -91,7 +91,7 @@ def write_npy(handle: BinaryIO, shape_yx: tuple[int, int], dtype: np.dtype[Any],
 def write_jpg(
     handle: BinaryIO, shape_yx: tuple[int, int], dtype: np.dtype[Any], rows: Rows, *, quality: int = 90
 ) -> None:
-    """Write a grey JPG. The whole picture is held in memory, for the encoder wants it so.
+    """Write a grey JPG. The encoder needs the whole picture in memory.
 
     Args:
         handle: Open for writing.

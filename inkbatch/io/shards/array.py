@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import DataError, MismatchError
-from inkbatch.io.shards.codec import Place, codec_pool
+from inkbatch.io.shards.codec import Place
 from inkbatch.io.shards.layout import CODECS, ArrayLayout
 from inkbatch.io.shards.open_shards import OpenShards
 from inkbatch.io.shards.reading import (
-    Part,
     Region,
+    ShardPart,
     StoredShard,
     chunks_inside,
     decode_run,
@@ -36,9 +35,10 @@ from inkbatch.io.shards.reading import (
     shards_inside,
     window_of,
 )
+from inkbatch.io.shards.shard_rows import Fill, ShardRow, encode_shard, from_block
 from inkbatch.io.shards.sinks import ShardSink, sink_for
-from inkbatch.io.shards.writing import Fill, Strip, encode_shard, from_block
 from inkbatch.io.store.location import Location, retried
+from inkbatch.io.threads import Tasks, codec_pool
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ShardedArray:
         """Write the array's metadata; an equal one that is already there is used on.
 
         Raises:
-            MismatchError: Another array lies there.
+            MismatchError: Another array is there.
         """
         wanted = layout.metadata()
         place = location / "zarr.json"
@@ -63,7 +63,7 @@ class ShardedArray:
             place.write_json(wanted)
         else:
             if found != wanted:
-                raise MismatchError(f"{location}: another array lies here; remove it or choose another name")
+                raise MismatchError(f"{location}: another array is already here; remove it, or choose another name")
         return ShardedArray(location, layout)
 
     @staticmethod
@@ -71,7 +71,7 @@ class ShardedArray:
         """Open an array that inkbatch wrote.
 
         Raises:
-            DataError: There is none, or it is not ours.
+            DataError: There is none, or inkbatch did not write it.
         """
         place = location / "zarr.json"
         try:
@@ -81,7 +81,7 @@ class ShardedArray:
         return ShardedArray(location, ArrayLayout.parse(document, str(location)))
 
     def shard_location(self, coordinates: Sequence[int]) -> Location:
-        """Where the shard with these grid coordinates lies."""
+        """Return the location of the shard with these grid coordinates."""
         return Location("/".join([self.location.uri.rstrip("/"), "c", *map(str, coordinates)]))
 
     def write_shard(self, coordinates: Sequence[int], block: NDArray[Any]) -> int:
@@ -101,17 +101,17 @@ class ShardedArray:
         )
         if block.shape != expected or block.dtype != np.dtype(layout.dtype):
             raise ValueError(
-                f"shard {tuple(coordinates)}: wanted {expected} {layout.dtype}, got {block.shape} {block.dtype}"
+                f"shard {tuple(coordinates)}: expected {expected} {layout.dtype}, got {block.shape} {block.dtype}"
             )
-        return self.write_strip(coordinates, 1, from_block(layout, block))
+        return self.write_shard_row(coordinates, 1, from_block(layout, block))
 
-    def write_strip(self, coordinates: Sequence[int], count: int, fill: Fill) -> int:
+    def write_shard_row(self, coordinates: Sequence[int], count: int, fill: Fill) -> int:
         """Encode and store whole shards side by side along the last axis, chunk row by chunk row.
 
         Args:
             coordinates: The first shard's place in the shard grid.
             count: Shards.
-            fill: Gives the content of each row of chunks; see `shard_strip.Fill`. Where a store failed for the moment
+            fill: Gives the content of each row of chunks; see `shard_rows.Fill`. Where a store failed for the moment
                 it is asked again from the start.
 
         Returns:
@@ -133,7 +133,7 @@ class ShardedArray:
             for sink in sinks:
                 sink.abandon()
             raise
-        return Strip(self.layout, sinks, width, fill).finish()
+        return ShardRow(self.layout, sinks, width, fill).finish()
 
     def read(self, region: Sequence[slice], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Read a region, each stored chunk decoded once.
@@ -156,12 +156,12 @@ class ShardedArray:
         for coordinates in shards_inside(layout, bounds):
             origin = [c * size for c, size in zip(coordinates, layout.shards, strict=True)]
             runs = runs_of(layout, itertools.product(*chunks_inside(layout, origin, bounds)))
-            parts.append(Part(coordinates, runs, window_of(layout, origin, bounds, out)))
+            parts.append(ShardPart(coordinates, runs, window_of(layout, origin, bounds, out)))
         self._decode(parts)
         return out
 
     def opened(self, region: Sequence[slice]) -> Region:
-        """A region whose windows are decoded one by one, each by the thread that wants it; see `Region`."""
+        """Open a region whose windows are decoded one by one, each by the thread that asks for it; see `Region`."""
         return Region(self.layout, self.shard_location, region)
 
     def read_chunks(
@@ -186,35 +186,33 @@ class ShardedArray:
         for place, out in zip(places, outs, strict=True):
             shard, inside = layout.in_shard(place)
             shards.setdefault(shard, {})[inside] = out
-        parts = [Part(place, runs_of(layout, sorted(targets)), own_of(targets)) for place, targets in shards.items()]
+        parts = [
+            ShardPart(place, runs_of(layout, sorted(targets)), own_of(targets)) for place, targets in shards.items()
+        ]
         self._decode(parts, kept)
 
-    def _decode(self, parts: Sequence[Part], kept: OpenShards | None = None) -> None:
+    def _decode(self, parts: Sequence[ShardPart], kept: OpenShards | None = None) -> None:
         """Decode chunks, side by side where they are many."""
         alone = sum(len(part.runs) for part in parts) == 1
-        jobs: list[Future[None]] = []
         opened: list[StoredShard] = []
         try:
-            for part in parts:
-                place = self.shard_location(part.coordinates)
-                if kept is not None and place.is_local:
-                    stored: StoredShard = kept.get(place, self.layout)
-                else:
-                    stored = StoredShard(place, self.layout)
-                    opened.append(stored)
-                    stored.prepare([chunk for run in part.runs for chunk in run])
-                if alone:
-                    decode_run(stored, part.runs[0], part.target)
-                else:
-                    jobs += [codec_pool().submit(decode_run, stored, run, part.target) for run in part.runs]
-            for job in jobs:
-                job.result()
+            with Tasks(codec_pool) as tasks:
+                for part in parts:
+                    place = self.shard_location(part.coordinates)
+                    if kept is not None and place.is_local:
+                        stored: StoredShard = kept.get(place, self.layout)
+                    else:
+                        stored = StoredShard(place, self.layout)
+                        opened.append(stored)
+                        stored.prepare([chunk for run in part.runs for chunk in run])
+                    for run in part.runs:
+                        if alone:
+                            decode_run(stored, run, part.target)
+                        else:
+                            tasks.start(decode_run, stored, run, part.target)
         finally:
-            for job in jobs:
-                job.cancel()
-            wait(jobs)
             for stored in opened:
                 stored.close()
 
 
-__all__ = ["CODECS", "ArrayLayout", "ShardedArray", "codec_pool", "encode_shard"]
+__all__ = ["CODECS", "ArrayLayout", "ShardedArray", "encode_shard"]

@@ -1,9 +1,9 @@
-"""Decoded chunks, kept in memory up to a limit: who reads small windows again and again decodes each chunk once.
+"""Decoded chunks, kept in memory up to a limit, so that many small windows decode each chunk once.
 
 Training cuts tiles of 64 to 256 px out of chunks of 256 px, in random order, epoch after epoch. What has been decoded
-is therefore kept; what was decoded first goes first. A limit of 0 keeps nothing. Chunks that a local disk holds as they
-are, layers of papyrus mostly, need no decoding: a window that takes a good part of one is read straight from the disk
-(`io.shards.open_shards`). A smaller one is one of many that want the same chunk, which is therefore kept as well.
+is therefore kept; what was decoded first goes first. A limit of 0 keeps nothing. Chunks that are stored uncompressed on
+a local disk, layers of papyrus mostly, need no decoding: a window that takes a large part of one is read straight from
+the disk (`io.shards.open_shards`). A smaller one is one of many in the same chunk, which is therefore kept as well.
 
 Chunks lie side by side in slabs of megabytes, which are given back as a whole: NumPy asks for huge pages for arrays of
 4 MiB and more, and the first touch of fresh memory in pages of 4 KiB costs as much as decoding into it.
@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.io.shards.array import ShardedArray
-from inkbatch.io.shards.codec import Bytes, buffers
 from inkbatch.io.shards.open_shards import OpenShards
+from inkbatch.io.shards.scratch import Bytes, scratch
 
 Place = tuple[int, ...]
 Key = tuple[str, Place]
@@ -52,8 +52,8 @@ class _Slab:
 
 
 @dataclass(frozen=True)
-class Room:
-    """Where one chunk goes before it is kept.
+class ReservedChunk:
+    """Memory of one chunk that is about to be decoded and kept.
 
     Attributes:
         chunk: To be filled.
@@ -85,30 +85,30 @@ class ChunkCache:
         return self._held
 
     def get(self, array: str, places: Iterable[Place]) -> dict[Place, NDArray[Any]]:
-        """Those of the wanted chunks that are kept; they are to be read, never written to."""
+        """Return those of some chunks that are kept; never write to them."""
         found = {place: self._chunks.get((array, place)) for place in places}
         return {place: chunk for place, chunk in found.items() if chunk is not None}
 
-    def room(self, shape: Sequence[int], dtype: str) -> Room:
-        """Memory for a chunk, uninitialised; what was decoded first makes room."""
+    def reserve(self, shape: Sequence[int], dtype: str) -> ReservedChunk:
+        """Reserve memory for a chunk, uninitialised; the chunks that were decoded first make room."""
         wanted = np.dtype(dtype)
         size = int(np.prod(shape)) * wanted.itemsize
         if size > self.limit_bytes:
-            return Room(np.empty(shape, wanted), None)
+            return ReservedChunk(np.empty(shape, wanted), None)
         with self._lock:
             slab = self._slabs[-1] if self._slabs else None
             if slab is None or slab.used + size > len(slab.memory):
                 slab = self._fresh(size)
             start = slab.used
             slab.used = -(-(start + size) // ALIGNED_BYTES) * ALIGNED_BYTES
-        return Room(slab.memory[start : start + size].view(wanted).reshape(shape), slab)
+        return ReservedChunk(slab.memory[start : start + size].view(wanted).reshape(shape), slab)
 
-    def put(self, array: str, place: Place, room: Room) -> None:
-        """Keep a chunk that was decoded into its room."""
+    def put(self, array: str, place: Place, reserved: ReservedChunk) -> None:
+        """Keep a chunk that was decoded into its reserved memory."""
         with self._lock:
-            if room.slab is not None and room.slab.kept and (array, place) not in self._chunks:
-                self._chunks[array, place] = room.chunk
-                room.slab.keys.append((array, place))
+            if reserved.slab is not None and reserved.slab.kept and (array, place) not in self._chunks:
+                self._chunks[array, place] = reserved.chunk
+                reserved.slab.keys.append((array, place))
 
     def _fresh(self, size: int) -> _Slab:
         length = max(size, min(SLAB_BYTES, self.limit_bytes // SLABS_AT_LEAST))
@@ -129,7 +129,7 @@ class CachedArray:
 
     Attributes:
         array: The stored array.
-        cache: Where its decoded chunks are kept.
+        cache: Cache of its decoded chunks.
     """
 
     array: ShardedArray
@@ -158,16 +158,15 @@ class CachedArray:
         return out
 
     def _copied(self, place: Place, window: tuple[Window, Window], out: NDArray[Any]) -> bool:
-        """Copy what is wanted of a chunk that a local disk holds as it is; False where it must be decoded."""
-        buffer = buffers.take(self.array.layout.slot_bytes)
-        found = self._on_disk(place, window[0], buffer)
-        if found is not None:
-            out[window[1]] = found
-        buffers.give(buffer)
+        """Copy a window of a chunk that a local disk holds uncompressed; False where it must be decoded."""
+        with scratch.lend(self.array.layout.slot_bytes) as buffer:
+            found = self._on_disk(place, window[0], buffer)
+            if found is not None:
+                out[window[1]] = found
         return found is not None
 
     def _on_disk(self, place: Place, inner: Window, buffer: Bytes) -> NDArray[Any] | None:
-        """A good part of a chunk that a local disk holds as it is, in `buffer`."""
+        """Read a large part of a chunk that a local disk holds uncompressed into `buffer`; None for any other."""
         height, width = self.array.layout.chunks[-2:]
         rows, columns = inner[-2:]
         taken = (rows.stop - rows.start) * (columns.stop - columns.start)
@@ -180,18 +179,19 @@ class CachedArray:
     def _decoded(self, places: Sequence[Place]) -> dict[Place, NDArray[Any]]:
         """Decode chunks (those of one shard in as few requests as possible) and keep them."""
         layout = self.array.layout
-        rooms = []
+        reserved = []
         for place in places:
             corner = zip(place, layout.chunks, layout.shape, strict=True)
-            rooms.append(self.cache.room([min(chunk, size - i * chunk) for i, chunk, size in corner], layout.dtype))
-        self.array.read_chunks(places, [room.chunk for room in rooms], self.cache.shards)
-        for place, room in zip(places, rooms, strict=True):
-            self.cache.put(self.array.location.uri, place, room)
-        return {place: room.chunk for place, room in zip(places, rooms, strict=True)}
+            shape = [min(chunk, size - i * chunk) for i, chunk, size in corner]
+            reserved.append(self.cache.reserve(shape, layout.dtype))
+        self.array.read_chunks(places, [one.chunk for one in reserved], self.cache.shards)
+        for place, one in zip(places, reserved, strict=True):
+            self.cache.put(self.array.location.uri, place, one)
+        return {place: one.chunk for place, one in zip(places, reserved, strict=True)}
 
 
 def _windows(chunks: Sequence[int], region: Sequence[slice]) -> dict[Place, tuple[Window, Window]]:
-    """What a region wants of each chunk that it touches: where it lies in the chunk, and where in the region."""
+    """Cut a region into its parts in each chunk: the slices in the chunk, and those in the region."""
     axes = []
     for size, part in zip(chunks, region, strict=True):
         start, stop = part.start, part.stop

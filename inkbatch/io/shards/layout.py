@@ -1,4 +1,4 @@
-"""How a sharded zarr v3 array is cut and encoded, and the ``zarr.json`` that says so."""
+"""Layout of a sharded zarr v3 array: shapes, codec, and the ``zarr.json`` that states them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MASK_CODEC = "lz4"  # masks and labels are flat: decoded in a fifth of the secon
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """How an array is cut and encoded.
+    """Shapes and codec of an array.
 
     Attributes:
         shape: Array shape.
@@ -45,7 +45,7 @@ class ArrayLayout:
 
     def __post_init__(self) -> None:
         if not len(self.shape) == len(self.chunks) == len(self.shards):
-            raise ValueError(f"shape {self.shape}, chunks {self.chunks}, shards {self.shards}: differing lengths")
+            raise ValueError(f"shape {self.shape}, chunks {self.chunks}, shards {self.shards}: expected equal lengths")
         if any(shard % chunk for shard, chunk in zip(self.shards, self.chunks, strict=True)):
             raise ValueError(f"shards {self.shards} are no multiples of chunks {self.chunks}")
 
@@ -55,7 +55,7 @@ class ArrayLayout:
         return tuple(shard // chunk for shard, chunk in zip(self.shards, self.chunks, strict=True))
 
     def in_shard(self, place: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The shard that holds a chunk of the whole array, and the chunk's place inside it."""
+        """Return the shard that holds a chunk of the whole array, and the chunk's place inside it."""
         both = [divmod(number, count) for number, count in zip(place, self.chunks_per_shard, strict=True)]
         return tuple(shard for shard, _ in both), tuple(inner for _, inner in both)
 
@@ -75,7 +75,7 @@ class ArrayLayout:
         return 16 * math.prod(self.chunks_per_shard) + CRC_BYTES
 
     def metadata(self) -> dict[str, Any]:
-        """The array's ``zarr.json``."""
+        """Make the array's ``zarr.json``."""
         itemsize = np.dtype(self.dtype).itemsize
         little = {"name": "bytes"} if itemsize == 1 else {"name": "bytes", "configuration": {"endian": "little"}}
         blosc = {**CODECS[self.codec], "typesize": itemsize, "blocksize": 0}

@@ -1,6 +1,6 @@
-"""Shards on a local disk that stay open, with their indices: a small window of them costs one read of the file.
+"""Shards on a local disk that stay open, with their indices: a small window costs one read of the file.
 
-Training cuts tiles out of the same shards again and again. X-ray layers are stored as they are (see `shard_codec`),
+Training cuts tiles out of the same shards again and again. X-ray layers are stored as they are (see `codec`),
 so a window of them is copied straight from the file, which the system keeps in its own memory: a second copy in ours
 would cost the first touch of as much fresh memory, and leave less for the system's.
 """
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.io.shards.codec import Bytes, Place, decode_chunk, is_raw
+from inkbatch.io.shards.codec import Place, codec_of, is_raw
 from inkbatch.io.shards.layout import BLOSC_HEADER_BYTES, ArrayLayout
 from inkbatch.io.shards.reading import StoredShard, decode_run, own_of
+from inkbatch.io.shards.scratch import Bytes
 from inkbatch.io.store.location import Location
 
 OPEN_FILES = 256  # of the 1,024 that a process may mostly have
@@ -40,18 +41,18 @@ class OpenShard(StoredShard):
         return found.st_size, found.st_mtime_ns
 
     def is_unchanged(self) -> bool:
-        """Whether nobody has written into the file since it was opened."""
+        """Tell whether the file is as it was when it was opened."""
         return self._stamped() == self._stamp
 
     def window(self, place: Place, inner: Sequence[slice], buffer: Bytes) -> NDArray[Any] | None:
-        """A window of a chunk that is stored as it is, or of one of zeros.
+        """Read a window of a chunk that is stored uncompressed, or of one of zeros.
 
         The checksum is tested when the chunk is read for the first time.
 
         Args:
             place: The chunk's place inside the shard.
             inner: The window, one slice per axis, inside the chunk.
-            buffer: At least `ArrayLayout.slot_bytes`; what is returned lies in it.
+            buffer: At least `ArrayLayout.slot_bytes`; holds the result.
 
         Returns:
             The window, stored dtype; None where the chunk is compressed.
@@ -73,7 +74,7 @@ class OpenShard(StoredShard):
             self.read_at(start, buffer.data[: layout.slot_bytes])
             if not is_raw(buffer[: layout.slot_bytes], layout):
                 return None
-            decode_chunk(layout, buffer.data[: layout.slot_bytes], (self.location, place))
+            codec_of(layout).require_whole(buffer[: layout.slot_bytes], (self.location, place))
             self._checked.add(place)
         return whole[tuple(inner)]
 
@@ -86,7 +87,7 @@ class OpenShard(StoredShard):
         decode_run(self, [place], own_of({place: out}))
 
     def _rows(self, inner: Sequence[slice]) -> Iterator[tuple[int, int]]:
-        """Bytes of the stored chunk, half-open, that hold the rows of a window, each as wide as the chunk."""
+        """Return the bytes of the stored chunk, half-open, that hold the rows of a window at the chunk's full width."""
         *lead, height, width = self.layout.chunks
         rows, row_bytes = inner[-2], width * np.dtype(self.layout.dtype).itemsize
         firsts = np.arange(0, math.prod(lead) * height, height).reshape(lead)[tuple(inner[:-2])].ravel() + rows.start
@@ -96,7 +97,7 @@ class OpenShard(StoredShard):
 
 
 def _bridged(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Spans in their order, as one where what lies between two is no longer than the second."""
+    """Join spans, in their order, where the gap between two is no longer than the second."""
     start, stop = spans[0]
     for begin, end in spans[1:]:
         if begin - stop > end - begin:
@@ -119,7 +120,7 @@ class OpenShards:
         self._shards: OrderedDict[str, OpenShard] = OrderedDict()
 
     def get(self, location: Location, layout: ArrayLayout) -> OpenShard:
-        """A shard, ready to be read; opened anew where the file was written into meanwhile.
+        """Return a shard, ready to be read; opened again where the file has changed meanwhile.
 
         Raises:
             CorruptDataError: The shard is missing, or its index fails its checksum.

@@ -1,4 +1,4 @@
-"""What a shard holds, read from where it lies: its index, its wanted chunks, and where each of them goes."""
+"""Reading of zarr shards: their index, the chunks of a region, and the arrays that these fill."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError
-from inkbatch.io.shards.codec import MISSING, TASK_BYTES, Bytes, Place, buffers, checksum, decode_chunk, joined
+from inkbatch.io.shards.codec import MISSING, TASK_BYTES, Place, checksum, codec_of, joined
 from inkbatch.io.shards.layout import CRC_BYTES, ArrayLayout
+from inkbatch.io.shards.scratch import Bytes, scratch
 from inkbatch.io.store.location import Location, read_ranges, retried
 from inkbatch.io.store.meter import READ
 
 FLAT_BYTES = 1024  # a stored chunk no larger is flat, such as a mask's; its neighbours mostly hold the very same bytes
-WHOLE_SHARD_SHARE = 0.5  # read a shard in one piece when at least this share of its chunks is wanted
+WHOLE_SHARD_SHARE = 0.5  # read a shard in one piece for at least this share of its chunks
 
 Target = Callable[[Place], tuple[NDArray[Any], tuple[slice, ...]]]
 
 
 @dataclass(frozen=True)
-class Part:
-    """What is wanted of one shard.
+class ShardPart:
+    """Chunks to read from one shard.
 
     Attributes:
         coordinates: The shard's place in the shard grid.
         runs: Places of chunks inside the shard; each run is one task.
-        target: Where a chunk goes, and which window of it.
+        target: Gives the array that a chunk fills, and the window of the chunk that goes there.
     """
 
     coordinates: Place
@@ -42,7 +43,7 @@ class Part:
 def window_of(
     layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[tuple[int, int]], out: NDArray[Any]
 ) -> Target:
-    """The parts of a region that lie in one shard."""
+    """Make the `Target` of a region: the part of `out` that each chunk of one shard fills."""
 
     def target(place: Place) -> tuple[NDArray[Any], tuple[slice, ...]]:
         inner, outer = [], []
@@ -57,7 +58,7 @@ def window_of(
 
 
 def own_of(targets: Mapping[Place, NDArray[Any]]) -> Target:
-    """Whole chunks, clipped as their arrays are."""
+    """Make the `Target` of whole chunks, each clipped to the shape of its array."""
 
     def target(place: Place) -> tuple[NDArray[Any], tuple[slice, ...]]:
         out = targets[place]
@@ -67,7 +68,7 @@ def own_of(targets: Mapping[Place, NDArray[Any]]) -> Target:
 
 
 def chunks_inside(layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[tuple[int, int]]) -> list[range]:
-    """Places of the chunks of a shard that touch a region, along each axis."""
+    """Return the places of the chunks of a shard that touch a region, along each axis."""
     spans = []
     for start, (low, high), chunk, count in zip(origin, bounds, layout.chunks, layout.chunks_per_shard, strict=True):
         first = max(0, (low - start) // chunk)
@@ -76,7 +77,7 @@ def chunks_inside(layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[t
 
 
 def runs_of(layout: ArrayLayout, places: Iterable[Place]) -> list[list[Place]]:
-    """The chunks in their order, as many at a time as one task decodes."""
+    """Cut chunks, in their order, into runs that one task decodes."""
     step, left = max(1, TASK_BYTES // layout.slot_bytes), iter(places)
     return list(iter(lambda: list(itertools.islice(left, step)), []))
 
@@ -91,13 +92,13 @@ class StoredShard:
     def __init__(self, location: Location, layout: ArrayLayout) -> None:
         self.location = location
         self.layout = layout
-        self.spans: dict[Place, tuple[int, int]] = {}  # stored bytes of each wanted chunk, empty for one of zeros
+        self.spans: dict[Place, tuple[int, int]] = {}  # stored bytes of each chunk to read, empty for one of zeros
         self._handle = -1
         self._whole: memoryview | None = None
         self._fetched: dict[int, bytes] = {}
 
     def prepare(self, wanted: Sequence[Place]) -> None:
-        """Read the index; from other than local stores fetch the wanted chunks, or all where most are wanted.
+        """Read the index; from a remote store fetch the chunks as well, or the whole shard for most of them.
 
         Raises:
             CorruptDataError: The shard is missing, or its index fails its checksum.
@@ -115,10 +116,10 @@ class StoredShard:
                 tail = self.location.read_range(max(0, size - length), size)
         except FileNotFoundError as error:
             raise CorruptDataError(
-                f"{self.location}: this zarr shard is missing although its array is there; make the array anew"
+                f"{self.location}: this zarr shard is missing although its array is there; make the array again"
             ) from error
         if len(tail) != length or checksum(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
-            raise CorruptDataError(f"{self.location}: the zarr shard's index fails its checksum; make the array anew")
+            raise CorruptDataError(f"{self.location}: the zarr shard's index fails its checksum; make the array again")
         self.spans = self._spans_of(tail, wanted)
         if not self.location.is_local and not mostly:
             spans = {start: stop for start, stop in self.spans.values() if stop > start}
@@ -134,7 +135,7 @@ class StoredShard:
         return os.pread(self._handle, size - start, start)
 
     def _spans_of(self, tail: bytes, wanted: Sequence[Place]) -> dict[Place, tuple[int, int]]:
-        """Stored bytes of each chunk, half-open; empty for a chunk of zeros."""
+        """Read the stored bytes of each chunk from the index, half-open; empty for a chunk of zeros."""
         index = np.frombuffer(tail[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
         numbers = np.ravel_multi_index(
             np.array(wanted, np.int64).reshape(-1, len(self.layout.shape)).T, self.layout.chunks_per_shard
@@ -146,7 +147,7 @@ class StoredShard:
         return dict(zip(wanted, zip(rows[:, 0].tolist(), stops.tolist(), strict=True), strict=True))
 
     def chunks(self, run: Sequence[Place], buffer: Bytes) -> list[memoryview | bytes | None]:
-        """Stored bytes of some chunks with their checksums, None for a chunk of zeros.
+        """Return the stored bytes of some chunks with their checksums, None for a chunk of zeros.
 
         Args:
             run: Places of the chunks.
@@ -170,7 +171,7 @@ class StoredShard:
         return found
 
     def read_at(self, start: int, target: memoryview) -> None:
-        """Fill `target` from a local file; what lies beyond its end stays as it was, and its checksum says so."""
+        """Fill `target` from a local file; beyond the file's end it stays as it was, which fails the checksum."""
         done = 0
         while done < len(target):
             count = os.preadv(self._handle, [target[done:]], start + done)
@@ -183,21 +184,21 @@ class StoredShard:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; only when nobody reads any more."""
+        """Close the file; no thread may read any more."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
 
 
 class Region:
-    """A region of an array whose shards are open: any thread decodes any window of it, by itself, as often as it likes.
+    """A region of an array whose shards are open: any thread decodes any window of it by itself, any number of times.
 
-    Who works on a window while it is in the cache reads so; `ShardedArray.read` decodes side by side instead. What does
-    not lie on a local disk is fetched when the region is opened. To be closed, or used in a ``with`` block.
+    This suits work on a window while it is in the cache; `ShardedArray.read` decodes side by side instead. Shards on a
+    remote store are fetched when the region is opened. To be closed, or used in a ``with`` block.
 
     Args:
         layout: Layout of the array.
-        shard_location: Where the shard with these grid coordinates lies.
+        shard_location: Gives the location of the shard with some grid coordinates.
         region: One slice per axis, inside the array, step 1.
 
     Raises:
@@ -254,30 +255,30 @@ class Region:
         return out
 
     def close(self) -> None:
-        """Let go of the files; only when nobody reads any more."""
+        """Close the files; no thread may read any more."""
         for _, stored in self._shards:
             stored.close()
 
 
 def shards_inside(layout: ArrayLayout, bounds: Sequence[tuple[int, int]]) -> Iterator[Place]:
-    """Grid coordinates of the shards that touch a region."""
+    """List the grid coordinates of the shards that touch a region."""
     spans = zip(bounds, layout.shards, strict=True)
     return itertools.product(*(range(start // shard, -(-stop // shard)) for (start, stop), shard in spans))
 
 
 def decode_run(stored: StoredShard, run: Sequence[Place], target: Target) -> None:
     """Decode some chunks of a prepared shard, each to where it goes."""
-    layout = stored.layout
-    buffer = buffers.take(len(run) * layout.slot_bytes)
-    for place, data in zip(run, stored.chunks(run, buffer), strict=True):
-        out, inner = target(place)
-        straight = out if out.shape == layout.chunks and out.flags.c_contiguous else None
-        whole = decode_chunk(layout, data, (stored.location, place), straight)
-        if whole is None:
-            out[...] = 0
-        elif whole is not straight:
-            out[...] = whole[inner]
-    buffers.give(buffer)
+    layout, codec = stored.layout, codec_of(stored.layout)
+    with scratch.lend(len(run) * layout.slot_bytes) as buffer, scratch.lend(layout.chunk_bytes) as beside:
+        spare = beside.view(layout.dtype).reshape(layout.chunks)
+        for place, data in zip(run, stored.chunks(run, buffer), strict=True):
+            out, inner = target(place)
+            straight = out.shape == layout.chunks and out.flags.c_contiguous
+            whole = codec.decode(data, (stored.location, place), out if straight else spare)
+            if whole is None:
+                out[...] = 0
+            elif whole is not out:
+                out[...] = whole[inner]
 
 
 def decode_together(stored: StoredShard, run: Sequence[Place], out: NDArray[Any]) -> None:
@@ -288,25 +289,26 @@ def decode_together(stored: StoredShard, run: Sequence[Place], out: NDArray[Any]
         run: Places of the chunks, row-major; small enough for one task.
         out: (*grid, *chunk), is filled.
     """
-    layout = stored.layout
-    buffer, room = buffers.take(len(run) * layout.slot_bytes), buffers.take(len(run) * layout.chunk_bytes)
-    found = stored.chunks(run, buffer)
-    decoded = room.view(layout.dtype).reshape(len(run), *layout.chunks)
-    if _are_one(found):
-        first = decode_chunk(layout, found[0], (stored.location, run[0]), decoded[0])
-        out[...] = 0 if first is None else first
-    else:
+    layout, codec = stored.layout, codec_of(stored.layout)
+    with (
+        scratch.lend(len(run) * layout.slot_bytes) as buffer,
+        scratch.lend(len(run) * layout.chunk_bytes) as together,
+    ):
+        found = stored.chunks(run, buffer)
+        decoded = together.view(layout.dtype).reshape(len(run), *layout.chunks)
+        if _are_one(found):
+            first = codec.decode(found[0], (stored.location, run[0]), decoded[0])
+            out[...] = 0 if first is None else first
+            return
         for place, data, own in zip(run, found, decoded, strict=True):
-            chunk = decode_chunk(layout, data, (stored.location, place), own)
+            chunk = codec.decode(data, (stored.location, place), own)
             if chunk is not own:
                 own[...] = 0 if chunk is None else chunk
         out[...] = decoded.reshape(out.shape)
-    buffers.give(buffer)
-    buffers.give(room)
 
 
 def _are_one(found: Sequence[memoryview | bytes | None]) -> bool:
-    """Whether flat chunks hold the very same bytes."""
+    """Tell whether all chunks are flat and hold the same bytes."""
     if any(data is not None and len(data) > FLAT_BYTES for data in found):
         return False
     return len({None if data is None else bytes(data) for data in found}) == 1
@@ -319,7 +321,7 @@ def _whole_chunks(
     spans: Sequence[range],
     out: NDArray[Any],
 ) -> NDArray[Any] | None:
-    """What a window holds of a shard as a view (*grid, *chunk) of `out`; None where it cuts chunks."""
+    """View the part of `out` that a shard fills as (*grid, *chunk); None where the window cuts chunks."""
     outer, split = [], []
     for start, chunk, span, (low, high) in zip(origin, layout.chunks, spans, bounds, strict=True):
         first, last = start + span.start * chunk, start + span.stop * chunk

@@ -1,4 +1,4 @@
-"""Where an encoded zarr shard goes, piece by piece: a local file that is not seen yet, or one put to a store."""
+"""Destinations of an encoded zarr shard, piece by piece: a local file without a name yet, or one put to a store."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ WRITE_BYTES = 128 << 10
 
 
 class ShardSink(Protocol):
-    """Takes one shard; nobody sees it before `finish`."""
+    """Destination of one shard, which appears when `finish` is called."""
 
     def append(self, piece: memoryview) -> None:
         """Take the next bytes; `piece` may change after the call."""
 
     def finish(self) -> None:
-        """The shard is whole: let it be seen."""
+        """Make the shard appear; it is whole."""
 
     def abandon(self) -> None:
         """Leave no trace; also after a failed `finish`."""
 
 
 def sink_for(location: Location) -> ShardSink:
-    """A sink for a shard at a location."""
+    """Make the sink of a shard at a location."""
     return LocalShard(location.path) if location.is_local else SentShard(location)
 
 
@@ -87,7 +87,7 @@ class SentShard:
 
 @lru_cache(maxsize=1)
 def _fallocate() -> Any:
-    """Linux's own call, or None; `os.posix_fallocate` would write into every block where the file system lacks it."""
+    """Find Linux's own call, or None; where a file system lacks it, `os.posix_fallocate` would write every block."""
     call = getattr(ctypes.CDLL(None), "fallocate64", None)
     if call is not None:
         call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]

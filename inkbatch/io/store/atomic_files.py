@@ -16,7 +16,7 @@ from inkbatch.io.store.location import Location, retried
 
 @contextlib.contextmanager
 def delivered(place: Location, scratch: str | None = None) -> Iterator[BinaryIO]:
-    """A local file open for writing (and seeking); when the block ends well, it is put to `place`.
+    """Open a local file for writing and seeking; when the block ends well, it is put to `place`.
 
     For a local place the file lies beside it under a temporary name and is renamed; for an object store it lies in
     `scratch` and is uploaded, which shows the object when the last part has come. When the block raises, nothing stays.
@@ -33,7 +33,7 @@ def delivered(place: Location, scratch: str | None = None) -> Iterator[BinaryIO]
     if place.protocol in ("http", "https"):
         raise ConfigError(f"{place}: a web server takes no files; give a local path or s3://bucket/key")
     if place.is_local and os.path.isdir(place.path):
-        raise WrongKindError(f"{place}: a folder stands where a file is to be written; name a file in it")
+        raise WrongKindError(f"{place}: expected a file or nothing, found a folder; name a file in it")
     try:
         if place.is_local:
             with _beside(place.path) as handle:

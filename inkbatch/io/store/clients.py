@@ -1,4 +1,4 @@
-"""The clients behind a `Location`: which options each protocol gets, and when a client is made anew."""
+"""The clients behind a `Location`: options of each protocol, one client per process and environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CLIENT_VARIABLES = (
 
 
 def _s3_options() -> dict[str, Any]:
-    """Options of the S3 client; credentials, region and endpoint are left to the usual AWS environment and config.
+    """Return the options of the S3 client; credentials, region and endpoint come from the usual AWS environment.
 
     ``AWS_NO_SIGN_REQUEST=yes`` reads anonymously (public buckets), as GDAL and the AWS tools spell it.
     """
@@ -43,7 +43,7 @@ def _s3_options() -> dict[str, Any]:
 
 
 def filesystem_options(protocol: str) -> dict[str, Any]:
-    """Options of fsspec for one protocol; read at open time from the environment."""
+    """Return fsspec's options for one protocol, as the environment is now."""
     if protocol in ("s3", "s3a"):
         return _s3_options()
     if protocol in ("http", "https"):
@@ -53,7 +53,7 @@ def filesystem_options(protocol: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=32)
 def _made(protocol: str, environment: str, process: int) -> AbstractFileSystem:
-    """One client per protocol, environment and process: an async client does not survive a fork."""
+    """Make one client per protocol, environment and process: an async client does not survive a fork."""
     try:
         if protocol in ("http", "https"):
             from inkbatch.io.store.http_files import WebFileSystem  # aiohttp: only where it is used
@@ -65,13 +65,13 @@ def _made(protocol: str, environment: str, process: int) -> AbstractFileSystem:
 
 
 def _environment_digest() -> str:
-    """Digest of the environment variables that shape a client; a digest, for some of them are secrets."""
+    """Digest the environment variables that shape a client; some of them are secrets."""
     relevant = sorted(item for item in os.environ.items() if item[0].startswith(_CLIENT_VARIABLES))
     return hashlib.sha256(repr(relevant).encode()).hexdigest()
 
 
 def filesystem(protocol: str) -> AbstractFileSystem:
-    """The fsspec file system for a protocol; made anew after a fork, or when the environment that shapes it changes.
+    """Return the fsspec file system for a protocol; a new one after a fork or a change of the environment.
 
     Raises:
         ConfigError: There is no such protocol, or its package is not installed.

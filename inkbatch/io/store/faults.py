@@ -18,11 +18,11 @@ class MissingObjectError(DataError, FileNotFoundError):
 
 
 class WrongKindError(DataError, NotADirectoryError, IsADirectoryError):
-    """A file where a folder was wanted, or a folder where a file was wanted."""
+    """A file in place of a folder, or a folder in place of a file."""
 
 
 class ForbiddenError(ConfigError, PermissionError):
-    """The store knows us not, or does not let us; a `PermissionError` too."""
+    """The store does not know us, or does not allow it; a `PermissionError` too."""
 
 
 class RangeUnsupportedError(DataError):
@@ -96,12 +96,12 @@ _QUERY = re.compile(r"(\w+://[^\s?'\"]*)\?[^\s'\")]*")
 
 
 def scrubbed(text: str) -> str:
-    """`text` without user names, passwords, tokens or signatures inside its URLs."""
+    """Remove user names, passwords, tokens and signatures from the URLs in a text."""
     return _QUERY.sub(r"\1?…", _USER_INFO.sub(r"\1…@", text))
 
 
 def from_status(place: str, status: int, words: str = "") -> InkbatchError:
-    """The error for an HTTP status (400 and above) that a web server or an object store answered."""
+    """Make the error for an HTTP status (400 and above) of a web server or an object store."""
     said = f"{status} {words}".strip()
     if status in (404, 410):
         return MissingObjectError(
@@ -118,15 +118,20 @@ def from_status(place: str, status: int, words: str = "") -> InkbatchError:
         return StorageError(
             f"{place}: storage failed again after retries (the server answered {said}); run the same command again"
         )
-    return ConfigError(f"{place}: the store does not do this (it answered {said}); check location, region and endpoint")
+    return ConfigError(
+        f"{place}: the store does not support this (it answered {said}); check location, region and endpoint"
+    )
 
 
 def judge(place: str, error: BaseException) -> InkbatchError | None:
-    """Our error for one that storage raised; a `StorageError` marks a passing fault; None: not a fault of storage.
+    """Translate an error that storage raised into ours; a `StorageError` marks a passing fault.
 
     Args:
         place: The location, for the message.
-        error: What the back-end raised.
+        error: Exception of the back-end.
+
+    Returns:
+        Our error; None where it is no fault of storage.
     """
     if isinstance(error, InkbatchError):
         return error
@@ -151,7 +156,7 @@ def judge(place: str, error: BaseException) -> InkbatchError | None:
 
 
 def _client_error(error: BaseException) -> Any | None:
-    """The botocore ClientError that `error` is or was translated from."""
+    """Find the botocore ClientError that `error` is or was translated from."""
     for candidate in (error, error.__cause__):
         if candidate is not None and isinstance(getattr(candidate, "response", None), dict):
             return candidate
@@ -197,7 +202,7 @@ def _judge_os_error(place: str, error: OSError) -> InkbatchError:
         )
     if isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError)):
         return WrongKindError(
-            f"{place}: a folder stands where a file was wanted, or a file where a folder was; rename one"
+            f"{place}: found a folder where a file was expected, or a file in place of a folder; rename one"
         )
     if error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP):
         return ConfigError(f"{place}: cannot be used: {scrubbed(str(error))}; choose another location")

@@ -1,7 +1,7 @@
 """The web as a read-only file system: fsspec's, with honest answers.
 
-What fsspec's own does and we cannot use: a refused connection or a 403 becomes "file not found"; a server that ignores
-ranges sends its whole file for every strip; a request of more than five minutes is cut off.
+With fsspec's own, a refused connection or a 403 becomes "file not found", a server that ignores ranges sends its whole
+file for every strip, and a request of more than five minutes is cut off.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no type
         session = await self.set_session()
         async with session.get(self.encode_url(url), headers=headers) as response:
             _require_ok(url, response)
-            if ranged and response.status != 206 and not _is_all_that_was_wanted(response, start, end):
+            if ranged and response.status != 206 and not _is_whole_range(response, start, end):
                 raise RangeUnsupportedError(
-                    f"{url}: wanted a part of the file, but the server ignores ranges and sends all of it; "
+                    f"{url}: expected a part of the file, but the server ignores ranges and sends all of it; "
                     "copy the data to a local folder or an object store first"
                 )
             return bytes(await response.read())
@@ -83,7 +83,7 @@ def _require_ok(url: str, response: aiohttp.ClientResponse) -> None:
         raise verdict
 
 
-def _is_all_that_was_wanted(response: aiohttp.ClientResponse, start: int | None, end: int | None) -> bool:
-    """Whether a whole-file answer is what the range asked for anyway."""
+def _is_whole_range(response: aiohttp.ClientResponse, start: int | None, end: int | None) -> bool:
+    """Tell whether an answer with the whole file is what the range asked for anyway."""
     length = response.content_length
     return length is not None and (start or 0) == 0 and end is not None and length <= end

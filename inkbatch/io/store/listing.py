@@ -29,7 +29,7 @@ class StoredObject:
 
 
 def objects_below(folder: Location) -> list[StoredObject]:
-    """All objects below `folder`, sorted by path; empty where it is not there."""
+    """List all objects below `folder`, sorted by path; none where it is not there."""
     try:
         found = retried(folder.uri, lambda: folder.fs.find(folder.path, detail=True))
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 class NewFile:
-    """A file that nobody sees before it is whole; makes folders that are missing.
+    """A file that appears when it is whole; makes folders that are missing.
 
     Where the file system can (ext4, XFS, tmpfs; not NFS) it has no name until then, so that a process that is killed
     leaves nothing behind. Elsewhere it has a temporary one beside it, ending in ``.partial``.
@@ -39,7 +39,7 @@ class NewFile:
             view = view[os.write(self.handle, view) :]
 
     def publish(self) -> None:
-        """The file is whole: give it its name."""
+        """Give the file its name; it is whole."""
         if self._nameless:
             try:
                 _give_name(self.handle, self._path)
@@ -97,7 +97,7 @@ _tried: dict[int, bool] = {}  # by device
 
 
 def _holds_nameless(folder: str, device: int) -> bool:
-    """Whether files of this device can be without a name and get one later: tried once, for many can do only half."""
+    """Tell whether files of this device can get their name later; tried once, since many support only half of it."""
     if device not in _tried:
         _tried[device] = hasattr(os, "O_TMPFILE") and _try_nameless(folder)
     return _tried[device]
@@ -120,7 +120,7 @@ def _try_nameless(folder: str) -> bool:
 
 
 def read_local(path: str, start: int, stop: int) -> bytes:
-    """Bytes ``[start, stop)``; fewer where the file ends before. The kernel hands out at most 2 GiB at once."""
+    """Read bytes ``[start, stop)``, fewer where the file ends before; the kernel gives at most 2 GiB at once."""
     parts = []
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -136,7 +136,7 @@ def read_local(path: str, start: int, stop: int) -> bytes:
 
 
 def local_sizes(folder: str) -> dict[str, int | None]:
-    """Bytes by name; a file that vanishes while we look (another process's temporary name) is left out."""
+    """Return bytes by name, without files that vanish meanwhile (temporary names of other processes)."""
     sizes: dict[str, int | None] = {}
     with os.scandir(folder) as entries:
         for entry in entries:

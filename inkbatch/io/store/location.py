@@ -36,7 +36,7 @@ def retried(place: str, action: Callable[[], Result], delays_s: Sequence[float] 
     """Run `action`; retry faults that can pass, and give up with a `StorageError` that names `place`.
 
     A missing or forbidden object is not a passing fault: it is raised at once, as `faults.MissingObjectError` (a
-    `FileNotFoundError`) or `ForbiddenError` (a `PermissionError`). What is no fault of storage goes through unchanged.
+    `FileNotFoundError`) or `ForbiddenError` (a `PermissionError`). Other errors go through unchanged.
     """
     waits = list(RETRY_DELAYS_S if delays_s is None else delays_s)
     while True:
@@ -63,7 +63,7 @@ class Location:
 
     @staticmethod
     def parse(text: str | os.PathLike[str]) -> Location:
-        """Make a location from what a user wrote; a local path becomes absolute.
+        """Make a location from a user's text; a local path becomes absolute.
 
         Raises:
             ConfigError: Empty text, or credentials inside the URI (they would end up in logs and manifests).
@@ -95,17 +95,17 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a path on a local disk."""
+        """True for a path on a local disk."""
         return self.protocol == "file"
 
     @property
     def fs(self) -> AbstractFileSystem:
-        """The fsspec file system that serves this location; made anew after a fork or a change of the environment."""
+        """The fsspec file system that serves this location; a new one after a fork or a change of the environment."""
         return filesystem(self.protocol)
 
     @property
     def path(self) -> str:
-        """The path as the file system wants it."""
+        """The path in the file system's own form."""
         return self.uri if self.is_local else str(self.fs._strip_protocol(self.uri))
 
     @property
@@ -132,15 +132,15 @@ class Location:
         return self.uri
 
     def exists(self) -> bool:
-        """Whether an object or folder is there."""
+        """Tell whether an object or folder is there."""
         return bool(retried(self.uri, lambda: self.fs.exists(self.path)))
 
     def is_folder(self) -> bool:
-        """Whether this is a folder (on object stores: whether keys start with it)."""
+        """Tell whether this is a folder (on object stores: a prefix of keys)."""
         return bool(retried(self.uri, lambda: self.fs.isdir(self.path)))
 
     def size(self) -> int:
-        """Bytes of the object.
+        """Return the bytes of the object.
 
         Raises:
             FileNotFoundError: It is not there.
@@ -148,7 +148,7 @@ class Location:
         """
         info = retried(self.uri, lambda: self.fs.info(self.path))
         if info["type"] == "directory":
-            raise WrongKindError(f"{self.uri}: a folder stands where a file was wanted; name the file")
+            raise WrongKindError(f"{self.uri}: expected a file, found a folder; name the file")
         if info["size"] is None:
             raise DataError(
                 f"{self.uri}: the server does not state the size of the file; copy it to a local folder first"
@@ -156,7 +156,7 @@ class Location:
         return int(info["size"])
 
     def names(self) -> list[str]:
-        """Names of the entries in this folder, sorted; empty where the folder is not there."""
+        """List the names of the entries in this folder, sorted; none where the folder is not there."""
         if self.is_local:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 return sorted(retried(self.uri, lambda: os.listdir(self.path)))
@@ -164,7 +164,7 @@ class Location:
         return sorted({name for name, _ in self._listed()})
 
     def sizes(self) -> dict[str, int | None]:
-        """Bytes of each object directly in this folder, by name, from one listing; None where that does not say."""
+        """Return the bytes of each object directly in this folder by name, from one listing; None where unknown."""
         if self.is_local:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 return retried(self.uri, lambda: local_sizes(self.path))
@@ -172,7 +172,7 @@ class Location:
         return {name: entry.get("size") for name, entry in self._listed() if entry["type"] != "directory"}
 
     def _listed(self) -> list[tuple[str, dict[str, Any]]]:
-        """Name and fsspec's description of what lies directly in this remote folder.
+        """List name and fsspec's description of each entry directly in this remote folder.
 
         Left out: the folder's own marker object, the object itself where this is no folder, and links of a web page
         that lead elsewhere or only sort its table.
@@ -192,7 +192,7 @@ class Location:
         return listed
 
     def read_bytes(self) -> bytes:
-        """The whole object.
+        """Read the whole object.
 
         Raises:
             FileNotFoundError: It is not there.
@@ -202,7 +202,7 @@ class Location:
         return data
 
     def read_range(self, start: int, stop: int) -> bytes:
-        """Bytes ``[start, stop)`` of the object.
+        """Read bytes ``[start, stop)`` of the object.
 
         Raises:
             CorruptDataError: The object is shorter than that.
@@ -226,7 +226,7 @@ class Location:
             self.write_bytes(b"".join(parts))
 
     def read_json(self) -> Any:
-        """The object, parsed.
+        """Read the object and parse it as JSON.
 
         Raises:
             CorruptDataError: It is not JSON.
@@ -261,7 +261,7 @@ class Location:
 
 
 def _path_of(uri: str) -> str:
-    """The absolute path that a ``file:`` URI names; in a URI a space is written ``%20``, a percent sign ``%25``.
+    """Return the absolute path that a ``file:`` URI names; a space is written ``%20`` there, a percent sign ``%25``.
 
     Raises:
         ConfigError: It names a file of another machine, or no absolute path.
@@ -307,7 +307,7 @@ def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
                 fault = verdict, answer
             elif len(answer) != stop - start:
                 raise CorruptDataError(
-                    f"{location.uri}: wanted bytes {start}:{stop}, got {len(answer)}; the object is truncated, "
+                    f"{location.uri}: expected bytes {start}:{stop}, got {len(answer)}; the object is truncated, "
                     "copy it again"
                 )
             else:

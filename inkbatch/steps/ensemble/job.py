@@ -19,8 +19,8 @@ from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.pictures.preview import write_preview
-from inkbatch.io.prediction import Prediction
-from inkbatch.io.shards.reading import Region
+from inkbatch.io.prediction import Prediction, Region
+from inkbatch.io.shard_size import SHARD_PX_RULE, is_shard_px
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
@@ -89,8 +89,8 @@ class EnsembleConfig(JobConfig):
     def _sound(self) -> EnsembleConfig:
         if len(self.predictions) < 2:
             raise ValueError(f"two predictions at least are wanted, found {len(self.predictions)}; name another one")
-        if self.unit_px < 32 or self.unit_px & (self.unit_px - 1):
-            raise ValueError(f"unit_px {self.unit_px}: wanted a power of two of at least 32")
+        if not is_shard_px(self.unit_px):
+            raise ValueError(f"unit_px {self.unit_px}: expected {SHARD_PX_RULE}")
         if self.weights is not None and self.fit is not None:
             raise ValueError("weights are given, and are to be fitted; drop one of them")
         stated = "weights" if self.weights is not None else "fit" if self.fit is not None else None

@@ -17,11 +17,12 @@ from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.predict.device import DeviceName, PrecisionName
 from inkbatch.predict.variants import ViewName
-from inkbatch.run.estimate import EFFICIENCY, Machine, duration, machine_named, price_here
+from inkbatch.run.estimate import EFFICIENCY, Machine, machine_named, price_here
 from inkbatch.steps.estimate.real_runs import Range, RealRun, real_runs
 from inkbatch.steps.estimate.throughput import Device, Figure, add_figure, stored_figures
 from inkbatch.steps.infer.job import InferConfig
 from inkbatch.steps.infer.workload import Workload, workload
+from inkbatch.text import rough_seconds_text
 
 HERE = "here"
 CALIBRATED_SPREAD = (0.95, 1.15)  # of seconds: whole jobs took 1.01 to 1.12 of their forward passes (benchmarks)
@@ -169,7 +170,7 @@ class EstimateReport:
             lines.append(f"  together      {text}{f'; {refused} refused' if refused else ''}")
         if self.price is not None:
             lines.append(f"  prices        of {self.price.as_of} ({self.price.source}); never a bill")
-        start = f"; loading the network took {duration(self.rate.start_s)} here" if self.rate.start_s else ""
+        start = f"; loading the network took {rough_seconds_text(self.rate.start_s)} here" if self.rate.start_s else ""
         lines.append(f"  without       start-up (boot, image, reading weights) and preparing{start}")
         return "\n".join(lines)
 
@@ -189,18 +190,18 @@ class EstimateReport:
         if one.seconds[1] < SHORT_S:
             lines.append("  a short job: first passes and batches that are not full weigh more than rates say")
         for run in one.runs:
-            text = f"  real run {run.name}: {run.tiles:,} tiles in {duration(run.seconds)} on {run.device}"
+            text = f"  real run {run.name}: {run.tiles:,} tiles in {rough_seconds_text(run.seconds)} on {run.device}"
             text += run.circumstances
             if run.estimated is None or run.error is None:
                 lines.append(f"{text}; another device, not compared")
             else:
-                low, high = (duration(value) for value in run.estimated)
+                low, high = (rough_seconds_text(value) for value in run.estimated)
                 way = "long" if run.error > 0 else "short"
                 lines.append(f"{text}; the estimate says {low} to {high}, {abs(run.error):.0%} too {way}")
         return lines
 
     def _cost(self, seconds: Range) -> str:
-        parts = [f"{duration(seconds[0])} to {duration(seconds[1])}"]
+        parts = [f"{rough_seconds_text(seconds[0])} to {rough_seconds_text(seconds[1])}"]
         parts += [f"{_money(low)} to {_money(high)} USD {kind}" for kind, (low, high) in self.usd(seconds).items()]
         if len(parts) == 1:
             parts.append("money unknown (INKBATCH_MACHINE or INKBATCH_USD_PER_HOUR states a price)")

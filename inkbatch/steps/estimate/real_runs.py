@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from inkbatch.io.store.location import Location
-from inkbatch.run.estimate import duration
 from inkbatch.run.run_file import run_rows
 from inkbatch.steps.estimate.throughput import Device
+from inkbatch.text import rough_seconds_text
 
 IDLE_CORES = 0.8  # of the cores; less means that others used them, too
 
@@ -50,7 +50,7 @@ class RealRun:
         """What to know beside its seconds: its passes, its start-up, and whether it had the cores for itself."""
         words = [f"{self.passes:,} passes"] if self.passes != self.tiles else []
         if self.start_s:
-            words.append(f"after {duration(self.start_s)} of start-up")
+            words.append(f"after {rough_seconds_text(self.start_s)} of start-up")
         if self.cores is not None and self.cores[0] < IDLE_CORES * self.cores[1]:
             words.append(f"with {self.cores[0]:.1f} of {self.cores[1]} cores to itself")
         return f" ({', '.join(words)})" if words else ""

@@ -25,8 +25,8 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchEr
 from inkbatch.geometry import Box, Unit, cells, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.prediction import CHUNK_PX
-from inkbatch.io.shards.codec import CODEC_THREADS
 from inkbatch.io.store.location import Location
+from inkbatch.io.threads import CODEC_THREADS
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.malloc import keep_freed_memory

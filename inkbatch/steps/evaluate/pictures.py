@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from inkbatch.errors import CorruptDataError
 from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_single
+from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.shards.codec import CODEC_THREADS
 from inkbatch.io.store.location import Location
+from inkbatch.io.threads import CODEC_THREADS
 
 DOCUMENT = "pictures.json"
 LONGEST_PX = 1400
@@ -93,11 +94,7 @@ def fill_picks(picks: Codes, box: Box, part: Box, ink: Bools, counted: Bools, le
 
 def encode(picture: NDArray[np.uint8]) -> bytes:
     """A PNG of grey values (Y, X) or of red, green, blue (Y, X, 3); equal pictures are equal bytes."""
-    pixels = np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else picture
-    fine, data = cv2.imencode(".png", pixels)
-    if not fine:
-        raise ValueError(f"a picture of {picture.shape} cannot be encoded")
-    return bytes(data)
+    return png_bytes(picture)
 
 
 def agreement(found: Bools, codes: Codes) -> NDArray[np.uint8]:

@@ -122,7 +122,7 @@ def run(config: ExportConfig) -> ExportReport:
         format=kind,
         bigtiff=config.bigtiff,
         quality=config.quality,
-        pixel_um=_pixel_um(pyramid, config.level),
+        pixel_um=pyramid.pixel_um(config.level),
         note=_note(config, folder.name, manifest),
     )
     memory = parse_bytes(config.memory)
@@ -226,11 +226,6 @@ def _view(config: ExportConfig, pyramid: Multiscale, place: str) -> MapView:
             "(height × width) of the map; choose a part of it, in full-resolution pixels"
         )
     return MapView(view.array, Box(y0, x0, y1, x1).downscale(2**config.level), config.flip)
-
-
-def _pixel_um(pyramid: Multiscale, level: int) -> float:
-    scale = pyramid.attributes["ome"]["multiscales"][0]["datasets"][level]["coordinateTransformations"][0]["scale"]
-    return float(scale[-1])
 
 
 def _details(config: ExportConfig) -> dict[str, Any]:

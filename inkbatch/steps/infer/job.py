@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from inkbatch.data.segments.prepared import open_prepared
-from inkbatch.errors import ConfigError, DataError
+from inkbatch.errors import DataError
 from inkbatch.geometry import TileGrid, Unit
 from inkbatch.io.pictures.preview import write_preview
 from inkbatch.io.prediction import Prediction
+from inkbatch.io.shard_size import require_shard_px
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
@@ -186,8 +187,7 @@ def chosen_unit_px(config: InferConfig, contract: Contract) -> int:
         ConfigError: No power of two of at least 32.
     """
     unit_px = config.unit_px or (UNIT_PX if contract.tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX)
-    if unit_px < 32 or unit_px & (unit_px - 1):
-        raise ConfigError(f"unit_px {unit_px}: wanted a power of two of at least 32")
+    require_shard_px("unit_px", unit_px)
     return unit_px
 
 

@@ -23,11 +23,11 @@ from inkbatch.reports.pictures import (
     over_papyrus,
     small_mask,
 )
-from inkbatch.reports.render import seconds_text
 from inkbatch.reports.timing import device_of, money_text, spent, stops
 from inkbatch.run.finished import StoredRun
 from inkbatch.run.record import SCORE_NAME
 from inkbatch.steps.infer.contract_table import by_hand, override_words, promises
+from inkbatch.text import seconds_text
 
 STAGES = ("getting ready: the network", "computing", "waiting for layers and storage", "finishing")
 DEFAULT_THRESHOLD = 0.5
@@ -161,11 +161,7 @@ def _pictures(
 ) -> tuple[Picture, ...]:
     segment = config["segment"]
     black, white = config["contract"].get("display_range", (0, 1))
-    width_um = prediction.shape_yx[1] * float(
-        prediction.pyramid.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"][
-            -1
-        ]
-    )
+    width_um = prediction.shape_yx[1] * prediction.pyramid.pixel_um()
     plain = Picture(
         coloured(tones),
         alt=f"Ink map of segment {segment}: black is no ink, yellow is certain ink.",

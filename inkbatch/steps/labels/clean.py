@@ -28,6 +28,7 @@ from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import looked_up, opencv_threads
 from inkbatch.io.pictures.preview import write_preview
 from inkbatch.io.prediction import Prediction
+from inkbatch.io.shard_size import SHARD_PX_RULE, is_shard_px
 from inkbatch.io.store.location import Location
 from inkbatch.run.job import JobReport, RunContext, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
@@ -75,8 +76,8 @@ class CleanConfig(JobConfig):
     @field_validator("unit_px")
     @classmethod
     def _power_of_two(cls, value: int) -> int:
-        if value < 32 or value & (value - 1):
-            raise ValueError("wanted a power of two of at least 32")
+        if not is_shard_px(value):
+            raise ValueError(f"expected {SHARD_PX_RULE}")
         return value
 
 

@@ -22,13 +22,11 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.layers.single import read_one_layer
 from inkbatch.io.multiscale import Multiscale, Pooling
-from inkbatch.io.shards.layout import MASK_CODEC
 from inkbatch.run.job import JobReport, RunContext, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.steps.labels.plan import LISTED, LabelsConfig, LabelsPlan, describe, make_plan
 from inkbatch.steps.labels.report import write_before_and_after, write_statistics
 
-CHUNK_PX = 256
 OUTPUTS = ("ink_labels.zarr", "ignore_mask.zarr", "labels")
 
 
@@ -161,15 +159,12 @@ def _create_ignore_mask(plan: LabelsPlan) -> Multiscale | None:
 
 
 def _create(plan: LabelsPlan, name: str, pooling: Pooling) -> Multiscale:
-    return Multiscale.create(
+    return Multiscale.create_mask(
         plan.folder / f"{name}.zarr",
         plan.surface.shape_yx,
-        dtype="uint8",
-        chunk=(CHUNK_PX, CHUNK_PX),
         shard_px=plan.config.unit_px,
         voxel_size_um=plan.surface.provenance.voxel_size_um,
         provenance={"kind": name, "segment": plan.config.segment, "digest": plan.manifest.digest},
-        codec=MASK_CODEC,
         pooling=pooling,
     )
 

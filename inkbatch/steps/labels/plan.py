@@ -21,6 +21,7 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.single import open_one_layer
+from inkbatch.io.shard_size import require_shard_px
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
@@ -140,8 +141,7 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
     prepared = require_complete(
         folder / "prepare", f"segment {config.segment}", f"run inkbatch prepare {config.segment} first"
     )
-    if config.unit_px < 32 or config.unit_px & (config.unit_px - 1):
-        raise ConfigError(f"unit_px {config.unit_px}: wanted a power of two of at least 32")
+    require_shard_px("unit_px", config.unit_px)
     surface = SurfaceVolume.open(folder)
     source = _open_source(config)
     _require_size(config, "labels", source.shape_yx, surface)

@@ -1,4 +1,4 @@
-"""What `prepare` must know and never guesses: layers, depth order, voxel size, mask; from user, catalog or source."""
+"""Facts that `prepare` never guesses: layers, depth order, voxel size, mask; from user, catalog or source."""
 
 from __future__ import annotations
 
@@ -25,66 +25,66 @@ VOXEL_TOLERANCE = 0.01  # between the stated voxel size and the source's own
 
 
 def layer_range(config: PrepareConfig, entry: SegmentEntry, source: LayerSource) -> range:
-    """The half-open range of layer numbers: the user's, the catalog's, or all.
+    """Choose the half-open range of layer numbers: the user's, the catalog's, or all.
 
     Raises:
         LayerRangeError: It leaves the source.
     """
     first, last = source.first_layer, source.first_layer + source.shape_zyx[0]
-    wanted = config.layers or entry.layers or (first, last)
-    if not first <= wanted[0] < wanted[1] <= last:
+    asked = config.layers or entry.layers or (first, last)
+    if not first <= asked[0] < asked[1] <= last:
         raise LayerRangeError(
-            f"segment {config.segment}: layers {wanted[0]}:{wanted[1]} are wanted, {source.uri} holds {first}:{last}; "
+            f"segment {config.segment}: expected layers inside {first}:{last} (all of {source.uri}), got "
+            f"{asked[0]}:{asked[1]}; "
             "choose a range inside that"
         )
-    return range(*wanted)
+    return range(*asked)
 
 
 def required_order(config: PrepareConfig, entry: SegmentEntry) -> DepthOrder:
-    """The depth order that the user or the catalog states.
+    """Return the depth order that the user or the catalog states.
 
     Raises:
-        ConfigError: Nobody does.
+        ConfigError: Neither does.
     """
     order = config.depth_order or entry.depth_order
     if order is None:
         known = reversed_segments().get(config.segment)
         hint = f" (published tools read it reversed: {'; '.join(known.said_by)})" if known else ""
         raise ConfigError(
-            f"segment {config.segment}: nobody states its depth order, and it is never guessed{hint}; "
+            f"segment {config.segment}: depth order is unknown and is never guessed{hint}; "
             "give --depth-order forward (or reversed), or write it into the catalog"
         )
     return order
 
 
 def required_voxel_size(config: PrepareConfig, entry: SegmentEntry, source: LayerSource) -> float:
-    """The voxel edge in micrometres, of the user, the catalog or the source.
+    """Return the voxel edge in micrometres from the user, the catalog or the source.
 
     Raises:
-        ConfigError: Nobody states it.
-        MismatchError: It is stated otherwise than the source says.
+        ConfigError: None of them states it.
+        MismatchError: User or catalog contradict the source.
     """
     stated = config.voxel_size_um or entry.voxel_size_um
     own = source.voxel_size_um
     if stated and own and abs(stated - own) > VOXEL_TOLERANCE * own:
         raise MismatchError(
-            f"segment {config.segment}: voxel_size_um {stated:g} is stated, {source.uri} says {own:g} at level "
-            f"{config.level or entry.level or 0}; choose the level that has the size you mean, or leave the size out"
+            f"segment {config.segment}: got voxel_size_um {stated:g}, but {source.uri} states {own:g} at level "
+            f"{config.level or entry.level or 0}; choose the level that has this size, or leave the size out"
         )
     size = stated or own
     if size is None:
         raise ConfigError(
-            f"segment {config.segment}: nobody states its voxel size; "
-            "give --voxel-size-um 7.91, or write it into the catalog"
+            f"segment {config.segment}: voxel size is unknown; give --voxel-size-um 7.91, or write it into the catalog"
         )
     return size
 
 
 def open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int) -> LayerSource:
-    """Open the given mask; what is decoded of it and kept comes out of the memory that the layers leave.
+    """Open the given mask; it may keep half of the memory that the layers leave.
 
     Raises:
-        DataError: It cannot be read, is no single 2-D picture, or has not the size of the layers.
+        DataError: It cannot be read, is no single 2-D picture, or differs in size from the layers.
     """
     try:
         mask = open_layer_source(uri, memory_bytes=max(1, memory - source.resident_bytes) // 2, scratch=config.scratch)
@@ -92,20 +92,20 @@ def open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int)
         raise type(error)(f"segment {config.segment}: the mask cannot be opened: {error}") from error
     if mask.shape_zyx[0] != 1:
         raise DataError(
-            f"segment {config.segment}: mask {mask.uri}: one 2-D picture is wanted, this one has {mask.shape_zyx[0]} "
-            "layers or channels; save it as plain grey, or name the picture that is meant"
+            f"segment {config.segment}: mask {mask.uri}: expected one 2-D picture, got {mask.shape_zyx[0]} "
+            "layers or channels; save it as plain grey, or name one of its pictures"
         )
     whole = source.inner if isinstance(source, CroppedLayers) else source
     if mask.shape_zyx[1:] != whole.shape_zyx[1:]:
         raise DataError(
-            f"segment {config.segment}: mask {mask.uri} is {mask.shape_zyx[1:]}, the layers are {whole.shape_zyx[1:]} "
-            "(height, width); give the mask of this very surface"
+            f"segment {config.segment}: mask {mask.uri}: expected the layers' size {whole.shape_zyx[1:]}, got "
+            f"{mask.shape_zyx[1:]} (height, width); give the mask of this segment"
         )
     return CroppedLayers(mask, source.box) if isinstance(source, CroppedLayers) else mask
 
 
 def sampled(source: LayerSource, layers: range) -> NDArray[Any]:
-    """Grey values on a fixed grid of windows, in the middle layer and two others; the same on every machine."""
+    """Sample grey values on a fixed grid of windows, in the middle layer and two others; the same on every machine."""
     _, height, width = source.shape_zyx
     side = int(SAMPLE_WINDOWS**0.5)
     picks = sorted({layers[len(layers) // 4], layers[len(layers) // 2], layers[3 * len(layers) // 4]})

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from inkbatch.config import parse_bytes
-from inkbatch.data.segments.catalog import Catalog
+from inkbatch.data.segments.catalog import Catalog, SegmentEntry
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Unit
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.intensity import IntensityMap, IntensityRule, resolve_percentiles
-from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.shards.layout import MASK_CODEC
+from inkbatch.io.layers import LayerSource
 from inkbatch.io.store.location import Location
-from inkbatch.io.surface import SurfaceProvenance
+from inkbatch.io.surface import SurfaceProvenance, SurfaceVolume
+from inkbatch.io.surface_writer import SurfaceUnit, SurfaceWriter
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
@@ -28,49 +27,32 @@ from inkbatch.steps.prepare.choices import layer_range, open_mask, required_orde
 from inkbatch.steps.prepare.page import page as report_page
 from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
 from inkbatch.steps.prepare.source import open_source, rendered_from, rendering_request, z_spacing
-from inkbatch.steps.prepare.units import CHUNK_LAYERS, CHUNK_PX, plan_units
-from inkbatch.steps.prepare.work import (
-    LoadedUnit,
-    MappedUnit,
-    Room,
-    load_unit,
-    map_unit,
-    middle_layer,
-    write_mapped,
-)
+from inkbatch.steps.prepare.units import UnitPlan, plan_units
 
 
 def make_plan(config: PrepareConfig) -> PreparePlan:
-    """Open the source, settle every rule, and cut the surface into units.
+    """Open the source, decide every rule, and cut the surface into units.
 
     Raises:
-        ConfigError: A rule that cannot be carried out, or required metadata that nobody stated.
-        DataError: The source is not whole, or is not what the rules want.
+        ConfigError: A rule that cannot be applied, or required metadata that is unknown.
+        DataError: The source is not whole, or does not fit the rules.
     """
-    entry = Catalog.load(config.catalog).entry(config.segment, config.source)
+    entry = _entry(config)
     memory = parse_bytes(config.memory)
-    if entry.source is None:
-        raise ConfigError(f"segment {config.segment}: the catalog states no source; give --source")
     if config.clahe:
         check_clahe(config.clahe)
     source = open_source(config, entry, memory)
     layers = layer_range(config, entry, source)
-    rule_text = config.intensity or entry.intensity
-    asked = IntensityRule.parse(rule_text) if rule_text else IntensityRule.default_for(source.dtype)
-    rule = resolve_percentiles(asked, sampled(source, layers) if asked.kind == "percentile" else np.empty(0))
-    mapping = IntensityMap(rule, source.dtype, config.lut)
-    if config.clahe and mapping.dtype != np.uint8:
-        raise ConfigError("clahe: works on 8 bits; choose an intensity rule that gives 8 bits")
+    mapping = _grey_values(config, entry, source, layers)
     mask_uri = config.mask or entry.mask
     mask_source = open_mask(config, mask_uri, source, memory) if mask_uri else None
-    kept = mask_source.resident_bytes if mask_source else 0
     provenance = SurfaceProvenance(
         segment=config.segment,
         source=source.uri,
         source_dtype=source.dtype.name,
         source_layers=(layers.start, layers.stop),
         depth_order=required_order(config, entry),
-        intensity=str(rule),
+        intensity=str(mapping.rule),
         lut=config.lut,
         clahe=config.clahe,
         voxel_size_um=required_voxel_size(config, entry, source),
@@ -79,39 +61,85 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         box=config.box,
         rendered=rendered_from(source),
     )
-    halo = 2 * config.clahe.cell_px if config.clahe else 0
     folder = segment_folder(config.root, config.segment)
     units = plan_units(
-        source, len(layers), mapping.dtype, config.shard_px, memory - kept, halo, local_store=folder.is_local
+        source,
+        len(layers),
+        mapping.dtype,
+        config.shard_px,
+        memory - (mask_source.resident_bytes if mask_source else 0),
+        2 * config.clahe.cell_px if config.clahe else 0,
+        local_store=folder.is_local,
     )
+    manifest = RunManifest(
+        "prepare",
+        _recorded(config, provenance, units),
+        _inputs(source, mask_source),
+        len(units.units),
+        _request(config, entry, provenance),
+    )
+    return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest)
+
+
+def _entry(config: PrepareConfig) -> SegmentEntry:
+    entry = Catalog.load(config.catalog).entry(config.segment, config.source)
+    if entry.source is None:
+        raise ConfigError(f"segment {config.segment}: the catalog states no source; give --source")
+    return entry
+
+
+def _grey_values(config: PrepareConfig, entry: SegmentEntry, source: LayerSource, layers: range) -> IntensityMap:
+    """Resolve the intensity rule; percentiles are taken from a sample of the layers."""
+    text = config.intensity or entry.intensity
+    asked = IntensityRule.parse(text) if text else IntensityRule.default_for(source.dtype)
+    rule = resolve_percentiles(asked, sampled(source, layers) if asked.kind == "percentile" else np.empty(0))
+    mapping = IntensityMap(rule, source.dtype, config.lut)
+    if config.clahe and mapping.dtype != np.uint8:
+        raise ConfigError("clahe: works on 8 bits; choose an intensity rule that gives 8 bits")
+    return mapping
+
+
+def _recorded(config: PrepareConfig, provenance: SurfaceProvenance, units: UnitPlan) -> dict[str, Any]:
+    """Collect the settings that decide the stored bytes."""
     recorded = {"shard_px": config.shard_px, "codec": config.codec, **provenance.document()}
     recorded["unit_yx"] = list(units.units[0].write_box.shape)  # markers name units by place: all must be cut alike
-    inputs: dict[str, Any] = {"source_shape_zyx": list(source.shape_zyx), "source_axes": source.axes}
-    inputs["source_fingerprint"] = source.fingerprint
+    return recorded
+
+
+def _inputs(source: LayerSource, mask_source: LayerSource | None) -> dict[str, Any]:
+    inputs: dict[str, Any] = {
+        "source_shape_zyx": list(source.shape_zyx),
+        "source_axes": source.axes,
+        "source_fingerprint": source.fingerprint,
+    }
     if mask_source:
         inputs["mask_fingerprint"] = mask_source.fingerprint
-    request = config.request(
-        source=Location.parse(entry.source).uri,
+    return inputs
+
+
+def _request(config: PrepareConfig, entry: SegmentEntry, provenance: SurfaceProvenance) -> dict[str, Any]:
+    """Collect the settings with which `inkbatch rerun` makes the surface again, without the catalog."""
+    mask_uri = config.mask or entry.mask
+    return config.request(
+        source=Location.parse(str(entry.source)).uri,
         catalog=None,
         mask=Location.parse(mask_uri).uri if mask_uri else None,
         layers=list(provenance.source_layers),
         depth_order=provenance.depth_order,
         voxel_size_um=provenance.voxel_size_um,
-        intensity=rule_text,
+        intensity=config.intensity or entry.intensity,
         axes=config.axes or entry.axes,
         level=config.level if config.level is not None else entry.level,
         scratch=None,
         **rendering_request(config, entry),
     )
-    manifest = RunManifest("prepare", recorded, inputs, len(units.units), request)
-    return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest)
 
 
 def run(config: PrepareConfig, context: RunContext) -> JobReport:
     """Prepare a segment, or this shard's part of it.
 
-    What is refused before the first unit is stored leaves nothing behind. (A process that does only a part may not be
-    alone, and leaves what others may use.)
+    A refusal before the first unit is stored leaves nothing behind. (A process that does only a part may not be
+    alone, and leaves the files that others may use.)
 
     Raises:
         InkbatchError: See `make_plan`; a damaged layer; storage that gave up; a stop signal.
@@ -140,61 +168,34 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
 
 
 def _remove(plan: PreparePlan) -> None:
-    """Leave nothing of a segment whose source was refused."""
+    """Remove a segment whose source was refused."""
     for name in ("surface.zarr", "mask.zarr", "prepare"):
         (plan.folder / name).delete_folder()
 
 
-def _work(config: PrepareConfig, plan: PreparePlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
-    shape = (len(plan.layers), *plan.source.shape_zyx[1:])
-    common: dict[str, Any] = {
-        "shard_px": config.shard_px,
-        "voxel_size_um": plan.provenance.voxel_size_um,
-        "provenance": plan.provenance.document(),
-    }
-    surface = Multiscale.create(
-        plan.folder / "surface.zarr",
-        shape,
-        dtype=plan.mapping.dtype.name,
-        chunk=(min(CHUNK_LAYERS, shape[0]), CHUNK_PX, CHUNK_PX),
-        codec=config.codec,
-        z_spacing_um=plan.provenance.z_spacing_um,
-        **common,
+def _work(
+    config: PrepareConfig, plan: PreparePlan, record: RunFolder, context: RunContext
+) -> UnitWork[SurfaceUnit, SurfaceUnit]:
+    shape = (len(plan.layers), *plan.shape_yx)
+    volume = SurfaceVolume.create(
+        plan.folder, shape, plan.mapping.dtype, plan.provenance, shard_px=config.shard_px, codec=config.codec
     )
-    mask = Multiscale.create(
-        plan.folder / "mask.zarr",
-        shape[1:],
-        dtype="uint8",
-        chunk=(CHUNK_PX, CHUNK_PX),
-        pooling="max",
-        codec=MASK_CODEC,
-        **common,
+    writer = SurfaceWriter(plan.surface_layers, volume)
+
+    def store(unit: Unit, loaded: SurfaceUnit) -> Mapping[str, Any]:
+        stored = writer.store(loaded)
+        facts = {"bytes_written": stored.stored_bytes, "mask_pixels": stored.mask_pixels}
+        return facts if plan.provenance.rendered is None else {**facts, "outside_pixels": stored.left_out_pixels}
+
+    work = UnitWork(
+        load=lambda unit: writer.load(unit.write_box),
+        compute=None,
+        store=store,
+        mark=record.mark,
+        overlap=plan.units.overlap,
     )
-
-    rooms: deque[Room] = deque()
-
-    def room() -> Room:
-        return rooms.pop() if rooms else Room(surface)
-
-    def load(unit: Unit) -> LoadedUnit | MappedUnit:
-        return map_unit(plan, unit.write_box) or load_unit(plan, unit.write_box, room())
-
-    def store(unit: Unit, loaded: LoadedUnit | MappedUnit) -> Mapping[str, Any]:
-        if isinstance(loaded, MappedUnit):
-            used = room()
-            stored, inside = write_mapped(plan, surface, unit.write_box, loaded, used)
-        else:
-            used, inside = loaded.room, loaded.mask
-            stored = surface.write_levels(unit.write_box, loaded.levels)
-        rooms.append(used)
-        stored += mask.write(unit.write_box, inside)
-        left_out = loaded.left_out_pixels if isinstance(loaded, LoadedUnit) else 0
-        facts = {"bytes_written": stored, "mask_pixels": int(np.count_nonzero(inside))}
-        return facts if plan.provenance.rendered is None else {**facts, "outside_pixels": left_out}
-
-    work = UnitWork(load=load, compute=None, store=store, mark=record.mark, overlap=plan.units.overlap)
     live = live_preview(context, plan.shape_yx, plan.folder / "prepare")
-    return drawn(work, live, context, lambda loaded: middle_layer(plan, loaded))
+    return drawn(work, live, context, lambda unit: unit.thumbnail())
 
 
 def _finish(record: RunFolder, plan: PreparePlan) -> Mapping[str, Any]:
@@ -202,7 +203,7 @@ def _finish(record: RunFolder, plan: PreparePlan) -> Mapping[str, Any]:
     if pixels == 0:
         raise EmptyMaskError(
             f"segment {plan.provenance.segment}: the mask is empty, so there is no papyrus to read; "
-            f"check {plan.provenance.mask if plan.mask_source else plan.source.uri}; nothing was kept"
+            f"check {plan.provenance.mask if plan.mask_source else plan.source.uri}; nothing was stored"
         )
     if plan.provenance.rendered is None:
         return {"mask_pixels": pixels}

@@ -1,4 +1,4 @@
-"""The page of a prepared segment: its middle layer, its mean and mask, its grey values, and where they came from."""
+"""The page of a prepared segment: its middle layer, its mean and mask, its grey values, and their source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STAGES = ("opening the layers", None, "reading, converting and writing", "finish
 
 
 def page(run: StoredRun, root: Location) -> Page:
-    """The page of a prepared segment.
+    """Make the page of a prepared segment.
 
     Args:
         run: The finished run, in ``ROOT/segments/{segment}/prepare``.
@@ -199,7 +199,7 @@ def _promises(run: StoredRun, volume: SurfaceVolume) -> tuple[Promise, ...]:
 
 
 def _histogram(volume: SurfaceVolume) -> NDArray[np.int64]:
-    """Counts of the stored values in `BINS` equal bins, over papyrus in a fixed grid of windows at full size."""
+    """Count the stored values in `BINS` equal bins, over papyrus in a fixed grid of windows at full size."""
     height, width = volume.shape_yx
     side = round(SAMPLE_WINDOWS**0.5)
     span = BINS if volume.dtype == np.uint8 else 1 << 16
@@ -250,7 +250,7 @@ def _is_8_bits(said: SurfaceProvenance) -> bool:
 
 
 def _before(said: SurfaceProvenance, top: int) -> Axis | None:
-    """The source's grey values along the stored ones; None where no straight line leads there."""
+    """Return the axis of the source's grey values; None where the stored ones are no linear function of them."""
     if said.lut is not None or said.clahe is not None:
         return None
     rule = IntensityRule.parse(said.intensity)

@@ -13,17 +13,18 @@ from inkbatch.io.intensity import IntensityMap, LutPoints
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance
+from inkbatch.io.surface_writer import SurfaceLayers
 from inkbatch.run.record import RunManifest
 from inkbatch.steps.prepare.units import UnitPlan
 
 
 class PrepareConfig(JobConfig):
-    """Settings of `inkbatch prepare`. What is None comes from the catalog, then from the source.
+    """Settings of `inkbatch prepare`; a None is taken from the catalog, then from the source.
 
     Attributes:
         segment: Segment id.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        source: Where the layers are, or the surface mesh (tifxyz) to render; may hold ``{segment}``.
+        source: Location of the layers, or of the surface mesh (tifxyz) to render; may hold ``{segment}``.
         catalog: The user's catalog file.
         layers: Half-open range of layer numbers; None takes all.
         depth_order: ``forward`` or ``reversed``.
@@ -83,12 +84,12 @@ class EmptyMaskError(DataError):
 
 @dataclass(frozen=True)
 class PreparePlan:
-    """Everything that is settled before a pixel is read.
+    """Everything that is decided before a pixel is read.
 
     Attributes:
         source: Opened layers.
         mask_source: Opened mask image, or None where it is derived.
-        provenance: What the surface's attributes will say.
+        provenance: Stored in the surface's attributes.
         mapping: Grey values.
         units: The units and their memory.
         folder: ``ROOT/segments/{segment}``.
@@ -107,6 +108,18 @@ class PreparePlan:
     def layers(self) -> range:
         """Source layer numbers, ascending."""
         return range(*self.provenance.source_layers)
+
+    @property
+    def surface_layers(self) -> SurfaceLayers:
+        """Layers and the rules that turn them into the surface."""
+        return SurfaceLayers(
+            self.source,
+            self.provenance.layer_numbers,
+            self.mapping,
+            self.provenance.clahe,
+            self.mask_source,
+            self.units.group_layers,
+        )
 
     @property
     def shape_yx(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""How `prepare` cuts a surface into units that fit the memory budget."""
+"""Units of `prepare`: the surface cut so that each fits the memory budget."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import numpy as np
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.layers.base import LayerSource
-from inkbatch.io.shards.codec import CODEC_THREADS
+from inkbatch.io.multiscale import CHUNK_PX
+from inkbatch.io.shard_size import require_shard_px
+from inkbatch.io.surface import CHUNK_LAYERS
+from inkbatch.io.threads import CODEC_THREADS
 from inkbatch.run.pipeline import Overlap
 
 BASE_BYTES = 350 << 20  # the interpreter with numpy, zarr and OpenCV
 PYRAMID_SHARE = 4 / 3  # of a block: itself and its halves
 SENT_SHARE = 2 * PYRAMID_SHARE  # of a zarr shard on its way to a remote store: its encoded parts, and these joined
-CHUNK_LAYERS, CHUNK_PX = 16, 256  # see benchmarks/README.md
 UNIT_BYTES, NARROW_PX = 256 << 20, 2048  # a unit's most where any width is equally cheap: memory stays small
 GROUPS_HELD = 2  # groups of layers in memory: one is converted while the next one is read
 WIDE_PX = 4096  # of a unit, where the source is read in blocks
@@ -28,13 +30,13 @@ SENT_OVERLAPS = (Overlap(1, 1), *OVERLAPS)  # to a remote store: one is read, on
 
 @dataclass(frozen=True)
 class UnitPlan:
-    """Units of a prepare job, and what they cost.
+    """Units of a prepare job, and their cost.
 
     Attributes:
         units: Row-major; each a row of whole zarr shards.
         overlap: Units in flight beside the one being converted.
         peak_bytes: Estimated peak memory. Pages of mapped files do not count: the kernel takes them back when it likes.
-        decodes: How often a strip of the source is decoded (1 unless memory is too small for its width).
+        decodes: Times that a strip of the source is decoded (1 unless memory is too small for its width).
         group_layers: Layers that are read together, because the source stores them together.
     """
 
@@ -57,24 +59,23 @@ def plan_units(
 ) -> UnitPlan:
     """Cut the surface into rows of whole zarr shards that memory can hold.
 
-    A striped source wants wide units, so that each strip is decoded once; overlapping reading and writing comes second.
-    A mapped source, where any window is equally cheap, wants small ones. A source that stores layers together wants
-    them read together, each block decoded once. A budget that cannot hold one zarr shard is refused.
+    A striped source gets wide units, so that each strip is decoded once; overlapping reading and writing comes second.
+    A mapped source, where any window is equally cheap, gets small ones. Layers that a source stores together are read
+    together, each block decoded once. A budget that cannot hold one zarr shard is refused.
 
     Args:
         source: The opened layers.
-        layer_count: Layers that are taken.
+        layer_count: Layers of the surface.
         dtype: The surface's dtype.
         shard_px: Edge of a zarr shard.
         memory_bytes: Budget of the whole process.
         halo_px: Extra pixels read around a unit (CLAHE), on both sides together.
-        local_store: Whether the surface goes to a local disk, where a zarr shard is written piece by piece.
+        local_store: True where the surface goes to a local disk, on which a zarr shard is written piece by piece.
 
     Raises:
         ConfigError: The budget is too small, or `shard_px` is no power of two of at least 32.
     """
-    if shard_px < 32 or shard_px & (shard_px - 1):
-        raise ConfigError(f"shard_px {shard_px}: wanted a power of two of at least 32")
+    require_shard_px("shard_px", shard_px)
     _, height, width = source.shape_zyx
     columns = -(-width // shard_px)
     striped = source.block_yx[1] >= width and source.block_yx[0] * source.block_yx[1] > 1
@@ -92,7 +93,7 @@ def plan_units(
             * (width if striped else min(width, wide * shard_px))
         )
         encoding = CODEC_THREADS * CHUNK_LAYERS * CHUNK_PX * min(wide * shard_px, width) * dtype.itemsize
-        return BASE_BYTES + blocks + reading + encoding + sent_bytes + source_cache_bytes(source)
+        return BASE_BYTES + blocks + reading + encoding + sent_bytes + source.resident_bytes
 
     widest = columns if striped else min(columns, _usual_columns(source, per_pixel * shard_px * rows, shard_px))
     overlaps = OVERLAPS if local_store else SENT_OVERLAPS
@@ -112,7 +113,7 @@ def plan_units(
 
 
 def _groups(source: LayerSource, layer_count: int) -> list[int]:
-    """How many layers may be read together: those that are stored together, or even parts of them."""
+    """List numbers of layers to read together, largest first: those stored together, or even parts of them."""
     block = source.block_layers if not source.whole_layers else 1
     whole = min(block, layer_count)
     return sorted(
@@ -121,14 +122,9 @@ def _groups(source: LayerSource, layer_count: int) -> list[int]:
 
 
 def _usual_columns(source: LayerSource, column_bytes: int, shard_px: int) -> int:
-    """Zarr shards side by side in a unit of a source that is not striped."""
+    """Choose the zarr shards side by side in a unit of a source that is not striped."""
     if source.unit_px is not None:
         return max(1, source.unit_px // shard_px)
     if source.block_yx == (1, 1):
         return max(1, min(-(-NARROW_PX // shard_px), UNIT_BYTES // column_bytes))
     return -(-WIDE_PX // shard_px)
-
-
-def source_cache_bytes(source: LayerSource) -> int:
-    """Memory that the source itself keeps."""
-    return source.resident_bytes

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.errors import DataError
+from inkbatch.io.pictures.png import png_bytes
 from inkbatch.steps.probe.evidence import Scene
 from inkbatch.steps.probe.verdict import Verdict
 
@@ -41,10 +41,7 @@ def draw_probe(verdict: Verdict, scene: Scene) -> bytes:
             _bars("null inputs: answer (grey), lift of ink planted into them (green)", numbers["nulls"], chosen[1]),
         ]
     )
-    done, data = cv2.imencode(".png", canvas)
-    if not done:
-        raise DataError("probe: the picture could not be encoded as PNG")
-    return bytes(data)
+    return png_bytes(canvas[..., ::-1])
 
 
 def _title(text: str) -> Canvas:

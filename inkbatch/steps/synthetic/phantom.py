@@ -16,6 +16,7 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
 
 __all__ = ["PhantomConfig", "run"]
@@ -58,7 +59,7 @@ def run(config: PhantomConfig) -> list[str]:
         _require_no_others(output / "layers", set(names.values()))
         for layer, planted in plant(source, box, mask, config, papyrus):
             (output / "layers" / names[layer]).write_bytes(tiff_bytes(planted))
-        (output / "truth.png").write_bytes(png_bytes(truth))
+        (output / "truth.png").write_bytes(png_bytes(truth.astype(np.uint8) * np.uint8(255), 9))
         document = _document(config, source, box, papyrus, truth)
     (output / "phantom.json").write_json(document)
     size = f"{len(names)} layers of {box.height} x {box.width} px, ink on {truth.mean():.1%}"
@@ -80,14 +81,6 @@ def tiff_bytes(layer: NDArray[Any]) -> bytes:
         software="inkbatch",
     )
     return buffer.getvalue()
-
-
-def png_bytes(flags: NDArray[np.bool_]) -> bytes:
-    """A plane of flags as an 8-bit PNG of 0 and 255."""
-    done, data = cv2.imencode(".png", flags.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    if not done:
-        raise DataError(f"phantom: a picture of {flags.shape} cannot be encoded as PNG; make source_box smaller")
-    return bytes(data)
 
 
 def read_picture(uri: str) -> NDArray[np.uint8]:

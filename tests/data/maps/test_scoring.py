@@ -136,7 +136,7 @@ def test_one_class_alone_has_no_auc():
 
 @pytest.mark.parametrize("wrong", [1.5, -0.2, np.nan])
 def test_what_is_no_probability_is_refused(wrong):
-    with pytest.raises(CorruptDataError, match="map A: a probability from 0 to 1 was wanted"):
+    with pytest.raises(CorruptDataError, match="map A: expected a probability from 0 to 1"):
         ScoreHistogram().add(np.array([0.5, wrong]), np.array([True, False]), np.ones(2, bool), "map A")
 
 

@@ -78,7 +78,7 @@ def test_a_level_is_chosen_with_its_voxel_size(store_locally, version) -> None:
 
 @pytest.mark.parametrize("level", [-1, 2])
 def test_a_level_that_is_not_there_is_refused(store_locally, level) -> None:
-    with pytest.raises(ConfigError, match="levels 0 to 1"):
+    with pytest.raises(ConfigError, match="level from 0 to 1"):
         open_layer_source(store_locally("ome-0.5").uri, level=level)
 
 

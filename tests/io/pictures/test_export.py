@@ -191,9 +191,21 @@ class TestPng:
         (length,) = struct.unpack(">I", data[at - 4 : at])
         assert data[at + 4 : at + 4 + length] == b"Description\0\0\0\0\0what it is"
 
+    @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+    @pytest.mark.parametrize("compression", [None, 9])
+    def test_a_picture_in_memory_keeps_its_pixels_and_the_order_of_its_colours(self, shape, compression):
+        picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        data = png.png_bytes(picture, compression)
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(found[..., ::-1] if found.ndim == 3 else found, picture)
+
+    def test_an_empty_picture_is_refused(self):
+        with pytest.raises(DataError, match="0 x 4 pixels cannot be encoded as PNG"):
+            png.png_bytes(np.zeros((0, 4), np.uint8))
+
     @pytest.mark.parametrize("blocks", [[(3, 4)], [(3, 4), (3, 4)], [(5, 5)]])
     def test_rows_that_are_not_as_promised_are_refused(self, blocks):
-        with pytest.raises(ValueError, match="wanted, got"):
+        with pytest.raises(ValueError, match="expected .*, got"):
             png.write_png(io.BytesIO(), (5, 4), U8, [np.zeros(shape, np.uint8) for shape in blocks])
 
 
@@ -348,5 +360,5 @@ class TestAllOrNothing:
             write_picture(picture, Location.parse("https://example.org/map.png"), MEMORY)
 
     def test_a_folder_is_refused_as_a_target(self, tmp_path, pyramid):
-        with pytest.raises(DataError, match="a folder stands where"):
+        with pytest.raises(DataError, match="expected a file or nothing, found a folder"):
             write_picture(Picture(MapView.of(pyramid), ToneMap(U8), "png"), Location.parse(tmp_path), MEMORY)

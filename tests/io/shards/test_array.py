@@ -191,7 +191,7 @@ def test_foreign_zarr_arrays_are_refused_by_name(tmp_path):
 
 
 def test_a_block_of_the_wrong_shape_is_refused(array):
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(ValueError, match="expected"):
         array.write_shard((0, 0, 0), np.zeros((5, 31, 32), np.uint8))
 
 

@@ -12,9 +12,10 @@ import zarr
 from inkbatch.io.layers.zarr_layers import ZarrLayers
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
+from inkbatch.io.surface_writer import ConvertedUnit, MappedUnit, SurfaceWriter
+from inkbatch.io.unit_buffers import BufferShelf, UnitBuffers
 from inkbatch.run.job import RunContext
 from inkbatch.steps.prepare import job as prepare
-from inkbatch.steps.prepare.work import Room
 from inkbatch.testing.segments import random_papyrus, write_layers
 
 
@@ -44,18 +45,18 @@ def test_mapped_and_decoded_sources_give_the_same_bytes(tmp_path, prepare_config
         write_layers(tmp_path / "lzw", layers, rowsperstrip=16, compression="lzw"), segment="lzw", **settings
     )
     seen = []
-    real = prepare.map_unit
+    real = SurfaceWriter.store
 
-    def watched(*arguments):
-        seen.append(real(*arguments))
-        return seen[-1]
+    def watched(writer, unit):
+        seen.append(type(unit))
+        return real(writer, unit)
 
-    monkeypatch.setattr(prepare, "map_unit", watched)
+    monkeypatch.setattr(SurfaceWriter, "store", watched)
     prepare.run(mapped, RunContext())
-    assert all(seen)
+    assert set(seen) == {MappedUnit}
     seen.clear()
     prepare.run(decoded, RunContext())
-    assert not any(seen)
+    assert set(seen) == {ConvertedUnit}
     found = stored(mapped)
     assert found == stored(decoded)
     assert len(found) >= 2
@@ -82,12 +83,14 @@ def test_memory_of_one_unit_serves_the_next(tmp_path):
         voxel_size_um=8.0,
         provenance={},
     )
-    room = Room(surface)
-    first = room.cut((3, 512, 1300))
-    smaller = room.cut((3, 511, 276))
+    shelf = BufferShelf(surface)
+    buffers = shelf.take()
+    first = buffers.cut((3, 512, 1300))
+    shelf.give(buffers)
+    smaller = shelf.take().cut((3, 511, 276))
     assert [level.shape for level in smaller] == [(3, 511, 276), (3, 256, 138), (3, 128, 69)]
     assert all(np.shares_memory(one, other) for one, other in zip(first, smaller, strict=True))
-    assert [level.shape for level in Room(surface).cut((3, 9, 7), halves_only=True)] == [(3, 5, 4), (3, 3, 2)]
+    assert [level.shape for level in UnitBuffers(surface).cut((3, 9, 7), halves_only=True)] == [(3, 5, 4), (3, 3, 2)]
 
 
 @pytest.mark.parametrize("settings", [{}, {"depth_order": "reversed"}, {"layers": (1, 9)}])

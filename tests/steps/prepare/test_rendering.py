@@ -24,7 +24,7 @@ from inkbatch.render.surface import Layers, RenderedSurface
 from inkbatch.render.volume import open_volume
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
-from inkbatch.steps.describe import describe_prepare
+from inkbatch.steps.prepare.describe import describe as describe_prepare
 from inkbatch.steps.prepare.job import run
 from inkbatch.testing.faults import stored_bytes
 from inkbatch.testing.scrolls import flat_mesh, write_mesh, write_volume

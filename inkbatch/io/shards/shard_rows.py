@@ -1,8 +1,9 @@
-"""Writing zarr shards that lie side by side, chunk row by chunk row, by all codec threads.
+"""Writing a row of zarr shards, which lie side by side, chunk row by chunk row with all codec threads.
 
-One task fills, encodes and writes a row of chunks across the whole strip, while its bytes are in the cache. Tasks write
-in turn, so that chunks lie in C order in each shard and equal content gives equal bytes. Memory is a row of chunks per
-thread, whatever the shard's size.
+One task fills, encodes and writes a row of chunks across all of the shards, while its bytes are in the cache. Tasks
+write in turn, so that chunks lie in C order in each shard and equal content gives equal bytes. They wait for each other
+only in the order in which they begin, so that the first one that waits never waits for ever. Memory is a row of chunks
+per thread, whatever the shard's size.
 """
 
 from __future__ import annotations
@@ -11,22 +12,27 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.io.shards.codec import MISSING, Place, buffers, checksum, codec_pool, encode_slots, joined, scatter, slots
+from inkbatch.io.shards.codec import MISSING, Place, checksum, encode_slots, joined, scatter, slots
 from inkbatch.io.shards.layout import ArrayLayout
+from inkbatch.io.shards.scratch import scratch
 from inkbatch.io.shards.sinks import ShardSink
+from inkbatch.io.threads import cancel, codec_pool
 
 Fill = Callable[[Place, NDArray[Any]], None]
-"""Fills a row of chunks: place along all axes but the last within the strip, and (count, *chunk) to fill entirely."""
+"""Fills a row of chunks entirely.
+
+Its arguments: the row's place in the shards along all axes but the last, and the array (count, *chunk) to fill.
+"""
 
 
 def from_block(layout: ArrayLayout, block: NDArray[Any]) -> Fill:
-    """Fill from an array that holds the strip's content, clipped to the array's border."""
+    """Make a `Fill` from an array that holds the shards' content, clipped to the array's border."""
 
     def fill(place: Place, target: NDArray[Any]) -> None:
         lead = tuple(slice(i * size, (i + 1) * size) for i, size in zip(place, layout.chunks[:-1], strict=True))
@@ -35,7 +41,7 @@ def from_block(layout: ArrayLayout, block: NDArray[Any]) -> Fill:
     return fill
 
 
-class Strip:
+class ShardRow:
     """Shards side by side along the last axis, being written.
 
     Args:
@@ -56,7 +62,7 @@ class Strip:
         self._failed = False
         places = itertools.product(*(range(count) for count in layout.chunks_per_shard[:-1]))
         self._jobs: list[Future[None]] = [
-            codec_pool().submit(self._task, number, place) for number, place in enumerate(places)
+            codec_pool.submit(self._task, number, place) for number, place in enumerate(places)
         ]
 
     def finish(self) -> int:
@@ -81,15 +87,13 @@ class Strip:
 
     def abandon(self) -> None:
         """Stop, and leave no trace of shards that are not finished."""
-        for job in self._jobs:
-            job.cancel()
         self._fail()
-        wait(self._jobs)
+        cancel(self._jobs)
         for sink in self._sinks:
             sink.abandon()
 
     def _task(self, number: int, place: Place) -> None:
-        buffer = buffers.take(self._chunks * self._layout.slot_bytes)
+        buffer = scratch.take(self._chunks * self._layout.slot_bytes)
         try:
             if not self._failed:
                 self._fill(place, slots(self._layout, self._chunks, buffer))
@@ -105,7 +109,7 @@ class Strip:
             self._fail()
             raise
         finally:
-            buffers.give(buffer)
+            scratch.give(buffer)
 
     def _fail(self) -> None:
         with self._turn:
@@ -151,5 +155,5 @@ def encode_shard(layout: ArrayLayout, block: NDArray[Any]) -> list[bytes]:
         Byte strings whose concatenation is the stored object. Equal content gives equal bytes.
     """
     kept = _Kept()
-    Strip(layout, [kept], block.shape[-1], from_block(layout, block)).finish()
+    ShardRow(layout, [kept], block.shape[-1], from_block(layout, block)).finish()
     return kept.parts

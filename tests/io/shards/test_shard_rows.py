@@ -13,9 +13,9 @@ import zarr
 from inkbatch.errors import CorruptDataError, InkbatchError
 from inkbatch.io.shards import sinks as shard_files
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
-from inkbatch.io.shards.codec import codec_pool
-from inkbatch.io.shards.writing import encode_shard, from_block
+from inkbatch.io.shards.shard_rows import encode_shard, from_block
 from inkbatch.io.store.location import Location
+from inkbatch.io.threads import codec_pool
 
 LARGE = ArrayLayout((4, 200, 300), (2, 128, 128), (4, 256, 256), "uint8", "lz4", ("z", "y", "x"))
 
@@ -79,7 +79,7 @@ def test_a_flipped_bit_in_a_chunk_stored_as_it_is_is_an_error(tmp_path, noise):
 def test_side_by_side_stores_the_bytes_of_one_by_one(tmp_path, noise):
     single = store(tmp_path / "single.zarr", LARGE, noise)
     array = ShardedArray.create(Location.parse(tmp_path / "strip.zarr"), LARGE)
-    stored = array.write_strip((0, 0, 0), 2, from_block(LARGE, noise))
+    stored = array.write_shard_row((0, 0, 0), 2, from_block(LARGE, noise))
     files = [array.shard_location((0, 0, x)).read_bytes() for x in range(2)]
     assert files == [single.shard_location((0, 0, x)).read_bytes() for x in range(2)]
     assert stored == sum(map(len, files))
@@ -89,7 +89,7 @@ def test_side_by_side_stores_the_bytes_of_one_by_one(tmp_path, noise):
 def test_a_store_elsewhere_gets_the_same_bytes(memory_root, tmp_path, noise):
     local = store(tmp_path / "a.zarr", LARGE, noise)
     remote = ShardedArray.create(memory_root / "a.zarr", LARGE)
-    remote.write_strip((0, 0, 0), 2, from_block(LARGE, noise))
+    remote.write_shard_row((0, 0, 0), 2, from_block(LARGE, noise))
     for x in range(2):
         assert remote.shard_location((0, 0, x)).read_bytes() == local.shard_location((0, 0, x)).read_bytes()
 
@@ -108,10 +108,10 @@ def test_a_failure_leaves_no_trace_and_the_pool_usable(tmp_path, noise, failing)
         good(place, target)
 
     with pytest.raises(ArithmeticError, match="this row"):
-        array.write_strip((0, 0, 0), 2, fill)
+        array.write_shard_row((0, 0, 0), 2, fill)
     assert [path.name for path in Path(tmp_path / "a.zarr").rglob("*") if path.is_file()] == ["zarr.json"]
-    assert codec_pool().submit(lambda: 1).result(timeout=5) == 1
-    array.write_strip((0, 0, 0), 2, good)
+    assert codec_pool.submit(lambda: 1).result(timeout=5) == 1
+    array.write_shard_row((0, 0, 0), 2, good)
     np.testing.assert_array_equal(array.read(whole(LARGE)), noise)
 
 
@@ -126,7 +126,7 @@ def test_a_write_that_fails_for_the_moment_is_made_again_from_the_start(tmp_path
         return real(handle, data)
 
     monkeypatch.setattr(os, "write", write)
-    array.write_strip((0, 0, 0), 2, from_block(LARGE, noise))
+    array.write_shard_row((0, 0, 0), 2, from_block(LARGE, noise))
     assert not failures
     np.testing.assert_array_equal(array.read(whole(LARGE)), noise)
     assert not list(tmp_path.rglob("*.partial"))

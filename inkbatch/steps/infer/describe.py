@@ -1,0 +1,68 @@
+"""The plan of `inkbatch infer` in lines of text: units, tiles, bytes, memory, seconds and money."""
+
+from __future__ import annotations
+
+import math
+
+from inkbatch.run.estimate import estimate
+from inkbatch.steps.infer.job import InferConfig, InferPlan, make_plan
+from inkbatch.steps.infer.workload import read_bytes, tiles_per_unit
+from inkbatch.text import bytes_text, done_text
+
+
+def describe(config: InferConfig) -> str:
+    """Describe the plan of an infer job in lines of text; only masks are read, nothing is written."""
+    plan = make_plan(config)
+    done = plan.record.done()
+    already = done_text(len(done), complete=plan.record.is_complete())
+    per_unit = tiles_per_unit(plan)
+    tiles = sum(per_unit.values())
+    left = sum(number for name, number in per_unit.items() if name not in done)
+    read = read_bytes(plan, per_unit)
+    largest = max(unit.read_box.area for unit in plan.units)
+    memory = 3 * largest * len(plan.layers) * plan.volume.dtype.itemsize + 12 * largest + (600 << 20)
+    maps = len(plan.outputs) if len(plan.outputs) > 1 else 2 * (len(plan.windows) > 1)
+    memory += 3 * 4 * max(unit.write_box.area for unit in plan.units) * maps
+    height, width = plan.volume.shape_yx
+    flops = plan.bundle.document.flops_per_tile
+    written = math.ceil(height * width * 2 * 4 / 3) * len(plan.outputs)
+    folders = ", ".join(str(output.location) for output in plan.outputs)
+    rows = [
+        f"infer {config.segment} with {plan.bundle.document.name}",
+        f"  surface       {plan.volume.layer_count} layers, {height} x {width} px",
+        f"  layers        {plan.layers.start}:{plan.layers.stop} in depth order",
+        f"  units         {len(plan.units)}, {already}",
+        f"  tiles         {tiles:,}, {left:,} to do (tile {plan.grid.tile_px}, stride {plan.grid.stride_px})",
+        f"  reads         {bytes_text(read)} of grey values (before compression)",
+        f"  writes        {bytes_text(written)} (before compression) to {folders}",
+        f"  peak memory   about {bytes_text(memory)} beside the model",
+        *_variants(config, plan, left, flops),
+    ]
+    if left == 0:
+        rows.append("  time, cost    nothing left to do")
+    elif flops is None:
+        rows.append("  time, cost    unknown: the bundle does not state its FLOPs per tile")
+    else:
+        work = flops * left * plan.passes_per_tile
+        rows.append(f"  work          {work / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:")
+        rows += [f"    {guess} (prices of {guess.as_of})" for guess in estimate(work)]
+    return "\n".join(rows)
+
+
+def _variants(config: InferConfig, plan: InferPlan, tiles: int, flops: float | None) -> list[str]:
+    """List what each window and each view costs; nothing where there is one of both."""
+    windows, views = plan.windows, plan.views
+    if plan.passes_per_tile == 1:
+        return []
+    how = f"{config.combine} of the views, a map per window" if config.store_windows else f"{config.combine} of all"
+    counts = f"windows of layers: {len(windows)}, views of a tile: {len(views)}, {how}"
+    rows = [f"  variants      {plan.passes_per_tile} forward passes per tile, layers are read once ({counts})"]
+    shares = [(f"layers {w.source[0]}:{w.source[1]}", len(views)) for w in windows if w.source and len(windows) > 1]
+    shares += [(f"view {view.name}", len(windows)) for view in views if len(views) > 1]
+    for name, passes in shares:
+        row = f"    {name:<18} {tiles * passes:,} passes of a tile"
+        if flops is not None and tiles:
+            guess = estimate(flops * tiles * passes)[0]
+            row += f", {flops * tiles * passes / 1e12:,.2f} TFLOP; {guess}"
+        rows.append(row)
+    return rows

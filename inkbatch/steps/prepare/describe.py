@@ -1,0 +1,50 @@
+"""The plan of `inkbatch prepare` in lines of text: units, bytes and memory."""
+
+from __future__ import annotations
+
+from inkbatch.render.opening import Demand
+from inkbatch.run.record import RunFolder
+from inkbatch.steps.prepare.job import make_plan
+from inkbatch.steps.prepare.settings import PrepareConfig, PreparePlan
+from inkbatch.steps.prepare.source import demand
+from inkbatch.text import bytes_text, done_text
+
+
+def describe(config: PrepareConfig) -> str:
+    """Describe the plan of a prepare job in lines of text; nothing is written."""
+    plan = make_plan(config)
+    with plan.source as source:
+        layers = len(plan.layers)
+        pixels = source.shape_zyx[1] * source.shape_zyx[2]
+        cost = demand(plan)
+        read = layers * pixels * source.dtype.itemsize if cost is None else cost.bytes
+        written = layers * pixels * plan.mapping.dtype.itemsize * 4 // 3 + pixels
+        record = RunFolder(plan.folder / "prepare", plan.manifest)
+        done = done_text(len(record.done()), complete=record.is_complete())
+        rows = [
+            f"prepare {config.segment}: {plan.provenance.source}",
+            f"  layers        {plan.layers.start}:{plan.layers.stop} of {source.shape_zyx[0]}, "
+            f"{source.shape_zyx[1]} x {source.shape_zyx[2]} px, {source.dtype}, {plan.provenance.depth_order}",
+            f"  grey values   {plan.provenance.intensity} -> {plan.mapping.dtype}",
+            f"  units         {len(plan.units.units)}, {done}",
+            f"  reads         {bytes_text(read)} of grey values (before compression)",
+            f"  writes        about {bytes_text(written)} (before compression) to {plan.folder}",
+            f"  peak memory   about {bytes_text(plan.units.peak_bytes)} of {config.memory}",
+        ]
+        if cost is not None:
+            rows += _rendering_rows(plan, cost)
+        if plan.units.decodes > 1:
+            rows.append(f"  note          strips are decoded {plan.units.decodes} times; more --memory avoids it")
+        return "\n".join(rows)
+
+
+def _rendering_rows(plan: PreparePlan, cost: Demand) -> list[str]:
+    """Say what rendering costs, from the mesh alone."""
+    rendered = plan.provenance.rendered
+    assert rendered is not None
+    return [
+        f"  renders       from {rendered.volume}, level {rendered.level}",
+        f"  chunks        at most {cost.chunks:,}, each once per unit",
+        f"  seconds       about {cost.wall_s:,.0f} of rendering on these cores ({cost.cpu_s:,.0f} CPU seconds)",
+        f"  outside       {cost.outside:.1%} of the surface leaves the volume, and so the mask",
+    ]

@@ -1,0 +1,44 @@
+"""Numbers as a person says them: sizes, durations, counts."""
+
+from __future__ import annotations
+
+
+def bytes_text(count: float) -> str:
+    """Say a number of bytes in powers of 1024, as memory budgets are given: ``12 B``, ``3.4 MiB``, ``1.2 GiB``."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB"):
+        count /= 1024
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:,.1f} GiB"
+
+
+def seconds_text(seconds: float) -> str:
+    """Say a measured duration to the second: ``3.2 s``, ``4 min 10 s``, ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min"
+
+
+def rough_seconds_text(seconds: float) -> str:
+    """Say an estimated duration to two digits or so: ``5 s``, ``10 min``, ``2.5 h``."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def count_text(count: int, noun: str) -> str:
+    """Say how many there are of something whose plural takes an s: ``1 unit``, ``12 units``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def done_text(done: int, *, complete: bool) -> str:
+    """Say how much of a job is there before it starts: ``already complete``, ``3 already done``."""
+    return "already complete" if complete else f"{done:,} already done"
