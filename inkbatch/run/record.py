@@ -78,8 +78,8 @@ class RunFolder:
         return self.manifest.digest[:_DIGEST_CHARS]
 
     @property
-    def parts(self) -> tuple[RunFolder, ...]:
-        """What `RunFolders` has several of: here the folder itself."""
+    def runs(self) -> tuple[RunFolder, ...]:
+        """The folder itself, the only one of its kind; `RunFolders` has several."""
         return (self,)
 
     def begin(self) -> None:
@@ -154,48 +154,69 @@ class RunFolder:
 
 
 @dataclass(frozen=True)
+class PerRun:
+    """A count of a unit that differs between the runs of a `RunFolders`.
+
+    Attributes:
+        values: One number per run, in their order.
+    """
+
+    values: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """The sum over all runs."""
+        return sum(self.values)
+
+
+def totals_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace every `PerRun` of a unit's facts by its total."""
+    return {key: value.total if isinstance(value, PerRun) else value for key, value in facts.items()}
+
+
+@dataclass(frozen=True)
 class RunFolders:
     """Several runs over one plan of units that one loop carries out: each a whole run of its own.
 
     Attributes:
-        parts: At least one; a unit is done when it is done in all of them.
+        runs: At least one; a unit is done if it is done in all of them.
     """
 
-    parts: tuple[RunFolder, ...]
+    runs: tuple[RunFolder, ...]
 
     @property
     def location(self) -> Location:
         """The first folder."""
-        return self.parts[0].location
+        return self.runs[0].location
 
     @property
     def manifest(self) -> RunManifest:
         """The first run's manifest."""
-        return self.parts[0].manifest
+        return self.runs[0].manifest
 
     def begin(self) -> None:
         """Begin every run; see `RunFolder.begin`."""
-        for part in self.parts:
-            part.begin()
+        for run in self.runs:
+            run.begin()
 
     def is_complete(self) -> bool:
         """Whether every run is complete."""
-        return all(part.is_complete() for part in self.parts)
+        return all(run.is_complete() for run in self.runs)
 
     def done(self) -> set[str]:
         """Names of the units whose marker stands in every run."""
-        return set.intersection(*(part.done() for part in self.parts))
+        return set.intersection(*(run.done() for run in self.runs))
 
     def mark(self, unit: Unit, facts: Mapping[str, Any]) -> None:
         """Write the unit's marker in every run; call it only after all their data are stored.
 
         Args:
             unit: The unit.
-            facts: What all runs share, and under ``each`` a list of what is each one's own.
+            facts: Facts of the unit; each run gets its own number of a `PerRun`, and everything else as it is.
         """
-        shared = {key: value for key, value in facts.items() if key != "each"}
-        for part, own in zip(self.parts, facts["each"], strict=True):
-            part.mark(unit, {**shared, **own})
+        for place, run in enumerate(self.runs):
+            own = {key: value.values[place] if isinstance(value, PerRun) else value for key, value in facts.items()}
+            run.mark(unit, own)
 
     def missing(self, units: Sequence[Unit]) -> list[Unit]:
         """Units that lack a marker in any run."""

@@ -33,7 +33,7 @@ from inkbatch.predict.variants import (
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import RunFolder, RunFolders, RunManifest
+from inkbatch.run.record import PerRun, RunFolder, RunFolders, RunManifest
 from inkbatch.steps.evaluate.job import EvaluateConfig
 from inkbatch.steps.infer.names import prediction_name, variants_name
 from inkbatch.steps.infer.page import page as report_page
@@ -262,11 +262,11 @@ def _work(
     def store(unit: Unit, computed: tuple[list[NDArray[np.float32]], int]) -> Mapping[str, Any]:
         maps, tiles = computed
         written = [output.write(unit.write_box, found) for output, found in zip(outputs, maps, strict=True)]
-        facts = {"bytes_written": sum(written), "tiles": tiles, "tile_passes": tiles * plan.passes_per_tile}
+        passes = tiles * plan.passes_per_tile
         if len(written) == 1:
-            return facts
-        passes = tiles * len(plan.views)
-        return {**facts, "each": [{"bytes_written": count, "tile_passes": passes} for count in written]}
+            return {"bytes_written": written[0], "tiles": tiles, "tile_passes": passes}
+        per_run = PerRun((passes // len(written),) * len(written))  # each map is of one window
+        return {"bytes_written": PerRun(tuple(written)), "tiles": tiles, "tile_passes": per_run}
 
     work = UnitWork(
         load=lambda unit: load_unit(plan, unit),
