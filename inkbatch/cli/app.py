@@ -180,14 +180,14 @@ def infer(
     options |= {"store_windows": store_windows or None, "catalog": catalog}
     options["override"] = _pairs(override) if override else None
     job = InferConfig.load(config, sets or (), options)
-    from inkbatch.steps.infer import job as step
+    from inkbatch.steps import chains
 
     if dry_run:
         from inkbatch.steps.describe import describe_infer
 
         typer.echo(describe_infer(job))
         return
-    report = step.run(job, context)
+    report = chains.infer(job, context)
     print_report(report)
     if report.complete:
         from inkbatch.steps.infer.score import score_line, stored_score

@@ -67,6 +67,7 @@ def build_dataset(
     validation sample are refused. Settings: segments or images, sample_px, sampling, splits, pairs, form, seed, card
     (docs/datasets.md tells them all).
     """
+    from inkbatch.steps import chains
     from inkbatch.steps.dataset import job as step
 
     context = run_context(shard, log)
@@ -75,7 +76,7 @@ def build_dataset(
     if dry_run:
         typer.echo(step.describe(job))
         return
-    print_report(step.run(job, context))
+    print_report(chains.build_dataset(job, context))
 
 
 def train(

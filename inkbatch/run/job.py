@@ -65,6 +65,11 @@ class JobReport:
         """True if every unit of the plan is stored."""
         return self.left == 0
 
+    @property
+    def counts(self) -> str:
+        """Counts for people, for example ``1 unit stored, 3 already done``."""
+        return f"{self.stored} unit{'' if self.stored == 1 else 's'} stored, {self.skipped} already done"
+
 
 Finish = Callable[[RunFolder], Mapping[str, Any]]
 Note = Callable[[str], None]

@@ -33,7 +33,6 @@ from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.dataset.page import page as report_page
-from inkbatch.steps.labels import job as labels_step
 
 NO_RESULT = {"root", "output_root", "catalog", "unit_samples"}  # settings that change no sample
 
@@ -205,9 +204,6 @@ def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
     Raises:
         InkbatchError: See `make_plan`; storage that gave up; a stop signal.
     """
-    for choice in config.choices:
-        if choice.labels is not None:
-            labels_step.run(_labels_config(config, choice), RunContext(stop=context.stop, reporter=context.reporter))
     plan = make_plan(config)
     record, units = plan.record, plan.units
     return run_job(
@@ -298,14 +294,6 @@ def _prepared(root: str, segment: str) -> Location:
     folder = segment_folder(root, check_segment_id(segment))
     require_complete(folder / "prepare", f"segment {segment}", f"run inkbatch prepare {segment} first")
     return folder
-
-
-def _labels_config(config: BuildDatasetConfig, choice: SegmentChoice) -> labels_step.LabelsConfig:
-    for key in ("segment", "root", "catalog", "replace"):
-        if key in (choice.labels or {}):
-            raise ConfigError(f"segment {choice.id}: labels.{key} is not for a dataset; leave it out")
-    values = {**(choice.labels or {}), "segment": choice.id, "root": config.root, "catalog": config.catalog}
-    return labels_step.LabelsConfig.checked(values, f"segment {choice.id}, labels")
 
 
 def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: SurfaceVolume) -> DatasetSegment:

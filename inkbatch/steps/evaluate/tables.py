@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inkbatch.data.maps.bootstrap import BlockCounts, Difference, compare, group_starts
 from inkbatch.data.maps.scoring import VALUES, ScoreHistogram
@@ -17,10 +18,10 @@ from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.pictures.plots import Curve, beside, curves, png, shades
 from inkbatch.io.store.location import Location
+from inkbatch.steps.evaluate.verdict import better_map, is_rough
 
 DOCUMENT = "evaluation.json"
 CURVE_STEPS = 100
-FEW_BLOCKS = 20
 THRESHOLD_SCORES = ("f_beta", "dice", "iou", "precision", "recall")
 REGION_COLUMNS = (
     *("map", "y0", "x0", "y1", "x1", "counted_px", "ink_px", "found_px", "threshold"),
@@ -29,7 +30,7 @@ REGION_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Part:
+class RegionCounts:
     """Counts of one region.
 
     Attributes:
@@ -86,21 +87,21 @@ class Evaluation:
 
     @staticmethod
     def of(
-        parts: Callable[[], Iterable[Part]],
+        regions: Callable[[], Iterable[RegionCounts]],
         names: Sequence[str],
         thresholds: Sequence[float],
         beta: float,
         bins: int,
         bootstrap: Bootstrap,
     ) -> Evaluation:
-        """Add up the counts of all regions, and score them; goes over the parts twice.
+        """Add up the counts of all regions, and score them; calls `regions` twice.
 
         Raises:
             DataError: Two maps, and less than two regions with pixels that count.
         """
         totals = tuple(ScoreHistogram() for _ in names)
-        for part in parts():
-            for total, found in zip(totals, part.maps, strict=True):
+        for region in regions():
+            for total, found in zip(totals, region.maps, strict=True):
                 total.merge(found)
         best = tuple(total.best_f_beta(beta) for total in totals)
         blocks = [
@@ -110,13 +111,13 @@ class Evaluation:
         ]
         rows: list[Mapping[str, Any]] = []
         filled = 0
-        for part in parts():
-            if not part.maps[0].counted:
+        for region in regions():
+            if not region.maps[0].counted:
                 continue
             filled += 1
-            for name, found, (_, at) in zip(names, part.maps, best, strict=True):
-                rows.append(_region(name, part.box, found, at, beta, bins))
-            for kept, found in zip(blocks, part.maps, strict=False):
+            for name, found, (_, at) in zip(names, region.maps, best, strict=True):
+                rows.append(_region(name, region.box, found, at, beta, bins))
+            for kept, found in zip(blocks, region.maps, strict=False):
                 kept.add(found)
         differences: Mapping[str, Difference] = {}
         if blocks and filled and totals[0].ink.any():
@@ -219,17 +220,16 @@ def _comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if "comparison" not in found:
         return
     comparison, names = found["comparison"], [one["name"] for one in found["maps"]]
-    rough = "; few blocks, hence rough intervals" if comparison["blocks"] < FEW_BLOCKS else ""
+    rough = "; few blocks, hence rough intervals" if is_rough(comparison) else ""
     yield (
         f"{names[0]} minus {names[1]}, {comparison['level']:.0%} interval over {comparison['blocks']} blocks of "
         f"{found['region_px']} px{rough}:"
     )
     for name, score in comparison["scores"].items():
-        verdict = "no clear difference"
-        if score["low"] is not None and (score["low"] > 0 or score["high"] < 0):
-            verdict = f"{names[0] if score['low'] > 0 else names[1]} is better"
+        better = better_map(names, score)
+        said = "no clear difference" if better is None else f"{better} is better"
         interval = f"{_shown(score['low'], sign='+')} to {_shown(score['high'], sign='+')}"
-        yield f"  {name}: {_shown(score['difference'], sign='+')} ({interval}): {verdict}"
+        yield f"  {name}: {_shown(score['difference'], sign='+')} ({interval}): {said}"
 
 
 def _compared(thresholds: Sequence[float], best: float) -> dict[str, float]:
@@ -323,11 +323,9 @@ def _curve_plots(evaluation: Evaluation) -> bytes:
 
 
 def _region_plots(evaluation: Evaluation, region_px: int) -> bytes:
-    rows = np.array([(row["y0"] // region_px, row["x0"] // region_px) for row in evaluation.regions])
-    top, left = rows.min(axis=0)
-    height, width = rows.max(axis=0) - (top, left) + 1
-    grids = {name: np.full((height, width), np.nan) for name in evaluation.names}
-    for (y, x), row in zip(rows - (top, left), evaluation.regions, strict=True):
+    places, shape = region_grid([(row["y0"], row["x0"]) for row in evaluation.regions], region_px)
+    grids = {name: np.full(shape, np.nan) for name in evaluation.names}
+    for (y, x), row in zip(places, evaluation.regions, strict=True):
         grids[row["map"]][y, x] = row["f_beta"]
     title = f"F{evaluation.beta:g} per region of {region_px} px"
     plots = [shades(f"{name}: {title}", grid, 0, 1) for name, grid in grids.items()]
@@ -335,6 +333,22 @@ def _region_plots(evaluation: Evaluation, region_px: int) -> bytes:
         first, second = grids.values()
         plots.append(shades("first minus second", first - second, -0.5, 0.5, signed=True))
     return png(beside(plots))
+
+
+def region_grid(corners: Sequence[tuple[int, int]], region_px: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """Place regions on a grid of one cell each.
+
+    Args:
+        corners: Upper left corner (y, x) of each region in pixels; at least one.
+        region_px: Edge of a region.
+
+    Returns:
+        (regions, 2) row and column of each cell, and (rows, columns) of the grid.
+    """
+    cells = np.array(corners, np.int64) // region_px
+    cells -= cells.min(axis=0)
+    height, width = cells.max(axis=0) + 1
+    return cells, (int(height), int(width))
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:

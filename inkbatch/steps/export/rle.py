@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from inkbatch.config import JobConfig
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.data.maps.stored import StoredMap, open_map
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.io.pictures.bands import MapView
@@ -19,7 +20,6 @@ from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.store.atomic_files import delivered
 from inkbatch.io.store.location import Location
 
-DEFAULT_THRESHOLD = 0.5
 HEADER = "Id,Predicted\n"
 
 

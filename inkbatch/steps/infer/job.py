@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.data.segments.prepared import open_prepared
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import TileGrid, Unit
@@ -34,13 +35,12 @@ from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import PerRun, RunFolder, RunFolders, RunManifest
-from inkbatch.steps.evaluate.job import EvaluateConfig
 from inkbatch.steps.infer.names import prediction_name, variants_name
 from inkbatch.steps.infer.page import page as report_page
 from inkbatch.steps.infer.score import leave_score
 from inkbatch.steps.infer.settings import InferConfig as InferConfig
 from inkbatch.steps.live_preview import drawn, live_preview
-from inkbatch.steps.probe.use import require_probe, stored_layers
+from inkbatch.steps.stored_probe import stored_layers
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
 UNIT_PX, LARGE_UNIT_PX = 1024, 4096
@@ -194,9 +194,6 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
     Raises:
         InkbatchError: See `make_plan`; damaged surface; a model that returns NaN; storage that gave up; a stop signal.
     """
-    if config.layers == "auto":
-        how = {"device": config.device, "precision": config.precision, "batch_tiles": config.batch_tiles}
-        require_probe(config.segment, config.bundle, config.root, config.override, context, **how)
     plan = make_plan(config)
     record = plan.record
     left: list[Location] = []
@@ -228,8 +225,7 @@ def _leave(folder: Location, note: Callable[[str], None], config: InferConfig) -
 
 
 def _scored(folder: Location, note: Callable[[str], None], config: InferConfig) -> bool:
-    asked = EvaluateConfig(segment=config.segment, name=folder.uri, root=config.root, catalog=config.catalog)
-    return leave_score(folder, asked, note)
+    return leave_score(folder, config.root, config.segment, TruthChoice(catalog=config.catalog), note)
 
 
 def _work(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.errors import DataError
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
@@ -30,7 +31,6 @@ from inkbatch.run.record import SCORE_NAME
 from inkbatch.steps.infer.contract_table import by_hand, override_words, promises
 
 STAGES = ("getting ready: the network", "computing", "waiting for layers and storage", "finishing")
-DEFAULT_THRESHOLD = 0.5
 MUCH_INK = 0.5  # of the papyrus above the threshold: no writing covers so much
 
 

@@ -22,6 +22,7 @@ from inkbatch.data.labels.components import UnitComponents, unit_components
 from inkbatch.data.labels.denoising import DenoiseRules, denoised
 from inkbatch.data.labels.seams import Merged, merge
 from inkbatch.data.maps.combining import plain_table
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.data.maps.stored import StoredMap, map_address, open_map
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, Unit, cut
@@ -34,7 +35,6 @@ from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 
 UNIT_PX = 2048
-DEFAULT_THRESHOLD = 0.5
 LISTED = 1_000  # components in components.json
 
 Floats = NDArray[np.float32]

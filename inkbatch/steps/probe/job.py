@@ -23,7 +23,7 @@ from inkbatch.predict.predictor import Predictor
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.probe.evidence import Scene
 from inkbatch.steps.probe.inputs import Slab, choose_windows, given_windows
 from inkbatch.steps.probe.measure import Asked, ProbeInk, measure
@@ -31,9 +31,10 @@ from inkbatch.steps.probe.page import page as report_page
 from inkbatch.steps.probe.picture import draw_probe
 from inkbatch.steps.probe.settings import ProbeConfig as ProbeConfig
 from inkbatch.steps.probe.verdict import Verdict, judge
+from inkbatch.steps.stored_probe import PICTURE_NAME, VERDICT_NAME, probe_folder, read_verdict
 
 SMALLEST_WINDOW_PX = 256
-VERDICT_NAME, PICTURE_NAME, MEASURES_NAME = "verdict.json", "probe.png", "measures"
+MEASURES_NAME = "measures"
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,6 @@ class ProbePlan:
         return Scene(
             self.asked.depth, (self.asked.usual_order, self.asked.usual_start), ink.amplitude, ink.width_layers
         )
-
-
-def probe_folder(root: str, segment: str, name: str) -> Location:
-    """``ROOT/probes/{segment}/{name}``."""
-    return Location.parse(root) / "probes" / segment / name
 
 
 def make_plan(config: ProbeConfig) -> ProbePlan:
@@ -127,17 +123,6 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
         lambda folder: _finish(plan, config.seed),
         lambda folder, note: leave_report(folder, note, report_page),
     )
-
-
-def read_verdict(folder: Location) -> dict[str, Any]:
-    """The stored verdict of a complete probe.
-
-    Raises:
-        DataError: There is none, or the probe is not complete.
-    """
-    require_complete(folder, "probe", "run inkbatch probe (again)")
-    found: dict[str, Any] = (folder / VERDICT_NAME).read_json()
-    return found
 
 
 def verdict_lines(folder: Location) -> list[str]:

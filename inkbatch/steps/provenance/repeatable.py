@@ -113,9 +113,10 @@ def _labels() -> Repeatable:
 
 
 def _build_dataset() -> Repeatable:
-    from inkbatch.steps.dataset import job as build_dataset
+    from inkbatch.steps import chains
+    from inkbatch.steps.dataset.job import BuildDatasetConfig, make_plan
 
-    return Repeatable(build_dataset.BuildDatasetConfig, _of_one_run(build_dataset.make_plan), build_dataset.run, 2)
+    return Repeatable(BuildDatasetConfig, _of_one_run(make_plan), chains.build_dataset, 2)
 
 
 def _train() -> Repeatable:
@@ -128,9 +129,10 @@ def _train() -> Repeatable:
 
 
 def _infer() -> Repeatable:
-    from inkbatch.steps.infer import job as infer
+    from inkbatch.steps import chains
+    from inkbatch.steps.infer.job import InferConfig, make_plan
 
-    return Repeatable(infer.InferConfig, lambda config: infer.make_plan(config).outputs, infer.run, 3)
+    return Repeatable(InferConfig, lambda config: make_plan(config).outputs, chains.infer, 3)
 
 
 def _infer_pictures() -> Repeatable:
@@ -156,8 +158,8 @@ def _evaluate() -> Repeatable:
 
     def planned(config: evaluate.EvaluateConfig) -> Sequence[RunFolder]:
         found = evaluate.make_plan(config)
-        found.truth.close()
-        return [RunFolder(found.folder, found.manifest)]
+        found.comparison.close()
+        return [found.record]
 
     return Repeatable(evaluate.EvaluateConfig, planned, evaluate.run, 4)
 
