@@ -7,9 +7,9 @@ from typing import Any
 
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.reports.page import Promise
+from inkbatch.steps.infer.choices import chosen, replaced
 
 UNKNOWN = "not under this ROOT; compared when the job began"
-SETTINGS = ("stride_px", "window")  # part of the contract, and settings of the run
 COMPARED = "compared before the network was built"
 
 
@@ -21,10 +21,10 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
         volume: The surface; None where it is not at hand.
     """
     said = volume.provenance if volume else None
-    contract, replaced = config["contract"], by_hand(config)
+    contract, by_hand = config["contract"], replaced(config)
 
     def row(what: str, promised: str, found: str | None, where: str, keys: tuple[str, ...]) -> Promise:
-        bent = [f"{key}={replaced[key]}" for key in keys if key in replaced]
+        bent = [f"{key}={by_hand[key]}" for key in keys if key in by_hand]
         if bent:
             return Promise(what, f"not the bundle's own: {promised}", found or UNKNOWN, _bent(bent), kept=False)
         return Promise(what, promised, found or UNKNOWN, where)
@@ -33,7 +33,7 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
     flipped = contract["depth_order"] == "reversed"
     source_range = contract["layers"].get("source_range")
     turned = ", the source was turned round" if said and said.depth_order == "reversed" else ""
-    asked = [f"{key}={config['override'][key]}" for key in SETTINGS if key in config.get("override", {})]
+    asked = [f"{key}={value}" for key, value in chosen(config).items()]
     grid = "one grid over the whole segment; overlapping answers are blended"
     return (
         row(
@@ -95,12 +95,6 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
             ("threshold",),
         ),
     )
-
-
-def by_hand(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the contract that a person replaced: not the run's own settings, nor what a depth probe found."""
-    known = (*SETTINGS, "depth_order") if "probe" in config else SETTINGS
-    return {key: value for key, value in config.get("override", {}).items() if key not in known}
 
 
 def override_words(key: str, value: Any) -> str:

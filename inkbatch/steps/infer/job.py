@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import PerRun, RunFolder, RunFolders, RunManifest
+from inkbatch.steps.infer.choices import stored_override
 from inkbatch.steps.infer.names import prediction_name, variants_name
 from inkbatch.steps.infer.page import page as report_page
 from inkbatch.steps.infer.score import leave_score
@@ -53,7 +54,8 @@ class InferPlan:
 
     Attributes:
         volume: The surface.
-        bundle: The bundle with all overrides.
+        bundle: The bundle with the user's overrides.
+        contract: The bundle's contract with what this run chose.
         windows: What the network is fed, one window after the other.
         views: How each tile is looked at, for every window.
         grid: The global tile grid.
@@ -64,6 +66,7 @@ class InferPlan:
 
     volume: SurfaceVolume
     bundle: Bundle
+    contract: Contract
     windows: tuple[LayerWindow, ...]
     views: tuple[View, ...]
     grid: TileGrid
@@ -79,7 +82,7 @@ class InferPlan:
     @property
     def parts(self) -> tuple[slice, ...]:
         """Where each window lies in what `load_unit` reads."""
-        return parts_of(self.windows, reverse=self.bundle.contract.depth_order == "reversed")
+        return parts_of(self.windows, reverse=self.contract.depth_order == "reversed")
 
     @property
     def passes_per_tile(self) -> int:
@@ -110,19 +113,14 @@ def make_plan(config: InferConfig) -> InferPlan:
         DataError: The surface is not complete, or does not match the bundle.
     """
     volume, surface_digest = open_prepared(config.root, config.segment)
-    overrides = dict(config.override)
-    asked, probed = config.layers, {}
+    asked, probed, choices = config.layers, {}, config.choices
     if asked == "auto":
-        auto = stored_layers(config.segment, config.bundle, config.root, overrides)
+        auto = stored_layers(config.segment, config.bundle, config.root, config.override)
         asked, probed = auto.layers, {"probe": auto.record}
-        overrides["depth_order"] = auto.depth_order
-    for key in ("stride_px", "window"):
-        value = getattr(config, key)
-        if value is not None:
-            overrides[key] = value
-    bundle = Bundle.open(bundle_location(config.bundle), overrides)
+        choices = replace(choices, depth_order=auto.depth_order)
+    bundle = Bundle.open(bundle_location(config.bundle), config.override)
     bundle.require_matches(volume)
-    contract = bundle.contract
+    contract = choices.applied(bundle.contract)
     windows = _windows(config, asked, contract, volume)
     views = views_of(config.tta, contract, bundle.document.name)
     unit_px = chosen_unit_px(config, contract)
@@ -139,13 +137,13 @@ def make_plan(config: InferConfig) -> InferPlan:
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
         variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
-        name = prediction_name(config.name, bundle, variants, stored_each=config.store_windows)
+        name = prediction_name(config.name, bundle.document.name, contract, variants, stored_each=config.store_windows)
         settings: dict[str, Any] = {
             "segment": config.segment,
             "name": name,
             "layers": [hull_of(fed).start, hull_of(fed).stop],
             "unit_px": unit_px,
-            "override": dict(overrides),
+            "override": stored_override(config.override, choices),
             "contract": contract.model_dump(mode="json"),
             "precision": config.precision,
             "compile": config.compile,
@@ -157,7 +155,7 @@ def make_plan(config: InferConfig) -> InferPlan:
             settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
         folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
         outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request)))
-    return InferPlan(volume, bundle, windows, views, grid, unit_px, units, tuple(outputs))
+    return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs))
 
 
 def _windows(
@@ -234,7 +232,7 @@ def _work(
     device = choose_device(config.device)
     predictor = Predictor(
         plan.bundle.build(device),
-        plan.bundle.contract,
+        plan.contract,
         device,
         choose_precision(config.precision, device),
         config.batch_tiles,
@@ -251,7 +249,7 @@ def _work(
         if config.store_windows or len(plan.windows) == 1:
             return list(maps), loaded.tiles.count
         together = combined((torch.from_numpy(found) for found in maps), config.combine)
-        if plan.bundle.contract.activation == "sigmoid":
+        if plan.contract.activation == "sigmoid":
             together = together.clamp_(0, 1)
         return [together.numpy()], loaded.tiles.count
 
@@ -277,7 +275,7 @@ def _work(
 def _checked(maps: Iterator[NDArray[np.float32]], plan: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
     """The maps, refused where a network without activation leaves 0 to 1 by more than a float16 rounds away."""
     for found in maps:
-        if plan.bundle.contract.activation == "none":
+        if plan.contract.activation == "none":
             low, high = float(found.min()), float(found.max())
             if low < -LEEWAY or high > 1 + LEEWAY:
                 raise DataError(
@@ -303,7 +301,7 @@ def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
     tiles = tiles_of(plan.grid, unit.write_box, mask, unit.read_box)
     if tiles.count:
         layers = plan.volume.read(plan.layers, unit.read_box)
-        if plan.bundle.contract.depth_order == "reversed":
+        if plan.contract.depth_order == "reversed":
             layers = np.ascontiguousarray(layers[::-1])
     else:
         layers = np.zeros((len(plan.layers), 0, 0), plan.volume.dtype)

@@ -6,28 +6,28 @@ from collections.abc import Sequence
 
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError
-from inkbatch.models.bundle import Bundle
+from inkbatch.models.bundle import Contract
 from inkbatch.predict.variants import Combine, LayerWindow, View
 
 LONGEST_NAME = 128  # characters of a folder's name
 LONGEST_LIST = 48  # characters of windows that are listed one by one
 
 
-def prediction_name(given: str | None, bundle: Bundle, variants: str, *, stored_each: bool) -> str:
+def prediction_name(given: str | None, bundle: str, contract: Contract, variants: str, *, stored_each: bool) -> str:
     """The name of one prediction.
 
     Args:
         given: The user's name, or None. It is taken as it is; only maps that are stored side by side need their
             variants behind it.
-        bundle: The bundle.
+        bundle: Name of the bundle.
+        contract: The contract that the run follows.
         variants: From `variants_name`.
         stored_each: The job stores a map per window.
 
     Raises:
         ConfigError: The name is too long for a folder.
     """
-    contract = bundle.contract
-    plain = f"{bundle.document.name}-tile{contract.tile_px}-stride{contract.stride_px}"
+    plain = f"{bundle}-tile{contract.tile_px}-stride{contract.stride_px}"
     name = plain + variants if given is None else given + variants * stored_each
     if len(name) > LONGEST_NAME:
         raise ConfigError(f"prediction {name}: the name has {len(name)} characters, {LONGEST_NAME} are the most")

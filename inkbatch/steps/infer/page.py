@@ -28,7 +28,8 @@ from inkbatch.reports.render import seconds_text
 from inkbatch.reports.timing import device_of, money_text, spent, stops
 from inkbatch.run.finished import StoredRun
 from inkbatch.run.record import SCORE_NAME
-from inkbatch.steps.infer.contract_table import by_hand, override_words, promises
+from inkbatch.steps.infer.choices import replaced
+from inkbatch.steps.infer.contract_table import override_words, promises
 
 STAGES = ("getting ready: the network", "computing", "waiting for layers and storage", "finishing")
 MUCH_INK = 0.5  # of the papyrus above the threshold: no writing covers so much
@@ -236,7 +237,7 @@ def _own_score(run: StoredRun) -> Score | None:
 
 def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None) -> Iterator[str]:
     config = run.manifest["config"]
-    for key, value in by_hand(config).items():
+    for key, value in replaced(config).items():
         yield override_words(key, value)
     probe = config.get("probe")
     if probe:

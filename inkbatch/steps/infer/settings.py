@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.predict.names import Combine, DeviceName, PrecisionName, ViewName
+from inkbatch.steps.infer.choices import RunChoices
 
 
 class InferConfig(JobConfig):
@@ -60,6 +61,11 @@ class InferConfig(JobConfig):
     precision: PrecisionName = "auto"
     batch_tiles: int = Field(0, ge=0)
     compile: bool = False
+
+    @property
+    def choices(self) -> RunChoices:
+        """Values that this run chooses beside the bundle's contract."""
+        return RunChoices(stride_px=self.stride_px, window=self.window)
 
     @model_validator(mode="after")
     def _windows_agree(self) -> InferConfig:

@@ -85,9 +85,8 @@ def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workloa
     entry = Catalog.load(catalog).entry(config.segment)
     if entry.source is None:
         raise ConfigError(f"segment {config.segment}: is not prepared, and the catalog states no source")
-    overrides = dict(config.override) | ({"stride_px": config.stride_px} if config.stride_px else {})
-    bundle = Bundle.open(bundle_location(config.bundle), overrides)
-    contract = bundle.contract
+    bundle = Bundle.open(bundle_location(config.bundle), config.override)
+    contract = config.choices.applied(bundle.contract)
     windows = infer_step.asked_ranges(config, contract)
     views = views_of(config.tta, contract, bundle.document.name)
     with open_layer_source(entry.source, axes=entry.axes, level=entry.level) as source:

@@ -342,7 +342,7 @@ def test_after_other_settings_the_cure_names_the_option_that_evaluate_has(config
 
 def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
     text = describe(configure(versus="poor"))
-    for words in ("good versus poor", "0.5, 0.6, and the best one", "35 of 32 px", "12, 0 done", "result"):
+    for words in ("good versus poor", "0.5, 0.6, and the best one", "35 of 32 px", "12, 0 already done", "result"):
         assert words in text
     assert not (root / "predictions/s/good/evaluation-versus-poor").exists()
 
