@@ -3,7 +3,7 @@
 Precedence, lowest first: the model's defaults, a preset, the YAML file, ``--set``, options of the command. A key that
 the file states replaces the preset's whole; ``--set key.sub=value`` changes one value inside.
 
-A YAML file with a key ``recipe`` holds one section per job, by the job's name; each job takes its own.
+A YAML file with a key ``recipe`` is a preset: it holds one section per job, by the job's name; each job takes its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.errors import ConfigError
 
-RECIPE_KEY = "recipe"
+PRESET_KEY = "recipe"
 LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
 DESTINATION_KEYS = ("root", "output_root")
 
@@ -62,7 +62,7 @@ class JobConfig(BaseModel):
     """Base of every job's configuration. Frozen; unknown keys are errors.
 
     Attributes:
-        job: Name of the command, and of its section in a recipe; empty for what is no job of its own.
+        job: Name of the command, and of its section in a preset; empty for settings that are no job of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,15 +79,15 @@ class JobConfig(BaseModel):
         """Build and validate the configuration; nothing else is read.
 
         Args:
-            file: YAML file with a mapping, or None; of a recipe the job's section is taken. Its ``launch`` block is no
-                setting and is left to the launchers.
+            file: YAML file with a mapping, or None; of a preset the job's section is taken. Its ``launch`` block is no
+                setting and is left to the engines.
             sets: ``key=value`` or ``key.sub=value``; the value is read as YAML.
             options: Values of the command's own options; None means "not given".
-            preset: Settings that lie below all of them, see `inkbatch.recipes`.
+            preset: Settings of lower precedence than all of these, see `inkbatch.presets`.
 
         Raises:
             DryRunFinished: Inside `only_checking`.
-            ConfigError: Unreadable YAML, a recipe without a section for this job, an unknown key (near matches are
+            ConfigError: Unreadable YAML, a preset without a section for this job, an unknown key (near matches are
                 named), or a value that does not validate.
         """
         values: dict[str, Any] = copy.deepcopy(dict(preset or {}))
@@ -149,7 +149,7 @@ def near_matches(word: str, known: Sequence[str]) -> str:
 
 
 def section_of(values: dict[str, Any], job: str, place: str) -> dict[str, Any]:
-    """What a file says for one job: all of it, or of a recipe the job's section.
+    """Take a file's settings for one job: all of it, or of a preset the job's section.
 
     Args:
         values: Content of the file.
@@ -157,15 +157,15 @@ def section_of(values: dict[str, Any], job: str, place: str) -> dict[str, Any]:
         place: Opens the message of a failure.
 
     Raises:
-        ConfigError: A recipe that has no such section.
+        ConfigError: A preset that has no such section.
     """
-    if RECIPE_KEY not in values:
+    if PRESET_KEY not in values:
         return values
     section = values.get(job) if job else None
     if not isinstance(section, dict):
         known = sorted(key for key, value in values.items() if isinstance(value, dict))
         raise ConfigError(
-            f"{place}: is a recipe without a section for the job {job or 'that was asked for'!r}; it has sections for "
+            f"{place}: is a preset without a section for the job {job or 'that was asked for'!r}; it has sections for "
             f"{', '.join(known) or 'none'}"
         )
     return section

@@ -41,7 +41,7 @@ def phantoms(
     per phantom and segments.yaml, which prepare and build-dataset take as --catalog. Settings: source, labels, output,
     count, seed, depth_order, voxel_size_um, and ranges such as amplitude=[30, 70] (docs/datasets.md).
     """
-    from inkbatch.steps.synthetic import phantoms as step
+    from inkbatch.steps.synthetic import phantom_series as step
 
     for line in step.run(step.PhantomSeriesConfig.load(config, sets or ())):
         typer.echo(line)
@@ -144,13 +144,13 @@ def infer_pictures(
 
 
 def presets(
-    name: Annotated[str | None, typer.Argument(help="Show all that this recipe says.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Show all of this preset.", show_default=False)] = None,
 ) -> None:
-    """List the recipes that --preset takes, or show one: what it follows, where it differs, its commands."""
-    from inkbatch.recipes import describe_recipe, load_recipe, recipe_names
+    """List the presets that --preset takes, or show one: what it follows, where it differs, its commands."""
+    from inkbatch.presets import describe_preset, load_preset, preset_names
 
     if name is not None:
-        typer.echo("\n".join(describe_recipe(name)))
+        typer.echo("\n".join(describe_preset(name)))
         return
-    for known in recipe_names():
-        typer.echo(f"{known}: {load_recipe(known).recipe}")
+    for known in preset_names():
+        typer.echo(f"{known}: {load_preset(known).recipe}")
