@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -28,7 +29,7 @@ PRESET_KEY = "recipe"
 LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
 DESTINATION_KEYS = ("root", "output_root")
 
-_ONLY_CHECKING: ContextVar[bool] = ContextVar("inkbatch_only_checking", default=False)
+_CHECK: ContextVar[SettingsCheck | None] = ContextVar("inkbatch_settings_check", default=None)
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -36,26 +37,43 @@ for _power, _letter in enumerate("kmgt", start=1):
     _SIZE_UNITS[f"{_letter}b"] = 1000**_power
 
 
-class DryRunFinished(Exception):  # noqa: N818  # no error: the answer to `only_checking`
-    """Ends a command inside `only_checking` once its configuration has been validated."""
+@dataclass
+class SettingsCheck:
+    """Check of a command's settings in this process.
+
+    Attributes:
+        settings: Validated settings that the command handed over; None if it did not come that far.
+    """
+
+    settings: JobConfig | None = None
 
 
 @contextlib.contextmanager
-def only_checking() -> Iterator[None]:
-    """Commands inside read and validate their settings, as ever, and then raise `DryRunFinished` instead of working.
+def settings_check() -> Iterator[SettingsCheck]:
+    """Let a command inside the block validate its settings, hand them over, and end instead of working.
 
     A launcher runs the very words that its tasks will get, so that a wrong one is refused before anything is submitted.
     """
-    token = _ONLY_CHECKING.set(True)
+    check = SettingsCheck()
+    token = _CHECK.set(check)
     try:
-        yield
+        yield check
     finally:
-        _ONLY_CHECKING.reset(token)
+        _CHECK.reset(token)
 
 
-def is_only_checking() -> bool:
-    """Whether settings are read inside `only_checking`."""
-    return _ONLY_CHECKING.get()
+def is_checking() -> bool:
+    """Tell if a `settings_check` is in progress."""
+    return _CHECK.get() is not None
+
+
+def ends_with_check(settings: JobConfig) -> bool:
+    """Hand a command's settings to the `settings_check` in progress, if there is one; True tells the command to end."""
+    check = _CHECK.get()
+    if check is None:
+        return False
+    check.settings = settings
+    return True
 
 
 class JobConfig(BaseModel):
@@ -86,7 +104,6 @@ class JobConfig(BaseModel):
             preset: Settings of lower precedence than all of these, see `inkbatch.presets`.
 
         Raises:
-            DryRunFinished: Inside `only_checking`.
             ConfigError: Unreadable YAML, a preset without a section for this job, an unknown key (near matches are
                 named), or a value that does not validate.
         """
@@ -97,10 +114,7 @@ class JobConfig(BaseModel):
         for item in sets:
             _apply_set(values, item)
         values |= {key: value for key, value in (options or {}).items() if value is not None}
-        found = cls.checked(values, file or "configuration")
-        if is_only_checking():
-            raise DryRunFinished(cls.__name__)
-        return found
+        return cls.checked(values, file or "configuration")
 
     def request(self, **settled: Any) -> dict[str, Any]:
         """What was asked for, without where its results go: what a manifest keeps for `inkbatch rerun`.

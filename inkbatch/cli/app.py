@@ -41,6 +41,7 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.config import ends_with_check
 from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
 
 app = typer.Typer(
@@ -110,6 +111,8 @@ def prepare(
     options |= {"memory": memory, "depth_order": depth_order, "voxel_size_um": voxel_size_um, "intensity": intensity}
     options["layers"] = parse_layers(layers)
     job = PrepareConfig.load(config, sets or (), options, preset_settings(preset, "prepare"))
+    if ends_with_check(job):
+        return
     if dry_run:
         from inkbatch.steps.describe import describe_prepare
 
@@ -180,6 +183,8 @@ def infer(
     options |= {"store_windows": store_windows or None, "catalog": catalog}
     options["override"] = _pairs(override) if override else None
     job = InferConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
     from inkbatch.steps import chains
 
     if dry_run:

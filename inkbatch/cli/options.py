@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inkbatch.config import is_only_checking
+from inkbatch.config import is_checking
 from inkbatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
 
     if log not in ("auto", "plain", "json"):
         raise ConfigError(f"--log {log!r}: wanted auto, plain or json")
-    if is_only_checking():
+    if is_checking():
         return RunContext(ShardSpec.parse(shard) if shard else ShardSpec())
     identity = task_identity()
     stop = StopFlag()

@@ -20,6 +20,7 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -73,6 +74,8 @@ def build_dataset(
     context = run_context(shard, log)
     options = {"name": name, "root": chosen_root(root), "catalog": catalog}
     job = step.BuildDatasetConfig.load(config, sets or (), options, preset_settings(preset, "build-dataset"))
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -102,6 +105,8 @@ def train(
 
     options = {"root": chosen_root(root), "dataset": dataset, "run": run}
     job = step.TrainConfig.load(config, sets or (), options, preset_settings(preset, "train"))
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -137,6 +142,8 @@ def infer_pictures(
     options["root"] = chosen_root(root)
     settings = preset_settings(preset, "infer-pictures")
     job = step.InferPicturesConfig.load(config, sets or (), options, settings)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
