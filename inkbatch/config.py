@@ -117,7 +117,7 @@ class JobConfig(BaseModel):
         return cls.checked(values, file or "configuration")
 
     def request(self, **settled: Any) -> dict[str, Any]:
-        """What was asked for, without where its results go: what a manifest keeps for `inkbatch rerun`.
+        """Dump the settings without their destination, as a manifest keeps them for `inkbatch rerun`.
 
         Args:
             settled: Values in place of those that were asked for: catalogs looked up, paths made absolute. None takes
@@ -157,7 +157,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def near_matches(word: str, known: Sequence[str]) -> str:
-    """A hint such as ``; did you mean 'stride_px'?`` or an empty text."""
+    """Return a hint such as ``; did you mean 'stride_px'?``, or an empty text."""
     found = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     return f"; did you mean {', '.join(repr(name) for name in found)}?" if found else ""
 
@@ -186,7 +186,7 @@ def section_of(values: dict[str, Any], job: str, place: str) -> dict[str, Any]:
 
 
 def read_yaml(file: str) -> dict[str, Any]:
-    """The mapping in a YAML file; empty for an empty file.
+    """Read the mapping in a YAML file; empty for an empty file.
 
     Raises:
         ConfigError: It cannot be read, is not YAML, or holds something else than a mapping.
@@ -202,14 +202,14 @@ def read_yaml(file: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{file}: wanted a mapping of keys to values, found a {type(values).__name__}")
+        raise ConfigError(f"{file}: expected a mapping of keys to values, got a {type(values).__name__}")
     return values
 
 
 def _apply_set(values: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {item!r}: wanted key=value, for example --set stride_px=32")
+        raise ConfigError(f"--set {item!r}: expected key=value, for example --set stride_px=32")
     target = values
     *parents, last = key.split(".")
     for parent in parents:
@@ -232,7 +232,7 @@ def _explain(model: type[BaseModel], entry: Any) -> str:
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    """Keys that are known where `path` leads; none where it leads into something that is no model."""
+    """List the known keys of the model that `path` leads to; none if it leads to something else."""
     for part in path:
         field = model.model_fields.get(str(part))
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):

@@ -172,7 +172,7 @@ def _page_of(run: RunFolder) -> Location:
 
 
 def _report_of(folder: RunFolder | RunFolders, units: Sequence[Unit], skipped: int) -> JobReport:
-    """The report of a process that stored nothing."""
+    """Make the report of a process that stored nothing."""
     beside = tuple(run.location for run in folder.runs[1:])
     return JobReport(folder.manifest.job, folder.location, len(units), 0, skipped, 0, 0.0, {}, beside)
 
@@ -219,7 +219,7 @@ class _Process:
             self._usage.loop_ends()
 
     def stopped_because(self, error: Preempted) -> str:
-        """The message of a stop, with what is left for the next process."""
+        """Write the message of a stop, with what is left for the next process."""
         stored = self._sums.units
         return (
             f"{error}; {stored} units were stored by this process, {len(self._pending) - stored} of its own are left; "

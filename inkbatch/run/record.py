@@ -1,4 +1,4 @@
-"""What a run was, and which of its units are whole: manifest first, markers as units finish, `complete` last.
+"""Record of a run and of its finished units: manifest first, markers as units finish, `complete` last.
 
 Files in a run's folder:
 
@@ -6,7 +6,7 @@ Files in a run's folder:
 - ``done/{digest}-{unit}.json``: proof that a unit is stored; holds the objects' sizes.
 - ``complete.json``: written when every unit of the plan has its marker.
 - ``run.json``: seconds, bytes, counts and money of the process, see `run_file`; the only file with a clock.
-- ``score.json``: beside a map, how good it is where labels were known when it was made; no part of the run itself.
+- ``score.json``: beside a map, its scores if labels were known when it was made; no part of the run itself.
 - ``report.html``: a page for people, made of all these (`inkbatch.reports`); shows the clock of ``run.json``.
 """
 
@@ -31,7 +31,7 @@ _DIGEST_CHARS = 12
 
 @dataclass(frozen=True)
 class RunManifest:
-    """What a run was; its digest names it.
+    """Record of a run's settings and inputs; its digest names the run.
 
     Attributes:
         job: ``prepare``, ``infer``, …
@@ -86,7 +86,7 @@ class RunFolder:
         """Write the manifest, or join the run that wrote an equal one.
 
         Raises:
-            MismatchError: Another run's manifest lies here; what differs is listed.
+            MismatchError: The folder holds another run's manifest; what differs is listed.
         """
         place = self.location / "manifest.json"
         try:
@@ -106,21 +106,21 @@ class RunFolder:
             )
 
     def is_begun(self) -> bool:
-        """Whether the manifest that lies here is this very one."""
+        """Tell if the stored manifest is this very one."""
         try:
             return bool((self.location / "manifest.json").read_json().get("digest") == self.manifest.digest)
         except (FileNotFoundError, DataError):
             return False
 
     def is_complete(self) -> bool:
-        """Whether `complete.json` stands for this very manifest."""
+        """Tell if `complete.json` belongs to this very manifest."""
         try:
             return bool((self.location / "complete.json").read_json().get("digest") == self.manifest.digest)
         except FileNotFoundError:
             return False
 
     def done(self) -> set[str]:
-        """Names of the units whose marker stands."""
+        """List the names of the units that have a marker."""
         prefix = f"{self._prefix}-"
         names = (self.location / "done").names()
         return {name.removeprefix(prefix).removesuffix(".json") for name in names if name.startswith(prefix)}
@@ -131,7 +131,7 @@ class RunFolder:
         (self.location / "done" / f"{self._prefix}-{unit.name}.json").write_json(marker)
 
     def marker(self, unit: Unit) -> dict[str, Any]:
-        """The unit's marker.
+        """Read the unit's marker.
 
         Raises:
             DataError: It has none.
@@ -143,12 +143,12 @@ class RunFolder:
         return found
 
     def missing(self, units: Sequence[Unit]) -> list[Unit]:
-        """Units without a marker."""
+        """List the units without a marker."""
         done = self.done()
         return [unit for unit in units if unit.name not in done]
 
     def complete(self, facts: Mapping[str, Any] | None = None) -> None:
-        """State that every unit is stored. Equal runs write equal bytes, so two finishers do no harm."""
+        """Write ``complete.json``: every unit is stored. Equal runs write equal bytes, so two processes do no harm."""
         body = {"digest": self.manifest.digest, "units": self.manifest.units, **(facts or {})}
         (self.location / "complete.json").write_json(body)
 
@@ -176,7 +176,7 @@ def totals_of(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunFolders:
-    """Several runs over one plan of units that one loop carries out: each a whole run of its own.
+    """Several runs over one plan of units that one loop makes together: each a whole run of its own.
 
     Attributes:
         runs: At least one; a unit is done if it is done in all of them.
@@ -200,11 +200,11 @@ class RunFolders:
             run.begin()
 
     def is_complete(self) -> bool:
-        """Whether every run is complete."""
+        """Tell if every run is complete."""
         return all(run.is_complete() for run in self.runs)
 
     def done(self) -> set[str]:
-        """Names of the units whose marker stands in every run."""
+        """List the names of the units that have a marker in every run."""
         return set.intersection(*(run.done() for run in self.runs))
 
     def mark(self, unit: Unit, facts: Mapping[str, Any]) -> None:
@@ -219,18 +219,18 @@ class RunFolders:
             run.mark(unit, own)
 
     def missing(self, units: Sequence[Unit]) -> list[Unit]:
-        """Units that lack a marker in any run."""
+        """List the units that lack a marker in any run."""
         done = self.done()
         return [unit for unit in units if unit.name not in done]
 
 
 def report_place(folder: Location, job: str) -> Location:
-    """Where a run's page lies: in its folder; prepare's beside the surface that it made."""
+    """Return the place of a run's page: its folder; for prepare the folder of the surface."""
     return (folder.parent if job == "prepare" else folder) / REPORT_NAME
 
 
 def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]:
-    """The manifest of a complete run.
+    """Read the manifest of a complete run.
 
     Raises:
         DataError: There is no run, or it is not complete; says how far it came.
@@ -250,7 +250,7 @@ def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """What differs between two manifests (or parts of them), except digests and what was asked for.
+    """List what differs between two manifests (or parts of them), except digests and requests.
 
     Returns:
         ``(dotted key, value in one, value in the other)``; None stands for what is missing.
@@ -268,5 +268,5 @@ def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, An
 
 
 def _tables(value: Any) -> bool:
-    """Whether it is a list of mappings, such as the members of an ensemble."""
+    """Tell if it is a list of mappings, such as the members of an ensemble."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)

@@ -17,7 +17,7 @@ VERDICT_NAME, PICTURE_NAME = "verdict.json", "probe.png"
 
 @dataclass(frozen=True)
 class AutoLayers:
-    """What a probe found, as `infer` uses it.
+    """Result of a probe, as `infer` uses it.
 
     Attributes:
         layers: Half-open range of source layer numbers.
@@ -36,7 +36,7 @@ def probe_folder(root: str, segment: str, name: str) -> Location:
 
 
 def read_verdict(folder: Location) -> dict[str, Any]:
-    """The stored verdict of a complete probe.
+    """Read the stored verdict of a complete probe.
 
     Raises:
         DataError: There is none, or the probe is not complete.

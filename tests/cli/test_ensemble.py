@@ -73,7 +73,7 @@ def test_weights_come_in_the_order_of_the_predictions(inkbatch, tmp_path):
 
 
 def test_one_prediction_is_no_ensemble(inkbatch):
-    with pytest.raises(ConfigError, match="two predictions at least"):
+    with pytest.raises(ConfigError, match="expected at least two predictions"):
         inkbatch("ensemble", "s", "--prediction", "one")
 
 

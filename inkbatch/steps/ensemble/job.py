@@ -54,7 +54,7 @@ class EnsembleConfig(JobConfig):
         disagreement: Write the standard deviation of the maps beside the result.
         name: Name of the result; None is ``ensemble-{method}``.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the result, where it is not to lie beside what it is made from.
+        output_root: ROOT of the result, if it is not stored beside its inputs.
         unit_px: Edge of a unit, a power of two of at least 32.
         catalog: The user's catalog file, for labels.
     """
@@ -88,9 +88,9 @@ class EnsembleConfig(JobConfig):
     @model_validator(mode="after")
     def _sound(self) -> EnsembleConfig:
         if len(self.predictions) < 2:
-            raise ValueError(f"two predictions at least are wanted, found {len(self.predictions)}; name another one")
+            raise ValueError(f"expected at least two predictions, got {len(self.predictions)}; name another one")
         if self.unit_px < 32 or self.unit_px & (self.unit_px - 1):
-            raise ValueError(f"unit_px {self.unit_px}: wanted a power of two of at least 32")
+            raise ValueError(f"unit_px: expected a power of two of at least 32, got {self.unit_px}")
         if self.weights is not None and self.fit is not None:
             raise ValueError("weights are given, and are to be fitted; drop one of them")
         stated = "weights" if self.weights is not None else "fit" if self.fit is not None else None
@@ -99,7 +99,7 @@ class EnsembleConfig(JobConfig):
                 f"method {self.method} has no weights; drop {stated}, or choose {', '.join(sorted(WEIGHTED))}"
             )
         if self.method == "weighted-mean" and not stated:
-            raise ValueError("method weighted-mean wants weights; give them, or let them be fitted")
+            raise ValueError("method weighted-mean needs weights; give them, or let them be fitted")
         if self.weights is not None:
             if len(self.weights) != len(self.predictions):
                 raise ValueError(f"{len(self.weights)} weights are given for {len(self.predictions)} predictions")
@@ -110,7 +110,7 @@ class EnsembleConfig(JobConfig):
 
 @dataclass(frozen=True)
 class EnsemblePlan:
-    """Everything that is settled before a pixel is read.
+    """Everything that is known before a pixel is read.
 
     Attributes:
         config: The job's settings.
@@ -198,7 +198,7 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
 
 
 def describe(config: EnsembleConfig) -> str:
-    """The plan, as lines of text. Only metadata are read, nothing is written."""
+    """Describe the plan, as lines of text. Only metadata are read, nothing is written."""
     plan = make_plan(config)
     record = RunFolder(plan.folder, plan.manifest)
     done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
@@ -270,7 +270,7 @@ def _rule(plan: EnsemblePlan, context: RunContext) -> Combination:
 
 
 def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: RunContext) -> dict[str, Any]:
-    """What ``weights.json`` says; whoever comes first finds and writes it."""
+    """Read ``weights.json``; the first process fits the weights and writes it."""
     place = plan.folder / WEIGHTS_NAME
     try:
         found: dict[str, Any] = place.read_json()

@@ -1,4 +1,4 @@
-"""`inkbatch evaluate`: how good a map is, where it fails, and whether it is better than another one.
+"""`inkbatch evaluate`: scores of a map, the places where it fails, and the verdict on two maps.
 
 Each unit counts its pixels per stored value, label and region and stores the counts; whoever finds all counts adds them
 up and writes the scores. Nothing is counted twice, and a region is never split between units.
@@ -67,7 +67,7 @@ class EvaluateConfig(JobConfig):
         seed: Of its draws.
         to: Folder for the result; None is ``evaluation`` (or ``evaluation-versus-{versus}``) beside the prediction.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the result, where it is not to lie beside what it is made from.
+        output_root: ROOT of the result, if it is not stored beside its inputs.
         catalog: The user's catalog file, for labels.
     """
 
@@ -94,7 +94,7 @@ class EvaluateConfig(JobConfig):
 
     @property
     def choice(self) -> TruthChoice:
-        """What is compared with."""
+        """Labels that the maps are compared with."""
         return TruthChoice(self.labels, self.white, self.ignore, self.catalog)
 
 
@@ -175,7 +175,7 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
 
 
 def describe(config: EvaluateConfig) -> str:
-    """The plan, as lines of text. Only metadata are read, nothing is written."""
+    """Describe the plan, as lines of text. Only metadata are read, nothing is written."""
     plan = make_plan(config)
     with plan.comparison as compared:
         record = plan.record
@@ -198,7 +198,7 @@ def describe(config: EvaluateConfig) -> str:
 
 
 def summary(folder: Location) -> list[str]:
-    """What a finished evaluation says, as lines of text."""
+    """Sum up a finished evaluation, as lines of text."""
     return list(lines(folder))
 
 

@@ -1,4 +1,4 @@
-"""The page of an evaluation: where map and labels agree, how good the map is, and where it fails most."""
+"""Page of an evaluation: agreement of map and labels, scores, and the regions with most errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ CELL_PX = 24
 
 
 def page(run: StoredRun, root: Location) -> Page:
-    """The page of a finished evaluation.
+    """Make the page of a finished evaluation.
 
     Args:
         run: The run, beside its prediction or wherever ``to`` led it.

@@ -1,4 +1,4 @@
-"""What `inkbatch evaluate` writes: scores as JSON, tables as CSV, plots as PNG; equal counts give equal files."""
+"""Files of `inkbatch evaluate`: scores as JSON, tables as CSV, plots as PNG; equal counts give equal files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RegionCounts:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How two maps are compared.
+    """Settings of the comparison of two maps.
 
     Attributes:
         draws: How often blocks are drawn.
@@ -59,7 +59,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was found.
+    """All scores of an evaluation.
 
     Attributes:
         names: Of the maps.
@@ -143,7 +143,7 @@ class Evaluation:
         return int(self.totals[0].ink.sum())
 
     def document(self) -> dict[str, Any]:
-        """What ``evaluation.json`` says."""
+        """Make the content of ``evaluation.json``."""
         found: dict[str, Any] = {
             "beta": self.beta,
             "counted_px": self.counted,
@@ -193,7 +193,7 @@ def write_report(folder: Location, evaluation: Evaluation, labels: str, made_fro
 
 
 def lines(folder: Location) -> Iterator[str]:
-    """What ``evaluation.json`` says, for people."""
+    """Describe ``evaluation.json`` for people."""
     found = (folder / DOCUMENT).read_json()
     yield f"{found['counted_px']:,} pixels count, {found['ink_px'] / found['counted_px']:.1%} of them are ink"
     if found["labels_made_from"]:
@@ -233,7 +233,7 @@ def _comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _compared(thresholds: Sequence[float], best: float) -> dict[str, float]:
-    """Names of the compared scores, with their thresholds."""
+    """Name the compared scores, with their thresholds."""
     return {**{f"f_beta_at_{threshold:g}": threshold for threshold in thresholds}, "f_beta_at_its_best": best}
 
 
@@ -243,7 +243,7 @@ def _whole(total: ScoreHistogram, kept: BlockCounts, beta: float) -> dict[str, f
 
 
 def _region(name: str, box: Box, found: ScoreHistogram, at: float, beta: float, bins: int) -> dict[str, Any]:
-    """One row of ``regions.csv``; scores that want ink are empty where a region has none."""
+    """Make one row of ``regions.csv``; scores that need ink are empty if a region has none."""
     ink = int(found.ink.sum())
     hits, alarms, _ = found.found(at)
     scores = found.scores(at, beta) if ink else {}
@@ -297,7 +297,7 @@ def _curves(evaluation: Evaluation) -> tuple[Sequence[str], list[dict[str, Any]]
 
 
 def _curve_picks() -> list[int]:
-    """Stored values nearest to equal steps from 0 to 1."""
+    """Find the stored values nearest to equal steps from 0 to 1."""
     return [int(np.abs(VALUES - step / CURVE_STEPS).argmin()) for step in range(CURVE_STEPS + 1)]
 
 
@@ -367,7 +367,7 @@ def _cell(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """For JSON: what is not finite becomes null."""
+    """Replace what is not finite by null, for JSON."""
     if isinstance(value, Mapping):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The contract guard of infer as a table: what the bundle promised, what the surface says, where they met."""
+"""Table of infer's contract guard: the bundle's promise, the surface's value, and the place of the comparison."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ COMPARED = "compared before the network was built"
 
 
 def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[Promise, ...]:
-    """The rows of the table.
+    """Make the rows of the table.
 
     Args:
         config: The manifest's ``config``; its contract has all overrides.
-        volume: The surface; None where it is not at hand.
+        volume: The surface; None if it is not available.
     """
     said = volume.provenance if volume else None
     contract, by_hand = config["contract"], replaced(config)
@@ -47,7 +47,7 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
             "depth order",
             contract["depth_order"],
             f"forward: prepared layers always run in depth order{turned}",
-            "turned round on reading, for this network" if flipped else "fed as it lies",
+            "turned round on reading, for this network" if flipped else "fed in this order",
             ("depth_order",),
         ),
         row("dtype", contract["dtype"], volume.dtype.name if volume else None, COMPARED, ("dtype",)),
@@ -98,7 +98,7 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
 
 
 def override_words(key: str, value: Any) -> str:
-    """What a reader has to know of a replaced value of the contract."""
+    """Warn of a replaced value of the contract."""
     return (
         f"The bundle's contract was overridden: {key}={value}. The network was fed something else than it was trained "
         "on; a plausible picture proves nothing here."

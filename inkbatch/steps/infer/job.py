@@ -50,14 +50,14 @@ LEEWAY = 2.0**-12  # half of the smallest step of a float16 below 1
 
 @dataclass(frozen=True)
 class InferPlan:
-    """Everything that is settled before a model is built.
+    """Everything that is known before a model is built.
 
     Attributes:
         volume: The surface.
         bundle: The bundle with the user's overrides.
         contract: The bundle's contract with what this run chose.
         windows: What the network is fed, one window after the other.
-        views: How each tile is looked at, for every window.
+        views: Views of each tile, for every window.
         grid: The global tile grid.
         unit_px: Edge of a unit.
         units: All units, row-major; those without papyrus are stored as zeros by the same loop.
@@ -81,7 +81,7 @@ class InferPlan:
 
     @property
     def parts(self) -> tuple[slice, ...]:
-        """Where each window lies in what `load_unit` reads."""
+        """Place of each window in the layers that `load_unit` reads."""
         return parts_of(self.windows, reverse=self.contract.depth_order == "reversed")
 
     @property
@@ -101,7 +101,7 @@ class InferPlan:
 
     @property
     def record(self) -> RunFolder | RunFolders:
-        """What the job is recorded in."""
+        """Run folder of the job, or those of all its predictions."""
         return self.outputs[0] if len(self.outputs) == 1 else RunFolders(self.outputs)
 
 
@@ -168,21 +168,21 @@ def _windows(
 
 
 def asked_ranges(config: InferConfig, contract: Contract) -> Sequence[tuple[int, int]]:
-    """Half-open ranges of source layer numbers where several windows are asked for; none else."""
+    """List the half-open ranges of source layer numbers if several windows are asked for, else none."""
     if config.layer_starts is not None:
         return [(start, start + contract.layers.count) for start in range(*config.layer_starts)]
     return config.layer_groups or ()
 
 
 def chosen_unit_px(config: InferConfig, contract: Contract) -> int:
-    """Edge of a unit: as stated, or larger for large tiles.
+    """Choose the edge of a unit: as stated, or larger for large tiles.
 
     Raises:
         ConfigError: No power of two of at least 32.
     """
     unit_px = config.unit_px or (UNIT_PX if contract.tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX)
     if unit_px < 32 or unit_px & (unit_px - 1):
-        raise ConfigError(f"unit_px {unit_px}: wanted a power of two of at least 32")
+        raise ConfigError(f"unit_px: expected a power of two of at least 32, got {unit_px}")
     return unit_px
 
 
@@ -217,7 +217,7 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
 
 
 def _leave(folder: Location, note: Callable[[str], None], config: InferConfig) -> None:
-    """Score and page of a finished map."""
+    """Write score and page of a finished map."""
     _scored(folder, note, config)
     leave_report(folder, note, report_page, Location.parse(config.root))
 
@@ -273,14 +273,14 @@ def _work(
 
 
 def _checked(maps: Iterator[NDArray[np.float32]], plan: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
-    """The maps, refused where a network without activation leaves 0 to 1 by more than a float16 rounds away."""
+    """Pass maps on; refuse values of a network without activation that leave 0 to 1 by more than float16 rounding."""
     for found in maps:
         if plan.contract.activation == "none":
             low, high = float(found.min()), float(found.max())
             if low < -LEEWAY or high > 1 + LEEWAY:
                 raise DataError(
-                    f"unit {unit.name}: a map from 0 to 1 is wanted, the network gave {low:.4g} to {high:.4g}; check "
-                    "the bundle's divisor, clip and activation"
+                    f"unit {unit.name}: expected a map from 0 to 1, got {low:.4g} to {high:.4g} from the network; "
+                    "check the bundle's divisor, clip and activation"
                 )
         yield found
 

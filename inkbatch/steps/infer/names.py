@@ -1,4 +1,4 @@
-"""What predictions are called: bundle, tile, stride, and what sets a map apart from the bundle's plain one."""
+"""Names of predictions: bundle, tile, stride, and what sets a map apart from the bundle's plain one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONGEST_LIST = 48  # characters of windows that are listed one by one
 
 
 def prediction_name(given: str | None, bundle: str, contract: Contract, variants: str, *, stored_each: bool) -> str:
-    """The name of one prediction.
+    """Name one prediction.
 
     Args:
         given: The user's name, or None. It is taken as it is; only maps that are stored side by side need their
@@ -35,7 +35,7 @@ def prediction_name(given: str | None, bundle: str, contract: Contract, variants
 
 
 def variants_name(views: Sequence[View], windows: Sequence[LayerWindow], combine: Combine, *, stored_each: bool) -> str:
-    """How one prediction's variants are told in its name: ``-layers10-36_12-38-tta-90-180-270-max``; may be empty.
+    """Name one prediction's variants: ``-layers10-36_12-38-tta-90-180-270-max``; may be empty.
 
     Args:
         views: The views that are combined.

@@ -50,11 +50,11 @@ class Papyrus:
 
 @dataclass(frozen=True)
 class Score:
-    """How good the map is against labels.
+    """Scores of the map against labels.
 
     Attributes:
         name: Of the F-beta, ``F0.5``.
-        own: It at the threshold of the page; None where nobody took it there.
+        own: It at the threshold of the page; None if it was not taken there.
         best: It at its best threshold.
         best_at: That threshold.
         auc: Area under the ROC curve.
@@ -72,7 +72,7 @@ class Score:
 
 
 def page(run: StoredRun, root: Location) -> Page:
-    """The page of an ink map.
+    """Make the page of an ink map.
 
     Args:
         run: The finished run, in ``ROOT/predictions/{segment}/{name}``.
@@ -117,7 +117,7 @@ def page(run: StoredRun, root: Location) -> Page:
 
 
 def _papyrus(run: StoredRun, root: Location) -> Papyrus | None:
-    """The very surface that was read, or None where ROOT does not have it."""
+    """Open the very surface that was read; None if ROOT does not have it."""
     folder = root / "segments" / run.manifest["config"]["segment"]
     try:
         manifest = (folder / "prepare" / "manifest.json").read_json()
@@ -214,7 +214,7 @@ def _states_threshold(run: StoredRun) -> bool:
 
 
 def _score(run: StoredRun) -> Score | None:
-    """What `inkbatch evaluate` found for this map, where somebody asked it; else what infer itself stored."""
+    """Read the scores of `inkbatch evaluate` for this map if there are any, else those that infer stored."""
     try:
         found = (run.folder / "evaluation" / "evaluation.json").read_json()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How much work an infer job is: units, tiles and bytes; exact for prepared segments, an upper bound for others."""
+"""Work of an infer job: units, tiles and bytes; exact for prepared segments, an upper bound for others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Workload:
         tiles: Tiles to compute.
         passes_per_tile: Forward passes that each takes: windows of layers times views.
         read_bytes: Grey values that are read, before compression.
-        exact: Whether the segment mask was counted; else every tile of the rectangle is, an upper bound.
+        exact: True if the segment mask was counted; else every tile of the rectangle is, an upper bound.
     """
 
     segment: str
@@ -58,7 +58,7 @@ def read_bytes(plan: infer_step.InferPlan, tiles: Mapping[str, int]) -> int:
 
 
 def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Workload:
-    """The work of one segment.
+    """Count the work of one segment.
 
     A segment that is prepared is compared with the bundle and its mask is counted. Of another one only the size is
     read, from its layers.
@@ -93,7 +93,8 @@ def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workloa
         depth, *shape = source.shape_zyx
         if depth < contract.layers.count:
             raise MismatchError(
-                f"segment {config.segment}: has {depth} layers, the bundle wants {contract.layers.count}; take another"
+                f"segment {config.segment}: expected the bundle's {contract.layers.count} layers, got {depth}; take "
+                "another bundle"
             )
         grid = TileGrid((shape[0], shape[1]), contract.tile_px, contract.stride_px)
         units = grid.units(infer_step.chosen_unit_px(config, contract))

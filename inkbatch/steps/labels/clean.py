@@ -47,14 +47,14 @@ class CleanConfig(JobConfig):
         segment: Segment id.
         name: Name or address of the prediction; None takes the only one.
         result: Name of the clean one; None is ``{name}-clean``.
-        denoise: What is done before the threshold.
+        denoise: Denoising before the threshold.
         threshold: Probability from which (inclusive) a pixel is ink; None is the prediction's own, or 0.5 where it
             has none.
         min_area_px: Ink components (8 neighbours) of fewer pixels are taken away.
         max_hole_px: Largest hole in ink that is filled; 0 fills none. Letters such as omicron have holes of their own.
         values: ``mask`` stores 1 for ink, ``probability`` what the (denoised) map says there; 0 elsewhere.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the result, where it is not to lie beside what it is made from.
+        output_root: ROOT of the result, if it is not stored beside its inputs.
         unit_px: Edge of a unit, a power of two of at least 32.
     """
 
@@ -76,13 +76,13 @@ class CleanConfig(JobConfig):
     @classmethod
     def _power_of_two(cls, value: int) -> int:
         if value < 32 or value & (value - 1):
-            raise ValueError("wanted a power of two of at least 32")
+            raise ValueError("expected a power of two of at least 32")
         return value
 
 
 @dataclass(frozen=True)
 class CleanPlan:
-    """Everything that is settled before a pixel is read.
+    """Everything that is known before a pixel is read.
 
     Attributes:
         config: The job's settings.
@@ -113,7 +113,7 @@ class CleanPlan:
         return RunFolder(self.folder / "components", manifest)
 
     def facts_place(self, unit: Unit) -> Location:
-        """Where a unit's facts lie."""
+        """Return the path of a unit's facts."""
         return self.folder / f"components/facts/{unit.name}.json"
 
     @cached_property
@@ -181,7 +181,7 @@ def _run(plan: CleanPlan, context: RunContext) -> JobReport:
 
 
 def describe(config: CleanConfig) -> str:
-    """The plan, as lines of text. Only metadata are read, nothing is written."""
+    """Describe the plan, as lines of text. Only metadata are read, nothing is written."""
     plan = make_plan(config)
     height, width = plan.source.shape_yx
     done = "complete already"
@@ -204,7 +204,7 @@ def _load(plan: CleanPlan, unit: Unit) -> Floats:
 
 
 def _prepared(plan: CleanPlan, unit: Unit, loaded: Floats) -> tuple[Floats, UnitComponents]:
-    """The denoised write box, and its components."""
+    """Denoise the write box, and find its components."""
     box = unit.write_box
     values = denoised(loaded, plan.config.denoise)[box.within(unit.read_box)]
     parts = unit_components(

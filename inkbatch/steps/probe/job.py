@@ -1,6 +1,6 @@
-"""`inkbatch probe`: which depth order and layers a bundle wants on a segment, and whether its answer can be trusted.
+"""`inkbatch probe`: depth order and layers at which a bundle sees ink on a segment, and if its answer can be trusted.
 
-Each window is a unit: what it answered lies in ``measures/{unit}.json``, so a stopped probe goes on where it was. The
+Each window is a unit: its answers are stored in ``measures/{unit}.json``, so a stopped probe goes on from there. The
 verdict, ``verdict.json`` with ``probe.png`` beside it, is made from all of them at the end.
 """
 
@@ -39,12 +39,12 @@ MEASURES_NAME = "measures"
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """Everything that is settled before a model is built.
+    """Everything that is known before a model is built.
 
     Attributes:
         volume: The surface.
         bundle: The bundle with all overrides.
-        asked: What each window is asked.
+        asked: Readings and planted ink of each window.
         units: The windows.
         folder: The probe's folder.
         manifest: The run's manifest.
@@ -59,7 +59,7 @@ class ProbePlan:
 
     @property
     def scene(self) -> Scene:
-        """What the verdict is about."""
+        """Setting of the verdict."""
         ink = self.asked.ink
         return Scene(
             self.asked.depth, (self.asked.usual_order, self.asked.usual_start), ink.amplitude, ink.width_layers
@@ -126,7 +126,7 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
 
 
 def verdict_lines(folder: Location) -> list[str]:
-    """A stored verdict in words, for a terminal."""
+    """Describe a stored verdict, for a terminal."""
     found = read_verdict(folder)
     numbers = found["numbers"]
     start, stop = found["layers"]

@@ -1,4 +1,4 @@
-"""How each kind of job is asked for once more: its configuration, its plan, where its inputs lie, what has a clock."""
+"""Repeating each kind of job: its configuration, its plan, the place of its inputs, and its files with a clock."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Repeatable:
     inputs_up: int | None = None
 
     def roots(self, folder: Location, root: str, inputs_root: str | None, fold: int | None) -> dict[str, str]:
-        """The settings that say where inputs are read and where the repeated run goes.
+        """Return the settings for the place of the inputs and of the repeated run.
 
         Args:
             folder: The first run's folder.
             root: ROOT of the repeated run.
             inputs_root: ROOT of the inputs, where it is stated.
-            fold: Of a run that is one of several: its folder lies one deeper.
+            fold: Of a run that is one of several: its folder is one level deeper.
         """
         target = Location.parse(root).uri
         if self.inputs_up is None:
@@ -59,12 +59,12 @@ class Repeatable:
 
 
 def holds_no_clock(path: str) -> bool:
-    """Whether an object of a run (path in its folder) must be equal in an equal run; manifests are compared apart."""
+    """Tell if an object of a run (path in its folder) must be equal in an equal run; manifests are compared apart."""
     return not any(pattern.fullmatch(path) for pattern in (_RUN_FILE, _MANIFEST, _REPORT, _SCORE, _LOGS))
 
 
 def repeatable(name: str) -> Repeatable:
-    """The job of this name.
+    """Return the job of this name.
 
     Raises:
         ConfigError: It cannot be repeated.
@@ -72,7 +72,7 @@ def repeatable(name: str) -> Repeatable:
     if name not in _JOBS:
         raise ConfigError(
             f"rerun: this run is a {name}, which cannot be repeated by itself; {', '.join(_JOBS)} can. Manifests of "
-            "first passes (clean-components, labels-components) belong to the job in whose folder they lie"
+            "first passes (clean-components, labels-components) belong to the job whose folder they are in"
         )
     return _JOBS[name]()
 
