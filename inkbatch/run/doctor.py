@@ -137,7 +137,7 @@ def _driver_by_smi() -> str | None:
 
 
 def driver_shortage(driver: str | None, cuda: str | None) -> str | None:
-    """Why this driver cannot run programs of this CUDA version, in words; None where it can, or nobody knows.
+    """Explain why this driver cannot run programs of this CUDA version; None if it can, or if that is unknown.
 
     Args:
         driver: Version of the driver, or None.
@@ -198,7 +198,7 @@ def check_root(root: str, name: str, identity: TaskIdentity, report: Mapping[str
 
     Args:
         root: ROOT.
-        name: Of the check-up.
+        name: Name of the report.
         identity: The tasks of an array write objects of their own.
         report: What is written: ``ROOT/doctor/{name}-{index}-of-{count}.json``.
     """

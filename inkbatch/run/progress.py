@@ -132,7 +132,7 @@ class LineReporter:
         elif row["event"] == "note":
             text = str(row["text"])
         elif row["event"] == "start":
-            text = f"{row['job']}: {row['units']} units, {row['done']} done already"
+            text = f"{row['job']}: {row['units']} units, {row['done']} already done"
         else:
             parts = [f"{row['done']}/{row['units']}", f"{row['seconds']} s", pace_text(row)]
             text = f"{row['job']}: unit {row['unit']} stored ({', '.join(part for part in parts if part)})"

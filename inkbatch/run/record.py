@@ -125,6 +125,11 @@ class RunFolder:
         names = (self.location / "done").names()
         return {name.removeprefix(prefix).removesuffix(".json") for name in names if name.startswith(prefix)}
 
+    @property
+    def state(self) -> str:
+        """State for people: ``already complete``, or for example ``3 already done``."""
+        return "already complete" if self.is_complete() else f"{len(self.done())} already done"
+
     def mark(self, unit: Unit, facts: Mapping[str, Any]) -> None:
         """Write the unit's marker; call it only after the unit's data are stored."""
         marker = {"digest": self.manifest.digest, "unit": unit.name, **facts}

@@ -24,7 +24,7 @@ class DoctorConfig(JobConfig):
     """Settings of `inkbatch doctor`. What is asked for and not available fails; the rest is only reported.
 
     Attributes:
-        name: Of the check-up; its report is ``ROOT/doctor/{name}-{index}-of-{count}.json``.
+        name: Name of the report, ``ROOT/doctor/{name}-{index}-of-{count}.json``.
         root: ROOT, read and written.
         device: ``cuda`` asks for a usable GPU; ``auto`` takes what is there.
         gpus: So many GPUs must be usable.

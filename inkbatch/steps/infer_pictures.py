@@ -150,10 +150,9 @@ def describe(config: InferPicturesConfig) -> str:
     """Describe the plan; nothing is computed."""
     plan = make_plan(config)
     record = RunFolder(plan.folder, plan.manifest)
-    done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
     return "\n".join(
         [
-            f"infer-pictures: {len(plan.pictures)} pictures, {done}",
+            f"infer-pictures: {len(plan.pictures)} pictures, {record.state}",
             f"  bundle        {plan.bundle.document.name} ({plan.bundle.document.architecture})",
             f"  writes        {', '.join(config.forms)} to {plan.folder}",
         ]

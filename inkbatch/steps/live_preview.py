@@ -1,4 +1,4 @@
-"""The picture that grows while a job runs, whatever the job: what this process has stored so far."""
+"""Live preview of any job: a picture of the units that this process has stored so far."""
 
 from __future__ import annotations
 

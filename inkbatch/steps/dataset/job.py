@@ -232,7 +232,7 @@ def describe(config: BuildDatasetConfig) -> str:
     if plan.layout is not None:
         layout = plan.layout
         size = layout.count * layout.layers * layout.shape_yx[0] * layout.shape_yx[1]
-        done = "complete already" if plan.record.is_complete() else f"{len(plan.record.done())} done already"
+        done = plan.record.state
         rows.append(f"  units         {len(plan.units)} of {layout.unit_samples} samples, {done}")
         rows.append(f"  writes        {size / 2**20:,.1f} million voxels (2^20) of {layout.dtype} before compression")
     return "\n".join(rows)

@@ -201,7 +201,6 @@ def describe(config: EnsembleConfig) -> str:
     """Describe the plan, as lines of text. Only metadata are read, nothing is written."""
     plan = make_plan(config)
     record = RunFolder(plan.folder, plan.manifest)
-    done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
     height, width = plan.maps[0].shape_yx
     outputs = 1 + int(config.disagreement)
     weights = _weights_in_words(plan)
@@ -210,7 +209,7 @@ def describe(config: EnsembleConfig) -> str:
         *(f"  member        {found.name} (digest {found.digest[:12]})" for found in plan.maps),
         *([f"  weights       {weights}"] if weights else []),
         f"  surface       {height} × {width} px (height × width)",
-        f"  units         {len(plan.units)}, {done}",
+        f"  units         {len(plan.units)}, {record.state}",
         f"  reads         {2 * len(plan.maps) * height * width / 2**20:,.0f} MiB (before compression)",
         f"  writes        about {outputs * 2 * height * width * 4 / 3 / 2**20:,.0f} MiB (before compression) to "
         f"{plan.folder}",

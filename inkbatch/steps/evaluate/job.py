@@ -1,7 +1,7 @@
 """`inkbatch evaluate`: scores of a map, the places where it fails, and the verdict on two maps.
 
-Each unit counts its pixels per stored value, label and region and stores the counts; whoever finds all counts adds them
-up and writes the scores. Nothing is counted twice, and a region is never split between units.
+Each unit counts its pixels per stored value, label and region and stores the counts; the process that finds all counts
+adds them up and writes the scores. Nothing is counted twice, and a region is never split between units.
 """
 
 from __future__ import annotations
@@ -178,8 +178,6 @@ def describe(config: EvaluateConfig) -> str:
     """Describe the plan, as lines of text. Only metadata are read, nothing is written."""
     plan = make_plan(config)
     with plan.comparison as compared:
-        record = plan.record
-        done = "already complete" if record.is_complete() else f"{len(record.done())} already done"
         height, width = compared.truth.shape_yx
         read = (2 * len(compared.maps) + 2) * compared.area.area
         regions = sum(len(compared.regions(unit)) for unit in compared.units)
@@ -189,7 +187,7 @@ def describe(config: EvaluateConfig) -> str:
             f"  area          {compared.area.height} × {compared.area.width} of {height} × {width} px (height × width)",
             f"  thresholds    {', '.join(f'{value:g}' for value in plan.thresholds)}, and the best one",
             f"  regions       {regions} of {config.region_px} px",
-            f"  units         {len(compared.units)}, {done}",
+            f"  units         {len(compared.units)}, {plan.record.state}",
             f"  reads         {read / 2**20:,.0f} MiB (before compression)",
             f"  peak memory   about {_peak_bytes(compared) / 2**20:,.0f} MiB",
             f"  result        {plan.folder}",

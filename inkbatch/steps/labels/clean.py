@@ -184,9 +184,9 @@ def describe(config: CleanConfig) -> str:
     """Describe the plan, as lines of text. Only metadata are read, nothing is written."""
     plan = make_plan(config)
     height, width = plan.source.shape_yx
-    done = "complete already"
+    done = "already complete"
     if not plan.record.is_complete():
-        done = f"{len(plan.facts_record.done())} counted and {len(plan.record.done())} cleaned already"
+        done = f"{len(plan.facts_record.done())} already counted and {len(plan.record.done())} already cleaned"
     rows = [
         f"clean {config.segment}: {plan.source.name}",
         f"  surface       {height} × {width} px (height × width)",

@@ -175,10 +175,10 @@ def describe(config: LabelsConfig) -> str:
     height, width = plan.surface.shape_yx
     rules, ignore = config.clean, config.ignore
     side = min(config.unit_px, max(height, width)) + 2 * rules.dilation_px
-    done = "complete already"
+    done = "already complete"
     if not plan.record.is_complete():
         counted, cleaned = len(plan.facts_record.done()), len(plan.record.done())
-        done = f"{counted} counted and {cleaned} cleaned already"
+        done = f"{counted} already counted and {cleaned} already cleaned"
     rows = [
         f"labels {config.segment}: {plan.source.identity.get('image') or plan.source.identity.get('prediction')}",
         f"  surface       {height} x {width} px",
