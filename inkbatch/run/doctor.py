@@ -1,4 +1,4 @@
-"""Checks of a machine for `inkbatch doctor`, without torch: driver, memory, ``/dev/shm``, disk, identity, ROOT."""
+"""What a machine offers a job, without torch: driver, memory, ``/dev/shm``, disk, identity, ROOT. `inkbatch doctor`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Finding:
 
     Attributes:
         what: Name of the check.
-        state: ``good``, ``note`` (worth knowing) or ``bad`` (what was asked for is not available).
+        state: ``good``, ``note`` (worth knowing) or ``bad`` (what was asked for cannot be had).
         detail: What was found, for people.
         error: What a bad finding raises: its exit code, and in its message the cure.
     """
@@ -48,7 +48,7 @@ class Finding:
 
     @staticmethod
     def bad(what: str, error: InkbatchError) -> Finding:
-        """Make a finding that fails the check."""
+        """A finding that fails the check-up."""
         return Finding(what, "bad", str(error), error)
 
     def row(self) -> dict[str, str]:
@@ -70,7 +70,7 @@ def check_shared_memory(wanted_bytes: int | None, folder: str = "/dev/shm") -> F
         cure = "give the container more (docker run --shm-size 4g; AWS Batch: sharedMemorySize), or lower --set shm"
         return _too_little("/dev/shm", wanted_bytes, detail, cure)
     if free < SMALL_SHARED_MEMORY_BYTES:
-        return Finding("/dev/shm", "note", f"{detail}; training with loader processes needs 4 GiB (--shm-size 4g)")
+        return Finding("/dev/shm", "note", f"{detail}; training with loader processes wants 4 GiB (--shm-size 4g)")
     return Finding("/dev/shm", "good", detail)
 
 
@@ -108,7 +108,7 @@ def memory_bytes(limits: tuple[Path, ...] = CGROUP_LIMITS) -> int:
 
 
 def _too_little(what: str, wanted: int, found: str, cure: str) -> Finding:
-    return Finding.bad(what, ConfigError(f"{what}: expected {_size(wanted)}, got {found}; {cure}"))
+    return Finding.bad(what, ConfigError(f"{what}: {_size(wanted)} were asked for, there are {found}; {cure}"))
 
 
 # ---- driver ---------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def _driver_by_smi() -> str | None:
 
 
 def driver_shortage(driver: str | None, cuda: str | None) -> str | None:
-    """Explain why this driver cannot run programs of this CUDA version; None if it can, or if that is unknown.
+    """Why this driver cannot run programs of this CUDA version, in words; None where it can, or nobody knows.
 
     Args:
         driver: Version of the driver, or None.
@@ -172,7 +172,7 @@ def check_driver(wanted: bool, cuda: str | None) -> Finding:
 
 
 def check_identity(environment: Mapping[str, str] | None = None) -> Finding:
-    """Check what the scheduler's variables say this process is."""
+    """What the scheduler's variables say this process is."""
     env = os.environ if environment is None else environment
     seen = sorted(name for name in env if name.startswith(IDENTITY_PREFIXES))
     try:
@@ -185,7 +185,7 @@ def check_identity(environment: Mapping[str, str] | None = None) -> Finding:
 
 
 def check_spot_watch() -> Finding:
-    """Check that a reclaim notice would be seen."""
+    """Whether a reclaim notice would be seen."""
     try:
         endpoint = watched_endpoint()
     except InkbatchError as error:
@@ -198,7 +198,7 @@ def check_root(root: str, name: str, identity: TaskIdentity, report: Mapping[str
 
     Args:
         root: ROOT.
-        name: Name of the report.
+        name: Of the check-up.
         identity: The tasks of an array write objects of their own.
         report: What is written: ``ROOT/doctor/{name}-{index}-of-{count}.json``.
     """

@@ -21,10 +21,10 @@ from inkbatch.run.identity import ShardSpec, TaskIdentity, task_identity
 
 
 class DoctorConfig(JobConfig):
-    """Settings of `inkbatch doctor`. What is asked for and not available fails; the rest is only reported.
+    """Settings of `inkbatch doctor`. What is asked for and cannot be had fails; the rest is only told.
 
     Attributes:
-        name: Name of the report, ``ROOT/doctor/{name}-{index}-of-{count}.json``.
+        name: Of the check-up; its report is ``ROOT/doctor/{name}-{index}-of-{count}.json``.
         root: ROOT, read and written.
         device: ``cuda`` asks for a usable GPU; ``auto`` takes what is there.
         gpus: So many GPUs must be usable.
@@ -68,7 +68,7 @@ def run(config: DoctorConfig) -> list[Finding]:
 
 
 def report(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Return the findings as JSON values."""
+    """The check-up as JSON."""
     return {"inkbatch": __version__, "checks": [finding.row() for finding in findings]}
 
 
@@ -86,7 +86,7 @@ def verdict(findings: Sequence[Finding]) -> None:
 
 
 def _gravity(error: InkbatchError) -> int:
-    """Rank a finding: what no retry and no setting cures comes first."""
+    """What no retry and no setting cures comes first."""
     order = (DataError, ConfigError)
     return next((place for place, kind in enumerate(order) if isinstance(error, kind)), len(order))
 
