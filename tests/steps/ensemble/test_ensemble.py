@@ -264,7 +264,7 @@ def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
         "odds of 3 predictions",
         "member        good",
         "fitted for the best f05",
-        "12, 0 done",
+        "12, 0 already done",
         "peak memory",
     ):
         assert words in text
