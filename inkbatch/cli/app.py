@@ -42,6 +42,7 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.config import ends_with_check
 from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
 
 app = typer.Typer(
@@ -122,6 +123,8 @@ def prepare(
     options |= {"flip_normals": flip_normals, "max_outside": max_outside, "box": parse_box(box)}
     options["layers"] = parse_layers(layers)
     job = PrepareConfig.load(config, sets or (), options, preset_settings(preset, "prepare"))
+    if ends_with_check(job):
+        return
     if dry_run:
         from inkbatch.steps.prepare.describe import describe
 
@@ -192,14 +195,16 @@ def infer(
     options |= {"store_windows": store_windows or None, "catalog": catalog}
     options["override"] = _pairs(override) if override else None
     job = InferConfig.load(config, sets or (), options)
-    from inkbatch.steps.infer import job as step
+    if ends_with_check(job):
+        return
+    from inkbatch.steps import chains
 
     if dry_run:
         from inkbatch.steps.infer.describe import describe
 
         typer.echo(describe(job))
         return
-    report = step.run(job, context)
+    report = chains.infer(job, context)
     print_report(report)
     if report.complete:
         from inkbatch.steps.infer.score import score_line, stored_score

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inkbatch.cli.options import ConfigFile, Root, Sets, chosen_root
+from inkbatch.config import ends_with_check
 from inkbatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ def doctor(
     from inkbatch.steps import doctor as step
 
     options = {"name": name, "root": chosen_root(root), "device": device, "gpus": gpus}
-    findings = step.run(step.DoctorConfig.load(config, sets or (), options))
+    job = step.DoctorConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
+    findings = step.run(job)
     if log == "json":
         typer.echo(json.dumps(step.report(findings), ensure_ascii=False))
     else:

@@ -20,6 +20,7 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -57,6 +58,8 @@ def labels(
     options: dict[str, Any] = {"segment": segment, "image": image, "prediction": prediction, "catalog": catalog}
     options |= {"root": chosen_root(root), "replace": replace or None}
     job = step.LabelsConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return

@@ -18,6 +18,7 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.config import ends_with_check
 
 Segment = Annotated[str, typer.Argument(help="Segment id.", show_default=False)]
 Labels = Annotated[
@@ -70,6 +71,8 @@ def ensemble(
     options["fit_weights"] = fit_weights or None
     wanted = [f"fit.labels={labels}"] if labels is not None else []
     job = step.EnsembleConfig.load(config, [*wanted, *(sets or [])], options)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -104,6 +107,8 @@ def evaluate(
     options: dict[str, Any] = {"segment": segment, "name": name, "versus": versus, "labels": labels, "to": to}
     options |= {"root": chosen_root(root), "catalog": catalog, "thresholds": threshold or None}
     job = step.EvaluateConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -141,6 +146,8 @@ def clean(
     options |= {"min_area_px": min_area_px, "root": chosen_root(root)}
     wanted = [f"denoise.method={denoise}"] if denoise is not None else []
     job = step.CleanConfig.load(config, [*wanted, *(sets or [])], options)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return

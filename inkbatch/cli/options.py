@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inkbatch.config import is_only_checking
+from inkbatch.config import is_checking
 from inkbatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with the job's settings.")]
 Preset = Annotated[
     str | None,
-    typer.Option(
-        "--preset", help="A recipe: a name that inkbatch presets lists, or a YAML file with one section per job."
-    ),
+    typer.Option("--preset", help="A name that inkbatch presets lists, or a YAML file with one section per job."),
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; may be repeated.")]
 Root = Annotated[str | None, typer.Option(help="Where everything is kept: a folder or s3://bucket/prefix.")]
@@ -32,14 +30,14 @@ Log = Annotated[str, typer.Option(help="auto (a bar on a terminal), plain or jso
 
 
 def preset_settings(preset: str | None, job: str) -> dict[str, Any] | None:
-    """A recipe's settings for one job, or None where none is asked for.
+    """Read a preset's settings for one job; None if none is asked for.
 
     Raises:
-        ConfigError: There is no such recipe, or it says nothing on this job.
+        ConfigError: There is no such preset, or it has no section for this job.
     """
-    from inkbatch import recipes
+    from inkbatch import presets
 
-    return recipes.preset_settings(preset, job)
+    return presets.preset_settings(preset, job)
 
 
 def chosen_root(root: str | None) -> str | None:
@@ -62,7 +60,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
 
     if log not in ("auto", "plain", "json"):
         raise ConfigError(f"--log {log!r}: wanted auto, plain or json")
-    if is_only_checking():
+    if is_checking():
         return RunContext(ShardSpec.parse(shard) if shard else ShardSpec())
     identity = task_identity()
     stop = StopFlag()

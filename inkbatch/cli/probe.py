@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from inkbatch.cli.options import ConfigFile, Log, Root, Sets, Shard, chosen_root, print_report, run_context
+from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +43,8 @@ def probe(
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {"windows": windows, "device": device}
     job = ProbeConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
     from inkbatch.steps.probe import job as step
 
     report = step.run(job, context)

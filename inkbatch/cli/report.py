@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from inkbatch.cli.options import ConfigFile, Root, Sets, chosen_root
+from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -37,5 +38,8 @@ def report(
     from inkbatch.steps.report import job as step
 
     options = {"run": run, "root": chosen_root(root), "name": name}
-    for line in step.run(step.ReportConfig.load(config, sets or (), options)):
+    job = step.ReportConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
+    for line in step.run(job):
         typer.echo(line)

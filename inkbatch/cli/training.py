@@ -20,6 +20,7 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +42,7 @@ def phantoms(
     per phantom and segments.yaml, which prepare and build-dataset take as --catalog. Settings: source, labels, output,
     count, seed, depth_order, voxel_size_um, and ranges such as amplitude=[30, 70] (docs/datasets.md).
     """
-    from inkbatch.steps.synthetic import phantoms as step
+    from inkbatch.steps.synthetic import phantom_series as step
 
     for line in step.run(step.PhantomSeriesConfig.load(config, sets or ())):
         typer.echo(line)
@@ -67,15 +68,18 @@ def build_dataset(
     validation sample are refused. Settings: segments or images, sample_px, sampling, splits, pairs, form, seed, card
     (docs/datasets.md tells them all).
     """
+    from inkbatch.steps import chains
     from inkbatch.steps.dataset import job as step
 
     context = run_context(shard, log)
     options = {"name": name, "root": chosen_root(root), "catalog": catalog}
     job = step.BuildDatasetConfig.load(config, sets or (), options, preset_settings(preset, "build-dataset"))
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
-    print_report(step.run(job, context))
+    print_report(chains.build_dataset(job, context))
 
 
 def train(
@@ -101,6 +105,8 @@ def train(
 
     options = {"root": chosen_root(root), "dataset": dataset, "run": run}
     job = step.TrainConfig.load(config, sets or (), options, preset_settings(preset, "train"))
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -136,6 +142,8 @@ def infer_pictures(
     options["root"] = chosen_root(root)
     settings = preset_settings(preset, "infer-pictures")
     job = step.InferPicturesConfig.load(config, sets or (), options, settings)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -143,13 +151,13 @@ def infer_pictures(
 
 
 def presets(
-    name: Annotated[str | None, typer.Argument(help="Show all that this recipe says.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Show all of this preset.", show_default=False)] = None,
 ) -> None:
-    """List the recipes that --preset takes, or show one: what it follows, where it differs, its commands."""
-    from inkbatch.recipes import describe_recipe, load_recipe, recipe_names
+    """List the presets that --preset takes, or show one: what it follows, where it differs, its commands."""
+    from inkbatch.presets import describe_preset, load_preset, preset_names
 
     if name is not None:
-        typer.echo("\n".join(describe_recipe(name)))
+        typer.echo("\n".join(describe_preset(name)))
         return
-    for known in recipe_names():
-        typer.echo(f"{known}: {load_recipe(known).recipe}")
+    for known in preset_names():
+        typer.echo(f"{known}: {load_preset(known).recipe}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from inkbatch.config import DryRunFinished, only_checking
+from inkbatch.config import settings_check
 from inkbatch.errors import ConfigError, InkbatchError
 from inkbatch.io.store.location import Location
 from inkbatch.launch.plan import Chain
@@ -25,13 +25,13 @@ def check_settings(chain: Chain, run: Callable[[Sequence[str]], object]) -> None
     """
     for spec in chain.jobs:
         try:
-            with only_checking():
+            with settings_check() as check:
                 run(spec.command)
-        except DryRunFinished:
-            continue
         except InkbatchError as error:
             raise ConfigError(f"{spec.job}: {error}; nothing was submitted") from error
-        raise ConfigError(f"{spec.job}: {' '.join(spec.command)}: ends without doing its job; nothing was submitted")
+        if check.settings is None:
+            words = " ".join(spec.command)
+            raise ConfigError(f"{spec.job}: {words}: ends without doing its job; nothing was submitted")
 
 
 def check_bundles(chain: Chain, ask_stores: bool = True) -> list[str]:

@@ -109,7 +109,7 @@ class Trainer:
             with self.seconds.timed("waited"):
                 step = next(steps)
             with self.seconds.timed("compute"):
-                self._step(step)
+                self.take_step(step)
             self.tiles += sum(len(batch.sample_ids) for batch in step.batches)
             self.progress.step += 1
             self.progress.total_steps += 1
@@ -127,8 +127,8 @@ class Trainer:
         with self.seconds.timed("compute"):
             self._look_at_losses()
 
-    def _step(self, step: Step) -> None:
-        """One optimiser step; seeded by its number, so that dropout too repeats itself after a resume."""
+    def take_step(self, step: Step) -> None:
+        """Take one optimiser step, seeded by its number: dropout, too, repeats itself after a resume."""
         seeds = [self.config.seed, self.progress.total_steps, 2, self.fabric.global_rank]
         torch.manual_seed(int(np.random.default_rng(seeds).integers(2**63)))
         set_rates(self.optimiser, self._rate_factor(self.progress.total_steps))

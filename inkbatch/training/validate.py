@@ -99,7 +99,7 @@ class Validator:
         try:
             with torch.inference_mode():
                 for name in list(areas)[self.rank :: self.devices]:
-                    losses += self._area(forward, areas[name], found, seconds or StageSeconds())
+                    losses += self.validate_area(forward, areas[name], found, seconds or StageSeconds())
         finally:
             module.train()
         counted = np.array([sum(loss * count for loss, count in losses), sum(count for _, count in losses)])
@@ -124,9 +124,14 @@ class Validator:
             return on_device.cpu()
         return values
 
-    def _area(
+    def validate_area(
         self, forward: _Forward, samples: list[Sample], found: Validation, seconds: StageSeconds
     ) -> list[tuple[float, int]]:
+        """Predict one area's samples, and count them against their labels.
+
+        Returns:
+            Loss and number of counted pixels of each sample.
+        """
         name = samples[0].segment if samples[0].parts is None else samples[0].id
         histogram = found.histograms[name]
         bounds = Box(

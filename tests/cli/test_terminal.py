@@ -144,6 +144,6 @@ def test_without_a_terminal_a_job_writes_one_line_per_unit(job, tmp_path):
     command = [sys.executable, "-m", "inkbatch", *arguments[:-1], arguments[-1].replace("=32", "=512")]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     lines = [line for line in ended.stderr.splitlines() if re.match(rf"{job.__name__}: unit \S+ stored", line)]
-    units = int(re.search(r": (\d+) units, 0 done already", ended.stderr)[1])
+    units = int(re.search(r": (\d+) units, 0 already done", ended.stderr)[1])
     assert len(lines) == units > 2
     assert "\x1b" not in ended.stderr

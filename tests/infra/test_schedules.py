@@ -175,7 +175,7 @@ def test_a_scheduled_catalog_reads_what_is_new_and_passes_over_the_rest(account,
     assert command("run", "nightly", "--due", DUE, "--root", root) == EXIT_DATA
     out = capsys.readouterr().out
     assert "first: complete" in out
-    assert "(1 units stored, 0 done before)" in out
+    assert "(1 unit stored, 0 already done)" in out
     assert "gone: FAILED" in out
     assert command("run", "nightly", "--due", DUE, "--root", root) == EXIT_DATA
-    assert "(0 units stored, 1 done before)" in capsys.readouterr().out
+    assert "(0 units stored, 1 already done)" in capsys.readouterr().out

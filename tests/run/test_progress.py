@@ -134,7 +134,7 @@ def test_without_a_terminal_there_is_one_line_per_unit(tmp_path):
     arguments = [sys.executable, "-c", JOB, str(tmp_path / "run"), "3", "0.01", ""]
     found = subprocess.run(arguments, capture_output=True, text=True, check=True)
     lines = [line for line in found.stderr.splitlines() if "unit" in line]
-    assert lines[0] == "infer: 3 units, 0 done already"
+    assert lines[0] == "infer: 3 units, 0 already done"
     assert len(lines) == 4
     assert re.fullmatch(r"infer: unit y00002-x00000 stored \(3/3, [\d.]+ s, [\d,]+ tiles/s · device \d+ %\)", lines[-1])
     assert "\x1b" not in found.stderr

@@ -82,12 +82,12 @@ FAILING = """
 import os, sys
 from inkbatch.errors import DataError
 from inkbatch.training.loop import Trainer
-step = Trainer._step
+step = Trainer.take_step
 def broken(self, one):
     if os.environ.get("LOCAL_RANK") == "1" and self.progress.total_steps == 2:
         raise DataError("a layer of this process is damaged")
     step(self, one)
-Trainer._step = broken
+Trainer.take_step = broken
 from inkbatch.cli.app import main
 main(sys.argv[1:])
 """

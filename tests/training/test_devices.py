@@ -83,12 +83,12 @@ def test_two_processes_leave_together_and_go_on(root):
 STOPPED = """
 import os, signal, sys
 from inkbatch.training.loop import Trainer
-step = Trainer._step
+step = Trainer.take_step
 def counted(self, one):
     step(self, one)
     if self.progress.total_steps + 1 == int(os.environ["STOP_AFTER"]) and self.fabric.is_global_zero:
         os.kill(os.getpid(), signal.SIGTERM)
-Trainer._step = counted
+Trainer.take_step = counted
 from inkbatch.cli.app import main
 main(sys.argv[1:])
 """

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from inkbatch.io.pictures.tones import CODES, half_codes
 
 BINS = CODES
+DEFAULT_THRESHOLD = 0.5  # where neither the bundle nor the user states one
 VALUES: NDArray[np.float64] = np.arange(BINS, dtype=np.uint16).view(np.float16).astype(np.float64)
 _CODE_BITS = 14  # above them the label of a pixel, and above that whether it is left out
 _LABELLED, _COUNTED = 1 << _CODE_BITS, 1 << (_CODE_BITS + 1)

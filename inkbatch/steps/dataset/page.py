@@ -1,4 +1,4 @@
-"""The page of a dataset: its samples with their labels, where they lie, and how they are split."""
+"""Page of a dataset: samples with their labels, their places in the segments, and the split."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FEW = 20  # samples that validate
 
 
 def page(run: StoredRun, root: Location) -> Page:
-    """The page of a dataset.
+    """Make the page of a dataset.
 
     Args:
         run: The run, in ``ROOT/datasets/{dataset}``.
@@ -168,7 +168,7 @@ def _mosaic(folder: Location, index: DatasetIndex) -> Gallery:
 
 
 def _sample(sample: Sample, stored: Pixels, index: DatasetIndex) -> Picture:
-    """A stored preview (layer, labels and ignore mask side by side) as one picture."""
+    """Turn a stored preview (layer, labels and ignore mask side by side) into one picture."""
     layer, labels, ignore = np.split(stored, 3, axis=1)
     low, high = np.percentile(layer, (1, 99))
     grey = np.clip((layer.astype(np.float32) - low) / max(float(high - low), 1.0), 0, 1) * 255

@@ -60,11 +60,11 @@ def _run(plan: LabelsPlan, context: RunContext) -> JobReport:
                 "finishes the labels"
             )
             return first
-    return run_rest(lambda shard: _clean(plan, shard), context)
+    return run_rest(lambda shard: clean_labels(plan, shard), context)
 
 
-def _clean(plan: LabelsPlan, context: RunContext) -> JobReport:
-    """The second pass, or this shard's part of it."""
+def clean_labels(plan: LabelsPlan, context: RunContext) -> JobReport:
+    """Clean the labels: the second pass, or this shard's part of it."""
     return run_job(plan.record, plan.units, lambda: _cleaning_work(plan), context, lambda _: _finish(plan, context))
 
 

@@ -19,7 +19,8 @@ from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.signals import StopFlag
-from inkbatch.steps.dataset.job import BuildDatasetConfig, describe, run
+from inkbatch.steps.chains import build_dataset as run
+from inkbatch.steps.dataset.job import BuildDatasetConfig, describe
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.testing.segments import random_papyrus, write_layers
 

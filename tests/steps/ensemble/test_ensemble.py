@@ -202,15 +202,15 @@ def test_areas_that_teach_nothing_are_refused(configure, fit, error, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"predictions": ["good"]}, "two predictions at least"),
+        ({"predictions": ["good"]}, "expected at least two predictions"),
         ({"weights": [1, 2, 3]}, "method mean has no weights"),
         ({"fit": {}}, "method mean has no weights"),
-        ({"method": "weighted-mean"}, "wants weights"),
+        ({"method": "weighted-mean"}, "needs weights"),
         ({"method": "odds", "weights": [1, 2]}, "2 weights are given for 3"),
         ({"method": "odds", "weights": [1, -2, 3]}, "not negative"),
         ({"method": "odds", "weights": [1, 2, 3], "fit": {}}, "drop one of them"),
         ({"method": "vote"}, "method"),
-        ({"unit_px": 100}, "power of two"),
+        ({"unit_px": 100}, "expected a power of two of at least 32, got 100"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(configure, changes, words):
@@ -264,7 +264,7 @@ def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
         "odds of 3 predictions",
         "member        good",
         "fitted for the best f05",
-        "12, 0 done",
+        "12, 0 already done",
         "peak memory",
     ):
         assert words in text
