@@ -12,9 +12,9 @@ from inkbatch.io.store.location import Location
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract
 from inkbatch.models.flops import flops_per_tile
+from inkbatch.reports.charts import raster
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.metrics import OVERALL
-from inkbatch.training.picture import plot
 from inkbatch.training.progress import Progress
 from inkbatch.training.settings import TrainConfig
 from inkbatch.training.validate import Validation
@@ -26,7 +26,7 @@ def write_curves(folder: Location, progress: Progress) -> None:
     """Write ``metrics.csv``, ``losses.csv`` and ``curves.png``; a function of the progress alone."""
     (folder / "metrics.csv").write_bytes(progress.metrics_csv())
     (folder / "losses.csv").write_bytes(progress.losses_csv())
-    (folder / "curves.png").write_bytes(plot(progress.curves()))
+    (folder / "curves.png").write_bytes(raster.png(raster.epochs(progress.curves())))
 
 
 def write_pictures(folder: Location, progress: Progress, found: Validation) -> dict[str, bytes]:

@@ -91,7 +91,7 @@ class Progress:
         return to_csv([["step", "loss"], *([number, _text(loss)] for number, loss in enumerate(self.losses))])
 
     def curves(self) -> dict[str, dict[str, list[float]]]:
-        """What `picture.plot` draws."""
+        """Return what ``curves.png`` draws: per panel, per line, one value per epoch."""
         overall = [row.scores[OVERALL] for row in self.rows]
         return {
             "loss": {

@@ -28,7 +28,7 @@ from inkbatch.training.augment_settings import Changes
 from inkbatch.training.data import read_ahead
 from inkbatch.training.losses import ink_loss
 from inkbatch.training.module import LABEL_MAX, InkModule
-from inkbatch.training.picture import Overview
+from inkbatch.training.overview import Overview
 from inkbatch.training.stitching import Rows, RowStitcher
 from inkbatch.training.targets import coarse_targets
 

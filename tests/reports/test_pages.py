@@ -13,6 +13,7 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Figure, Page, Picture, Section, Table
 from inkbatch.reports.render import MOST_BYTES, MOST_ROWS, render, scale_bar, seconds_text, usd_text
+from inkbatch.reports.stored import root_of
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME, SCORE_NAME, report_place
@@ -20,7 +21,7 @@ from inkbatch.steps.infer import job as infer
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.report import job as report
-from inkbatch.steps.report.registry import PAGES, root_of, write_report
+from inkbatch.steps.report.registry import PAGES, write_report
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.maps import store_picture
 from inkbatch.testing.reports import MAKERS, faults_of_page, inferred, prepared

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from inkbatch.data.datasets.index import DatasetIndex, Sample, training, validating
 from inkbatch.io.store.location import Location
-from inkbatch.reports.curves import Axis, bar_chart
+from inkbatch.reports.charts.shapes import Axis
+from inkbatch.reports.charts.svg import bar_chart
 from inkbatch.reports.page import Chart, Code, Figure, Gallery, Page, Picture, Pixels, Promise, Section, Table, Words
 from inkbatch.reports.stored import RERUN, interruptions, links, money, pixels
 from inkbatch.reports.timing import spent
