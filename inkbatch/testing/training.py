@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.datasets.dataset import DatasetIndex, DatasetSegment, Sample, SurfaceContract
+from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, Sample, SurfaceContract
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from inkbatch.data.datasets.dataset import DatasetIndex, DatasetSegment
-from inkbatch.data.datasets.index import resolve
+from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, resolve
 from inkbatch.errors import ConfigError, LayerRangeError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, SurfaceVolume

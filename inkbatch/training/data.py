@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inkbatch.data.datasets.dataset import Sample, SampleReader
+from inkbatch.data.datasets.index import Sample
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.segment_arrays import StoredArrays
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box

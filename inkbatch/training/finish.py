@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inkbatch.config import digest
-from inkbatch.data.datasets.dataset import DatasetIndex, Sample
+from inkbatch.data.datasets.index import DatasetIndex, Sample
 from inkbatch.io.store.location import Location
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract

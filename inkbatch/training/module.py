@@ -9,6 +9,7 @@ import torch.distributed
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
 from inkbatch.predict.predictor import normalise
@@ -18,7 +19,6 @@ from inkbatch.training.losses import LossConfig, ink_loss
 from inkbatch.training.optimise import OptimiserConfig, make_optimiser
 from inkbatch.training.targets import coarse_targets
 
-LABEL_MAX = 255  # stored value of certain ink
 DTYPE_MAX = {"uint8": 255.0, "uint16": 65535.0}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from inkbatch.data.datasets.dataset import Sample
+from inkbatch.data.datasets.index import Sample
 from inkbatch.errors import DataError
 
 FITTING_ROUNDS = 100

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from inkbatch.data.datasets.dataset import Sample, SampleReader
-from inkbatch.data.datasets.reading import StoredArrays
+from inkbatch.data.datasets.index import Sample
+from inkbatch.data.datasets.sample_reader import SampleReader
+from inkbatch.data.datasets.segment_arrays import StoredArrays
+from inkbatch.data.labels.ink import INK_SHARE, LABEL_MAX
 from inkbatch.data.maps.scoring import BINS, ScoreHistogram
 from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box, TileGrid
@@ -27,12 +29,10 @@ from inkbatch.training.augment import arrange
 from inkbatch.training.augment_settings import Changes
 from inkbatch.training.data import read_ahead
 from inkbatch.training.losses import ink_loss
-from inkbatch.training.module import LABEL_MAX, InkModule
+from inkbatch.training.module import InkModule
 from inkbatch.training.overview import Overview
 from inkbatch.training.stitching import Rows, RowStitcher
 from inkbatch.training.targets import coarse_targets
-
-INK_FROM = 0.5  # label from which a pixel counts as ink
 
 
 @dataclass
@@ -138,7 +138,7 @@ class Validator:
         picture = found.pictures[name] = Overview.of(bounds)
 
         def count(rows: Rows) -> None:
-            histogram.add(rows.probability, rows.labels >= INK_FROM, rows.counted)
+            histogram.add(rows.probability, rows.labels >= INK_SHARE, rows.counted)
             picture.add(rows)
 
         stitcher = RowStitcher(bounds.x0, bounds.x1, count)

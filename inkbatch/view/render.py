@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.errors import CorruptDataError, LayerRangeError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
@@ -251,7 +252,7 @@ def _edge_of(pyramid: Multiscale, level: int, box: Box, name: str, shape_yx: tup
     """Pixels at the edge of what is marked; two pixels wide at coarser levels, where one would be lost."""
     height, width = level_shape(shape_yx, level)
     grown = Box(max(0, box.y0 - 1), max(0, box.x0 - 1), min(height, box.y1 + 1), min(width, box.x1 + 1))
-    least = 128 if name == "ink_labels" else 1
+    least = INK_LABEL if name == "ink_labels" else 1
     marked = (read_level(pyramid, level, grown, _as_it_is) >= least).astype(np.uint8)
     square = np.ones((3, 3), np.uint8)
     inner = cv2.erode(marked, square, borderType=cv2.BORDER_REPLICATE)

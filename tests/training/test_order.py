@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from inkbatch.data.datasets.dataset import DatasetIndex, Sample, SampleReader
+from inkbatch.data.datasets.index import DatasetIndex, Sample
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.errors import DataError
 from inkbatch.io.store.location import Location
 from inkbatch.training.augment_settings import AugmentConfig

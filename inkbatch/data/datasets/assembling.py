@@ -15,8 +15,8 @@ from inkbatch.data.datasets.counting import BoxCounts
 from inkbatch.data.datasets.index import DatasetSegment, Sample, SplitName, training, validating
 from inkbatch.data.datasets.leakage import find_leaks, require_no_leaks, shown_boxes
 from inkbatch.data.datasets.pairs import PairConfig, make_pairs
-from inkbatch.data.datasets.reading import SegmentArrays
 from inkbatch.data.datasets.sampling import BoxSampling, GridSampling, Sampling, candidates, choose
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.data.datasets.splits import (
     BlockSplit,
     GivenSplit,

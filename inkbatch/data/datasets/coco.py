@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from inkbatch.data.datasets.boxes import InkBox
+from inkbatch.data.datasets.ink_boxes import InkBox
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale

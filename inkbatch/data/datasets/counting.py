@@ -16,11 +16,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.datasets.reading import SegmentArrays
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
+from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.geometry import Box
 
 BAND_ROWS = 512
-INK_LABEL = 128  # stored label from which a pixel counts as ink
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from inkbatch.config import near_matches
 from inkbatch.data.datasets.coco import CATEGORY, CocoImage, parse_coco
 from inkbatch.data.datasets.polygons import filled_polygon, filled_runs
-from inkbatch.data.labels.cleaning import INK
 from inkbatch.data.labels.components import Bools
+from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.io.store.location import Location
 
@@ -269,5 +269,5 @@ def _stem(file_name: str) -> str:
 
 
 def _write_mask(place: Location, mask: Bools) -> None:
-    data = cv2.imencode(".png", mask.astype(np.uint8) * np.uint8(INK))[1]
+    data = cv2.imencode(".png", mask.astype(np.uint8) * np.uint8(LABEL_MAX))[1]
     place.write_bytes(np.asarray(data).tobytes())

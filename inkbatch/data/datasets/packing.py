@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.index import DatasetIndex, largest_shape
-from inkbatch.data.datasets.reading import IGNORE_NAME, LABELS_NAME, SAMPLES_NAME, SampleReader, StoredArrays
+from inkbatch.data.datasets.sample_reader import IGNORE_NAME, LABELS_NAME, SAMPLES_NAME, SampleReader
+from inkbatch.data.datasets.segment_arrays import StoredArrays
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
 from inkbatch.io.shards.layout import MASK_CODEC

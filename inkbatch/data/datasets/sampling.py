@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
-from inkbatch.data.datasets.boxes import BoxRules
 from inkbatch.data.datasets.counting import BoxCounts, count_boxes, count_grid
-from inkbatch.data.datasets.reading import SegmentArrays
+from inkbatch.data.datasets.ink_boxes import BoxRules
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.data.segments import stable_random as chance
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, TileGrid

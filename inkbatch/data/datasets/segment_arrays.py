@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from inkbatch.config import digest
 from inkbatch.data.datasets.index import DatasetSegment, resolve
-from inkbatch.data.datasets.pictures import cut_out, picture_layers
+from inkbatch.data.datasets.picture_layers import cut_out, picture_layers
+from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.errors import MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
@@ -20,7 +21,6 @@ from inkbatch.io.shards.chunk_cache import CachedArray, ChunkCache
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, SurfaceVolume
 
-LABEL_MAX = 255  # stored value of certain ink
 PICTURES_KEPT = 8
 
 

@@ -14,7 +14,7 @@ from inkbatch.config import JobConfig, near_matches
 from inkbatch.data.datasets.counting import count_grid
 from inkbatch.data.datasets.index import Sample, SplitName
 from inkbatch.data.datasets.leakage import touching
-from inkbatch.data.datasets.reading import SegmentArrays
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.data.segments import stable_random as chance
 from inkbatch.errors import ConfigError, DataError
 

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from inkbatch.data.labels.components import Bools, UnitComponents
 from inkbatch.data.labels.seams import Verdict
 
-INK = 255  # stored value of certain ink; targets are value / 255
 MIN_AREA_PX = 5_000
 MAX_HOLE_PX = 500
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.datasets.counting import INK_LABEL
+from inkbatch.data.labels.ink import INK_LABEL, INK_SHARE
 from inkbatch.data.maps.label_source import PictureLabels
 from inkbatch.data.segments.catalog import Catalog
 from inkbatch.errors import ConfigError, DataError, NoLabelsError
@@ -21,7 +21,6 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import require_complete
 
-INK_SHARE = 0.5  # of full scale, from which a label is ink
 NO_IGNORE = "none"
 
 Bools = NDArray[np.bool_]

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.labels.cleaning import INK, clean_unit, dilated, threshold_ink
+from inkbatch.data.labels.cleaning import clean_unit, dilated, threshold_ink
 from inkbatch.data.labels.component_facts import facts_of
 from inkbatch.data.labels.components import Bools, UnitComponents, border_pixels, unit_components
 from inkbatch.data.labels.ignore import IGNORED, uncertain_pixels
+from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.layers.single import read_one_layer
@@ -138,7 +139,7 @@ def _cleaning_work(plan: LabelsPlan) -> UnitWork[Any, Any]:
 
     def store(unit: Unit, computed: tuple[Bools, Bools]) -> Mapping[str, Any]:
         ink, ignored = computed
-        stored = labels.write(unit.write_box, ink.astype(np.uint8) * np.uint8(INK))
+        stored = labels.write(unit.write_box, ink.astype(np.uint8) * np.uint8(LABEL_MAX))
         if ignore_mask is not None:
             stored += ignore_mask.write(unit.write_box, ignored.astype(np.uint8) * np.uint8(IGNORED))
         return {

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import zarr
 
-from inkbatch.data.datasets.dataset import DatasetIndex, SampleReader
+from inkbatch.data.datasets.index import DatasetIndex
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location

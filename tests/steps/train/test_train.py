@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from inkbatch.data.datasets.dataset import DatasetIndex
+from inkbatch.data.datasets.index import DatasetIndex
 from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchError, NonFiniteError, Preempted
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inkbatch.config import near_matches
-from inkbatch.data.datasets.boxes import InkBox, find_boxes
 from inkbatch.data.datasets.coco import draw_boxes, read_coco, write_box_list, write_coco
+from inkbatch.data.datasets.ink_boxes import InkBox, find_boxes
 from inkbatch.data.datasets.sampling import BoxSampling, Sampling
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.multiscale import Multiscale

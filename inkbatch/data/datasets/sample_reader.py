@@ -199,6 +199,3 @@ class _Pack:
         wanted = layers or range(self.samples.array.layout.shape[1])
         deep = (flat[0], slice(wanted.start, wanted.stop), *flat[1:])
         return StoredArrays(self.samples.read(deep)[0], self.labels.read(flat)[0], self.ignore.read(flat)[0])
-
-
-__all__ = ["SampleArrays", "SampleReader", "SegmentArrays", "StoredArrays", "open_segment", "stitch"]

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from inkbatch.data.datasets.folders import ImageFolders, import_folders
-from inkbatch.data.datasets.pictures import decode_picture
-from inkbatch.data.datasets.reading import open_segment
+from inkbatch.data.datasets.image_folders import ImageFolders, import_folders
+from inkbatch.data.datasets.picture_layers import decode_picture
 from inkbatch.data.datasets.same_pixels import surfaces_of
+from inkbatch.data.datasets.segment_arrays import open_segment
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import equalise

@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from inkbatch.data.datasets.curvature import SMOOTHING_PX, contour_shape
-from inkbatch.data.labels.cleaning import INK, MIN_AREA_PX
+from inkbatch.data.labels.cleaning import MIN_AREA_PX
 from inkbatch.data.labels.component_facts import Component, UnitFacts, facts_of
 from inkbatch.data.labels.components import INK_NEIGHBOURS, Bools, border_pixels, label, unit_components
+from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.data.labels.seams import merge
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.multiscale import Multiscale
-
-HALF_INK = (INK + 1) // 2  # stored value from which a pixel belongs to a component
 
 
 class BoxRules(BaseModel):
@@ -116,7 +115,7 @@ def find_boxes(labels: Multiscale, rules: BoxRules) -> list[InkBox]:
     """Boxes around the components that fit the rules, row-major.
 
     Args:
-        labels: ``ink_labels.zarr``, (Y, X) uint8; values of half of full ink and more are ink.
+        labels: ``ink_labels.zarr``, (Y, X) uint8; 0 (bare) to 255 (ink).
         rules: Which components.
 
     Raises:
@@ -151,7 +150,7 @@ def find_boxes(labels: Multiscale, rules: BoxRules) -> list[InkBox]:
 def component_mask(labels: Multiscale, component: Component) -> Bools:
     """One component within its bounding box, without what else lies there."""
     box = Box(*component.box)
-    parts = label(labels.levels[0].read(box.slices) >= HALF_INK, INK_NEIGHBOURS)
+    parts = label(labels.levels[0].read(box.slices) >= INK_LABEL, INK_NEIGHBOURS)
     y, x = component.seed
     own: NDArray[np.bool_] = parts.labels == parts.labels[y - box.y0, x - box.x0]
     return own
@@ -160,7 +159,7 @@ def component_mask(labels: Multiscale, component: Component) -> Bools:
 def _facts(labels: Multiscale, min_area_px: int) -> Iterator[UnitFacts]:
     height, width = labels.shape
     for box in cut((height, width), labels.shard_px, labels.shard_px):
-        ink = labels.levels[0].read(box.slices) >= HALF_INK
+        ink = labels.levels[0].read(box.slices) >= INK_LABEL
         border = border_pixels(box, (height, width))
         yield facts_of(unit_components(ink, box, (height, width), border=border, min_area_px=min_area_px, holes=False))
 

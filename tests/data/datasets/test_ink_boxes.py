@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inkbatch.data.datasets.boxes import BoxRules, component_mask, find_boxes, find_components
 from inkbatch.data.datasets.coco import draw_boxes, parse_coco, read_coco, write_box_list, write_coco
 from inkbatch.data.datasets.curvature import contour_shape, outer_contour
+from inkbatch.data.datasets.ink_boxes import BoxRules, component_mask, find_boxes, find_components
 from inkbatch.errors import CorruptDataError, DataError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.multiscale import Multiscale

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.index import DatasetIndex, Sample, training, validating
-from inkbatch.data.datasets.reading import SampleReader, SegmentArrays
+from inkbatch.data.datasets.sample_reader import SampleReader
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.index import DatasetSegment, SplitName, relative_to
-from inkbatch.data.datasets.pictures import decode_picture
+from inkbatch.data.datasets.picture_layers import decode_picture
 from inkbatch.data.datasets.same_pixels import pixel_digest
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.clahe import check_clahe
