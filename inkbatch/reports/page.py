@@ -1,4 +1,4 @@
-"""What a report page is made of. Nothing here knows HTML, files or a job."""
+"""Parts of a report page. Nothing here knows HTML, files or a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pixels = NDArray[np.uint8]  # (Y, X) grey, or (Y, X, 3) red, green, blue
 
 @dataclass(frozen=True)
 class Legend:
-    """What the colours of a picture mean.
+    """Legend of a picture's colours.
 
     Attributes:
         colours: Colours from `low` to `high`, as CSS has them (``#rrggbb``).

@@ -64,7 +64,7 @@ def _environment() -> Environment:
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration as a person says it: ``3.2 s``, ``4 min 10 s``, ``2 h 05 min``."""
+    """Format a duration for people: ``3.2 s``, ``4 min 10 s``, ``2 h 05 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -75,12 +75,12 @@ def seconds_text(seconds: float) -> str:
 
 
 def usd_text(usd: float) -> str:
-    """Money as a person says it; cents are shown where they matter."""
+    """Format money for people; cents are shown where they matter."""
     return f"{usd:,.2f} USD" if usd >= 1 else f"{usd:.4f} USD"
 
 
 def bytes_text(count: float) -> str:
-    """A size as a person says it."""
+    """Format a size for people."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
@@ -89,7 +89,7 @@ def bytes_text(count: float) -> str:
 
 
 def scale_bar(picture: Picture) -> tuple[str, str] | None:
-    """Words and width (per cent of the picture) of a scale bar: 1, 2 or 5 times a power of ten."""
+    """Choose a scale bar, 1, 2 or 5 times a power of ten: its text, and its width in per cent of the picture."""
     if not picture.width_um:
         return None
     most = picture.width_um * SCALE_SHARE
@@ -100,7 +100,7 @@ def scale_bar(picture: Picture) -> tuple[str, str] | None:
 
 
 def _shares(spent: Spent) -> list[str]:
-    """Each stage's share of the time, per cent."""
+    """Return each stage's share of the time, per cent."""
     total = max(spent.seconds, 1e-9)
     return [f"{100 * stage.seconds / total:.2f}" for stage in spent.stages]
 
@@ -111,7 +111,7 @@ def _is_wide(pixels: Pixels) -> bool:
 
 
 def _address(pixels: Pixels, most: int, crisp: bool) -> str:
-    """The picture as a ``data:`` address of `most` bytes before base64: coarser, then smaller, until it fits.
+    """Encode a picture as a ``data:`` address of `most` bytes before base64: coarser, then smaller, until it fits.
 
     Drawings keep every pixel where they have few colours. All else is JPEG: a page is written at the end of every job,
     and WebP, a fifth smaller, takes thirty times as long.
@@ -134,5 +134,5 @@ def _has_few_colours(pixels: Pixels) -> bool:
 
 
 def with_foot(page: Page, version: str, digest: str) -> Page:
-    """The page with its last line: what wrote the run, and the run's digest."""
+    """Add the page's last line: the version that wrote the run, and the run's digest."""
     return replace(page, foot=f"inkbatch {version} · run {digest[:12]}")

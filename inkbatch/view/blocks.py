@@ -33,7 +33,7 @@ class BoundedCache(Generic[Item]):
         self.used_bytes = 0
 
     def get(self, key: Hashable, make: Callable[[], Item]) -> Item:
-        """The item of a key; made by the first who asks, while others wait for it. A failure is not kept."""
+        """Return the item of a key; the first caller makes it while others wait. A failure is not kept."""
         with self._lock:
             if key in self._items:
                 self._items.move_to_end(key)
@@ -67,12 +67,12 @@ class BoundedCache(Generic[Item]):
 
 
 def level_shape(shape_yx: tuple[int, int], level: int) -> tuple[int, int]:
-    """(height, width) after `level` halvings, rounded up."""
+    """Return (height, width) after `level` halvings, rounded up."""
     return -(-shape_yx[0] // 2**level), -(-shape_yx[1] // 2**level)
 
 
 def level_count(shape_yx: tuple[int, int], pyramids: list[Multiscale]) -> int:
-    """Levels that can be shown: until one tile holds the whole, as far as every pyramid goes."""
+    """Count the levels that can be shown: until one tile holds the whole, as far as every pyramid goes."""
     wanted = 1
     while max(level_shape(shape_yx, wanted - 1)) > TILE_PX:
         wanted += 1
@@ -80,7 +80,7 @@ def level_count(shape_yx: tuple[int, int], pyramids: list[Multiscale]) -> int:
 
 
 def tile_box(shape_yx: tuple[int, int], level: int, row: int, column: int) -> Box:
-    """The pixels of a tile, in pixels of its level.
+    """Return the pixels of a tile, in pixels of its level.
 
     Raises:
         ConfigError: The tile lies outside.

@@ -1,4 +1,4 @@
-"""What is to be drawn, as the page asks for it: validated, frozen, and part of every cache key."""
+"""Settings of a drawing, as the page requests it: validated, frozen, and part of every cache key."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class PictureLook(Look):
 
 
 def query_values(query: str) -> dict[str, object]:
-    """Values of a query, lists split at commas.
+    """Parse the values of a query; lists are split at commas.
 
     Raises:
         ConfigError: A key is given twice, or there are too many.

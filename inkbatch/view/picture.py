@@ -46,7 +46,7 @@ class SavedPicture:
 
     @property
     def is_grey(self) -> bool:
-        """Whether one value per pixel says it all."""
+        """True if one grey value per pixel is enough."""
         look = self._look
         coloured = [shown for shown in (look.map, look.beside) if shown is not None]
         if look.outlines.ink_labels or look.outlines.ignore_mask or self._unfinished():
@@ -98,7 +98,7 @@ class SavedPicture:
         return out[:, ::-1] if self._look.flip else out
 
     def _tile(self, look: MapLook | None, row: int, column: int) -> NDArray[np.uint8]:
-        """One tile as it is seen; (height, width) or (height, width, 3)."""
+        """Compose one tile as it is seen; (height, width) or (height, width, 3)."""
         renderer, level, papyrus = self._renderer, self._look.level, self._look.papyrus
         layers = [] if look is None else [(renderer.map(look, level, row, column), self._look.opacity)]
         if not self.is_grey:

@@ -1,4 +1,4 @@
-"""What a viewer shows: segments with their surface, predictions, labels and ignore mask, found by name or by URI."""
+"""Content of a viewer: segments with surface, predictions, labels and ignore mask, found by name or by URI."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Group:
         return float(scale[-1])
 
     def layer_numbers(self) -> list[int]:
-        """Source layer numbers in depth order; empty without a surface."""
+        """List source layer numbers in depth order; empty without a surface."""
         if self.surface is None:
             return []
         low, high = self.surface.provenance.source_layers
@@ -79,7 +79,7 @@ class Group:
         return numbers[::-1] if self.surface.provenance.depth_order == "reversed" else numbers
 
     def describe(self) -> dict[str, Any]:
-        """What the page needs to know; no URI, no setting of the store."""
+        """Describe the group for the page; without URIs and settings of the store."""
         height, width = self.shape_yx
         found: dict[str, Any] = {
             "segment": self.segment,
@@ -140,7 +140,7 @@ class Scene:
         return self.groups
 
     def _resolve(self, target: str) -> tuple[str, Location | None, Location | None]:
-        """Segment id, its folder where there is one, and the prediction where the target is one."""
+        """Resolve a target to segment id, segment folder (or None) and prediction (or None)."""
         if SEGMENT_ID.fullmatch(target) and not Location.parse(target).is_folder():
             return target, self._root / "segments" / check_segment_id(target), None
         place = Location.parse(target)

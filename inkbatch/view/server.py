@@ -91,13 +91,13 @@ class ViewServer(ThreadingHTTPServer):
             self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that hangs up is no news; anything else is."""
+        """Report errors, except a browser that hangs up."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
-        """Where the page is, for a browser on this machine."""
+        """Address of the page, for a browser on this machine."""
         host = str(self.server_address[0])
         shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host
         return f"http://{shown}:{self.server_address[1]}/"
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: ViewServer
 
     def log_message(self, *_: object) -> None:
-        """Requests are not logged: an address may hold names of unpublished work."""
+        """Log nothing: an address may hold names of unpublished work."""
 
     def do_GET(self) -> None:  # named by http.server
         """Answer."""

@@ -38,7 +38,7 @@ AREA_SPLITS = (BlockSplit, SegmentSplit, GivenSplit)
 
 
 class SamplePlan(JobConfig):
-    """What decides a dataset's samples.
+    """Rules that decide a dataset's samples.
 
     Attributes:
         sample_px: Edge of a sample in full-resolution pixels.
@@ -133,7 +133,7 @@ def assemble(
 def _whole_segments(
     names: list[str], split: Split, given: Mapping[str, SplitName] | None
 ) -> dict[str, tuple[SplitName, int | None]]:
-    """(split, fold) of segments that go as a whole."""
+    """Return (split, fold) of the segments that are not divided, by id."""
     if isinstance(split, SegmentSplit):
         return split_by_segment(names, split)
     if isinstance(split, GivenSplit):
@@ -154,7 +154,7 @@ def _of_segment(
     zones: Zones | None,
     whole: Mapping[str, tuple[SplitName, int | None]],
 ) -> tuple[list[Sample], int]:
-    """The samples of one segment, and how many candidates of a grid lay in a buffer."""
+    """Take the samples of one segment, and count the candidates of a grid that lie in a buffer."""
     train_places = candidates(arrays, name, plan.sampling, plan.sample_px)
     other = plan.held_out_sampling
     held_out = train_places if other is None else candidates(arrays, name, other, plan.sample_px)
@@ -195,7 +195,7 @@ def _pools_of_whole(
 
 
 def _pools_of_zones(zones: Zones, places: BoxCounts, held_out: BoxCounts, *, same: bool) -> list[_Pool]:
-    """Candidates by split, ``train`` first."""
+    """Sort candidates by split, ``train`` first."""
     homes = zones.home(places.boxes)
     others = homes if same else zones.home(held_out.boxes)
 
@@ -249,7 +249,7 @@ def _require_unique(samples: Sequence[Sample]) -> None:
 
 
 def _held_out_only(samples: Sequence[Sample]) -> list[Sample]:
-    """Without the samples that train; where nobody else validates in their fold, they stay to do that."""
+    """Drop the samples that train; those that alone validate in their fold stay, for validation."""
     apart = any(s.split == "validation" for s in samples)
     kept = [s for s in samples if s.split != "train" or (s.fold is not None and not apart)]
     return [s.model_copy(update={"split": "validation"}) if s.split == "train" else s for s in kept]
@@ -258,7 +258,7 @@ def _held_out_only(samples: Sequence[Sample]) -> list[Sample]:
 def _without_overlaps(
     samples: list[Sample], split: Split, surface_of: Mapping[str, str], context_px: int
 ) -> tuple[list[Sample], int]:
-    """With ``overlap: drop`` and no folds: leave out what sees pixels of a later split."""
+    """Leave out samples that show pixels of a later split (``overlap: drop``, without folds)."""
     if not isinstance(split, ShareSplit | ListSplit) or split.overlap != "drop":
         return samples, 0
     by = {name: [s for s in samples if s.split == name] for name in ("train", "validation", "test")}
@@ -276,7 +276,7 @@ def _folds(samples: Sequence[Sample]) -> range:
 def _dropped(
     samples: Sequence[Sample], split: Split, zones: Mapping[str, Zones], surface_of: Mapping[str, str], context_px: int
 ) -> dict[str, tuple[str, ...]]:
-    """Per fold, who may not train while it validates."""
+    """List, per fold, the samples that may not train while it validates."""
     found: dict[str, tuple[str, ...]] = {}
     for fold in _folds(samples):
         others = training(samples, fold, ())
@@ -291,7 +291,7 @@ def _dropped(
 
 
 def _near_zones(samples: Sequence[Sample], zones: Mapping[str, Zones], fold: int) -> set[str]:
-    """Ids of samples that show pixels within the buffer of a fold's blocks."""
+    """Return the ids of samples that show pixels within the buffer of a fold's blocks."""
     names: set[str] = set()
     for segment, (ids, boxes) in shown_boxes(samples, {name: name for name in zones}).items():
         names |= {ids[place] for place in np.flatnonzero(zones[segment].near(boxes, fold)).tolist()}

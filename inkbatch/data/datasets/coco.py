@@ -128,7 +128,7 @@ def parse_coco(document: Any, place: str) -> tuple[CocoImage, ...]:
 
 
 def coco_document(file_name: str, shape_yx: tuple[int, int], boxes: Sequence[InkBox]) -> dict[str, Any]:
-    """The content of a COCO file with one picture. Curvature and turns stand in each annotation's ``attributes``.
+    """Return the content of a COCO file with one picture; ``attributes`` hold curvature and turns.
 
     Args:
         file_name: Name of the picture that the boxes belong to.
@@ -194,7 +194,7 @@ def draw_boxes(place: Location, labels: Multiscale, boxes: Sequence[InkBox], lon
 
 
 def _box(entry: _AnnotationEntry, image: _ImageEntry, place: str) -> Box:
-    """Every pixel that the annotation's box touches; half a pixel beyond the border is rounding."""
+    """Return the pixels that an annotation's box touches; half a pixel beyond the border is rounding."""
     x, y, width, height = entry.bbox
     inside = min(x, y) >= -_TOLERANCE_PX
     inside &= x + width <= image.width + _TOLERANCE_PX and y + height <= image.height + _TOLERANCE_PX

@@ -1,4 +1,4 @@
-"""How curved the outline of an ink component is: letters bend, fibres and cracks run straight."""
+"""Curvature of an ink component's outline: letters bend, fibres and cracks run straight."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ContourShape:
 
 
 def outer_contour(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The outer contour of the largest outline in a mask (height, width).
+    """Return the outer contour of the largest outline in a mask (height, width).
 
     Returns:
         (points, 2): centres of the outermost pixels in order, as (y, x); closed, the first point is not repeated.
@@ -65,7 +65,7 @@ def contour_shape(mask: NDArray[np.bool_], smoothing_px: float = SMOOTHING_PX) -
 
 
 def _resampled(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points at equal distances of about one pixel along the closed contour."""
+    """Resample a closed contour at equal distances of about one pixel."""
     if len(points) < 2:
         return points
     closed = np.concatenate([points, points[:1]])
@@ -75,7 +75,7 @@ def _resampled(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _smoothed(points: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """A closed contour after a circular Gaussian, by its Fourier series."""
+    """Smooth a closed contour with a circular Gaussian, by its Fourier series."""
     frequencies = np.fft.rfftfreq(len(points))
     damping = np.exp(-2 * (math.pi * sigma * frequencies) ** 2)
     spectrum = np.fft.rfft(points, axis=0) * damping[:, None]

@@ -105,15 +105,15 @@ class _Export:
         self.place = place
 
     def names(self) -> list[str]:
-        """All files, sorted."""
+        """List all files, sorted."""
         raise NotImplementedError
 
     def read(self, name: str) -> bytes:
-        """One file's content."""
+        """Read one file."""
         raise NotImplementedError
 
     def where(self, name: str) -> str:
-        """The file, for messages."""
+        """Name a file in messages."""
         return f"{self.place}, {name}"
 
 
@@ -219,7 +219,7 @@ def _read_masks(
 
 
 def _colours(text: str, place: str) -> dict[str, tuple[int, int, int]]:
-    """Colours by label name, from lines ``name:red,green,blue:parts:actions``."""
+    """Parse colours by label name, from lines ``name:red,green,blue:parts:actions``."""
     found = {}
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
@@ -251,7 +251,7 @@ def _painted(rgb: NDArray[np.uint8], colours: Mapping[str, tuple[int, int, int]]
 
 
 def _packed(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """One number per colour."""
+    """Pack each colour into one number."""
     wide = rgb.astype(np.uint32)
     return (wide[..., 0] * 65_536 + wide[..., 1] * 256 + wide[..., 2]).astype(np.uint32)
 

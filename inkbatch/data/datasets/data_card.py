@@ -1,4 +1,4 @@
-"""What lies beside a dataset's index for people and programs: data card, pictures, ``splits.json``, ``coco.json``.
+"""Files beside a dataset's index, for people and programs: data card, pictures, ``splits.json``, ``coco.json``.
 
 All of it follows from the index and the pixels alone: equal datasets give equal files.
 """
@@ -29,7 +29,7 @@ NOT_STATED = "not stated"
 
 
 class CardConfig(JobConfig):
-    """What a data card says beyond the numbers.
+    """Texts of a data card, beside its numbers.
 
     Attributes:
         title: Heading; None is the dataset's name.
@@ -47,7 +47,7 @@ class CardConfig(JobConfig):
 
 
 def splits_document(index: DatasetIndex) -> dict[str, Any]:
-    """Who trains and who validates, as lists of sample ids; with folds, one entry per fold."""
+    """List the sample ids of each split; with folds, one entry per fold."""
     rounds: list[tuple[Sequence[Sample], Sequence[Sample]]]
     if index.fold_count:
         rounds = [
@@ -65,7 +65,7 @@ def splits_document(index: DatasetIndex) -> dict[str, Any]:
 
 
 def coco_document(index: DatasetIndex) -> dict[str, Any]:
-    """The samples as COCO annotations (bbox: x, y, width, height) on one image per segment; pairs are left out."""
+    """Return samples as COCO annotations (bbox: x, y, width, height) on one image per segment, without pairs."""
     numbers = {segment.id: number for number, segment in enumerate(index.segments, start=1)}
     images = [
         {"id": numbers[s.id], "file_name": f"{s.id}.png", "height": s.shape_yx[0], "width": s.shape_yx[1]}
@@ -92,7 +92,7 @@ def coco_document(index: DatasetIndex) -> dict[str, Any]:
 
 
 def card_text(index: DatasetIndex, card: CardConfig, left_out: int, pictures: Sequence[str]) -> str:
-    """The data card as Markdown.
+    """Write the data card as Markdown.
 
     Args:
         index: The dataset.
@@ -176,7 +176,7 @@ def _ink(samples: Sequence[Sample]) -> str:
 
 
 def _overview(arrays: SegmentArrays, segment: str, samples: Sequence[Sample]) -> NDArray[np.uint8]:
-    """(Y, X, 3): papyrus grey, ink white, ignored papyrus red, samples outlined in the colour of split or fold."""
+    """Draw a segment (Y, X, 3): papyrus grey, ink white, ignored red, samples in the colour of split or fold."""
     height, width = arrays.shape_yx
     factor = max(1, -(-max(height, width) // OVERVIEW_PX))
     rows = []

@@ -75,7 +75,7 @@ class ImageFolders(JobConfig):
 
 @dataclass(frozen=True)
 class ImportedFolders:
-    """What a layout holds.
+    """Content of a folder layout.
 
     Attributes:
         segments: One per picture, by split and name.
@@ -131,7 +131,7 @@ def _imported(rows: list[tuple[DatasetSegment, str]], split_of: dict[str, SplitN
 def _segments(
     prefix: str, folder: Location, pair: FolderPair, config: ImageFolders, root: Location
 ) -> list[tuple[DatasetSegment, str]]:
-    """One segment per picture of a pair of folders, by name, each with the digest of its pixels."""
+    """Make one segment per picture of a pair of folders, by name, each with the digest of its pixels."""
     rows = _matched(folder / pair.images, folder / pair.annotations)
     found = [_segment(f"{prefix}-{stem}", image, annotation, config, root) for stem, image, annotation in rows]
     names = [segment.id for segment, _ in found]
@@ -167,7 +167,7 @@ def _plain(name: str) -> str:
 
 
 def _matched(images: Location, annotations: Location) -> list[tuple[str, Location, Location]]:
-    """(stem, picture, annotation), sorted by name."""
+    """Match pictures to annotations: (stem, picture, annotation), sorted by name."""
     pictures, masks = picture_files(images), picture_files(annotations)
     alone = sorted(set(pictures) ^ set(masks))
     if alone or not pictures:
@@ -179,7 +179,7 @@ def _matched(images: Location, annotations: Location) -> list[tuple[str, Locatio
 
 
 def picture_files(folder: Location) -> dict[str, str]:
-    """File names of the pictures in a folder, by their names without ending.
+    """List the pictures in a folder: file names by name without ending.
 
     Raises:
         ConfigError: Two pictures that differ only in their ending.

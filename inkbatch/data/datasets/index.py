@@ -139,7 +139,7 @@ class DatasetSegment(BaseModel):
 
 
 class SurfaceContract(BaseModel):
-    """What all segments of a dataset have in common, and a bundle trained on it will ask for.
+    """Properties that all segments of a dataset share, and that a bundle trained on it requires.
 
     Attributes:
         dtype: Dtype of the layers.
@@ -223,7 +223,7 @@ class DatasetIndex(BaseModel):
         return signed
 
     def to_json(self) -> str:
-        """The document as stored."""
+        """Return the document as it is stored."""
         document = self._document()
         samples = document.pop("samples")
         head = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).removesuffix("\n}")
@@ -231,11 +231,11 @@ class DatasetIndex(BaseModel):
         return f'{head},\n  "samples": [\n    {rows}\n  ]\n}}\n'
 
     def computed_digest(self) -> str:
-        """SHA-256 of the document without its digest."""
+        """Return the SHA-256 of the document without its digest."""
         return digest({key: value for key, value in self._document().items() if key != "digest"})
 
     def segment(self, segment_id: str) -> DatasetSegment:
-        """The segment with this id.
+        """Find the segment with this id.
 
         Raises:
             DataError: It is not in the dataset.
@@ -251,7 +251,7 @@ class DatasetIndex(BaseModel):
         return max((sample.fold + 1 for sample in self.samples if sample.fold is not None), default=0)
 
     def samples_of(self, split: SplitName, fold: int | None = None) -> list[Sample]:
-        """The samples of a split, in storage order.
+        """Return the samples of a split, in storage order.
 
         Args:
             split: Which one.
@@ -284,34 +284,34 @@ class DatasetIndex(BaseModel):
 
 
 def validating(samples: Sequence[Sample], fold: int) -> list[Sample]:
-    """The samples that validate in a fold: its ``validation`` samples where there are any, else all but its pairs."""
+    """Return a fold's validation samples: its ``validation`` samples, or if there are none all but its pairs."""
     apart = any(sample.split == "validation" for sample in samples)
     wanted = "validation" if apart else "train"
     return [s for s in samples if s.split == wanted and s.fold == fold and s.parts is None]
 
 
 def training(samples: Sequence[Sample], fold: int, dropped: Collection[str]) -> list[Sample]:
-    """The samples that train while a fold validates."""
+    """Return the samples that train while a fold validates."""
     gone = set(dropped)
     return [s for s in samples if s.split == "train" and s.fold != fold and s.id not in gone]
 
 
 def resolve(uri: str, root: Location) -> Location:
-    """The location of a URI in an index; relative ones hang on ROOT."""
+    """Return the location of a URI in an index; relative ones start at ROOT."""
     return Location.parse(uri) if "://" in uri or uri.startswith("/") else root / uri
 
 
 def relative_to(location: Location, root: Location) -> str:
-    """The opposite of `resolve`: relative where `location` lies in ROOT."""
+    """Return the URI for an index, relative where `location` lies in ROOT; reverses `resolve`."""
     prefix = f"{root.uri.rstrip('/')}/"
     return location.uri.removeprefix(prefix)
 
 
 def root_of(dataset: Location) -> Location:
-    """ROOT of a dataset's folder ``ROOT/datasets/{name}``."""
+    """Return ROOT of a dataset's folder ``ROOT/datasets/{name}``."""
     return dataset.parent.parent
 
 
 def largest_shape(samples: Sequence[Sample]) -> tuple[int, int]:
-    """(height, width) that holds every sample."""
+    """Return the smallest (height, width) that holds every sample."""
     return max(sample.shape_yx[0] for sample in samples), max(sample.shape_yx[1] for sample in samples)

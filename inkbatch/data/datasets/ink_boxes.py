@@ -20,7 +20,7 @@ from inkbatch.io.multiscale import Multiscale
 
 
 class BoxRules(BaseModel):
-    """Which components get a box.
+    """Conditions on the components that get a box.
 
     Attributes:
         min_area_px: Smallest area of a component.
@@ -64,7 +64,7 @@ class BoxRules(BaseModel):
         return self
 
     def fits_size(self, component: Component) -> bool:
-        """Whether area, sides and place fit."""
+        """Return True if area, sides and place fit."""
         y0, x0, y1, x1 = component.box
         sides = (y1 - y0, x1 - x0)
         return (
@@ -76,7 +76,7 @@ class BoxRules(BaseModel):
         )
 
     def fits_shape(self, curvature: float, turns: float) -> bool:
-        """Whether the outline fits."""
+        """Return True if the outline fits."""
         return (
             curvature >= self.min_curvature
             and (self.max_curvature is None or curvature <= self.max_curvature)
@@ -106,13 +106,13 @@ class InkBox(BaseModel):
 
 
 def find_components(labels: Multiscale, min_area_px: int) -> tuple[Component, ...]:
-    """All ink components of at least `min_area_px`, the largest first; reads one unit at a time."""
+    """Find all ink components of at least `min_area_px`, the largest first; reads one unit at a time."""
     facts = list(_facts(labels, min_area_px))
     return merge(facts, min_area_px=min_area_px).components
 
 
 def find_boxes(labels: Multiscale, rules: BoxRules) -> list[InkBox]:
-    """Boxes around the components that fit the rules, row-major.
+    """Find the boxes around components that fit the rules, row-major.
 
     Args:
         labels: ``ink_labels.zarr``, (Y, X) uint8; 0 (bare) to 255 (ink).
@@ -148,7 +148,7 @@ def find_boxes(labels: Multiscale, rules: BoxRules) -> list[InkBox]:
 
 
 def component_mask(labels: Multiscale, component: Component) -> Bools:
-    """One component within its bounding box, without what else lies there."""
+    """Read the mask of one component in its bounding box, without its neighbours."""
     box = Box(*component.box)
     parts = label(labels.levels[0].read(box.slices) >= INK_LABEL, INK_NEIGHBOURS)
     y, x = component.seed

@@ -37,7 +37,7 @@ def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
 
 
 def picture_layers(place: Location, *, in_colour: bool, clahe: ClaheSettings | None = None) -> NDArray[np.uint8]:
-    """A picture as a network sees it.
+    """Read a picture as the layers that a network receives.
 
     Args:
         place: The file.
@@ -59,7 +59,7 @@ def picture_layers(place: Location, *, in_colour: bool, clahe: ClaheSettings | N
 
 
 def cut_out(array: NDArray[Any], box: Box) -> NDArray[Any]:
-    """A copy of a window (…, Y, X) of an array that lies at (0, 0); zero-filled outside of it."""
+    """Copy a window (…, Y, X) of an array that lies at (0, 0); zero-filled outside of it."""
     inside = box.intersect(Box(0, 0, *array.shape[-2:]))
     out = np.zeros((*array.shape[:-2], *box.shape), array.dtype)
     if inside.area:

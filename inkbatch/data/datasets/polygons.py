@@ -80,7 +80,7 @@ def filled_runs(mask: Mapping[str, Any], shape_yx: tuple[int, int], place: str) 
 
 
 def unpacked_runs(text: str, place: str) -> list[int]:
-    """The runs of a compressed run-length mask, as COCO's tools write it.
+    """Unpack the runs of a compressed run-length mask, as COCO's tools write it.
 
     Each run is a signed number in groups of five bits, lowest first, one character (code 48 and on) per group; bit 5
     says that another group follows, and bit 4 of the last group is the sign. From the fourth run on, the number is the

@@ -138,7 +138,7 @@ class SampleReader:
 
 
 def _runs(samples: Sequence[Sample], *, joined: bool) -> Iterator[list[Sample]]:
-    """Consecutive samples of one segment whose hull holds no more pixels than they do together."""
+    """Group consecutive samples of one segment whose hull holds no more pixels than they do together."""
     run: list[Sample] = []
     for sample in samples:
         fits = joined and run and sample.parts is None and run[0].parts is None and run[0].segment == sample.segment
@@ -172,7 +172,7 @@ def _turned(arrays: StoredArrays, part: DatasetPart) -> StoredArrays:
 
 
 def _inside_parts(parts: Sequence[DatasetPart], window: Box) -> Iterator[tuple[DatasetPart, Box]]:
-    """The parts of a stitched pair that a window shows, each with the box of its segment that becomes that window."""
+    """Yield the halves of a stitched pair that a window shows, each with the box of its segment that is shown."""
     left = 0
     for part in parts:
         area = part.area

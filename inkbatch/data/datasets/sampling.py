@@ -1,4 +1,4 @@
-"""Where samples are taken: a grid of tiles, random crops balanced by ink, given boxes, or whole pictures."""
+"""Sampling: a grid of tiles, random crops balanced by ink, given boxes, or whole pictures."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ Sampling = Annotated[GridSampling | CropSampling | BoxSampling | WholeSampling, 
 
 
 def candidates(arrays: SegmentArrays, segment: str, sampling: Sampling, sample_px: int) -> BoxCounts:
-    """Every place of a segment that the sampling may take, with its counts.
+    """List every place of a segment that the sampling may take, with its counts.
 
     Args:
         arrays: The opened segment.
@@ -138,7 +138,7 @@ def candidates(arrays: SegmentArrays, segment: str, sampling: Sampling, sample_p
 
 
 def choose(found: BoxCounts, segment: str, sampling: Sampling, seed: int, purpose: str) -> NDArray[np.int64]:
-    """Which of the candidates become samples, as ascending positions.
+    """Choose the candidates that become samples, as ascending positions.
 
     Args:
         found: Candidates that may be taken.

@@ -46,7 +46,7 @@ class StoredArrays(NamedTuple):
     ignore: NDArray[np.uint8]
 
     def ready(self) -> SampleArrays:
-        """The sample as a network wants it."""
+        """Convert to the labels and masks that training uses."""
         labels = self.labels.astype(np.float32) / np.float32(LABEL_MAX)
         return SampleArrays(self.layers, labels, self.ignore.astype(bool))
 
@@ -71,7 +71,7 @@ def open_segment(segment: DatasetSegment, root: Location, cache: ChunkCache | No
 
 
 class SegmentArrays(ABC):
-    """What one segment offers: windows that may leave it, zero-filled and ignored outside.
+    """Arrays of one segment, read by window; outside the segment windows are zero and ignored.
 
     Attributes:
         shape_yx: (height, width) in pixels.
@@ -82,21 +82,21 @@ class SegmentArrays(ABC):
     digest: str
 
     def read(self, box: Box, layers: range | None = None) -> StoredArrays:
-        """Layers, labels and ignore mask in a window."""
+        """Read layers, labels and ignore mask in a window."""
         labels, ignore = self.read_flat(box)
         return StoredArrays(self.read_layers(box, layers), labels, ignore)
 
     @abstractmethod
     def read_layers(self, box: Box, layers: range | None = None) -> NDArray[Any]:
-        """(Z, Y, X), stored dtype; `layers` are indices into the samples' layers, None takes all."""
+        """Read (Z, Y, X), stored dtype; `layers` are indices into the samples' layers, None takes all."""
 
     @abstractmethod
     def read_flat(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Labels 0 to 255 and ignore mask 0 or 1, (Y, X) each."""
+        """Read labels 0 to 255 and ignore mask 0 or 1, (Y, X) each."""
 
     @abstractmethod
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
-        """True where there is papyrus."""
+        """Read the segment mask, True where there is papyrus."""
 
 
 class _SurfaceArrays(SegmentArrays):
@@ -188,7 +188,7 @@ class _ImageArrays(SegmentArrays):
 
 
 def read_window(array: CachedArray, box: Box, lead: tuple[slice, ...] = ()) -> NDArray[Any]:
-    """A window of an array (…, Y, X), zero-filled outside its borders; `lead` selects along the axes before."""
+    """Read a window of an array (…, Y, X), zero-filled outside its borders; `lead` selects along the axes before."""
     shape, dtype = array.array.layout.shape, array.array.layout.dtype
     inside = box.intersect(Box(0, 0, *shape[-2:]))
     if inside == box:

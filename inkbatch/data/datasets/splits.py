@@ -1,4 +1,4 @@
-"""Who trains and who validates: by segment, by spatial block, stratified by ink share, in fixed shares, or by list."""
+"""Splits: by segment, by spatial block, stratified by ink share, in fixed shares, or by list."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class Zones:
     buffer_px: int
 
     def home(self, boxes: NDArray[np.int64]) -> list[SplitName | int | None]:
-        """What each box is for.
+        """Find the split or fold that each box belongs to.
 
         Returns:
             The split or fold of the one block that holds it wholly; else ``train`` where it is clear of all validation
@@ -173,7 +173,7 @@ class Zones:
         return found
 
     def near(self, boxes: NDArray[np.int64], fold: int) -> NDArray[np.bool_]:
-        """Which boxes are too near to a block of a fold to train while that fold validates."""
+        """Find the boxes too near to a block of a fold to train while that fold validates."""
         return touching(boxes, self._boxes_of([fold]), self.buffer_px)
 
     def _boxes_of(self, wanted: Sequence[SplitName | int]) -> NDArray[np.int64]:
@@ -229,7 +229,7 @@ def block_zones(
 
 
 def split_by_segment(segments: Sequence[str], split: SegmentSplit) -> dict[str, tuple[SplitName, int | None]]:
-    """(split, fold) of each segment, for leave-one-segment-out.
+    """Return (split, fold) of each segment, for leave-one-segment-out.
 
     Raises:
         ConfigError: An unknown segment, or none to train on.

@@ -1,4 +1,4 @@
-"""What the segments of a dataset must have in common, so that one network can be fed with all of them."""
+"""Contract that the segments of a dataset share, so that one network can be fed with all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RAW_RULES = ("keep", "high-byte")  # the high byte of 16 bits is what 8 bits of 
 
 
 def surface_contract(segments: Sequence[DatasetSegment], surfaces: dict[str, SurfaceVolume]) -> SurfaceContract:
-    """The common contract of prepared segments.
+    """Derive the contract that all segments share.
 
     Args:
         segments: At least one.

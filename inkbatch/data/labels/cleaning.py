@@ -21,7 +21,7 @@ MAX_HOLE_PX = 500
 
 
 class CleaningRules(BaseModel):
-    """How a source becomes ink labels.
+    """Rules that turn a source into ink labels.
 
     Attributes:
         threshold: Share of full scale from which (inclusive) a pixel is ink.
@@ -43,12 +43,12 @@ class CleaningRules(BaseModel):
 
     @property
     def fill_holes(self) -> bool:
-        """Whether holes are looked for."""
+        """True if holes are looked for."""
         return self.max_hole_px != 0
 
 
 def threshold_ink(share: NDArray[np.floating[Any]], rules: CleaningRules) -> Bools:
-    """True where a pixel is ink by its own value.
+    """Mark the pixels that are ink by their own value.
 
     Args:
         share: Probability, or share of full scale, in [0, 1].
@@ -59,13 +59,13 @@ def threshold_ink(share: NDArray[np.floating[Any]], rules: CleaningRules) -> Boo
 
 
 def disc(radius_px: int) -> NDArray[np.uint8]:
-    """All pixels whose centre lies within `radius_px` of the middle one, as a structuring element."""
+    """Make a structuring element of all pixels whose centre lies within `radius_px` of the middle one."""
     steps = np.arange(-radius_px, radius_px + 1)
     return (steps[:, None] ** 2 + steps[None, :] ** 2 <= radius_px**2).astype(np.uint8)
 
 
 def dilated(ink: Bools, radius_px: int) -> Bools:
-    """Ink grown by a disc; a window is exact where it lies `radius_px` inside its block, or at the surface's border."""
+    """Grow ink by a disc; exact `radius_px` inside the given block, and at the surface's border."""
     if radius_px == 0:
         return ink
     grown: Bools = cv2.dilate(ink.view(np.uint8), disc(radius_px)) != 0

@@ -1,4 +1,4 @@
-"""What the other units must know about the connected components of one unit: small facts, stored as JSON."""
+"""Facts about the connected components of one unit that other units need: small, stored as JSON."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class OpenBare(BaseModel):
 
 
 class UnitFacts(BaseModel):
-    """What the other units must know about one: JSON, some hundred kilobytes at most.
+    """Facts about one unit that other units need: JSON, some hundred kilobytes at most.
 
     Attributes:
         box: Write box of the unit.
@@ -92,7 +92,7 @@ class UnitFacts(BaseModel):
 
 
 def facts_of(parts: UnitComponents, listed: int | None = None) -> UnitFacts:
-    """The unit's facts; at most `listed` closed components are listed, the largest ones (None: all)."""
+    """Derive a unit's facts; at most `listed` closed components are listed, the largest ones (None: all)."""
     box = parts.box
     closed = ~parts.ink_open
     closed[0] = False
@@ -116,13 +116,13 @@ def facts_of(parts: UnitComponents, listed: int | None = None) -> UnitFacts:
 
 
 def area_histogram(areas: Ints) -> Ints:
-    """Number of areas per power of two, `HISTOGRAM_BINS` entries."""
+    """Count areas per power of two, `HISTOGRAM_BINS` entries."""
     bins = np.frexp(np.maximum(areas, 1).astype(np.float64))[1] - 1
     return np.bincount(bins, minlength=HISTOGRAM_BINS)[:HISTOGRAM_BINS].astype(np.int64)
 
 
 def _ranks(is_open: Bools) -> Ints:
-    """Number of each open label among the open ones, from 1; 0 for the others."""
+    """Number the open labels from 1; the others get 0."""
     ranks: Ints = np.where(is_open, np.cumsum(is_open), 0).astype(np.int64)
     return ranks
 

@@ -42,14 +42,14 @@ class Parts:
     boxes: Ints
 
     def touched(self, pixels: Bools) -> Bools:
-        """Per label, whether one of its pixels is among `pixels` (height, width)."""
+        """Find the labels that have a pixel among `pixels` (height, width)."""
         found = np.zeros(len(self.areas), bool)
         found[self.labels[pixels]] = True
         found[0] = False
         return found
 
     def seed(self, number: int) -> tuple[int, int]:
-        """(y, x) of a component's first pixel in row-major order, within the block."""
+        """Return (y, x) of a component's first pixel in row-major order, within the block."""
         y0, x0, _, x1 = (int(value) for value in self.boxes[number])
         return y0, x0 + int(np.argmax(self.labels[y0, x0:x1] == number))
 
@@ -66,7 +66,7 @@ def label(mask: Bools, neighbours: Literal[4, 8]) -> Parts:
 
 
 def without(parts: Parts, dropped: Bools) -> Parts:
-    """Components without the `dropped` ones (per label); the others are numbered anew, in the same order."""
+    """Remove the `dropped` components (per label); the others are renumbered in the same order."""
     stays = ~dropped
     stays[0] = True
     renumbered = np.where(stays, np.cumsum(stays) - 1, 0).astype(np.int32)
@@ -149,7 +149,7 @@ def unit_components(
 
 
 def border_pixels(box: Box, shape_yx: tuple[int, int], papyrus: Bools | None = None) -> Bools:
-    """Pixels at the border of the surface and, where `papyrus` is given, at the border of the papyrus.
+    """Mark pixels at the border of the surface and, where `papyrus` is given, at the border of the papyrus.
 
     Args:
         box: The part that is wanted.
@@ -170,7 +170,7 @@ def border_pixels(box: Box, shape_yx: tuple[int, int], papyrus: Bools | None = N
 
 
 def _frame(box: Box, surface: Box, *, at_border: bool) -> Bools:
-    """The box's outermost pixels on sides that lie at the surface's border, or on those that are seams."""
+    """Mark a box's outermost pixels on sides at the surface's border, or on sides that are seams."""
     pixels = np.zeros(box.shape, bool)
     pixels[0] |= (box.y0 == surface.y0) == at_border
     pixels[-1] |= (box.y1 == surface.y1) == at_border
@@ -180,7 +180,7 @@ def _frame(box: Box, surface: Box, *, at_border: bool) -> Bools:
 
 
 def _neighbours(ink: Parts, bare: Parts) -> Ints:
-    """Pairs (ink label, bare label) that share an edge of a pixel; unique, sorted."""
+    """Find the pairs (ink label, bare label) that share an edge of a pixel; unique, sorted."""
     keys = [np.zeros(0, np.int64)]
     count = len(bare.areas)
     for here, there in (((slice(1, None),), (slice(None, -1),)), ((..., slice(1, None)), (..., slice(None, -1)))):

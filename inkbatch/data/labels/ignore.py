@@ -14,7 +14,7 @@ IGNORED = 1  # stored value
 
 
 class IgnoreRules(BaseModel):
-    """What goes into the ignore mask; no rule, no mask.
+    """Rules of the ignore mask; without any rule there is no mask.
 
     Attributes:
         image: A 2-D image of the surface's size, non-zero where pixels are ignored.
@@ -38,12 +38,12 @@ class IgnoreRules(BaseModel):
 
     @property
     def any(self) -> bool:
-        """Whether there is a mask to be made."""
+        """True if there is a mask to make."""
         return self.image is not None or self.uncertain is not None or self.border != "none"
 
 
 def uncertain_pixels(share: NDArray[np.floating[Any]], rules: IgnoreRules) -> Bools:
-    """True where a value lies between the two thresholds; nowhere without them.
+    """Mark values between the two thresholds; none if there are no thresholds.
 
     Args:
         share: Probability, or share of full scale, in [0, 1].

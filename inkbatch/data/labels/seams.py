@@ -21,7 +21,7 @@ class UnionFind:
         self._parents = list(range(count))
 
     def find(self, member: int) -> int:
-        """The representative of a member's set."""
+        """Find the representative of a member's set."""
         parents = self._parents
         while parents[member] != member:
             parents[member] = parents[parents[member]]
@@ -36,13 +36,13 @@ class UnionFind:
                 self._parents[max(a, b)] = min(a, b)
 
     def roots(self) -> Ints:
-        """The representative of every number."""
+        """Return the representative of every number."""
         return np.array([self.find(member) for member in range(len(self._parents))], np.int64)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of the open components of one unit; entry 0 belongs to number 1 of its facts.
+    """Decision on the open components of one unit; entry 0 belongs to number 1 of its facts.
 
     Attributes:
         ink_kept: Its whole component is large enough.
@@ -175,13 +175,13 @@ class _Nodes:
         ).reshape(-1, 2)
 
     def parts(self) -> Iterable[tuple[UnitFacts, slice, slice]]:
-        """Each unit with the numbers of its ink and of its bare areas."""
+        """Yield each unit with the numbers of its ink and of its bare areas."""
         for start, unit in zip(self.starts, self.facts, strict=False):
             middle = start + len(unit.ink)
             yield unit, slice(start, middle), slice(middle, middle + len(unit.bare))
 
     def seams(self) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64], bool]]:
-        """Pixels that meet across seams: (numbers on one side, numbers on the other, whether they share an edge).
+        """Yield pixels that meet across seams: (numbers here, numbers there, True if they share an edge).
 
         -1 stands for what is not numbered.
         """
@@ -220,7 +220,7 @@ class _Nodes:
         return np.where(numbers > 0, start + numbers - 1, np.where(numbers < 0, bare_start - numbers - 1, -1))
 
     def same(self, here: Ints, there: Ints, straight: bool) -> list[tuple[int, int]]:
-        """Pairs of one kind that meet; bare areas only over edges."""
+        """Find the pairs of one kind that meet; bare areas only over edges."""
         known = (here >= 0) & (there >= 0)
         a, b = here[known], there[known]
         alike = self.is_ink[a] & self.is_ink[b]
@@ -230,7 +230,7 @@ class _Nodes:
         return [(int(one), int(other)) for one, other in found]
 
     def differing(self, here: Ints, there: Ints) -> NDArray[np.int64]:
-        """(ink, bare) pairs that share an edge across the seam."""
+        """Find the (ink, bare) pairs that share an edge across the seam."""
         known = (here >= 0) & (there >= 0)
         a, b = here[known], there[known]
         unlike = self.is_ink[a] != self.is_ink[b]
@@ -252,7 +252,7 @@ def _any(flags: Bools, roots: Ints) -> Bools:
 
 
 def _components(nodes: _Nodes, roots: Ints, area: Ints, min_area_px: int) -> tuple[list[Component], list[int]]:
-    """Components that cross seams: the kept ones, and the areas of the others."""
+    """Join the components that cross seams: the kept ones, and the areas of the others."""
     members: dict[int, list[Component]] = {}
     for unit, ink, _ in nodes.parts():
         for root, part in zip(roots[ink], unit.ink, strict=True):

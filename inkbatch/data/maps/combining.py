@@ -75,7 +75,7 @@ class Combination:
         return out, deviation
 
     def stored(self, codes: Sequence[Codes], out: Halves, deviation: Halves | None = None) -> None:
-        """The same, rounded to float16 as it is stored, while it is in the cache.
+        """Combine one window and round it to float16, as it is stored.
 
         Args:
             codes: As above.
@@ -116,11 +116,11 @@ class Combination:
             deviation[part] = rounded(self._deviation(strip, found))
 
     def _weighted_tables(self) -> list[Floats]:
-        """Tables of weight × value, in the order of the maps."""
+        """Make the tables of weight × value, in the order of the maps."""
         return [np.float32(weight) * table for weight, table in zip(self.weights, self.tables, strict=True)]
 
     def _shares(self, codes: Sequence[Codes], weighted: Sequence[Floats]) -> list[Floats]:
-        """Weight × value of each map; the plain probability is widened, which is faster than a table, bit for bit."""
+        """Multiply each map by its weight; plain probability is widened: faster than a table, and equal bit for bit."""
         plain = plain_table()
         found = []
         for values, table, weight, product in zip(codes, self.tables, self.weights, weighted, strict=True):
@@ -141,7 +141,7 @@ class Combination:
         return total
 
     def finish(self, total: Floats) -> Floats:
-        """From the sum to the stored value."""
+        """Turn the sum into the stored value."""
         if self.method == "odds":
             odds: Floats = np.negative(total)
             np.exp(odds, out=odds)
@@ -151,7 +151,7 @@ class Combination:
         return total
 
     def _picked(self, codes: Sequence[Codes]) -> list[Codes]:
-        """The largest, or the one or two in the middle."""
+        """Pick the largest code, or the one or two in the middle."""
         if self.method == "maximum":
             return [np.maximum.reduce(codes)]
         return _middle(codes)
@@ -184,19 +184,19 @@ class Combination:
 
 @cache
 def plain_table() -> Floats:
-    """The probability that each code stands for."""
+    """Return the probability that each code stands for."""
     return _filled(VALUES)
 
 
 @cache
 def odds_table() -> Floats:
-    """The log odds that each code stands for."""
+    """Return the log odds that each code stands for."""
     inside = np.clip(VALUES, LEAST_ODDS_P, 1 - LEAST_ODDS_P)
     return _filled(np.log(inside / (1 - inside)))
 
 
 def rank_table(found: StoredMap) -> Floats:
-    """The quantile of each code among the map's values above 0, ties in the middle; 0 stays 0.
+    """Return the quantile of each code among the map's values above 0, ties in the middle; 0 stays 0.
 
     Taken from the whole map, or from `RANK_CHUNKS` chunks spread evenly over it: the same ones on every machine.
 
@@ -220,7 +220,7 @@ def rank_table(found: StoredMap) -> Floats:
 
 
 def tables_for(method: Method, maps: Sequence[StoredMap]) -> tuple[Floats, ...]:
-    """The tables of a method; ranks read a sample of each map."""
+    """Return the tables of a method; ranks read a sample of each map."""
     if method == "ranks":
         return tuple(rank_table(found) for found in maps)
     table = odds_table() if method == "odds" else plain_table()
@@ -236,7 +236,7 @@ def _looked_up(codes: Sequence[Codes], tables: Sequence[Floats]) -> list[Floats]
 
 
 def _sum(values: Sequence[Floats]) -> Floats:
-    """Their sum, always added in this order."""
+    """Add values, always in this order."""
     total: Floats = values[0] + values[1]
     for part in values[2:]:
         total += part
@@ -244,7 +244,7 @@ def _sum(values: Sequence[Floats]) -> Floats:
 
 
 def _middle(codes: Sequence[Codes]) -> list[Codes]:
-    """The map in the middle, or the two: a sorting network over whole rows of pixels, cheap for a handful of maps."""
+    """Find the one or two maps in the middle, by a sorting network over whole rows of pixels; cheap for few maps."""
     planes = list(codes)
     count = len(planes)
     for turn in range(count):
@@ -260,7 +260,7 @@ def _halfway(low: Codes, high: Codes) -> Floats:
 
 
 def _filled(table: NDArray[np.float64]) -> Floats:
-    """A table as float32, 0 for codes that stand for no probability."""
+    """Convert a table to float32, 0 for codes that stand for no probability."""
     out = np.zeros(TABLE_SIZE, np.float32)
     out[:BINS] = table
     out.flags.writeable = False

@@ -60,7 +60,7 @@ class StoredMap:
 
     @property
     def holds_ranks(self) -> bool:
-        """Whether its values are ranks instead of probabilities."""
+        """True if its values are ranks instead of probabilities."""
         return bool(self.manifest.get("config", {}).get("method") == "ranks")
 
     @property
@@ -71,19 +71,19 @@ class StoredMap:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a manifest says about it."""
+        """Entry of a manifest."""
         return {"name": self.folder.name, "digest": self.digest}
 
     def codes(self, box: Box) -> NDArray[np.uint16]:
-        """The stored values of a window as whole numbers; see `inkbatch.io.pictures.tones.half_codes`."""
+        """Read a window's stored values as whole numbers; see `inkbatch.io.pictures.tones.half_codes`."""
         return half_codes(self.prediction.read(box), str(self.folder))
 
     def opened(self, box: Box) -> Region:
-        """A window of the map, ready to be decoded part by part; to be closed."""
+        """Open a window of the map, to be decoded piece by piece and closed."""
         return self.prediction.pyramid.levels[0].opened(box.slices)
 
     def codes_of(self, region: Region, box: Box) -> NDArray[np.uint16]:
-        """As `codes`, decoded in the calling thread from a window that is open."""
+        """Decode codes from an open window, in the calling thread; see `codes`."""
         return half_codes(region.read(box.slices), str(self.folder))
 
 
@@ -114,7 +114,7 @@ def open_map(root: str, segment: str, name: str | None = None) -> StoredMap:
 
 
 def map_folder(root: str, segment: str, name: str | None) -> Location:
-    """``ROOT/predictions/{segment}/{name}``, or the address that `name` is; None takes the only prediction."""
+    """Return ``ROOT/predictions/{segment}/{name}``, or the address that `name` is; None takes the only prediction."""
     folder = Location.parse(root) / "predictions" / check_segment_id(segment)
     if name is not None:
         return Location.parse(name) if "/" in name else _known(folder, segment, name)
@@ -129,7 +129,7 @@ def map_folder(root: str, segment: str, name: str | None) -> Location:
 
 
 def map_address(name: str) -> str:
-    """What names a prediction from any folder: its name, or an absolute path or URI."""
+    """Return a name that is valid from any folder: the prediction's name, or an absolute path or URI."""
     return Location.parse(name).uri if "/" in name else name
 
 

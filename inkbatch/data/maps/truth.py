@@ -1,4 +1,4 @@
-"""What a map is compared with: ink labels within the segment mask and outside the ignore mask, read by box."""
+"""Truth that maps are compared with: ink labels inside the segment mask and outside the ignore mask, read by box."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class TruthChoice:
-    """What is to be compared with.
+    """Choice of labels and ignore mask.
 
     Attributes:
         labels: A 2-D picture of the segment's size. None takes the segment's ``ink_labels.zarr``, else the catalog's
@@ -100,7 +100,7 @@ class Truth:
             source.close()
 
     def read(self, box: Box) -> tuple[Bools, Bools]:
-        """(ink, counted) of a window that lies inside, each boolean (box.height, box.width).
+        """Read (ink, counted) of a window inside the segment, each boolean (box.height, box.width).
 
         Raises:
             CorruptDataError: A stored object is damaged.
@@ -111,7 +111,7 @@ class Truth:
 
     @contextmanager
     def opened(self, box: Box) -> Iterator[Callable[[Box], tuple[Bools, Bools]]]:
-        """A window that is read part by part, by the calling thread: gives `read` for boxes inside it.
+        """Open a window to be read piece by piece in the calling thread; yields `read` for boxes inside it.
 
         Raises:
             CorruptDataError: A stored object is damaged.
@@ -202,13 +202,13 @@ def _open_mask(folder: Location, segment: str) -> Multiscale:
 
 
 def _non_zero(stored: NDArray[np.uint8]) -> Bools:
-    """Where a mask is not 0, in the memory of the mask: fresh memory costs more than the comparison."""
+    """Mark pixels that are not 0, in the memory of the mask: fresh memory costs more than the comparison."""
     found: Bools = np.not_equal(stored, 0, out=stored.view(np.bool_))
     return found
 
 
 def _stored(array: Multiscale, flags: Callable[[NDArray[np.uint8]], Bools]) -> _Opener:
-    """Flags of an array of ours, decoded part by part."""
+    """Make an opener of a stored array, decoded piece by piece."""
 
     def opened(box: Box, closing: ExitStack) -> _Reader:
         region = closing.enter_context(array.levels[0].opened(box.slices))
@@ -218,7 +218,7 @@ def _stored(array: Multiscale, flags: Callable[[NDArray[np.uint8]], Bools]) -> _
 
 
 def _at_once(read: _Reader) -> _Opener:
-    """What is read whole for a window, for a part of it may cost as much."""
+    """Make an opener of a source that is read whole, as a piece of it may cost as much."""
 
     def opened(box: Box, closing: ExitStack) -> _Reader:
         whole = read(box)
@@ -228,5 +228,5 @@ def _at_once(read: _Reader) -> _Opener:
 
 
 def _digest(array: Multiscale) -> Any:
-    """What the array's own attributes say about its making."""
+    """Return the provenance in an array's attributes."""
     return array.attributes["inkbatch"]

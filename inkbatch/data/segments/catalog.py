@@ -112,7 +112,7 @@ class Catalog:
         return Catalog(entries, template)
 
     def entry(self, segment: str, source: str | None = None) -> SegmentEntry:
-        """The entry of a segment.
+        """Find the entry of a segment.
 
         Args:
             segment: Segment id.
@@ -152,12 +152,12 @@ def check_segment_id(segment: str) -> str:
 
 
 def shipped_catalog() -> Path:
-    """The catalog inside the package: the demo segment."""
+    """Return the catalog inside the package: the demo segment."""
     return Path(__file__).parent.parent.parent / "demo" / CATALOG_NAME
 
 
 def catalog_schema() -> dict[str, Any]:
-    """JSON schema of a ``segments.yaml``."""
+    """Return the JSON schema of a ``segments.yaml``."""
     return CatalogDocument.model_json_schema()
 
 

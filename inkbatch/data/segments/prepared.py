@@ -11,7 +11,7 @@ from inkbatch.run.record import require_complete
 
 
 def segment_folder(root: str, segment: str) -> Location:
-    """``ROOT/segments/{segment}``; the id was checked by the catalog."""
+    """Return ``ROOT/segments/{segment}``; the id was checked by the catalog."""
     return Location.parse(root) / "segments" / segment
 
 

@@ -57,7 +57,7 @@ class ReversedDocument(BaseModel):
 
 @cache
 def reversed_segments() -> Mapping[str, ReversedSegment]:
-    """The shipped list, by segment id.
+    """Return the shipped list, by segment id.
 
     Raises:
         ConfigError: The file is damaged.

@@ -87,11 +87,11 @@ class PhantomSeriesConfig(JobConfig):
         return self
 
     def segment_id(self, number: int) -> str:
-        """Segment id of a phantom."""
+        """Return the segment id of a phantom."""
         return f"{self.prefix}-{number:02d}"
 
     def phantom(self, number: int, papyrus_yx: tuple[int, int], letters_yx: tuple[int, int]) -> PhantomConfig:
-        """The settings of one phantom.
+        """Draw the settings of one phantom.
 
         Args:
             number: From 0.
@@ -109,7 +109,7 @@ class PhantomSeriesConfig(JobConfig):
         return PhantomConfig.checked(values, f"phantom {self.segment_id(number)}")
 
     def entry(self, number: int) -> SegmentEntry:
-        """The catalog's entry of a phantom; paths are relative to the catalog."""
+        """Return the catalog's entry of a phantom; paths are relative to the catalog."""
         here = self.segment_id(number)
         return SegmentEntry(
             source=f"{here}/layers",
@@ -124,7 +124,7 @@ class PhantomSeriesConfig(JobConfig):
         return chance.number("phantoms", self.seed, number, *words)
 
     def _share(self, number: int, *words: str) -> float:
-        """In [0, 1)."""
+        """Draw a number in [0, 1)."""
         return self._number(number, *words) / 2**64
 
     def _drawn(self, number: int, name: str) -> float:
@@ -135,7 +135,7 @@ class PhantomSeriesConfig(JobConfig):
     def _letters(
         self, number: int, scale: float, papyrus_yx: tuple[int, int], letters_yx: tuple[int, int]
     ) -> BoxNumbers:
-        """A random part of the letters that just covers the phantom."""
+        """Draw a random part of the letters that just covers the phantom."""
         height, width = papyrus_yx if self.source_box is None else _size(self.source_box)
         y0, x0, y1, x1 = self.label_box or (0, 0, *letters_yx)
         wanted = math.ceil(height / scale), math.ceil(width / scale)

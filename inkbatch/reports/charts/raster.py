@@ -146,7 +146,7 @@ def shades(title: str, values: NDArray[np.float64], low: float, high: float, sig
 
 
 def beside(parts: Sequence[Canvas]) -> Canvas:
-    """Plots side by side, aligned at the top."""
+    """Set plots side by side, aligned at the top."""
     height = max(part.shape[0] for part in parts)
     return np.concatenate([_filled(part, height, part.shape[1]) for part in parts], axis=1)
 
@@ -157,7 +157,7 @@ def text(canvas: Canvas, words: str, place: tuple[int, int], colour: Colour) -> 
 
 
 def png(canvas: Canvas) -> bytes:
-    """The plot as a file; equal plots are equal bytes."""
+    """Encode a plot as PNG; equal plots give equal bytes."""
     fine, data = cv2.imencode(".png", canvas)
     if not fine:
         raise ValueError(f"a plot of {canvas.shape} cannot be encoded")
