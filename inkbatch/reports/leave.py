@@ -1,4 +1,4 @@
-"""Leaving a page beside a finished run."""
+"""Write the page beside a finished run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def leave_report(folder: Location, note: Note, make_page: PageMaker, root: Locat
 
     Args:
         folder: The finished run.
-        note: Says something to whoever watches the job.
+        note: Receives notes for the user.
         make_page: See `write_page`.
         root: See `write_page`.
     """

@@ -45,7 +45,7 @@ def render(page: Page) -> bytes:
     shown = template.render(page=page, stacked=stacked, address=lambda one: _address(one.pixels, most, one.crisp))
     data = shown.encode()
     if len(data) > MOST_BYTES:
-        raise ValueError(f"report of {page.job} {page.title}: {len(data):,} bytes, at most {MOST_BYTES:,} are wanted")
+        raise ValueError(f"report of {page.job} {page.title}: expected at most {MOST_BYTES:,} bytes, got {len(data):,}")
     return data
 
 

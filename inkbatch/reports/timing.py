@@ -20,7 +20,7 @@ def spent(rows: Sequence[Mapping[str, Any]], names: Sequence[str | None] = STAGE
 
     Args:
         rows: See `run_rows`.
-        names: What the four stages are called for this job; the second is None where no device computes, and what
+        names: Names of the four stages for this job; the second is None where no device computes, and what
             computed nevertheless belongs to the third.
     """
     if not rows:
@@ -83,7 +83,7 @@ def _sentence(rows: Sequence[Mapping[str, Any]], priced: bool) -> str:
     if reading or writing:
         words += f" Beside the loop, threads read for {seconds_text(reading)} and wrote for {seconds_text(writing)}."
     if not priced:
-        return f"{words} Nobody stated a price (INKBATCH_MACHINE or INKBATCH_USD_PER_HOUR), so no money is shown."
+        return f"{words} No price was stated (INKBATCH_MACHINE or INKBATCH_USD_PER_HOUR), so no money is shown."
     if any("usd_stated" in row for row in rows):
         return f"{words} Money is the stated price per hour."
     return f"{words} Money is {last.get('machine')} on demand, prices of {last.get('prices_as_of')}."

@@ -33,7 +33,7 @@ def arrange(
 
     Args:
         array: (Y, X) or (Z, Y, X), a sample or the part of it that becomes the tile.
-        changes: What to do.
+        changes: Changes to make.
         tile_px: Edge of the tile; a smaller array is filled up at its far sides.
         fill: With this value.
         out: Contiguous (…, tile_px, tile_px) of the array's dtype that is filled; None makes one.
@@ -70,7 +70,7 @@ def arrange(
 
 
 def _transposed(tile: NDArray[Any], out: NDArray[Any], *, mirror_y: bool) -> None:
-    """All planes in one go: the same row of all planes side by side, so that one transposition turns them."""
+    """Transpose all planes in one go: the same row of all planes lies side by side."""
     rows = np.ascontiguousarray(tile.swapaxes(0, -2))
     if mirror_y:
         _mirror_columns(rows)
@@ -84,7 +84,7 @@ def _mirror_columns(array: NDArray[Any]) -> None:
 
 
 def _as_mirrors(changes: Changes) -> tuple[bool, bool, bool]:
-    """The same flips and quarter turns as an exchange of the axes, then mirrored rows, then mirrored columns."""
+    """Express flips and quarter turns as (swap the axes, then mirror rows, then mirror columns)."""
     y, x = changes.flip_y, changes.flip_x
     return ((False, y, x), (True, not x, y), (False, not y, not x), (True, x, not y))[changes.turns % 4]
 
@@ -136,7 +136,7 @@ def _warped(
 
 
 def _coordinates(change: Changes, shape_yx: Sequence[int], device: torch.device) -> Tensor:
-    """Where each output pixel is taken from: (Y, X, 2), (x, y) in [-1, 1] from border to border."""
+    """Compute the source of each output pixel: (Y, X, 2), (x, y) in [-1, 1] from border to border."""
     if change.matrix is None or change.bend is None:
         raise ValueError("no warp was drawn for this sample")
     height, width = shape_yx

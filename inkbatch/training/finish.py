@@ -81,7 +81,7 @@ def write_bundle(
         folder: The bundle's folder.
         config: The run.
         index: Its dataset.
-        contract: What the network was fed.
+        contract: Contract that training followed.
         model: A network of the run's shape; its weights are replaced.
         store: The run's checkpoints.
         progress: The finished run.
@@ -125,7 +125,7 @@ def write_bundle(
 
 
 def finite(scores: dict[str, float]) -> dict[str, Any]:
-    """Scores as JSON can hold them: rounded to six digits, None for NaN."""
+    """Convert scores for JSON: rounded to six digits, None for NaN."""
     return {name: None if math.isnan(value) else round(value, 6) for name, value in scores.items()}
 
 

@@ -44,15 +44,15 @@ class Trainer:
         config: The run.
         fabric: Launched.
         module: The module, on the CPU; `run` moves it.
-        stream: Where steps come from.
+        stream: Source of steps.
         validator: Validates.
         store: The run's checkpoints.
         context: Stop flag and reporter.
-        logs: Where curves go while the run is under way.
+        logs: Logs of curves while the run is under way.
         on_epoch: Called on each device after each epoch, before its checkpoint, with what its validation found.
         on_step: Called after each optimiser step, before its checkpoint, with the number of steps so far.
-        progress: Where the run stands.
-        seconds: Where the seconds of this process go: reading tiles (summed over threads), computing, storing, and
+        progress: Progress of the run.
+        seconds: Seconds of this process by stage: reading tiles (summed over threads), computing, storing, and
             waiting for tiles.
         tiles: Tiles that this process was trained on, those of the other devices not counted.
         usage: The clocks of this process; the trainer says when its loop begins and ends.
@@ -128,7 +128,7 @@ class Trainer:
             self._look_at_losses()
 
     def _step(self, step: Step) -> None:
-        """One optimiser step; seeded by its number, so that dropout too repeats itself after a resume."""
+        """Make one optimiser step; seeded by its number, so that dropout too repeats itself after a resume."""
         seeds = [self.config.seed, self.progress.total_steps, 2, self.fabric.global_rank]
         torch.manual_seed(int(np.random.default_rng(seeds).integers(2**63)))
         set_rates(self.optimiser, self._rate_factor(self.progress.total_steps))
@@ -155,7 +155,7 @@ class Trainer:
         return rate_factor(step, self.config.epochs * self.stream.plan.steps, self.config.schedule)
 
     def _rate(self, step: int) -> float:
-        """Highest learning rate of a step."""
+        """Return the highest learning rate of a step."""
         return max(float(group["highest_rate"]) for group in self.optimiser.param_groups) * self._rate_factor(step)
 
     def _look_at_losses(self) -> None:
@@ -205,7 +205,7 @@ class Trainer:
         )
         with self.seconds.timed("store"):
             self.on_epoch(progress, found)
-        self.fabric.barrier()  # a checkpoint that says the epoch is over stands for its pictures, too
+        self.fabric.barrier()  # a checkpoint after an epoch promises that its pictures are stored
         self._save(best=waited == 0)
         scores = progress.rows[-1].scores[OVERALL]
         self.context.reporter.unit(
@@ -220,7 +220,7 @@ class Trainer:
         )
 
     def _stopping(self) -> bool:
-        """Whether any device was told to stop; all must leave the loop at the same step."""
+        """Return True if any device was told to stop; all must leave the loop at the same step."""
         self.context.stop.watch()  # from the first step's end on: there is a checkpoint worth keeping
         asked = self.context.stop.is_set
         if self.fabric.world_size == 1:

@@ -1,4 +1,4 @@
-"""The Lightning module: what a step computes, from stored intensities to the loss."""
+"""Lightning module: the computation of a step, from stored intensities to the loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class InkModule(LightningModule):
 
     Args:
         net: The network.
-        contract: What the network is fed, as its bundle will state it.
+        contract: Contract of the network's input, as its bundle will state it.
         loss: The loss.
         optimiser: The optimiser.
     """
@@ -38,7 +38,7 @@ class InkModule(LightningModule):
         self.loss, self.optimiser_config = loss, optimiser
 
     def forward(self, subvolume: Tensor) -> Tensor:
-        """(B, 1, Z, Y, X) normalised -> logits (B, 1, Y / output_scale, X / output_scale)."""
+        """Map (B, 1, Z, Y, X) normalised to logits (B, 1, Y / output_scale, X / output_scale)."""
         logits: Tensor = self.net(subvolume)
         return logits
 
@@ -57,11 +57,11 @@ class InkModule(LightningModule):
         return subvolume, *coarse_targets(labels, counted, self.net.output_scale)
 
     def training_step(self, subvolume: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """The loss of one micro batch; equal on all devices."""
+        """Compute the loss of one micro batch; equal on all devices."""
         return ink_loss(self(subvolume), target, weight, self.loss, sum_over_devices)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser; rates are set before each step by `rate_factor`."""
+        """Make the optimiser; rates are set before each step by `rate_factor`."""
         return make_optimiser(self.net, self.optimiser_config)
 
 

@@ -32,7 +32,7 @@ class Overview:
 
     @staticmethod
     def of(bounds: Box) -> Overview:
-        """An empty one."""
+        """Make an empty overview."""
         factor = max(1, -(-max(bounds.shape) // LONGEST_PX))
         small = -(-bounds.height // factor), -(-bounds.width // factor)
         return Overview(bounds, factor, np.zeros((3, *small)))
@@ -47,7 +47,7 @@ class Overview:
             np.add.at(sums[:, : len(starts)], targets, plane)
 
     def png(self) -> bytes:
-        """The map on the left, the labels on the right; pixels that do not count are dark blue."""
+        """Encode map (left) and labels (right) as PNG; pixels that do not count are dark blue."""
         probability, labels, counted = self.sums
         share = np.maximum(counted, 1e-9)
         panels = []

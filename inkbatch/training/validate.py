@@ -37,7 +37,7 @@ from inkbatch.training.targets import coarse_targets
 
 @dataclass
 class Validation:
-    """What one validation found.
+    """Scores and loss of one validation.
 
     Attributes:
         histograms: Per segment; all devices' areas.
@@ -52,13 +52,13 @@ class Validation:
 
 @dataclass(frozen=True)
 class Validator:
-    """Validates a module on the validation samples; areas are shared out to devices.
+    """Validation of a module on the validation samples; areas are divided among devices.
 
     Attributes:
         reader: The dataset.
         samples: The validation samples.
         batch: Tiles per forward pass on this device.
-        stop: Checked between forward passes.
+        stop: Stop flag, checked between forward passes.
         rank: Number of this device.
         devices: Devices that train together.
         threads: Samples read at the same time.
@@ -83,7 +83,7 @@ class Validator:
 
         Args:
             module: The module itself, not wrapped for several devices.
-            device: Where it is.
+            device: Its device.
             autocast: Context of a forward pass.
             seconds: Gets the seconds of reading, of forward passes, and of waiting.
 
@@ -111,7 +111,7 @@ class Validator:
         return found
 
     def _areas(self) -> dict[str, list[Sample]]:
-        """Plain samples per segment from top to bottom; a stitched pair is an area of its own, named by its id."""
+        """Group samples by segment, from top to bottom; a stitched pair is an area of its own, named by its id."""
         areas: dict[str, list[Sample]] = {}
         for sample in self.samples:
             areas.setdefault(sample.segment if sample.parts is None else sample.id, []).append(sample)
@@ -161,7 +161,7 @@ class Validator:
 
 @dataclass(frozen=True)
 class _Forward:
-    """Runs the network over one sample, tile by tile."""
+    """Forward passes of the network over one sample, tile by tile."""
 
     module: InkModule
     device: torch.device
@@ -171,7 +171,7 @@ class _Forward:
     def sample(
         self, sample: Sample, stored: StoredArrays
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[float, int]]:
-        """(blended probability, sum of weights, (mean loss, tiles)) of one sample."""
+        """Return (blended probability, sum of weights, (mean loss, tiles)) of one sample."""
         contract = self.module.contract
         edge, depth = contract.tile_px, contract.layers.count
         first = (len(stored.layers) - depth) // 2
@@ -222,7 +222,7 @@ class _Forward:
 
 
 def _batches(grid: TileGrid, size: int) -> Iterator[list[Box]]:
-    """Tiles of a sample, row-major, in groups."""
+    """Yield the tiles of a sample, row-major, in groups."""
     edge = grid.tile_px
     rows, columns = grid.rows, grid.columns
     origins = [(rows.origin(r), columns.origin(c)) for r in range(rows.count) for c in range(columns.count)]

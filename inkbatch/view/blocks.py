@@ -1,4 +1,4 @@
-"""Decoded pieces of pyramids and rendered tiles, kept in bounded memory; whatever is asked for twice is made once."""
+"""Decoded pieces of pyramids and rendered tiles in bounded memory; concurrent requests make an item once."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def read_level(
     if beyond <= 0:
         return reduce(pyramid.levels[level].read((*front, *box.slices)))
     if beyond > EXTRA_LEVELS:
-        raise ConfigError(f"level {level} is wanted, {pyramid.location.name} has {len(pyramid.levels)}")
+        raise ConfigError(f"level {level}: {pyramid.location.name} has only {len(pyramid.levels)} levels")
     array, factor = pyramid.levels[-1], 2**beyond
     height, width = array.layout.shape[-2:]
     whole = np.empty(box.shape, np.float32)

@@ -62,7 +62,7 @@ def refusal(path: str, headers: Mapping[str, str], names: frozenset[str], *, loc
     host = headers.get("Host") or ""
     match = _HOST.fullmatch(host)
     if match is None or not _is_ours(match.group(1).strip("[]").lower(), names, local_only):
-        return "this name is not mine; use the address that inkbatch view printed, or allow the name with --allow-host"
+        return "unknown host name; use the address that inkbatch view printed, or allow the name with --allow-host"
     origin = headers.get("Origin")
     if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
         return "requests from pages of another origin are refused"

@@ -1,4 +1,4 @@
-"""From stored blocks to what is seen: index pictures with a palette for tiles, colours for saved pictures."""
+"""Rendering of stored blocks: index pictures with a palette for tiles, colours for saved pictures."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ HATCH_PX = 16
 
 
 class UnknownNameError(KeyError):
-    """The page asked for something that is not shown here."""
+    """Request for a segment or prediction that is not shown here."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A picture of indices and the colours that they stand for.
+    """Picture of indices, and their colours.
 
     Attributes:
         indices: (height, width), uint8.
@@ -56,10 +56,10 @@ class Layer:
 
 
 class Renderer:
-    """Draws tiles of one group.
+    """Renderer of one group's tiles.
 
     Args:
-        group: What is shown.
+        group: Group to draw.
         blocks: Decoded pieces, shared by all groups.
         key: Sets this group apart in the cache.
     """
@@ -89,7 +89,8 @@ class Renderer:
             raise UnknownNameError("this prediction is shown without its surface")
         if layers[1] > surface.layer_count:
             raise LayerRangeError(
-                f"segment {self.group.segment}: layers {layers[0]}:{layers[1]} are wanted, it has {surface.layer_count}"
+                f"segment {self.group.segment}: expected layers within 0:{surface.layer_count}, got "
+                f"{layers[0]}:{layers[1]}"
             )
         box = tile_box(self.group.shape_yx, level, row, column)
         key = (self.key, "papyrus", layers, level, row, column)
@@ -117,8 +118,8 @@ class Renderer:
                 block, missing = read_what_is_there(shown.pyramid, level, box)
             if not (block.min() >= 0 and block.max() <= 1):
                 raise CorruptDataError(
-                    f"{shown.pyramid.location}: probabilities from 0 to 1 were wanted, found {block.min()} to "
-                    f"{block.max()}; infer this prediction anew"
+                    f"{shown.pyramid.location}: expected probabilities from 0 to 1, got {block.min()} to "
+                    f"{block.max()}; run inkbatch infer again"
                 )
             return block, missing
 

@@ -48,10 +48,10 @@ class Answer:
 
 
 class Viewer:
-    """Shows a scene in bounded memory.
+    """Viewer of a scene, in bounded memory.
 
     Args:
-        scene: What is shown.
+        scene: Scene to show.
         memory_bytes: Room for decoded pieces and rendered tiles together.
     """
 
@@ -80,7 +80,7 @@ class Viewer:
         """Answer with a tile: JPEG of papyrus, PNG of a map or of outlines.
 
         Raises:
-            ConfigError: The address says something else than it may.
+            ConfigError: A value of the address is not valid.
             UnknownNameError: There is no such segment or prediction.
             InkbatchError: It cannot be read.
         """
@@ -112,7 +112,7 @@ class Viewer:
         """Answer with a value, a depth profile, a grey range or a picture.
 
         Raises:
-            ConfigError: The address says something else than it may.
+            ConfigError: A value of the address is not valid.
             UnknownNameError: There is no such segment or prediction.
             InkbatchError: It cannot be read.
         """
@@ -195,7 +195,7 @@ def _picture(renderer: Renderer, values: dict[str, object]) -> Answer:
 def _whole(values: Mapping[str, object], key: str) -> int:
     text = str(values.get(key, ""))
     if not text.isdecimal() or len(text) > 9:
-        raise ConfigError(f"view: {key}={text!r}: wanted a whole number")
+        raise ConfigError(f"view: {key}=expected a whole number, got {text!r}")
     return int(text)
 
 

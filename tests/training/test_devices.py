@@ -104,7 +104,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(root, monkeypatch):
 
 def test_a_device_that_is_not_there_is_refused(root, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(DataError, match="cuda was asked for, this machine has no usable one"):
+    with pytest.raises(DataError, match="cuda is not available on this machine"):
         run(TrainConfig.checked(tiny_run(root, device="cuda"), "test"), RunContext())
 
 
@@ -127,7 +127,7 @@ def test_devices_that_the_scheduler_did_not_give_are_refused(root, monkeypatch):
     slurm |= {"SLURM_NODEID": "0", "SLURM_LOCALID": "0", "SLURM_PROCID": "0", "SLURM_JOB_ID": "1"}
     for name, value in slurm.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="devices 3, num_nodes 2: cannot be had here"):
+    with pytest.raises(ConfigError, match="devices 3, num_nodes 2: not available here"):
         run(TrainConfig.checked(tiny_run(root, devices=3, num_nodes=2), "test"), RunContext())
 
 
@@ -158,7 +158,7 @@ def test_launchers_tell_how_many_processes_there_are(monkeypatch, environment, f
 def test_processes_that_would_each_train_by_themselves_are_refused(root, monkeypatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    words = r"devices 1, num_nodes auto: cannot be had here: torchrun tells of 3 node\(s\) and 2 processes on each"
+    words = r"devices 1, num_nodes auto: not available here: torchrun started 3 nodes with 2 processes each"
     with pytest.raises(ConfigError, match=words):
         run(TrainConfig.checked(tiny_run(root, devices=1), "test"), RunContext())
 

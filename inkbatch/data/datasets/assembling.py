@@ -44,10 +44,10 @@ class SamplePlan(JobConfig):
         sample_px: Edge of a sample in full-resolution pixels.
         context_px: Pixels around a training sample that augmentation may show; they must not be held out either.
         seed: Seed of all chance.
-        sampling: How training samples are taken; None is a grid without overlap.
-        held_out_sampling: How validation and test samples are taken, where they differ; wants a split by segments or
+        sampling: Sampling of training samples; None is a grid without overlap.
+        held_out_sampling: Sampling of validation and test samples, if it differs; needs a split by segments or
             blocks, or one that is given.
-        splits: Who trains and who validates.
+        splits: Division into training, validation and test.
         pairs: Stitched pairs of training samples, or None.
     """
 
@@ -92,7 +92,7 @@ def assemble(
     Args:
         segments: The segments, in order.
         arrays: Each of them, opened.
-        plan: What is wanted.
+        plan: The rules.
         surface_of: By segment id: what names its surface; segments of one surface share pixels.
         given: The split of each segment, for ``splits: {kind: given}``.
 
@@ -140,7 +140,7 @@ def _whole_segments(
         missing = [name for name in names if name not in (given or {})]
         if missing or given is None:
             raise ConfigError(
-                f"splits: kind given wants segments that state their split, {missing[0]!r} does not; "
+                f"splits: kind given needs segments that state their split, {missing[0]!r} does not; "
                 "import a folder layout (images), or choose another kind"
             )
         return {name: (given[name], None) for name in names}
@@ -320,14 +320,14 @@ def _check(
             raise DataError(f"{what}: no sample trains; lower min_papyrus, min_ink or the buffer, or check splits")
         if not any(s.ink_share > 0 for s in trains):
             raise DataError(f"{what}: no training sample holds any ink; check the labels, the mask and the ignore mask")
-        if not validates and (folds or _wants(split, "validation")):
+        if not validates and (folds or _expects(split, "validation")):
             raise DataError(f"{what}: no sample validates; check splits, or lower min_papyrus and min_ink")
         require_no_leaks(find_leaks(trains, validates, surface_of, context_px), what, context_px)
         require_no_leaks(find_leaks(trains, test, surface_of, context_px), f"{what} (test)", context_px)
         require_no_leaks(find_leaks(validates, test, surface_of, 0), f"{what} (validation and test)", 0)
-    if not test and _wants(split, "test"):
+    if not test and _expects(split, "test"):
         raise DataError("the dataset: no sample is kept for the test; check splits, or lower min_papyrus and min_ink")
 
 
-def _wants(split: Split, name: SplitName) -> bool:
+def _expects(split: Split, name: SplitName) -> bool:
     return bool(getattr(split, name, None))

@@ -107,8 +107,7 @@ def parse_coco(document: Any, place: str) -> tuple[CocoImage, ...]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise DataError(
-            f"{place}: a COCO file is wanted (images, categories, annotations), {where}: {first['msg']}; "
-            "export it again"
+            f"{place}: not a COCO file (images, categories, annotations): {where}: {first['msg']}; export it again"
         ) from error
     images = {image.id: image for image in found.images}
     names = {category.id: category.name for category in found.categories}
@@ -201,7 +200,7 @@ def _box(entry: _AnnotationEntry, image: _ImageEntry, place: str) -> Box:
     if width <= 0 or height <= 0 or not inside:
         raise DataError(
             f"{place}: annotation {entry.id}: its box x {x:g}, y {y:g}, {width:g} x {height:g} px (width x height) is "
-            f"empty or leaves {image.file_name} of {image.width} x {image.height} px; mend it"
+            f"empty or leaves {image.file_name} of {image.width} x {image.height} px; correct it"
         )
     whole = Box(0, 0, image.height, image.width)
     touched = Box(max(0, math.floor(y)), max(0, math.floor(x)), math.ceil(y + height), math.ceil(x + width))

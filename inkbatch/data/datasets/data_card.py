@@ -33,7 +33,7 @@ class CardConfig(JobConfig):
 
     Attributes:
         title: Heading; None is the dataset's name.
-        description: What it is, and what it is for.
+        description: Content and purpose.
         licence: Under which terms samples and labels may be used.
         sources: Origin and rights of the scans and labels, one line each.
         previews: Samples that are shown.
@@ -96,7 +96,7 @@ def card_text(index: DatasetIndex, card: CardConfig, left_out: int, pictures: Se
 
     Args:
         index: The dataset.
-        card: What its maker says.
+        card: Texts of the card.
         left_out: Samples that the split dropped.
         pictures: Names of the pictures beside it.
     """

@@ -56,7 +56,7 @@ class Sample(BaseModel):
         id: Unique in the dataset; sorts as the samples are stored.
         segment: Segment id; of a stitched pair, that of its left part.
         box: (y0, x0, y1, x1) in full-resolution pixels, half-open; of a stitched pair (0, 0, height, width).
-        split: What it is for. Where the dataset has folds, ``train`` samples train in all folds but their own.
+        split: Its split. If the dataset has folds, ``train`` samples train in all folds but their own.
         fold: The fold in which it (or, where some samples are ``validation``, only those) validates; None: in none.
         ink_share: Share of its pixels that are ink (label of 128 or more, on papyrus, not ignored), 0 to 1.
         papyrus_share: Share of its pixels inside the segment mask, 0 to 1.
@@ -105,11 +105,11 @@ class DatasetSegment(BaseModel):
         layers: Half-open range of source layer numbers that samples hold; None: all that the surface holds.
         kind: ``surface`` (prepared segment), ``image`` (a picture; its channels R, G, B are the layers) or
             ``grey-image`` (one layer).
-        source: Where the surface itself came from; of local paths the last part.
+        source: Origin of the surface; of local paths the last component.
         source_layers: Half-open range of the source layer numbers that the surface holds.
         shape_yx: (height, width) in pixels.
         voxel_size_um: Voxel edge in micrometres.
-        digest: Digest of what surface, labels and ignore mask say of themselves, or of the picture and its annotation.
+        digest: Digest of the attributes of surface, labels and ignore mask, or of the picture and its annotation.
             A reader refuses others. Empty: not checked.
         clahe: Pictures only: adaptive histogram equalisation that a reader applies, or None.
         label_above: Pictures only: annotation values above it are ink; None takes grey values as 0 to 255.
@@ -169,7 +169,7 @@ class DatasetIndex(BaseModel):
         digest: SHA-256 of everything else in this document; `save` fills it in.
         sample_px: Edge of a sample as it was asked for; boxes may make others, see `Sample.shape_yx`.
         form: ``index`` (samples stay in their segments) or ``pack``.
-        contract: What all segments have in common.
+        contract: Contract that all segments share.
         segments: Segments, in the configuration's order.
         samples: Samples, in storage order.
         dropped: By fold (as text): ids that overlap a validation sample of that fold and train nothing there.
@@ -209,7 +209,9 @@ class DatasetIndex(BaseModel):
             rows = "; ".join(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors()[:5])
             raise DataError(f"{place}: not a dataset of format {FORMAT} ({rows}); run build-dataset again") from error
         if index.digest != index.computed_digest():
-            raise MismatchError(f"{place}: its digest does not fit its content; it was edited, run build-dataset again")
+            raise MismatchError(
+                f"{place}: its digest does not match its content; it was edited, run build-dataset again"
+            )
         return index
 
     def save(self, location: Location) -> DatasetIndex:
@@ -254,24 +256,24 @@ class DatasetIndex(BaseModel):
         """Return the samples of a split, in storage order.
 
         Args:
-            split: Which one.
-            fold: Which fold validates; required where the dataset has folds, refused where it has none.
+            split: Name of the split.
+            fold: Fold that validates; required if the dataset has folds, refused if it has none.
 
         Returns:
             Samples; with folds, training leaves out what overlaps that fold's validation samples, and stitched pairs
             never validate.
 
         Raises:
-            ConfigError: A fold is missing, out of range, or not wanted.
+            ConfigError: A fold is missing, out of range, or stated for a dataset without folds.
         """
         count = self.fold_count
         if fold is None and count and split != "test":
             raise ConfigError(
-                f"dataset {self.name}: has {count} folds; say which one validates (fold 0 to {count - 1})"
+                f"dataset {self.name}: has {count} folds; choose the one that validates (fold 0 to {count - 1})"
             )
         if fold is not None and not 0 <= fold < count:
-            wanted = f"choose 0 to {count - 1}" if count else "it has none: leave fold out"
-            raise ConfigError(f"dataset {self.name}: fold {fold} is wanted; {wanted}")
+            cure = f"choose 0 to {count - 1}" if count else "it has no folds, leave fold out"
+            raise ConfigError(f"dataset {self.name}: no fold {fold}; {cure}")
         if fold is None or split == "test":
             return [sample for sample in self.samples if sample.split == split]
         if split == "validation":

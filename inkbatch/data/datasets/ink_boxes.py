@@ -32,7 +32,7 @@ class BoxRules(BaseModel):
         min_turns: Least number of full turns of its outline; straight strokes and blots have 1, letters more.
         max_turns: Largest number of full turns; None sets no limit.
         smoothing_px: Smoothing of the outline before its curvature is measured.
-        at_border: Whether components that touch the border of the surface get a box.
+        at_border: True if components that touch the border of the surface get a box.
         margin_px: The box is grown by so much on each side, up to the border of the surface.
     """
 
@@ -116,7 +116,7 @@ def find_boxes(labels: Multiscale, rules: BoxRules) -> list[InkBox]:
 
     Args:
         labels: ``ink_labels.zarr``, (Y, X) uint8; 0 (bare) to 255 (ink).
-        rules: Which components.
+        rules: Conditions on the components.
 
     Raises:
         DataError: No component fits; says how many there are.
@@ -131,8 +131,8 @@ def find_boxes(labels: Multiscale, rules: BoxRules) -> list[InkBox]:
             found.append((_grown(component.box, rules.margin_px, labels.shape), component, shape))
     if not found:
         raise DataError(
-            f"{labels.location}: boxes around ink are wanted, none of its {len(components)} components of at least "
-            f"{rules.min_area_px} px fits the other rules (sides, curvature, turns); widen them"
+            f"{labels.location}: none of its {len(components)} components of at least {rules.min_area_px} px fits the "
+            "other rules of boxes (sides, curvature, turns); widen them"
         )
     found.sort(key=lambda row: (row[0], row[1].seed))
     return [

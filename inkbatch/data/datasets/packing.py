@@ -83,12 +83,12 @@ def pack_work(
     Args:
         index: The dataset in its form ``index``: samples are read from their segments.
         location: The dataset's folder.
-        layout: How the pack is cut.
-        record: Where markers go.
+        layout: Layout of the pack.
+        record: Run that markers belong to.
         root: ROOT of the segments.
 
     Raises:
-        MismatchError: Another pack lies there.
+        MismatchError: The folder holds another pack.
     """
     reader = SampleReader(index, location, root=root)
     arrays = {name: ShardedArray.create(location / name, found) for name, found in layout.arrays().items()}

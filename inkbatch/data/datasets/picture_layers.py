@@ -25,12 +25,16 @@ def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
     try:
         data = place.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{place}: this picture of the dataset is not there; put it back, or build anew") from error
+        raise DataError(
+            f"{place}: this picture of the dataset is missing; restore it, or build the dataset again"
+        ) from error
     kept = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if kept is None:
         raise CorruptDataError(f"{place}: cannot be decoded as a picture; replace it, or leave it out")
     if kept.dtype != np.uint8:
-        raise DataError(f"{place}: a picture of 8 bits is wanted, it has {kept.dtype}; convert it, we do not round")
+        raise DataError(
+            f"{place}: expected a picture of 8 bits, got {kept.dtype}; convert it, values are never rounded"
+        )
     mode = cv2.IMREAD_COLOR if in_colour else cv2.IMREAD_GRAYSCALE
     found: NDArray[Any] = cv2.imdecode(np.frombuffer(data, np.uint8), mode)  # type: ignore[assignment]
     return np.ascontiguousarray(found[..., ::-1].transpose(2, 0, 1)) if in_colour else found

@@ -75,7 +75,7 @@ class SegmentArrays(ABC):
 
     Attributes:
         shape_yx: (height, width) in pixels.
-        digest: What its parts say of themselves, see `DatasetSegment.digest`.
+        digest: Digest of its parts' attributes, see `DatasetSegment.digest`.
     """
 
     shape_yx: tuple[int, int]
@@ -112,14 +112,14 @@ class _SurfaceArrays(SegmentArrays):
         for array in (self.labels, self.ignore):
             if array is not None and array.shape != self.shape_yx:
                 raise MismatchError(
-                    f"segment {segment.id}: {array.location} is {array.shape}, the surface is {self.shape_yx} "
-                    "(height, width); give the labels of this very surface"
+                    f"segment {segment.id}: expected {array.location} to be {self.shape_yx} (height, width) like the "
+                    f"surface, got {array.shape}; give the labels of this surface"
                 )
         parts = [array for array in (self.surface.volume, self.labels, self.ignore) if array is not None]
         self.digest = digest([array.attributes["inkbatch"] for array in parts])
         if segment.digest not in ("", self.digest):
             raise MismatchError(
-                f"segment {segment.id}: its surface or labels were made anew since the dataset was built; build the "
+                f"segment {segment.id}: its surface or labels changed since the dataset was built; build the "
                 "dataset again (under another name, or after removing it)"
             )
 
@@ -177,8 +177,8 @@ class _ImageArrays(SegmentArrays):
             found = picture_layers(place, in_colour=in_colour, clahe=clahe)
             if found.shape[-2:] != self.shape_yx:
                 raise MismatchError(
-                    f"segment {self.segment.id}: {place} is {found.shape[-2:]}, {self.shape_yx} (height, width) was "
-                    "wanted; picture and annotation must be of one size"
+                    f"segment {self.segment.id}: expected {place} to be {self.shape_yx} (height, width), got "
+                    f"{found.shape[-2:]}; picture and annotation must have the same size"
                 )
             with self._keeping:
                 self._kept[key] = found

@@ -65,6 +65,7 @@ def _kind(rule: str) -> str:
 def _require_equal(key: str, first: DatasetSegment, wanted: Any, segment: DatasetSegment, found: Any) -> None:
     if wanted != found:
         raise MismatchError(
-            f"segment {segment.id}: {key} is {found}, that of segment {first.id} is {wanted}; one network cannot be "
-            "fed both, prepare them alike (or choose layers of one count)"
+            f"segment {segment.id}: expected {key} {wanted} as in segment {first.id}, got {found}; one network "
+            "cannot take "
+            "both, prepare them alike (or choose the same number of layers)"
         )

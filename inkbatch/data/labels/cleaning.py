@@ -25,7 +25,7 @@ class CleaningRules(BaseModel):
 
     Attributes:
         threshold: Share of full scale from which (inclusive) a pixel is ink.
-        invert: Ink is what lies below the threshold: dark letters on white.
+        invert: Take pixels below the threshold as ink: dark letters on white.
         dilation_px: Radius of the disc by which ink is grown; 0 leaves it. What lies outside the surface is bare.
         min_area_px: Ink components (8 neighbours, after dilation) of fewer pixels become bare.
         max_hole_px: Largest hole that is filled; 0 fills none, None fills all. A hole is a bare area (4 neighbours,

@@ -17,7 +17,7 @@ class Component(BaseModel):
         area: Pixels.
         box: (y0, x0, y1, x1), half-open, full-resolution pixels.
         seed: (y, x) of its first pixel in row-major order; tells it apart from others in its box.
-        touches_border: Whether it touches the border (see `border_pixels`).
+        touches_border: True if it touches the border (see `border_pixels`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,8 +33,8 @@ class OpenInk(Component):
 
     Attributes:
         hole_px: Pixels of the closed bare areas inside it.
-        outside: Whether it reaches the border of the surface: what is left when it is taken away is no hole.
-        hole_at_border: Whether a component that touches the border lies in one of these holes.
+        outside: True if it reaches the border of the surface: removing it leaves no hole.
+        hole_at_border: True if a component that touches the border lies in one of these holes.
     """
 
     hole_px: int
@@ -47,8 +47,8 @@ class OpenBare(BaseModel):
 
     Attributes:
         area: Pixels.
-        outside: Whether it reaches the border of the surface, hence is no hole.
-        at_border: Whether a closed component that touches the border (see `border_pixels`) lies in or around it.
+        outside: True if it reaches the border of the surface, hence is no hole.
+        at_border: True if a closed component that touches the border (see `border_pixels`) lies in or around it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

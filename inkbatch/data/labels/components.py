@@ -129,7 +129,7 @@ def unit_components(
         shape_yx: Size of the surface.
         border: (box.height, box.width): pixels that make a component one that touches the border.
         min_area_px: Smallest area that is kept.
-        holes: Whether bare areas are labelled too.
+        holes: Label bare areas too.
     """
     surface = Box(0, 0, *shape_yx)
     seams, edge = _frame(box, surface, at_border=False), _frame(box, surface, at_border=True)

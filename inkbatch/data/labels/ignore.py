@@ -1,4 +1,4 @@
-"""Ignore masks: pixels that count in no loss and no metric, for nobody knows whether they are ink."""
+"""Ignore masks: pixels that count in no loss and no metric, as it is unknown whether they are ink."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class IgnoreRules(BaseModel):
     def _some_band(self) -> IgnoreRules:
         if self.uncertain is not None and not 0 <= self.uncertain[0] < self.uncertain[1] <= 1:
             low, high = self.uncertain
-            raise ValueError(f"uncertain: 0 <= low < high <= 1 is wanted, found {low:g}, {high:g}; swap or mend them")
+            raise ValueError(f"uncertain: expected 0 <= low < high <= 1, got {low:g}, {high:g}; swap or correct them")
         return self
 
     @property

@@ -95,7 +95,7 @@ def merge(
     Args:
         facts: Of every unit of the surface, in any order.
         min_area_px: Smallest area that is kept.
-        fill_holes: Whether holes are filled; the facts must number bare areas.
+        fill_holes: Fill holes; the facts must number bare areas.
         max_hole_px: Largest hole that is filled; None fills all.
         listed: At most so many components are listed; None lists all that the facts list.
 
@@ -183,7 +183,7 @@ class _Nodes:
     def seams(self) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64], bool]]:
         """Yield pixels that meet across seams: (numbers here, numbers there, True if they share an edge).
 
-        -1 stands for what is not numbered.
+        -1 marks pixels without a number.
         """
         by_corner = {unit.box[:2]: index for index, unit in enumerate(self.facts)}
         bottom, right = max(unit.box[2] for unit in self.facts), max(unit.box[3] for unit in self.facts)
@@ -197,7 +197,7 @@ class _Nodes:
                     continue
                 here, there = self._edge(index, out), self._edge(self._at(by_corner, place), back)
                 if len(here) != len(there):
-                    raise DataError(f"components: units {unit.box} and {place} do not meet; make their facts anew")
+                    raise DataError(f"components: units {unit.box} and {place} do not meet; collect their facts again")
                 yield here, there, True
                 yield here[1:], there[:-1], False
                 yield here[:-1], there[1:], False
@@ -209,7 +209,7 @@ class _Nodes:
 
     def _at(self, by_corner: dict[tuple[int, int], int], place: tuple[int, int]) -> int:
         if place not in by_corner:
-            raise DataError(f"components: facts of the unit at {place} (y, x) are wanted, there are none; run it first")
+            raise DataError(f"components: expected facts of the unit at {place} (y, x), got none; run that unit first")
         return by_corner[place]
 
     def _edge(self, index: int, side: str) -> NDArray[np.int64]:

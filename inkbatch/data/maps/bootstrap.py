@@ -112,7 +112,7 @@ def compare(
     Args:
         maps: Both maps' blocks, in one order.
         whole: Both maps' scores on everything, by the same names.
-        draws: How often blocks are drawn.
+        draws: Number of draws.
         level: Of the interval, for example 0.95.
         seed: Of the draws.
     """

@@ -49,9 +49,9 @@ class Combination:
     """A rule that makes one map of several.
 
     Attributes:
-        method: How.
+        method: Name of the rule.
         weights: One per map, not negative, sum 1.
-        tables: One per map, `TABLE_SIZE` entries: what is added up (the plain probability for median and maximum).
+        tables: One per map, `TABLE_SIZE` entries: values to add (plain probability for median and maximum).
     """
 
     method: Method
@@ -63,7 +63,7 @@ class Combination:
 
         Args:
             codes: One array (height, width) per map.
-            spread: Whether the disagreement is wanted.
+            spread: Also compute the disagreement.
 
         Returns:
             (map, disagreement), float32 (height, width). Disagreement is the standard deviation of the maps' values
@@ -78,9 +78,9 @@ class Combination:
         """Combine one window and round it to float16, as it is stored.
 
         Args:
-            codes: As above.
-            out: (height, width), is filled with the map.
-            deviation: The same with the disagreement; None if it is not wanted.
+            codes: See `__call__`.
+            out: (height, width), filled with the map.
+            deviation: The same with the disagreement; None computes none.
         """
         out[...] = 0
         if deviation is not None:

@@ -21,7 +21,7 @@ class LabelSource(ABC):
 
     Attributes:
         shape_yx: (height, width) in pixels.
-        identity: What a manifest says about it.
+        identity: Entry of a manifest.
         request: The settings of `inkbatch labels` that name it from any folder.
     """
 
@@ -75,7 +75,7 @@ class PictureLabels(LabelSource):
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
         if low < 0 or high > 1:
             raise DataError(
-                f"labels {self._source.uri}: values from 0 to {self._white:g} are wanted, found "
+                f"labels {self._source.uri}: expected values from 0 to {self._white:g}, got "
                 f"{low * self._white:g} to {high * self._white:g} at {box}; state the value of certain ink with white"
             )
         return values

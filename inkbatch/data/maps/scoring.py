@@ -71,7 +71,7 @@ class ScoreHistogram:
             probability: (Y, X) in [0, 1].
             labels: True where there is ink.
             counted: True where pixels count (mask, not ignored).
-            place: Where the probability was read, for the message.
+            place: Source of the probability, for messages.
 
         Raises:
             CorruptDataError: A probability is not a number, or outside [0, 1].

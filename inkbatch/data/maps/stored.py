@@ -1,4 +1,4 @@
-"""Finished predictions by name or address, and what must be equal before two of them meet."""
+"""Finished predictions by name or address, and the checks before two of them are combined."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class StoredMap:
 
     Attributes:
         name: As the user wrote it: a name, or an address.
-        folder: Where it lies.
+        folder: Its folder.
         prediction: The opened map.
         manifest: Its run's manifest.
-        facts: What its ``complete.json`` states.
+        facts: Content of its ``complete.json``.
     """
 
     name: str
@@ -107,8 +107,7 @@ def open_map(root: str, segment: str, name: str | None = None) -> StoredMap:
     found = StoredMap(shown, folder, Prediction.open(folder), manifest, (folder / "complete.json").read_json())
     if found.segment != segment:
         raise MismatchError(
-            f"{place}: a map of segment {segment} is wanted, this is one of {found.segment}; name predictions of one "
-            "segment"
+            f"{place}: expected a map of segment {segment}, got one of {found.segment}; name predictions of one segment"
         )
     return found
 
@@ -123,7 +122,8 @@ def map_folder(root: str, segment: str, name: str | None) -> Location:
         raise DataError(f"segment {segment}: no prediction in {folder}; run inkbatch infer first")
     if len(names) > 1:
         raise ConfigError(
-            f"segment {segment}: one of its {len(names)} predictions is wanted; give --name {' or --name '.join(names)}"
+            f"segment {segment}: expected one prediction, got {len(names)}; choose with --name "
+            f"{' or --name '.join(names)}"
         )
     return folder / names[0]
 
@@ -143,12 +143,14 @@ def require_one_grid(maps: Sequence[StoredMap]) -> None:
     for other in maps[1:]:
         if other.shape_yx != first.shape_yx:
             raise MismatchError(
-                f"prediction {other.name}: is {_size(other)}, {first.name} is {_size(first)} (height × width); "
+                f"prediction {other.name}: expected {_size(first)} (height × width) like {first.name}, got "
+                f"{_size(other)}; "
                 "infer them from one surface"
             )
         if other.pixel_um != first.pixel_um:
             raise MismatchError(
-                f"prediction {other.name}: has pixels of {other.pixel_um:g} µm, {first.name} of {first.pixel_um:g} µm; "
+                f"prediction {other.name}: expected pixels of {first.pixel_um:g} µm like {first.name}, got "
+                f"{other.pixel_um:g} µm; "
                 "infer them from one surface"
             )
 
@@ -157,7 +159,7 @@ def _known(folder: Location, segment: str, name: str) -> Location:
     place = folder / name
     if not (place / "manifest.json").exists():
         names = _names(folder)
-        cure = f"there are {', '.join(names)}" if names else "there is none; run inkbatch infer first"
+        cure = f"available: {', '.join(names)}" if names else "there is no prediction, run inkbatch infer first"
         raise DataError(f"prediction {segment}/{name}: nothing at {place}; {cure}")
     return place
 

@@ -46,7 +46,7 @@ class TruthChoice:
 
 
 _Reader = Callable[[Box], Bools]
-_Opener = Callable[[Box, ExitStack], _Reader]  # what is opened for a window is closed with the stack
+_Opener = Callable[[Box, ExitStack], _Reader]  # the stack closes what was opened for a window
 
 
 class Truth:
@@ -54,8 +54,8 @@ class Truth:
 
     Attributes:
         shape_yx: (height, width) in pixels.
-        identity: What a manifest says about it.
-        place: Where the labels come from, for people.
+        identity: Entry of a manifest.
+        place: Source of the labels, for messages.
         request: Settings that name it from any folder.
         made_from: The prediction that the labels were made from, or None.
         held_bytes: Bytes per pixel that an opened window holds: pictures are read whole.
@@ -67,7 +67,7 @@ class Truth:
         Raises:
             NoLabelsError: No labels are known for the segment.
             ConfigError: The catalog cannot be read, or an address cannot be used.
-            DataError: Something is not whole, or of another size than the segment.
+            DataError: A source is incomplete, or of another size than the segment.
         """
         folder = Location.parse(root) / "segments" / segment
         self._sources: list[LayerSource] = []
@@ -134,20 +134,22 @@ class Truth:
         own = folder / "ink_labels.zarr"
         if uri is None and (own / "zarr.json").exists():
             if choice.white is not None:
-                raise ConfigError(f"segment {segment}: white belongs to a picture of labels, {own} needs none; drop it")
+                raise ConfigError(
+                    f"segment {segment}: white belongs to a picture of labels, {own} needs none; leave it out"
+                )
             return self._own_labels(folder, segment, own)
         if uri is None:
             entry = Catalog.load(choice.catalog).entries.get(segment)
             uri = entry.ink_labels if entry else None
         if uri is None:
             raise NoLabelsError(
-                f"segment {segment}: nobody says where its ink labels are; give --labels, write ink_labels into the "
+                f"segment {segment}: no ink labels are known; give --labels, write ink_labels into the "
                 "catalog, or run inkbatch labels"
             )
         picture = PictureLabels(uri, choice.white)
         self.request["labels"] = Location.parse(uri).uri
         self.held_bytes += 5  # as float32, and as flags
-        self._sources.append(picture)  # type: ignore[arg-type]  # it is closed like one
+        self._sources.append(picture)  # type: ignore[arg-type]  # closed like one
         self._require_size(f"labels {uri}", picture.shape_yx)
         return uri, picture.identity, _at_once(lambda box: picture.read(box) >= np.float32(INK_SHARE))
 
@@ -186,7 +188,8 @@ class Truth:
     def _require_size(self, what: str, found: tuple[int, ...]) -> None:
         if tuple(found) != self.shape_yx:
             raise DataError(
-                f"{what}: {tuple(found)} (height, width), the segment is {self.shape_yx}; give those of this very "
+                f"{what}: expected {self.shape_yx} (height, width) like the segment, got {tuple(found)}; give those "
+                "of this "
                 "segment"
             )
 
@@ -195,7 +198,8 @@ def _open_mask(folder: Location, segment: str) -> Multiscale:
     place = folder / "mask.zarr"
     if not (place / "zarr.json").exists():
         raise DataError(
-            f"segment {segment}: its mask is wanted, nothing is at {place}; run inkbatch prepare {segment} with this "
+            f"segment {segment}: expected its mask at {place}, nothing is there; run inkbatch prepare {segment} with "
+            "this "
             "ROOT first"
         )
     return Multiscale.open(place)

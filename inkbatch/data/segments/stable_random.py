@@ -1,4 +1,4 @@
-"""Chance that is the same for ever: hashes instead of a library's random generator, whose streams may change."""
+"""Random numbers that never change: hashes, instead of a library's generator, whose streams may change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def keys(places: NDArray[np.int64], *words: Any) -> NDArray[np.uint64]:
 
     Args:
         places: (n, k) integers.
-        words: What the keys follow from beside the row itself.
+        words: Seed of the keys, beside the row itself.
 
     Returns:
         (n,) uint64; sorting by them shuffles the rows.

@@ -140,7 +140,7 @@ def crackle_noise(box: Box, wavelength_px: float, seed: int) -> NDArray[np.float
     nodes with a quintic fade. Only elementwise arithmetic is used, so a pixel's value does not depend on the box.
 
     Args:
-        box: Pixels wanted.
+        box: Pixels to make.
         wavelength_px: Lattice pitch; most of the power lies between once and twice this wavelength.
         seed: Same seed, same plane.
 
@@ -219,8 +219,8 @@ def require_fitting(source: LayerSource, ink: InkConfig) -> None:
     last = source.first_layer + source.shape_zyx[0] - 1
     if not source.first_layer <= ink.depth_layer <= last:
         raise LayerRangeError(
-            f"{source.uri}: ink is wanted at depth_layer {ink.depth_layer:g}, stored are layers "
-            f"{source.first_layer} to {last}; choose a depth_layer among them"
+            f"{source.uri}: expected depth_layer among the stored layers {source.first_layer} to {last}, got "
+            f"{ink.depth_layer:g}; choose one of them"
         )
 
 
@@ -252,7 +252,7 @@ def plant(
         source: Papyrus, uint8 or uint16.
         box: Part of the papyrus that gets the ink.
         mask: Letters in [0, 1] of the box's shape.
-        ink: What the ink looks like.
+        ink: Appearance of the ink.
         papyrus: True where there is papyrus, the box's shape; None: everywhere.
         origin_yx: Corner of the whole phantom in the source, where the noise is anchored; None: the box's corner.
             A phantom cut into boxes gives every box the same origin.
@@ -266,7 +266,9 @@ def plant(
     """
     require_fitting(source, ink)
     if mask.shape != box.shape:
-        raise DataError(f"{source.uri}: the box is {box.shape}, the mask {mask.shape}; cut the mask to the box")
+        raise DataError(
+            f"{source.uri}: expected a mask of {box.shape} like the box, got {mask.shape}; cut the mask to the box"
+        )
     y, x = origin_yx or (box.y0, box.x0)
     plane = ink_plane(mask, papyrus, ink, Box(box.y0 - y, box.x0 - x, box.y1 - y, box.x1 - x))
     for layer in _layers(source):
@@ -286,7 +288,7 @@ def _layers(source: LayerSource) -> range:
 def _grey_unit(dtype: np.dtype, place: str) -> int:
     if dtype.name not in GREY_UNIT:
         raise DataError(
-            f"{place}: ink is planted into uint8 or uint16 layers, these are {dtype.name}; convert them first"
+            f"{place}: expected uint8 or uint16 layers to plant ink into, got {dtype.name}; convert them first"
         )
     return GREY_UNIT[dtype.name]
 

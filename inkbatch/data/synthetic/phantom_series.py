@@ -34,8 +34,8 @@ class PhantomSeriesConfig(JobConfig):
         output: Folder that gets one folder per phantom and ``segments.yaml``, the catalog that `inkbatch prepare` and
             `inkbatch build-dataset` take.
         prefix: Segment ids are ``{prefix}-00``, ``{prefix}-01``, …
-        count: How many.
-        seed: All chance; phantom 3 of seed 7 is the same in a longer series.
+        count: Number of phantoms.
+        seed: Seed of all draws; phantom 3 of seed 7 is the same in a longer series.
         depth_order: Of the source; for the catalog.
         voxel_size_um: Of the source; for the catalog.
         sample: Scroll or fragment; for the catalog.
@@ -141,8 +141,8 @@ class PhantomSeriesConfig(JobConfig):
         wanted = math.ceil(height / scale), math.ceil(width / scale)
         if y1 - y0 < wanted[0] or x1 - x0 < wanted[1]:
             raise ConfigError(
-                f"phantoms {self.labels}: a phantom of {height} x {width} px at label_scale {scale:g} wants letters on "
-                f"{wanted[0]} x {wanted[1]} px, there are {y1 - y0} x {x1 - x0}; enlarge label_box or label_scale, or "
+                f"phantoms {self.labels}: a phantom of {height} x {width} px at label_scale {scale:g} needs letters on "
+                f"{wanted[0]} x {wanted[1]} px, got {y1 - y0} x {x1 - x0} px; enlarge label_box or label_scale, or "
                 "make source_box smaller"
             )
         y = y0 + int(self._share(number, "y") * (y1 - y0 - wanted[0] + 1))

@@ -1,7 +1,7 @@
 """Drawings of ceramic vessels with known answers: profiles with random shapes and fillings, and their masks.
 
 Archaeologists draw a vessel as half a section and half an outer view, on both sides of its axis. The section (the cut
-through the wall) is what a net shall find. It is filled black, grey, hatched, dotted, or left white, and real drawings
+through the wall) is the target of a network: filled black, grey, hatched, dotted, or left white, and real drawings
 are few; here a seed makes any number of them::
 
       rim line      ────────┬────────
@@ -43,7 +43,7 @@ class VesselConfig(JobConfig):
 
     Attributes:
         shape_yx: (height, width) of a drawing in pixels.
-        count: How many are made.
+        count: Number of drawings.
         seed: Of all of them.
         fillings: Fillings of the section, drawn with equal chance.
         both_sides: Chance that the section lies on the right instead of the left.
@@ -64,11 +64,11 @@ class VesselConfig(JobConfig):
     @model_validator(mode="after")
     def _can_be_drawn(self) -> VesselConfig:
         if min(self.shape_yx) < 64:
-            raise ValueError(f"shape_yx {self.shape_yx}: at least 64 px are wanted along both sides")
+            raise ValueError(f"shape_yx {self.shape_yx}: expected at least 64 px along both sides")
         if not self.fillings:
             raise ValueError(f"fillings is empty; choose some of {', '.join(FILLINGS)}")
         if min(self.shares) < 0 or not math.isclose(sum(self.shares), 1, abs_tol=1e-6):
-            raise ValueError(f"shares {self.shares}: three shares that add up to 1 are wanted")
+            raise ValueError(f"shares {self.shares}: expected three shares that add up to 1")
         return self
 
 
@@ -79,7 +79,7 @@ class VesselDrawing:
     Attributes:
         image: (height, width, 3) uint8, RGB.
         mask: (height, width) uint8: 255 on the section, 0 elsewhere.
-        filling: How the section is filled.
+        filling: Filling of the section.
     """
 
     image: NDArray[np.uint8]

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
-from inkbatch.data.datasets.box_sources import settle_boxes, write_ink_boxes
+from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
 from inkbatch.data.datasets.data_card import CardConfig, card_text, coco_document, splits_document, write_previews
 from inkbatch.data.datasets.image_folders import ImageFolders, import_folders
@@ -268,10 +268,10 @@ def _with_boxes(
     config: BuildDatasetConfig, shapes: Mapping[str, tuple[int, int]], labels: Mapping[str, Multiscale]
 ) -> tuple[BuildDatasetConfig, dict[str, list[InkBox]]]:
     """The configuration with every box written out, and the boxes around ink."""
-    sampling, around = settle_boxes(config.sampling, shapes, labels)
+    sampling, around = with_all_boxes(config.sampling, shapes, labels)
     held_out = config.held_out_sampling
     if held_out is not None:
-        held_out, others = settle_boxes(held_out, shapes, labels)
+        held_out, others = with_all_boxes(held_out, shapes, labels)
         around = around or others
     return config.model_copy(update={"sampling": sampling, "held_out_sampling": held_out}), around
 

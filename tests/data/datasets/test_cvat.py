@@ -112,7 +112,7 @@ def test_pictures_are_written_for_the_labels_job(tmp_path):
 
 def test_an_unknown_label_is_refused_with_near_matches(tmp_path):
     for name, form in (("coco", as_coco), ("masks", as_masks)):
-        with pytest.raises(ConfigError, match=r"'inc' is wanted.*'ink'"):
+        with pytest.raises(ConfigError, match=r"no label 'inc' in this export.*'ink'"):
             list(read_cvat(Location.parse(form(tmp_path / name)), ["inc"]))
 
 

@@ -186,7 +186,7 @@ def test_coco_files_that_contradict_themselves_are_refused(changes, message):
 
 def test_other_files_are_no_coco(tmp_path):
     (tmp_path / "list.json").write_text("[1, 2]")
-    with pytest.raises(DataError, match="COCO file is wanted"):
+    with pytest.raises(DataError, match="not a COCO file"):
         read_coco(Location.parse(tmp_path / "list.json"))
     (tmp_path / "cut.json").write_text('{"images": [')
     with pytest.raises(CorruptDataError, match=r"cut\.json"):

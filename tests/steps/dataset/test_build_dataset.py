@@ -178,7 +178,7 @@ def test_labels_that_changed_are_noticed_by_job_and_reader(root):
     labelled_segment(root, "right", inked(SHAPE, (60, 70, 141, 150)), ignore=ignore)
     with pytest.raises(MismatchError, match="other settings or inputs"):
         run(settings(root), RunContext())
-    with pytest.raises(MismatchError, match="made anew"):
+    with pytest.raises(MismatchError, match="changed since the dataset was built"):
         SampleReader(index, folder_of(root)).read(index.samples_of("validation")[0])
 
 

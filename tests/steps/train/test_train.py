@@ -124,7 +124,7 @@ def test_a_dataset_that_is_not_there_is_refused(root):
 def test_more_layers_than_the_samples_hold_are_refused(root):
     model = {"architecture": "smp", "config": {**NETWORK, "depth_layers": 5}}
     with pytest.raises(
-        LayerRangeError, match=r"samples hold 4 layers, the network wants 5; set model\.config\.depth_layers"
+        LayerRangeError, match=r"the network takes 5 layers, samples hold 4; set model\.config\.depth_layers"
     ):
         make_plan(config_of(root, model=model))
 
@@ -202,7 +202,7 @@ def test_folds_are_runs_of_their_own_with_a_table(root):
 def test_a_fold_that_is_not_there_is_refused(root):
     with pytest.raises(ConfigError, match="has no folds; leave folds out"):
         make_plan(config_of(root, folds="all"))
-    with pytest.raises(ConfigError, match="fold 1 is wanted; it has none"):
+    with pytest.raises(ConfigError, match="no fold 1; it has no folds"):
         make_plan(config_of(root, fold=1))
 
 
