@@ -140,7 +140,7 @@ class Gallery:
     least_rem: int
 
 
-Part = Picture | Chart | Table | Words | Code | Gallery
+Element = Picture | Chart | Table | Words | Code | Gallery
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Section:
     """
 
     title: str
-    parts: tuple[Part, ...]
+    parts: tuple[Element, ...]
     folded: bool = False
 
 

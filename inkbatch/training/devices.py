@@ -18,19 +18,19 @@ from inkbatch.training.settings import TrainConfig
 
 PORT = "29500"
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-BATCH_NODE, BATCH_NODES = "AWS_BATCH_JOB_NODE_INDEX", "AWS_BATCH_JOB_NUM_NODES"
-BATCH_MAIN = "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"  # set on all nodes but the main one
+AWS_NODE, AWS_NODES = "AWS_BATCH_JOB_NODE_INDEX", "AWS_BATCH_JOB_NUM_NODES"
+AWS_MAIN = "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"  # set on all nodes but the main one
 
 
-def read_batch_nodes(environment: MutableMapping[str, str]) -> None:
+def read_aws_batch_nodes(environment: MutableMapping[str, str]) -> None:
     """Translate AWS Batch's variables of a multi-node job to Lightning's; values that are already set stay.
 
     Args:
         environment: Usually ``os.environ``; gains NODE_RANK, MASTER_ADDR and MASTER_PORT.
     """
-    if BATCH_NODE in environment and int(environment.get(BATCH_NODES, "1")) > 1:
-        environment.setdefault("NODE_RANK", environment[BATCH_NODE])
-        environment.setdefault("MASTER_ADDR", environment.get(BATCH_MAIN, "localhost"))
+    if AWS_NODE in environment and int(environment.get(AWS_NODES, "1")) > 1:
+        environment.setdefault("NODE_RANK", environment[AWS_NODE])
+        environment.setdefault("MASTER_ADDR", environment.get(AWS_MAIN, "localhost"))
         environment.setdefault("MASTER_PORT", PORT)
 
 
@@ -57,7 +57,7 @@ def started_by(environment: Mapping[str, str]) -> Started | None:
     if SLURMEnvironment.detect() and (tasks := int(environment.get("SLURM_NTASKS", "1"))) > 1:
         nodes = int(environment.get("SLURM_NNODES", "1"))
         return Started("Slurm", nodes, tasks // nodes)
-    if BATCH_NODE in environment and (nodes := int(environment.get(BATCH_NODES, "1"))) > 1:
+    if AWS_NODE in environment and (nodes := int(environment.get(AWS_NODES, "1"))) > 1:
         return Started("AWS Batch", nodes)
     return None
 
@@ -111,7 +111,7 @@ def launch_fabric(config: TrainConfig) -> Fabric:
     if precision == "fp16" and not on_cuda:
         raise ConfigError("precision fp16: a CPU trains in fp32 or bf16; set precision to one of them, or to auto")
     devices, nodes = _devices_and_nodes(config, started_by(os.environ), on_cuda)
-    read_batch_nodes(os.environ)
+    read_aws_batch_nodes(os.environ)
     try:
         fabric = Fabric(
             accelerator="cuda" if on_cuda else "cpu",

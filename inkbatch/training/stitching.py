@@ -45,7 +45,7 @@ class RowStitcher:
         self,
         box: Box,
         probability: NDArray[np.float32],
-        window: NDArray[np.float32],
+        weights: NDArray[np.float32],
         labels: NDArray[np.float32],
         counted: NDArray[np.bool_],
     ) -> None:
@@ -54,7 +54,7 @@ class RowStitcher:
         Args:
             box: Its place; its first row is not above that of the tile before.
             probability: (height, width) of the box.
-            window: Blending weights, same shape, strictly positive.
+            weights: Blending weights, same shape, strictly positive.
             labels: Same shape.
             counted: Same shape.
 
@@ -71,8 +71,8 @@ class RowStitcher:
             self._planes = np.concatenate([self._planes, self._blank(missing)], axis=1)
         where = (slice(0, box.height), slice(box.x0 - self.x0, box.x1 - self.x0))
         total, weight, truth, count = self._planes
-        total[where] += probability * window
-        weight[where] += window
+        total[where] += probability * weights
+        weight[where] += weights
         truth[where] = labels
         count[where] = counted
 

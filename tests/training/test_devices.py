@@ -18,7 +18,7 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.run.job import RunContext
 from inkbatch.steps.train.job import TrainConfig, run
 from inkbatch.testing.training import NETWORK, tiny_run
-from inkbatch.training.devices import Started, read_batch_nodes, started_by
+from inkbatch.training.devices import Started, read_aws_batch_nodes, started_by
 
 # Batch statistics would be taken per process: the encoder's stand still, and the decoder has none.
 NO_STATISTICS = {
@@ -224,11 +224,11 @@ def test_nodes_of_aws_batch_are_told_to_lightning():
         "AWS_BATCH_JOB_NUM_NODES": "4",
         "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS": "10.0.0.7",
     }
-    read_batch_nodes(child)
+    read_aws_batch_nodes(child)
     assert (child["NODE_RANK"], child["MASTER_ADDR"]) == ("2", "10.0.0.7")
     main = {"AWS_BATCH_JOB_NODE_INDEX": "0", "AWS_BATCH_JOB_NUM_NODES": "4", "MASTER_PORT": "4711"}
-    read_batch_nodes(main)
+    read_aws_batch_nodes(main)
     assert (main["NODE_RANK"], main["MASTER_ADDR"], main["MASTER_PORT"]) == ("0", "localhost", "4711")
     single: dict[str, str] = {}
-    read_batch_nodes(single)
+    read_aws_batch_nodes(single)
     assert single == {}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from inkbatch.data.labels.components import Bools, UnitComponents
-from inkbatch.data.labels.seams import Verdict
+from inkbatch.data.labels.seams import UnitDecision
 
 MIN_AREA_PX = 5_000
 MAX_HOLE_PX = 500
@@ -72,12 +72,12 @@ def dilated(ink: Bools, radius_px: int) -> Bools:
     return grown
 
 
-def clean_unit(parts: UnitComponents, verdict: Verdict, max_hole_px: int | None) -> tuple[Bools, Bools]:
-    """Apply the verdict on open components and the rules on closed ones.
+def clean_unit(parts: UnitComponents, decision: UnitDecision, max_hole_px: int | None) -> tuple[Bools, Bools]:
+    """Apply the decision on open components and the rules on closed ones.
 
     Args:
         parts: The unit's components; holes are filled where its bare areas were labelled.
-        verdict: Of this unit, from `seams.merge`.
+        decision: Of this unit, from `seams.merge`.
         max_hole_px: Largest hole that is filled; None fills all.
 
     Returns:
@@ -87,8 +87,8 @@ def clean_unit(parts: UnitComponents, verdict: Verdict, max_hole_px: int | None)
     stays = np.ones(len(parts.ink.areas), bool)
     stays[0] = False
     kept, ignored = stays.copy(), stays & parts.ink_border
-    stays[parts.ink_open], kept[parts.ink_open] = verdict.ink_stays, verdict.ink_kept
-    ignored[parts.ink_open] = verdict.ink_ignored
+    stays[parts.ink_open], kept[parts.ink_open] = decision.ink_stays, decision.ink_kept
+    ignored[parts.ink_open] = decision.ink_ignored
     ink, left_out = stays[parts.ink.labels], ignored[parts.ink.labels]
     if parts.bare is None:
         return ink, left_out
@@ -98,6 +98,6 @@ def clean_unit(parts: UnitComponents, verdict: Verdict, max_hole_px: int | None)
     bare_ignored[second[ignored[first]]] = True
     lost = parts.ink_open[first] & ~kept[first] & parts.bare_closed[second]
     filled[second[lost]] = stays[first[lost]]  # its surrounding component is gone: it shares the fate of that place
-    filled[parts.bare_open], bare_ignored[parts.bare_open] = verdict.bare_filled, verdict.bare_ignored
+    filled[parts.bare_open], bare_ignored[parts.bare_open] = decision.bare_filled, decision.bare_ignored
     bare_ignored &= filled
     return ink | filled[parts.bare.labels], left_out | bare_ignored[parts.bare.labels]

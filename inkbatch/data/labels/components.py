@@ -28,7 +28,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Parts:
+class BlockComponents:
     """Connected components of a block.
 
     Attributes:
@@ -54,7 +54,7 @@ class Parts:
         return y0, x0 + int(np.argmax(self.labels[y0, x0:x1] == number))
 
 
-def label(mask: Bools, neighbours: Literal[4, 8]) -> Parts:
+def label(mask: Bools, neighbours: Literal[4, 8]) -> BlockComponents:
     """Label the connected components of a block (height, width)."""
     picture = np.ascontiguousarray(mask).view(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(picture, connectivity=neighbours, ltype=cv2.CV_32S)
@@ -62,15 +62,15 @@ def label(mask: Bools, neighbours: Literal[4, 8]) -> Parts:
     boxes = np.stack([y0, x0, y0 + height, x0 + width], axis=1)
     areas[0] = 0
     boxes[0] = 0
-    return Parts(np.asarray(labels, np.int32), areas, boxes)
+    return BlockComponents(np.asarray(labels, np.int32), areas, boxes)
 
 
-def without(parts: Parts, dropped: Bools) -> Parts:
+def without(parts: BlockComponents, dropped: Bools) -> BlockComponents:
     """Remove the `dropped` components (per label); the others are renumbered in the same order."""
     stays = ~dropped
     stays[0] = True
     renumbered = np.where(stays, np.cumsum(stays) - 1, 0).astype(np.int32)
-    return Parts(renumbered[parts.labels], parts.areas[stays], parts.boxes[stays])
+    return BlockComponents(renumbered[parts.labels], parts.areas[stays], parts.boxes[stays])
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class UnitComponents:
     """
 
     box: Box
-    ink: Parts
+    ink: BlockComponents
     ink_open: Bools
     ink_border: Bools
     ink_outside: Bools
-    bare: Parts | None
+    bare: BlockComponents | None
     bare_open: Bools
     bare_outside: Bools
     pairs: Ints
@@ -179,7 +179,7 @@ def _frame(box: Box, surface: Box, *, at_border: bool) -> Bools:
     return pixels
 
 
-def _neighbours(ink: Parts, bare: Parts) -> Ints:
+def _neighbours(ink: BlockComponents, bare: BlockComponents) -> Ints:
     """Find the pairs (ink label, bare label) that share an edge of a pixel; unique, sorted."""
     keys = [np.zeros(0, np.int64)]
     count = len(bare.areas)

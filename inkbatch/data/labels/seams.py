@@ -41,7 +41,7 @@ class UnionFind:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class UnitDecision:
     """Decision on the open components of one unit; entry 0 belongs to number 1 of its facts.
 
     Attributes:
@@ -70,7 +70,7 @@ class Merged:
         removed_count: Number of components that were too small.
         removed_px: Their pixels.
         histogram: All components per power of two of their area.
-        verdicts: By (y0, x0) of the unit.
+        decisions: By (y0, x0) of the unit.
     """
 
     components: tuple[Component, ...]
@@ -79,7 +79,7 @@ class Merged:
     removed_count: int
     removed_px: int
     histogram: tuple[int, ...]
-    verdicts: dict[tuple[int, int], Verdict]
+    decisions: dict[tuple[int, int], UnitDecision]
 
 
 def merge(
@@ -129,8 +129,8 @@ def merge(
     around = pairs[(kept & border)[pairs[:, 0]], 1]
     at_border[around] = True
     ignored = np.where(kept, border, filled & _any(at_border, classes)[classes])
-    verdicts = {
-        (unit.box[0], unit.box[1]): Verdict(
+    decisions = {
+        (unit.box[0], unit.box[1]): UnitDecision(
             kept[ink], (kept | filled)[ink], ignored[ink], filled[bare_part], ignored[bare_part]
         )
         for unit, ink, bare_part in nodes.parts()
@@ -145,7 +145,7 @@ def merge(
         removed_count=sum(unit.removed_count for unit in facts) + len(removed),
         removed_px=sum(unit.removed_px for unit in facts) + sum(removed),
         histogram=tuple(int(count) for count in histogram),
-        verdicts=verdicts,
+        decisions=decisions,
     )
 
 

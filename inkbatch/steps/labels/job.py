@@ -123,13 +123,13 @@ def _cleaning_work(plan: LabelsPlan) -> UnitWork[Any, Any]:
 
     def compute(unit: Unit, loaded: _Loaded) -> tuple[Bools, Bools]:
         parts = _components(plan, unit, loaded)
-        verdict = merged.verdicts[unit.write_box.y0, unit.write_box.x0]
-        if len(verdict.ink_kept) != np.count_nonzero(parts.ink_open):
+        decision = merged.decisions[unit.write_box.y0, unit.write_box.x0]
+        if len(decision.ink_kept) != np.count_nonzero(parts.ink_open):
             raise DataError(
                 f"segment {config.segment}, unit {unit.name}: the labels changed since they were counted; give them "
                 "another place, or remove the segment's labels folder and run again"
             )
-        ink, at_border = clean_unit(parts, verdict, config.clean.max_hole_px)
+        ink, at_border = clean_unit(parts, decision, config.clean.max_hole_px)
         ignored = uncertain_pixels(loaded.share, config.ignore)[unit.write_box.within(unit.read_box)]
         if config.ignore.border != "none":
             ignored = ignored | at_border

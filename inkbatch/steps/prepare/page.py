@@ -13,7 +13,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceProvenance, SurfaceVolume
 from inkbatch.reports.charts.shapes import Axis
 from inkbatch.reports.charts.svg import histogram_chart
-from inkbatch.reports.page import Figure, Link, Page, Part, Picture, Promise, Section, Table, Words
+from inkbatch.reports.page import Element, Figure, Link, Page, Picture, Promise, Section, Table, Words
 from inkbatch.reports.pictures import as_grey, fitted, mean_layer, middle_layer, small_mask
 from inkbatch.reports.timing import money_text, spent, stops
 from inkbatch.run.finished import StoredRun
@@ -221,7 +221,7 @@ def _at_the_ends(counts: NDArray[np.int64]) -> tuple[float, float]:
     return float(counts[0] / total), float(counts[-1] / total)
 
 
-def _grey_values(said: SurfaceProvenance, counts: NDArray[np.int64]) -> tuple[Part, ...]:
+def _grey_values(said: SurfaceProvenance, counts: NDArray[np.int64]) -> tuple[Element, ...]:
     if not counts.sum():
         return (Words("None of the windows that are looked at holds papyrus."),)
     top = 256 if _is_8_bits(said) else 65536
