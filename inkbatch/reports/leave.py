@@ -53,7 +53,7 @@ def leave(folder: Location, note: Note, write: Callable[[], Location]) -> None:
     """Call `write` and note the page's place, or why there is none."""
     try:
         place = write()
-    except Exception as error:  # whatever it is: every unit is stored, and the run must not be called a failure
+    except Exception as error:  # every unit is stored, so the run must not fail, whatever this is
         note(
             f"report: the run at {folder} is whole, but its page could not be made "
             f"({type(error).__name__}: {error}); inkbatch report {folder} tries again"

@@ -64,7 +64,7 @@ def faults_of_page(data: bytes) -> list[str]:
 
 
 class _Page(HTMLParser):
-    """Collects what breaks the promises."""
+    """Collector of broken promises."""
 
     def __init__(self) -> None:
         super().__init__()

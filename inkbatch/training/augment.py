@@ -21,9 +21,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from inkbatch.training.augment_settings import Changes
 
-# In a third of the time that NumPy takes, which moves one value after the other.
+# OpenCV takes a third of the time of NumPy, which moves one value after the other.
 MOVED_BY_OPENCV = tuple(np.dtype(name) for name in ("uint8", "uint16", "float32"))
-COUNTED_FROM = 0.999  # a resampled pixel counts only where all that it was made of counted
+COUNTED_FROM = 0.999  # a resampled pixel counts only if all its sources count
 
 
 def arrange(
@@ -127,7 +127,7 @@ def _warped(
         return layers, labels, counted
     grid = torch.stack([_coordinates(changes[number], labels.shape[-2:], layers.device) for number in which])
     seen = counted[which].float()
-    flat = torch.cat([labels[which] * seen, seen], dim=1)  # no label of an ignored pixel bleeds into its neighbours
+    flat = torch.cat([labels[which] * seen, seen], dim=1)  # labels of ignored pixels do not reach their neighbours
     moved = functional.grid_sample(layers[which], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     flat = functional.grid_sample(flat, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     layers[which], labels, counted = moved, labels.clone(), counted.clone()

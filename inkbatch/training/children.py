@@ -18,7 +18,7 @@ from typing import Any
 from inkbatch.errors import EXIT_TRY_AGAIN, InkbatchError
 
 LOOK_S = 0.2
-GRACE_S = 5.0  # for the first process to notice by itself that its partner is gone
+GRACE_S = 5.0  # for the first process to notice the loss by itself
 
 
 class ChildFailed(InkbatchError):  # noqa: N818  # what happened, not what it is
@@ -88,7 +88,7 @@ class _Watch(threading.Thread):
             sys.stderr.write(f"inkbatch: {failure}\n")
             sys.stderr.flush()
             self.end_all()
-            os._exit(failure.exit_code)  # the main thread waits inside a collective and hears nothing
+            os._exit(failure.exit_code)  # the main thread waits in a collective and cannot be interrupted
 
     def failure_within(self, seconds: float) -> ChildFailed | None:
         """Wait for the failure of a child; None if there is none in time."""

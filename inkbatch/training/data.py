@@ -31,8 +31,8 @@ from inkbatch.training.augment_settings import AugmentConfig, Changes, draw_chan
 from inkbatch.training.order import Drawn, EpochPlan
 
 READING_THREADS = 4
-FEW_CORES = 4  # so many, if they compute as well, read nothing ahead; measured on two
-LOOK_STEPS, AHEAD_STEPS = 16, 256  # read in place until it is seen whether reading waits, and ahead where it does
+FEW_CORES = 4  # with at most so many cores that also compute, nothing is read ahead; measured on two
+LOOK_STEPS, AHEAD_STEPS = 16, 256  # steps read in place before each look at the waiting time; steps then read ahead
 
 
 @dataclass(frozen=True)

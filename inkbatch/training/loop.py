@@ -1,4 +1,4 @@
-"""The training loop: steps, validation, checkpoints, stopping; every step is a pure function of state and place.
+"""Training loop: steps, validation, checkpoints, stopping; every step is a pure function of state and place.
 
 The loop runs on Lightning Fabric (devices, nodes, precision, gradient exchange) and keeps its own place: a checkpoint
 says "step s of epoch e comes next", samples and augmentation follow from seed and place, and every step seeds torch by
@@ -33,12 +33,12 @@ from inkbatch.training.run_logs import RunLogs
 from inkbatch.training.settings import TrainConfig
 from inkbatch.training.validate import Validation, Validator
 
-LOOK_EVERY = 8  # losses are fetched from the device so often: each look waits for it
+FETCH_EVERY = 8  # steps between fetches of the losses: each fetch waits for the device
 
 
 @dataclass
 class Trainer:
-    """Trains one run.
+    """Training loop of one run.
 
     Attributes:
         config: The run.
@@ -113,9 +113,9 @@ class Trainer:
             self.tiles += sum(len(batch.sample_ids) for batch in step.batches)
             self.progress.step += 1
             self.progress.total_steps += 1
-            if len(self._open_losses) >= LOOK_EVERY:
+            if len(self._open_losses) >= FETCH_EVERY:
                 with self.seconds.timed("compute"):
-                    self._look_at_losses()
+                    self._fetch_losses()
             self.on_step(self.progress.total_steps)
             facts = {"tiles": self.stream.plan.step_samples, **self.usage.pace(self.seconds)}
             self.context.reporter.part(self.progress.step / self.stream.plan.steps, facts)
@@ -125,7 +125,7 @@ class Trainer:
             if stopping:
                 self._give_up()
         with self.seconds.timed("compute"):
-            self._look_at_losses()
+            self._fetch_losses()
 
     def _step(self, step: Step) -> None:
         """Make one optimiser step; seeded by its number, so that dropout too repeats itself after a resume."""
@@ -158,8 +158,8 @@ class Trainer:
         """Return the highest learning rate of a step."""
         return max(float(group["highest_rate"]) for group in self.optimiser.param_groups) * self._rate_factor(step)
 
-    def _look_at_losses(self) -> None:
-        """Fetch the losses since the last look, and refuse the first that is no number.
+    def _fetch_losses(self) -> None:
+        """Fetch the losses since the last fetch, and refuse the first that is not finite.
 
         Raises:
             NonFiniteError: One is NaN or infinite.
@@ -221,7 +221,7 @@ class Trainer:
 
     def _stopping(self) -> bool:
         """Return True if any device was told to stop; all must leave the loop at the same step."""
-        self.context.stop.watch()  # from the first step's end on: there is a checkpoint worth keeping
+        self.context.stop.watch()  # from the end of the first step on there is progress worth a checkpoint
         asked = self.context.stop.is_set
         if self.fabric.world_size == 1:
             return asked
@@ -246,7 +246,7 @@ class Trainer:
         )
 
     def _save(self, best: bool = False) -> None:
-        self._look_at_losses()
+        self._fetch_losses()
         if self.fabric.is_global_zero:
             with self.seconds.timed("store"):
                 self._store(best)

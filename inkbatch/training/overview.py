@@ -13,7 +13,7 @@ from inkbatch.training.stitching import Rows
 
 LONGEST_PX = 900
 GAP_PX = 8
-NOT_COUNTED = (60, 30, 20)  # blue, green, red
+NOT_COUNTED = (60, 30, 20)  # blue, green, red; of pixels that do not count
 
 
 @dataclass

@@ -39,7 +39,7 @@ class RunLog(Protocol):
 
 
 class RunLogs:
-    """Hands everything to all logs; one that fails is said so once, and left out from then on.
+    """All logs of a run; one that fails is noted once and left out from then on.
 
     Args:
         logs: Open logs.

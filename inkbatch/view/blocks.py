@@ -17,7 +17,7 @@ from inkbatch.geometry import Box, cut
 from inkbatch.io.multiscale import Multiscale
 
 TILE_PX = 512
-EXTRA_LEVELS = 3  # halvings beyond a pyramid's coarsest level that are made on the fly
+EXTRA_LEVELS = 3  # halvings beyond a pyramid's coarsest level, made when needed
 
 Item = TypeVar("Item")
 

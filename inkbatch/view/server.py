@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer.write(cast("BinaryIO", chunked))
             chunked.end()
         except InkbatchError as error:
-            # The status is sent: a body that ends without its last chunk is how HTTP says that it is not whole.
+            # The status is sent already; a body without its last chunk tells the browser that it is incomplete.
             sys.stderr.write(f"inkbatch view: the picture was not finished: {error}\n")
             self.close_connection = True
 

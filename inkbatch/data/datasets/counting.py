@@ -85,7 +85,7 @@ def count_crossings(
     cuts_x = np.unique(np.clip(np.concatenate([left, right]), 0, width))
     table = np.zeros((2, len(cuts_y), len(cuts_x)), np.int64)
     sums = np.zeros((2, width), np.int64)
-    next_cut = 1  # what lies above the first cut falls out of every difference
+    next_cut = 1  # counts above the first cut cancel in every difference
     for bottom_row, flags in _bands(arrays, cuts_y):
         sums += flags.sum(axis=1, dtype=np.int64)
         if bottom_row == cuts_y[next_cut]:

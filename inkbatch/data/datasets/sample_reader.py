@@ -20,7 +20,7 @@ SAMPLES_NAME, LABELS_NAME, IGNORE_NAME = "samples.zarr", "labels.zarr", "ignore.
 
 
 class SampleReader:
-    """Reads samples of one dataset. Safe to use from several threads; a pickled copy opens its own files.
+    """Reader of one dataset's samples. Safe to use from several threads; a pickled copy opens its own files.
 
     Args:
         index: The dataset.

@@ -85,7 +85,7 @@ class ShareSplit(JobConfig):
 
 
 class BlockSplit(JobConfig):
-    """Square blocks inside each segment, with a buffer that nobody trains in.
+    """Square blocks inside each segment, with a buffer around them without training samples.
 
     Attributes:
         kind: ``blocks``.

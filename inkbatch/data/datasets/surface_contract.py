@@ -9,8 +9,8 @@ from inkbatch.data.datasets.index import DatasetSegment, SurfaceContract
 from inkbatch.errors import MismatchError
 from inkbatch.io.surface import SurfaceVolume
 
-VOXEL_TOLERANCE = 0.05  # as a bundle accepts
-RAW_RULES = ("keep", "high-byte")  # the high byte of 16 bits is what 8 bits of the same scan hold
+VOXEL_TOLERANCE = 0.05  # relative, like a bundle's default `voxel_tolerance`
+RAW_RULES = ("keep", "high-byte")  # 8-bit scans hold the high byte of the 16-bit ones
 
 
 def surface_contract(segments: Sequence[DatasetSegment], surfaces: dict[str, SurfaceVolume]) -> SurfaceContract:

@@ -97,7 +97,7 @@ def clean_unit(parts: UnitComponents, decision: UnitDecision, max_hole_px: int |
     bare_ignored = np.zeros(len(filled), bool)
     bare_ignored[second[ignored[first]]] = True
     lost = parts.ink_open[first] & ~kept[first] & parts.bare_closed[second]
-    filled[second[lost]] = stays[first[lost]]  # its surrounding component is gone: it shares the fate of that place
+    filled[second[lost]] = stays[first[lost]]  # the component around it is gone, so it goes with that place
     filled[parts.bare_open], bare_ignored[parts.bare_open] = decision.bare_filled, decision.bare_ignored
     bare_ignored &= filled
     return ink | filled[parts.bare.labels], left_out | bare_ignored[parts.bare.labels]

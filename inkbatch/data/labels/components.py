@@ -152,7 +152,7 @@ def border_pixels(box: Box, shape_yx: tuple[int, int], papyrus: Bools | None = N
     """Mark pixels at the border of the surface and, where `papyrus` is given, at the border of the papyrus.
 
     Args:
-        box: The part that is wanted.
+        box: Pixels to return.
         shape_yx: Size of the surface.
         papyrus: Segment mask of `box` grown by one pixel on each side (False outside the surface), or None.
 

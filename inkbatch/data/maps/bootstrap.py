@@ -1,4 +1,4 @@
-"""Is one map better than another, or was it chance? A paired bootstrap over blocks of the segment.
+"""Paired bootstrap over blocks of a segment, which tells a better map from chance.
 
 Neighbouring pixels resemble each other, so pixels must not be drawn one by one: whole blocks are drawn, with
 replacement, the same ones for both maps, as many as there are (Efron and Tibshirani 1993, chapter 8). The spread of the
@@ -44,7 +44,7 @@ class Difference:
 
     @property
     def document(self) -> dict[str, float]:
-        """Return the stored form."""
+        """Stored form."""
         return {
             "first": self.first,
             "second": self.second,

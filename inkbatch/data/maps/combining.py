@@ -35,7 +35,7 @@ Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks"]
 WEIGHTED: frozenset[Method] = frozenset({"weighted-mean", "odds", "ranks"})
 PICKED: frozenset[Method] = frozenset({"median", "maximum"})
 
-STRIP_PX = 1 << 16  # pixels that are worked on at a time: they stay in the cache
+STRIP_PX = 1 << 16  # pixels per pass, so that they stay in the cache
 RANK_CHUNKS = 256  # stored chunks per map that its quantiles are taken from
 LEAST_ODDS_P = 2.0**-12
 
@@ -210,7 +210,7 @@ def rank_table(found: StoredMap) -> Floats:
             codes = found.codes(chunks[pick])
             counts += cv2.calcHist([codes], [0], None, [BINS], [0, BINS]).ravel().astype(np.int64)
         counts[0] = 0
-        if counts.any():  # else the sample missed what there is: count all
+        if counts.any():  # else the sampled chunks are all empty: count all chunks
             break
     if not counts.any():
         raise DataError(f"prediction {found.name}: is 0 everywhere, it has no ranks; leave it out")

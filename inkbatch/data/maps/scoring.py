@@ -21,7 +21,7 @@ from inkbatch.io.pictures.tones import CODES, half_codes
 
 BINS = CODES
 VALUES: NDArray[np.float64] = np.arange(BINS, dtype=np.uint16).view(np.float16).astype(np.float64)
-_CODE_BITS = 14  # above them the label of a pixel, and above that whether it is left out
+_CODE_BITS = 14  # next bit: label of a pixel; the one above: pixel does not count
 _LABELLED, _COUNTED = 1 << _CODE_BITS, 1 << (_CODE_BITS + 1)
 MOST_AT_ONCE = 1 << 23  # OpenCV counts in float32, which is exact up to 2^24
 

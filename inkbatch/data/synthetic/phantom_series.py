@@ -22,7 +22,7 @@ Span = tuple[float, float]
 BoxNumbers = tuple[int, int, int, int]
 
 RANGES = ("amplitude", "depth_layer", "width_layers", "crackle", "crackle_px", "edge_px", "label_scale")
-DIGITS = 4  # of drawn values: phantom.json stays readable
+DIGITS = 4  # of drawn values, so that phantom.json stays readable
 
 
 class PhantomSeriesConfig(JobConfig):
