@@ -86,5 +86,5 @@ def test_a_damaged_newest_checkpoint_is_passed_over(store, harm):
 def test_an_edited_pointer_is_refused(tmp_path):
     store = CheckpointStore(Location.parse(tmp_path))
     (tmp_path / "pointer.json").write_text('{"last": [{"file": 3}]}')
-    with pytest.raises(CorruptDataError, match="no pointer to checkpoints; remove"):
+    with pytest.raises(CorruptDataError, match="not a pointer to checkpoints; remove"):
         store.newest()

@@ -104,7 +104,7 @@ def test_pictures_without_annotation_are_refused(tmp_path, root):
 def test_sizes_depths_and_damage_are_refused(tmp_path, root):
     layout(tmp_path / "data")
     write(tmp_path / "data/trainannot/one.png", np.zeros((10, 13), np.uint8))
-    with pytest.raises(MismatchError, match="annotations of its size"):
+    with pytest.raises(MismatchError, match="expected .* like its picture .*; give one of its size"):
         import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
     write(tmp_path / "data/trainannot/one.png", np.zeros((10, 14), np.uint16))
     with pytest.raises(DataError, match="8 bits"):
