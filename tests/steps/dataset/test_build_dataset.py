@@ -221,7 +221,7 @@ def test_damage_in_a_pack_is_named(root):
     ("change", "words"),
     [
         ({"voxel_size_um": 9.0}, "voxel_size_um is 9.0, that of segment left is 8.0"),
-        ({"intensity": "window:1:2"}, "intensity is window"),
+        ({"intensity": "window:1:2"}, "expected intensity .* got window"),
         ({"clahe": {"clip_limit": 2, "cell_px": 64}}, "clahe is"),
         ({"lut": [[0, 0], [255, 255]]}, "lut is"),
         ({"layers": np.ones((4, *SHAPE), np.uint8)}, "layer_count is 4"),

@@ -234,7 +234,7 @@ def test_what_cannot_be_evaluated_is_refused_by_name(configure, root, tmp_path):
         ({"name": None}, ConfigError, "expected one prediction, got 4"),
         ({"name": "half"}, DataError, "prediction s/half: incomplete"),
         ({"name": "small"}, MismatchError, "small: is .100, 210., the mask and labels are .150, 210."),
-        ({"versus": "small"}, MismatchError, "prediction small: is 100 × 210 px, good is 150 × 210 px"),
+        ({"versus": "small"}, MismatchError, "prediction small: expected 150 × 210 px .* like good, got 100 × 210 px"),
         ({"versus": "good"}, ConfigError, "compared with itself"),
         ({"thresholds": [1.5]}, ConfigError, "probabilities from 0 to 1"),
         ({"area": (0, 0, 500, 5)}, ConfigError, "leaves the 150 × 210 px"),

@@ -98,7 +98,9 @@ def test_the_bundle_holds_the_best_epoch_and_patience_stops(root):
 
 def test_labels_of_another_size_are_refused(root):
     write_labels(root, "s0", np.zeros((90, 96), np.uint8))
-    with pytest.raises(MismatchError, match=r"segment s0: .*expected .*ink_labels\.zarr to be \(96, 96\) .* got \(90, 96\)"):
+    with pytest.raises(
+        MismatchError, match=r"segment s0: expected .*ink_labels\.zarr to be \(96, 96\) .* got \(90, 96\)"
+    ):
         run(config_of(root), RunContext())
 
 
