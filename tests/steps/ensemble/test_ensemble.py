@@ -227,7 +227,7 @@ def test_what_cannot_be_combined_is_refused_by_name(configure, root, tmp_path):
     foreign = str(root / "predictions/t/foreign")
     cases = [
         (["good", "small"], MismatchError, "prediction small: expected 150 × 210 px .* like good, got 100 × 210 px"),
-        (["good", "fine"], MismatchError, "prediction fine: has pixels of 3.24 µm, good of 8 µm"),
+        (["good", "fine"], MismatchError, "prediction fine: expected pixels of 8 µm like good, got 3.24 µm"),
         (["good", "half"], DataError, "prediction s/half: incomplete, 11 of 12 units"),
         (["good", foreign], MismatchError, "expected a map of segment s, got one of t"),
         (["good", "nobody"], DataError, "s/nobody: nothing at .*; available: fair, fine, good"),
