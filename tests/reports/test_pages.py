@@ -127,7 +127,7 @@ def test_money_is_shared_among_the_stages(tmp_path, monkeypatch):
     folder = inferred(tmp_path)
     row = (folder / "run.json").read_json()
     assert usd_text(row["usd_stated"]) in text_of(folder / REPORT_NAME)
-    assert "Nobody stated a price" not in text_of(folder / REPORT_NAME)
+    assert "No price was stated" not in text_of(folder / REPORT_NAME)
 
 
 def test_an_override_is_told_before_anything_else(tmp_path):
