@@ -238,7 +238,11 @@ def test_what_cannot_be_evaluated_is_refused_by_name(configure, root, tmp_path):
         ({"versus": "good"}, ConfigError, "compared with itself"),
         ({"thresholds": [1.5]}, ConfigError, "probabilities from 0 to 1"),
         ({"area": (0, 0, 500, 5)}, ConfigError, "leaves the 150 × 210 px"),
-        ({"labels": str(tmp_path / "tiny.png")}, DataError, "tiny.png: expected .150, 210. .height, width. like the segment, got .5, 5."),
+        (
+            {"labels": str(tmp_path / "tiny.png")},
+            DataError,
+            "tiny.png: expected .150, 210. .height, width. like the segment, got .5, 5.",
+        ),
         ({"white": 1}, ConfigError, "white belongs to a picture"),
         ({"segment": "bare", "name": "map"}, DataError, "segment bare: expected its mask"),
     ]
