@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig, digest
-from inkbatch.data.datasets.dataset import DatasetIndex, SplitName
-from inkbatch.data.datasets.folders import picture_files
-from inkbatch.data.datasets.index import resolve, root_of
-from inkbatch.data.datasets.pictures import cut_out, picture_layers
+from inkbatch.data.datasets.image_folders import picture_files
+from inkbatch.data.datasets.index import DatasetIndex, SplitName, resolve, root_of
+from inkbatch.data.datasets.picture_layers import cut_out, picture_layers
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.pictures.png import png_bytes

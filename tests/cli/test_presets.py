@@ -13,7 +13,8 @@ import yaml
 
 from inkbatch.cli.app import app, run_command
 from inkbatch.config import read_yaml
-from inkbatch.data.datasets.dataset import DatasetIndex, SampleReader
+from inkbatch.data.datasets.index import DatasetIndex
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import equalise
 from inkbatch.io.store.location import Location

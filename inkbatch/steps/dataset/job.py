@@ -11,16 +11,17 @@ from pydantic import Field, field_validator, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
-from inkbatch.data.datasets.boxes import InkBox
-from inkbatch.data.datasets.card import CardConfig, card_text, coco_document, splits_document, write_previews
-from inkbatch.data.datasets.contracts import surface_contract
+from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
-from inkbatch.data.datasets.folders import ImageFolders, import_folders
-from inkbatch.data.datasets.given_boxes import settle_boxes, write_ink_boxes
+from inkbatch.data.datasets.data_card import CardConfig, card_text, coco_document, splits_document, write_previews
+from inkbatch.data.datasets.image_folders import ImageFolders, import_folders
 from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, SplitName, resolve
+from inkbatch.data.datasets.ink_boxes import InkBox
 from inkbatch.data.datasets.packing import PackLayout, pack_work
-from inkbatch.data.datasets.reading import SampleReader, SegmentArrays, open_segment
 from inkbatch.data.datasets.same_pixels import surfaces_of
+from inkbatch.data.datasets.sample_reader import SampleReader
+from inkbatch.data.datasets.segment_arrays import SegmentArrays, open_segment
+from inkbatch.data.datasets.surface_contract import surface_contract
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import ConfigError, DataError
@@ -263,10 +264,10 @@ def _with_boxes(
     config: BuildDatasetConfig, shapes: Mapping[str, tuple[int, int]], labels: Mapping[str, Multiscale]
 ) -> tuple[BuildDatasetConfig, dict[str, list[InkBox]]]:
     """Write out every box of the configuration; return it with the boxes around ink."""
-    sampling, around = settle_boxes(config.sampling, shapes, labels)
+    sampling, around = with_all_boxes(config.sampling, shapes, labels)
     held_out = config.held_out_sampling
     if held_out is not None:
-        held_out, others = settle_boxes(held_out, shapes, labels)
+        held_out, others = with_all_boxes(held_out, shapes, labels)
         around = around or others
     return config.model_copy(update={"sampling": sampling, "held_out_sampling": held_out}), around
 

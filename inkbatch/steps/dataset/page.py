@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.index import DatasetIndex, Sample, training, validating
+from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.io.store.location import Location
-from inkbatch.reports.curves import Axis, bar_chart
+from inkbatch.reports.charts.shapes import Axis
+from inkbatch.reports.charts.svg import bar_chart
 from inkbatch.reports.page import Chart, Code, Figure, Gallery, Page, Picture, Pixels, Promise, Section, Table, Words
 from inkbatch.reports.stored import RERUN, interruptions, links, money, pixels
 from inkbatch.reports.timing import spent
@@ -175,7 +177,7 @@ def _sample(sample: Sample, stored: Pixels, index: DatasetIndex) -> Picture:
     times = max(1, -(-TILE_PX // max(layer.shape)))
     drawn = np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2).repeat(times, 0).repeat(times, 1)
     for plane, colour in ((ignore, IGNORED), (labels, INK)):
-        large = (plane >= 128).astype(np.uint8).repeat(times, 0).repeat(times, 1)
+        large = (plane >= INK_LABEL).astype(np.uint8).repeat(times, 0).repeat(times, 1)
         found, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(drawn, found, -1, colour, 2 if times > 1 else 1)
     role = (

@@ -10,8 +10,8 @@ import numpy as np
 
 from inkbatch.io.pictures.palettes import palette
 from inkbatch.io.store.location import Location
-from inkbatch.reports.charts import Mark
-from inkbatch.reports.curves import Axis, Line, line_chart
+from inkbatch.reports.charts.shapes import Axis, Line, Mark
+from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import (
     Chart,
     Figure,

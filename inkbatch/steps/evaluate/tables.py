@@ -16,8 +16,9 @@ from inkbatch.data.maps.bootstrap import BlockCounts, Difference, compare, group
 from inkbatch.data.maps.scoring import VALUES, ScoreHistogram
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
-from inkbatch.io.pictures.plots import Curve, beside, curves, png, shades
 from inkbatch.io.store.location import Location
+from inkbatch.reports.charts.raster import beside, curves, png, shades
+from inkbatch.reports.charts.shapes import Line
 from inkbatch.steps.evaluate.verdict import better_map, is_rough
 
 DOCUMENT = "evaluation.json"
@@ -303,16 +304,16 @@ def _curve_picks() -> list[int]:
 
 def _curve_plots(evaluation: Evaluation) -> bytes:
     picks = _curve_picks()
-    reliable = [Curve("", (0, 1), (0, 1), faint=True)]
+    reliable = [Line("", [(0, 0), (1, 1)])]
     trade, over = [], []
     for name, total in zip(evaluation.names, evaluation.totals, strict=True):
         found = total.reliability(evaluation.bins)
         filled = found.pixels > 0
-        reliable.append(Curve(name, found.confidence[filled], found.share[filled], dots=True))
+        reliable.append(Line.of(name, found.confidence[filled], found.share[filled], dots=True))
         precision, recall = total.precision_recall()
         shown = np.flatnonzero(np.diff(recall, append=-1.0))
-        trade.append(Curve(name, recall[shown], precision[shown]))
-        over.append(Curve(name, VALUES[picks], total.f_beta_curve(evaluation.beta)[picks]))
+        trade.append(Line.of(name, recall[shown], precision[shown]))
+        over.append(Line.of(name, VALUES[picks], total.f_beta_curve(evaluation.beta)[picks]))
     beta = f"F{evaluation.beta:g}"
     plots = [
         curves("Reliability", "mean probability", "share of ink", reliable),

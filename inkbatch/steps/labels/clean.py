@@ -239,7 +239,7 @@ def _map_work(plan: CleanPlan) -> UnitWork[Any, Any]:
 
     def compute(unit: Unit, loaded: Floats) -> Floats:
         values, parts = _prepared(plan, unit, loaded)
-        ink, _ = clean_unit(parts, merged.verdicts[unit.write_box.y0, unit.write_box.x0], config.max_hole_px)
+        ink, _ = clean_unit(parts, merged.decisions[unit.write_box.y0, unit.write_box.x0], config.max_hole_px)
         return np.where(ink, values if config.values == "probability" else np.float32(1), np.float32(0))
 
     def store(unit: Unit, values: Floats) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.datasets.pictures import cut_out
+from inkbatch.data.datasets.picture_layers import cut_out
 from inkbatch.data.synthetic.phantom import GREY_UNIT, InkConfig, ink_plane, truth_of
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.surface import DepthOrder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from inkbatch.io.store.location import Location
-from inkbatch.reports.charts import Mark
-from inkbatch.reports.curves import Axis, Line, bar_chart, line_chart
+from inkbatch.reports.charts.shapes import Axis, Line, Mark
+from inkbatch.reports.charts.svg import bar_chart, line_chart
 from inkbatch.reports.page import Chart, Figure, Page, Promise, Section, Table, Words
 from inkbatch.reports.stored import RERUN, interruptions, links, money, shown
 from inkbatch.reports.timing import spent

@@ -8,7 +8,8 @@ from dataclasses import replace
 from inkbatch.config import digest
 from inkbatch.errors import DataError
 from inkbatch.io.store.location import Location
-from inkbatch.reports.curves import Axis, bar_chart
+from inkbatch.reports.charts.shapes import Axis
+from inkbatch.reports.charts.svg import bar_chart
 from inkbatch.reports.page import Cell, Chart, Figure, Gallery, Link, Page, Section, Table
 from inkbatch.reports.render import render, with_foot
 from inkbatch.reports.stored import links, number, shown, table

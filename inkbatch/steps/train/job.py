@@ -12,8 +12,8 @@ import torch
 from lightning.fabric import Fabric
 
 from inkbatch.config import parse_bytes
-from inkbatch.data.datasets.dataset import DatasetIndex, Sample, SampleReader
-from inkbatch.data.datasets.index import root_of
+from inkbatch.data.datasets.index import DatasetIndex, Sample, root_of
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.maps.stored import map_address
 from inkbatch.errors import ConfigError, InkbatchError, Preempted
 from inkbatch.io.store.location import Location

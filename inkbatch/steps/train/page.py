@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from inkbatch.io.store.location import Location
-from inkbatch.reports.charts import Mark
-from inkbatch.reports.curves import Axis, Line, line_chart
+from inkbatch.reports.charts.shapes import Axis, Line, Mark
+from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import Chart, Code, Figure, Link, Page, Picture, Promise, Section, Table, Words
 from inkbatch.reports.stored import RERUN, below, document, interruptions, links, money, number, pixels, shown, table
 from inkbatch.reports.timing import spent

@@ -226,11 +226,11 @@ def test_what_cannot_be_combined_is_refused_by_name(configure, root, tmp_path):
     store_map(root, "s", "ranked", MAPS["fair"], method="ranks")
     foreign = str(root / "predictions/t/foreign")
     cases = [
-        (["good", "small"], MismatchError, "prediction small: is 100 × 210 px, good is 150 × 210 px"),
-        (["good", "fine"], MismatchError, "prediction fine: has pixels of 3.24 µm, good of 8 µm"),
+        (["good", "small"], MismatchError, "prediction small: expected 150 × 210 px .* like good, got 100 × 210 px"),
+        (["good", "fine"], MismatchError, "prediction fine: expected pixels of 8 µm like good, got 3.24 µm"),
         (["good", "half"], DataError, "prediction s/half: incomplete, 11 of 12 units"),
-        (["good", foreign], MismatchError, "a map of segment s is wanted, this is one of t"),
-        (["good", "nobody"], DataError, "s/nobody: nothing at .*; there are fair, fine, good"),
+        (["good", foreign], MismatchError, "expected a map of segment s, got one of t"),
+        (["good", "nobody"], DataError, "s/nobody: nothing at .*; available: fair, fine, good"),
         (["good", "good"], ConfigError, "good and good are one prediction"),
         (["good", str(root / "predictions/s/good")], ConfigError, "are one prediction"),
         (["good", "ranked"], MismatchError, "ranked of good, ranked holds ranks"),

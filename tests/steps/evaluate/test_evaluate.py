@@ -231,16 +231,20 @@ def test_what_cannot_be_evaluated_is_refused_by_name(configure, root, tmp_path):
     store_map(root, "bare", "map", GOOD)
     cv2.imwrite(str(tmp_path / "tiny.png"), np.full((5, 5), 255, np.uint8))
     cases = [
-        ({"name": None}, ConfigError, "one of its 4 predictions is wanted"),
+        ({"name": None}, ConfigError, "expected one prediction, got 4"),
         ({"name": "half"}, DataError, "prediction s/half: incomplete"),
         ({"name": "small"}, MismatchError, "small: is .100, 210., the mask and labels are .150, 210."),
-        ({"versus": "small"}, MismatchError, "prediction small: is 100 × 210 px, good is 150 × 210 px"),
+        ({"versus": "small"}, MismatchError, "prediction small: expected 150 × 210 px .* like good, got 100 × 210 px"),
         ({"versus": "good"}, ConfigError, "compared with itself"),
         ({"thresholds": [1.5]}, ConfigError, r"expected probabilities from 0 to 1, at least one, got \[1.5\]"),
         ({"area": (0, 0, 500, 5)}, ConfigError, "leaves the 150 × 210 px"),
-        ({"labels": str(tmp_path / "tiny.png")}, DataError, "tiny.png: .5, 5. .height, width., the segment is"),
+        (
+            {"labels": str(tmp_path / "tiny.png")},
+            DataError,
+            "tiny.png: expected .150, 210. .height, width. like the segment, got .5, 5.",
+        ),
         ({"white": 1}, ConfigError, "white belongs to a picture"),
-        ({"segment": "bare", "name": "map"}, DataError, "segment bare: its mask is wanted"),
+        ({"segment": "bare", "name": "map"}, DataError, "segment bare: expected its mask"),
     ]
     for changes, error, words in cases:
         with pytest.raises(error, match=words):
@@ -261,7 +265,7 @@ def test_no_labels_at_all_are_a_wish_and_no_guess(root):
     store_map(root, "u", "map", GOOD)
     store_picture(root, "u", "mask", MASK * 255, pooling="max")
     config = EvaluateConfig(segment="u", root=str(root))
-    with pytest.raises(NoLabelsError, match="nobody says where its ink labels are; give --labels"):
+    with pytest.raises(NoLabelsError, match="no ink labels are known; give --labels"):
         make_plan(config)
 
 
