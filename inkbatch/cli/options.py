@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -29,6 +33,46 @@ CatalogFile = Annotated[str | None, typer.Option("--catalog", help="The catalog 
 Shard = Annotated[str | None, typer.Option(help="Do only part i of n, for example 0/4.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is done already; do nothing.")]
 Log = Annotated[str, typer.Option(help="auto (a bar on a terminal), plain or json (one line per unit).")]
+
+
+def option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Expand parameters that are dataclasses of options: typer sees one option per field, `command` the dataclass.
+
+    Args:
+        command: A function whose parameters are typer's, or dataclasses whose fields are annotated as such parameters.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+
+    @functools.wraps(command)
+    def expanded(**given: Any) -> Any:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        return command(**given)
+
+    signature = inspect.signature(command)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        group = groups.get(parameter.name)
+        parameters += [parameter.replace(annotation=hints[parameter.name])] if group is None else _options_of(group)
+    ordered = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    expanded.__signature__ = signature.replace(parameters=ordered, return_annotation=None)  # type: ignore[attr-defined]
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in ordered}
+    return expanded
+
+
+def _options_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    kind, empty = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    return [
+        inspect.Parameter(
+            field.name,
+            kind,
+            default=empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
 
 
 def preset_settings(preset: str | None, job: str) -> dict[str, Any] | None:

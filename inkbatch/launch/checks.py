@@ -24,14 +24,28 @@ def check_settings(chain: Chain, run: Callable[[Sequence[str]], object]) -> None
         ConfigError: An unknown option or setting, a wrong type, a value that does not validate; names the job.
     """
     for spec in chain.jobs:
-        try:
-            with only_checking():
-                run(spec.command)
-        except DryRunFinished:
-            continue
-        except InkbatchError as error:
-            raise ConfigError(f"{spec.job}: {error}; nothing was submitted") from error
-        raise ConfigError(f"{spec.job}: {' '.join(spec.command)}: ends without doing its job; nothing was submitted")
+        check_command(spec.job, spec.command, run)
+
+
+def check_command(job: str, words: Sequence[str], run: Callable[[Sequence[str]], object]) -> None:
+    """Let one command read its settings.
+
+    Args:
+        job: Name of the job in its chain.
+        words: Arguments of inkbatch.
+        run: As of `check_settings`.
+
+    Raises:
+        ConfigError: As `check_settings`.
+    """
+    try:
+        with only_checking():
+            run(words)
+    except DryRunFinished:
+        return
+    except InkbatchError as error:
+        raise ConfigError(f"{job}: {error}; nothing was started") from error
+    raise ConfigError(f"{job}: {' '.join(words)}: ends without doing its job; nothing was started")
 
 
 def check_bundles(chain: Chain, ask_stores: bool = True) -> list[str]:
@@ -60,7 +74,7 @@ def check_bundles(chain: Chain, ask_stores: bool = True) -> list[str]:
         if not found:
             raise ConfigError(
                 f"bundle {place}: there is no {BUNDLE_DOCUMENT}, so it is no bundle; inkbatch train makes one, and "
-                "inkbatch import-checkpoint makes one of a published checkpoint; nothing was submitted"
+                "inkbatch import-checkpoint makes one of a published checkpoint; nothing was started"
             )
     return unseen
 

@@ -22,7 +22,8 @@ import pytest
 
 from inkbatch.errors import ConfigError
 from inkbatch.launch.base import Feature, Launcher, Submitted, UnsupportedFeature, launcher_class
-from inkbatch.launch.plan import ArraySpec, Chain, Request, plan_chain
+from inkbatch.launch.commands import Request
+from inkbatch.launch.plan import ArraySpec, Chain, plan_chain
 from inkbatch.launch.record import LaunchRecord
 
 LAUNCH = "infer-20231005123336-20261121-120000-abcd"

@@ -108,7 +108,7 @@ def test_a_dry_run_prints_and_writes_nothing(tmp_path):
         (["launch", "infer", "demo", "--bundle", "demo", "--engine", "aws-batch"], EXIT_CONFIG, "s3://"),
         (["launch", "infer", "demo", "--bundle", "demo", "--shards", "four"], EXIT_CONFIG, "--shards"),
         (["launch", "prepare", "nowhere"], EXIT_CONFIG, "not in the catalog"),
-        (["launch", ",", "demo"], EXIT_CONFIG, "no job is named"),
+        (["launch", ",", "demo"], EXIT_CONFIG, "expected names of jobs"),
         (["status", "nobody"], EXIT_CONFIG, "nobody"),
         (["cancel", "nobody"], EXIT_CONFIG, "inkbatch status"),
         (["logs", "nobody"], EXIT_CONFIG, "inkbatch status"),
