@@ -67,6 +67,7 @@ def estimate(
     precision=fp32, calibrate_s=6.
     """
     from inkbatch.steps.estimate import job as step
+    from inkbatch.steps.estimate.settings import EstimateConfig
 
     options: dict[str, Any] = {
         "segment": segment,
@@ -78,7 +79,7 @@ def estimate(
     options |= {"tta": tta and [view.strip() for view in tta.split(",")]}
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
     options |= {"calibrate": calibrate or None, "root": chosen_root(root), "catalog": catalog}
-    found = step.run(step.EstimateConfig.load(config, sets or (), options))
+    found = step.run(EstimateConfig.load(config, sets or (), options))
     typer.echo(json.dumps(found.document, indent=2, ensure_ascii=False) if as_json else str(found))
 
 
