@@ -64,7 +64,7 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option(DRY_RUN, help="Print the plan of every job; do nothing.")] = False,
 ) -> None:
-    """Run a job, or a chain of jobs, on this machine or on an engine.
+    """Run jobs one after another, here or on an engine.
 
     Without --engine and --shards the jobs run here, one after another, just as their own commands do. With them this is
     inkbatch launch. A chain that begins with prepare leaves it out if the segment is prepared already and its source is
@@ -95,7 +95,7 @@ def launch(
     subject: Subject = None,
     dry_run: Annotated[bool, typer.Option(DRY_RUN, help="Print what would be submitted; do nothing.")] = False,
 ) -> None:
-    """Submit a job, or a chain of jobs, to an engine.
+    """Submit a job or a chain of jobs to an engine.
 
     The job files (jobs/*.yaml) say what each job needs; settings of engines (image, queue, partition, …) come from
     engines.yaml and --option. Launching again is safe: what is stored is skipped. Settings of all jobs are read before
@@ -112,7 +112,10 @@ def status(
     option: EngineSettings = None,
     engines: EnginesFile = None,
 ) -> None:
-    """Show how far a segment, dataset or training run is, and what the engine says of its newest launch."""
+    """Show the progress of a segment, dataset or training run.
+
+    Counts what is stored, and asks the engine about the newest launch. Without a name all launches are listed.
+    """
     from inkbatch.launch.progress import progress_under
     from inkbatch.launch.record import find_launch, launches_of
 
@@ -153,7 +156,7 @@ def logs(
     option: EngineSettings = None,
     engines: EnginesFile = None,
 ) -> None:
-    """Print the last lines of one array task's log, and where the whole log is."""
+    """Print the log of an array task: its last lines."""
     found = _found(root, name)
     shards = found.submitted.shards
     chosen = job or list(shards)[-1]
@@ -170,7 +173,10 @@ def cancel(
     option: EngineSettings = None,
     engines: EnginesFile = None,
 ) -> None:
-    """Cancel all jobs of a launch; what is stored is kept, and launching again continues."""
+    """Cancel a launch.
+
+    All its jobs end; what is stored is kept, and launching again continues.
+    """
     found = _found(root, name)
     for line in make_launcher(found.submitted.engine, option, engines).cancel(found.submitted):
         typer.echo(line)
@@ -184,9 +190,9 @@ def pull(
     ] = "pulled",
     root: Root = None,
 ) -> None:
-    """Copy a segment's finished predictions to this machine: map, previews, report, manifest.
+    """Copy finished predictions to this machine.
 
-    Only new files are copied; sizes and digests are checked; a pull that was stopped continues. Unfinished predictions
+    Map, previews, report and manifest of each. Only new files are copied; sizes and digests are checked; a pull that was stopped continues. Unfinished predictions
     are listed; if none is finished, the exit code is 75.
     """
     from inkbatch.launch.pull import pull as bring

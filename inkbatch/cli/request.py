@@ -35,7 +35,9 @@ class InputOptions:
     """Options that say what the jobs read and what their result is called."""
 
     root: Root = None
-    source: Annotated[str | None, typer.Option(help="Where the layers are; {segment} is replaced.")] = None
+    source: Annotated[
+        str | None, typer.Option(help="Folder or URI of the layers; {segment} is replaced by the id.")
+    ] = None
     bundle: Annotated[
         list[str] | None,
         typer.Option(

@@ -164,7 +164,7 @@ def test_the_schedulers_shard_is_taken(tmp_path, stated):
     result = inkbatch(
         "prepare", "tiny", *stated, "--set", "shard_px=64", INKBATCH_ARRAY_INDEX="1", INKBATCH_ARRAY_COUNT="3"
     )
-    assert "units are still missing" in result.stdout
+    assert "still missing" in result.stdout
     assert "of 2 units" in result.stdout or "of 4 units" in result.stdout
 
 
@@ -175,7 +175,7 @@ def test_a_bug_of_ours_is_called_one(monkeypatch, capsys):
         raise RuntimeError("oops")
 
     assert run_command(broken) == EXIT_BUG
-    assert "bug of ours" in capsys.readouterr().err
+    assert "bug in inkbatch" in capsys.readouterr().err
 
 
 def test_storage_that_gives_up_is_worth_a_retry(capsys):
