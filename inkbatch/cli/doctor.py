@@ -36,9 +36,9 @@ def doctor(
 ) -> None:
     """Check this machine.
 
-    The first job to send to a new engine. Checks driver, CUDA, a matrix product per GPU (also in bfloat16), /dev/shm, disk, memory, reading and writing under
-    ROOT, and the scheduler's variables. The report stays under ROOT/doctor. A missing GPU that was asked for is exit
-    code 65. Further needs through --set: shm=4GiB, disk=20GiB, memory=14GiB.
+    The first job to send to a new engine. Checks driver, CUDA, a matrix product per GPU (also in bfloat16), /dev/shm,
+    disk, memory, reading and writing under ROOT, and the scheduler's variables. The report stays under ROOT/doctor. A
+    missing GPU that was asked for is exit code 65. Further needs through --set: shm=4GiB, disk=20GiB, memory=14GiB.
     """
     if log not in ("plain", "json", "auto"):
         raise ConfigError(f"--log: expected plain or json, got {log!r}")

@@ -112,7 +112,7 @@ def status(
     option: EngineSettings = None,
     engines: EnginesFile = None,
 ) -> None:
-    """Show the progress of a segment, dataset or training run.
+    """Show the progress of segments, datasets or runs.
 
     Counts what is stored, and asks the engine about the newest launch. Without a name all launches are listed.
     """
@@ -192,8 +192,8 @@ def pull(
 ) -> None:
     """Copy finished predictions to this machine.
 
-    Map, previews, report and manifest of each. Only new files are copied; sizes and digests are checked; a pull that was stopped continues. Unfinished predictions
-    are listed; if none is finished, the exit code is 75.
+    Map, previews, report and manifest of each. Only new files are copied; sizes and digests are checked; a pull that
+    was stopped continues. Unfinished predictions are listed; if none is finished, the exit code is 75.
     """
     from inkbatch.launch.pull import pull as bring
 

@@ -138,8 +138,9 @@ def clean(
 ) -> None:
     """Clean a prediction of noise and small components.
 
-    Filters, applies a threshold, and removes small components. Components are those of the whole segment, not of single units. Settings: denoise.median_px=3|5,
-    denoise.sigma_px=1.0, max_hole_px=0, values=mask|probability. With shards, the last one finishes the prediction.
+    Filters, applies a threshold, and removes small components. Components are those of the whole segment, not of single
+    units. Settings: denoise.median_px=3|5, denoise.sigma_px=1.0, max_hole_px=0, values=mask|probability. With shards,
+    the last one finishes the prediction.
     """
     from inkbatch.steps.labels import clean as step
 
@@ -163,8 +164,8 @@ def export_rle(
 ) -> None:
     """Export predictions as a CSV of run lengths.
 
-    The form of Kaggle's Ink Detection competition, one row per segment: two columns, Id and Predicted. Pixels are numbered from 1, row by row; a run is a start and a length. Memory is
-    bounded.
+    The form of Kaggle's Ink Detection competition, one row per segment: two columns, Id and Predicted. Pixels are
+    numbered from 1, row by row; a run is a start and a length. Memory is bounded.
     """
     from inkbatch.steps.export import rle as step
 
@@ -181,8 +182,8 @@ def export_folders(
 ) -> None:
     """Export predictions as folders for the Scroll 5 tools.
 
-    Writes npy_files and visualizations: one float32 array and one 8-bit picture per prediction, named by the first layer of its window. Memory is
-    bounded.
+    Writes npy_files and visualizations: one float32 array and one 8-bit picture per prediction, named by the first
+    layer of its window. Memory is bounded.
     """
     from inkbatch.steps.export import folders as step
 

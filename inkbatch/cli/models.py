@@ -79,7 +79,7 @@ def bundle(
         bool, typer.Option("--prepare", help="Print settings of prepare (--config) that suit this bundle.")
     ] = False,
 ) -> None:
-    """Show a bundle: its network, its contract, and its origin."""
+    """Show a bundle: network, contract and origin."""
     from inkbatch.models.bundle import Bundle, bundle_location
     from inkbatch.models.describing import describe_bundle, prepare_settings
 

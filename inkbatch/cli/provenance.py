@@ -126,8 +126,8 @@ def diff(
 ) -> None:
     """Compare two runs.
 
-    Compares configuration, code, data, bundle, device and predictions. Predictions are read in bounded memory. Differences under "asked" alone (device, memory, places of inputs) do not
-    make another run.
+    Compares configuration, code, data, bundle, device and predictions, the latter in bounded memory. Differences under
+    "asked" alone (device, memory, places of inputs) do not make another run.
     """
     from inkbatch.steps.provenance.diff import diff as compare
 

@@ -30,9 +30,10 @@ def report(
 ) -> None:
     """Write the report pages of finished runs again.
 
-    From stored results. Every large job leaves this page, report.html, when it ends: one file with pictures, scores, the contract, time and money,
-    warnings, and the command that repeats the run; it opens without a network and can be printed. Write it again after
-    inkbatch evaluate, so that the page of infer shows the score, or with a newer inkbatch.
+    From stored results. Every large job leaves this page, report.html, when it ends: one file with pictures, scores,
+    the contract, time and money, warnings, and the command that repeats the run; it opens without a network and can be
+    printed. Write it again after inkbatch evaluate, so that the page of infer shows the score, or with a newer
+    inkbatch.
     """
     from inkbatch.steps.report import job as step
 

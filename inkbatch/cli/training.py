@@ -37,9 +37,9 @@ def phantoms(
 ) -> None:
     """Make a series of phantoms with exact ink labels.
 
-    Training data: letters, strength, depth and crackle of each phantom are drawn from ranges, on one papyrus. Writes one folder per
-    phantom and segments.yaml, which prepare and build-dataset take as --catalog. Settings: source, labels, output,
-    count, seed, depth_order, voxel_size_um, and ranges such as amplitude=[30, 70] (docs/datasets.md).
+    Training data: letters, strength, depth and crackle of each phantom are drawn from ranges, on one papyrus. Writes
+    one folder per phantom and segments.yaml, which prepare and build-dataset take as --catalog. Settings: source,
+    labels, output, count, seed, depth_order, voxel_size_um, and ranges such as amplitude=[30, 70] (docs/datasets.md).
     """
     from inkbatch.steps.synthetic import phantoms as step
 
@@ -130,10 +130,10 @@ def infer_pictures(
 ) -> None:
     """Infer pictures with a bundle for pictures.
 
-    For bundles that were trained on pictures (R, G, B or grey). Writes one prediction per picture, NAME.npy (float32, 0 to 1) and, if asked for, NAME.png. Adaptive histogram
-    equalisation, tiles and blending follow the bundle's contract. A stopped job continues with the missing pictures.
-    Settings: forms=[npy, png],
-    pixel_um, override, device, precision, batch_tiles.
+    For bundles that were trained on pictures (R, G, B or grey). Writes one prediction per picture, NAME.npy (float32, 0
+    to 1) and, if asked for, NAME.png. Adaptive histogram equalisation, tiles and blending follow the bundle's contract.
+    A stopped job continues with the missing pictures. Settings: forms=[npy, png], pixel_um, override, device,
+    precision, batch_tiles.
     """
     context = run_context(shard, log)
     from inkbatch.steps import infer_pictures as step
