@@ -72,8 +72,8 @@ def ensemble(
     options: dict[str, Any] = {"segment": segment, "predictions": prediction or None, "method": method, "name": name}
     options |= {"root": chosen_root(root), "catalog": catalog, "weights": weight or None}
     options["fit_weights"] = fit_weights or None
-    wanted = [f"fit.labels={labels}"] if labels is not None else []
-    job = step.EnsembleConfig.load(config, [*wanted, *(sets or [])], options)
+    given = [f"fit.labels={labels}"] if labels is not None else []
+    job = step.EnsembleConfig.load(config, [*given, *(sets or [])], options)
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -147,8 +147,8 @@ def clean(
     context = run_context(shard, log)
     options: dict[str, Any] = {"segment": segment, "name": name, "result": result, "threshold": threshold}
     options |= {"min_area_px": min_area_px, "root": chosen_root(root)}
-    wanted = [f"denoise.method={denoise}"] if denoise is not None else []
-    job = step.CleanConfig.load(config, [*wanted, *(sets or [])], options)
+    given = [f"denoise.method={denoise}"] if denoise is not None else []
+    job = step.CleanConfig.load(config, [*given, *(sets or [])], options)
     if dry_run:
         typer.echo(step.describe(job))
         return

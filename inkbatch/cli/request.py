@@ -143,7 +143,7 @@ def make_launcher(engine: str, options: Sequence[str] | None, file: str | None, 
 
 
 def _arguments(settings: SettingOptions, jobs: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """More arguments by job; prepare takes its own before those of the last job, where it is the last."""
+    """Split further arguments by job; as the last job, prepare takes its own before those of --args."""
     found = {"prepare": _words("--prepare-args", settings.prepare_args)}
     found[jobs[-1]] = [*found.get(jobs[-1], []), *_words("--args", settings.args)]
     return found

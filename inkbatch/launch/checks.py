@@ -1,4 +1,4 @@
-"""What is refused at submission, and not by tasks that have waited hours for a machine."""
+"""Checks before submission, so that no task fails after hours of waiting for a machine."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def check_command(job: str, words: Sequence[str], run: Callable[[Sequence[str]],
 
 
 def check_bundles(chain: Chain, ask_stores: bool = True) -> list[str]:
-    """Look whether the bundles are where the chain says.
+    """Check that the bundles are at their places.
 
     Args:
         chain: The chain.
         ask_stores: Ask object stores and web servers, too, not only folders of this machine.
 
     Returns:
-        What could not be looked at from this machine, and why: its jobs may well see it.
+        Bundles that this machine cannot reach, and why: the jobs may well reach them.
 
     Raises:
         ConfigError: There is no bundle.
@@ -69,7 +69,7 @@ def check_bundles(chain: Chain, ask_stores: bool = True) -> list[str]:
         try:
             found = (location / BUNDLE_DOCUMENT).exists()
         except InkbatchError as error:
-            unseen.append(f"bundle {place}: could not be looked at from here ({error})")
+            unseen.append(f"bundle {place}: not reachable from here ({error})")
             continue
         if not found:
             raise ConfigError(

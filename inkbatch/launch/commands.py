@@ -20,7 +20,7 @@ BUNDLE_JOBS = frozenset({"probe", "infer"})  # take --bundle; one array per bund
 NAMING_JOBS = frozenset({"ensemble", "evaluate", "clean", "report"})  # take --name, as infer does
 CATALOG_JOBS = frozenset({"prepare", "labels", "build-dataset", "infer", "ensemble", "evaluate"})  # take --catalog
 SUBJECT_KEYS = {"train": "run", "build-dataset": "name"}  # settings of job files that name the subject
-DOCTOR_REPORT = "first-try"  # name of doctor's report where nobody gives one
+DOCTOR_REPORT = "first-try"  # name of doctor's report if none is given
 LOGGING_JOBS = frozenset(
     {"prepare", "labels", "build-dataset", "train", "probe", "infer", "ensemble", "evaluate", "clean"}
 )
@@ -28,7 +28,7 @@ LOGGING_JOBS = frozenset(
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks for.
+    """A request for jobs, as a person makes it.
 
     Attributes:
         jobs: Names of jobs in the order of the chain.

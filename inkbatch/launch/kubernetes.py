@@ -46,7 +46,7 @@ class KubernetesLauncher(Launcher):
     settings: KubernetesSettings
 
     def render(self, chain: Chain) -> dict[str, str]:
-        """One YAML manifest."""
+        """Render one YAML manifest."""
         self.check(chain)
         spec = chain.jobs[0]
         manifest = yaml.safe_dump(self._manifest(spec, chain), sort_keys=False, width=120)

@@ -84,7 +84,7 @@ class Chain:
         known: set[str] = set()
         for spec in self.jobs:
             if spec.job in known or not set(spec.after) <= known:
-                raise ConfigError(f"chain {'>'.join(job.job for job in self.jobs)}: {spec.job} stands in a wrong place")
+                raise ConfigError(f"chain {'>'.join(job.job for job in self.jobs)}: {spec.job} is in the wrong place")
             known.add(spec.job)
 
     @property
@@ -122,7 +122,7 @@ def _array(request: Request, file: JobFile, name: str, command: tuple[str, ...],
     shards = request.shards.get(job, block.shards.default)
     if not 1 <= shards <= block.shards.most:
         raise ConfigError(
-            f"{job}: {shards} shards are asked for, its job file allows 1 to {block.shards.most}; "
+            f"{job}: expected 1 to {block.shards.most} shards, as its job file allows, got {shards}; "
             "ask for fewer, or raise launch.shards.most in a job file of your own"
         )
     return ArraySpec(
@@ -139,13 +139,13 @@ def _array(request: Request, file: JobFile, name: str, command: tuple[str, ...],
 
 
 def launch_name(request: Request, moment: str) -> str:
-    """A name for a launch: what, when, and enough of a digest that two of one second differ."""
+    """Name a launch by job, subject and time, and by a digest so that two of one second differ."""
     what = {"jobs": request.jobs, "subject": request.subject, "root": request.root, "shards": dict(request.shards)}
     return f"{request.jobs[-1]}-{str(request.subject)[:60]}-{moment}-{digest([what, moment])[:4]}"
 
 
 def refuse_secrets(names: Sequence[str], place: str) -> None:
-    """Refuse variables that look like credentials: rendered files and the schedulers' records would keep them.
+    """Refuse variables that look like credentials: rendered files and schedulers would keep them.
 
     Raises:
         ConfigError: There is one.

@@ -108,7 +108,7 @@ class Price:
     row: Machine | None = None
 
     def usd(self, seconds: Range) -> dict[str, Range]:
-        """Money for a range of seconds, by kind of price: ``stated``, ``on demand``, ``spot``; empty if unknown."""
+        """Turn seconds into USD by kind of price: ``stated``, ``on demand``, ``spot``; empty if unknown."""
         low, high = (value / 3600 for value in seconds)
         found: dict[str, Range] = {}
         if self.hourly is not None:
@@ -119,7 +119,7 @@ class Price:
         return found
 
     def of(self, seconds: float) -> dict[str, Any]:
-        """Money for so many seconds, as ``run.json`` keeps it: as stated, on demand and spot, in USD."""
+        """Turn seconds into money, as ``run.json`` keeps it: as stated, on demand and spot, in USD."""
         usd = {kind: [round(value, 4) for value in range_] for kind, range_ in self.usd((seconds, seconds)).items()}
         found: dict[str, Any] = {"usd_stated": usd["stated"][0]} if "stated" in usd else {}
         if self.row is not None:

@@ -1,4 +1,4 @@
-"""Help texts and glossary use the same words: an own or a field's word is explained, every other one is plain English."""
+"""Help texts and glossary share their words: ours and the field's are explained, all others are plain English."""
 
 from __future__ import annotations
 

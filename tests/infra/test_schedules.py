@@ -47,7 +47,7 @@ def test_a_schedule_is_made_listed_replaced_and_removed(account, root):
     assert (root / "schedules" / "weekly" / "train.yaml").read_bytes() == TRAINING.encode()
     made.remove("weekly")
     assert [row.name for row in made.standing()] == ["daily"]
-    with pytest.raises(ConfigError, match="there is none \\(there are daily\\)"):
+    with pytest.raises(ConfigError, match="not found \\(schedules: daily\\)"):
         made.remove("weekly")
 
 

@@ -92,7 +92,7 @@ def test_the_container_limit_counts_as_memory(tmp_path):
 def test_too_little_room_is_a_bad_configuration_with_a_cure(check):
     finding = check()
     assert isinstance(finding.error, ConfigError)
-    assert "were asked for" in finding.detail
+    assert ": expected " in finding.detail
 
 
 def test_identity_names_the_variables_but_not_the_values_of_others():

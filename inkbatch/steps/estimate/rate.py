@@ -32,7 +32,7 @@ class Rate:
     start_s: float | None = None
 
     def seconds(self, passes: int) -> Range:
-        """Seconds for so many passes of a tile."""
+        """Return the seconds for so many passes of a tile."""
         low, high = self.seconds_per_tile
         return low * passes, high * passes
 
@@ -65,7 +65,7 @@ def find_rate(config: EstimateConfig, bundle: Bundle, rented: Machine | None) ->
     flops = document.flops_per_tile
     if rented is not None and flops is not None:
         share = f"{EFFICIENCY[0]:.0%} to {EFFICIENCY[1]:.0%} of the data sheet's bf16 rate"
-        return Rate(rented.seconds(flops), f"{flops / 1e9:,.2f} GFLOP at {share}; nobody measured it"), device
+        return Rate(rented.seconds(flops), f"{flops / 1e9:,.2f} GFLOP at {share}; not measured"), device
     raise ConfigError(
         f"estimate: no stored figure of {document.name} on {device}; give --calibrate (some seconds on the device "
         "at hand), or --machine with a kind of the price table"

@@ -46,6 +46,6 @@ class EstimateConfig(InferConfig):
         return {**self.override, **({"stride_px": self.stride_px} if self.stride_px else {})}
 
     def of_segment(self, segment: str) -> InferConfig:
-        """The infer job of one segment; the layers that a probe found cost as much as the bundle's own."""
+        """Make the infer job of one segment; layers that a probe found cost as much as the bundle's own."""
         layers = None if self.layers == "auto" else self.layers
         return self.model_copy(update={"segment": segment, "layers": layers})
