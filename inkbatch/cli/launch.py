@@ -68,15 +68,15 @@ def run(
 
     Without --engine and --shards the jobs run here, one after another, just as their own commands do. With them this is
     inkbatch launch. A chain that begins with prepare leaves it out if the segment is prepared already and its source is
-    not known here.
+    not available here.
     """
     request = make_request(jobs, subject, inputs, settings, resources, engine.shards)
     if shard is None and (engine.engine != "local" or engine.shards is not None):
         _launch(context, request, engine, dry_run)
         return
-    from inkbatch.launch.commands import commands_here, without_complete_prepare
+    from inkbatch.launch.commands import commands_here
 
-    commands = commands_here(without_complete_prepare(request), shard)
+    commands = commands_here(_without_complete_prepare(request), shard)
     if len(commands) > 1:
         for command in commands:
             _check(context, command)
@@ -211,11 +211,11 @@ def pull(
 def _launch(context: typer.Context, request: Request, options: EngineOptions, dry_run: bool) -> None:
     """Submit a request to an engine, or print what would be submitted."""
     from inkbatch.launch.checks import check_bundles, check_settings
-    from inkbatch.launch.commands import with_subject, without_complete_prepare
+    from inkbatch.launch.commands import with_subject
     from inkbatch.launch.plan import launch_name, plan_chain
     from inkbatch.launch.record import LaunchRecord
 
-    request = without_complete_prepare(with_subject(request))
+    request = _without_complete_prepare(with_subject(request))
     chain = plan_chain(request, launch_name(request, time.strftime("%Y%m%d-%H%M%S", time.gmtime())))
     launcher = make_launcher(options.engine, options.option, options.engines, bool(request.resources.get("gpus")))
     check_settings(chain, lambda words: _run_here(context, words))
@@ -236,6 +236,16 @@ def _launch(context: typer.Context, request: Request, options: EngineOptions, dr
     _say_progress(chain.root, str(request.subject))
     if submitted.exit_code:
         raise typer.Exit(submitted.exit_code)
+
+
+def _without_complete_prepare(request: Request) -> Request:
+    """Leave prepare out where it is complete and has no source any more, and say so."""
+    from inkbatch.launch.commands import without_complete_prepare
+
+    found = without_complete_prepare(request)
+    if found.jobs != request.jobs:
+        typer.echo("prepare: left out; the segment is prepared, and its source is not available here")
+    return found
 
 
 def _check(context: typer.Context, words: Sequence[str]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 
-from inkbatch.data.segments.catalog import Catalog, SegmentEntry, check_segment_id, shipped_catalog
+from inkbatch.data.segments.catalog import Catalog, check_segment_id, shipped_catalog
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
@@ -149,19 +150,28 @@ def with_subject(request: Request) -> Request:
 
 
 def without_complete_prepare(request: Request) -> Request:
-    """Leave prepare out of a chain whose segment is prepared and whose source is not known here.
+    """Leave prepare out of a chain whose segment is prepared and whose source is not available on this machine.
 
-    Where the request or the catalog names a source, prepare stays: it compares the source with what it read.
+    With a source at hand prepare stays: it compares the source with what it read.
     """
     told = (request.source, request.config.get("prepare"), request.sets.get("prepare"), request.extra.get("prepare"))
     if request.jobs[0] != "prepare" or len(request.jobs) == 1 or any(told):
         return request
     segment = check_segment_id(str(request.subject))
-    catalog = Catalog.load(request.catalog)
-    if (catalog.entries.get(segment) or catalog.template or SegmentEntry()).source:
-        return request
     complete = (segment_folder(request.root, segment) / "prepare" / "complete.json").exists()
-    return replace(request, jobs=request.jobs[1:]) if complete else request
+    if not complete or _has_source(Catalog.load(request.catalog), segment):
+        return request
+    return replace(request, jobs=request.jobs[1:])
+
+
+def _has_source(catalog: Catalog, segment: str) -> bool:
+    """Look for a segment's source: named by the catalog, and there if it is a local folder or file."""
+    try:
+        source = catalog.entry(segment).source
+    except ConfigError:  # not in the catalog
+        return False
+    location = Location.parse(source) if source else None
+    return location is not None and (not location.is_local or os.path.exists(location.path))
 
 
 def _job_and_subject(request: Request, job: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from inkbatch.cli.app import app, run_command
-from inkbatch.errors import EXIT_CONFIG, EXIT_DONE
+from inkbatch.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 STATED = ["--set", "prepare:depth_order=forward", "--set", "prepare:voxel_size_um=8"]
@@ -45,15 +45,22 @@ def test_a_chain_runs_here_and_equals_the_commands_one_by_one(inkbatch, tmp_path
     assert not (tmp_path / ".inkbatch").exists()
 
 
-def test_a_prepared_segment_needs_its_source_no_more(inkbatch, tmp_path):
+@pytest.mark.parametrize("in_catalog", [False, True])
+def test_a_prepared_segment_needs_its_source_no_more(inkbatch, tmp_path, in_catalog):
     chain = ["run", "prepare,infer", "tiny", "--bundle", "bundle"]
     assert "not in the catalog" in inkbatch(*chain, code=EXIT_CONFIG)
     inkbatch("run", "prepare", "tiny", "--source", "layers", "--prepare-args", "--depth-order forward", *STATED[2:])
+    if in_catalog:
+        entry = {"source": "layers", "depth_order": "forward", "voxel_size_um": 8.0}
+        (tmp_path / "segments.yaml").write_text(yaml.safe_dump({"segments": {"tiny": entry}}))
+        assert "prepare: left out" not in inkbatch(*chain, "--dry-run")
     shutil.rmtree(tmp_path / "layers")
     said = inkbatch(*chain)
     assert "infer: complete" in said
-    assert "prepare:" not in said
+    assert "prepare: left out; the segment is prepared" in said
     assert " prepare tiny" not in inkbatch("launch", "prepare,infer", "tiny", "--bundle", "bundle", "--dry-run")
+    refused = inkbatch(*chain, "--set", "prepare:depth_order=reversed", code=EXIT_DATA if in_catalog else EXIT_CONFIG)
+    assert "infer: complete" not in refused
 
 
 def test_a_dry_run_answers_before_the_segment_is_prepared(inkbatch, tmp_path):
