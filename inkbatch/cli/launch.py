@@ -210,6 +210,7 @@ def pull(
 
 def _launch(context: typer.Context, request: Request, options: EngineOptions, dry_run: bool) -> None:
     """Submit a request to an engine, or print what would be submitted."""
+    from inkbatch.launch.base import Feature
     from inkbatch.launch.checks import check_bundles, check_settings
     from inkbatch.launch.commands import with_subject
     from inkbatch.launch.plan import launch_name, plan_chain
@@ -229,6 +230,9 @@ def _launch(context: typer.Context, request: Request, options: EngineOptions, dr
     LaunchRecord.write(chain, submitted)
     for line in (*unseen, *submitted.said):
         typer.echo(line)
+    if Feature.SUBMIT not in launcher.supports:
+        typer.echo(f"{chain.launch}: rendered, nothing is submitted yet; run the command above to submit it")
+        return
     if submitted.exit_code is None:
         follow = f"inkbatch status {request.subject} --root {chain.root}"
         typer.echo(f"{chain.launch}: submitted to {options.engine}; {follow} shows its progress")

@@ -1,10 +1,10 @@
-"""What every engine promises, as a suite: a new one adds a subclass of `LauncherContract` and its golden files.
+"""The promises of every engine, as a suite: a new one adds a subclass of `LauncherContract` and its golden files.
 
 class TestMyEngine(LauncherContract):
     launcher_class = MyLauncher
     golden = Path(__file__).parent / "golden"
 
-The golden files are what `render` gives for `example_chain`; ``INKBATCH_WRITE_GOLDEN=1`` writes them anew, for you to
+The golden files are what `render` gives for `example_chain`; ``INKBATCH_WRITE_GOLDEN=1`` writes them again, for you to
 read before you commit them.
 """
 
