@@ -48,7 +48,7 @@ def option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
         command: A function whose parameters are typer's, or dataclasses whose fields are annotated as such parameters.
     """
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
 
     @functools.wraps(command)
     def expanded(**given: Any) -> Any:
