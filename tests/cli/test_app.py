@@ -100,7 +100,7 @@ def test_the_shipped_files_of_prepare_and_infer_run(tmp_path, stated):
 
 
 def test_every_shipped_job_file_is_run_by_a_test():
-    texts = [path.read_text() for path in (REPOSITORY / "tests").rglob("test_cli*.py")]
+    texts = [path.read_text() for path in (REPOSITORY / "tests/cli").glob("test_*.py")]
     for path in (REPOSITORY / "jobs").glob("*.yaml"):
         assert any(f"jobs/{path.name}" in text for text in texts), path
 
@@ -123,7 +123,7 @@ def test_every_shipped_job_file_is_run_by_a_test():
         (["prepare", "demo", "--source", "/no/such/folder"], EXIT_DATA, "/no/such/folder"),
         (["infer", "demo", "--bundle", "/no/such/bundle"], EXIT_DATA, "run inkbatch prepare demo first"),
         (["infer", "demo"], EXIT_CONFIG, "'bundle' is required"),
-        (["infer", "demo", "--bundle", "b", "--override", "divisor=]"], EXIT_CONFIG, "not YAML"),
+        (["infer", "demo", "--bundle", "b", "--override", "divisor=]"], EXIT_CONFIG, "expected a YAML value"),
         (["export", "demo"], EXIT_DATA, "demo"),
     ],
 )
