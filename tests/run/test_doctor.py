@@ -33,7 +33,7 @@ def test_a_store_that_returns_something_else_fails(memory_root, monkeypatch):
     monkeypatch.setattr(Location, "read_json", lambda self: {"checks": []})
     finding = checkup.check_root(str(memory_root), "try", TASK, REPORT)
     assert isinstance(finding.error, DataError)
-    assert "not what was written" in finding.detail
+    assert "differs from the one written" in finding.detail
 
 
 @pytest.mark.parametrize(
