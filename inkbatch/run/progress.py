@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from inkbatch.run.estimate import hourly_usd
+from inkbatch.run.cost import hourly_usd
 
 LogMode = Literal["auto", "plain", "json"]
 

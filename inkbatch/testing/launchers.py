@@ -4,7 +4,7 @@ class TestMyEngine(LauncherContract):
     launcher_class = MyLauncher
     golden = Path(__file__).parent / "golden"
 
-The golden files are what `render` gives for `example_chain`; ``INKBATCH_WRITE_GOLDEN=1`` rewrites them, for you to
+The golden files are what `render` gives for `example_chain`; ``INKBATCH_WRITE_GOLDEN=1`` writes them again, for you to
 read before you commit them.
 """
 
@@ -22,7 +22,8 @@ import pytest
 
 from inkbatch.errors import ConfigError
 from inkbatch.launch.base import Feature, Launcher, Submitted, UnsupportedFeature, launcher_class
-from inkbatch.launch.plan import ArraySpec, Chain, Request, plan_chain
+from inkbatch.launch.commands import Request
+from inkbatch.launch.plan import ArraySpec, Chain, plan_chain
 from inkbatch.launch.record import LaunchRecord
 
 LAUNCH = "infer-20231005123336-20261121-120000-abcd"

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from inkbatch.errors import ConfigError
-from inkbatch.run.estimate import hourly_usd, machines
+from inkbatch.run.cost import hourly_usd, machines
 from inkbatch.run.progress import LineReporter, Pace, pace_text
 
 # A job of slow units through the real frame, with the signal handlers that the command line installs.
@@ -188,7 +188,7 @@ def test_money_is_stated_and_never_guessed(monkeypatch):
     assert hourly_usd() == 0.5
     for wrong in ("cheap", "-1", "nan"):
         monkeypatch.setenv("INKBATCH_USD_PER_HOUR", wrong)
-        with pytest.raises(ConfigError, match="wanted USD per hour"):
+        with pytest.raises(ConfigError, match="expected USD per hour"):
             hourly_usd()
     monkeypatch.delenv("INKBATCH_USD_PER_HOUR")
     monkeypatch.setenv("INKBATCH_MACHINE", "steam-engine")

@@ -105,4 +105,4 @@ def test_a_run_whose_second_process_meets_bad_data_exits_with_65(root):
     found = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
     assert found.returncode == 65, found.stderr
     assert "a layer of this process is damaged" in found.stderr
-    assert "this is a bug of ours" not in found.stderr
+    assert "this is a bug in inkbatch" not in found.stderr
