@@ -55,7 +55,10 @@ def stop_after(step: int) -> tuple[RunContext, Any]:
     return context, on_step
 
 
-RICH = {"ema": 0.9, "accumulate": 2, "batch": 2, "clip_gradient": 1.0, "sampler": {"ink_share": 0.5}}
+RICH = {
+    **{"ema": 0.9, "accumulate": 2, "batch": 2, "clip_gradient": 1.0, "dataset": "folded", "fold": 0},
+    "sampler": {"ink_share": 0.5, "quotas": {"s0": 1, "s1": 1}},
+}
 
 
 @pytest.fixture(scope="module")
