@@ -77,7 +77,7 @@ def demo(given: Given) -> Iterator[Row]:
     maps = {}
     for name, (device, precision) in runs.items():
         began = time.perf_counter()
-        words = ("--root", root, "--device", device, "--precision", precision, "--name", name)
+        words = ("--bundle", "demo", "--root", root, "--device", device, "--precision", precision, "--name", name)
         inkbatch("infer", "demo", *words)
         maps[name] = _map(root, name)
         if name == "cpu":

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+CPU_PATIENCE = 6  # a rehearsal on a CPU that others use, too, may take so much longer
 SHORTEST_S = 5.0  # a step that has less time left is not begun
 KILLED_WITHIN_S = 5.0
 Row = dict[str, Any]
@@ -132,6 +133,7 @@ def run_steps(
             failed.append(step.name)
             continue
         with tempfile.TemporaryDirectory(prefix=f"inkbatch-{step.name}-", ignore_cleanup_errors=True) as folder:
-            if not run_step(step, Given(folder=Path(folder), **given), min(step.limit_s, left), tell):
+            limit_s = min(step.limit_s * (CPU_PATIENCE if given["device"] == "cpu" else 1), left)
+            if not run_step(step, Given(folder=Path(folder), **given), limit_s, tell):
                 failed.append(step.name)
     return failed

@@ -197,6 +197,7 @@ def test_a_stream_from_the_middle_gives_what_the_whole_one_gives(tiles, in_place
 
 @pytest.mark.parametrize(("in_place", "ahead"), [(True, 0), (False, 3)])
 def test_as_many_steps_as_asked_for_are_read_ahead_and_none_in_place(tiles, monkeypatch, in_place, ahead):
+    monkeypatch.setattr("inkbatch.training.data.time.thread_time", time.perf_counter)  # a busy machine waits, too
     stream, begun = stream_of(tiles, ahead=3, in_place=in_place), []
     read = stream._read
     monkeypatch.setattr(stream, "_read", lambda drawn: (begun.append(drawn), read(drawn))[1])

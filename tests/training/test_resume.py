@@ -22,6 +22,7 @@ from inkbatch.training.validate import Validator
 SAME = (
     "bundle/weights.safetensors",
     "bundle/bundle.json",
+    "bundle/reference.safetensors",
     "metrics.csv",
     "losses.csv",
     "curves.png",
