@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.common import machine
 from benchmarks.gpu_runner import CPU_PATIENCE, Row, Step, run_steps
+from inkbatch.run.run_file import software
 
 MINUTES = 8.0
 PRELOADED = ["benchmarks.gpu_networks", "benchmarks.gpu_jobs"]  # imported once for all steps, without touching a GPU
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 file.write(line + "\n")
 
     began = time.monotonic()
-    tell({"step": "begin", "device": found.device, "quick": found.quick, **machine()})
+    packages = software()["packages"]
+    tell({"step": "begin", "device": found.device, "quick": found.quick, **machine(), "packages": packages})
     steps = [step for step in STEPS if step.name in found.only]
     failed = run_steps(steps, {"device": found.device, "quick": found.quick}, found.minutes, tell)
     tell({"step": "end", "seconds": round(time.monotonic() - began, 1), "failed": failed})

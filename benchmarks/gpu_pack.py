@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 from benchmarks.common import REPOSITORY
 
 LOCK = REPOSITORY / "requirements" / "runtime.lock"
-LINE = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)(?:\s*;\s*([^\\]+))?", re.MULTILINE)
+LINE = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)(?: *; *([^\\\n]+))?", re.MULTILINE)
 NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.-]*)")
 PYTHON = "3.12"
 GLIBC = (39, 35, 34, 31, 28, 27, 26, 24, 17)  # what wheels for Linux name; pip takes each at its word
