@@ -1,4 +1,4 @@
-"""Which samples a step takes: a pure function of the seed and the epoch, on every machine and after every resume."""
+"""Order of samples: a pure function of the seed and the epoch, on every machine and after every resume."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from inkbatch.data.datasets.dataset import Sample
+from inkbatch.data.datasets.index import Sample
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.models.rules import Grown
 
@@ -19,7 +19,7 @@ TINY = 1e-300
 
 
 class SamplerConfig(Grown):
-    """How an epoch's samples are drawn.
+    """Rules for drawing an epoch's samples.
 
     Attributes:
         samples_per_epoch: Length of an epoch; None: as many as there are.
@@ -40,18 +40,18 @@ class SamplerConfig(Grown):
 
     @property
     def balanced(self) -> bool:
-        """Whether samples are drawn with replacement, by weight."""
+        """True if samples are drawn with replacement, by weight."""
         return self.by_segment or self.ink_share is not None
 
 
 def draw_weights(samples: Sequence[Sample], config: SamplerConfig) -> NDArray[np.float64]:
-    """Probability of each sample in one draw; sums to 1.
+    """Compute the probability of each sample in one draw; sums to 1.
 
     Shares of ink and of segments are met together by scaling to each in turn (iterative proportional fitting). Where
     that cannot be, because a segment lacks one kind of samples, the share of ink stands.
 
     Raises:
-        DataError: An ink share is wanted that no sample, or only samples without ink, can give.
+        DataError: The ink share needs samples with ink, or without, and there are none.
     """
     weights = np.ones(len(samples))
     segment = np.unique([sample.segment for sample in samples], return_inverse=True)[1]
@@ -66,21 +66,22 @@ def draw_weights(samples: Sequence[Sample], config: SamplerConfig) -> NDArray[np
 
 
 def _by_ink(samples: Sequence[Sample], config: SamplerConfig, share: float) -> list[tuple[NDArray[np.bool_], float]]:
-    """The samples with ink and those without, each with the share that it is to get."""
+    """Group the samples into those with ink and those without, each with its share of the draws."""
     inked = np.array([sample.ink_share >= config.ink_from for sample in samples])
     groups = [(inked, share, "with"), (~inked, 1 - share, "without")]
     for which, wanted, words in groups:
         if wanted and not which.any():
             raise DataError(
-                f"sampler: ink_share {share} wants samples {words} ink (ink share of at least {config.ink_from}), the "
-                f"dataset has none among its {len(samples)}; change sampler.ink_share, or build the dataset with such "
+                f"sampler: ink_share {share}: expected samples {words} ink (ink share of at least "
+                f"{config.ink_from}), got "
+                f"none among {len(samples)}; change sampler.ink_share, or build the dataset with such "
                 "samples"
             )
     return [(which, wanted) for which, wanted, _ in groups]
 
 
 def places_by_scroll(samples: Sequence[Sample], scrolls: Mapping[str, str]) -> dict[str, NDArray[np.int64]]:
-    """Places in `samples` by scroll, ascending; `scrolls` gives that of each segment, else it stands for itself."""
+    """List places in `samples` by scroll, ascending; a segment that `scrolls` lacks stands for itself."""
     found: dict[str, list[int]] = {}
     for place, sample in enumerate(samples):
         found.setdefault(scrolls.get(sample.segment, sample.segment), []).append(place)
@@ -128,7 +129,7 @@ class Drawn:
     Attributes:
         epoch: From 0.
         position: Place in the epoch's order, from 0; with seed and epoch it names the augmentation.
-        index: Which sample.
+        index: Index of the sample.
     """
 
     epoch: int
@@ -138,7 +139,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """How an epoch is cut into optimiser steps.
+    """Division of an epoch into optimiser steps.
 
     Step s takes the next ``batch x devices x accumulate`` samples of the order; within it, micro batches follow each
     other, and devices take turns inside a micro batch. So two devices with batch B see in one step what one device
@@ -146,7 +147,7 @@ class EpochPlan:
 
     Attributes:
         samples: The training samples.
-        sampler: How they are drawn.
+        sampler: Rules for drawing them.
         seed: Seed of the run.
         batch: Samples per device and forward pass.
         devices: Processes that train together.
@@ -178,13 +179,13 @@ class EpochPlan:
         return max(1, self.length // self.step_samples)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Indices of the samples of an epoch, a whole number of steps."""
+        """Return the indices of an epoch's samples, a whole number of steps."""
         rng = np.random.default_rng([self.seed, epoch, 0])
         wanted = self.steps * self.step_samples
         return self._by_quota(rng, wanted) if self.sampler.quotas else self._drawn(rng, self.samples, wanted)
 
     def _drawn(self, rng: np.random.Generator, samples: Sequence[Sample], wanted: int) -> NDArray[np.int64]:
-        """So many places in `samples`."""
+        """Draw so many places in `samples`."""
         count = len(samples)
         if self.sampler.balanced:
             return rng.choice(count, wanted, p=draw_weights(samples, self.sampler))
@@ -192,7 +193,7 @@ class EpochPlan:
         return np.concatenate(rounds)[:wanted]
 
     def _by_quota(self, rng: np.random.Generator, wanted: int) -> NDArray[np.int64]:
-        """Batches with the quota of every scroll in each, mixed within the batch, so that devices share scrolls."""
+        """Draw batches with the quota of every scroll in each, mixed within the batch, so that devices share scrolls."""
         places = places_by_scroll(self.samples, self.scrolls)
         batches = wanted // (self.batch * self.devices)
         columns = []
@@ -204,10 +205,10 @@ class EpochPlan:
         return rng.permuted(np.concatenate(columns, axis=1), axis=1).reshape(-1)
 
     def step(self, order: NDArray[np.int64], epoch: int, step: int, device: int) -> list[list[Drawn]]:
-        """The micro batches of one step on one device.
+        """Return the micro batches of one step on one device.
 
         Args:
-            order: What `order` gave for this epoch.
+            order: Result of `order` for this epoch.
             epoch: From 0.
             step: From 0.
             device: Rank of this process.

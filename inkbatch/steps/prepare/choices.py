@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SAMPLE_WINDOWS = 16
 SAMPLE_PX = 256
-VOXEL_TOLERANCE = 0.01  # between the stated voxel size and the source's own
+STATED_VOXEL_TOLERANCE = 0.01  # between the stated voxel size and the source's own
 
 
 def layer_range(config: PrepareConfig, entry: SegmentEntry, source: LayerSource) -> range:
@@ -67,7 +67,7 @@ def required_voxel_size(config: PrepareConfig, entry: SegmentEntry, source: Laye
     """
     stated = config.voxel_size_um or entry.voxel_size_um
     own = source.voxel_size_um
-    if stated and own and abs(stated - own) > VOXEL_TOLERANCE * own:
+    if stated and own and abs(stated - own) > STATED_VOXEL_TOLERANCE * own:
         raise MismatchError(
             f"segment {config.segment}: got voxel_size_um {stated:g}, but {source.uri} states {own:g} at level "
             f"{config.level or entry.level or 0}; choose the level that has this size, or leave the size out"

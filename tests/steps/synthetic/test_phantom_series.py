@@ -13,7 +13,7 @@ import yaml
 from inkbatch.data.segments.catalog import Catalog
 from inkbatch.data.synthetic.phantom_series import RANGES, PhantomSeriesConfig
 from inkbatch.errors import ConfigError
-from inkbatch.steps.synthetic.phantoms import run
+from inkbatch.steps.synthetic.phantom_series import run
 from inkbatch.testing.segments import random_papyrus, write_layers
 
 REPOSITORY = Path(__file__).parents[3]
