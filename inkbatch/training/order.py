@@ -193,7 +193,7 @@ class EpochPlan:
         return np.concatenate(rounds)[:wanted]
 
     def _by_quota(self, rng: np.random.Generator, wanted: int) -> NDArray[np.int64]:
-        """Draw batches with the quota of every scroll in each, mixed within the batch, so that devices share scrolls."""
+        """Draw batches with every scroll's quota in each, mixed within the batch, so that devices share scrolls."""
         places = places_by_scroll(self.samples, self.scrolls)
         batches = wanted // (self.batch * self.devices)
         columns = []
