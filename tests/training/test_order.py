@@ -148,7 +148,7 @@ def test_quotas_that_the_samples_cannot_fill_are_refused(quotas, error, words):
 
 def test_a_scroll_that_cannot_give_the_share_of_ink_is_refused():
     config = SamplerConfig(quotas={"first": 6, "second": 2, "d": 0}, ink_share=0.5)
-    with pytest.raises(DataError, match="wants samples with ink"):
+    with pytest.raises(DataError, match="expected samples with ink"):
         require_drawable(of_three_segments(), config, SCROLLS, 8)
 
 
