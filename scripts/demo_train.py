@@ -88,7 +88,7 @@ def _children_cpu_s() -> float:
 
 
 def train(jobs: Jobs, sets: list[str]) -> Path:
-    """From papyrus and letters to a bundle; returns its folder."""
+    """Train from papyrus and letters to a bundle; return its folder."""
     phantoms = jobs.root / "phantoms"
     for part in ("train", "validation"):  # one after the other: both write the catalog
         jobs.run("phantoms", "--config", JOBS / f"phantoms-{part}.yaml", "--set", f"output={phantoms}")
@@ -109,7 +109,7 @@ def held_out(jobs: Jobs, name: str, bundle: Path) -> ScoreHistogram:
 
 
 def threshold_of(bundle: Path) -> float:
-    """The threshold that a bundle states."""
+    """Read the threshold that a bundle states."""
     return float(yaml.safe_load((bundle / "bundle.json").read_text(encoding="utf-8"))["contract"]["threshold"])
 
 

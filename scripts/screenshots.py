@@ -106,7 +106,7 @@ def demo(root: str) -> None:
 
 
 def joined(root: str) -> None:
-    """The ensembles of docs/ensembles.md, and how much better the fitted one is."""
+    """Compute the ensembles of docs/ensembles.md, and how much better the fitted one is."""
     where = {"segment": "demo", "root": root}
     for name, changes in MEMBERS.items():
         infer.run(infer.InferConfig.load(options={**where, "bundle": "demo", "name": name, **changes}), RunContext())
@@ -119,14 +119,14 @@ def joined(root: str) -> None:
 
 
 def learned(root: str) -> None:
-    """A dataset of the demo's blocks, and a short training on it."""
+    """Make a dataset of the demo's blocks, and run a short training on it."""
     options = {**DATASET, "root": root}
     chains.build_dataset(build_dataset.BuildDatasetConfig.load(options=options), RunContext())
     train.run(train.TrainConfig.load(options={**TRAINING, "root": root}), RunContext())
 
 
 def compact(picture: bytes) -> bytes:
-    """The picture as WebP: a tenth of the bytes of a PNG."""
+    """Encode the picture as WebP: a tenth of the bytes of a PNG."""
     pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
     return cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 86])[1].tobytes()
 

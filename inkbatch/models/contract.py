@@ -16,7 +16,7 @@ UNUSED_DIVISOR = 255.0  # the default; where statistics of the data take its pla
 
 
 class LayerRule(Grown):
-    """Which layers a network takes.
+    """Choice of the layers that a network takes.
 
     Attributes:
         count: Number of layers.
@@ -42,7 +42,7 @@ class LayerRule(Grown):
         return self
 
     def first_of(self, total: int, *, mirrored: bool) -> int:
-        """First of the centred layers.
+        """Return the first of the centred layers.
 
         Args:
             total: Layers to choose from, `count` at least.
@@ -54,7 +54,7 @@ class LayerRule(Grown):
 
 
 class Contract(Grown):
-    """What a network must be fed, and how its output is put together.
+    """Contract of a network: its input, and the stitching of its output.
 
     Intensities x become ``(min(max(x, clip[0]), clip[1]) / divisor - mean) / std`` in float32, unless `normaliser`
     says that statistics of the data take the place of these numbers.
@@ -142,7 +142,7 @@ class Contract(Grown):
         return self
 
     def overridden(self, overrides: Mapping[str, Any]) -> Contract:
-        """The contract with some values replaced, as ``--override key=value`` asks; they go into the manifest.
+        """Replace some values of the contract, as ``--override key=value`` asks; they go into the manifest.
 
         ``normaliser.kind=robust-mad`` replaces one value of a group, ``normaliser={…}`` the group.
 
@@ -166,7 +166,7 @@ class Contract(Grown):
             raise ConfigError(f"--override: {'; '.join(entry['msg'] for entry in error.errors())}") from error
 
     def layer_indices(self, volume: SurfaceVolume, layers: tuple[int, int] | None = None) -> range:
-        """Indices (depth order) of the layers that the network takes from this volume.
+        """Return the indices (depth order) of the layers that the network takes from this volume.
 
         Args:
             volume: The surface volume.
@@ -196,7 +196,7 @@ class Contract(Grown):
         return range(first, first + self.layers.count)
 
     def mismatches(self, provenance: SurfaceProvenance, dtype: str) -> list[str]:
-        """Every way in which a volume differs from what the network was trained on, in words naming both sides."""
+        """List every way in which a volume differs from the network's training data, in words naming both sides."""
         found: list[str] = []
         if dtype != self.dtype:
             found.append(f"dtype: bundle wants {self.dtype}, surface is {dtype}")

@@ -22,7 +22,7 @@ RGB = 3
 
 
 class EncoderConfig(BaseModel):
-    """What training does with a network's encoder; part of the configuration of a run, not of the network.
+    """Training's treatment of a network's encoder; part of the configuration of a run, not of the network.
 
     Attributes:
         encoder_weights: ``imagenet`` or another published name, a file or URI, or ``none`` for fresh weights; see
@@ -151,7 +151,7 @@ def _load(model: SmpNet, source: str, state: dict[str, Tensor]) -> None:
 
 
 def _timm_renamed(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A file of timm's own under the keys of an encoder that smp makes of a timm model; other files as they are.
+    """Rename a file of timm's own to the keys of an encoder that smp makes of a timm model; leave others as they are.
 
     smp puts ``model.`` in front, timm's feature extractors have an underscore for some dots, and the classifier is no
     part of an encoder. What is left over inside a part that the encoder has stays, and is refused: another network's.

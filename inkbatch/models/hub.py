@@ -104,7 +104,7 @@ def fetch(reference: HubReference) -> HubFile:
 
 
 def _config(repo: str, commit: str, names: list[str] | None) -> dict[str, Any]:
-    """The repository's ``config.json``: fetched where it is listed; from the cache alone where nothing was asked."""
+    """Fetch the repository's ``config.json`` where it is listed; from the cache alone if the host was not asked."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -142,7 +142,7 @@ def only_checkpoint(place: str, names: list[str], prefix: str = "") -> str:
 
 
 def _explained(reference: HubReference, error: Exception) -> InkbatchError:
-    """Our error for one of the client's."""
+    """Translate an error of the client into one of ours."""
     from huggingface_hub import errors
 
     reason = (str(error).splitlines() or [""])[0][:300] or type(error).__name__

@@ -184,7 +184,7 @@ def _require_equal(weights: Mapping[str, Tensor], twins: Sequence[tuple[str, str
 
 
 def _spellings(weights: Mapping[str, Tensor], model: InkModel | type[InkModel]) -> Iterator[_Spelling]:
-    """Ways to spell the keys, the file's own first: without wrappers, and with the network's own first word."""
+    """List ways to spell the keys, the file's own first: without wrappers, and with the network's own first word."""
     rename = getattr(model, "published_key", str)
     own = OWN if isinstance(model, type) else tuple({key.partition(".")[0] for key in model.state_dict()})
     if not isinstance(model, type) and len(own) > 1:
@@ -209,7 +209,7 @@ def _renamed(names: Mapping[str, str], rename: Any) -> _Spelling:
 
 
 def _without_common_prefix(weights: Mapping[str, Tensor]) -> Iterator[dict[str, str]]:
-    """The keys as they are, then without the first word that all have in common, then without the next, and so on."""
+    """Yield the keys as they are, then without the first word common to all, then without the next, and so on."""
     current = {key: key for key in weights}
     while True:
         yield current
@@ -222,7 +222,7 @@ def _without_common_prefix(weights: Mapping[str, Tensor]) -> Iterator[dict[str, 
 
 
 def _without_wrappers(key: str) -> str:
-    """A key without its leading wrappers' words, whichever it has."""
+    """Remove the leading wrappers' words from a key, whichever it has."""
     words = key.split(".")
     while len(words) > 1 and words[0] in WRAPPERS:
         words = words[1:]
@@ -242,7 +242,7 @@ def _problems(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[i
 
 
 def _other_kinds(model: InkModel, found: Mapping[str, Tensor]) -> list[str]:
-    """Numbers of another kind: integers (quantised weights), booleans or complex numbers where floats belong."""
+    """Find numbers of another kind: integers (quantised weights), booleans or complex numbers instead of floats."""
     other = [
         f"{key} (model {value.dtype}, file {found[key].dtype})"
         for key, value in model.state_dict().items()

@@ -90,7 +90,7 @@ class Preset(BaseModel):
 
 
 def preset_names() -> list[str]:
-    """Names of the shipped presets, sorted."""
+    """List the names of the shipped presets, sorted."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
@@ -113,7 +113,7 @@ def load_preset(name: str) -> Preset:
 
 
 def changed_contract(contract: Contract, changes: Mapping[str, Any], place: str) -> Contract:
-    """A contract with some values replaced; ``{layers: {count: 30}}`` replaces that one value only.
+    """Replace some values of a contract; ``{layers: {count: 30}}`` replaces that one value only.
 
     Raises:
         ConfigError: A key that a contract does not have, or a value that does not validate.
@@ -124,7 +124,7 @@ def changed_contract(contract: Contract, changes: Mapping[str, Any], place: str)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping; neither is changed."""
+    """Lay `changes` over `base`, mapping by mapping; neither is changed."""
     result = dict(base)
     for key, value in changes.items():
         old = result.get(key)
@@ -143,7 +143,7 @@ def _folder() -> Path:
 
 
 def _path(name: str, folder: Path = Path()) -> Path:
-    """The file of a preset; a path is relative to `folder`."""
+    """Find the file of a preset; a path is relative to `folder`."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return folder / Path(name).expanduser()
     known = preset_names()
@@ -154,7 +154,7 @@ def _path(name: str, folder: Path = Path()) -> Path:
 
 
 def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a preset file, over those of the preset that it extends."""
+    """Read the values of a preset file, over those of the preset that it extends."""
     if path in below:
         raise ConfigError(f"preset {path}: extends itself, by way of {' and '.join(file.stem for file in below)}")
     try:

@@ -18,7 +18,7 @@ from inkbatch.errors import ConfigError
 
 
 class SegformerShape(NamedTuple):
-    """What tells the sizes of SegFormer apart: widths and blocks of its four stages, width of its decode head."""
+    """Sizes that tell SegFormers apart: widths and blocks of the four stages, width of the decode head."""
 
     widths: tuple[int, int, int, int]
     blocks: tuple[int, int, int, int]

@@ -43,7 +43,7 @@ def _families() -> dict[str, Any]:
 
 
 def _family_options(family: str) -> set[str]:
-    """Arguments that a family's constructor names itself."""
+    """List the arguments that a family's constructor names itself."""
     parameters = inspect.signature(_families()[family.lower()].__init__).parameters.values()
     return {p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD} - {"self"}
 

@@ -110,7 +110,7 @@ class UnetrSegformer(InkModel):
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> UnetrSegformerConfig:
-        """Config of a published checkpoint, from its key names (without ``model.``) and shapes.
+        """Derive the config of a published checkpoint from its key names (without ``model.``) and shapes.
 
         The number of layers is not in the weights, but its product with the tile's area is; the config gets the
         default, 16.

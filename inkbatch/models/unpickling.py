@@ -38,7 +38,7 @@ PR_SET_NO_NEW_PRIVS = 38
 
 
 class NoPlainWeightsError(ValueError):
-    """Where a checkpoint has its weights, there are none, or other things than tensors."""
+    """Absence of weights where a checkpoint has them, or other things than tensors there."""
 
 
 class UnclearWeightsError(ValueError):
@@ -122,7 +122,7 @@ def settings_in(loaded: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it; what is neither text, number, list nor dict becomes its description."""
+    """Turn a value into what JSON can hold; anything but text, number, list or dict becomes its description."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, bytes):

@@ -86,7 +86,7 @@ def _run(path: Path, home: Path, output: Path, source: str, section: str | None)
 
 
 def _last_words(stderr: bytes) -> str:
-    """End of what the process wrote, without control characters: the file's program may have written it."""
+    """Return the end of what the process wrote, without control characters: the file's program may have written it."""
     lines = [re.sub(r"[^\x20-\x7e]", "?", line) for line in stderr.decode("utf-8", "replace").splitlines() if line]
     return lines[-1][-300:] if lines else "no message"
 

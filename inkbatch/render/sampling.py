@@ -46,7 +46,7 @@ class Lines:
         return Lines(whole.astype(np.int64), (points - whole).astype(np.float32), normals, reach)
 
     def part(self, pixels: slice) -> Lines:
-        """Some of the pixels."""
+        """Return some of the pixels."""
         return Lines(self.cells[:, pixels], self.fractions[:, pixels], self.normals[:, pixels], self.reach)
 
 

@@ -124,7 +124,7 @@ class LineReporter:
         self._write({"event": "note", "text": text})
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the line is finished."""
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if self.as_json:

@@ -150,7 +150,7 @@ def _mapping(location: Location) -> dict[str, Any]:
 def _document(
     config: ImportConfig, preset: Preset, contract: Contract, model: InkModel, read: ReadCheckpoint, fetched: Fetched
 ) -> BundleDocument:
-    """All of the bundle but its weights; nothing in it depends on the time or the machine."""
+    """Describe all of the bundle but its weights; nothing in it depends on the time or the machine."""
     changed = {"model": config.model, "contract": config.contract}
     source = {
         **_json_values(fetched.facts),

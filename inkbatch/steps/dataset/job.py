@@ -273,7 +273,7 @@ def _with_boxes(
 
 
 def _named(value: Any, segment: str) -> Any:
-    """Settings with ``{segment}`` replaced by a segment's id, in every text."""
+    """Replace ``{segment}`` by a segment's id in every text of the settings."""
     if isinstance(value, dict):
         return {key: _named(item, segment) for key, item in value.items()}
     return value.replace("{segment}", segment) if isinstance(value, str) else value

@@ -76,7 +76,7 @@ class EnsembleConfig(JobConfig):
     @model_validator(mode="before")
     @classmethod
     def _asked_to_fit(cls, values: Any) -> Any:
-        """``fit_weights: true`` stands for `fit` with what is not stated elsewhere."""
+        """Replace ``fit_weights: true`` by `fit` with defaults."""
         if not isinstance(values, dict) or "fit_weights" not in values:
             return values
         values = dict(values)

@@ -122,11 +122,11 @@ class EvaluatePlan:
         return RunFolder(self.folder, self.manifest)
 
     def counts_of(self, unit: Unit) -> Location:
-        """Path of a unit's counts."""
+        """Return the path of a unit's counts."""
         return self.folder / "counts" / f"{unit.name}.blosc"
 
     def picks_of(self, unit: Unit) -> Location:
-        """Path of some of a unit's labels, for the picture."""
+        """Return the path of some of a unit's labels, for the picture."""
         return self.folder / "counts" / f"{unit.name}.png"
 
 

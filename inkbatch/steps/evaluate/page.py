@@ -277,7 +277,7 @@ def _worst(run: StoredRun, one: Mapping[str, Any]) -> Picture | None:
 
 
 def _grids(found: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> list[Picture]:
-    """F-beta of every region in colour; grey where a region has no ink."""
+    """Draw F-beta of every region in colour; grey for regions without ink."""
     edge, beta = int(found["region_px"]), _beta(found)
     places, (height, width) = region_grid([(int(row["y0"]), int(row["x0"])) for row in rows], edge)
     times = max(2, min(CELL_PX, 1200 // max(height, width)))
