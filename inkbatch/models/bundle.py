@@ -155,7 +155,7 @@ class Bundle:
             raise MismatchError(
                 f"segment {volume.provenance.segment} does not match bundle {self.document.name}: "
                 + "; ".join(found)
-                + f"; prepare the segment as the bundle wants, or state --override {keys[0]}=… (it is recorded)"
+                + f"; prepare the segment as the bundle expects, or state --override {keys[0]}=… (it is recorded)"
             )
 
     def _require_unedited(self) -> None:
@@ -193,7 +193,7 @@ class Bundle:
         if model.config.depth_layers != self.contract.layers.count:
             raise MismatchError(
                 f"{self.location}: the network takes {model.config.depth_layers} layers, "
-                f"its contract gives it {self.contract.layers.count}; leave out --override layers, or import it again"
+                f"its contract states {self.contract.layers.count}; leave out --override layers, or import it again"
             )
         self._require_normaliser(model)
         load_strictly(model, safetensors.torch.load(data), str(place))

@@ -181,14 +181,14 @@ class Contract(Grown):
             if last - first != self.layers.count:
                 raise LayerRangeError(
                     f"segment {volume.provenance.segment}: --layers {first}:{last} are {last - first} layers, the "
-                    f"bundle wants {self.layers.count}; give a range of that many, for example "
+                    f"bundle expects {self.layers.count}; give a range of that many, for example "
                     f"{first}:{first + self.layers.count}"
                 )
             return volume.provenance.index_range(wanted)
         spare = volume.layer_count - self.layers.count
         if spare < 0:
             raise LayerRangeError(
-                f"segment {volume.provenance.segment}: bundle wants {self.layers.count} layers, "
+                f"segment {volume.provenance.segment}: bundle expects {self.layers.count} layers, "
                 f"surface has {volume.layer_count}; prepare more layers or take another bundle"
             )
         mirrored = {"source": volume.provenance.depth_order, "reading": self.depth_order}.get(self.layers.counted_in)
@@ -199,17 +199,17 @@ class Contract(Grown):
         """List every way in which a volume differs from the network's training data, in words naming both sides."""
         found: list[str] = []
         if dtype != self.dtype:
-            found.append(f"dtype: bundle wants {self.dtype}, surface is {dtype}")
+            found.append(f"dtype: bundle expects {self.dtype}, surface is {dtype}")
         if not any(_rule_accepts(rule, provenance.intensity) for rule in self.intensity):
             wanted = " or ".join(self.intensity)
-            found.append(f"intensity: bundle wants {wanted}, surface was made with {provenance.intensity}")
+            found.append(f"intensity: bundle expects {wanted}, surface was made with {provenance.intensity}")
         if provenance.lut != self.lut:
-            found.append(f"lut: bundle wants {self.lut}, surface was made with {provenance.lut}")
+            found.append(f"lut: bundle expects {self.lut}, surface was made with {provenance.lut}")
         if provenance.clahe != self.clahe:
-            found.append(f"clahe: bundle wants {self.clahe}, surface was made with {provenance.clahe}")
+            found.append(f"clahe: bundle expects {self.clahe}, surface was made with {provenance.clahe}")
         if abs(provenance.voxel_size_um - self.voxel_size_um) > self.voxel_tolerance * self.voxel_size_um:
             found.append(
-                f"voxel_size_um: bundle wants {self.voxel_size_um} within {self.voxel_tolerance:.0%}, "
+                f"voxel_size_um: bundle expects {self.voxel_size_um} within {self.voxel_tolerance:.0%}, "
                 f"surface has {provenance.voxel_size_um}"
             )
         return found

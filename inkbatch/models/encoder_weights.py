@@ -44,7 +44,7 @@ def prepare_encoder(model: InkModel, config: EncoderConfig) -> None:
         config: What to do.
 
     Raises:
-        ConfigError: The network has no encoder that can be filled or frozen by itself, or its weights cannot be had.
+        ConfigError: The network has no encoder that can be filled or frozen by itself, or its weights are not available.
         MismatchError: The file holds another network.
         DataError: The file is not there, or holds no plain weights.
     """
@@ -109,11 +109,11 @@ def _fetch(model: SmpNet, name: str) -> dict[str, Tensor]:
     if known is not None and name not in known:
         raise ConfigError(
             f"model smp: encoder {config.encoder!r} has no published weights {name!r}; it has {sorted(known)}; "
-            "name one of them, give a file, or start without"
+            "name one of them, give a file, or start without pretrained weights"
         )
     try:
         fresh = build_net(config, encoder_weights=True if known is None else name)
-    except Exception as error:  # the client libraries raise a zoo of classes when there is no network
+    except Exception as error:  # the client libraries raise many unrelated classes when there is no network
         if isinstance(error, ConfigError) and not isinstance(error.__cause__, RuntimeError | OSError):
             raise
         raise ConfigError(

@@ -83,7 +83,7 @@ def fitting_preset(read: ReadCheckpoint) -> Preset:
     if found:
         listed = "; ".join(f"{preset.name} ({preset.title})" for preset in found)
         raise ConfigError(
-            f"{read.source}: {len(found)} presets fit these weights, and they feed them differently: {listed}; "
+            f"{read.source}: {len(found)} presets fit these weights, and they expect different input: {listed}; "
             "choose one with --as PRESET"
         )
     if names:
@@ -165,7 +165,7 @@ def hints(said: Mapping[str, Any], model: InkModel, contract: Contract) -> list[
     }
     found = _flat(said)
     return [
-        f"note: the checkpoint's own {key} is {found[key]}, the bundle's {meaning} is {value}; see which is meant"
+        f"note: the checkpoint's own {key} is {found[key]}, the bundle's {meaning} is {value}; check which one is right"
         for key, (meaning, value) in known.items()
         if value is not None and key in found and not _same(found[key], value)
     ]

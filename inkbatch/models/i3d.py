@@ -237,7 +237,7 @@ class I3d(InkModel):
             )
         if with_entrance != set(cls.entrances):
             raise MismatchError(
-                f"{cls.architecture}: wants non-local blocks in {sorted(cls.entrances)}, the checkpoint has them in "
+                f"{cls.architecture}: expected non-local blocks in {sorted(cls.entrances)}, the checkpoint has them in "
                 f"{sorted(with_entrance)}; import it as {'i3d-nonlocal' if with_entrance else 'i3d'}"
             )
         return I3dConfig(unused_logits=width[0], with_norm="normalization.weight" in shapes)

@@ -91,7 +91,7 @@ def read_state_dict(
             return _read_torch(file, location, digest, section, trust_pickle=trust_pickle)
         except UnclearWeightsError as error:
             raise DataError(
-                f"{location}: {error}; they give other answers, state which you mean: --weights NAME"
+                f"{location}: {error}; their predictions differ, choose one with --weights NAME"
             ) from error
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.models.base import InkModel, ModelConfig
 from inkbatch.models.unpickling import NoPlainWeightsError, UnclearWeightsError, weights_in
+from inkbatch.text import count_text
 
 LISTED_KEYS = 20
 
@@ -58,7 +59,8 @@ class Matched:
         if self.left_out:
             lines.append(f"note: left out, since no network has them: {_listed(self.left_out)}")
         if self.twice:
-            lines.append(f"note: {self.twice} tensors stand in the file under two names and are equal; one was taken")
+            tensors = count_text(self.twice, "tensor")
+            lines.append(f"note: {tensors} stored under two names in the file, with equal values; one was taken")
         return lines
 
 
@@ -102,7 +104,7 @@ def matched(
     except NoPlainWeightsError as error:
         raise DataError(f"{source}: no plain weights: {error}") from error
     except UnclearWeightsError as error:
-        raise DataError(f"{source}: {error}; state which you mean") from error
+        raise DataError(f"{source}: {error}; choose one of them") from error
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     left_out = tuple(key for key in weights if _is_left_out(key, wanted, leave_out))
     kept = {key: value for key, value in weights.items() if key not in set(left_out)}
@@ -178,7 +180,7 @@ def _require_equal(weights: Mapping[str, Tensor], twins: Sequence[tuple[str, str
     ]
     if differing:
         raise DataError(
-            f"{source}: {len(differing)} tensors stand in the file under two names and differ: {_listed(differing)}; "
+            f"{source}: {count_text(len(differing), 'tensor')} stored under two names in the file, with values that differ: {_listed(differing)}; "
             "the file is damaged or was put together from two, fetch it again"
         )
 

@@ -60,11 +60,11 @@ class Preset(BaseModel):
         depth_order: Which segments must be reversed, and who says so.
         intensity: How 16 bits became 8, and what was done to the 8.
         training: What it was trained on and, above all, what intensities were divided by.
-        seen: Data that it was trained on, so that nobody scores it there.
+        seen: Data that it was trained on; scores there say nothing.
         blending: How the original put tiles together, and how inkbatch differs.
         published: Where the weights are.
         licence: Of the weights, as far as stated.
-        assumptions: What nobody has published and is assumed here.
+        assumptions: Values that are not published and are assumed here.
         text: Anything else.
     """
 
@@ -164,7 +164,7 @@ def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"preset {path}: not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"preset {path}: wanted a mapping of keys to values, found a {type(values).__name__}")
+        raise ConfigError(f"preset {path}: expected a mapping of keys to values, got a {type(values).__name__}")
     if "name" in values:
         raise ConfigError(f"preset {path}: a preset is named by its file; leave 'name' out")
     base_name = values.pop("extends", None)

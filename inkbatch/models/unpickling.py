@@ -67,7 +67,7 @@ def weights_in(loaded: Any, section: str | None = None) -> dict[str, Any]:
     if others or not found:
         finding = f"things that are no tensors ({', '.join(others[:5])})" if others else "nothing"
         raise NoPlainWeightsError(
-            f"where weights should be (under {', '.join(SECTIONS)}, or at top level) stands {finding}"
+            f"expected weights under {', '.join(SECTIONS)} or at top level, got {finding}"
         )
     return _one_copy({str(key): value.detach() for key, value in found.items()}, section, loaded)
 

@@ -73,7 +73,7 @@ def _run(path: Path, home: Path, output: Path, source: str, section: str | None)
     words = _last_words(ended.stderr)
     if ended.returncode == unpickling.EXIT_NO_ISOLATION:
         raise ConfigError(
-            f"{source}: --trust-pickle wants a process without network, and this system cannot make one ({words}); "
+            f"{source}: --trust-pickle needs a process without network, this system cannot make one ({words}); "
             "nothing was unpickled; convert the file on a Linux machine that allows user namespaces"
         )
     if ended.returncode == unpickling.EXIT_TOO_LONG:

@@ -43,7 +43,7 @@ def choose_device(name: DeviceName) -> torch.device:
     usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if not usable[name]:
         raise DataError(
-            f"device: {name} was asked for, this machine has no usable {name} device; "
+            f"device: expected {name}, this machine has no usable {name} device; "
             "check the driver and that the container sees the GPU, or pass --device cpu"
         )
     return torch.device(name)

@@ -161,7 +161,7 @@ def layer_windows(
     twice = sorted({numbers for numbers in ranges if ranges.count(numbers) > 1})
     if twice:
         listed = ", ".join(f"{start}:{stop}" for start, stop in twice)
-        raise ConfigError(f"layer groups: {listed} is there more than once and would weigh more; name each once")
+        raise ConfigError(f"layer groups: {listed} is listed more than once and would weigh more; name each once")
     return found
 
 

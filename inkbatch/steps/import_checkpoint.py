@@ -187,7 +187,7 @@ def _is_there(dest: Location, document: BundleDocument) -> bool:
     differing = sorted(key for key in found.keys() | wished.keys() if found.get(key) != wished.get(key))
     if differing:
         raise ConfigError(
-            f"import {dest}: another bundle is there already, it differs in {', '.join(differing)}; "
+            f"import {dest}: another bundle already exists there, it differs in {', '.join(differing)}; "
             "choose another destination, or remove that folder"
         )
     return True
