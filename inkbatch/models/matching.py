@@ -180,8 +180,8 @@ def _require_equal(weights: Mapping[str, Tensor], twins: Sequence[tuple[str, str
     ]
     if differing:
         raise DataError(
-            f"{source}: {count_text(len(differing), 'tensor')} stored under two names in the file, with values that differ: {_listed(differing)}; "
-            "the file is damaged or was put together from two, fetch it again"
+            f"{source}: {count_text(len(differing), 'tensor')} stored under two names in the file, with values that "
+            f"differ: {_listed(differing)}; the file is damaged or was put together from two, fetch it again"
         )
 
 

@@ -99,7 +99,7 @@ def test_other_pictures_under_the_same_name_are_refused(tmp_path, pictures):
         ({"lut": [[0, 0], [255, 255]]}, {}, MismatchError, "lut"),
         ({"intensity": ["window:*"]}, {}, MismatchError, "intensity"),
         ({}, {"pixel_um": 20.0}, MismatchError, "voxel_size_um: bundle expects 8.0"),
-        ({}, {"images": "nowhere"}, DataError, "there are none"),
+        ({}, {"images": "nowhere"}, DataError, "expected pictures .* got none"),
         ({}, {"images": None, "dataset": "none"}, DataError, "run build-dataset first"),
         ({}, {"dataset": "both"}, ConfigError, "one of them"),
         ({}, {"forms": []}, ConfigError, "choose npy, png"),
