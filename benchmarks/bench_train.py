@@ -5,7 +5,7 @@ segments (`index`) or from a pack: a U-Net with ResNet-34, the field's most comm
 that we ship and the worst case, for on two cores reading takes from the device what it takes itself.
 
 The machine's own pace drifts by more than reading costs. Therefore the floor and what is measured take turns within one
-run, a few steps each, on the very same batches: all of them in memory before they are wanted (the floor); streamed by
+run, a few steps each, on the very same batches: all of them in memory before they are needed (the floor); streamed by
 readers that have kept nothing yet and opened nothing, as in the first epoch; streamed again, as in every later one. The
 median over all turns of the ratio within a turn counts, and its standard error, found by drawing turns again, says what
 it is worth.

@@ -1,4 +1,4 @@
-"""Train the demo bundle anew, with the commands that a user has, and compare it with the shipped one.
+"""Train the demo bundle again, with the commands that a user has, and compare it with the shipped one.
 
     python scripts/demo_train.py --root root        (make demo-train)
 
@@ -142,7 +142,7 @@ def main() -> int:
         print(f"{name:<38} {found[name]:<34.3f} {histogram.auc():.3f}")
     print(f"report: {bundle.parent / 'report.html'}")
     if found["trained now"] < TARGET_F05:
-        print(f"F0.5 of at least {TARGET_F05} was wanted", file=sys.stderr)
+        print(f"F0.5 of at least {TARGET_F05} was expected", file=sys.stderr)
         return 1
     if arguments.ship:
         if found["trained now"] < found["shipped"]:

@@ -4,7 +4,7 @@
     python scripts/screenshots.py --root root --to docs/images
 
 What the demo lacks under ROOT (prepared layers, predictions, labels, the ensemble of docs/ensembles.md and its
-evaluation, a probe, a dataset and a short training) is made first. `--only NAME` draws one picture anew.
+evaluation, a probe, a dataset and a short training) is made first. `--only NAME` draws one picture again.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ TRAINING = {  # short: for its curves, not for its network
 
 
 def demo(root: str) -> None:
-    """Prepare, infer twice and label the demo segment; what is there is used on."""
+    """Prepare, infer twice and label the demo segment; existing results are used again."""
     prepare.run(PrepareConfig.load(options={"segment": "demo", "root": root}), RunContext())
     for name, stride in (("fine", 64), ("rough", 128)):
         options = {"segment": "demo", "root": root, "bundle": "demo", "name": name, "stride_px": stride}

@@ -54,7 +54,9 @@ def describe_bundle(document: BundleDocument) -> list[str]:
     rows += [(key, str(value)) for key, value in document.metrics.items()]
     rows += [("warning", text) for text in document.warnings]
     if document.reference:
-        rows.append(("reference", f"a tile of {document.reference.get('tile_px')} px, compared once on every new device"))
+        rows.append(
+            ("reference", f"a tile of {document.reference.get('tile_px')} px, compared once on every new device")
+        )
     return [f"bundle {document.name}", *_table(rows), *describe_contract(document.contract)]
 
 

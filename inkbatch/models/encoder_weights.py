@@ -44,7 +44,7 @@ def prepare_encoder(model: InkModel, config: EncoderConfig) -> None:
         config: What to do.
 
     Raises:
-        ConfigError: The network has no encoder that can be filled or frozen by itself, or its weights are not available.
+        ConfigError: The network has no encoder to fill or freeze by itself, or its weights are not available.
         MismatchError: The file holds another network.
         DataError: The file is not there, or holds no plain weights.
     """

@@ -47,7 +47,9 @@ class HubReference:
         parts = rest.split("/")
         wrong_revision = "@" in text and (not revision or ("/" in revision and not revision.startswith("refs/")))
         if not text.startswith(SCHEME) or len(parts) < 2 or "" in parts or ".." in parts or wrong_revision:
-            raise ConfigError(f"{text}: expected hf://owner/repo, hf://owner/repo/file or hf://owner/repo/file@revision")
+            raise ConfigError(
+                f"{text}: expected hf://owner/repo, hf://owner/repo/file or hf://owner/repo/file@revision"
+            )
         return HubReference("/".join(parts[:2]), "/".join(parts[2:]) or None, revision or None)
 
     def __str__(self) -> str:

@@ -90,9 +90,7 @@ def read_state_dict(
                 return ReadCheckpoint(weights_in(weights, section), settings, digest, location.uri, section or "")
             return _read_torch(file, location, digest, section, trust_pickle=trust_pickle)
         except UnclearWeightsError as error:
-            raise DataError(
-                f"{location}: {error}; their predictions differ, choose one with --weights NAME"
-            ) from error
+            raise DataError(f"{location}: {error}; their predictions differ, choose one with --weights NAME") from error
 
 
 @contextmanager

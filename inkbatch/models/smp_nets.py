@@ -83,7 +83,9 @@ class SmpConfig(ModelConfig):
             return self
         lengths = {len(group) for group in self.layer_groups}
         if len(lengths) != 1 or 0 in lengths:
-            raise ValueError(f"layer_groups: expected one or more groups of equal length, got groups of {sorted(lengths)} layers")
+            raise ValueError(
+                f"layer_groups: expected one or more groups of equal length, got groups of {sorted(lengths)} layers"
+            )
         outside = sorted({i for group in self.layer_groups for i in group if not 0 <= i < self.depth_layers})
         if outside:
             raise ValueError(f"layer_groups: expected layers 0 to {self.depth_layers - 1}, got {outside}")

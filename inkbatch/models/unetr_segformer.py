@@ -130,8 +130,8 @@ class UnetrSegformer(InkModel):
         rows = math.isqrt(tokens)
         if unetr is None or rows**2 != tokens:
             raise MismatchError(
-                f"{cls.architecture}: expected a square number of tokens of width 384 (mini) or 768 (full), for {CUBE} layers, "
-                f"the checkpoint has {tokens} of width {dim}; name the architecture that it was trained with"
+                f"{cls.architecture}: expected a square number of tokens of width 384 (mini) or 768 (full), for "
+                f"{CUBE} layers, the checkpoint has {tokens} of width {dim}; name the architecture of its training"
             )
         return UnetrSegformerConfig.model_validate(
             {

@@ -66,9 +66,7 @@ def weights_in(loaded: Any, section: str | None = None) -> dict[str, Any]:
     others = [str(key) for key, value in found.items() if not torch.is_tensor(value)]
     if others or not found:
         finding = f"things that are no tensors ({', '.join(others[:5])})" if others else "nothing"
-        raise NoPlainWeightsError(
-            f"expected weights under {', '.join(SECTIONS)} or at top level, got {finding}"
-        )
+        raise NoPlainWeightsError(f"expected weights under {', '.join(SECTIONS)} or at top level, got {finding}")
     return _one_copy({str(key): value.detach() for key, value in found.items()}, section, loaded)
 
 

@@ -55,7 +55,7 @@ class Blender:
 
         Args:
             row: Global index of the row; rows must come from top to bottom.
-            weighted: (columns, tile, tile) float32, already multiplied by `window`, zero where a tile was not wanted.
+            weighted: (columns, tile, tile) float32, already multiplied by `window`, zero where a tile is not computed.
         """
         top = self.tiles.grid.rows.origin(row) - self.hull.y0
         self._add(self._sum[top : top + self.tiles.grid.tile_px], weighted)

@@ -41,7 +41,7 @@ class SubVolume:
     """Input of one unit of `infer`.
 
     Attributes:
-        layers: (Z, height, width) of the unit's read box, depth order as the network wants it, stored dtype. For
+        layers: (Z, height, width) of the unit's read box, depth order as the network expects it, stored dtype. For
             `Predictor.blend` as many as the network takes; for `Predictor.blend_windows` all that its windows take.
         mask: Boolean (height, width) of the read box.
         tiles: The tiles to compute.

@@ -47,7 +47,7 @@ def network_input(stored: NDArray[Any], contract: Contract, device: torch.device
     """Normalise a tile as the network sees it.
 
     Args:
-        stored: (Z, Y, X) in the contract's dtype, depth order as the network wants it.
+        stored: (Z, Y, X) in the contract's dtype, depth order as the network expects it.
         contract: What the network must be fed.
         device: Where the result lies.
 

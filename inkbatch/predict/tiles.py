@@ -52,7 +52,7 @@ class UnitTiles:
         grid: The global grid.
         rows: Global indices of the tile rows that touch the unit's write box.
         columns: Global indices of the tile columns.
-        wanted: Boolean (rows, columns): whether the tile holds papyrus and is computed.
+        wanted: Boolean (rows, columns): True if the tile holds papyrus and is computed.
     """
 
     grid: TileGrid
