@@ -200,8 +200,8 @@ def test_two_processes_doing_the_same_shard_do_no_harm(tiny_segment, any_bundle)
         ({"voxel_size_um": 3.24}, "voxel_size_um: bundle expects 3.24"),
         ({"dtype": "uint16"}, "dtype: bundle expects uint16, surface is uint8"),
         ({"intensity": ("window:*",)}, "intensity: bundle expects window"),
-        ({"lut": ((0, 0), (128, 64), (255, 255))}, "lut: bundle wants"),
-        ({"clahe": {"clip_limit": 2.0, "cell_px": 128}}, "clahe: bundle wants"),
+        ({"lut": ((0, 0), (128, 64), (255, 255))}, "lut: bundle expects"),
+        ({"clahe": {"clip_limit": 2.0, "cell_px": 128}}, "clahe: bundle expects"),
     ],
 )
 def test_a_mismatch_between_bundle_and_surface_is_refused_by_name(tiny_segment, tmp_path, contract, words):
