@@ -70,7 +70,7 @@ def of_preset(name: str) -> Case:
 
 
 def cases() -> dict[str, Case]:
-    """The networks, by a short name."""
+    """List the networks, by a short name."""
     return {
         "timesformer": of_preset("timesformer-gp"),
         "i3d": of_preset("i3d-first-letters"),
@@ -93,7 +93,7 @@ def cases() -> dict[str, Case]:
 def seconds_of(
     action: Callable[[], object], device: torch.device, budget_s: float, clock: Callable[[], float]
 ) -> float:
-    """Median seconds of one call, over as many calls as fit into the budget, three at least."""
+    """Measure the median seconds of one call, over as many calls as fit into the budget, three at least."""
     action()
     measured: list[float] = []
     ends = time.perf_counter() + budget_s
@@ -107,7 +107,7 @@ def seconds_of(
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, budget_s: float, clock: Callable[[], float]) -> float:
-    """FLOP/s of one large matrix product: the most that a network could reach here."""
+    """Measure the FLOP/s of one large matrix product: the most that a network could reach here."""
     edge = MATMUL_EDGE[device.type]
     left, right = (torch.randn(edge, edge, device=device, dtype=dtype) for _ in range(2))
     return 2 * edge**3 / seconds_of(lambda: left @ right, device, budget_s, clock)
@@ -119,7 +119,7 @@ def batch_size(case: Case, depth: int, device: torch.device, wanted: int) -> int
 
 
 def layouts(argument: str, device: torch.device, dtype: torch.dtype) -> list[bool]:
-    """Whether channels come last, for each run that was asked for."""
+    """Tell for each run that was asked for whether channels come last."""
     return {"both": [False, True], "contiguous": [False], "channels-last": [True]}.get(
         argument, [channels_last_pays(device, dtype)]
     )
@@ -129,7 +129,7 @@ def layouts(argument: str, device: torch.device, dtype: torch.dtype) -> list[boo
 def measured(
     model: InkModel, subvolumes: Tensor, dtype: torch.dtype, budget_s: float, clock: Callable[[], float]
 ) -> float:
-    """Tiles per second."""
+    """Measure tiles per second."""
     device = subvolumes.device
 
     def forward() -> Tensor:
@@ -142,7 +142,7 @@ def measured(
 def results(
     arguments: argparse.Namespace, device: torch.device, clock: Callable[[], float]
 ) -> Iterator[dict[str, Any]]:
-    """One row per network, precision, layout and kind (eager, compiled)."""
+    """Measure one row per network, precision, layout and kind (eager, compiled)."""
     ceilings = {name: matmul_rate(device, PRECISIONS[name], arguments.seconds, clock) for name in arguments.precision}
     for name, rate in ceilings.items():
         yield {"matmul": name, "edge": MATMUL_EDGE[device.type], "flop_per_s": rate}
@@ -176,7 +176,7 @@ def results(
 
 
 def end_to_end(device: torch.device, *, quick: bool) -> Iterator[dict[str, Any]]:
-    """One row per network whose whole job is measured."""
+    """Measure one row per network whose whole job is run."""
     found = argparse.Namespace(quick=quick, layers=None, scratch=None, rounds=1 if quick else 3, json=None)
     report = Report("models, end to end", found)
     for name in ["timesformer"] if quick else ["timesformer", "resnet3d-152-3d-decoder"]:
@@ -185,7 +185,7 @@ def end_to_end(device: torch.device, *, quick: bool) -> Iterator[dict[str, Any]]
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What was measured on."""
+    """Describe the machine that was measured."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "device": device.type,

@@ -1,4 +1,4 @@
-"""What a job costs beside its network: the whole `infer` step against the same forward passes on tensors in memory.
+"""Cost of a job beside its network: the whole `infer` step against the same forward passes on tensors in memory.
 
 Networks as users run them (TimeSformer, the 3-D ResNet-152 with its 3-D decoder, ``ink_9um``, a U-Net with a ResNet-34)
 and, as the hard case, the shipped demo bundle: it is so small that reading, tiling, blending and writing weigh most
@@ -117,7 +117,7 @@ def shapes_of_passes(found: list[tuple[int, ...]]) -> Iterator[None]:
 
 
 def batches_in_memory(shape: tuple[int, ...], count: int, device: torch.device) -> torch.Tensor:
-    """So many batches, or what fits: far more than any cache in any case."""
+    """Make so many batches, or as many as fit: far more than any cache in any case."""
     fitting = int(min(BATCHES_BYTES, MEMORY_SHARE * free_bytes())) // (4 * math.prod(shape))
     return torch.rand((max(1, min(count, fitting)), *shape)).to(device)
 
@@ -131,7 +131,7 @@ def job(config: infer.InferConfig, reports: list[Any]) -> Callable[[], Sample]:
 
 
 def prepared(folder: Path, name: str, edge: int, layers: Path | None, device: torch.device, quick: bool) -> Any:
-    """A segment of real layers and a bundle, ready for `infer`: its configuration and the bundle."""
+    """Prepare a segment of real layers and a bundle for `infer`; return its configuration and the bundle."""
     bundle = bundle_of(name, folder, quick=quick)
     write_stack(folder / "layers", real_layers(bundle.contract.layers.count, (edge, edge), layers))
     values = {"segment": "real", "root": str(folder / "root"), "source": str(folder / "layers")}
@@ -178,7 +178,7 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> dict
 
 
 def measure_normalisers(report: Report, name: str, found: Any, device: torch.device) -> None:
-    """What normalising a batch by each tile's own statistics costs beside one forward pass of the same batch.
+    """Measure normalising a batch by each tile's own statistics beside one forward pass of the same batch.
 
     As `infer` does it: on the device, grey values as stored, on a CPU by the one thread that makes the pass.
     """

@@ -1,6 +1,6 @@
 """A bundle's reference tile: what its network answered where it was made, asked again on every new device.
 
-A wrong driver, a damaged GPU or a bad compile must not give maps. The tile is made up; it shows nothing scanned.
+A wrong driver, a damaged GPU or a bad compile must not give maps. The tile is synthetic; it shows nothing scanned.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COARSE_PX = 8
 SEED = 1
 
 _checked: set[tuple[str, str, torch.dtype]] = set()
-"""Weights, device and precision that this process has asked already."""
+"""Weights, device and precision that this process has already compared."""
 
 
 def probe_px(model: InkModel, contract: Contract) -> int:
@@ -48,7 +48,7 @@ def network_input(stored: NDArray[Any], contract: Contract, device: torch.device
     """Normalise a tile as the network sees it.
 
     Args:
-        stored: (Z, Y, X) in the contract's dtype, depth order as the network wants it.
+        stored: (Z, Y, X) in the contract's dtype, depth order as the network expects it.
         contract: What the network must be fed.
         device: Where the result lies.
 
@@ -122,8 +122,8 @@ def check_reference(
     difference = float((found - expected).abs().max()) / spread_of(expected)
     if not difference <= TOLERANCE[dtype]:  # NaN differs too
         raise DataError(
-            f"bundle {document.name} on {device}: its reference tile gives another answer here than where it was "
-            f"imported: expected logits within {TOLERANCE[dtype]:g} standard deviations, got {difference:.3g}; check "
+            f"bundle {document.name} on {device}: its reference tile gives other logits here than at import: "
+            f"expected logits within {TOLERANCE[dtype]:g} standard deviations, got {difference:.3g}; check "
             "driver and torch (inkbatch doctor), try --precision fp32, or import the bundle again"
         )
     _checked.add(key)

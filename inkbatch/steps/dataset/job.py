@@ -34,6 +34,7 @@ from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.dataset.page import page as report_page
+from inkbatch.text import count_text
 
 NO_RESULT = {"root", "output_root", "catalog", "unit_samples"}  # settings that change no sample
 
@@ -226,7 +227,8 @@ def describe(config: BuildDatasetConfig) -> str:
     counts = {name: sum(s.split == name for s in index.samples) for name in ("train", "validation", "test")}
     folds = f", {index.fold_count} folds" if index.fold_count else ""
     rows = [
-        f"build-dataset {config.name}: {len(index.segments)} segments, {len(index.samples)} samples",
+        f"build-dataset {config.name}: {count_text(len(index.segments), 'segment')}, "
+        f"{count_text(len(index.samples), 'sample')}",
         f"  samples       {', '.join(f'{count} {name}' for name, count in counts.items())}{folds}; "
         f"{plan.left_out} left out",
         f"  layers        {index.contract.layer_count}, {index.contract.dtype}",
@@ -275,7 +277,7 @@ def _with_boxes(
 
 
 def _named(value: Any, segment: str) -> Any:
-    """Settings with ``{segment}`` replaced by a segment's id, in every text."""
+    """Replace ``{segment}`` by a segment's id in every text of the settings."""
     if isinstance(value, dict):
         return {key: _named(item, segment) for key, item in value.items()}
     return value.replace("{segment}", segment) if isinstance(value, str) else value
