@@ -96,22 +96,22 @@ def _map(root: Path, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def whole_timesformer(given: Given) -> Iterator[Row]:
-    """A whole job with TimeSformer."""
+    """Run a whole job with TimeSformer."""
     yield from whole_job(given, "timesformer")
 
 
 def whole_ink_9um(given: Given) -> Iterator[Row]:
-    """A whole job with ``ink_9um``."""
+    """Run a whole job with ``ink_9um``."""
     yield from whole_job(given, "ink-9um")
 
 
 def whole_unet_resnet34(given: Given) -> Iterator[Row]:
-    """A whole job with a U-Net with a ResNet-34."""
+    """Run a whole job with a U-Net with a ResNet-34."""
     yield from whole_job(given, "unet-resnet34")
 
 
 def whole_resnet3d_152(given: Given) -> Iterator[Row]:
-    """A whole job with the 3-D ResNet-152 with its 3-D decoder."""
+    """Run a whole job with the 3-D ResNet-152 with its 3-D decoder."""
     yield from whole_job(given, "resnet3d-152-3d-decoder")
 
 

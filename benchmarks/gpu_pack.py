@@ -43,7 +43,7 @@ ELSEWHERE_ONLY = {
 
 
 def target_environment() -> dict[str, str]:
-    """The markers' words for Linux on x86-64 with `PYTHON`."""
+    """Return the markers' words for Linux on x86-64 with `PYTHON`."""
     return {
         **{"python_version": PYTHON, "python_full_version": f"{PYTHON}.0", "implementation_name": "cpython"},
         **{"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix"},
@@ -62,7 +62,7 @@ def locked(text: str) -> dict[str, str]:
 
 
 def missing(versions: Mapping[str, str], there: Collection[str]) -> dict[str, str]:
-    """What has to travel.
+    """Contents of a pack.
 
     Args:
         versions: Version by name of all that the lock means.
@@ -77,7 +77,7 @@ def missing(versions: Mapping[str, str], there: Collection[str]) -> dict[str, st
 
 
 def names_in(text: str) -> set[str]:
-    """Names of a `pip freeze` or `pip list`, one per line."""
+    """Read the names of a `pip freeze` or `pip list`, one per line."""
     lines = (NAME.match(line.strip()) for line in text.splitlines())
     return {str(canonicalize_name(found[1])) for found in lines if found}
 

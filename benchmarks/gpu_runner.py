@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Given:
-    """What a step is given.
+    """Surroundings of a step.
 
     Attributes:
         device: ``cuda`` or ``cpu``.
