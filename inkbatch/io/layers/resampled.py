@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,12 +205,13 @@ class ResampledSource(CheckedLayerSource):
         self.source.close()
 
 
-def _along(values: NDArray[np.generic], axis: int, taps: Taps, outputs: range, offset: int) -> NDArray[np.generic]:
+def _along(values: NDArray[Any], axis: int, taps: Taps, outputs: range, offset: int) -> NDArray[Any]:
     """Add weighted source planes along one axis in float32; the array itself where every output has one tap of 1."""
     index = taps.index[:, outputs.start : outputs.stop] - offset
     weight = taps.weight[:, outputs.start : outputs.stop]
     if bool((weight[0] == 1).all()):
-        return np.take(values, index[0], axis=axis)
+        same: NDArray[Any] = np.take(values, index[0], axis=axis)
+        return same
     shape = [1, 1, 1]
     shape[axis] = -1
     total: NDArray[np.float32] | None = None
@@ -227,9 +228,10 @@ def _along(values: NDArray[np.generic], axis: int, taps: Taps, outputs: range, o
     return total
 
 
-def _stored(values: NDArray[np.generic], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+def _stored(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Round to the stored dtype, half to even; floats stay."""
     if dtype.kind == "f":
         return values.astype(dtype)
     limits = np.iinfo(dtype)
-    return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+    rounded: NDArray[Any] = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+    return rounded
