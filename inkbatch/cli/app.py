@@ -85,6 +85,7 @@ def prepare(
     source: Source = None,
     depth_order: Annotated[str | None, typer.Option(help="forward or reversed; required, never guessed.")] = None,
     voxel_size_um: Annotated[float | None, typer.Option(help="Voxel edge in micrometres, for example 7.91.")] = None,
+    z_spacing_um: Annotated[float | None, typer.Option(help="Spacing of layers, if not as pixels.")] = None,
     intensity: Annotated[
         str | None, typer.Option(help="keep, high-byte, window:LO:HI or percentile:LO:HI (16 -> 8 bits).")
     ] = None,
@@ -118,6 +119,7 @@ def prepare(
 
     options: dict[str, Any] = {"segment": segment, "root": chosen_root(root), "source": source, "catalog": catalog}
     options |= {"memory": memory, "depth_order": depth_order, "voxel_size_um": voxel_size_um, "intensity": intensity}
+    options |= {"z_spacing_um": z_spacing_um}
     options |= {"volume": volume, "layers_count": layers_count, "step_um": step_um, "volume_um": volume_um}
     options |= {"flip_normals": flip_normals, "max_outside": max_outside, "box": parse_box(box)}
     options["layers"] = parse_layers(layers)

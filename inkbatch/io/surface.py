@@ -19,7 +19,12 @@ from inkbatch.io.multiscale import CHUNK_PX, Multiscale
 from inkbatch.io.store.location import Location
 
 DepthOrder = Literal["forward", "reversed"]
-LATER_KEYS = ("z_spacing_um", "box", "rendered")  # of the provenance, not in surfaces of older versions
+LATER_KEYS = (
+    "z_spacing_um",
+    "scale_reading",
+    "box",
+    "rendered",
+)  # of the provenance, not in surfaces of older versions
 CHUNK_LAYERS = 16  # see benchmarks/README.md
 
 
@@ -72,9 +77,10 @@ class SurfaceProvenance(BaseModel):
         intensity: The 16 -> 8 bit rule: ``keep``, ``high-byte`` or ``window:LO:HI`` (percentiles are resolved).
         lut: Control points of the lookup table, or None.
         clahe: CLAHE settings, or None.
-        voxel_size_um: Voxel edge in micrometres.
+        voxel_size_um: Edge of a pixel in micrometres.
         mask: ``derived`` or the mask's URI.
         z_spacing_um: Spacing of layers in micrometres where it is not the voxel edge, else None.
+        scale_reading: How the two were found, where that is more than one plain statement, else None.
         box: (y0, x0, y1, x1) in pixels of the source, where only a region was taken, else None.
         rendered: How the layers were rendered, or None where they were stored.
     """
@@ -92,8 +98,14 @@ class SurfaceProvenance(BaseModel):
     voxel_size_um: float
     mask: str
     z_spacing_um: float | None = None
+    scale_reading: str | None = None
     box: tuple[int, int, int, int] | None = None
     rendered: RenderedFrom | None = None
+
+    @property
+    def layer_um(self) -> float:
+        """Spacing of layers in micrometres; older surfaces state none of their own."""
+        return self.z_spacing_um or self.voxel_size_um
 
     def document(self) -> dict[str, Any]:
         """As stored; keys that older surfaces do not have are left out where they say nothing."""

@@ -259,7 +259,7 @@ def _layers_of(request: Request) -> dict[str, Any]:
     shipped = str(shipped_catalog().parent)
     if request.source is None and (entry.source or "").startswith(shipped):
         return {}
-    wanted = ("source", "layers", "depth_order", "voxel_size_um", "intensity", "mask", "axes", "level")
+    wanted = ("source", "layers", "depth_order", "voxel_size_um", "z_spacing_um", "intensity", "mask", "axes", "level")
     found = {key: value for key in wanted if (value := getattr(entry, key)) is not None}
     return {key: _absolute(value) if key in ("source", "mask") else value for key, value in found.items()}
 

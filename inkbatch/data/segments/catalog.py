@@ -31,6 +31,7 @@ class SegmentEntry(BaseModel):
         depth_order: ``forward`` if layer 0 lies where depth order begins, ``reversed`` if the stack was stored the
             other way round. Required to prepare; never guessed.
         voxel_size_um: Voxel edge in micrometres; required unless the source states it.
+        z_spacing_um: Spacing of layers in micrometres, where it is not that of pixels and the source does not state it.
         energy_kev: Photon energy of the scan.
         sample: Scroll or fragment, for example ``PHercParis4``.
         intensity: 16 -> 8 bit rule.
@@ -53,6 +54,7 @@ class SegmentEntry(BaseModel):
     layers: tuple[int, int] | None = None
     depth_order: DepthOrder | None = None
     voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    z_spacing_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     energy_kev: float | None = Field(None, gt=0)
     sample: str | None = None
     intensity: str | None = None

@@ -23,10 +23,11 @@ from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.live_preview import drawn, live_preview
-from inkbatch.steps.prepare.choices import layer_range, open_mask, required_order, required_voxel_size, sampled
+from inkbatch.steps.prepare.choices import layer_range, open_mask, required_order, sampled
 from inkbatch.steps.prepare.page import page as report_page
 from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
-from inkbatch.steps.prepare.source import open_source, rendered_from, rendering_request, z_spacing
+from inkbatch.steps.prepare.source import open_source, rendered_from, rendering_request
+from inkbatch.steps.prepare.spacing import source_spacing
 from inkbatch.steps.prepare.units import UnitPlan, plan_units
 
 
@@ -46,6 +47,7 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
     mapping = _grey_values(config, entry, source, layers)
     mask_uri = config.mask or entry.mask
     mask_source = open_mask(config, mask_uri, source, memory) if mask_uri else None
+    spacing = source_spacing(config, entry, source)
     provenance = SurfaceProvenance(
         segment=config.segment,
         source=source.uri,
@@ -55,9 +57,10 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         intensity=str(mapping.rule),
         lut=config.lut,
         clahe=config.clahe,
-        voxel_size_um=required_voxel_size(config, entry, source),
+        voxel_size_um=spacing.y,
         mask=mask_source.uri if mask_source else "derived",
-        z_spacing_um=z_spacing(source),
+        z_spacing_um=spacing.z_apart,
+        scale_reading=spacing.reading,
         box=config.box,
         rendered=rendered_from(source),
     )
@@ -126,13 +129,20 @@ def _request(config: PrepareConfig, entry: SegmentEntry, provenance: SurfaceProv
         mask=Location.parse(mask_uri).uri if mask_uri else None,
         layers=list(provenance.source_layers),
         depth_order=provenance.depth_order,
-        voxel_size_um=provenance.voxel_size_um,
+        voxel_size_um=_stated_size(config, entry, provenance),
+        z_spacing_um=config.z_spacing_um or entry.z_spacing_um,
         intensity=config.intensity or entry.intensity,
         axes=config.axes or entry.axes,
         level=config.level if config.level is not None else entry.level,
         scratch=None,
         **rendering_request(config, entry),
     )
+
+
+def _stated_size(config: PrepareConfig, entry: SegmentEntry, provenance: SurfaceProvenance) -> float | None:
+    """The voxel size for a rerun: what was stated; else, where the reading was plain, what was found."""
+    stated = config.voxel_size_um or entry.voxel_size_um
+    return stated or (provenance.voxel_size_um if provenance.scale_reading is None else None)
 
 
 def run(config: PrepareConfig, context: RunContext) -> JobReport:

@@ -45,7 +45,7 @@ def page(run: StoredRun, root: Location) -> Page:
     figures = (
         Figure(f"{area_mm2:,.1f} mm²", "papyrus", f"{share:.0%} of the picture; the rest is outside the mask"),
         Figure(f"{width:,} × {height:,} px", "size", f"{width * um / 1000:,.1f} × {height * um / 1000:,.1f} mm"),
-        Figure(f"{volume.layer_count}", "layers", f"{volume.layer_count * (said.z_spacing_um or um):,.0f} µm deep"),
+        Figure(f"{volume.layer_count}", "layers", f"{volume.layer_count * said.layer_um:,.0f} µm deep"),
         Figure(f"{um:g} µm", "voxel edge"),
         Figure(volume.dtype.name, "grey values", _rule_words(said)),
         Figure(f"{ends[0]:.1%} / {ends[1]:.1%}", "at the lowest / highest value", "detail that is lost at both ends"),
@@ -157,7 +157,7 @@ def _promises(run: StoredRun, volume: SurfaceVolume) -> tuple[Promise, ...]:
         Promise(
             "voxel size",
             f"{asked.get('voxel_size_um', said.voxel_size_um):g} µm",
-            f"{said.voxel_size_um:g} µm",
+            f"{said.voxel_size_um:g} µm" + (f", {said.z_spacing_um:g} µm between layers" if said.z_spacing_um else ""),
             "stated by the catalog or the command, compared with the source's own where it has one",
         ),
         Promise(
@@ -289,11 +289,10 @@ def _rendering(said: SurfaceProvenance, folder: Location) -> tuple[tuple[str, st
     surface = facts["mask_pixels"] + facts["outside_pixels"]
     left_out = f"{facts['outside_pixels'] / max(1, surface):.1%} of the surface's pixels ({facts['outside_pixels']:,})"
     direction = "against the mesh's normals" if said.rendered.flip_normals else "along the mesh's normals"
-    spacing = said.z_spacing_um or said.voxel_size_um
     return (
         *region,
         ("rendered from", f"{said.rendered.volume}, level {said.rendered.level}"),
-        ("its layers", f"{said.rendered.layers_count} layers {direction}, {spacing:g} µm apart"),
+        ("its layers", f"{said.rendered.layers_count} layers {direction}, {said.layer_um:g} µm apart"),
         ("outside the volume", left_out),
     )
 
@@ -306,6 +305,7 @@ def _origin(run: StoredRun, said: SurfaceProvenance) -> Table:
         ("its size", f"{depth} layers of {width:,} × {height:,} px, {said.source_dtype}"),
         ("its fingerprint", str(inputs["source_fingerprint"])),
         ("mask", said.mask),
+        *((("its scale", said.scale_reading),) if said.scale_reading else ()),
         *_rendering(said, run.folder),
         ("run", str(run.manifest["digest"])),
     )

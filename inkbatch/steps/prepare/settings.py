@@ -28,7 +28,8 @@ class PrepareConfig(JobConfig):
         catalog: The user's catalog file.
         layers: Half-open range of layer numbers; None takes all.
         depth_order: ``forward`` or ``reversed``.
-        voxel_size_um: Voxel edge in micrometres; of rendered layers the spacing of pixels that is wished.
+        voxel_size_um: Edge of a pixel in micrometres; of rendered layers the spacing of pixels that is wished.
+        z_spacing_um: Spacing of layers in micrometres; None: as the source says, or as its pixels.
         intensity: ``keep``, ``high-byte``, ``window:LO:HI`` or ``percentile:LO:HI``; None keeps 8 bits as they are and
             takes the high byte of 16.
         lut: Control points of a lookup table, for example ``[[0, 0], [128, 64], [255, 255]]``.
@@ -59,6 +60,8 @@ class PrepareConfig(JobConfig):
     layers: tuple[int, int] | None = None
     depth_order: DepthOrder | None = None
     voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    z_spacing_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    resample: str | None = None
     intensity: str | None = None
     lut: LutPoints | None = None
     clahe: ClaheSettings | None = None
