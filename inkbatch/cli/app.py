@@ -90,6 +90,9 @@ def prepare(
         str | None, typer.Option(help="keep, high-byte, window:LO:HI or percentile:LO:HI (16 -> 8 bits).")
     ] = None,
     layers: Layers = None,
+    resample: Annotated[
+        str | None, typer.Option(help="Spacing to bring stored layers to: 9.6, or z,y,x, or a pooling rule's name.")
+    ] = None,
     volume: Annotated[str | None, typer.Option(help="Volume of the scroll: renders SOURCE, a tifxyz mesh.")] = None,
     layers_count: Annotated[int | None, typer.Option(help="Layers to render, for example 65.")] = None,
     step_um: Annotated[float | None, typer.Option(help="Spacing of rendered layers; else that of pixels.")] = None,
@@ -119,7 +122,7 @@ def prepare(
 
     options: dict[str, Any] = {"segment": segment, "root": chosen_root(root), "source": source, "catalog": catalog}
     options |= {"memory": memory, "depth_order": depth_order, "voxel_size_um": voxel_size_um, "intensity": intensity}
-    options |= {"z_spacing_um": z_spacing_um}
+    options |= {"z_spacing_um": z_spacing_um, "resample": resample}
     options |= {"volume": volume, "layers_count": layers_count, "step_um": step_um, "volume_um": volume_um}
     options |= {"flip_normals": flip_normals, "max_outside": max_outside, "box": parse_box(box)}
     options["layers"] = parse_layers(layers)

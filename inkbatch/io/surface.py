@@ -24,6 +24,7 @@ LATER_KEYS = (
     "scale_reading",
     "box",
     "rendered",
+    "resampled",
 )  # of the provenance, not in surfaces of older versions
 CHUNK_LAYERS = 16  # see benchmarks/README.md
 
@@ -64,6 +65,24 @@ class RenderedFrom(BaseModel):
     outside: float
 
 
+class ResampledFrom(BaseModel):
+    """How stored layers were brought to another spacing.
+
+    Attributes:
+        rule: What was done.
+        layers: Half-open range of the source's layer numbers that were read.
+        uri: The level that was read.
+        spacing_zyx_um: Its spacing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: str
+    layers: tuple[int, int]
+    uri: str
+    spacing_zyx_um: tuple[float, float, float]
+
+
 class SurfaceProvenance(BaseModel):
     """Source of a surface volume and treatment of its intensities, stored in its attributes.
 
@@ -83,6 +102,7 @@ class SurfaceProvenance(BaseModel):
         scale_reading: How the two were found, where that is more than one plain statement, else None.
         box: (y0, x0, y1, x1) in pixels of the source, where only a region was taken, else None.
         rendered: How the layers were rendered, or None where they were stored.
+        resampled: How they were resampled, or None; source layer numbers then count the result's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,6 +121,7 @@ class SurfaceProvenance(BaseModel):
     scale_reading: str | None = None
     box: tuple[int, int, int, int] | None = None
     rendered: RenderedFrom | None = None
+    resampled: ResampledFrom | None = None
 
     @property
     def layer_um(self) -> float:

@@ -23,6 +23,11 @@ NAMING_JOBS = frozenset({"ensemble", "evaluate", "clean", "report"})  # take --n
 LOGGING_JOBS = frozenset(
     {"prepare", "labels", "build-dataset", "train", "probe", "infer", "ensemble", "evaluate", "clean"}
 )
+PREPARE_KEYS = (
+    *("source", "layers", "depth_order", "voxel_size_um", "z_spacing_um", "intensity", "mask", "axes", "level"),
+    *("volume", "layers_count", "step_um", "volume_um", "flip_normals", "max_outside"),
+    *("resample", "resample_depth", "resample_finer"),
+)  # of a catalog's entry that a job far from the catalog is told
 DEADLINE_SHARE = 0.95  # a job ends itself with 75 before an engine's time-out, which would not be retried
 
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
@@ -259,9 +264,8 @@ def _layers_of(request: Request) -> dict[str, Any]:
     shipped = str(shipped_catalog().parent)
     if request.source is None and (entry.source or "").startswith(shipped):
         return {}
-    wanted = ("source", "layers", "depth_order", "voxel_size_um", "z_spacing_um", "intensity", "mask", "axes", "level")
-    found = {key: value for key in wanted if (value := getattr(entry, key)) is not None}
-    return {key: _absolute(value) if key in ("source", "mask") else value for key, value in found.items()}
+    found = {key: value for key in PREPARE_KEYS if (value := getattr(entry, key)) is not None}
+    return {key: _absolute(value) if key in ("source", "mask", "volume") else value for key, value in found.items()}
 
 
 def _absolute(place: str) -> str:

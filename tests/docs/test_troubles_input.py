@@ -145,6 +145,16 @@ def _(desk):
     return desk.infer()
 
 
+@provokes("resample: expected at least the source's")
+def _(desk):
+    return desk.prepare("--resample", "4")
+
+
+@provokes("expects pixels 4 times as far apart as layers")
+def _(desk):
+    return desk.prepare("--resample", "level2-zmean4-21slice-v1")
+
+
 @provokes("the order of its axes is unknown and is never guessed")
 def _(desk):
     zarr.create_array(desk.folder / "stack.zarr", data=random_papyrus(SHAPE))

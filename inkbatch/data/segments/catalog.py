@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inkbatch.config import near_matches
 from inkbatch.errors import ConfigError
@@ -20,6 +20,13 @@ from inkbatch.io.surface import DepthOrder
 SEGMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 CATALOG_VARIABLE = "INKBATCH_CATALOG"
 CATALOG_NAME = "segments.yaml"
+
+
+def spacing_text(value: Any) -> Any:
+    """Turn a number or a list of numbers, as YAML has them, into text."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:g}"
+    return ",".join(f"{part:g}" for part in value) if isinstance(value, (list, tuple)) else value
 
 
 class SegmentEntry(BaseModel):
@@ -45,6 +52,9 @@ class SegmentEntry(BaseModel):
         volume_um: Voxel edge of the volume, where it does not state it.
         flip_normals: Render against the mesh's normals.
         max_outside: Share of the mesh that may leave the volume.
+        resample: Spacing in micrometres to bring stored layers to (one, or z,y,x), or the name of a pooling rule.
+        resample_depth: ``mean`` or ``linear``.
+        resample_finer: Interpolate where that is finer than the source.
         note: For people.
     """
 
@@ -68,6 +78,9 @@ class SegmentEntry(BaseModel):
     volume_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     flip_normals: bool | None = None
     max_outside: float | None = Field(None, ge=0, le=1)
+    resample: Annotated[str | None, BeforeValidator(spacing_text)] = None
+    resample_depth: Literal["mean", "linear"] | None = None
+    resample_finer: bool | None = None
     note: str | None = None
 
 

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import ConfigError, DataError
-from inkbatch.geometry import Box
+from inkbatch.geometry import Box, cells
 from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
 
 DepthRule = Literal["mean", "linear"]
-STRIP_BYTES = 64 << 20  # of source values in memory beside the output
+STRIP_BYTES = 64 << 20  # of source values as float32 in memory beside the output
+BLOCKS = 2  # of the source that a piece is high at least, so that few are decoded twice
 SAME = 1e-3  # spacings closer than this, relatively, are one spacing
 
 # The field's pooling of 2.4 µm renderings for 9.6 µm networks (tag of its prepared volumes): level 2 in the plane,
@@ -169,7 +170,8 @@ class ResampledSource(CheckedLayerSource):
     def __init__(self, source: LayerSource, layers: range, resampling: Resampling) -> None:
         self.source, self.layers, self.resampling = source, layers, resampling
         self.uri, self.axes, self.fingerprint = source.uri, source.axes, source.fingerprint
-        self.dtype, self.resident_bytes, self.whole_layers = source.dtype, source.resident_bytes, source.whole_layers
+        self.dtype, self.whole_layers = source.dtype, source.whole_layers
+        self.resident_bytes = source.resident_bytes + 3 * STRIP_BYTES  # what is read, and two terms in float32
         rows, columns = resampling.rows, resampling.columns
         self.shape_zyx = (resampling.depth.count, rows.count, columns.count)
         _, height, width = source.shape_zyx
@@ -183,22 +185,29 @@ class ResampledSource(CheckedLayerSource):
         depth, rows, columns = self.resampling.depth, self.resampling.rows, self.resampling.columns
         needed = depth.source(indices.start, indices.stop)
         layers = range(self.layers.start + needed.start, self.layers.start + needed.stop)
-        across = columns.source(box.x0, box.x1)
-        for strip in self._strips(box, len(needed) * len(across) * self.dtype.itemsize):
-            down = rows.source(strip.start, strip.stop)
+        for piece in self._pieces(box, max(len(needed), len(indices))):
+            strip, span = range(piece.y0, piece.y1), range(piece.x0, piece.x1)
+            down, across = rows.source(strip.start, strip.stop), columns.source(span.start, span.stop)
             block = self.source.read(layers, Box(down.start, across.start, down.stop, across.stop))
             values = _along(block, 0, depth, indices, needed.start)
             values = _along(values, 1, rows, strip, down.start)
-            values = _along(values, 2, columns, range(box.x0, box.x1), across.start)
-            out[:, strip.start - box.y0 : strip.stop - box.y0] = _stored(values, self.dtype)
+            values = _along(values, 2, columns, span, across.start)
+            out[(slice(None), *piece.within(box))] = _stored(values, self.dtype)
 
-    def _strips(self, box: Box, row_bytes: int) -> Iterator[range]:
-        """Cut the box's rows so that the source rows of a strip stay below `STRIP_BYTES`."""
-        rows = self.resampling.rows
-        per_row = len(rows.source(box.y0, box.y1)) / box.height
-        step = max(1, int(STRIP_BYTES / max(1.0, row_bytes * per_row)))
-        for start in range(box.y0, box.y1, step):
-            yield range(start, min(start + step, box.y1))
+    def _pieces(self, box: Box, layers: int) -> Iterator[Box]:
+        """Cut a box so that the source values of a piece stay below `STRIP_BYTES`, a few of its blocks high.
+
+        A source that is stored in strips over its whole width is cut along y alone.
+        """
+        rows, columns = self.resampling.rows, self.resampling.columns
+        down = len(rows.source(box.y0, box.y1)) / box.height
+        over = len(columns.source(box.x0, box.x1)) / box.width
+        pixels = STRIP_BYTES / (4 * layers * down * over)  # of the output
+        tall, wide = int(pixels / box.width), box.width
+        lowest = min(box.height, math.ceil(BLOCKS * self.source.block_yx[0] / down))
+        if tall < lowest and self.source.block_yx[1] < self.source.shape_zyx[2]:
+            tall, wide = lowest, int(pixels / lowest)
+        yield from cells(box, max(1, tall), max(1, wide))
 
     def close(self) -> None:
         """Close the source."""

@@ -14,7 +14,9 @@ from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.cropped import CroppedLayers
+from inkbatch.io.layers.resampled import ResampledSource
 from inkbatch.io.surface import DepthOrder
+from inkbatch.steps.prepare.resample import require_mask_size
 
 if TYPE_CHECKING:
     from inkbatch.steps.prepare.settings import PrepareConfig
@@ -72,6 +74,8 @@ def open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int)
             f"segment {config.segment}: mask {mask.uri}: expected one 2-D picture, got {mask.shape_zyx[0]} "
             "layers or channels; save it as plain grey, or name one of its pictures"
         )
+    if isinstance(source, ResampledSource):
+        return require_mask_size(config.segment, mask, source)
     whole = source.inner if isinstance(source, CroppedLayers) else source
     if mask.shape_zyx[1:] != whole.shape_zyx[1:]:
         raise DataError(

@@ -144,7 +144,10 @@ def _promises(run: StoredRun, volume: SurfaceVolume) -> tuple[Promise, ...]:
     shape = run.manifest["inputs"]["source_shape_zyx"]
     return (
         Promise(
-            "layers", f"{low}:{high}", f"{volume.layer_count} stored of {shape[0]}", "read by number, none left out"
+            "layers",
+            "{}:{}".format(*(said.resampled.layers if said.resampled else (low, high))),
+            f"{volume.layer_count} stored of {shape[0]}",
+            said.resampled.rule if said.resampled else "read by number, none left out",
         ),
         Promise(
             "depth order",
@@ -170,7 +173,7 @@ def _promises(run: StoredRun, volume: SurfaceVolume) -> tuple[Promise, ...]:
             "size",
             f"{shape[2]:,} × {shape[1]:,} px",
             f"{volume.shape_yx[1]:,} × {volume.shape_yx[0]:,} px",
-            "every pixel of the source was stored",
+            "every pixel of the source was stored" if said.resampled is None else said.resampled.rule,
         ),
         Promise(
             "units",
@@ -297,6 +300,16 @@ def _rendering(said: SurfaceProvenance, folder: Location) -> tuple[tuple[str, st
     )
 
 
+def _resampling(said: SurfaceProvenance) -> tuple[tuple[str, str], ...]:
+    """How the layers were resampled, where they were."""
+    if said.resampled is None:
+        return ()
+    z, y, _ = said.resampled.spacing_zyx_um
+    low, high = said.resampled.layers
+    read = f"layers {low}:{high} of {said.resampled.uri}, {z:g} µm between layers, {y:g} µm in the plane"
+    return (("resampled from", read), ("by", said.resampled.rule))
+
+
 def _origin(run: StoredRun, said: SurfaceProvenance) -> Table:
     inputs: dict[str, Any] = run.manifest["inputs"]
     depth, height, width = inputs["source_shape_zyx"]
@@ -306,6 +319,7 @@ def _origin(run: StoredRun, said: SurfaceProvenance) -> Table:
         ("its fingerprint", str(inputs["source_fingerprint"])),
         ("mask", said.mask),
         *((("its scale", said.scale_reading),) if said.scale_reading else ()),
+        *_resampling(said),
         *_rendering(said, run.folder),
         ("run", str(run.manifest["digest"])),
     )

@@ -76,7 +76,7 @@ def source_spacing(config: PrepareConfig, entry: SegmentEntry, source: LayerSour
         return SurfaceSpacing(said.z or plane, plane, plane, reading)
     assert entry.source is not None
     if said.y is not None and said.x is not None and said.plane is None:
-        return _unequal(place, source.uri, said, resampled=config.resample is not None)
+        return _unequal(place, source.uri, said, resampled=bool(config.resample or entry.resample))
     plane, reading = _plane(place, source.uri, said, sizes_beside(Location.parse(entry.source)), stated)
     z, z_reading = _depth(place, source.uri, said, plane, stated_z, trusted=said.plane is not None and not reading)
     notes = [note for note in (said.reading, reading, z_reading) if note]
