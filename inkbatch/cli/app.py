@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
@@ -237,20 +237,32 @@ def export(
     segment: Segment,
     name: Annotated[str | None, typer.Option(help="Name of the prediction; needed where there are several.")] = None,
     to: Annotated[str | None, typer.Option(help="File to write; its ending chooses PNG, TIFF, JPG or NPY.")] = None,
+    kind: Annotated[
+        Literal["tiff", "ome-zarr-v2"], typer.Option("--as", help="A picture, or OME-Zarr for the field's viewers.")
+    ] = "tiff",
+    surface: Annotated[bool, typer.Option("--surface", help="The surface, not a map (ome-zarr-v2).")] = False,
+    scale_bar: Annotated[str | None, typer.Option(help="Draw a bar of 1cm or 1mm.")] = None,
     root: Root = None,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Ink map -> PNG, TIFF, JPG or NPY.
+    """Ink map -> PNG, TIFF, JPG or NPY, or OME-Zarr v2.
 
     In bounded memory, at full size or at a pyramid level. Settings through --set: level=0, flip=none|x|y|xy,
     threshold=0.5, boost=3, bits=8|16, crop=[y0,x0,y1,x1], bigtiff=true, quality=90, memory=1GiB,
-    stretch=true (the display range that the map's network states), rounding=nearest|truncate.
+    stretch=true (the display range that the map's network states), rounding=nearest|truncate. With --as ome-zarr-v2
+    (uint8, / between chunk numbers, true scale; threshold=0.5, papyrus=ADDRESS of an exported surface) a Neuroglancer
+    link is printed, and shown on the map's page.
     """
+    options = {"segment": segment, "name": name, "to": to, "root": chosen_root(root)}
+    if kind == "ome-zarr-v2":
+        cli_ensemble.export_ome_zarr(options, config, sets, surface=surface, scale_bar=scale_bar)
+        return
+    if surface:
+        raise ConfigError("--surface: a surface has many layers; give --as ome-zarr-v2 as well")
     from inkbatch.steps.export import picture as step
 
-    options = {"segment": segment, "name": name, "to": to, "root": chosen_root(root)}
-    typer.echo(step.run(step.ExportConfig.load(config, sets or (), options)))
+    typer.echo(step.run(step.ExportConfig.load(config, sets or (), {**options, "scale_bar": scale_bar})))
 
 
 @app.command()

@@ -43,19 +43,21 @@ def ink_layer(address: str, name: str = "ink") -> ImageLayer:
     return ImageLayer(name, address, INK_SHADER)
 
 
-def neuroglancer_link(layers: Sequence[ImageLayer], shape_yx: tuple[int, int], pixel_um: float) -> str:
+def neuroglancer_link(
+    layers: Sequence[ImageLayer], shape_zyx: tuple[int, int, int], spacing_zyx_um: tuple[float, float, float]
+) -> str:
     """Return an address that shows the layers from above, the whole segment in view.
 
     Args:
         layers: From the lowest to the topmost.
-        shape_yx: (height, width) in pixels.
-        pixel_um: Edge of a pixel in micrometres.
+        shape_zyx: (layers, height, width); the middle layer is shown.
+        spacing_zyx_um: Micrometres between values along z, y and x.
     """
-    height, width = shape_yx
-    metres = pixel_um * 1e-6
+    depth, height, width = shape_zyx
+    z, y, x = (um * 1e-6 for um in spacing_zyx_um)
     state: dict[str, Any] = {
-        "dimensions": {"x": [metres, "m"], "y": [metres, "m"], "z": [metres, "m"]},
-        "position": [width / 2, height / 2, 0.5],
+        "dimensions": {"x": [x, "m"], "y": [y, "m"], "z": [z, "m"]},
+        "position": [width / 2, height / 2, depth // 2 + 0.5],
         "crossSectionScale": max(1.0, max(height, width) / 1000),
         "layers": [
             {

@@ -20,6 +20,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.steps.export.neuroglancer import ink_layer, neuroglancer_link, papyrus_layer
 
+VIEWERS_NAME = "viewers.json"  # beside a map: where viewers find it; its page shows the link
 REACHABLE = ("http", "https", "s3", "gs")  # what a browser can read by itself
 
 
@@ -57,6 +58,7 @@ class OmeZarrReport:
         bytes_written: Bytes of its chunks.
         seconds: Wall-clock seconds.
         link: Neuroglancer's address; None where a browser cannot reach the group.
+        made_from: Folder of the map, or of the segment.
     """
 
     location: Location
@@ -64,6 +66,7 @@ class OmeZarrReport:
     bytes_written: int
     seconds: float
     link: str | None
+    made_from: Location
 
     def __str__(self) -> str:
         depth, height, width = self.shape_zyx
@@ -84,21 +87,27 @@ def run(config: OmeZarrConfig) -> OmeZarrReport:
         StorageError: Reading or writing failed again after retries.
     """
     started = time.perf_counter()
+    found: StoredMap | None = None
     if config.what == "surface":
         volume, digest = open_prepared(config.root, config.segment)
         levels, pixel_um = surface_levels(volume), volume.provenance.voxel_size_um
+        spacing = (volume.provenance.layer_um, pixel_um, pixel_um)
         beside = segment_folder(config.root, config.segment)
         facts: dict[str, Any] = {"segment": config.segment, "surface": digest}
     else:
         found = open_map(config.root, config.segment, config.name)
-        levels, pixel_um, beside = map_levels(found, config.threshold), found.pixel_um, found.folder
+        levels, beside = map_levels(found, config.threshold), found.folder
+        spacing = (found.pixel_um,) * 3
         facts = {"segment": config.segment, "prediction": found.folder.name, "digest": found.digest}
         if config.threshold is not None:
             facts["threshold"] = config.threshold
     place = Location.parse(config.to) if config.to else beside / "ome-zarr-v2"
-    stored = write_ome_zarr_v2(place, levels, (pixel_um,) * 3, facts)
+    stored = write_ome_zarr_v2(place, levels, spacing, facts)
+    link = _link(config, place, levels[0], spacing)
+    if found is not None:
+        (found.folder / VIEWERS_NAME).write_json({"ome_zarr": place.uri, "neuroglancer": link})
     seconds = time.perf_counter() - started
-    return OmeZarrReport(place, levels[0].shape_zyx, stored, seconds, _link(config, place, levels[0], pixel_um))
+    return OmeZarrReport(place, levels[0].shape_zyx, stored, seconds, link, beside)
 
 
 def map_levels(found: StoredMap, threshold: float | None = None) -> list[LevelValues]:
@@ -133,9 +142,11 @@ def surface_levels(volume: SurfaceVolume) -> list[LevelValues]:
     return [reader(number) for number in range(len(volume.volume.levels))]
 
 
-def _link(config: OmeZarrConfig, place: Location, level: LevelValues, pixel_um: float) -> str | None:
+def _link(
+    config: OmeZarrConfig, place: Location, level: LevelValues, spacing: tuple[float, float, float]
+) -> str | None:
     if place.protocol not in REACHABLE:
         return None
     layer = papyrus_layer(place.uri) if config.what == "surface" else ink_layer(place.uri)
     below = [papyrus_layer(config.papyrus)] if config.papyrus else []
-    return neuroglancer_link([*below, layer], level.shape_zyx[1:], pixel_um)
+    return neuroglancer_link([*below, layer], level.shape_zyx, spacing)
