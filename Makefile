@@ -40,20 +40,20 @@ DELETE_DATA ?=
 PRESET  ?=
 CRON    ?=
 
-# Jobs that a launch runs get these as one word; in the environment no quote of theirs meets the shell again.
+# Jobs get these as one word; in the environment no quote of theirs meets the shell again.
 export ARGS PREPARE_ARGS
 
 # The stack's own tool; credentials and region come from the usual AWS environment.
 STACK_TOOL = PYTHONPATH=. $(BIN)/python infra/aws/stack.py --stack '$(STACK)'
 
-COMMON  = $(if $(ROOT),--root '$(ROOT)') $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(SHARD),--shard '$(SHARD)')
-# What `inkbatch launch` takes; OPTIONS are settings of the engine, key=value (see engines.yaml in docs/launching.md).
-LAUNCH  = --engine '$(ENGINE)' $(if $(SHARDS),--shards '$(SHARDS)') --root '$(ROOT)' \
-          $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(SOURCE),--source '$(SOURCE)') \
-          $(if $(CONFIG),--config '$(CONFIG)') $(foreach option,$(OPTIONS),--option '$(option)') \
+# What `inkbatch run` takes: it does the jobs here, or hands them to ENGINE. OPTIONS are settings of the engine,
+# key=value (see engines.yaml in docs/launching.md).
+JOBS_OF = --root '$(ROOT)' $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(SOURCE),--source '$(SOURCE)') \
+          $(if $(CONFIG),--config '$(CONFIG)') $(if $(NAME),--name '$(NAME)') \
+          --prepare-args="$$PREPARE_ARGS" --args="$$ARGS"
+WHERE   = --engine '$(ENGINE)' $(if $(SHARDS),--shards '$(SHARDS)') $(if $(SHARD),--shard '$(SHARD)') \
+          $(foreach option,$(OPTIONS),--option '$(option)') \
           $(if $(filter slurm,$(ENGINE)),$(if $(findstring program=,$(OPTIONS)),,--option 'program=[$(abspath $(RUN))]'))
-# Without SHARDS on this machine the commands are run as they are: the bar and the picture are seen at once.
-PLAIN   = $(and $(filter local,$(ENGINE)),$(if $(SHARDS),,yes))
 
 # Locks hold for every Python from 3.11 on and name no index: hashes say which files are meant.
 LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
@@ -104,57 +104,37 @@ test: lint $(VENV)/.dev ## Style, types, import rules, then all tests but the sl
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not many_seeds and not browser and not slurm and not image'
 
 .PHONY: view
-view: $(VENV)/.runtime need-segment ## Look at SEGMENT and its ink maps in the browser (ARGS='--port 9000')
+view: $(VENV)/.runtime need-segment ## View SEGMENT and its predictions in the browser (ARGS='--port 9000')
 	@$(RUN) view '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
 
 ##@ Read a segment
 
 .PHONY: plan
-plan: $(VENV)/.runtime need-segment ## What infer would do to SEGMENT, and what it would cost
-	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' --dry-run $(ARGS)
+plan: $(VENV)/.runtime need-segment ## What prepare and infer would do to SEGMENT, and what it would cost
+	$(RUN) run prepare,infer '$(SEGMENT)' --bundle '$(BUNDLE)' --dry-run $(JOBS_OF)
 
 .PHONY: prepare
-prepare: $(VENV)/.runtime need-segment ## Layers of SEGMENT -> surface.zarr and mask.zarr under ROOT
-ifneq ($(or $(SHARD),$(PLAIN)),)
-	$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)') $(PREPARE_ARGS) $(ARGS)
-else
-	$(RUN) launch prepare '$(SEGMENT)' $(LAUNCH) --prepare-args="$$PREPARE_ARGS" --args="$$ARGS"
-endif
+prepare: $(VENV)/.runtime need-segment ## Copy the layers of SEGMENT into surface.zarr, and make mask.zarr
+	$(RUN) run prepare '$(SEGMENT)' $(WHERE) $(JOBS_OF)
 
 .PHONY: infer
-infer: $(VENV)/.runtime need-segment ## SEGMENT and BUNDLE -> an ink map under ROOT (prepares first, unless SHARD is set)
-ifneq ($(SHARD),)
-	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' $(ARGS)
-else ifneq ($(PLAIN),)
-	$(RUN) prepare '$(SEGMENT)' $(COMMON) $(if $(SOURCE),--source '$(SOURCE)') $(PREPARE_ARGS)
-	$(RUN) infer '$(SEGMENT)' $(COMMON) --bundle '$(BUNDLE)' $(ARGS)
-else
-	$(RUN) launch prepare,infer '$(SEGMENT)' $(LAUNCH) --bundle '$(BUNDLE)' $(if $(NAME),--name '$(NAME)') \
-	  --prepare-args="$$PREPARE_ARGS" --args="$$ARGS"
-endif
+infer: $(VENV)/.runtime need-segment ## SEGMENT and BUNDLE -> a prediction under ROOT (prepares first)
+	$(RUN) run prepare,infer '$(SEGMENT)' --bundle '$(BUNDLE)' $(WHERE) $(JOBS_OF)
 
 .PHONY: probe
-probe: $(VENV)/.runtime need-segment ## Find the depth order and layers that BUNDLE needs on SEGMENT (docs/trust.md)
-	$(RUN) probe '$(SEGMENT)' --root '$(ROOT)' $(if $(SHARD),--shard '$(SHARD)') --bundle '$(BUNDLE)' $(ARGS)
+probe: $(VENV)/.runtime need-segment ## Find the depth order and layers that suit BUNDLE on SEGMENT (docs/trust.md)
+	$(RUN) run probe '$(SEGMENT)' --bundle '$(BUNDLE)' $(WHERE) $(JOBS_OF)
 
 .PHONY: ensemble
 ensemble: $(VENV)/.runtime need-segment ## Predictions of SEGMENT -> one (ARGS='--prediction A --prediction B --method mean')
-ifneq ($(or $(SHARD),$(PLAIN)),)
-	$(RUN) ensemble '$(SEGMENT)' $(COMMON) $(if $(NAME),--name '$(NAME)') $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
-else
-	$(RUN) launch ensemble '$(SEGMENT)' $(LAUNCH) $(if $(NAME),--name '$(NAME)') --args="$$ARGS"
-endif
+	$(RUN) run ensemble '$(SEGMENT)' $(WHERE) $(JOBS_OF)
 
 .PHONY: evaluate
-evaluate: $(VENV)/.runtime need-segment ## Ink map of SEGMENT against its labels (ARGS='--name A --versus B')
-ifneq ($(or $(SHARD),$(PLAIN)),)
-	$(RUN) evaluate '$(SEGMENT)' $(COMMON) $(if $(NAME),--name '$(NAME)') $(ARGS)
-else
-	$(RUN) launch evaluate '$(SEGMENT)' $(LAUNCH) $(if $(NAME),--name '$(NAME)') --args="$$ARGS"
-endif
+evaluate: $(VENV)/.runtime need-segment ## A prediction of SEGMENT against its ink labels (ARGS='--name A --versus B')
+	$(RUN) run evaluate '$(SEGMENT)' $(WHERE) $(JOBS_OF)
 
 .PHONY: export
-export: $(VENV)/.runtime need-segment ## Ink map of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')
+export: $(VENV)/.runtime need-segment ## A prediction of SEGMENT -> TIFF, PNG, JPG or NPY (ARGS='--to map.png')
 	$(RUN) export '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
 
 .PHONY: report
@@ -165,21 +145,11 @@ report: $(VENV)/.runtime need-segment ## The report pages of SEGMENT's finished 
 
 .PHONY: build-dataset
 build-dataset: $(VENV)/.runtime ## Labelled segments -> a dataset (NAME=my-dataset CONFIG=my-dataset.yaml)
-ifneq ($(or $(SHARD),$(PLAIN)),)
-	$(RUN) build-dataset $(if $(NAME),'$(NAME)') --root '$(ROOT)' $(if $(CONFIG),--config '$(CONFIG)') \
-	  $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
-else
-	$(RUN) launch build-dataset '$(NAME)' $(LAUNCH) --args="$$ARGS"
-endif
+	$(RUN) run build-dataset $(if $(NAME),'$(NAME)') $(WHERE) $(JOBS_OF)
 
 .PHONY: train
 train: $(VENV)/.runtime ## A dataset -> a bundle (NAME=my-run CONFIG=my-run.yaml)
-ifneq ($(or $(SHARD),$(PLAIN)),)
-	$(RUN) train --root '$(ROOT)' $(if $(NAME),--run '$(NAME)') $(if $(CONFIG),--config '$(CONFIG)') \
-	  $(if $(SHARD),--shard '$(SHARD)') $(ARGS)
-else
-	$(RUN) launch train '$(NAME)' $(LAUNCH) --args="$$ARGS"
-endif
+	$(RUN) run train $(if $(NAME),'$(NAME)') $(WHERE) $(JOBS_OF)
 
 .PHONY: demo-train
 demo-train: $(VENV)/.runtime ## Train the demo bundle again on phantoms and compare it with the shipped one (minutes)
@@ -189,11 +159,7 @@ demo-train: $(VENV)/.runtime ## Train the demo bundle again on phantoms and comp
 
 .PHONY: doctor
 doctor: $(VENV)/.runtime ## Check the machine that ENGINE gives: the first job to send anywhere
-ifneq ($(PLAIN),)
-	$(RUN) doctor --root '$(ROOT)' $(ARGS)
-else
-	$(RUN) launch doctor '$(or $(NAME),first-try)' $(LAUNCH) --args="$$ARGS"
-endif
+	$(RUN) run doctor $(if $(NAME),'$(NAME)') $(WHERE) $(JOBS_OF)
 
 .PHONY: estimate
 estimate: $(VENV)/.runtime ## Tiles, seconds and money of infer for SEGMENT (or the catalog) on a MACHINE=g6.xlarge
@@ -349,6 +315,6 @@ lock: $(BIN)/uv ## Resolve the locked versions again
 	$(LOCK) --upgrade requirements/build.in -o requirements/build.lock
 	$(LOCK) --upgrade --group pyproject.toml:docs -c requirements/dev.lock -o requirements/docs.lock
 
-.PHONY: clean
-clean: ## Remove .venv, what was built, and caches; ROOT stays
+.PHONY: distclean
+distclean: ## Remove .venv, what was built, and caches; ROOT stays (inkbatch clean cleans a prediction)
 	rm -rf $(VENV) .venv-pythons build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

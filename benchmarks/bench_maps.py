@@ -87,14 +87,13 @@ def reading_judged(config: evaluate.EvaluateConfig) -> Callable[[], Sample]:
     """Read what `evaluate` reads: the map, the labels and the mask, one unit ahead; nothing is done with them."""
 
     def run() -> None:
-        plan = evaluate.make_plan(config)
-        with plan.truth as truth, ThreadPoolExecutor(1) as reader:
+        with evaluate.make_plan(config).comparison as compared, ThreadPoolExecutor(1) as reader:
 
             def load(unit: Unit) -> object:
-                return plan.maps[0].prediction.read(unit.write_box), truth.read(unit.write_box)
+                return compared.maps[0].prediction.read(unit.write_box), compared.truth.read(unit.write_box)
 
             ahead: deque[Future[object]] = deque()
-            for unit in plan.units:
+            for unit in compared.units:
                 ahead.append(reader.submit(load, unit))
                 if len(ahead) > 1:
                     ahead.popleft().result()

@@ -35,6 +35,7 @@ import torch
 
 from benchmarks.common import Report, options, real_layers, scratch, write_stack
 from inkbatch.run.job import RunContext
+from inkbatch.steps import chains
 from inkbatch.steps.dataset import job as build_dataset
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
@@ -117,7 +118,7 @@ def make_data(folder: Path, size: Size, layers: Path | None) -> None:
             "splits": {"kind": "lists", "train": ["large"], "validation": ["small"]},
             "form": form,
         }
-        build_dataset.run(build_dataset.BuildDatasetConfig.checked(settings, "bench"), RunContext())
+        chains.build_dataset(build_dataset.BuildDatasetConfig.checked(settings, "bench"), RunContext())
 
 
 def config_of(folder: Path, form: str, size: Size, network: str = "demo", **changes: Any) -> train.TrainConfig:

@@ -1,7 +1,7 @@
-"""Where every process of inkbatch begins: ready for a stop before anything else is imported.
+"""Entry point of every process: ready for a stop signal before anything else is imported.
 
-A job that is stopped while it still starts has done nothing and may be tried again: it ends with 75, as later, and not
-with the 143 of a process that nobody prepared. `run.signals` takes over when a job begins.
+A job that is stopped while it starts has done nothing and may be tried again: it ends with 75, as later, and not with
+the 143 of an unprepared process. `run.signals` takes over when a job begins.
 """
 
 import os
@@ -22,12 +22,12 @@ def main() -> None:
         signal.signal(number, _stopped)
     from inkbatch.cli.app import main as run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on commands answer it themselves
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on commands handle it
 
     try:
         run()
     finally:
-        for number in STOPS:  # the exit code is settled, and Python takes our handlers away before it ends
+        for number in STOPS:  # the exit code is known, and Python removes our handlers before it ends
             signal.signal(number, signal.SIG_IGN)
 
 

@@ -3,7 +3,7 @@
 Precedence, lowest first: the model's defaults, a preset, the YAML file, ``--set``, options of the command. A key that
 the file states replaces the preset's whole; ``--set key.sub=value`` changes one value inside.
 
-A YAML file with a key ``recipe`` holds one section per job, by the job's name; each job takes its own.
+A YAML file with a key ``recipe`` is a preset: it holds one section per job, by the job's name; each job takes its own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -24,13 +25,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.errors import ConfigError
 
-RECIPE_KEY = "recipe"
+PRESET_KEY = "recipe"
 LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
 DESTINATION_KEYS = ("root", "output_root")
 
 WindowName = Literal["hann", "gaussian", "uniform", "hann-symmetric", "gaussian-cdf"]  # blending weights of a tile
 
-_ONLY_CHECKING: ContextVar[bool] = ContextVar("inkbatch_only_checking", default=False)
+_CHECK: ContextVar[SettingsCheck | None] = ContextVar("inkbatch_settings_check", default=None)
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -38,33 +39,50 @@ for _power, _letter in enumerate("kmgt", start=1):
     _SIZE_UNITS[f"{_letter}b"] = 1000**_power
 
 
-class DryRunFinished(Exception):  # noqa: N818  # no error: the answer to `only_checking`
-    """Ends a command inside `only_checking` once its configuration has been validated."""
+@dataclass
+class SettingsCheck:
+    """Check of a command's settings in this process.
+
+    Attributes:
+        settings: Validated settings that the command handed over; None if it did not come that far.
+    """
+
+    settings: JobConfig | None = None
 
 
 @contextlib.contextmanager
-def only_checking() -> Iterator[None]:
-    """Commands inside read and validate their settings, as ever, and then raise `DryRunFinished` instead of working.
+def settings_check() -> Iterator[SettingsCheck]:
+    """Let a command inside the block validate its settings, hand them over, and end instead of working.
 
     A launcher runs the very words that its tasks will get, so that a wrong one is refused before anything is submitted.
     """
-    token = _ONLY_CHECKING.set(True)
+    check = SettingsCheck()
+    token = _CHECK.set(check)
     try:
-        yield
+        yield check
     finally:
-        _ONLY_CHECKING.reset(token)
+        _CHECK.reset(token)
 
 
-def is_only_checking() -> bool:
-    """Whether settings are read inside `only_checking`."""
-    return _ONLY_CHECKING.get()
+def is_checking() -> bool:
+    """Tell if a `settings_check` is in progress."""
+    return _CHECK.get() is not None
+
+
+def ends_with_check(settings: JobConfig) -> bool:
+    """Hand a command's settings to the `settings_check` in progress, if there is one; True tells the command to end."""
+    check = _CHECK.get()
+    if check is None:
+        return False
+    check.settings = settings
+    return True
 
 
 class JobConfig(BaseModel):
     """Base of every job's configuration. Frozen; unknown keys are errors.
 
     Attributes:
-        job: Name of the command, and of its section in a recipe; empty for what is no job of its own.
+        job: Name of the command, and of its section in a preset; empty for settings that are no job of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,15 +99,14 @@ class JobConfig(BaseModel):
         """Build and validate the configuration; nothing else is read.
 
         Args:
-            file: YAML file with a mapping, or None; of a recipe the job's section is taken. Its ``launch`` block is no
-                setting and is left to the launchers.
+            file: YAML file with a mapping, or None; of a preset the job's section is taken. Its ``launch`` block is no
+                setting and is left to the engines.
             sets: ``key=value`` or ``key.sub=value``; the value is read as YAML.
             options: Values of the command's own options; None means "not given".
-            preset: Settings that lie below all of them, see `inkbatch.recipes`.
+            preset: Settings of lower precedence than all of these, see `inkbatch.presets`.
 
         Raises:
-            DryRunFinished: Inside `only_checking`.
-            ConfigError: Unreadable YAML, a recipe without a section for this job, an unknown key (near matches are
+            ConfigError: Unreadable YAML, a preset without a section for this job, an unknown key (near matches are
                 named), or a value that does not validate.
         """
         values: dict[str, Any] = copy.deepcopy(dict(preset or {}))
@@ -99,13 +116,10 @@ class JobConfig(BaseModel):
         for item in sets:
             _apply_set(values, item)
         values |= {key: value for key, value in (options or {}).items() if value is not None}
-        found = cls.checked(values, file or "configuration")
-        if is_only_checking():
-            raise DryRunFinished(cls.__name__)
-        return found
+        return cls.checked(values, file or "configuration")
 
     def request(self, **settled: Any) -> dict[str, Any]:
-        """What was asked for, without where its results go: what a manifest keeps for `inkbatch rerun`.
+        """Dump the settings without their destination, as a manifest keeps them for `inkbatch rerun`.
 
         Args:
             settled: Values in place of those that were asked for: catalogs looked up, paths made absolute. None takes
@@ -145,13 +159,13 @@ def parse_bytes(text: str | int) -> int:
 
 
 def near_matches(word: str, known: Sequence[str]) -> str:
-    """A hint such as ``; did you mean 'stride_px'?`` or an empty text."""
+    """Return a hint such as ``; did you mean 'stride_px'?``, or an empty text."""
     found = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     return f"; did you mean {', '.join(repr(name) for name in found)}?" if found else ""
 
 
 def section_of(values: dict[str, Any], job: str, place: str) -> dict[str, Any]:
-    """What a file says for one job: all of it, or of a recipe the job's section.
+    """Take a file's settings for one job: all of it, or of a preset the job's section.
 
     Args:
         values: Content of the file.
@@ -159,22 +173,22 @@ def section_of(values: dict[str, Any], job: str, place: str) -> dict[str, Any]:
         place: Opens the message of a failure.
 
     Raises:
-        ConfigError: A recipe that has no such section.
+        ConfigError: A preset that has no such section.
     """
-    if RECIPE_KEY not in values:
+    if PRESET_KEY not in values:
         return values
     section = values.get(job) if job else None
     if not isinstance(section, dict):
         known = sorted(key for key, value in values.items() if isinstance(value, dict))
         raise ConfigError(
-            f"{place}: is a recipe without a section for the job {job or 'that was asked for'!r}; it has sections for "
+            f"{place}: is a preset without a section for the job {job or 'that was asked for'!r}; it has sections for "
             f"{', '.join(known) or 'none'}"
         )
     return section
 
 
 def read_yaml(file: str) -> dict[str, Any]:
-    """The mapping in a YAML file; empty for an empty file.
+    """Read the mapping in a YAML file; empty for an empty file.
 
     Raises:
         ConfigError: It cannot be read, is not YAML, or holds something else than a mapping.
@@ -190,14 +204,14 @@ def read_yaml(file: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{file}: wanted a mapping of keys to values, found a {type(values).__name__}")
+        raise ConfigError(f"{file}: expected a mapping of keys to values, got a {type(values).__name__}")
     return values
 
 
 def _apply_set(values: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {item!r}: wanted key=value, for example --set stride_px=32")
+        raise ConfigError(f"--set {item!r}: expected key=value, for example --set stride_px=32")
     target = values
     *parents, last = key.split(".")
     for parent in parents:
@@ -220,7 +234,7 @@ def _explain(model: type[BaseModel], entry: Any) -> str:
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    """Keys that are known where `path` leads; none where it leads into something that is no model."""
+    """List the known keys of the model that `path` leads to; none if it leads to something else."""
     for part in path:
         field = model.model_fields.get(str(part))
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):

@@ -58,11 +58,11 @@ class Box:
         return slice(self.y0 - outer.y0, self.y1 - outer.y0), slice(self.x0 - outer.x0, self.x1 - outer.x0)
 
     def contains(self, other: Box) -> bool:
-        """Whether `other` lies in this box."""
+        """Tell if `other` is inside this box."""
         return self.y0 <= other.y0 and self.x0 <= other.x0 and other.y1 <= self.y1 and other.x1 <= self.x1
 
     def intersect(self, other: Box) -> Box:
-        """The common part; an empty box where there is none."""
+        """Return the common part; an empty box if there is none."""
         y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
         return Box(y0, x0, max(y0, min(self.y1, other.y1)), max(x0, min(self.x1, other.x1)))
 
@@ -75,11 +75,11 @@ class Box:
         return Box(self.y0 - margin, self.x0 - margin, self.y1 + margin, self.x1 + margin)
 
     def shift(self, y: int, x: int) -> Box:
-        """The box so many rows further down and columns further right."""
+        """Move the box so many rows down and columns to the right."""
         return Box(self.y0 + y, self.x0 + x, self.y1 + y, self.x1 + x)
 
     def downscale(self, factor: int) -> Box:
-        """The pixels of a `factor` x coarser grid that this box touches."""
+        """Return the pixels of a `factor` x coarser grid that this box touches."""
         return Box(self.y0 // factor, self.x0 // factor, -(-self.y1 // factor), -(-self.x1 // factor))
 
 
@@ -112,7 +112,7 @@ def cut(shape_yx: tuple[int, int], step_y: int, step_x: int) -> Iterator[Box]:
 
 
 def cells(box: Box, height: int, width: int) -> Iterator[Box]:
-    """The parts of a box between the lines of a grid anchored at (0, 0), row-major; those at its edges are clipped."""
+    """Cut a box along the lines of a grid anchored at (0, 0), row-major; cells at its edges are clipped."""
     if not box.area:
         return
     for y0 in range(box.y0 - box.y0 % height, box.y1, height):
@@ -143,7 +143,9 @@ class TileAxis:
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.tile < 1 or not 1 <= self.stride <= self.tile:
-            raise ValueError(f"length {self.length}, tile {self.tile}, stride {self.stride}: want 1 <= stride <= tile")
+            raise ValueError(
+                f"length {self.length}, tile {self.tile}, stride {self.stride}: expected 1 <= stride <= tile"
+            )
 
     @property
     def regular_count(self) -> int:
@@ -154,7 +156,7 @@ class TileAxis:
 
     @property
     def has_moved(self) -> bool:
-        """Whether a last tile had to be moved in."""
+        """True if the last tile had to be moved in."""
         return self.flush and self.length > self.tile and (self.length - self.tile) % self.stride != 0
 
     @property
@@ -209,7 +211,7 @@ class TileGrid:
         return (rows, columns) if rows and columns else (range(0), range(0))
 
     def hull(self, rows: range, columns: range) -> Box:
-        """The smallest box that holds these tiles; leaves the surface only where that is smaller than a tile."""
+        """Return the smallest box that holds these tiles; it leaves the surface only if that is smaller than a tile."""
         if not rows or not columns:
             return Box(0, 0, 0, 0)
         return Box(

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import yaml
 
+from inkbatch.data.maps.comparison import open_comparison
 from inkbatch.data.maps.scoring import ScoreHistogram
-from inkbatch.steps.evaluate import job as evaluate
-from inkbatch.steps.infer.score import whole
+from inkbatch.data.maps.truth import TruthChoice
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 JOBS = REPOSITORY / "jobs" / "demo"
@@ -104,9 +104,8 @@ def train(jobs: Jobs, sets: list[str]) -> Path:
 def held_out(jobs: Jobs, name: str, bundle: Path) -> ScoreHistogram:
     """Infer the demo segment and compare it with the truth."""
     jobs.run("infer", "demo", "--root", jobs.root, "--bundle", bundle, "--name", name)
-    plan = evaluate.make_plan(evaluate.EvaluateConfig(segment="demo", root=str(jobs.root), name=name))
-    with plan.truth:
-        return whole(plan)
+    with open_comparison(str(jobs.root), "demo", [name], TruthChoice()) as comparison:
+        return comparison.total()
 
 
 def threshold_of(bundle: Path) -> float:

@@ -20,6 +20,7 @@ import numpy as np
 from inkbatch.data.segments.catalog import shipped_catalog
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME
+from inkbatch.steps import chains
 from inkbatch.steps.dataset import job as build_dataset
 from inkbatch.steps.ensemble import job as ensemble
 from inkbatch.steps.evaluate import job as evaluate
@@ -120,7 +121,7 @@ def joined(root: str) -> None:
 def learned(root: str) -> None:
     """A dataset of the demo's blocks, and a short training on it."""
     options = {**DATASET, "root": root}
-    build_dataset.run(build_dataset.BuildDatasetConfig.load(options=options), RunContext())
+    chains.build_dataset(build_dataset.BuildDatasetConfig.load(options=options), RunContext())
     train.run(train.TrainConfig.load(options={**TRAINING, "root": root}), RunContext())
 
 

@@ -31,8 +31,8 @@ def test_options_win_over_set_over_file_over_defaults(tmp_path):
         ("stride_px: 3", [], "'segment' is required"),
         ("segment: a\nstride_px: wide", [], "stride_px: .*found 'wide'"),
         ("segment: [", [], "not YAML"),
-        ("- a", [], "wanted a mapping"),
-        ("segment: a", ["stride_px"], "wanted key=value"),
+        ("- a", [], "expected a mapping of keys to values, got a list"),
+        ("segment: a", ["stride_px"], "expected key=value"),
         ("segment: a", ["segment.x=1"], "not a mapping"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The command line: one thin command per step; it parses, calls the step's `run`, and exits with the error's code."""
+"""The command line: one thin command per job, which parses, calls the job's `run`, and exits with the error's code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inkbatch import __version__
 from inkbatch.cli import doctor as cli_doctor
 from inkbatch.cli import labels as cli_labels
 from inkbatch.cli import launch as cli_launch
-from inkbatch.cli import maps as cli_ensemble
+from inkbatch.cli import maps as cli_maps
 from inkbatch.cli import models as cli_models
 from inkbatch.cli import probe as cli_probe
 from inkbatch.cli import provenance as cli_provenance
@@ -42,11 +42,11 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.config import ends_with_check
 from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
 
 app = typer.Typer(
     name="inkbatch",
-    help="Read ink in X-ray volumes of carbonised scrolls: batch jobs that stream, resume and never guess.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,17 +54,17 @@ app = typer.Typer(
 )
 
 Segment = Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)]
-Source = Annotated[str | None, typer.Option(help="Where the layers are; may hold {segment}.")]
+Source = Annotated[str | None, typer.Option(help="Folder or URI of the layers; {segment} is replaced by the id.")]
 Layers = Annotated[str | None, typer.Option(help="Layer numbers of the source, half-open, for example 17:43.")]
 MEMORY_CURE = (
-    "give the job less to hold (prepare: a smaller --memory; infer: a smaller unit_px; train: a smaller batch or "
-    "tile_px), end what else runs here, or take a larger machine"
+    "reduce the job's memory use (prepare: a smaller --memory; infer: a smaller unit_px; train: a smaller batch or "
+    "tile_px), end other programs on this machine, or take a larger one"
 )
 Memory = Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")]
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(asked: bool) -> None:
+    if asked:
         typer.echo(f"inkbatch {__version__}")
         raise typer.Exit
 
@@ -75,7 +75,11 @@ def _version_option(
         bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Read ink in X-ray volumes of carbonised scrolls: batch jobs that stream, resume and never guess."""
+    """Read ink in X-ray volumes of carbonised scrolls: batch jobs that stream, resume and never guess.
+
+    First steps: inkbatch run prepare,infer demo --bundle demo, then inkbatch view demo. docs/glossary.md explains the
+    words.
+    """
 
 
 @app.command()
@@ -83,11 +87,14 @@ def prepare(
     segment: Segment,
     root: Root = None,
     source: Source = None,
-    depth_order: Annotated[str | None, typer.Option(help="forward or reversed; required, never guessed.")] = None,
-    voxel_size_um: Annotated[float | None, typer.Option(help="Voxel edge in micrometres, for example 7.91.")] = None,
+    depth_order: Annotated[
+        str | None, typer.Option(help="Depth order of the layers: forward or reversed; required, never guessed.")
+    ] = None,
+    voxel_size_um: Annotated[float | None, typer.Option(help="Voxel size in micrometres, for example 7.91.")] = None,
     z_spacing_um: Annotated[float | None, typer.Option(help="Spacing of layers, if not as pixels.")] = None,
     intensity: Annotated[
-        str | None, typer.Option(help="keep, high-byte, window:LO:HI or percentile:LO:HI (16 -> 8 bits).")
+        str | None,
+        typer.Option(help="Mapping of grey values: keep, high-byte, window:LO:HI or percentile:LO:HI (16 to 8 bits)."),
     ] = None,
     layers: Layers = None,
     resample: Annotated[
@@ -111,11 +118,13 @@ def prepare(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Layers -> surface.zarr and mask.zarr; with --volume they are rendered from a surface mesh.
+    """Prepare a segment: its surface volume and mask.
 
-    Sources: numbered TIFF, PNG or JPG layers, zarr v2/v3, OME-Zarr, one picture; local, s3://, http(s)://, memory://.
-    What the options do not say comes from the catalog. Other settings go through --set: mask=URI, axes=zyx, level=0,
-    lut=[[0,0],[128,64],[255,255]], clahe={clip_limit: 2.0, cell_px: 128}, shard_px=1024, codec=lz4|lz4-bit|zstd.
+    Copies the layers into surface.zarr and writes mask.zarr, both under ROOT/segments/SEGMENT. Sources: numbered TIFF,
+    PNG or JPG layers, zarr v2/v3, OME-Zarr, one picture; local, s3://, http(s)://, memory://. The catalog gives what
+    the options do not. Other settings through --set: mask=URI, axes=zyx, level=0, lut=[[0,0],[128,64],[255,255]],
+    clahe={clip_limit: 2.0, cell_px: 128}, shard_px=1024, codec=lz4|lz4-bit|zstd. With --volume the layers are
+    rendered from a surface mesh (tifxyz) and the volume of the scroll.
     """
     from inkbatch.steps.prepare import job as step
     from inkbatch.steps.prepare.settings import PrepareConfig
@@ -127,6 +136,8 @@ def prepare(
     options |= {"flip_normals": flip_normals, "max_outside": max_outside, "box": parse_box(box)}
     options["layers"] = parse_layers(layers)
     job = PrepareConfig.load(config, sets or (), options, preset_settings(preset, "prepare"))
+    if ends_with_check(job):
+        return
     if dry_run:
         from inkbatch.steps.prepare.describe import describe
 
@@ -138,36 +149,41 @@ def prepare(
 @app.command()
 def infer(
     segment: Segment,
-    bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="The bundle: a folder or URI; demo is the shipped one.")] = None,
     root: Root = None,
     name: Annotated[str | None, typer.Option(help="Name of the prediction.")] = None,
     layers: Annotated[
         str | None,
-        typer.Option(help="Layer numbers of the source, half-open, for example 17:43; auto asks a depth probe."),
+        typer.Option(
+            help="Layer numbers of the source, half-open, for example 17:43; auto takes what inkbatch probe found."
+        ),
     ] = None,
     layer_starts: Annotated[
-        str | None, typer.Option(help="Sliding windows: their first layers, START:STOP:STEP, half-open (10:20:2).")
+        str | None, typer.Option(help="Layer windows by their first layers, START:STOP:STEP, half-open (10:20:2).")
     ] = None,
     layer_groups: Annotated[
-        str | None, typer.Option(help="Windows one by one: source layers with commas between (10:36,20:46).")
+        str | None, typer.Option(help="Layer windows one by one: half-open ranges with commas between (10:36,20:46).")
     ] = None,
     store_windows: Annotated[
-        bool, typer.Option("--store-windows", help="One map per window, instead of one map of all of them.")
+        bool, typer.Option("--store-windows", help="Store one prediction per layer window instead of one of them all.")
     ] = False,
     tta: Annotated[
         str | None,
         typer.Option(
-            help="Views to compute beside the tile as it is, with commas between: flip-y, flip-x, turn-90, turn-180, "
-            "turn-270; flips, turns; or allowed: all that the bundle allows."
+            help="Test-time augmentation: further views of each tile, with commas between: flip-y, flip-x, turn-90, "
+            "turn-180, turn-270; flips, turns; or allowed (all that the bundle allows)."
         ),
     ] = None,
     combine: Annotated[
-        str | None, typer.Option(help="mean (default) or max: how views and windows become one.")
+        str | None, typer.Option(help="Combine views and layer windows by their mean (default) or max.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device that computes: auto, cuda, mps or cpu.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Precision of the forward passes: auto, fp32, bf16 or fp16.")
+    ] = None,
     override: Annotated[
-        list[str] | None, typer.Option(help="Replace a value of the bundle's contract, key=value; it is recorded.")
+        list[str] | None,
+        typer.Option(help="Replace a value of the bundle's contract, key=value; recorded in the manifest; repeatable."),
     ] = None,
     catalog: CatalogFile = None,
     config: ConfigFile = None,
@@ -176,11 +192,11 @@ def infer(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Surface and bundle -> ink map.
+    """Infer the ink of a prepared segment with a bundle.
 
-    Writes prediction.zarr, preview.png and manifest.json under ROOT/predictions. What the bundle and the surface do not
-    agree on is refused by name. Each view of --tta and each window of layers is one more forward pass per tile:
-    --dry-run says what that costs. Other settings go through --set: stride_px=32, window=hann|gaussian|uniform,
+    Writes prediction.zarr, preview.png and manifest.json to ROOT/predictions/SEGMENT/NAME. A bundle and a surface
+    volume that do not match are refused, with the reason. Each view of --tta and each layer window is one more forward
+    pass per tile; --dry-run shows the cost. Other settings through --set: stride_px=32, window=hann|gaussian|uniform,
     unit_px=2048, batch_tiles=0 (0 finds it), compile=true (pays on GPUs).
     """
     context = run_context(shard, log)
@@ -197,14 +213,16 @@ def infer(
     options |= {"store_windows": store_windows or None, "catalog": catalog}
     options["override"] = _pairs(override) if override else None
     job = InferConfig.load(config, sets or (), options)
-    from inkbatch.steps.infer import job as step
+    if ends_with_check(job):
+        return
+    from inkbatch.steps import chains
 
     if dry_run:
         from inkbatch.steps.infer.describe import describe
 
         typer.echo(describe(job))
         return
-    report = step.run(job, context)
+    report = chains.infer(job, context)
     print_report(report)
     if report.complete:
         from inkbatch.steps.infer.score import score_line, stored_score
@@ -221,10 +239,10 @@ def phantom(
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Plant known ink into real layers.
+    """Make a phantom: plant known ink into real layers.
 
-    Settings: source, labels, output, amplitude, depth_layer, width_layers, crackle, seed, label_scale, source_box, …
-    The truth is written beside the layers.
+    The ink labels are written beside the layers. Settings: source, labels, output, amplitude, depth_layer,
+    width_layers, crackle, seed, label_scale, source_box, …
     """
     from inkbatch.steps.synthetic import phantom as step
 
@@ -235,20 +253,20 @@ def phantom(
 @app.command()
 def export(
     segment: Segment,
-    name: Annotated[str | None, typer.Option(help="Name of the prediction; needed where there are several.")] = None,
-    to: Annotated[str | None, typer.Option(help="File to write; its ending chooses PNG, TIFF, JPG or NPY.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the prediction; needed if there are several.")] = None,
+    to: Annotated[str | None, typer.Option(help="File to write; its suffix chooses PNG, TIFF, JPG or NPY.")] = None,
     kind: Annotated[
         Literal["tiff", "ome-zarr-v2"], typer.Option("--as", help="A picture, or OME-Zarr for the field's viewers.")
     ] = "tiff",
-    surface: Annotated[bool, typer.Option("--surface", help="The surface, not a map (ome-zarr-v2).")] = False,
-    scale_bar: Annotated[str | None, typer.Option(help="Draw a bar of 1cm or 1mm.")] = None,
+    surface: Annotated[bool, typer.Option("--surface", help="Export the surface (ome-zarr-v2 only).")] = False,
+    scale_bar: Annotated[str | None, typer.Option(help="Draw a scale bar of 1cm or 1mm.")] = None,
     root: Root = None,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Ink map -> PNG, TIFF, JPG or NPY, or OME-Zarr v2.
+    """Export a prediction as PNG, TIFF, JPG, NPY or OME-Zarr.
 
-    In bounded memory, at full size or at a pyramid level. Settings through --set: level=0, flip=none|x|y|xy,
+    At full size or at a level of the pyramid, in bounded memory. Settings through --set: level=0, flip=none|x|y|xy,
     threshold=0.5, boost=3, bits=8|16, crop=[y0,x0,y1,x1], bigtiff=true, quality=90, memory=1GiB,
     stretch=true (the display range that the map's network states), rounding=nearest|truncate. With --as ome-zarr-v2
     (uint8, / between chunk numbers, true scale; threshold=0.5, papyrus=ADDRESS of an exported surface) a Neuroglancer
@@ -256,7 +274,7 @@ def export(
     """
     options = {"segment": segment, "name": name, "to": to, "root": chosen_root(root)}
     if kind == "ome-zarr-v2":
-        cli_ensemble.export_ome_zarr(options, config, sets, surface=surface, scale_bar=scale_bar)
+        cli_maps.export_ome_zarr(options, config, sets, surface=surface, scale_bar=scale_bar)
         return
     if surface:
         raise ConfigError("--surface: a surface has many layers; give --as ome-zarr-v2 as well")
@@ -281,17 +299,17 @@ def segments(
 
 
 for _commands in (
-    cli_models,
+    cli_launch,
+    cli_view,
+    cli_probe,
+    cli_maps,
     cli_labels,
     cli_training,
-    cli_view,
-    cli_ensemble,
-    cli_launch,
-    cli_schedule,
-    cli_doctor,
-    cli_probe,
-    cli_provenance,
+    cli_models,
     cli_report,
+    cli_provenance,
+    cli_doctor,
+    cli_schedule,
 ):
     _commands.register(app)
 
@@ -306,7 +324,7 @@ def parse_layers(text: str | None) -> tuple[int, int] | None:
         return None
     start, _, stop = text.partition(":")
     if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
-        raise ConfigError(f"--layers {text!r}: wanted START:STOP, half-open, for example 17:43")
+        raise ConfigError(f"--layers: expected START:STOP, half-open, for example 17:43, got {text!r}")
     return int(start), int(stop)
 
 
@@ -330,26 +348,26 @@ def _pairs(items: list[str]) -> dict[str, Any]:
     for item in items:
         key, equals, text = item.partition("=")
         if not equals:
-            raise ConfigError(f"--override {item!r}: wanted key=value, for example divisor=200")
+            raise ConfigError(f"--override: expected key=value, for example divisor=200, got {item!r}")
         try:
             pairs[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--override {item!r}: the value is not YAML: {error}") from error
+            raise ConfigError(f"--override {item!r}: expected a YAML value, got {error}") from error
     return pairs
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with 0, 64, 65, 75 or 1.
 
-    OpenMP's threads are told, before torch starts them, to sleep while they wait: spinning ones starve the threads that
-    read and write, and on shared cores they made the same inference three times slower.
+    OpenMP's threads sleep while they wait, which must be set before torch starts them: spinning threads starve those
+    that read and write, and on shared cores they made the same inference three times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False)))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the machine or its GPU has no memory left; told without importing the libraries that say so."""
+    """Recognise that the machine or its GPU ran out of memory, without importing the libraries that raise it."""
     words = str(error)
     return (
         isinstance(error, MemoryError)
@@ -372,19 +390,29 @@ def run_command(command: Callable[[], Any]) -> int:
     except typer.Exit as stop:
         return int(stop.exit_code)
     except USAGE_ERROR as error:
-        sys.stderr.write(f"inkbatch: {error.format_message()}\nTry: inkbatch --help\n")
+        sys.stderr.write(f"inkbatch: {error.format_message()}\nTry: {_help_of(error)}\n")
         return EXIT_CONFIG
     except KeyboardInterrupt:
-        sys.stderr.write("inkbatch: aborted; markers tell what is stored, run the same command again to go on\n")
+        sys.stderr.write("inkbatch: aborted; what is stored is kept, run the same command again to continue\n")
         return 130
     except Exception as error:
         if is_out_of_memory(error):
             sys.stderr.write(f"inkbatch: out of memory: {str(error).splitlines()[0]}; {MEMORY_CURE}\n")
             return EXIT_CONFIG
         traceback.print_exc()
-        sys.stderr.write("inkbatch: this is a bug of ours; please report it with the lines above\n")
+        sys.stderr.write("inkbatch: this is a bug in inkbatch; please report it with the lines above\n")
         return EXIT_BUG
     return code if isinstance(code, int) else 0
+
+
+def _help_of(error: Any) -> str:
+    """Name the help of the command that a usage error came from."""
+    context = getattr(error, "ctx", None)
+    words: list[str] = []
+    while context is not None and context.parent is not None:
+        words.insert(0, context.info_name)
+        context = context.parent
+    return " ".join(["inkbatch", *words, "--help"])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inkbatch.cli.options import ConfigFile, Root, Sets, chosen_root
+from inkbatch.config import ends_with_check
 from inkbatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,25 +28,28 @@ def doctor(
     ] = None,
     root: Root = None,
     device: Annotated[
-        str | None, typer.Option(help="cuda asks for a usable GPU; auto (the default), mps or cpu.")
+        str | None, typer.Option(help="Device that must be usable: auto (default), cuda, mps or cpu.")
     ] = None,
-    gpus: Annotated[int | None, typer.Option(help="So many GPUs must be usable.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="Number of GPUs that must be usable.")] = None,
     config: ConfigFile = None,
     sets: Sets = None,
     log: Annotated[str, typer.Option(help="plain, or json (one object).")] = "plain",
 ) -> None:
-    """Check this machine: the first job to send anywhere.
+    """Check this machine.
 
-    Driver, CUDA, a matrix product per GPU (also in bfloat16), /dev/shm, disk, memory, reading and writing under ROOT,
-    and what the scheduler's variables say. The report stays at ROOT/doctor/. A GPU that was asked for and is not usable
-    is exit 65. More wishes through --set: shm=4GiB, disk=20GiB, memory=14GiB.
+    The first job to send to a new engine. Checks driver, CUDA, a matrix product per GPU (also in bfloat16), /dev/shm,
+    disk, memory, reading and writing under ROOT, and the scheduler's variables. The report stays under ROOT/doctor. A
+    missing GPU that was asked for is exit code 65. Further needs through --set: shm=4GiB, disk=20GiB, memory=14GiB.
     """
     if log not in ("plain", "json", "auto"):
-        raise ConfigError(f"--log {log!r}: wanted plain or json")
+        raise ConfigError(f"--log: expected plain or json, got {log!r}")
     from inkbatch.steps import doctor as step
 
     options = {"name": name, "root": chosen_root(root), "device": device, "gpus": gpus}
-    findings = step.run(step.DoctorConfig.load(config, sets or (), options))
+    job = step.DoctorConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
+    findings = step.run(job)
     if log == "json":
         typer.echo(json.dumps(step.report(findings), ensure_ascii=False))
     else:

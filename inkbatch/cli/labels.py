@@ -20,6 +20,7 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -30,12 +31,14 @@ def register(app: typer.Typer) -> None:
 
 
 def labels(
-    segment: Annotated[str, typer.Argument(help="Segment id; it must be prepared.")],
-    image: Annotated[str | None, typer.Option(help="Hand labels: a 2-D picture of the surface's size.")] = None,
+    segment: Annotated[str, typer.Argument(help="Segment id; the segment must be prepared.")],
+    image: Annotated[
+        str | None, typer.Option(help="Picture of ink labels drawn by hand, of the size of the surface volume.")
+    ] = None,
     prediction: Annotated[str | None, typer.Option(help="Name of a prediction of this segment, or its URI.")] = None,
     root: Root = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Remove labels that were made with other settings first.")
+        bool, typer.Option("--replace", help="First remove labels that were made with other settings.")
     ] = False,
     catalog: CatalogFile = None,
     config: ConfigFile = None,
@@ -44,12 +47,12 @@ def labels(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """A picture or a prediction -> clean ink_labels.zarr and ignore_mask.zarr.
+    """Make ink labels from a picture or a prediction.
 
-    Threshold, dilation, removal of components under an area, hole filling, inversion: clean.threshold=0.5,
-    clean.dilation_px=0, clean.min_area_px=5000, clean.max_hole_px=500, clean.invert=false. What is left out of loss and
-    metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. With shards, the last one to
-    end finishes the labels.
+    Writes ink_labels.zarr and ignore_mask.zarr. Cleaning: clean.threshold=0.5, clean.dilation_px=0,
+    clean.min_area_px=5000 (smaller components are removed), clean.max_hole_px=500, clean.invert=false. Pixels without
+    loss and metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. With shards, the last
+    one finishes the labels.
     """
     from inkbatch.steps.labels import job as step
 
@@ -57,6 +60,8 @@ def labels(
     options: dict[str, Any] = {"segment": segment, "image": image, "prediction": prediction, "catalog": catalog}
     options |= {"root": chosen_root(root), "replace": replace or None}
     job = step.LabelsConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -64,12 +69,15 @@ def labels(
 
 
 def import_cvat(
-    export: Annotated[str, typer.Argument(help="The zip file that CVAT gave, or its unpacked folder.")],
-    output: Annotated[str, typer.Argument(help="Folder that gets a picture per annotated one.")],
-    ink: Annotated[list[str] | None, typer.Option(help="A label that means ink; may be repeated.")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="A label that is not to be counted.")] = None,
+    export: Annotated[str, typer.Argument(help="Zip file of a CVAT export, or its unpacked folder.")],
+    output: Annotated[str, typer.Argument(help="Folder for the pictures, one per annotated picture.")],
+    ink: Annotated[list[str] | None, typer.Option(help="A label that means ink; repeatable.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="A label to be ignored; repeatable.")] = None,
 ) -> None:
-    """CVAT export (COCO 1.0 or Segmentation mask 1.1) -> pictures for inkbatch labels."""
+    """Turn a CVAT export into pictures for inkbatch labels.
+
+    Reads COCO 1.0 and Segmentation mask 1.1.
+    """
     from inkbatch.steps.labels import import_cvat as step
 
     options = {"export": export, "output": output, "ink": ink, "ignore": ignore}
@@ -77,14 +85,17 @@ def import_cvat(
 
 
 def vessels(
-    output: Annotated[str, typer.Argument(help="Folder that gets train, val and test with their annotations.")],
+    output: Annotated[str, typer.Argument(help="Folder for train, val and test with their annotations.")],
     count: Annotated[int | None, typer.Option(help="Number of drawings.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all drawings.")] = None,
     preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Generated drawings of ceramic vessels with the masks of their sections, for 2-D nets."""
+    """Generate drawings of ceramic vessels with masks.
+
+    Training data for networks on pictures: each drawing comes with the mask of the vessel's section.
+    """
     from inkbatch.steps.synthetic import vessels as step
 
     options = {"output": output, "count": count, "seed": seed}

@@ -1,4 +1,4 @@
-"""Commands around launches: launch, status, logs, cancel, pull; `register` adds them to an app."""
+"""Commands around launches: run, launch, status, logs, cancel, pull; `register` adds them to an app."""
 
 from __future__ import annotations
 
@@ -12,132 +12,110 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inkbatch.cli.options import USAGE_ERROR, CatalogFile, Root, chosen_root
+from inkbatch.cli.options import USAGE_ERROR, Root, chosen_root, option_groups
+from inkbatch.cli.request import (
+    DEFAULT_ROOT,
+    EngineOptions,
+    EngineSettings,
+    EnginesFile,
+    InputOptions,
+    Jobs,
+    ResourceOptions,
+    SettingOptions,
+    make_launcher,
+    make_request,
+)
 from inkbatch.errors import EXIT_TRY_AGAIN, ConfigError, InkbatchError
 
 if TYPE_CHECKING:
-    from inkbatch.launch.base import Launcher
-    from inkbatch.launch.plan import Request
+    from inkbatch.launch.commands import Request
     from inkbatch.launch.record import LaunchRecord
 
-DEFAULT_ROOT = "root"
-WORK_FOLDER = ".inkbatch"
+DRY_RUN = "--dry-run"
 
-EngineOptions = Annotated[
-    list[str] | None, typer.Option("--option", help="One setting of the engine, key=value; may be repeated.")
+Subject = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="SUBJECT",
+        help="Segment, dataset or training run; not needed if a job file names it.",
+        show_default=False,
+    ),
 ]
-EnginesFile = Annotated[str | None, typer.Option(help="Settings of engines (else INKBATCH_ENGINES, engines.yaml).")]
-LaunchName = Annotated[str, typer.Argument(help="A launch, or a segment, whose newest launch is meant.")]
+LaunchName = Annotated[str, typer.Argument(help="A launch, or a segment (its newest launch).")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (launch, status, logs, cancel, pull):
+    for command in (run, launch, status, logs, cancel, pull):
         app.command(command.__name__)(command)
 
 
+@option_groups
+def run(
+    context: typer.Context,
+    jobs: Jobs,
+    inputs: InputOptions,
+    settings: SettingOptions,
+    resources: ResourceOptions,
+    engine: EngineOptions,
+    subject: Subject = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Do only part i of n of the last job, on this machine, for example 0/4.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(DRY_RUN, help="Print the plan of every job; do nothing.")] = False,
+) -> None:
+    """Run jobs one after another, here or on an engine.
+
+    Without --engine and --shards the jobs run here, one after another, just as their own commands do. With them this is
+    inkbatch launch. A chain that begins with prepare leaves it out if the segment is prepared already and its source is
+    not available here.
+    """
+    request = make_request(jobs, subject, inputs, settings, resources, engine.shards)
+    if shard is None and (engine.engine != "local" or engine.shards is not None):
+        _launch(context, request, engine, dry_run)
+        return
+    from inkbatch.launch.commands import commands_here
+
+    commands = commands_here(_without_complete_prepare(request), shard)
+    if len(commands) > 1:
+        for command in commands:
+            _check(context, command)
+    for command in commands:
+        _run_one(context, command, dry_run)
+
+
+@option_groups
 def launch(
     context: typer.Context,
-    jobs: Annotated[str, typer.Argument(help="Jobs in their order, for example prepare,infer.", show_default=False)],
-    subject: Annotated[str, typer.Argument(help="Segment, dataset or run.", show_default=False)],
-    engine: Annotated[str, typer.Option(help="local, docker, slurm, aws-batch, kubernetes or skypilot.")] = "local",
-    shards: Annotated[
-        str | None, typer.Option(help="Array tasks: 8 for the jobs that can be cut, or prepare=2,infer=8.")
-    ] = None,
-    root: Root = None,
-    source: Annotated[str | None, typer.Option(help="Where the layers are; may hold {segment}.")] = None,
-    bundle: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The model: a bundle's folder or URI. May be repeated, also as NAME=PLACE: infer runs once for each, "
-            "and ensemble, if it stands in the chain, makes one prediction of theirs."
-        ),
-    ] = None,
-    prediction: Annotated[
-        list[str] | None, typer.Option(help="A finished prediction that ensemble takes in; may be repeated.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the prediction; of the ensemble, where there is one.")
-    ] = None,
-    catalog: CatalogFile = None,
-    config: Annotated[
-        list[str] | None, typer.Option("--config", help="A job file of your own for the last job, or JOB=FILE.")
-    ] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of the last job, key=value, or JOB:key=value.")
-    ] = None,
-    args: Annotated[str, typer.Option(help="More arguments for the last job's own command.")] = "",
-    prepare_args: Annotated[str, typer.Option(help="More arguments for prepare.")] = "",
-    gpus: Annotated[int | None, typer.Option(help="GPUs per array task; 0 computes on the CPU.")] = None,
-    cpus: Annotated[int | None, typer.Option(help="CPU cores per array task.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory per array task, for example 30GiB.")] = None,
-    option: EngineOptions = None,
-    engines: EnginesFile = None,
-    work: Annotated[str, typer.Option(help="Folder for rendered files and logs.")] = WORK_FOLDER,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted; do nothing.")] = False,
+    jobs: Jobs,
+    inputs: InputOptions,
+    settings: SettingOptions,
+    resources: ResourceOptions,
+    engine: EngineOptions,
+    subject: Subject = None,
+    dry_run: Annotated[bool, typer.Option(DRY_RUN, help="Print what would be submitted; do nothing.")] = False,
 ) -> None:
-    """Run a job, or a chain of jobs, on an engine.
+    """Submit a job or a chain of jobs to an engine.
 
     The job files (jobs/*.yaml) say what each job needs; settings of engines (image, queue, partition, …) come from
     engines.yaml and --option. Launching again is safe: what is stored is skipped. Settings of all jobs are read before
     anything is submitted; a wrong one is refused with exit code 64.
     """
-    from inkbatch.launch.checks import check_bundles, check_settings
-    from inkbatch.launch.plan import Request, launch_name, plan_chain
-    from inkbatch.launch.record import LaunchRecord
-
-    chosen = tuple(part.strip() for part in jobs.split(",") if part.strip())
-    if not chosen:
-        raise ConfigError("launch: no job is named; for example inkbatch launch prepare,infer demo --bundle demo")
-    extra = {chosen[-1]: shlex.split(args), "prepare": [*shlex.split(prepare_args)]}
-    if chosen[-1] == "prepare":
-        extra["prepare"] = [*shlex.split(prepare_args), *shlex.split(args)]
-    given = {"gpus": gpus, "cpus": cpus, "memory": memory}
-    request = Request(
-        jobs=chosen,
-        subject=subject,
-        root=chosen_root(root) or DEFAULT_ROOT,
-        shards=_shards(shards, chosen),
-        source=source,
-        bundles=tuple(bundle or ()),
-        predictions=tuple(prediction or ()),
-        name=name,
-        catalog=catalog,
-        config=_by_job(config or (), chosen, "="),
-        sets=_sets(sets or (), chosen),
-        extra=extra,
-        resources={key: value for key, value in given.items() if value is not None},
-    )
-    chain = plan_chain(request, launch_name(request, time.strftime("%Y%m%d-%H%M%S", time.gmtime())))
-    launcher = _launcher(engine, option or (), engines, require_gpu=bool(gpus))
-    check_settings(chain, lambda words: _run_here(context, words))
-    unseen = check_bundles(chain, ask_stores=not dry_run)
-    if dry_run:
-        for file, text in launcher.render(chain).items():
-            typer.echo(f"# ---- {file}\n{text}")
-        return
-    launcher.check(chain)
-    submitted = launcher.submit(chain, Path(work) / chain.launch)
-    LaunchRecord.write(chain, submitted)
-    for line in (*unseen, *submitted.said):
-        typer.echo(line)
-    if submitted.exit_code is None:
-        typer.echo(f"{chain.launch}: on {engine}; inkbatch status {subject} --root {chain.root} says how it goes")
-        return
-    _say_progress(chain.root, request)
-    if submitted.exit_code:
-        raise typer.Exit(submitted.exit_code)
+    _launch(context, make_request(jobs, subject, inputs, settings, resources, engine.shards), engine, dry_run)
 
 
 def status(
     name: Annotated[
-        str | None, typer.Argument(help="A launch, segment, dataset or training; none lists the launches.")
+        str | None, typer.Argument(help="A launch, segment, dataset or training run; without it all launches.")
     ] = None,
     root: Root = None,
-    option: EngineOptions = None,
+    option: EngineSettings = None,
     engines: EnginesFile = None,
 ) -> None:
-    """How far a segment, dataset or training is: what is stored, and what the engine says of its newest launch."""
+    """Show the progress of segments, datasets or runs.
+
+    Counts what is stored, and asks the engine about the newest launch. Without a name all launches are listed.
+    """
     from inkbatch.launch.progress import progress_under
     from inkbatch.launch.record import find_launch, launches_of
 
@@ -164,7 +142,7 @@ def status(
         return
     typer.echo(f"launch {found.submitted.launch} on {found.submitted.engine}")
     try:
-        for state in _launcher(found.submitted.engine, option or (), engines).status(found.submitted):
+        for state in make_launcher(found.submitted.engine, option, engines).status(found.submitted):
             typer.echo(f"  {state}")
     except InkbatchError as error:
         typer.echo(f"  {error}")
@@ -172,49 +150,50 @@ def status(
 
 def logs(
     name: LaunchName,
-    job: Annotated[str | None, typer.Option(help="Job of the chain; the last one if none is given.")] = None,
-    shard: Annotated[int, typer.Option(help="Which array task.")] = 0,
+    job: Annotated[str | None, typer.Option(help="Job of the chain; without it the last one.")] = None,
+    shard: Annotated[int, typer.Option(help="Number of the array task, from 0.")] = 0,
     root: Root = None,
-    option: EngineOptions = None,
+    option: EngineSettings = None,
     engines: EnginesFile = None,
 ) -> None:
-    """The last lines of one task's log, and where all of it is."""
+    """Print the log of an array task: its last lines."""
     found = _found(root, name)
     shards = found.submitted.shards
     chosen = job or list(shards)[-1]
     if chosen not in shards or not 0 <= shard < shards[chosen]:
         there = ", ".join(f"{key} 0..{count - 1}" for key, count in shards.items())
-        raise ConfigError(f"launch {found.submitted.launch}: has no task {chosen} {shard}; there are {there}")
-    for line in _launcher(found.submitted.engine, option or (), engines).logs(found.submitted, chosen, shard):
+        raise ConfigError(f"launch {found.submitted.launch}: expected one of {there}, got {chosen} {shard}")
+    for line in make_launcher(found.submitted.engine, option, engines).logs(found.submitted, chosen, shard):
         typer.echo(line)
 
 
 def cancel(
     name: LaunchName,
     root: Root = None,
-    option: EngineOptions = None,
+    option: EngineSettings = None,
     engines: EnginesFile = None,
 ) -> None:
-    """End all jobs of a launch; what is stored is kept, and launching again goes on."""
+    """Cancel a launch.
+
+    All its jobs end; what is stored is kept, and launching again continues.
+    """
     found = _found(root, name)
-    for line in _launcher(found.submitted.engine, option or (), engines).cancel(found.submitted):
+    for line in make_launcher(found.submitted.engine, option, engines).cancel(found.submitted):
         typer.echo(line)
 
 
 def pull(
     segment: Annotated[str, typer.Argument(help="Segment id.", show_default=False)],
-    name: Annotated[
-        list[str] | None, typer.Option(help="Name of a prediction; may be repeated. None takes all.")
-    ] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Name of a prediction; repeatable. Without it all.")] = None,
     to: Annotated[
         str, typer.Option(help="Folder on this machine; commands that only read take it as ROOT.")
     ] = "pulled",
     root: Root = None,
 ) -> None:
-    """Bring a segment's finished predictions here: map, previews, report, manifest.
+    """Copy finished predictions to this machine.
 
-    Only what is new is copied, and checked by size and digest; a pull that was stopped goes on. Predictions that are
-    not finished are named; where none is finished the exit code is 75.
+    Map, previews, report and manifest of each. Only new files are copied; sizes and digests are checked; a pull that
+    was stopped continues. Unfinished predictions are listed; if none is finished, the exit code is 75.
     """
     from inkbatch.launch.pull import pull as bring
 
@@ -224,30 +203,82 @@ def pull(
     for progress in report.unfinished:
         typer.echo(f"not finished: {progress}")
     size = f"{report.fetched_bytes / (1 << 20):.1f} MiB"
-    typer.echo(f"pull: {report.fetched} files copied ({size}), {report.kept} were here already")
+    typer.echo(f"pull: {report.fetched} files copied ({size}), {report.kept} already here")
     if not report.finished:
         raise typer.Exit(EXIT_TRY_AGAIN)
 
 
+def _launch(context: typer.Context, request: Request, options: EngineOptions, dry_run: bool) -> None:
+    """Submit a request to an engine, or print what would be submitted."""
+    from inkbatch.launch.base import Feature
+    from inkbatch.launch.checks import check_bundles, check_settings
+    from inkbatch.launch.commands import with_subject
+    from inkbatch.launch.plan import launch_name, plan_chain
+    from inkbatch.launch.record import LaunchRecord
+
+    request = _without_complete_prepare(with_subject(request))
+    chain = plan_chain(request, launch_name(request, time.strftime("%Y%m%d-%H%M%S", time.gmtime())))
+    launcher = make_launcher(options.engine, options.option, options.engines, bool(request.resources.get("gpus")))
+    check_settings(chain, lambda words: _run_here(context, words))
+    unseen = check_bundles(chain, ask_stores=not dry_run)
+    if dry_run:
+        for file, text in launcher.render(chain).items():
+            typer.echo(f"# ---- {file}\n{text}")
+        return
+    launcher.check(chain)
+    submitted = launcher.submit(chain, Path(options.work) / chain.launch)
+    LaunchRecord.write(chain, submitted)
+    for line in (*unseen, *submitted.said):
+        typer.echo(line)
+    if Feature.SUBMIT not in launcher.supports:
+        typer.echo(f"{chain.launch}: rendered, nothing is submitted yet; run the command above to submit it")
+        return
+    if submitted.exit_code is None:
+        follow = f"inkbatch status {request.subject} --root {chain.root}"
+        typer.echo(f"{chain.launch}: submitted to {options.engine}; {follow} shows its progress")
+        return
+    _say_progress(chain.root, str(request.subject))
+    if submitted.exit_code:
+        raise typer.Exit(submitted.exit_code)
+
+
+def _without_complete_prepare(request: Request) -> Request:
+    """Leave prepare out where it is complete and has no source any more, and say so."""
+    from inkbatch.launch.commands import without_complete_prepare
+
+    found = without_complete_prepare(request)
+    if found.jobs != request.jobs:
+        typer.echo("prepare: left out; the segment is prepared, and its source is not available here")
+    return found
+
+
+def _check(context: typer.Context, words: Sequence[str]) -> None:
+    from inkbatch.launch.checks import check_command
+
+    check_command(words[0], words, lambda words: _run_here(context, words))
+
+
+def _run_one(context: typer.Context, words: Sequence[str], dry_run: bool) -> None:
+    """Run a job's own command in this process; with `dry_run` print its plan, or its words where it has none."""
+    program: Any = context.find_root().command
+    if dry_run:
+        command = program.commands.get(words[0])
+        if command is not None and all(DRY_RUN not in parameter.opts for parameter in command.params):
+            typer.echo(shlex.join(["inkbatch", *words]))
+            return
+        words = [*words, DRY_RUN]
+    code = program.main(args=list(words), prog_name="inkbatch", standalone_mode=False)
+    if code:
+        raise typer.Exit(code)
+
+
 def _run_here(context: typer.Context, words: Sequence[str]) -> None:
-    """Run a command of inkbatch in this process; a wrong word is an error of ours."""
+    """Run a command of inkbatch in this process; a word that it does not take is a ConfigError."""
     program: Any = context.find_root().command
     try:
         program.main(args=list(words), prog_name="inkbatch", standalone_mode=False)
     except USAGE_ERROR as error:
         raise ConfigError(str(error.format_message()).rstrip(".")) from error
-
-
-def _launcher(engine: str, options: Sequence[str], file: str | None, require_gpu: bool = False) -> Launcher:
-    import inkbatch.launch
-    from inkbatch.launch.base import launcher_class
-    from inkbatch.launch.settings import engine_settings
-
-    assert inkbatch.launch  # importing it registers the engines
-    settings = engine_settings(engine, options, file)
-    if require_gpu and "require_gpu" in type(settings).model_fields:
-        settings = settings.model_copy(update={"require_gpu": True})
-    return launcher_class(engine)(settings)
 
 
 def _found(root: str | None, name: str) -> LaunchRecord:
@@ -256,47 +287,12 @@ def _found(root: str | None, name: str) -> LaunchRecord:
     return find_launch(chosen_root(root) or DEFAULT_ROOT, name)
 
 
-def _shards(text: str | None, jobs: Sequence[str]) -> dict[str, int]:
-    """Read ``8`` (every job that can be cut, as far as it can) or ``prepare=2,infer=8``."""
-    from inkbatch.launch.jobfile import JobFile
-
-    if text is None:
-        return {}
-    if text.isdecimal():
-        return {job: min(int(text), JobFile.load(job).launch.shards.most) for job in jobs}
-    found = {}
-    for part in text.split(","):
-        job, _, number = part.partition("=")
-        if job not in jobs or not number.isdecimal():
-            raise ConfigError(f"--shards {text!r}: wanted a number, or JOB=number,… for jobs of {', '.join(jobs)}")
-        found[job] = int(number)
-    return found
-
-
-def _by_job(items: Sequence[str], jobs: Sequence[str], mark: str) -> dict[str, str]:
-    found = {}
-    for item in items:
-        job, found_mark, rest = item.partition(mark)
-        named = bool(found_mark) and job in jobs
-        found[job if named else jobs[-1]] = rest if named else item
-    return found
-
-
-def _sets(items: Sequence[str], jobs: Sequence[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for item in items:
-        job, mark, rest = item.partition(":")
-        named = bool(mark) and job in jobs
-        found.setdefault(job if named else jobs[-1], []).append(rest if named else item)
-    return found
-
-
-def _say_progress(root: str, request: Request) -> None:
+def _say_progress(root: str, subject: str) -> None:
     from inkbatch.launch.progress import progress_under
 
     rows: list[Any] = []
     with contextlib.suppress(InkbatchError):
-        rows = progress_under(root, request.subject)
+        rows = progress_under(root, subject)
     for row in rows:
         typer.echo(str(row))
         picture = (row.folder / "preview.png").uri

@@ -1,4 +1,4 @@
-"""Commands for finished predictions: combine, evaluate, clean, hand on; `register` adds them to an app."""
+"""Commands for finished predictions: ensemble, evaluate, clean, export; `register` adds them to an app."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.config import ends_with_check
 from inkbatch.errors import ConfigError
 
 Segment = Annotated[str, typer.Argument(help="Segment id.", show_default=False)]
 Labels = Annotated[
     str | None,
-    typer.Option(help="Ink labels, a picture of the segment's size; else the segment's own, or the catalog's."),
+    typer.Option(help="Ink labels, a picture of the segment's size (default: the segment's own, then the catalog's)."),
 ]
 
 
@@ -39,15 +40,19 @@ def register(app: typer.Typer) -> None:
 def ensemble(
     segment: Segment,
     prediction: Annotated[
-        list[str] | None, typer.Option(help="A finished prediction of this segment; give it twice at least.")
+        list[str] | None, typer.Option(help="A finished prediction of this segment; at least two.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="mean, weighted-mean, median, maximum, odds or ranks.")] = None,
-    weight: Annotated[list[float] | None, typer.Option(help="A weight for each prediction, in their order.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Method: mean, weighted-mean, median, maximum, odds or ranks.")
+    ] = None,
+    weight: Annotated[
+        list[float] | None, typer.Option(help="Weight of a prediction, in the same order; repeatable.")
+    ] = None,
     fit_weights: Annotated[
-        bool, typer.Option("--fit-weights", help="Find weights and threshold on labels; they are written down.")
+        bool, typer.Option("--fit-weights", help="Fit weights and threshold on ink labels; they are recorded.")
     ] = False,
     labels: Labels = None,
-    name: Annotated[str | None, typer.Option(help="Name of the result.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the ensemble.")] = None,
     root: Root = None,
     catalog: CatalogFile = None,
     config: ConfigFile = None,
@@ -56,12 +61,12 @@ def ensemble(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Several predictions of one segment -> one.
+    """Combine several predictions of a segment into one.
 
     Writes prediction.zarr, disagreement.zarr (standard deviation of the members), their previews and a manifest to
-    ROOT/predictions/SEGMENT/NAME. Predictions on other grids, of other segments, or not complete are refused. Settings
-    for --fit-weights: fit.metric=f05|dice, fit.area=[y0,x0,y1,x1], fit.pixels=1000000, fit.ignore=URI; others:
-    disagreement=false, unit_px=2048 (docs/ensembles.md tells them all).
+    ROOT/predictions/SEGMENT/NAME. Predictions of another size or segment, or unfinished ones, are refused. Settings of
+    --fit-weights: fit.metric=f05|dice, fit.area=[y0,x0,y1,x1], fit.pixels=1000000, fit.ignore=URI; others:
+    disagreement=false, unit_px=2048 (all of them: docs/ensembles.md).
     """
     from inkbatch.steps.ensemble import job as step
 
@@ -69,8 +74,10 @@ def ensemble(
     options: dict[str, Any] = {"segment": segment, "predictions": prediction or None, "method": method, "name": name}
     options |= {"root": chosen_root(root), "catalog": catalog, "weights": weight or None}
     options["fit_weights"] = fit_weights or None
-    wanted = [f"fit.labels={labels}"] if labels is not None else []
-    job = step.EnsembleConfig.load(config, [*wanted, *(sets or [])], options)
+    given = [f"fit.labels={labels}"] if labels is not None else []
+    job = step.EnsembleConfig.load(config, [*given, *(sets or [])], options)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -79,11 +86,13 @@ def ensemble(
 
 def evaluate(
     segment: Segment,
-    name: Annotated[str | None, typer.Option(help="The prediction; needed where there are several.")] = None,
-    versus: Annotated[str | None, typer.Option(help="A second prediction to compare it with.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the prediction; needed if there are several.")] = None,
+    versus: Annotated[str | None, typer.Option(help="A second prediction to compare with.")] = None,
     labels: Labels = None,
-    threshold: Annotated[list[float] | None, typer.Option(help="Where F-beta is taken; may be repeated.")] = None,
-    to: Annotated[str | None, typer.Option(help="Folder for the result; else beside the prediction.")] = None,
+    threshold: Annotated[
+        list[float] | None, typer.Option(help="Threshold at which F-beta is measured; repeatable.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Folder for the results (default: beside the prediction).")] = None,
     root: Root = None,
     catalog: CatalogFile = None,
     config: ConfigFile = None,
@@ -92,12 +101,12 @@ def evaluate(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """A prediction against ink labels: how good it is, and where it fails.
+    """Evaluate a prediction against ink labels.
 
-    Writes evaluation.json, regions.csv, calibration.csv, curves.csv, curves.png and regions.png. Counted are the pixels
-    within the mask and outside the ignore mask. With --versus both maps are compared by a paired bootstrap over blocks.
+    Writes evaluation.json, regions.csv, calibration.csv, curves.csv, curves.png and regions.png. Pixels count inside
+    the segment mask and outside the ignore mask. --versus compares two predictions by a paired bootstrap over blocks.
     Settings: area=[y0,x0,y1,x1], beta=0.5, region_px=1024, bins=15, draws=1000, level=0.95, ignore=URI|none, white=255
-    (docs/evaluate.md tells them all).
+    (all of them: docs/evaluate.md).
     """
     from inkbatch.steps.evaluate import job as step
 
@@ -105,6 +114,8 @@ def evaluate(
     options: dict[str, Any] = {"segment": segment, "name": name, "versus": versus, "labels": labels, "to": to}
     options |= {"root": chosen_root(root), "catalog": catalog, "thresholds": threshold or None}
     job = step.EvaluateConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -117,11 +128,13 @@ def evaluate(
 
 def clean(
     segment: Segment,
-    name: Annotated[str | None, typer.Option(help="The prediction; needed where there are several.")] = None,
-    result: Annotated[str | None, typer.Option(help="Name of the clean one; else NAME-clean.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel is ink.")] = None,
-    min_area_px: Annotated[int | None, typer.Option(help="Smaller ink components are taken away.")] = None,
-    denoise: Annotated[str | None, typer.Option(help="none, median or gaussian; before the threshold.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the prediction; needed if there are several.")] = None,
+    result: Annotated[str | None, typer.Option(help="Name of the cleaned prediction (default: NAME-clean).")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel counts as ink.")] = None,
+    min_area_px: Annotated[
+        int | None, typer.Option(help="Remove components of ink that are smaller, in pixels.")
+    ] = None,
+    denoise: Annotated[str | None, typer.Option(help="Filter before the threshold: none, median or gaussian.")] = None,
     root: Root = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -129,19 +142,21 @@ def clean(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """A prediction -> a clean one: denoised, cut at a threshold, without specks.
+    """Clean a prediction of noise and small components.
 
-    Components are those of the whole segment, not of its units. Settings: denoise.median_px=3|5, denoise.sigma_px=1.0,
-    max_hole_px=0, values=mask|probability. With shards, the last one to end
-    finishes the map.
+    Filters, applies a threshold, and removes small components. Components are those of the whole segment, not of single
+    units. Settings: denoise.median_px=3|5, denoise.sigma_px=1.0, max_hole_px=0, values=mask|probability. With shards,
+    the last one finishes the prediction.
     """
     from inkbatch.steps.labels import clean as step
 
     context = run_context(shard, log)
     options: dict[str, Any] = {"segment": segment, "name": name, "result": result, "threshold": threshold}
     options |= {"min_area_px": min_area_px, "root": chosen_root(root)}
-    wanted = [f"denoise.method={denoise}"] if denoise is not None else []
-    job = step.CleanConfig.load(config, [*wanted, *(sets or [])], options)
+    given = [f"denoise.method={denoise}"] if denoise is not None else []
+    job = step.CleanConfig.load(config, [*given, *(sets or [])], options)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -167,15 +182,15 @@ def export_ome_zarr(
 
 def export_rle(
     segments: Annotated[list[str], typer.Argument(help="Segment ids, one row each.", show_default=False)],
-    to: Annotated[str, typer.Option(help="The CSV file to write.")],
-    name: Annotated[str | None, typer.Option(help="Name of the prediction, the same one in every segment.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel is ink.")] = None,
+    to: Annotated[str, typer.Option(help="CSV file to write.")],
+    name: Annotated[str | None, typer.Option(help="Name of the prediction, the same in every segment.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel counts as ink.")] = None,
     root: Root = None,
 ) -> None:
-    """Ink maps of several segments -> one CSV of run lengths (Kaggle's Ink Detection competition).
+    """Export predictions as a CSV of run lengths.
 
-    Two columns, Id and Predicted. Pixels are numbered from 1, from left to right, then from top to bottom; a run is a
-    start and a length. Bounded memory.
+    The form of Kaggle's Ink Detection competition, one row per segment: two columns, Id and Predicted. Pixels are
+    numbered from 1, row by row; a run is a start and a length. Memory is bounded.
     """
     from inkbatch.steps.export import rle as step
 
@@ -185,16 +200,15 @@ def export_rle(
 
 def export_folders(
     segment: Segment,
-    to: Annotated[str, typer.Option(help="Folder that gets npy_files and visualizations.")],
-    prediction: Annotated[
-        list[str], typer.Option(help="A finished prediction, one per layer window; may be repeated.")
-    ],
+    to: Annotated[str, typer.Option(help="Folder for npy_files and visualizations.")],
+    prediction: Annotated[list[str], typer.Option(help="A finished prediction, one per layer window; repeatable.")],
     root: Root = None,
     memory: Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")] = None,
 ) -> None:
-    """Predictions of one segment -> npy_files and visualizations, as the tools for Scroll 5 expect them.
+    """Export predictions as folders for the Scroll 5 tools.
 
-    One float32 array and one 8-bit picture per prediction, named by the first layer of its window; bounded memory.
+    Writes npy_files and visualizations: one float32 array and one 8-bit picture per prediction, named by the first
+    layer of its window. Memory is bounded.
     """
     from inkbatch.steps.export import folders as step
 

@@ -10,7 +10,7 @@ import yaml
 
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", help="One setting, for example contract.divisor=200 or model.depth_layers=30; repeatable."),
+    typer.Option("--set", help="A setting, for example contract.divisor=200 or model.depth_layers=30; repeatable."),
 ]
 
 
@@ -25,20 +25,21 @@ def import_checkpoint(
     source: Annotated[
         str, typer.Argument(metavar="SRC", help="Path, s3://…, https://… or hf://owner/repo[/file][@revision].")
     ],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="The bundle's folder: a path or a URI.")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URI of the new bundle.")],
     preset: Annotated[
         str | None,
         typer.Option(
             "--as",
-            help="Name of a preset (inkbatch models lists them), or a YAML file; else the one the weights call for.",
+            help="Preset of a published checkpoint: a name that inkbatch models lists, or a YAML file "
+            "(default: the one that the weights fit).",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the bundle; else the preset's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the bundle (default: the preset's).")] = None,
     trust_pickle: Annotated[
         bool,
         typer.Option(
             "--trust-pickle",
-            help="Run the program inside a file that is no plain weights, without network and secrets.",
+            help="Run the code inside a pickled checkpoint, in a process without network and secrets.",
         ),
     ] = False,
     weights: Annotated[
@@ -55,7 +56,10 @@ def import_checkpoint(
     ] = True,
     sets: Sets = None,
 ) -> None:
-    """Turn a published checkpoint into a bundle: the weights, strictly, and what they must be fed."""
+    """Import a published checkpoint as a bundle.
+
+    Weights are loaded strictly: missing or unexpected tensors are errors. The preset gives the contract.
+    """
     from inkbatch.steps import import_checkpoint as step
 
     options: dict[str, object] = {"source": source, "dest": dest, "preset": preset, "name": name}
@@ -66,9 +70,9 @@ def import_checkpoint(
 
 
 def models(
-    preset: Annotated[str | None, typer.Argument(help="Show all that this preset says.", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Argument(help="Show this preset.", show_default=False)] = None,
 ) -> None:
-    """List the networks and, by scale, the presets of published checkpoints; or show one preset."""
+    """List networks, and presets by voxel size."""
     from inkbatch.models import known_architectures
     from inkbatch.models.describing import describe_preset, preset_rows
     from inkbatch.models.presets import load_preset, presets_by_scale
@@ -84,14 +88,14 @@ def models(
 
 def bundle(
     location: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="A bundle's folder or URI; demo is the shipped one.")
+        str, typer.Argument(metavar="BUNDLE", help="The bundle: a folder or URI; demo is the shipped one.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print bundle.json as it is.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print bundle.json.")] = False,
     prepare: Annotated[
-        bool, typer.Option("--prepare", help="Print the settings that prepare --config needs for this bundle.")
+        bool, typer.Option("--prepare", help="Print settings of prepare (--config) that suit this bundle.")
     ] = False,
 ) -> None:
-    """Show a bundle: its network, what it must be fed, and where it came from."""
+    """Show a bundle: network, contract and origin."""
     from inkbatch.models.bundle import Bundle, bundle_location
     from inkbatch.models.describing import describe_bundle, prepare_settings
 

@@ -1,13 +1,17 @@
-"""What several command files share: how this process runs, and the line that ends a job."""
+"""Options that several commands share, the context of this process, and the line that ends a job."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from inkbatch.config import is_only_checking
+from inkbatch.config import is_checking
 from inkbatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,39 +20,87 @@ if TYPE_CHECKING:
 # The class of all usage errors; typer carries its own click from 0.26 on, and names only its subclasses publicly.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
-ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with the job's settings.")]
+ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with settings of the job.")]
 Preset = Annotated[
     str | None,
     typer.Option(
-        "--preset", help="A recipe: a name that inkbatch presets lists, or a YAML file with one section per job."
+        "--preset", help="A preset: a name that inkbatch presets lists, or a YAML file with one section per job."
     ),
 ]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; may be repeated.")]
-Root = Annotated[str | None, typer.Option(help="Where everything is kept: a folder or s3://bucket/prefix.")]
-CatalogFile = Annotated[str | None, typer.Option("--catalog", help="The catalog of segments.")]
-Shard = Annotated[str | None, typer.Option(help="Do only part i of n, for example 0/4.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is done already; do nothing.")]
-Log = Annotated[str, typer.Option(help="auto (a bar on a terminal), plain or json (one line per unit).")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="A setting, key=value; repeatable.")]
+Root = Annotated[
+    str | None,
+    typer.Option(help="Folder or s3://bucket/prefix that holds everything (default: INKBATCH_ROOT, then root)."),
+]
+CatalogFile = Annotated[
+    str | None,
+    typer.Option("--catalog", help="Catalog of segments, a YAML file (default: INKBATCH_CATALOG, then segments.yaml)."),
+]
+Shard = Annotated[str | None, typer.Option(help="Do only shard i of n, for example 0/4.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is already done; do nothing.")]
+Log = Annotated[str, typer.Option(help="auto (a progress bar on a terminal), plain or json (one line per unit).")]
+
+
+def option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Expand parameters that are dataclasses of options: typer sees one option per field, `command` the dataclass.
+
+    Args:
+        command: A function whose parameters are typer's, or dataclasses whose fields are annotated as such parameters.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+
+    @functools.wraps(command)
+    def expanded(**given: Any) -> Any:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        return command(**given)
+
+    signature = inspect.signature(command)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        group = groups.get(parameter.name)
+        parameters += [parameter.replace(annotation=hints[parameter.name])] if group is None else _options_of(group)
+    ordered = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    expanded.__signature__ = signature.replace(parameters=ordered, return_annotation=None)  # type: ignore[attr-defined]
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in ordered}
+    return expanded
+
+
+def _options_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    kind, empty = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    return [
+        inspect.Parameter(
+            field.name,
+            kind,
+            default=empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
 
 
 def preset_settings(preset: str | None, job: str) -> dict[str, Any] | None:
-    """A recipe's settings for one job, or None where none is asked for.
+    """Read a preset's settings for one job; None without a preset.
 
     Raises:
-        ConfigError: There is no such recipe, or it says nothing on this job.
+        ConfigError: There is no such preset, or it has no section for this job.
     """
-    from inkbatch import recipes
+    from inkbatch import presets
 
-    return recipes.preset_settings(preset, job)
+    return presets.preset_settings(preset, job)
 
 
 def chosen_root(root: str | None) -> str | None:
-    """The option, else the environment's ``INKBATCH_ROOT``."""
+    """Take the option, else ``INKBATCH_ROOT`` of the environment."""
     return root or os.environ.get("INKBATCH_ROOT")
 
 
 def run_context(shard: str | None, log: str) -> RunContext:
-    """How this process runs; installs the signal handlers, hence before torch is imported, and watches for a reclaim.
+    """Build the context of this process; call it before torch is imported.
+
+    It installs the signal handlers and starts to watch for a spot reclaim.
 
     Raises:
         ConfigError: An unknown log form, or a shard that is none.
@@ -61,8 +113,8 @@ def run_context(shard: str | None, log: str) -> RunContext:
     from inkbatch.run.spot import start_watch
 
     if log not in ("auto", "plain", "json"):
-        raise ConfigError(f"--log {log!r}: wanted auto, plain or json")
-    if is_only_checking():
+        raise ConfigError(f"--log: expected auto, plain or json, got {log!r}")
+    if is_checking():
         return RunContext(ShardSpec.parse(shard) if shard else ShardSpec())
     identity = task_identity()
     stop = StopFlag()
@@ -84,7 +136,7 @@ def parse_starts(text: str | None) -> tuple[int, ...] | None:
         return None
     numbers = text.split(":")
     if len(numbers) not in (2, 3) or not all(number.strip().isdecimal() for number in numbers):
-        raise ConfigError(f"--layer-starts {text!r}: wanted START:STOP:STEP, half-open, for example 10:20:2")
+        raise ConfigError(f"--layer-starts: expected START:STOP:STEP, half-open, for example 10:20:2, got {text!r}")
     return tuple(int(number) for number in numbers)
 
 
@@ -99,17 +151,16 @@ def parse_groups(text: str | None) -> list[tuple[int, ...]] | None:
     groups = [group.split(":") for group in text.split(",")]
     if not all(len(group) == 2 and all(number.strip().isdecimal() for number in group) for group in groups):
         raise ConfigError(
-            f"--layer-groups {text!r}: wanted START:STOP with commas between, half-open, for example 10:36,20:46"
+            f"--layer-groups: expected START:STOP with commas between, half-open, for example 10:36,20:46, got {text!r}"
         )
     return [tuple(int(number) for number in group) for group in groups]
 
 
 def print_report(report: JobReport) -> None:
-    """Say what a job did."""
-    state = "complete" if report.complete else f"{report.left} of {report.units} units are still missing"
-    typer.echo(
-        f"{report.job}: {state} · {report.stored} units stored, {report.skipped} done before · "
-        f"{report.seconds:.1f} s · {report.location}"
-    )
+    """Print the result of a job in one line, and the places of further results."""
+    units = f"{report.units} unit{'' if report.units == 1 else 's'}"
+    state = "complete" if report.complete else f"{report.left} of {units} still missing"
+    stored = f"{report.stored} unit{'' if report.stored == 1 else 's'} stored, {report.skipped} already done"
+    typer.echo(f"{report.job}: {state} · {stored} · {report.seconds:.1f} s · {report.location}")
     for location in report.beside:
-        typer.echo(f"{report.job}: beside it · {location}")
+        typer.echo(f"{report.job}: also · {location}")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from inkbatch.cli.options import ConfigFile, Log, Root, Sets, Shard, chosen_root, print_report, run_context
+from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -16,24 +17,26 @@ def register(app: typer.Typer) -> None:
 
 def probe(
     segment: Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)],
-    bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="The bundle: a folder or URI; demo is the shipped one.")] = None,
     root: Root = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the probe; infer --layers auto looks for the bundle's.")
+        str | None, typer.Option(help="Name of the probe; infer --layers auto looks under the bundle's name.")
     ] = None,
-    windows: Annotated[int | None, typer.Option(help="How many windows to probe.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
+    windows: Annotated[
+        int | None, typer.Option(help="Number of windows, places of the surface volume that are probed.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Device that computes: auto, cuda, mps or cpu.")] = None,
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
     log: Log = "auto",
 ) -> None:
-    """Find the depth order and the layers that a bundle wants on a segment.
+    """Probe which depth order and layers suit a bundle.
 
-    Reads some windows in both orders from every first layer, plants ink of known contrast at every depth, and feeds
-    null inputs. The verdict (clear, displaced, blind or false positives) goes to ROOT/probes/SEGMENT/NAME/verdict.json,
-    a plot beside it; infer --layers auto takes it. Other settings go through --set: at=[[y,x],[y,x]] (the windows'
-    corners), window_px=256, step=2 (of the first layers), amplitude=50, width_layers=1.5, stroke_px=24, seed=0,
+    Infers some windows in both depth orders from every first layer, plants ink of known contrast at every depth, and
+    feeds null inputs. Writes the verdict (clear, displaced, blind or false positives) and a plot to
+    ROOT/probes/SEGMENT/NAME; infer --layers auto takes it. Other settings through --set: at=[[y,x],[y,x]] (corners of
+    the windows), window_px=256, step=2 (of the first layers), amplitude=50, width_layers=1.5, stroke_px=24, seed=0,
     override={divisor: 200}.
     """
     context = run_context(shard, log)
@@ -42,6 +45,8 @@ def probe(
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {"windows": windows, "device": device}
     job = ProbeConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
     from inkbatch.steps.probe import job as step
 
     report = step.run(job, context)

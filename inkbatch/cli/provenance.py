@@ -1,4 +1,4 @@
-"""Commands on runs: what one will take, one once more, two side by side; `register` adds them to an app."""
+"""Commands on runs: estimate one, repeat one, compare two; `register` adds them to an app."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from inkbatch.errors import ConfigError
 Run = Annotated[
     str,
     typer.Argument(
-        help="A run's manifest.json or its folder, for example root/predictions/SEGMENT/NAME.", show_default=False
+        help="Folder of a run, or its manifest.json, for example root/predictions/SEGMENT/NAME.", show_default=False
     ),
 ]
 
@@ -39,34 +39,35 @@ def register(app: typer.Typer) -> None:
 def estimate(
     segment: Annotated[str | None, typer.Argument(help="Segment id, prepared or not.", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="Every segment of the catalog.")] = False,
-    bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
-    tta: Annotated[str | None, typer.Option(help="Views as infer takes them; each is one more pass per tile.")] = None,
-    layer_starts: Annotated[
-        str | None, typer.Option(help="Sliding windows as infer takes them, START:STOP:STEP.")
+    bundle: Annotated[str | None, typer.Option(help="The bundle: a folder or URI; demo is the shipped one.")] = None,
+    tta: Annotated[
+        str | None, typer.Option(help="Views, as for infer; each is one more forward pass per tile.")
     ] = None,
-    layer_groups: Annotated[str | None, typer.Option(help="Windows one by one, as infer takes them.")] = None,
+    layer_starts: Annotated[str | None, typer.Option(help="Layer windows by their first layers, as for infer.")] = None,
+    layer_groups: Annotated[str | None, typer.Option(help="Layer windows one by one, as for infer.")] = None,
     machine: Annotated[
-        str | None, typer.Option(help="A kind of the price table, for example g6.xlarge; without it this machine.")
+        str | None, typer.Option(help="Machine of the price table, for example g6.xlarge (default: this one).")
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure the bundle on the device at hand for some seconds.")
+        bool, typer.Option("--calibrate", help="Measure the bundle on this machine for some seconds.")
     ] = False,
-    save: Annotated[str | None, typer.Option(help="Add what was measured to this YAML file of figures.")] = None,
+    save: Annotated[str | None, typer.Option(help="YAML file that gets the measured figure.")] = None,
     root: Root = None,
     catalog: CatalogFile = None,
     config: ConfigFile = None,
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Segments, a bundle and a kind of machine -> units, tiles, seconds and money of infer, before anything is rented.
+    """Estimate tiles, seconds and money of infer.
 
-    Prepared segments are counted by their mask, others by the size of their layers. Seconds follow from --calibrate,
-    from stored figures (INKBATCH_FIGURES names a YAML file with more), or from the data sheet. Where ROOT holds a real
-    run of the bundle on the segment, the estimate's error is said. Prices: INKBATCH_PRICES names another table. Other
-    settings through --set: layers=[17,43], stride_px=32, unit_px=2048, override.divisor=200, device=cpu,
-    precision=fp32, calibrate_s=6.
+    Prepared segments are counted by their segment mask, others by the size of their layers. Seconds follow from
+    --calibrate, from stored figures (INKBATCH_FIGURES names a YAML file with more), or from the GPU's data sheet. If
+    ROOT holds a real run of the bundle on the segment, the error of the estimate is shown. INKBATCH_PRICES names
+    another price table. Settings of infer through --set: layers=[17,43], stride_px=32, unit_px=2048,
+    override.divisor=200, device=cpu, precision=fp32; and calibrate_s=6.
     """
     from inkbatch.steps.estimate import job as step
+    from inkbatch.steps.estimate.settings import EstimateConfig
 
     options: dict[str, Any] = {
         "segment": segment,
@@ -78,33 +79,29 @@ def estimate(
     options |= {"tta": tta and [view.strip() for view in tta.split(",")]}
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
     options |= {"calibrate": calibrate or None, "root": chosen_root(root), "catalog": catalog}
-    found = step.run(step.EstimateConfig.load(config, sets or (), options))
+    found = step.run(EstimateConfig.load(config, sets or (), options))
     typer.echo(json.dumps(found.document, indent=2, ensure_ascii=False) if as_json else str(found))
 
 
 def rerun(
     manifest: Run,
-    root: Annotated[
-        str | None, typer.Option(help="ROOT of the repeated run; another one than the first run's.")
-    ] = None,
-    inputs_root: Annotated[
-        str | None, typer.Option(help="ROOT of what the job reads, where it is not the manifest's.")
-    ] = None,
+    root: Annotated[str | None, typer.Option(help="ROOT of the repeated run; not that of the first run.")] = None,
+    inputs_root: Annotated[str | None, typer.Option(help="ROOT of the inputs (default: that of the manifest).")] = None,
     show: Annotated[
-        bool, typer.Option("--show", help="Print what was asked for, as YAML for --config; any job.")
+        bool, typer.Option("--show", help="Print the run's settings as YAML for --config; any job.")
     ] = False,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Repeat it although code or inputs are not what the manifest states.")
+        bool, typer.Option("--anyway", help="Repeat although code or inputs differ from the manifest.")
     ] = False,
     sets: Sets = None,
     log: Log = "auto",
 ) -> None:
-    """A finished run -> the same once more, and whether the bytes are equal.
+    """Repeat a finished run and compare the bytes.
 
     Repeats prepare, labels, build-dataset, train, infer, infer-pictures, ensemble, clean, evaluate and probe. On a CPU
-    the bytes are equal; another device rounds otherwise, and inkbatch diff says by how much. Inputs that moved are
-    named with --set, for example --set bundle=s3://b/my-bundle.
-    Exit code 65 where code, data or bundle changed, or bytes differ.
+    the bytes are equal; another device rounds differently, and inkbatch diff shows by how much. Name inputs that moved
+    with --set, for example --set bundle=s3://b/my-bundle. The exit code is 65 if code, data or bundle changed, or if
+    bytes differ.
     """
     from inkbatch.steps.provenance import rerun as step
 
@@ -112,7 +109,9 @@ def rerun(
         typer.echo(step.request_yaml(manifest), nl=False)
         return
     if root is None:
-        raise ConfigError("rerun: where shall the repeated run go? give --root FOLDER (or s3://bucket/prefix)")
+        raise ConfigError(
+            "rerun: expected a ROOT for the repeated run, got none; give --root FOLDER (or s3://bucket/prefix)"
+        )
     found = step.rerun(manifest, root, run_context(None, log), inputs_root=inputs_root, sets=sets or (), anyway=anyway)
     print_report(found.report)
     found.require_equal()
@@ -122,13 +121,13 @@ def rerun(
 def diff(
     a: Run,
     b: Run,
-    maps: Annotated[bool, typer.Option(help="Read and compare the maps, too.")] = True,
+    maps: Annotated[bool, typer.Option(help="Also compare the stored predictions.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Two runs -> what differs: configuration, code, data, bundle, device, and by how much their maps do.
+    """Compare two runs.
 
-    The maps are read window by window, so their size does not matter. What differs in "asked" alone (device, memory,
-    where inputs lie) does not make another run.
+    Compares configuration, code, data, bundle, device and predictions, the latter in bounded memory. Differences under
+    "asked" alone (device, memory, places of inputs) do not make another run.
     """
     from inkbatch.steps.provenance.diff import diff as compare
 

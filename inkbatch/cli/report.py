@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from inkbatch.cli.options import ConfigFile, Root, Sets, chosen_root
+from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -19,23 +20,27 @@ def report(
         str,
         typer.Argument(
             metavar="RUN",
-            help="A run's folder or URI; or the name of a segment, dataset or training run under --root.",
+            help="Folder or URI of a run; or the name of a segment, dataset or training run under ROOT.",
             show_default=False,
         ),
     ],
     root: Root = None,
-    name: Annotated[str | None, typer.Option(help="One prediction or probe of the segment; without it all.")] = None,
+    name: Annotated[str | None, typer.Option(help="One prediction or probe of the segment (default: all).")] = None,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Finished runs -> their report.html made anew, from what is stored alone.
+    """Write the report pages of finished runs again.
 
-    Every big job leaves this page when it ends: one file with pictures, key figures, the contract, time and money,
-    warnings and the way to repeat it, to be opened without a network, on a phone, or printed. Make it anew after
-    inkbatch evaluate, so that infer's page shows the score, or when a newer inkbatch draws better pages.
+    From stored results. Every large job leaves this page, report.html, when it ends: one file with pictures, scores,
+    the contract, time and money, warnings, and the command that repeats the run; it opens without a network and can be
+    printed. Write it again after inkbatch evaluate, so that the page of infer shows the score, or with a newer
+    inkbatch.
     """
     from inkbatch.steps.report import job as step
 
     options = {"run": run, "root": chosen_root(root), "name": name}
-    for line in step.run(step.ReportConfig.load(config, sets or (), options)):
+    job = step.ReportConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
+    for line in step.run(job):
         typer.echo(line)

@@ -1,4 +1,4 @@
-"""`inkbatch schedule`: create, list and remove schedules in AWS, and the run that is due; `register` adds them."""
+"""`inkbatch schedule`: create, list, remove and run schedules in AWS; `register` adds the commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Name = Annotated[str, typer.Argument(help="Name of the schedule: lower-case lett
 Stack = Annotated[str, typer.Option(help="Name of the CloudFormation stack.")]
 Cron = Annotated[str, typer.Option(help="Six cron fields (UTC), such as '0 3 ? * SUN *', or rate(7 days).")]
 
-schedules = typer.Typer(help="Runs that AWS starts by the clock.", no_args_is_help=True)
+schedules = typer.Typer(help="Schedule jobs in AWS by the clock.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -34,35 +34,37 @@ def register(app: typer.Typer) -> None:
 def train(
     name: Name,
     cron: Cron,
-    preset: Annotated[str, typer.Option(help="YAML of inkbatch train, a file or the name of a shipped one.")],
+    preset: Annotated[str, typer.Option(help="Preset of train: a YAML file, or the name of a shipped one.")],
     root: Root = None,
     stack: Stack = "inkbatch",
 ) -> None:
-    """Train by the clock: makes the schedule, or replaces it.
+    """Create or replace a schedule that trains.
 
-    Each run is named by the moment it was due, and is skipped while the run before is going.
+    Each training run is named by the time it was due, and is skipped while the one before is running.
     """
     from inkbatch.launch.schedules import Schedules
     from inkbatch.training.settings import TrainConfig
 
     file = _preset(preset)
-    TrainConfig.load(str(file), (), {"run": name})  # refused here, and not in the night
+    TrainConfig.load(str(file), (), {"run": name})  # refuse bad settings now, not when the job is due
     folder = Schedules(stack).create(name, "train", cron, {"train.yaml": file.read_text(encoding="utf-8")}, root)
-    typer.echo(f"schedule {name}: trains {cron}, as {folder} says; inkbatch schedule remove {name} ends it")
+    typer.echo(
+        f"schedule {name}: trains at {cron} with the settings in {folder}; inkbatch schedule remove {name} removes it"
+    )
 
 
 @schedules.command()
 def catalog(
     name: Name,
     cron: Cron,
-    catalog: Annotated[str, typer.Option(help="The catalog whose segments are read.")],
-    bundle: Annotated[str, typer.Option(help="The bundle, as the jobs can read it.")],
+    catalog: Annotated[str, typer.Option(help="Catalog of the segments, a YAML file.")],
+    bundle: Annotated[str, typer.Option(help="The bundle: a URI that the jobs can read.")],
     root: Root = None,
     stack: Stack = "inkbatch",
 ) -> None:
-    """Prepare and infer a whole catalog by the clock: makes the schedule, or replaces it.
+    """Create or replace a schedule that infers a catalog.
 
-    Segments that are complete are passed over, so a nightly run does what is new.
+    Prepares and infers every segment. Complete segments are skipped, so that a nightly run does only new ones.
     """
     import yaml
 
@@ -75,7 +77,10 @@ def catalog(
         "catalog.yaml": yaml.safe_dump({"bundle": bundle}),
     }
     folder = Schedules(stack).create(name, "catalog", cron, files, root)
-    typer.echo(f"schedule {name}: reads the catalog {cron}, as {folder} says; inkbatch schedule remove {name} ends it")
+    typer.echo(
+        f"schedule {name}: infers the catalog at {cron} with the settings in {folder}; "
+        f"inkbatch schedule remove {name} removes it"
+    )
 
 
 @schedules.command("list")
@@ -92,7 +97,7 @@ def list_(stack: Stack = "inkbatch") -> None:
 
 @schedules.command()
 def remove(name: Name, stack: Stack = "inkbatch") -> None:
-    """Remove a schedule; what it made stays, and a run that is going goes on."""
+    """Remove a schedule; its results stay, and a job that is running continues."""
     from inkbatch.launch.schedules import Schedules
 
     Schedules(stack).remove(name)
@@ -102,13 +107,13 @@ def remove(name: Name, stack: Stack = "inkbatch") -> None:
 @schedules.command()
 def run(
     name: Name,
-    due: Annotated[str, typer.Option(help="The moment it was due, such as 2026-11-22T03:00:00Z.")],
+    due: Annotated[str, typer.Option(help="Time it was due, such as 2026-11-22T03:00:00Z.")],
     root: Root = None,
     log: Log = "plain",
 ) -> None:
-    """Do the run that is due: what the schedule's job calls.
+    """Run the job of a schedule; called by AWS Batch when it is due.
 
-    Inside AWS Batch it is skipped, and says so, while an older job of the same schedule has not ended.
+    Inside AWS Batch it is skipped, with a message, while an older job of the same schedule has not ended.
     """
     context = run_context(None, log)
     from inkbatch.launch import schedules as step
@@ -116,7 +121,7 @@ def run(
     run_id = step.run_name(name, due)
     going = _older_run()
     if going is not None:
-        typer.echo(f"schedule {name}: run {run_id} is skipped, for {going} of this schedule is still going")
+        typer.echo(f"schedule {name}: run {run_id} is skipped: {going} of this schedule is still running")
         return
     folder = step.folder_of(chosen_root(root) or "root", name)
     if step.kind_of(folder) == "train":
@@ -155,7 +160,7 @@ def _read_catalog(folder: Location, root: str | None, context: RunContext) -> No
 
 @contextmanager
 def _fetched(location: Location) -> Iterator[str]:
-    """The object as a local file."""
+    """Copy the object to a local file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / location.name
         file.write_bytes(location.read_bytes())
@@ -163,7 +168,7 @@ def _fetched(location: Location) -> Iterator[str]:
 
 
 def _preset(text: str) -> Path:
-    """The file of a preset.
+    """Find the file of a preset.
 
     Raises:
         ConfigError: Neither a file nor the name of a shipped preset.
@@ -174,5 +179,5 @@ def _preset(text: str) -> Path:
     found = Path(text) if Path(text).is_file() else shipped.get(text)
     if found is None:
         names = ", ".join(sorted(shipped)) or "none is shipped"
-        raise ConfigError(f"preset {text!r}: neither a file nor the name of a shipped training preset ({names})")
+        raise ConfigError(f"preset {text!r}: expected a file or the name of a shipped training preset ({names})")
     return found

@@ -20,6 +20,7 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -35,13 +36,13 @@ def phantoms(
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Plant a series of phantoms: training data with exact truth.
+    """Make a series of phantoms with exact ink labels.
 
-    One papyrus, many plantings: letters, strength, depth and crackle of each are drawn from ranges. Writes one folder
-    per phantom and segments.yaml, which prepare and build-dataset take as --catalog. Settings: source, labels, output,
-    count, seed, depth_order, voxel_size_um, and ranges such as amplitude=[30, 70] (docs/datasets.md).
+    Training data: letters, strength, depth and crackle of each phantom are drawn from ranges, on one papyrus. Writes
+    one folder per phantom and segments.yaml, which prepare and build-dataset take as --catalog. Settings: source,
+    labels, output, count, seed, depth_order, voxel_size_um, and ranges such as amplitude=[30, 70] (docs/datasets.md).
     """
-    from inkbatch.steps.synthetic import phantoms as step
+    from inkbatch.steps.synthetic import phantom_series as step
 
     for line in step.run(step.PhantomSeriesConfig.load(config, sets or ())):
         typer.echo(line)
@@ -49,7 +50,8 @@ def phantoms(
 
 def build_dataset(
     name: Annotated[
-        str | None, typer.Argument(help="Name of the dataset; else the YAML states it.", show_default=False)
+        str | None,
+        typer.Argument(help="Name of the dataset; not needed if the YAML file names it.", show_default=False),
     ] = None,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -60,22 +62,25 @@ def build_dataset(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Labelled segments -> a dataset, from one YAML.
+    """Build a dataset of labelled segments.
 
     Writes index.json, splits.json, coco.json, previews and a data card (README.md) to ROOT/datasets/NAME; form=pack
-    cuts the samples out, too. The same YAML and inputs give the same bytes. Training samples that see a pixel of a
+    also cuts the samples out. The same YAML file and inputs give the same bytes. Training samples that overlap a
     validation sample are refused. Settings: segments or images, sample_px, sampling, splits, pairs, form, seed, card
-    (docs/datasets.md tells them all).
+    (all of them: docs/datasets.md).
     """
+    from inkbatch.steps import chains
     from inkbatch.steps.dataset import job as step
 
     context = run_context(shard, log)
     options = {"name": name, "root": chosen_root(root), "catalog": catalog}
     job = step.BuildDatasetConfig.load(config, sets or (), options, preset_settings(preset, "build-dataset"))
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
-    print_report(step.run(job, context))
+    print_report(chains.build_dataset(job, context))
 
 
 def train(
@@ -83,24 +88,26 @@ def train(
     config: ConfigFile = None,
     root: Root = None,
     dataset: Annotated[str | None, typer.Option(help="Name of the dataset under ROOT/datasets, or its folder.")] = None,
-    run: Annotated[str | None, typer.Option(help="Name of the run, and of its bundle.")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the training run, and of its bundle.")] = None,
     sets: Sets = None,
     shard: Shard = None,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Dataset -> a bundle, from one YAML.
+    """Train a bundle on a dataset.
 
     Writes checkpoints, metrics.csv, losses.csv, curves.png, a validation picture per epoch, and the bundle to
-    ROOT/runs/RUN. Stopped or killed, the same command goes on at the very step. With folds=all every fold is a run of
-    its own, --shard i/n does a part of them, and folds.csv sums them up. Settings: model, loss, sampler, augment,
-    optimiser, schedule, epochs, batch, devices, num_nodes, … (docs/training.md tells them all).
+    ROOT/runs/RUN. After a stop or a kill the same command continues at the same step. With folds=all every fold is a
+    training run of its own, --shard i/n trains a share of them, and folds.csv summarises them. Settings: model, loss,
+    sampler, augment, optimiser, schedule, epochs, batch, devices, num_nodes, … (all of them: docs/training.md).
     """
     context = run_context(shard, log)
     from inkbatch.steps.train import job as step
 
     options = {"root": chosen_root(root), "dataset": dataset, "run": run}
     job = step.TrainConfig.load(config, sets or (), options, preset_settings(preset, "train"))
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -110,11 +117,15 @@ def train(
 
 
 def infer_pictures(
-    bundle: Annotated[str | None, typer.Option(help="The model: a bundle's folder or URI.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="The bundle: a folder or URI.")] = None,
     images: Annotated[str | None, typer.Option(help="Folder of pictures.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Or: a dataset of pictures, by name or folder.")] = None,
-    split: Annotated[str | None, typer.Option(help="Its pictures: train, validation, test (default) or all.")] = None,
-    to: Annotated[str | None, typer.Option(help="Folder of the maps.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of pictures instead of a folder: its name or folder.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the dataset: train, validation, test (default) or all.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Folder for the predictions.")] = None,
     root: Root = None,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -123,11 +134,12 @@ def infer_pictures(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Pictures and a bundle -> one map per picture, NAME.npy (float32, 0 to 1) and, if asked for, NAME.png.
+    """Infer pictures with a bundle for pictures.
 
-    For bundles that were trained on pictures (R, G, B or grey). What the contract says is done here: adaptive histogram
-    equalisation, tiles, blending. A stopped job goes on with the pictures that are missing. Settings: forms=[npy, png],
-    pixel_um, override, device, precision, batch_tiles.
+    For bundles that were trained on pictures (R, G, B or grey). Writes one prediction per picture, NAME.npy (float32, 0
+    to 1) and, if asked for, NAME.png. Adaptive histogram equalisation, tiles and blending follow the bundle's contract.
+    A stopped job continues with the missing pictures. Settings: forms=[npy, png], pixel_um, override, device,
+    precision, batch_tiles.
     """
     context = run_context(shard, log)
     from inkbatch.steps import infer_pictures as step
@@ -136,6 +148,8 @@ def infer_pictures(
     options["root"] = chosen_root(root)
     settings = preset_settings(preset, "infer-pictures")
     job = step.InferPicturesConfig.load(config, sets or (), options, settings)
+    if ends_with_check(job):
+        return
     if dry_run:
         typer.echo(step.describe(job))
         return
@@ -143,13 +157,16 @@ def infer_pictures(
 
 
 def presets(
-    name: Annotated[str | None, typer.Argument(help="Show all that this recipe says.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Show this preset.", show_default=False)] = None,
 ) -> None:
-    """List the recipes that --preset takes, or show one: what it follows, where it differs, its commands."""
-    from inkbatch.recipes import describe_recipe, load_recipe, recipe_names
+    """List the presets of --preset, or show one.
+
+    Shows its source, where it differs from it, and its commands.
+    """
+    from inkbatch.presets import describe_preset, load_preset, preset_names
 
     if name is not None:
-        typer.echo("\n".join(describe_recipe(name)))
+        typer.echo("\n".join(describe_preset(name)))
         return
-    for known in recipe_names():
-        typer.echo(f"{known}: {load_recipe(known).recipe}")
+    for known in preset_names():
+        typer.echo(f"{known}: {load_preset(known).recipe}")

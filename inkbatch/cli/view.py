@@ -21,28 +21,28 @@ def view(
         list[str],
         typer.Argument(
             metavar="SEGMENT|URI…",
-            help="Segment ids; folders or URIs of prepared segments and of predictions.",
+            help="Segment ids, or folders and URIs of prepared segments and predictions.",
             show_default=False,
         ),
     ],
     root: Root = None,
     port: Annotated[
-        int | None, typer.Option(help=f"Port; without it the first free one from {DEFAULT_PORT} on.", min=0, max=65535)
+        int | None, typer.Option(help=f"Port (default: the first free one from {DEFAULT_PORT}).", min=0, max=65535)
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Other than localhost, everyone who reaches it can look.")
+        str, typer.Option(help="Address to listen on; beyond localhost everyone who reaches it can look.")
     ] = "127.0.0.1",
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A further name under which browsers may ask, for example behind a proxy.")
+        list[str] | None, typer.Option(help="A further host name for browsers, for example behind a proxy; repeatable.")
     ] = None,
-    memory: Annotated[str, typer.Option(help="Memory for decoded pieces and tiles.")] = "256MiB",
-    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser of this machine.")] = False,
+    memory: Annotated[str, typer.Option(help="Memory for decoded chunks and rendered tiles.")] = "256MiB",
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in this machine's browser.")] = False,
 ) -> None:
-    """Look at segments and ink maps in the browser.
+    """View segments and predictions in the browser.
 
-    Serves one page on localhost: papyrus layers, predictions over them or side by side, labels, depth profiles, saved
-    pictures. Reads pyramids from folders or S3 and copies nothing. Predictions that are still being made are shown as
-    far as they are. Ctrl-C ends it.
+    Serves one page on localhost: papyrus layers, predictions over them or side by side, ink labels, depth profiles,
+    saved pictures. Reads pyramids from folders or S3 and copies nothing. Unfinished predictions are shown as far as
+    they are stored. Ctrl-C ends it.
     """
     from inkbatch.view import command
 

@@ -20,7 +20,7 @@ MOST_OVERRIDE_BYTES = 8192
 LOG_GROUP = "/inkbatch/jobs"
 DEFINITION = "inkbatch-launch-"  # the stack has definitions of its own, which schedules use
 
-# First match wins and what matches nothing would be retried, hence the last rule. A time-out is never retried.
+# The first match wins; a job that matches no rule would be retried, hence the last one. A time-out is never retried.
 RETRY_RULES: tuple[Mapping[str, str], ...] = (
     {"onStatusReason": "Host EC2*", "action": "RETRY"},
     {"onExitCode": "75", "action": "RETRY"},
@@ -38,7 +38,7 @@ STATES = {
     "FAILED": "failed",
 }
 CURES = {
-    "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY": "no spot machine of these types is to be had; wait, add instance types "
+    "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY": "no spot machine of these types is available; wait, add instance types "
     "or zones to the compute environment, or use the on-demand queue",
     "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT": "no instance type of the queue is that large; ask for less memory, "
     "fewer cores or fewer GPUs",
@@ -56,7 +56,7 @@ class AwsBatchLauncher(Launcher):
     settings: AwsBatchSettings
 
     def render(self, chain: Chain) -> dict[str, str]:
-        """The requests of ``RegisterJobDefinition`` and ``SubmitJob``; ``{job}`` stands for an id to come."""
+        """Render the requests of ``RegisterJobDefinition`` and ``SubmitJob``; ``{job}`` stands for a later id."""
         self.check(chain)
         files = {}
         for spec in chain.jobs:
@@ -67,7 +67,7 @@ class AwsBatchLauncher(Launcher):
         return files
 
     def definition(self, spec: ArraySpec, chain: Chain) -> dict[str, Any]:
-        """Request of ``RegisterJobDefinition``: what does not change from launch to launch."""
+        """Build the request of ``RegisterJobDefinition``: all that launches have in common."""
         settings = self.settings
         container: dict[str, Any] = {
             "image": settings.image or "IMAGE",
@@ -104,7 +104,7 @@ class AwsBatchLauncher(Launcher):
         }
 
     def submissions(self, spec: ArraySpec, chain: Chain, waits: list[str]) -> list[dict[str, Any]]:
-        """Requests of ``SubmitJob``: one, or several where the array has more children than Batch allows.
+        """Build the requests of ``SubmitJob``: one, or several if the array has more children than Batch allows.
 
         Args:
             spec: The array job.
@@ -116,7 +116,7 @@ class AwsBatchLauncher(Launcher):
         """
         if len(waits) > MOST_DEPENDENCIES:
             raise ConfigError(
-                f"{spec.job}: {len(waits)} dependencies, AWS Batch takes {MOST_DEPENDENCIES}; fewer shards"
+                f"{spec.job}: expected at most {MOST_DEPENDENCIES} dependencies, got {len(waits)}; use fewer shards"
             )
         queue = self.settings.gpu_queue if spec.resources.gpus else self.settings.cpu_queue
         requests = []
@@ -144,18 +144,18 @@ class AwsBatchLauncher(Launcher):
                 request["dependsOn"] = [{"jobId": wait} for wait in waits]
             if len(json.dumps(request["containerOverrides"])) > MOST_OVERRIDE_BYTES:
                 raise ConfigError(
-                    f"{spec.job}: its command and variables are longer than the {MOST_OVERRIDE_BYTES} bytes that AWS "
-                    "Batch takes; put the settings into fewer words, or read the data set's list from a file under ROOT"
+                    f"{spec.job}: command and variables are longer than the {MOST_OVERRIDE_BYTES} bytes that AWS "
+                    "Batch takes; shorten the settings, or read the list of the dataset from a file under ROOT"
                 )
             requests.append(request)
         return requests
 
     def submit(self, chain: Chain, folder: Path) -> Submitted:
-        """Register what is new, and submit the chain.
+        """Register new job definitions, and submit the chain.
 
         Raises:
             ConfigError: No queue, image or credentials.
-            StorageError: AWS did not answer; what was submitted before is terminated.
+            StorageError: AWS did not answer; jobs that were already submitted are terminated.
         """
         self.check(chain)
         self.settings = aws_client.filled(self.settings, chain)
@@ -178,7 +178,7 @@ class AwsBatchLauncher(Launcher):
         return Submitted(self.name, chain.launch, ids, shards, str(folder.resolve()), place, said=_links(ids, place))
 
     def status(self, submitted: Submitted) -> list[JobState]:
-        """Sums the children of each array; Batch forgets ended jobs after some days, which are ``lost`` here."""
+        """Count the children of each array; jobs that Batch forgot, some days after their end, are ``lost``."""
         batch = aws_client.client("batch", submitted.place or self.settings.region)
         states = []
         for job, ids in submitted.jobs.items():
@@ -200,11 +200,11 @@ class AwsBatchLauncher(Launcher):
         for job, ids in reversed(list(submitted.jobs.items())):
             for job_id in ids:
                 aws_client.asked("batch", batch.terminate_job, jobId=job_id, reason="cancelled by inkbatch cancel")
-                said.append(f"{job}: {job_id} is being ended")
+                said.append(f"{job}: {job_id} is being cancelled")
         return said
 
     def logs(self, submitted: Submitted, job: str, shard: int) -> Iterable[str]:
-        """Last lines of a task's log stream, after the link to it."""
+        """Return the link to a task's log stream, and its last lines."""
         region = submitted.place or self.settings.region
         part, index = divmod(shard, MOST_CHILDREN)
         job_id = submitted.jobs[job][part]
@@ -213,7 +213,7 @@ class AwsBatchLauncher(Launcher):
         return aws_client.log_lines(job_id, region)
 
     def _registered(self, batch: Any, request: dict[str, Any]) -> str:
-        """ARN of the revision that equals `request`; registered anew only where none does."""
+        """Find the ARN of the revision that equals `request`; register one if there is none."""
         mark = digest(request)[:32]
         name = request["jobDefinitionName"]
         answer = aws_client.asked(
@@ -241,7 +241,7 @@ def _parts(chain: Chain, job: str) -> list[tuple[int, int]]:
 
 
 def _part_name(name: str, part: int) -> str:
-    """Name of a part of an array that was split; ``+`` is in no prediction's name."""
+    """Name a part of an array that was split; ``+`` is in no prediction's name."""
     return name if part == 0 else f"{name}+{part + 1}"
 
 
@@ -250,7 +250,7 @@ def _part_size(shards: int, part: int) -> int:
 
 
 def _children(row: Mapping[str, Any]) -> dict[str, int]:
-    """Children of an array by Batch's state; a plain job is its only child."""
+    """Count the children of an array by Batch's state; a plain job is its only child."""
     array = row.get("arrayProperties") or {}
     if not array.get("size"):
         return {row["status"]: 1}

@@ -27,7 +27,7 @@ _ECR = re.compile(r"^(\d+)\.dkr\.ecr\.([a-z0-9-]+)\.[^/]+/([^:@]+)(?::([^@]+))?$
 
 
 def client(service: str, region: str | None) -> Any:
-    """A client; credentials, endpoint and profile come from the environment as AWS documents it.
+    """Build a client; credentials, endpoint and profile come from the environment as AWS documents it.
 
     Raises:
         ConfigError: No region.
@@ -66,27 +66,27 @@ def asked(service: str, call: Callable[..., Any], **request: Any) -> Any:
 
 
 def filled(settings: AwsBatchSettings, chain: Chain) -> AwsBatchSettings:
-    """The settings with the stack's outputs where they said nothing, and with an image that is named by digest.
+    """Fill missing settings from the stack's outputs, and name the image by its digest.
 
     Raises:
         ConfigError: Something is still missing.
     """
-    wanted = {"image"} | {"gpu_queue" if spec.resources.gpus else "cpu_queue" for spec in chain.jobs}
+    needed = {"image"} | {"gpu_queue" if spec.resources.gpus else "cpu_queue" for spec in chain.jobs}
     open_ones = [key for key in OUTPUTS if getattr(settings, key) is None]
     outputs = stack_outputs(settings.stack, settings.region) if open_ones else {}
     found = {key: outputs[OUTPUTS[key]] for key in open_ones if OUTPUTS[key] in outputs}
     settings = settings.model_copy(update=found)
-    missing = [key for key in sorted(wanted) if getattr(settings, key) is None]
+    missing = [key for key in sorted(needed) if getattr(settings, key) is None]
     if missing:
         raise ConfigError(
-            f"engine aws-batch: nobody states {', '.join(missing)}, and stack {settings.stack!r} has no such outputs; "
+            f"engine aws-batch: expected {', '.join(missing)}, and stack {settings.stack!r} has no such outputs; "
             "run make infra-deploy, or set them in engines.yaml"
         )
     return settings.model_copy(update={"image": _by_digest(str(settings.image), settings.region)})
 
 
 def stack_outputs(stack: str, region: str | None) -> dict[str, str]:
-    """Outputs of a CloudFormation stack; empty where there is no such stack."""
+    """Read the outputs of a CloudFormation stack; empty if there is no such stack."""
     from botocore.exceptions import ClientError
 
     stacks = client("cloudformation", region)
@@ -100,7 +100,7 @@ def stack_outputs(stack: str, region: str | None) -> dict[str, str]:
 
 
 def log_lines(job_id: str, region: str | None) -> Iterator[str]:
-    """The link to a job's log and its last lines.
+    """Return the link to a job's log and its last lines.
 
     Raises:
         ConfigError: Batch does not know the job.
@@ -127,7 +127,7 @@ def log_lines(job_id: str, region: str | None) -> Iterator[str]:
 
 
 def _by_digest(image: str, region: str | None) -> str:
-    """The image by digest: a tag can move under a running array."""
+    """Name the image by digest: a tag can move under a running array."""
     if "@sha256:" in image:
         return image
     match = _ECR.match(image)
@@ -136,6 +136,6 @@ def _by_digest(image: str, region: str | None) -> str:
             f"image {image}: name it with its digest, NAME@sha256:…; a tag can move under a running array"
         )
     account, place, repository, tag = match.groups()
-    wanted = {"repositoryName": repository, "registryId": account, "imageIds": [{"imageTag": tag or "latest"}]}
-    found = asked("ecr", client("ecr", place or region).describe_images, **wanted)["imageDetails"]
+    asked_for = {"repositoryName": repository, "registryId": account, "imageIds": [{"imageTag": tag or "latest"}]}
+    found = asked("ecr", client("ecr", place or region).describe_images, **asked_for)["imageDetails"]
     return f"{image.rpartition(':')[0] if tag else image}@{found[0]['imageDigest']}"

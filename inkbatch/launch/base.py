@@ -1,4 +1,4 @@
-"""What every engine is: it renders a chain, submits it, says how it goes, and cancels it."""
+"""The base of all engines: they render a chain, submit it, report its state, and cancel it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from inkbatch.launch.plan import ArraySpec, Chain, refuse_secrets
 
 
 class Feature(StrEnum):
-    """What an engine can do beyond rendering one single task."""
+    """A capability of an engine beyond rendering a single task."""
 
     ARRAY = "array jobs"
     CHAIN = "jobs that wait for jobs"
@@ -27,7 +27,7 @@ class Feature(StrEnum):
 
 
 class UnsupportedFeature(ConfigError):  # noqa: N818  # named for what it says
-    """The engine cannot do what the chain needs."""
+    """A chain needs a capability that the engine does not have."""
 
 
 class EngineSettings(JobConfig):
@@ -51,17 +51,17 @@ class EngineSettings(JobConfig):
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a scheduler was given; stored, so that every machine can ask for it.
+    """A launch as its engine knows it; stored, so that every machine can ask for it.
 
     Attributes:
         engine: Name of the engine.
         launch: Name of the launch.
         jobs: Scheduler ids by job; several where an array was split.
         shards: Array tasks by job.
-        folder: Where the rendered files and, on engines of this machine, the logs lie.
-        place: What the engine must be asked about: host, cluster or region.
-        exit_code: Of an engine that ran the jobs itself.
-        said: For the person who submitted.
+        folder: Folder of the rendered files and, for engines of this machine, of the logs.
+        place: Host, cluster or region to ask.
+        exit_code: Exit code of an engine that ran the jobs itself.
+        said: Lines for the person who submitted.
     """
 
     engine: str
@@ -74,13 +74,13 @@ class Submitted:
     said: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
-        """The stored form."""
+        """Return the stored form."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class JobState:
-    """How one job of a chain goes, as its engine tells.
+    """The state of one job of a chain, as its engine tells it.
 
     Attributes:
         job: Name of the job.
@@ -99,7 +99,7 @@ class JobState:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended."""
+    """The exit code and output of a program that ended."""
 
     code: int
     out: str
@@ -141,10 +141,10 @@ class Launcher(ABC):
 
     @abstractmethod
     def render(self, chain: Chain) -> dict[str, str]:
-        """File names and texts in the engine's own words. Pure: no clock, no environment, no program is run.
+        """Render files, by name, in the engine's own form. Pure: no clock, no environment, no program is run.
 
         Raises:
-            UnsupportedFeature: The chain needs what this engine has not.
+            UnsupportedFeature: The chain needs a capability that this engine does not have.
         """
 
     @abstractmethod
@@ -152,19 +152,19 @@ class Launcher(ABC):
         """Write the rendered files to `folder` and hand them to the engine."""
 
     def status(self, submitted: Submitted) -> list[JobState]:
-        """How each job goes; what the engine has forgotten is ``lost`` here, and markers tell the truth."""
+        """Report the state of each job; tasks that the engine forgot are ``lost``, and only markers tell of them."""
         raise self.lacks(Feature.SUBMIT, "ask the engine's own program")
 
     def cancel(self, submitted: Submitted) -> list[str]:
-        """End all jobs of a launch; one that has ended already is not an error. Says what was done."""
+        """End all jobs of a launch, and say what was done; a job that has ended is no error."""
         raise self.lacks(Feature.SUBMIT, "cancel with the engine's own program")
 
     def logs(self, submitted: Submitted, job: str, shard: int) -> Iterable[str]:
-        """Lines, or where they are to be read."""
+        """Return the last lines of a task's log, or the place to read them."""
         raise self.lacks(Feature.SUBMIT, "read them with the engine's own program")
 
     def check(self, chain: Chain) -> None:
-        """Refuse a chain that this engine cannot carry out.
+        """Refuse a chain that this engine cannot run.
 
         Raises:
             UnsupportedFeature: Names the engine and the feature.
@@ -180,7 +180,7 @@ class Launcher(ABC):
             )
 
     def lacks(self, feature: Feature, cure: str) -> UnsupportedFeature:
-        """The error that names engine and feature."""
+        """Build the error that names engine and feature."""
         return UnsupportedFeature(f"engine {self.name}: has no {feature.value}; {cure}")
 
     def write(self, chain: Chain, folder: Path) -> dict[str, str]:
@@ -196,7 +196,7 @@ class Launcher(ABC):
         return files
 
     def variables(self, spec: ArraySpec, chain: Chain) -> dict[str, str]:
-        """Variables of every task of a job, sorted by name."""
+        """Collect the variables of every task of a job, sorted by name."""
         found = {**spec.environment, "INKBATCH_LAUNCH": chain.launch, **self.settings.environment}
         return dict(sorted(found.items()))
 
@@ -206,30 +206,30 @@ L = TypeVar("L", bound=type[Launcher])
 
 
 def register_launcher(launcher: L) -> L:
-    """Make an engine known under its name."""
+    """Register an engine under its name."""
     _LAUNCHERS[launcher.name] = launcher
     return launcher
 
 
 def launcher_names() -> list[str]:
-    """All engines."""
+    """List the names of all engines."""
     return sorted(_LAUNCHERS)
 
 
 def launcher_class(name: str) -> type[Launcher]:
-    """The engine of that name.
+    """Find the engine of that name.
 
     Raises:
         ConfigError: There is none.
     """
     if name not in _LAUNCHERS:
         names = launcher_names()
-        raise ConfigError(f"engine {name!r}: there is none{near_matches(name, names)} (there are {', '.join(names)})")
+        raise ConfigError(f"engine {name!r}: not known{near_matches(name, names)} (engines: {', '.join(names)})")
     return _LAUNCHERS[name]
 
 
 def tail(path: Path, lines: int = 200) -> list[str]:
-    """Last lines of a log file.
+    """Read the last lines of a log file.
 
     Raises:
         DataError: It is not there.
@@ -237,7 +237,7 @@ def tail(path: Path, lines: int = 200) -> list[str]:
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such log; the task has not started, or ran on another machine") from error
+        raise DataError(f"{path}: no such log; the task has not started, or ran on another machine") from error
 
 
 def split_array(shards: int, most: int) -> list[tuple[int, int]]:

@@ -1,10 +1,10 @@
-"""What is refused at submission, and not by tasks that have waited hours for a machine."""
+"""Checks before submission, so that no task fails after hours of waiting for a machine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from inkbatch.config import DryRunFinished, only_checking
+from inkbatch.config import settings_check
 from inkbatch.errors import ConfigError, InkbatchError
 from inkbatch.io.store.location import Location
 from inkbatch.launch.plan import Chain
@@ -24,25 +24,38 @@ def check_settings(chain: Chain, run: Callable[[Sequence[str]], object]) -> None
         ConfigError: An unknown option or setting, a wrong type, a value that does not validate; names the job.
     """
     for spec in chain.jobs:
-        try:
-            with only_checking():
-                run(spec.command)
-        except DryRunFinished:
-            continue
-        except InkbatchError as error:
-            raise ConfigError(f"{spec.job}: {error}; nothing was submitted") from error
-        raise ConfigError(f"{spec.job}: {' '.join(spec.command)}: ends without doing its job; nothing was submitted")
+        check_command(spec.job, spec.command, run)
+
+
+def check_command(job: str, words: Sequence[str], run: Callable[[Sequence[str]], object]) -> None:
+    """Let one command read its settings.
+
+    Args:
+        job: Name of the job in its chain.
+        words: Arguments of inkbatch.
+        run: As of `check_settings`.
+
+    Raises:
+        ConfigError: As `check_settings`.
+    """
+    try:
+        with settings_check() as check:
+            run(words)
+    except InkbatchError as error:
+        raise ConfigError(f"{job}: {error}; nothing was started") from error
+    if check.settings is None:
+        raise ConfigError(f"{job}: {' '.join(words)}: ends without doing its job; nothing was started")
 
 
 def check_bundles(chain: Chain, ask_stores: bool = True) -> list[str]:
-    """Look whether the bundles are where the chain says.
+    """Check that the bundles are at their places.
 
     Args:
         chain: The chain.
         ask_stores: Ask object stores and web servers, too, not only folders of this machine.
 
     Returns:
-        What could not be looked at from this machine, and why: its jobs may well see it.
+        Bundles that this machine cannot reach, and why: the jobs may well reach them.
 
     Raises:
         ConfigError: There is no bundle.
@@ -55,12 +68,12 @@ def check_bundles(chain: Chain, ask_stores: bool = True) -> list[str]:
         try:
             found = (location / BUNDLE_DOCUMENT).exists()
         except InkbatchError as error:
-            unseen.append(f"bundle {place}: could not be looked at from here ({error})")
+            unseen.append(f"bundle {place}: not reachable from here ({error})")
             continue
         if not found:
             raise ConfigError(
                 f"bundle {place}: there is no {BUNDLE_DOCUMENT}, so it is no bundle; inkbatch train makes one, and "
-                "inkbatch import-checkpoint makes one of a published checkpoint; nothing was submitted"
+                "inkbatch import-checkpoint makes one of a published checkpoint; nothing was started"
             )
     return unseen
 

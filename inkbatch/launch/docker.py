@@ -60,7 +60,7 @@ class DockerLauncher(LocalLauncher):
     settings: DockerSettings
 
     def render(self, chain: Chain) -> dict[str, str]:
-        """A shell script that starts the same containers, without restarts."""
+        """Render a shell script that starts the same containers, without restarts."""
         self.check(chain)
         rows = ["#!/bin/sh", f"# {chain.launch}: what the docker engine runs, without its restarts.", "set -eu"]
         for spec in chain.jobs:
@@ -74,14 +74,14 @@ class DockerLauncher(LocalLauncher):
         return {"docker.sh": "\n".join(rows) + "\n"}
 
     def task_command(self, spec: ArraySpec, chain: Chain, index: int, attempt: int, gpu: str | None) -> list[str]:
-        """``docker run`` of one task: no capabilities, no new privileges, an init that passes signals on."""
+        """Build ``docker run`` of one task: no capabilities, no new privileges, an init that forwards signals."""
         user = self.settings.user or f"{os.getuid()}:{os.getgid()}"
         return self._words(spec, chain, index, attempt, gpu, user, os.environ)
 
     def task_environment(
         self, spec: ArraySpec, chain: Chain, index: int, attempt: int, gpu: str | None
     ) -> dict[str, str]:
-        """Environment of the docker client, out of which it takes what is passed by name."""
+        """Build the environment of the docker client, from which it takes variables that are passed by name."""
         return dict(os.environ)
 
     def run_chain(self, chain: Chain, folder: Path, stop: StopFlag) -> Submitted:

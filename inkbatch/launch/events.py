@@ -1,4 +1,4 @@
-"""What happened to a launch on this machine: one JSON line per event, on disk and, in words, on standard error."""
+"""Events of a launch on this machine: one JSON line each on disk and, in words, on standard error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EventLog:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """All events of a log; none where there is no log."""
+    """Read all events of a log; none if there is no log."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

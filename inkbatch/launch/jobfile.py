@@ -32,7 +32,7 @@ def parse_duration(text: str | int) -> int:
         return text
     match = _DURATION.match(text)
     if not match:
-        raise ConfigError(f"duration {text!r} is not understood; write for example 90s, 30m, 6h or 2d")
+        raise ConfigError(f"duration: expected for example 90s, 30m, 6h or 2d, got {text!r}")
     return int(float(match.group(1)) * _SECONDS[match.group(2)])
 
 
@@ -61,14 +61,14 @@ Seconds = Annotated[int, BeforeValidator(_seconds)]
 
 
 class Resources(JobConfig):
-    """What one array task needs. Sizes are written as ``14GiB``.
+    """Resources of one array task. Sizes are written as ``14GiB``.
 
     Attributes:
         gpus: GPUs; 0 for a job that computes on the CPU.
         cpus: CPU cores.
         memory: Main memory, bytes.
         shared_memory: ``/dev/shm``, bytes.
-        scratch: Room on a local disk, bytes.
+        scratch: Free space on a local disk, bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,10 +81,10 @@ class Resources(JobConfig):
 
 
 class ShardPolicy(JobConfig):
-    """Into how many array tasks a job may be cut.
+    """The number of array tasks that a job may be cut into.
 
     Attributes:
-        default: Array tasks where nobody asks for a number.
+        default: Array tasks if no number is given.
         most: Largest number; 1 for a job that is not cut.
         parallel: Array tasks that may run at once; None leaves it to the engine.
     """
@@ -106,8 +106,8 @@ class LaunchBlock(JobConfig):
     Attributes:
         resources: What one array task needs.
         time_limit: Of one attempt of one array task, seconds; written as ``6h``.
-        attempts: How often an array task is tried when it ends with 75 or its machine goes.
-        shards: Into how many array tasks the job may be cut.
+        attempts: Attempts of an array task that ends with 75 or loses its machine.
+        shards: Number of array tasks.
     """
 
     resources: Resources = Field(default_factory=Resources)
@@ -118,12 +118,12 @@ class LaunchBlock(JobConfig):
 
 @dataclass(frozen=True)
 class JobFile:
-    """A job file, read.
+    """The content of a job file.
 
     Attributes:
         job: Name of the job, which is the command of inkbatch.
         settings: The job's settings.
-        launch: How it is launched.
+        launch: Its ``launch`` block.
     """
 
     job: str
@@ -152,7 +152,7 @@ class JobFile:
 
 
 def job_names() -> list[str]:
-    """Jobs that have a job file."""
+    """List the jobs that have a job file."""
     return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
 
 
@@ -161,12 +161,12 @@ def _shipped(job: str) -> Path:
         if job in job_names() and (folder / f"{job}.yaml").is_file():
             return folder / f"{job}.yaml"
     names = job_names()
-    raise ConfigError(f"job {job!r}: there is no such job{near_matches(job, names)} (there are {', '.join(names)})")
+    raise ConfigError(f"job {job!r}: there is no such job{near_matches(job, names)} (jobs: {', '.join(names)})")
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{place}: {LAUNCH_KEY} holds a {type(value).__name__}; wanted a mapping of keys to values")
+        raise ConfigError(f"{place}: {LAUNCH_KEY} expected a mapping of keys to values, got a {type(value).__name__}")
     return value
 
 

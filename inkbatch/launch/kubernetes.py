@@ -1,7 +1,8 @@
-"""Kubernetes: one Indexed Job as a manifest; ``kubectl`` submits it."""
+"""Kubernetes: a manifest of an Indexed Job per array; ``kubectl`` submits it, one job of a chain after the other."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,16 @@ from inkbatch.launch.plan import ArraySpec, Chain
 
 GRACE_S = 110  # inside the two minutes that a spot machine has
 NEVER_RETRIED = (EXIT_BUG, EXIT_CONFIG, EXIT_DATA, 137)
+SUBMIT_SCRIPT = """\
+#!/bin/sh
+# Submits this chain: each job when the ones before it are complete. Run it in the folder of these files.
+set -eu
+wait_for() {
+  until kubectl wait --for=condition=complete --timeout=60s "$@"; do
+    if kubectl wait --for=condition=failed --timeout=1s "$@"; then exit 1; fi
+  done
+}
+"""
 
 
 class KubernetesSettings(EngineSettings):
@@ -42,25 +53,36 @@ class KubernetesLauncher(Launcher):
 
     name: ClassVar[str] = "kubernetes"
     settings_class: ClassVar[type[EngineSettings]] = KubernetesSettings
-    supports: ClassVar[frozenset[Feature]] = frozenset({Feature.ARRAY})
+    supports: ClassVar[frozenset[Feature]] = frozenset({Feature.ARRAY, Feature.CHAIN})
     settings: KubernetesSettings
 
     def render(self, chain: Chain) -> dict[str, str]:
-        """One YAML manifest."""
+        """Render one manifest per array and, for a chain, ``submit.sh``: Kubernetes has no jobs that wait for jobs."""
         self.check(chain)
-        spec = chain.jobs[0]
-        manifest = yaml.safe_dump(self._manifest(spec, chain), sort_keys=False, width=120)
-        return {f"{spec.job}.k8s.yaml": f"# kubectl apply -f {spec.job}.k8s.yaml\n{manifest}"}
+        files, rows = {}, [SUBMIT_SCRIPT]
+        names: dict[str, str] = {}  # of the jobs that were not waited for
+        for number, spec in enumerate(chain.jobs, start=1):
+            document = self._manifest(spec, chain, number if len(chain.jobs) > 1 else None)
+            file, name = f"{spec.job}.k8s.yaml", document["metadata"]["name"]
+            files[file] = f"# kubectl apply -f {file}\n{yaml.safe_dump(document, sort_keys=False, width=120)}"
+            namespace = ["-n", self.settings.namespace] if self.settings.namespace else []
+            waits = [names.pop(job) for job in spec.after if job in names]
+            rows += [shlex.join(["wait_for", *namespace, f"job/{before}"]) + "\n" for before in waits]
+            rows.append(f"kubectl apply -f {file}\n")
+            names[spec.job] = name
+        return {**files, "submit.sh": "".join(rows)} if len(files) > 1 else files
 
     def submit(self, chain: Chain, folder: Path) -> Submitted:
-        """Write the manifest and say how it is submitted."""
-        names = self.write(chain, folder)
-        said = [f"kubectl apply -f {folder / name}" for name in names]
+        """Write the manifests, and say how they are submitted."""
+        names = list(self.write(chain, folder))
+        one = f"kubectl apply -f {folder / names[0]}"
+        said = [f"(cd {shlex.quote(str(folder))} && sh submit.sh)" if len(names) > 1 else one]
         shards = {spec.job: spec.shards for spec in chain.jobs}
         return Submitted(self.name, chain.launch, {}, shards, str(folder.resolve()), said=said)
 
-    def _manifest(self, spec: ArraySpec, chain: Chain) -> dict[str, Any]:
-        name = f"{spec.name.lower().replace('_', '-')[:54].rstrip('-')}-{chain.launch[-4:]}"
+    def _manifest(self, spec: ArraySpec, chain: Chain, number: int | None) -> dict[str, Any]:
+        name = f"{spec.name.lower().replace('_', '-')[:51].rstrip('-')}-{chain.launch[-4:]}"
+        name += f"-{number}" if number is not None else ""
         metadata: dict[str, Any] = {"name": name, "labels": {"app.kubernetes.io/name": "inkbatch"}}
         metadata["annotations"] = {"inkbatch/launch": chain.launch}
         if self.settings.namespace:

@@ -57,12 +57,12 @@ class LocalLauncher(Launcher):
     settings: LocalSettings
 
     def variables(self, spec: ArraySpec, chain: Chain) -> dict[str, str]:
-        """Without a deadline: nothing ends a task of this machine by the clock."""
+        """Collect the variables, without a deadline: nothing ends a task of this machine by the clock."""
         found = super().variables(spec, chain)
         return {key: value for key, value in found.items() if key != DEADLINE_VARIABLE}
 
     def render(self, chain: Chain) -> dict[str, str]:
-        """A shell script that does the same, without restarts."""
+        """Render a shell script that does the same, without restarts."""
         self.check(chain)
         program = self.settings.program or ("inkbatch",)
         rows = ["#!/bin/sh", f"# {chain.launch}: what the local engine runs, without its restarts.", "set -eu"]
@@ -77,7 +77,7 @@ class LocalLauncher(Launcher):
         return {f"{self.name}.sh": "\n".join(rows) + "\n"}
 
     def submit(self, chain: Chain, folder: Path) -> Submitted:
-        """Run the chain to its end; SIGTERM and Ctrl-C stop the workers, which keep what is whole (exit 75)."""
+        """Run the chain to its end; SIGTERM and Ctrl-C stop the workers, which keep stored units (exit 75)."""
         self.write(chain, folder)
         stop = StopFlag()
         if threading.current_thread() is threading.main_thread():
@@ -85,7 +85,7 @@ class LocalLauncher(Launcher):
         return self.run_chain(chain, folder, stop)
 
     def run_chain(self, chain: Chain, folder: Path, stop: StopFlag) -> Submitted:
-        """Run every job of the chain; the first that does not end well ends the chain."""
+        """Run every job of the chain; the first that fails ends the chain."""
         stop.watch()
         (folder / "pid").write_text(str(os.getpid()))
         events = EventLog(folder / "events.jsonl")
@@ -100,13 +100,13 @@ class LocalLauncher(Launcher):
         return Submitted(self.name, chain.launch, ids, shards, str(folder.resolve()), socket.gethostname(), code)
 
     def task_command(self, spec: ArraySpec, chain: Chain, index: int, attempt: int, gpu: str | None) -> list[str]:
-        """Argv of one task."""
+        """Build the arguments of one task."""
         return [*(self.settings.program or (sys.executable, "-m", "inkbatch")), *spec.command]
 
     def task_environment(
         self, spec: ArraySpec, chain: Chain, index: int, attempt: int, gpu: str | None
     ) -> dict[str, str]:
-        """Environment of one task: this one, and what the task is."""
+        """Build the environment of one task: this one, and the task's own variables."""
         found = {**os.environ, **self.variables(spec, chain), **task_variables(spec, chain, index, attempt)}
         if gpu is not None:
             found["CUDA_VISIBLE_DEVICES"] = gpu
@@ -115,7 +115,7 @@ class LocalLauncher(Launcher):
         return found
 
     def gpus(self) -> list[str]:
-        """Ids of the GPUs to share out."""
+        """List the ids of the GPUs to use."""
         if self.settings.gpus is not None:
             return list(self.settings.gpus)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -128,7 +128,7 @@ class LocalLauncher(Launcher):
         return [str(number) for number, row in enumerate(listed.stdout.splitlines()) if row.startswith("GPU ")]
 
     def status(self, submitted: Submitted) -> list[JobState]:
-        """What the event log of the launch says."""
+        """Report the states in the event log of the launch."""
         rows = read_events(Path(submitted.folder) / "events.jsonl")
         running = _is_running(Path(submitted.folder) / "pid")
         states = []
@@ -143,7 +143,7 @@ class LocalLauncher(Launcher):
         return states
 
     def cancel(self, submitted: Submitted) -> list[str]:
-        """Send SIGTERM to the launcher, which stops its workers."""
+        """Send SIGTERM to the launching process, which stops its workers."""
         pid = Path(submitted.folder) / "pid"
         if submitted.place != socket.gethostname():
             return [f"{submitted.launch} runs on {submitted.place}; cancel it there"]
@@ -153,7 +153,7 @@ class LocalLauncher(Launcher):
         return [f"{submitted.launch}: asked to stop; what is whole is kept"]
 
     def logs(self, submitted: Submitted, job: str, shard: int) -> Iterable[str]:
-        """Last lines of a task's log, all its attempts."""
+        """Return the last lines of a task's log, of all its attempts."""
         return tail(Path(submitted.folder) / "logs" / f"{job}-{shard}.log")
 
 
@@ -198,7 +198,7 @@ class _Job:
         return next((code for code in codes if code not in (EXIT_DONE, EXIT_TRY_AGAIN)), max(codes))
 
     def _slots(self) -> Sequence[str | None]:
-        """One entry per process that may run at once: the GPU that it gets."""
+        """List the GPU of each process that may run at once; None is the CPU."""
         gpus = self.launcher.gpus() if self.spec.resources.gpus else []
         workers = self.launcher.settings.workers or len(gpus) or os.cpu_count() or 1
         most = min(workers, self.spec.shards, self.spec.parallel or self.spec.shards)
@@ -270,7 +270,7 @@ class _Job:
 
 
 def task_variables(spec: ArraySpec, chain: Chain, index: int, attempt: int) -> dict[str, str]:
-    """What a task is, in the variables that win over every scheduler's."""
+    """Describe a task in variables that win over every scheduler's."""
     return {
         "INKBATCH_ARRAY_INDEX": str(index),
         "INKBATCH_ARRAY_COUNT": str(spec.shards),

@@ -1,4 +1,4 @@
-"""What belongs together in a chain: the order of jobs, and the predictions that several bundles make."""
+"""The order of jobs in a chain, and the predictions that several bundles make."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def require_order(jobs: Sequence[str]) -> None:
 
 
 def members_of(bundles: Sequence[str], name: str | None, jobs: Sequence[str]) -> tuple[Member, ...]:
-    """The bundles of a request, each with the name of its prediction where a later job or the user must know it.
+    """List the bundles of a request, each with the name of its prediction if a later job or the user needs it.
 
     Args:
         bundles: ``PLACE`` or ``NAME=PLACE``.
@@ -88,7 +88,7 @@ def members_of(bundles: Sequence[str], name: str | None, jobs: Sequence[str]) ->
 
 
 def _label(place: str) -> str:
-    """A name for a bundle's prediction, from its address: the run's, of ``…/runs/letters/bundle``."""
+    """Name a bundle's prediction by its address: ``letters`` for ``…/runs/letters/bundle``."""
     parts = [part for part in place.rstrip("/").split("/") if part and part != BUNDLE_FOLDER]
     label = re.sub(r"[^A-Za-z0-9._-]", "-", parts[-1] if parts else "").lstrip("._-")[:128]
     return label or "map"

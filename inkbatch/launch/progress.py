@@ -1,4 +1,4 @@
-"""How far a segment, a dataset or a training is, by what is stored: the truth, whatever a scheduler remembers."""
+"""Progress of a segment, a dataset or a training run, counted from stored markers, not from a scheduler's memory."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Progress:
 
     Attributes:
         what: ``prepare``, ``prediction NAME``, ``dataset`` or ``training``, the latter perhaps with its fold.
-        folder: Where it lies.
+        folder: Folder of the run.
         done: Units with a marker; of a training the epochs of its newest checkpoint.
         units: Units of the plan; of a training its epochs.
-        complete: Whether ``complete.json`` stands for this very manifest.
-        counted: What is counted.
+        complete: True if ``complete.json`` is of this manifest.
+        counted: ``units`` or ``epochs``.
     """
 
     what: str
@@ -37,7 +37,7 @@ class Progress:
 
 
 def progress_of(what: str, folder: Location) -> Progress | None:
-    """Progress of the run in `folder`; None where there is no manifest."""
+    """Count the progress of the run in `folder`; None without a manifest."""
     manifest = _json(folder / "manifest.json")
     if manifest is None:
         return None
@@ -53,9 +53,9 @@ def progress_of(what: str, folder: Location) -> Progress | None:
 
 
 def progress_under(root: str, name: str) -> list[Progress]:
-    """Progress of everything that is stored under a name.
+    """Count the progress of everything that is stored under a name.
 
-    That is a segment's preparation and its predictions, a dataset, and a training with its folds.
+    That is a prepared segment and its predictions, a dataset, and a training run with its folds.
     """
     base = Location.parse(root)
     check_segment_id(name)
@@ -68,7 +68,7 @@ def progress_under(root: str, name: str) -> list[Progress]:
 
 
 def predictions_of(root: str, segment: str) -> list[tuple[str, Location]]:
-    """Names and folders of a segment's predictions, finished or not."""
+    """List names and folders of a segment's predictions, finished or not."""
     folder = Location.parse(root) / "predictions" / check_segment_id(segment)
     return [(name, folder / name) for name in folder.names()]
 

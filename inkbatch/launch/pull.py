@@ -1,4 +1,4 @@
-"""Finished predictions come back from ROOT: only what is new, checked by size and digest, resumable."""
+"""Copy finished predictions from ROOT to this machine: only new files, checked by size and digest, resumable."""
 
 from __future__ import annotations
 
@@ -22,23 +22,20 @@ from inkbatch.io.store.location import Location
 from inkbatch.launch.progress import Progress, predictions_of, progress_of
 
 STATE = ".pulled.json"  # in the target folder: size, version and SHA-256 of each file that was checked
-PIECE_BYTES = 32 << 20
-THREADS = 8
-NOTE_EVERY_S = 2.0  # what came is noted that often, so that a killed pull forgets little
 LAST = ("manifest.json", "complete.json")  # a folder without complete.json is a partial one, here as under ROOT
-MD5_MISMATCHES = "its MD5 is not the one that the store states"
+MD5_MISMATCHES = "its MD5 differs from the store's"
 
 
 @dataclass
 class PullReport:
-    """What a pull did.
+    """Result of a pull.
 
     Attributes:
         finished: Folders of the finished predictions on this machine.
         unfinished: Predictions that are not complete.
         fetched: Files that were copied.
         fetched_bytes: Their bytes.
-        kept: Files that were here already.
+        kept: Files that were already here.
     """
 
     finished: list[Path] = field(default_factory=list)
@@ -48,17 +45,43 @@ class PullReport:
     kept: int = 0
 
 
-def pull(root: str, segment: str, to: Path, names: Iterable[str] = ()) -> PullReport:
+@dataclass(frozen=True)
+class Transfer:
+    """Copy files from a store to this machine.
+
+    Attributes:
+        threads: Files at once.
+        piece_bytes: Bytes per request; a copy that was killed continues at the last whole piece.
+        note_every_s: Seconds between two writes of the list of checked files, so that a killed pull forgets little.
+    """
+
+    threads: int = 8
+    piece_bytes: int = 32 << 20
+    note_every_s: float = 2.0
+
+    def fetch(self, source: Location, row: StoredObject, path: Path) -> None:
+        """Copy one object to `path`, in pieces, under a name of its version until it is whole."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{digest([row.version, row.bytes])[:8]}.part")
+        with open(part, "ab") as file:
+            for start in range(file.tell(), row.bytes, self.piece_bytes):
+                file.write(source.read_range(start, min(start + self.piece_bytes, row.bytes)))
+                file.flush()
+        os.replace(part, path)
+
+
+def pull(root: str, segment: str, to: Path, names: Iterable[str] = (), transfer: Transfer | None = None) -> PullReport:
     """Copy a segment's finished predictions below `to`, as ``predictions/{segment}/{name}``.
 
-    Markers, logs and half-written files stay where they are. A file that is here with the recorded digest, and whose
-    stored version has not changed, is not read again.
+    Markers, logs and half-written files are left out. A file that is here with the recorded digest is not read again
+    unless its stored version has changed.
 
     Args:
         root: ROOT.
         segment: Segment id.
         to: Folder on this machine; it can be used as ROOT by the commands that only read.
         names: Predictions; none takes all.
+        transfer: Copies the files; None takes `Transfer`.
 
     Raises:
         DataError: There is no such prediction.
@@ -67,13 +90,13 @@ def pull(root: str, segment: str, to: Path, names: Iterable[str] = ()) -> PullRe
     if Location.parse(root).uri == Location.parse(to).uri:
         raise ConfigError(f"pull: {to} is ROOT itself; choose another folder with --to")
     found = dict(predictions_of(root, segment))
-    wanted = list(names) or sorted(found)
-    unknown = [name for name in wanted if name not in found]
+    chosen = list(names) or sorted(found)
+    unknown = [name for name in chosen if name not in found]
     if unknown or not found:
         there = f"there are {', '.join(sorted(found))}" if found else "there is none; run inkbatch infer first"
         raise DataError(f"segment {segment}: no prediction {', '.join(unknown) or 'at all'} under {root} ({there})")
     report = PullReport()
-    for name in wanted:
+    for name in chosen:
         progress = progress_of(f"prediction {name}", found[name])
         if progress is None:
             continue
@@ -81,16 +104,16 @@ def pull(root: str, segment: str, to: Path, names: Iterable[str] = ()) -> PullRe
             report.unfinished.append(progress)
             continue
         target = to / "predictions" / segment / name
-        _Folder(found[name], target).pull(report)
+        _Folder(found[name], target, transfer or Transfer()).pull(report)
         report.finished.append(target)
     return report
 
 
 class _Folder:
-    """One prediction on its way."""
+    """One prediction that is copied."""
 
-    def __init__(self, source: Location, target: Path) -> None:
-        self.source, self.target = source, target
+    def __init__(self, source: Location, target: Path, transfer: Transfer) -> None:
+        self.source, self.target, self.transfer = source, target, transfer
         self.state: dict[str, Any] = {}
         with contextlib.suppress(FileNotFoundError, ValueError):
             self.state = json.loads((target / STATE).read_text(encoding="utf-8"))
@@ -104,7 +127,7 @@ class _Folder:
         if any(not self._is_here(row) for row in rows):
             (self.target / "complete.json").unlink(missing_ok=True)
         try:
-            with ThreadPoolExecutor(THREADS, thread_name_prefix="inkbatch-pull") as pool:
+            with ThreadPoolExecutor(self.transfer.threads, thread_name_prefix="inkbatch-pull") as pool:
                 for fetched in pool.map(self._bring, first):
                     _count(report, fetched)
             for row in last:
@@ -117,21 +140,21 @@ class _Folder:
         self._noted = time.monotonic()
 
     def _bring(self, row: StoredObject) -> int | None:
-        """Bytes that were copied, or None where the file was here."""
+        """Copy a file; return its bytes, or None if it was already here."""
         if self._is_here(row):
             return None
         for attempt in (1, 2):
-            self._download(row)
+            self.transfer.fetch(self.source / row.path, row, self.target / row.path)
             fault = self._fault(row)
             if fault is None:
                 break
             (self.target / row.path).unlink()
             if attempt == 2:
-                raise CorruptDataError(f"{self.source / row.path}: arrived damaged twice: {fault}; infer it again")
+                raise CorruptDataError(f"{self.source / row.path}: arrived damaged twice: {fault}; run infer again")
         sha256 = _hashed(self.target / row.path, "sha256")
-        with self._noting:  # by whoever brought the file: nobody waits until a larger one before it has come
+        with self._noting:  # in the thread that copied the file, so that it waits for no larger one
             self.state[row.path] = {"bytes": row.bytes, "version": row.version, "sha256": sha256}
-            if time.monotonic() - self._noted >= NOTE_EVERY_S:
+            if time.monotonic() - self._noted >= self.transfer.note_every_s:
                 self._note()
         return row.bytes
 
@@ -141,22 +164,11 @@ class _Folder:
             return False
         return bool(path.stat().st_size == row.bytes and _hashed(path, "sha256") == known["sha256"])
 
-    def _download(self, row: StoredObject) -> None:
-        """Copy in pieces to a name that holds the version; a killed copy goes on where it was."""
-        path, source = self.target / row.path, self.source / row.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{digest([row.version, row.bytes])[:8]}.part")
-        with open(part, "ab") as file:
-            for start in range(file.tell(), row.bytes, PIECE_BYTES):
-                file.write(source.read_range(start, min(start + PIECE_BYTES, row.bytes)))
-                file.flush()
-        os.replace(part, path)
-
     def _fault(self, row: StoredObject) -> str | None:
-        """What is wrong with a file that has just come: size, the store's digest, the checksums of a zarr shard."""
+        """Check a copied file by its size, the store's digest and the checksums of a zarr shard; return its fault."""
         path = self.target / row.path
         if path.stat().st_size != row.bytes:
-            return f"{path.stat().st_size} bytes instead of {row.bytes}"
+            return f"expected {row.bytes} bytes, got {path.stat().st_size}"
         if row.md5 is not None and _hashed(path, "md5") != row.md5:
             return MD5_MISMATCHES
         array, found, place = row.path.partition("/c/")
@@ -170,7 +182,7 @@ class _Folder:
 
 
 def _check_shard(described: Location, array: Location, place: str) -> None:
-    """Decode one zarr shard of the local copy; every chunk holds a checksum."""
+    """Decode one zarr shard of the local copy, which checks the checksum of every chunk."""
     layout = ShardedArray.open(described).layout
     coordinates = [int(part) for part in place.split("/")]
     region = [
@@ -181,7 +193,7 @@ def _check_shard(described: Location, array: Location, place: str) -> None:
 
 
 def _is_result(path: str) -> bool:
-    """Whether a file of a prediction's folder is part of the result, not of the work on it."""
+    """Tell files of the result from those of the work on it."""
     folder, _, rest = path.partition("/")
     if rest:
         return folder not in ("done", "logs", "scratch", "tmp") and not folder.startswith(".")

@@ -1,4 +1,4 @@
-"""Launches are recorded under ROOT, so that every machine can ask how they go, and end them."""
+"""Records of launches under ROOT, so that every machine can ask for them and cancel them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from inkbatch.launch.plan import Chain
 
 @dataclass(frozen=True)
 class LaunchRecord:
-    """``ROOT/launches/{launch}.json``: what was asked for and what the engine was given. Holds no credentials.
+    """``ROOT/launches/{launch}.json``: the request and the engine's answer. Holds no credentials.
 
     Attributes:
-        submitted: What the engine answered.
+        submitted: The engine's answer.
         subject: Segment, dataset or run.
         commands: Argv by job.
     """
@@ -41,13 +41,13 @@ class LaunchRecord:
 
         Raises:
             DataError: There is none of that name.
-            CorruptDataError: It is not one of ours.
+            CorruptDataError: It is no record of a launch.
         """
         place = _folder(root) / f"{launch}.json"
         try:
             body: dict[str, Any] = place.read_json()
         except FileNotFoundError as error:
-            raise DataError(f"launch {launch!r}: {place} is not there; inkbatch status lists the launches") from error
+            raise DataError(f"launch {launch!r}: {place} does not exist; inkbatch status lists the launches") from error
         try:
             subject, order = body.pop("subject"), body.pop("order")  # stored mappings are sorted by name
             commands, body["shards"], body["jobs"] = (
@@ -60,14 +60,14 @@ class LaunchRecord:
 
 
 def launches_of(root: str, subject: str | None = None) -> list[LaunchRecord]:
-    """Records under ROOT, newest last; those of one subject where it is named."""
+    """Read the records under ROOT, newest last; only those of `subject` if it is given."""
     names = [name.removesuffix(".json") for name in _folder(root).names() if name.endswith(".json")]
     records = [LaunchRecord.read(root, name) for name in sorted(names, key=_moment)]
     return [record for record in records if subject is None or record.subject == subject]
 
 
 def find_launch(root: str, name: str) -> LaunchRecord:
-    """The launch of that name, or the newest of that segment, dataset or run.
+    """Find the launch of that name, or the newest of that segment, dataset or run.
 
     Raises:
         ConfigError: There is none.
@@ -85,5 +85,5 @@ def _folder(root: str) -> Location:
 
 
 def _moment(name: str) -> str:
-    """The time in a launch's name, by which names sort."""
+    """Take the time out of a launch's name, by which names sort."""
     return "-".join(name.split("-")[-3:])

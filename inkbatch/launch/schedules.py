@@ -55,7 +55,7 @@ def check_name(name: str) -> str:
 
 
 def check_expression(text: str) -> str:
-    """The expression as EventBridge wants it; bare cron fields get their brackets.
+    """Write the expression as EventBridge takes it; bare cron fields get their brackets.
 
     Raises:
         ConfigError: Neither six cron fields nor a rate.
@@ -67,19 +67,19 @@ def check_expression(text: str) -> str:
     fields = (inner.group(1) if inner else text).split()
     if len(fields) != CRON_FIELDS or "?" not in (fields[2], fields[4]):
         raise ConfigError(
-            f"schedule: CRON={text!r} is not understood; wanted six fields (minute hour day month weekday year, UTC), "
+            f"schedule: CRON={text!r}: expected six fields (minute hour day month weekday year, UTC), "
             "one of day and weekday a '?', for example CRON='0 3 ? * SUN *', or rate(7 days)"
         )
     return f"cron({' '.join(fields)})"
 
 
 def folder_of(root: str, name: str) -> Location:
-    """Where the settings of a schedule lie."""
+    """Return the folder of a schedule's settings."""
     return Location.parse(root) / "schedules" / check_name(name)
 
 
 def target_input(stack: str, name: str, kind: str, queue: str) -> str:
-    """What EventBridge hands to Batch's SubmitJob. Pure."""
+    """Build the input that EventBridge hands to Batch's SubmitJob. Pure."""
     request = {
         "JobName": job_name(stack, name),
         "JobQueue": queue,
@@ -154,7 +154,7 @@ class Schedules:
         return str(folder)
 
     def standing(self) -> list[Schedule]:
-        """All schedules of the stack, by name."""
+        """List the schedules of the stack, by name."""
         found = []
         pages = self._scheduler.get_paginator("list_schedules").paginate(GroupName=self.stack)
         for page in aws_client.asked("scheduler", lambda: list(pages)):
@@ -174,7 +174,7 @@ class Schedules:
         """
         names = [schedule.name for schedule in self.standing()]
         if name not in names:
-            raise ConfigError(f"schedule {name!r}: there is none (there are {', '.join(names) or 'no schedules'})")
+            raise ConfigError(f"schedule {name!r}: not found (schedules: {', '.join(names) or 'none'})")
         aws_client.asked("scheduler", self._scheduler.delete_schedule, Name=name, GroupName=self.stack)
 
     def _outputs(self) -> dict[str, str]:
@@ -191,7 +191,7 @@ class Schedules:
 
 
 def older_run(batch: Any, queue: str, job_id: str) -> str | None:
-    """A job of the same name that was submitted before this one and has not ended, in words; None where there is none.
+    """Find a job of the same name that was submitted before this one and has not ended, in words; else None.
 
     Of two jobs that fired at once the younger one finds the older; never both each other.
 
@@ -235,7 +235,7 @@ def run_name(name: str, due: str) -> str:
 
 
 def kind_of(folder: Location) -> str:
-    """Whether a schedule trains or reads a catalog, by the files in its folder.
+    """Tell schedules that train from those that infer a catalog, by the files in their folder.
 
     Raises:
         DataError: It holds neither.

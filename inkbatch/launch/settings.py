@@ -16,7 +16,7 @@ IMAGE_VARIABLE = "INKBATCH_IMAGE"
 
 
 def engine_settings(engine: str, options: Sequence[str] = (), file: str | None = None) -> EngineSettings:
-    """Settings of one engine; later ones win: the file's, ``INKBATCH_IMAGE``, `options`.
+    """Read the settings of one engine; later ones win: the file's, ``INKBATCH_IMAGE``, `options`.
 
     Args:
         engine: Name of the engine.
@@ -33,7 +33,7 @@ def engine_settings(engine: str, options: Sequence[str] = (), file: str | None =
         document = read_yaml(named)
         unknown = sorted(set(document) - set(launcher_names()))
         if unknown:
-            raise ConfigError(f"{named}: {unknown[0]!r} is no engine (there are {', '.join(launcher_names())})")
+            raise ConfigError(f"{named}: {unknown[0]!r} is no engine (engines: {', '.join(launcher_names())})")
         values = dict(document.get(engine) or {})
     if "image" in settings_class.model_fields and os.environ.get(IMAGE_VARIABLE):
         values["image"] = os.environ[IMAGE_VARIABLE]

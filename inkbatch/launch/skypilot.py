@@ -44,7 +44,7 @@ class SkyPilotLauncher(Launcher):
     settings: SkyPilotSettings
 
     def render(self, chain: Chain) -> dict[str, str]:
-        """One YAML file: a task, or a pipeline of tasks."""
+        """Render one YAML file: a task, or a pipeline of tasks."""
         self.check(chain)
         documents = [self._task(spec, chain) for spec in chain.jobs]
         if len(documents) > 1:

@@ -52,14 +52,14 @@ class SlurmSettings(EngineSettings):
         partition: ``--partition``; None is the cluster's default.
         gpu_partition: The same for jobs that want a GPU; None is `partition`.
         account: ``--account``.
-        gpu_request: How GPUs are asked for: ``gres`` (``--gres=gpu:n``) or ``gpus-per-task``.
+        gpu_request: Option that requests GPUs: ``gres`` (``--gres=gpu:n``) or ``gpus-per-task``.
         gpu_type: Kind of GPU, for example ``a100``.
         container: ``none`` (a plain environment), ``apptainer`` or ``pyxis``.
         image: The image: a ``.sif`` file or ``docker://…`` for apptainer, a squashfs file or address for pyxis.
         mounts: Folders that containers see, beside ROOT and other local places of the chain.
-        program: What starts inkbatch in a plain environment.
+        program: Command of inkbatch in a plain environment.
         setup: Shell lines before it: ``module load …``, ``source …/activate``.
-        log_folder: Where logs go; a folder that the nodes share. None is the launch's own folder.
+        log_folder: Folder for logs that the nodes share; None is the launch's own folder.
         max_array: Largest array (the cluster's MaxArraySize less 1).
         warn_s: Seconds between SIGUSR1 and the time limit: at least the 20 s that a job takes to stop.
         options: More lines for ``#SBATCH``, for example ``--qos=long``.
@@ -119,7 +119,7 @@ class SlurmLauncher(Launcher):
     settings: SlurmSettings
 
     def render(self, chain: Chain) -> dict[str, str]:
-        """One ``.sbatch`` file per array, and ``submit.sh``, which does by hand what `submit` does."""
+        """Render one ``.sbatch`` file per array, and ``submit.sh``, which does by hand what `submit` does."""
         self.check(chain)
         files = {}
         rows = ["#!/bin/bash", "# Submits this chain by hand; run it in the folder of these files.", "set -eu"]
@@ -139,10 +139,10 @@ class SlurmLauncher(Launcher):
         return {**files, "submit.sh": "\n".join(rows) + "\n"}
 
     def submit(self, chain: Chain, folder: Path) -> Submitted:
-        """``sbatch`` each array, those that wait with ``--dependency``.
+        """Submit each array with ``sbatch``, those that wait with ``--dependency``.
 
         Raises:
-            StorageError: The controller refused or did not answer; what was submitted before is cancelled.
+            StorageError: The controller refused or did not answer; arrays that were already submitted are cancelled.
         """
         self.write(chain, folder)
         (Path(self.settings.log_folder or folder / "logs")).mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ class SlurmLauncher(Launcher):
         return Submitted(self.name, chain.launch, ids, shards, str(folder.resolve()))
 
     def status(self, submitted: Submitted) -> list[JobState]:
-        """What ``scontrol`` knows; it forgets jobs some minutes after their end, which are ``lost`` here."""
+        """Ask ``scontrol``; jobs that it forgot, some minutes after their end, are ``lost``."""
         states = []
         for job, arrays in submitted.jobs.items():
             counts: dict[str, int] = dict.fromkeys(("waiting", "running", "done", "failed", "cancelled", "lost"), 0)
@@ -179,18 +179,18 @@ class SlurmLauncher(Launcher):
                         notes += [] if note in notes else [note]
             counts["lost"] = max(0, submitted.shards[job] - sum(counts.values()))
             if counts["lost"]:
-                notes.append("lost: Slurm has forgotten these tasks; the units below say whether they are done")
+                notes.append("lost: Slurm has forgotten these tasks; the stored units say whether they are done")
             states.append(JobState(job, counts, notes))
         return states
 
     def cancel(self, submitted: Submitted) -> list[str]:
-        """``scancel`` all arrays."""
+        """Cancel all arrays with ``scancel``."""
         arrays = [array for ids in submitted.jobs.values() for array in ids]
         ended = self.run(["scancel", "--user", getpass.getuser(), *arrays], "")
         return [f"cancelled {', '.join(arrays)}" if ended.code == 0 else ended.err.strip()]
 
     def logs(self, submitted: Submitted, job: str, shard: int) -> Iterable[str]:
-        """Last lines of a task's log."""
+        """Return the last lines of a task's log."""
         part, index = divmod(shard, self.settings.max_array)
         folder = Path(self.settings.log_folder or Path(submitted.folder) / "logs")
         return tail(folder / f"{_part_name(job, part)}-{index}.log")
@@ -253,17 +253,17 @@ class SlurmLauncher(Launcher):
 
 
 def _part_name(job: str, part: int) -> str:
-    """Name of a part of an array that was split; ``+`` is in no prediction's name."""
+    """Name a part of an array that was split; ``+`` is in no prediction's name."""
     return job if part == 0 else f"{job}+{part + 1}"
 
 
 def _variable(number: int, spec: ArraySpec) -> str:
-    """A shell variable for the id of a job, one for each job of the chain."""
+    """Name the shell variable for the id of a job of the chain."""
     return re.sub(r"\W", "_", spec.kind if spec.kind == spec.job else f"{spec.kind}_{number}")
 
 
 def _tasks_in(text: str) -> int:
-    """Array tasks of an ``ArrayTaskId`` such as ``3``, ``0-7``, ``1,3-5%2``."""
+    """Count the array tasks of an ``ArrayTaskId`` such as ``3``, ``0-7``, ``1,3-5%2``."""
     total = 0
     for part in text.split("%")[0].split(","):
         first, _, last = part.partition("-")

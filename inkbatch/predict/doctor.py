@@ -1,4 +1,4 @@
-"""Whether the device computes, and computes right: one matrix product per GPU, in float32 and bfloat16."""
+"""Checks of the device: one matrix product per GPU, in float32 and bfloat16, compared with the CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 2e-2}
 
 
 def cuda_version() -> str | None:
-    """The CUDA version that torch was built for; None for a build without CUDA."""
+    """Return the CUDA version that torch was built for; None for a build without CUDA."""
     return torch.version.cuda
 
 
@@ -25,7 +25,7 @@ def check_device(name: DeviceName, gpus: int | None) -> list[Finding]:
 
     Args:
         name: ``auto``, or the device that must be usable.
-        gpus: So many GPUs must be seen; None takes what is there.
+        gpus: Number of GPUs that must be usable; None takes those there are.
 
     Returns:
         One finding per device; a bad one carries a `DataError`. Never a silent CPU.
@@ -38,7 +38,7 @@ def check_device(name: DeviceName, gpus: int | None) -> list[Finding]:
     findings = []
     if gpus is not None and seen < gpus:
         message = (
-            f"device: {gpus} GPUs were asked for, torch computes on {device.type} and sees {seen}; "
+            f"device: expected {gpus} GPUs, got {seen} (torch computes on {device.type}); "
             "check the driver, and that the container was given the GPUs (--gpus all, NVIDIA_VISIBLE_DEVICES)"
         )
         findings.append(Finding.bad("device", DataError(message)))
@@ -100,5 +100,5 @@ def _product(device: torch.device, dtype: torch.dtype) -> str:
     error = float((product.float().cpu() - truth).abs().max() / truth.abs().max())
     name = str(dtype).removeprefix("torch.")
     if not error <= TOLERANCE[dtype]:  # also NaN
-        raise DataError(f"the {name} product is wrong by {error:.3g} of its largest element")
+        raise DataError(f"the {name} product differs by {error:.3g} of its largest element")
     return f"{name} product right, {seconds * 1000:.2f} ms"

@@ -1,5 +1,5 @@
-"""The page that every big job leaves: `report.html`, made from what it stored alone.
+"""Report pages: `report.html` of a finished run, made from its stored files alone.
 
-`page.py` says what a page is made of, `render.py` and ``page.html.j2`` how it looks, `registry.py` which file makes the
-page of which job. A job's page is one file here with one pure function, ``page(run, root) -> Page``.
+`page` holds the parts of a page, `render` and ``page.html.j2`` turn them into HTML, `charts` draws, `leave` writes. A
+job's own page is ``steps/<job>/page.py`` with one pure function, ``page(run, root) -> Page``.
 """

@@ -1,4 +1,4 @@
-"""Leaving a page beside a finished run."""
+"""Write the page beside a finished run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def leave_report(folder: Location, note: Note, make_page: PageMaker, root: Locat
 
     Args:
         folder: The finished run.
-        note: Says something to whoever watches the job.
+        note: Receives notes for the user.
         make_page: See `write_page`.
         root: See `write_page`.
     """
@@ -53,7 +53,7 @@ def leave(folder: Location, note: Note, write: Callable[[], Location]) -> None:
     """Call `write` and note the page's place, or why there is none."""
     try:
         place = write()
-    except Exception as error:  # whatever it is: every unit is stored, and the run must not be called a failure
+    except Exception as error:  # every unit is stored, so the run must not fail, whatever this is
         note(
             f"report: the run at {folder} is whole, but its page could not be made "
             f"({type(error).__name__}: {error}); inkbatch report {folder} tries again"

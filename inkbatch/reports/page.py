@@ -1,4 +1,4 @@
-"""What a report page is made of. Nothing here knows HTML, files or a job."""
+"""Parts of a report page. Nothing here knows HTML, files or a job."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Pixels = NDArray[np.uint8]  # (Y, X) grey, or (Y, X, 3) red, green, blue
 
 @dataclass(frozen=True)
 class Legend:
-    """What the colours of a picture mean.
+    """Legend of a picture's colours.
 
     Attributes:
         colours: Colours from `low` to `high`, as CSS has them (``#rrggbb``).
-        low: Words at the first colour.
-        high: Words at the last one.
+        low: Text at the first colour.
+        high: Text at the last one.
     """
 
     colours: tuple[str, ...]
@@ -28,14 +28,14 @@ class Legend:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture that the page carries; how many bytes it gets, the page decides.
+    """Picture that the page carries; `render` chooses its bytes.
 
     Attributes:
-        pixels: What is shown.
-        alt: What a person who cannot see it is told.
-        caption: Stands below it.
+        pixels: Pixels of the picture.
+        alt: Description for people who cannot see it.
+        caption: Text below it.
         width_um: Width of the picture in micrometres, for a scale bar; None draws none.
-        legend: What its colours mean.
+        legend: Meaning of its colours.
         crisp: Store without loss: plots and small pictures with hard edges.
     """
 
@@ -55,8 +55,8 @@ class Chart:
 
     Attributes:
         svg: An ``<svg>`` element of our own making; is not escaped.
-        alt: What it shows, with its main figures.
-        caption: Stands below it.
+        alt: Description, with its main figures.
+        caption: Text below it.
     """
 
     kind: ClassVar[str] = "chart"
@@ -71,9 +71,9 @@ class Link:
     """A link to a file of the run (a relative path), or to another page.
 
     Attributes:
-        text: What is shown.
+        text: Text of the link.
         href: Path relative to the report's folder.
-        note: What the file is.
+        note: Content of the file.
     """
 
     text: str
@@ -89,12 +89,12 @@ class Table:
     """A table; what does not fit a phone scrolls by itself.
 
     Attributes:
-        caption: What it lists.
-        columns: Heads.
+        caption: Content of the table.
+        columns: Headings.
         rows: Cells as text; those of `numbers` are aligned as numbers.
         numbers: Indices of columns that hold numbers.
         strong: Index of a row that stands out, or None.
-        file: Where all rows are, for tables that are cut off.
+        file: File with all rows, for tables that are cut off.
     """
 
     kind: ClassVar[str] = "table"
@@ -140,21 +140,21 @@ class Gallery:
     least_rem: int
 
 
-Part = Picture | Chart | Table | Words | Code | Gallery
+Element = Picture | Chart | Table | Words | Code | Gallery
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it.
+    """Heading with its content.
 
     Attributes:
         title: The heading.
-        parts: What stands below it.
+        parts: Content below the heading.
         folded: Shown only when a reader opens it; printed open.
     """
 
     title: str
-    parts: tuple[Part, ...]
+    parts: tuple[Element, ...]
     folded: bool = False
 
 
@@ -164,8 +164,8 @@ class Figure:
 
     Attributes:
         value: The number with its unit.
-        label: What it is.
-        note: How it is meant, or what to compare it with.
+        label: Name of the figure.
+        note: Explanation, or a value to compare with.
     """
 
     value: str
@@ -178,10 +178,10 @@ class Promise:
     """A row of the contract.
 
     Attributes:
-        what: What it is about: depth order, voxel size, …
-        promised: What was promised, and by whom the table's caption says.
-        found: What was found.
-        where: Where it was satisfied, in words: on preparing, on reading, by the network's own input.
+        what: Subject: depth order, voxel size, …
+        promised: Promised value; the table's caption names who promised it.
+        found: Value that was found.
+        where: Place where it was satisfied: on preparing, on reading, by the network's own input.
         kept: False where it was not, and the run went on all the same: an override.
     """
 
@@ -197,7 +197,7 @@ class Stage:
     """A part of the wall clock.
 
     Attributes:
-        name: What was done.
+        name: Name of the stage.
         seconds: Summed over all processes of the run.
         usd: Its share of the money; None where no price was stated.
     """
@@ -239,17 +239,17 @@ class Page:
 
     Attributes:
         job: Name of the job.
-        title: What it is about: segment, run, dataset.
-        sentence: What ran, in one sentence that a person would say.
-        hero: The pictures that a reader came for; the first is the largest.
+        title: Subject: segment, run, dataset.
+        sentence: One plain sentence on what ran.
+        hero: Main pictures; the first is the largest.
         figures: Key figures, the most important first.
-        warnings: What a reader has to know before trusting it.
-        contract: What was promised and where it was satisfied.
-        contract_caption: Who promised what to whom.
+        warnings: Caveats to read before trusting the result.
+        contract: Promises, and the places where they were satisfied.
+        contract_caption: Names of those who promised.
         spent: Time and money; None where no process left a run file.
-        sections: What belongs to this job alone.
+        sections: Sections of this job alone.
         repeat: Command that makes the run once more.
-        repeat_note: What the command needs.
+        repeat_note: Conditions of the command.
         files: The run's files.
         foot: Version and digest, for the last line.
     """

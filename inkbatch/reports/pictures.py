@@ -29,13 +29,13 @@ LEGEND_STEPS = 9
 
 
 def legend_of(name: ColourMap, low: str, high: str) -> Legend:
-    """The legend of a colour map."""
+    """Return the legend of a colour map."""
     picked = palette(name)[np.linspace(0, 255, LEGEND_STEPS).astype(int)]
     return Legend(tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in picked.tolist()), low, high)
 
 
 def fitted(pixels: NDArray[Any], longest_px: int = LONGEST_PX) -> NDArray[Any]:
-    """The picture made smaller until its longest side fits; small ones stay as they are."""
+    """Shrink a picture until its longest side fits; small ones stay as they are."""
     longest = max(pixels.shape[:2])
     if longest <= longest_px:
         return pixels
@@ -44,7 +44,7 @@ def fitted(pixels: NDArray[Any], longest_px: int = LONGEST_PX) -> NDArray[Any]:
 
 
 def decoded(place: Location, longest_px: int = LONGEST_PX) -> Pixels:
-    """A stored picture file (PNG, JPG, WebP) as grey or red, green and blue.
+    """Decode a stored picture (PNG, JPG, WebP) to grey, or to red, green and blue.
 
     Raises:
         FileNotFoundError: It is not there.
@@ -58,7 +58,7 @@ def decoded(place: Location, longest_px: int = LONGEST_PX) -> Pixels:
 
 
 def map_tones(prediction: Prediction) -> Pixels:
-    """A map as grey values, 0 is no ink and 255 certain ink.
+    """Read a map as grey values, 0 is no ink and 255 certain ink.
 
     Raises:
         CorruptDataError: A stored object is damaged, or holds something else than probabilities.
@@ -69,12 +69,12 @@ def map_tones(prediction: Prediction) -> Pixels:
 
 
 def coloured(tones: Pixels, name: ColourMap = "inferno") -> Pixels:
-    """Grey values in the colours of a map."""
+    """Colour grey values with a colour map."""
     return palette(name)[tones]
 
 
 def over_papyrus(tones: Pixels, papyrus: Pixels) -> Pixels:
-    """Ink as glowing amber over grey papyrus, by its probability.
+    """Lay ink as glowing amber over grey papyrus, by its probability.
 
     Args:
         tones: See `map_tones`.
@@ -89,20 +89,20 @@ def over_papyrus(tones: Pixels, papyrus: Pixels) -> Pixels:
 
 
 def amber_legend() -> Legend:
-    """The legend of `over_papyrus`."""
+    """Return the legend of `over_papyrus`."""
     shares = np.linspace(0, OPACITY, LEGEND_STEPS)
     steps = [[round(PAPYRUS_GREY * (1 - share) + part * share) for part in AMBER] for share in shares]
     return Legend(tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in steps), "no ink", "ink")
 
 
 def middle_layer(volume: SurfaceVolume) -> NDArray[Any]:
-    """The middle layer at a small level, stored values."""
+    """Read the middle layer at a small level, stored values."""
     middle = volume.layer_count // 2
     return _level(volume.volume, lambda read: read(slice(middle, middle + 1))[0])
 
 
 def mean_layer(volume: SurfaceVolume) -> NDArray[Any]:
-    """The mean over all layers at a small level, float32; read chunk by chunk of layers."""
+    """Average all layers at a small level, float32; read chunk by chunk of layers."""
     step = volume.volume.levels[0].layout.chunks[0]
 
     def mean(read: Callable[[slice], NDArray[Any]]) -> NDArray[Any]:
@@ -116,13 +116,13 @@ def mean_layer(volume: SurfaceVolume) -> NDArray[Any]:
 
 
 def small_mask(volume: SurfaceVolume) -> NDArray[np.bool_]:
-    """Where there is papyrus, at the size of `middle_layer`."""
+    """Read the segment mask, at the size of `middle_layer`."""
     array = volume.mask.levels[preview_level(volume.mask, READ_PX)]
     return array.read([slice(0, size) for size in array.layout.shape]).astype(bool)
 
 
 def as_grey(values: NDArray[Any], mask: NDArray[np.bool_]) -> Pixels:
-    """Values stretched so that papyrus fills the greys; black outside the mask.
+    """Stretch values so that papyrus fills the greys; black outside the mask.
 
     Args:
         values: (Y, X).

@@ -46,7 +46,7 @@ def render(page: Page) -> bytes:
     shown = template.render(page=page, stacked=stacked, address=lambda one: _address(one.pixels, most, one.crisp))
     data = shown.encode()
     if len(data) > MOST_BYTES:
-        raise ValueError(f"report of {page.job} {page.title}: {len(data):,} bytes, at most {MOST_BYTES:,} are wanted")
+        raise ValueError(f"report of {page.job} {page.title}: expected at most {MOST_BYTES:,} bytes, got {len(data):,}")
     return data
 
 
@@ -65,12 +65,12 @@ def _environment() -> Environment:
 
 
 def usd_text(usd: float) -> str:
-    """Money as a person says it; cents are shown where they matter."""
+    """Format money for people; cents are shown where they matter."""
     return f"{usd:,.2f} USD" if usd >= 1 else f"{usd:.4f} USD"
 
 
 def scale_bar(picture: Picture) -> tuple[str, str] | None:
-    """Words and width (per cent of the picture) of a scale bar: 1, 2 or 5 times a power of ten."""
+    """Choose a scale bar, 1, 2 or 5 times a power of ten: its text, and its width in per cent of the picture."""
     if not picture.width_um:
         return None
     most = picture.width_um * SCALE_SHARE
@@ -81,7 +81,7 @@ def scale_bar(picture: Picture) -> tuple[str, str] | None:
 
 
 def _shares(spent: Spent) -> list[str]:
-    """Each stage's share of the time, per cent."""
+    """Return each stage's share of the time, per cent."""
     total = max(spent.seconds, 1e-9)
     return [f"{100 * stage.seconds / total:.2f}" for stage in spent.stages]
 
@@ -92,7 +92,7 @@ def _is_wide(pixels: Pixels) -> bool:
 
 
 def _address(pixels: Pixels, most: int, crisp: bool) -> str:
-    """The picture as a ``data:`` address of `most` bytes before base64: coarser, then smaller, until it fits.
+    """Encode a picture as a ``data:`` address of `most` bytes before base64: coarser, then smaller, until it fits.
 
     Drawings keep every pixel where they have few colours. All else is JPEG: a page is written at the end of every job,
     and WebP, a fifth smaller, takes thirty times as long.
@@ -115,5 +115,5 @@ def _has_few_colours(pixels: Pixels) -> bool:
 
 
 def with_foot(page: Page, version: str, digest: str) -> Page:
-    """The page with its last line: what wrote the run, and the run's digest."""
+    """Add the page's last line: the version that wrote the run, and the run's digest."""
     return replace(page, foot=f"inkbatch {version} · run {digest[:12]}")

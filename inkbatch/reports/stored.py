@@ -19,7 +19,7 @@ RERUN = "inkbatch rerun manifest.json --root ANOTHER_ROOT"  # in the page's fold
 
 
 def document(place: Location) -> dict[str, Any] | None:
-    """A JSON document."""
+    """Read a JSON document; None if it is missing or no mapping."""
     try:
         found = place.read_json()
     except FileNotFoundError:
@@ -28,7 +28,7 @@ def document(place: Location) -> dict[str, Any] | None:
 
 
 def table(place: Location) -> list[dict[str, str]]:
-    """Rows of a CSV file; none where there is no file."""
+    """Read the rows of a CSV file; none if there is no file."""
     try:
         text = place.read_bytes().decode()
     except FileNotFoundError:
@@ -37,12 +37,12 @@ def table(place: Location) -> list[dict[str, str]]:
 
 
 def number(text: str | float | None) -> float:
-    """A value as a number; NaN where there is none."""
+    """Convert a value to a number; NaN if there is none."""
     return float("nan") if text is None or text == "" else float(text)
 
 
 def pixels(place: Location) -> Pixels | None:
-    """A stored picture: (Y, X) grey, or (Y, X, 3) red, green, blue.
+    """Read a stored picture: (Y, X) grey, or (Y, X, 3) red, green, blue; None if there is none.
 
     Raises:
         CorruptDataError: It is damaged.
@@ -54,43 +54,43 @@ def pixels(place: Location) -> Pixels | None:
 
 
 def pixel_um(array: Location) -> float | None:
-    """Edge of a pixel of a stored map in micrometres."""
+    """Read the edge of a pixel of a stored map, in micrometres; None if there is no map."""
     if not (array / "zarr.json").exists():
         return None
     return Multiscale.open(array).pixel_um()
 
 
 def links(folder: Location, named: Sequence[tuple[str, str]]) -> tuple[Link, ...]:
-    """Links to the files and folders that are there, of (name, what it is)."""
+    """Link the files and folders that exist, of (name, what it is)."""
     there = set(folder.names())
     return tuple(Link(name, name, note) for name, note in named if name.split("/")[0] in there)
 
 
 def below(folder: Location, root: Location) -> str:
-    """A folder as a command names it: with ``ROOT`` where it lies in ROOT."""
+    """Name a folder as commands do: with ``ROOT`` where it lies in ROOT."""
     inside = folder.uri.removeprefix(f"{root.uri.rstrip('/')}/")
     return f"ROOT/{inside}" if inside != folder.uri else str(folder)
 
 
 def up_to(folder: Location, root: Location) -> str | None:
-    """The way from a folder to ROOT, as a link starts: ``../../``; None where it lies elsewhere."""
+    """Return the start of a link from a folder to ROOT, ``../../``; None if it lies elsewhere."""
     inside = folder.uri.removeprefix(f"{root.uri.rstrip('/')}/")
     return None if inside == folder.uri else "../" * (inside.count("/") + 1)
 
 
 def shown(value: float | None, digits: int = 3) -> str:
-    """A score for people; a dash where there is none."""
+    """Format a score for people; a dash if there is none."""
     return "–" if value is None or value != value else f"{value:.{digits}f}"
 
 
 def money(run: StoredRun) -> tuple[Figure, ...]:
-    """The key figure of what a run cost, where a price was stated."""
+    """Return the key figure of a run's cost; empty if no price was stated."""
     found = money_text(run.rows)
     return (Figure(found, "money"),) if found else ()
 
 
 def interruptions(run: StoredRun) -> tuple[str, ...]:
-    """What is said of processes that were stopped."""
+    """Report the processes that were stopped early."""
     return tuple(f"A process stopped before its part was done: {why}. Later ones went on." for why in stops(run.rows))
 
 

@@ -14,14 +14,14 @@ MOST_PROCESSES = 100
 
 
 def spent(rows: Sequence[Mapping[str, Any]], names: Sequence[str | None] = STAGES) -> Spent | None:
-    """Where the wall clock of a run's processes went, and the money with it.
+    """Divide the wall clock of a run's processes, and the money, into stages.
 
     A process gets ready (opens inputs, builds a network), then its loop computes or waits for what is read and written
     beside it, then it finishes. These four add up to the wall clock, so each has its share of the money.
 
     Args:
         rows: See `run_rows`.
-        names: What the four stages are called for this job; the second is None where no device computes, and what
+        names: Names of the four stages for this job; the second is None where no device computes, and what
             computed nevertheless belongs to the third.
     """
     if not rows:
@@ -42,25 +42,25 @@ def spent(rows: Sequence[Mapping[str, Any]], names: Sequence[str | None] = STAGE
 
 
 def money_of(row: Mapping[str, Any]) -> float | None:
-    """What a process cost: at the stated price, else at the machine's price on demand."""
+    """Return the cost of a process: at the stated price, else at the machine's price on demand; None if unknown."""
     found = row.get("usd_stated", row.get("usd_on_demand"))
     return None if found is None else float(found)
 
 
 def money_text(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """What all processes cost together; None where a price is not known."""
+    """Format the cost of all processes together; None if a price is unknown."""
     known = [money_of(row) for row in rows]
     return None if not known or None in known else usd_text(sum(value or 0.0 for value in known))
 
 
 def device_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What computed, in words."""
+    """Name the devices that computed."""
     found = dict.fromkeys(str(row.get("device_name") or _device(row)) for row in rows if row.get("device"))
     return ", ".join(found) or "an unknown device"
 
 
 def stops(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why processes ended before their part was done."""
+    """List the reasons of processes that ended before their share was done."""
     return [str(row["ended"]) for row in rows if row.get("ended") not in (None, "done")]
 
 
@@ -84,7 +84,7 @@ def _sentence(rows: Sequence[Mapping[str, Any]], priced: bool) -> str:
     if reading or writing:
         words += f" Beside the loop, threads read for {seconds_text(reading)} and wrote for {seconds_text(writing)}."
     if not priced:
-        return f"{words} Nobody stated a price (INKBATCH_MACHINE or INKBATCH_USD_PER_HOUR), so no money is shown."
+        return f"{words} No price was stated (INKBATCH_MACHINE or INKBATCH_USD_PER_HOUR), so no money is shown."
     if any("usd_stated" in row for row in rows):
         return f"{words} Money is the stated price per hour."
     return f"{words} Money is {last.get('machine')} on demand, prices of {last.get('prices_as_of')}."

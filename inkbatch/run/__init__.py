@@ -1,1 +1,1 @@
-"""How jobs run: manifests, markers, the unit loop, shards, signals, progress."""
+"""Mechanism of all jobs: manifests, markers, the unit loop, shards, signals, progress."""

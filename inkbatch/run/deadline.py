@@ -28,7 +28,7 @@ def watch_deadline(stop: StopFlag) -> threading.Timer | None:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < threading.TIMEOUT_MAX:
-        raise ConfigError(f"{DEADLINE_VARIABLE}={text!r}: wanted a number of seconds above 0")
+        raise ConfigError(f"{DEADLINE_VARIABLE}={text!r}: expected a number of seconds above 0")
     timer = threading.Timer(seconds, stop.set, [f"the deadline of {seconds:g} s ({DEADLINE_VARIABLE})"])
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""What a machine offers a job, without torch: driver, memory, ``/dev/shm``, disk, identity, ROOT. `inkbatch doctor`."""
+"""Checks of `inkbatch doctor` without torch: driver, memory, ``/dev/shm``, disk, identity, ROOT."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Finding:
 
     Attributes:
         what: Name of the check.
-        state: ``good``, ``note`` (worth knowing) or ``bad`` (what was asked for cannot be had).
-        detail: What was found, for people.
-        error: What a bad finding raises: its exit code, and in its message the cure.
+        state: ``good``, ``note`` (worth knowing) or ``bad`` (a stated need is not met).
+        detail: The finding in words.
+        error: Error of a bad finding: its exit code, and in its message the cure.
     """
 
     what: str
@@ -49,54 +49,54 @@ class Finding:
 
     @staticmethod
     def bad(what: str, error: InkbatchError) -> Finding:
-        """A finding that fails the check-up."""
+        """Make a finding that fails doctor."""
         return Finding(what, "bad", str(error), error)
 
     def row(self) -> dict[str, str]:
-        """As JSON."""
+        """Return the finding as JSON."""
         return {"check": self.what, "state": self.state, "finding": self.detail}
 
 
 # ---- machine --------------------------------------------------------------------------------------------------------
 
 
-def check_shared_memory(wanted_bytes: int | None, folder: str = "/dev/shm") -> Finding:
-    """Room in ``/dev/shm``, through which loader processes hand over samples."""
+def check_shared_memory(needed_bytes: int | None, folder: str = "/dev/shm") -> Finding:
+    """Check the free space of ``/dev/shm``, through which loader processes hand over samples."""
     try:
         total, _, free = shutil.disk_usage(folder)
     except OSError as error:
-        return Finding("/dev/shm", "note", f"there is none ({error.strerror}); loader processes need it")
+        return Finding("/dev/shm", "note", f"not available ({error.strerror}); loader processes need it")
     detail = f"{bytes_text(free)} free of {bytes_text(total)}"
-    if wanted_bytes is not None and free < wanted_bytes:
+    if needed_bytes is not None and free < needed_bytes:
         cure = "give the container more (docker run --shm-size 4g; AWS Batch: sharedMemorySize), or lower --set shm"
-        return _too_little("/dev/shm", wanted_bytes, detail, cure)
+        return _too_little("/dev/shm", needed_bytes, detail, cure)
     if free < SMALL_SHARED_MEMORY_BYTES:
-        return Finding("/dev/shm", "note", f"{detail}; training with loader processes wants 4 GiB (--shm-size 4g)")
+        return Finding("/dev/shm", "note", f"{detail}; training with loader processes needs 4 GiB (--shm-size 4g)")
     return Finding("/dev/shm", "good", detail)
 
 
-def check_disk(wanted_bytes: int | None, folder: str) -> Finding:
-    """Free room where temporary files go."""
+def check_disk(needed_bytes: int | None, folder: str) -> Finding:
+    """Check the free space for temporary files."""
     total, _, free = shutil.disk_usage(folder)
     detail = f"{bytes_text(free)} free of {bytes_text(total)} at {folder}"
-    if wanted_bytes is not None and free < wanted_bytes:
+    if needed_bytes is not None and free < needed_bytes:
         return _too_little(
-            "disk", wanted_bytes, detail, "give the machine a larger volume, set TMPDIR, or lower --set disk"
+            "disk", needed_bytes, detail, "give the machine a larger volume, set TMPDIR, or lower --set disk"
         )
     return Finding("disk", "good", detail)
 
 
-def check_memory(wanted_bytes: int | None) -> Finding:
-    """Main memory: the container's limit where there is one, else the machine's."""
+def check_memory(needed_bytes: int | None) -> Finding:
+    """Check main memory: the container's limit if there is one, else the machine's."""
     total = memory_bytes()
     detail = f"{bytes_text(total)}, {len(os.sched_getaffinity(0))} CPU cores"
-    if wanted_bytes is not None and total < wanted_bytes:
-        return _too_little("memory", wanted_bytes, detail, "give the task more, or lower --set memory")
+    if needed_bytes is not None and total < needed_bytes:
+        return _too_little("memory", needed_bytes, detail, "give the task more, or lower --set memory")
     return Finding("memory", "good", detail)
 
 
 def memory_bytes(limits: tuple[Path, ...] = CGROUP_LIMITS) -> int:
-    """Bytes of main memory that this process may use."""
+    """Count the bytes of main memory that this process may use."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for file in limits:
         try:
@@ -108,15 +108,15 @@ def memory_bytes(limits: tuple[Path, ...] = CGROUP_LIMITS) -> int:
     return machine
 
 
-def _too_little(what: str, wanted: int, found: str, cure: str) -> Finding:
-    return Finding.bad(what, ConfigError(f"{what}: {bytes_text(wanted)} were asked for, there are {found}; {cure}"))
+def _too_little(what: str, needed: int, found: str, cure: str) -> Finding:
+    return Finding.bad(what, ConfigError(f"{what}: expected {bytes_text(needed)}, got {found}; {cure}"))
 
 
 # ---- driver ---------------------------------------------------------------------------------------------------------
 
 
 def driver_version(proc: Path = PROC_DRIVER) -> str | None:
-    """Version of the NVIDIA driver, such as ``580.65.06``; None where there is none."""
+    """Read the version of the NVIDIA driver, such as ``580.65.06``; None without a driver."""
     try:
         match = re.search(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)", proc.read_text(encoding="utf-8"))
     except OSError:
@@ -138,7 +138,7 @@ def _driver_by_smi() -> str | None:
 
 
 def driver_shortage(driver: str | None, cuda: str | None) -> str | None:
-    """Why this driver cannot run programs of this CUDA version, in words; None where it can, or nobody knows.
+    """Explain why a driver cannot run programs of a CUDA version; None if it can, or if that is unknown.
 
     Args:
         driver: Version of the driver, or None.
@@ -147,25 +147,25 @@ def driver_shortage(driver: str | None, cuda: str | None) -> str | None:
     if cuda is None:
         return "this torch was built without CUDA; take an image or wheel of a CUDA flavour"
     if driver is None:
-        return "no NVIDIA driver is seen; start the container with --gpus all, and check the driver of the machine"
+        return "no NVIDIA driver found; start the container with --gpus all, and check the driver of the machine"
     oldest = OLDEST_DRIVER.get(int(cuda.split(".")[0]))
     if oldest is None or tuple(int(part) for part in driver.split(".")) >= oldest:
         return None
-    wanted = ".".join(str(part) for part in oldest)
+    needed = ".".join(str(part) for part in oldest)
     return (
-        f"driver {driver} is too old for torch's CUDA {cuda}, which needs {wanted}; update the driver, or take an "
+        f"driver {driver} is too old for torch's CUDA {cuda}, which needs {needed}; update the driver, or take an "
         "image of an older CUDA flavour (docs/image.md)"
     )
 
 
-def check_driver(wanted: bool, cuda: str | None) -> Finding:
-    """Driver against torch's CUDA version; bad only where a GPU was asked for."""
+def check_driver(required: bool, cuda: str | None) -> Finding:
+    """Compare the driver with torch's CUDA version; bad only if a GPU was asked for."""
     driver = driver_version()
     shortage = driver_shortage(driver, cuda)
     if shortage is None:
         return Finding("driver", "good", f"NVIDIA {driver}, torch's CUDA {cuda}")
-    if wanted:
-        return Finding.bad("driver", DataError(f"driver: a GPU was asked for, {shortage}"))
+    if required:
+        return Finding.bad("driver", DataError(f"driver: expected a usable GPU, got none: {shortage}"))
     return Finding("driver", "note", shortage)
 
 
@@ -173,7 +173,7 @@ def check_driver(wanted: bool, cuda: str | None) -> Finding:
 
 
 def check_identity(environment: Mapping[str, str] | None = None) -> Finding:
-    """What the scheduler's variables say this process is."""
+    """Check the scheduler's variables: which task this process is."""
     env = os.environ if environment is None else environment
     seen = sorted(name for name in env if name.startswith(IDENTITY_PREFIXES))
     try:
@@ -186,20 +186,20 @@ def check_identity(environment: Mapping[str, str] | None = None) -> Finding:
 
 
 def check_spot_watch() -> Finding:
-    """Whether a reclaim notice would be seen."""
+    """Check that a notice of a spot reclaim would be seen."""
     try:
         endpoint = watched_endpoint()
     except InkbatchError as error:
         return Finding.bad("spot watch", error)
-    return Finding("spot watch", "good", f"asks {endpoint}" if endpoint else "off: not a machine that can be reclaimed")
+    return Finding("spot watch", "good", f"asks {endpoint}" if endpoint else "off: this machine is not reclaimed")
 
 
 def check_root(root: str, name: str, identity: TaskIdentity, report: Mapping[str, Any]) -> Finding:
-    """Write, list and read an object under ROOT; it is the report itself and stays there, for a job may not delete.
+    """Write, list and read the report under ROOT; it stays there, since jobs need no right to delete.
 
     Args:
         root: ROOT.
-        name: Of the check-up.
+        name: Name of the report.
         identity: The tasks of an array write objects of their own.
         report: What is written: ``ROOT/doctor/{name}-{index}-of-{count}.json``.
     """
@@ -215,6 +215,6 @@ def check_root(root: str, name: str, identity: TaskIdentity, report: Mapping[str
     except OSError as error:
         return Finding.bad("ROOT", ConfigError(f"{root}: cannot be written and read: {error}; mount or allow it"))
     if not listed or returned != dict(report):
-        wrong = "what was read is not what was written" if listed else "what was written is not listed"
+        wrong = "the object read differs from the one written" if listed else "the object written is not listed"
         return Finding.bad("ROOT", DataError(f"{target}: {wrong}; the store is not consistent, choose another ROOT"))
     return Finding("ROOT", "good", f"{target} written, listed and read in {time.perf_counter() - started:.2f} s")

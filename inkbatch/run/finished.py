@@ -1,4 +1,4 @@
-"""A run that lies somewhere: its manifest, whether it is whole, and what its processes said."""
+"""Stored runs: manifest, state, and run files of the processes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MANIFEST_NAME = "manifest.json"
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run's folder as it is found.
+    """Stored run in its folder.
 
     Attributes:
         folder: The folder that holds ``manifest.json``.
         manifest: Its content.
-        complete: Whether every unit is stored.
+        complete: True if every unit is stored.
         rows: What its processes wrote into run files, oldest first within a shard; empty where these are gone.
     """
 
@@ -66,7 +66,7 @@ def open_run(text: str) -> StoredRun:
         text: A ``manifest.json``, or the folder that holds it; for a prepared segment its own folder does, too.
 
     Raises:
-        DataError: No manifest is there, or it is none of ours.
+        DataError: There is no manifest, or it is not of an inkbatch run.
     """
     place = Location.parse(text)
     folder = place.parent if place.name == MANIFEST_NAME else place
@@ -76,11 +76,13 @@ def open_run(text: str) -> StoredRun:
         manifest = (folder / MANIFEST_NAME).read_json()
     except FileNotFoundError as error:
         raise DataError(
-            f"{text}: a run's manifest.json is wanted, there is none; name the file or its folder, for example "
+            f"{text}: expected a run's manifest.json, found none; name the file or its folder, for example "
             "root/predictions/SEGMENT/NAME or root/segments/SEGMENT/prepare"
         ) from error
     if not isinstance(manifest, dict) or not {"job", "config", "inputs", "digest"} <= manifest.keys():
-        raise DataError(f"{folder / MANIFEST_NAME}: is no manifest of an inkbatch run; name another file")
+        raise DataError(
+            f"{folder / MANIFEST_NAME}: expected the manifest of an inkbatch run, got something else; name another file"
+        )
     try:
         complete = (folder / "complete.json").read_json().get("digest") == manifest["digest"]
     except FileNotFoundError:

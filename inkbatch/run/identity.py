@@ -1,4 +1,4 @@
-"""Which part of a job this process does: shard i of n, from the command line or the scheduler's own variables."""
+"""Share of a job that this process does: shard i of n, from the command line or the scheduler's own variables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ShardSpec:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise ConfigError(f"shard {self.index}/{self.count}: want 0 <= index < count; the first shard is 0")
+            raise ConfigError(f"shard {self.index}/{self.count}: expected 0 <= index < count; the first shard is 0")
 
     @staticmethod
     def parse(text: str) -> ShardSpec:
@@ -35,11 +35,11 @@ class ShardSpec:
         """
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal()):
-            raise ConfigError(f"shard {text!r}: wanted i/n counting from 0, for example 0/4")
+            raise ConfigError(f"shard {text!r}: expected i/n counting from 0, for example 0/4")
         return ShardSpec(int(index), int(count))
 
     def select(self, items: Sequence[Item]) -> list[Item]:
-        """The items that this shard does."""
+        """Select the items of this shard."""
         return list(items[self.index :: self.count])
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class ShardSpec:
 
 @dataclass(frozen=True)
 class TaskIdentity:
-    """What the scheduler says this process is.
+    """Identity of this process according to the scheduler.
 
     Attributes:
         source: ``inkbatch``, ``aws-batch``, ``slurm``, ``kubernetes`` or ``single``.
@@ -121,5 +121,5 @@ def _number(env: Mapping[str, str], name: str, default: int | None = None) -> in
     if not text and default is not None:
         return default
     if not text.isdecimal():
-        raise ConfigError(f"{name}={text!r}: wanted a whole number")
+        raise ConfigError(f"{name}={text!r}: expected a whole number")
     return int(text)

@@ -44,7 +44,7 @@ class StageSeconds:
             self.add(stage, time.perf_counter() - start)
 
     def waiting_for(self, items: Iterable[Loaded]) -> Iterator[Loaded]:
-        """The items; the seconds until each one comes are seconds waited."""
+        """Pass items on; count the seconds until each one comes as seconds waited."""
         coming = iter(items)
         while True:
             with self.timed("waited"):

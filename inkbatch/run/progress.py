@@ -1,4 +1,4 @@
-"""What a person, or a log collector, sees while a job runs."""
+"""Progress of a job, for people and log collectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from inkbatch.run.estimate import hourly_usd
+from inkbatch.run.cost import hourly_usd
 
 LogMode = Literal["auto", "plain", "json"]
 
@@ -21,23 +21,23 @@ class Reporter(Protocol):
     """Receives the events of a job."""
 
     def start(self, job: str, total: int, skipped: int) -> None:
-        """The job begins; `skipped` of `total` units are done already."""
+        """Begin the job; `skipped` of `total` units are already done."""
 
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
-        """A unit is stored and marked."""
+        """Count a unit that is stored and marked."""
 
     def part(self, share: float, facts: Mapping[str, Any]) -> None:
-        """Of the unit at work `share` is done, with these facts since the last word; for units that take long."""
+        """Report that `share` of a unit that takes long is done, with its facts since the last report."""
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """Show a line that a person should read."""
 
     def close(self) -> None:
-        """The job is over."""
+        """End the job."""
 
 
 class Pace:
-    """What finished units say together: tiles (else bytes written) per second, the device's share, money so far.
+    """Pace of the finished units: tiles (else bytes written) per second, the device's share, money so far.
 
     Args:
         usd_per_hour: Price of this machine; None leaves money out.
@@ -50,7 +50,7 @@ class Pace:
         self._share: float | None = None
 
     def restart(self) -> None:
-        """The job begins now."""
+        """Begin the job now."""
         self._started, self._tiles, self._bytes, self._share = self._clock(), 0, 0, None
 
     def add(self, facts: Mapping[str, Any]) -> dict[str, float]:
@@ -81,7 +81,7 @@ class Pace:
 
 
 def pace_text(row: Mapping[str, float]) -> str:
-    """The pace as a person reads it, for example ``1,240 tiles/s · device 87 % · 0.42 USD``."""
+    """Format the pace for people, for example ``1,240 tiles/s · device 87 % · 0.42 USD``."""
     parts = []
     if "tiles_per_s" in row:
         rate = row["tiles_per_s"]
@@ -132,7 +132,7 @@ class LineReporter:
         elif row["event"] == "note":
             text = str(row["text"])
         elif row["event"] == "start":
-            text = f"{row['job']}: {row['units']} units, {row['done']} done already"
+            text = f"{row['job']}: {row['units']} units, {row['done']} already done"
         else:
             parts = [f"{row['done']}/{row['units']}", f"{row['seconds']} s", pace_text(row)]
             text = f"{row['job']}: unit {row['unit']} stored ({', '.join(part for part in parts if part)})"
@@ -205,7 +205,7 @@ class QuietReporter:
 
 
 def make_reporter(mode: LogMode) -> Reporter:
-    """A bar on a terminal and plain lines elsewhere (`auto`), or what was asked for."""
+    """Make a bar on a terminal and plain lines elsewhere (`auto`), or what was asked for."""
     rate = hourly_usd()
     if mode == "auto" and sys.stderr.isatty():
         return BarReporter(rate)

@@ -1,4 +1,4 @@
-"""What a run was, and which of its units are whole: manifest first, markers as units finish, `complete` last.
+"""Record of a run and of its finished units: manifest first, markers as units finish, `complete` last.
 
 Files in a run's folder:
 
@@ -6,7 +6,7 @@ Files in a run's folder:
 - ``done/{digest}-{unit}.json``: proof that a unit is stored; holds the objects' sizes.
 - ``complete.json``: written when every unit of the plan has its marker.
 - ``run.json``: seconds, bytes, counts and money of the process, see `run_file`; the only file with a clock.
-- ``score.json``: beside a map, how good it is where labels were known when it was made; no part of the run itself.
+- ``score.json``: beside a map, its scores if labels were known when it was made; no part of the run itself.
 - ``report.html``: a page for people, made of all these (`inkbatch.reports`); shows the clock of ``run.json``.
 """
 
@@ -31,7 +31,7 @@ _DIGEST_CHARS = 12
 
 @dataclass(frozen=True)
 class RunManifest:
-    """What a run was; its digest names it.
+    """Record of a run's settings and inputs; its digest names the run.
 
     Attributes:
         job: ``prepare``, ``infer``, …
@@ -78,15 +78,15 @@ class RunFolder:
         return self.manifest.digest[:_DIGEST_CHARS]
 
     @property
-    def parts(self) -> tuple[RunFolder, ...]:
-        """What `RunFolders` has several of: here the folder itself."""
+    def runs(self) -> tuple[RunFolder, ...]:
+        """The folder itself, the only one of its kind; `RunFolders` has several."""
         return (self,)
 
     def begin(self) -> None:
         """Write the manifest, or join the run that wrote an equal one.
 
         Raises:
-            MismatchError: Another run's manifest lies here; what differs is listed.
+            MismatchError: The folder holds another run's manifest; what differs is listed.
         """
         place = self.location / "manifest.json"
         try:
@@ -106,24 +106,29 @@ class RunFolder:
             )
 
     def is_begun(self) -> bool:
-        """Whether the manifest that lies here is this very one."""
+        """Tell if the stored manifest is this very one."""
         try:
             return bool((self.location / "manifest.json").read_json().get("digest") == self.manifest.digest)
         except (FileNotFoundError, DataError):
             return False
 
     def is_complete(self) -> bool:
-        """Whether `complete.json` stands for this very manifest."""
+        """Tell if `complete.json` belongs to this very manifest."""
         try:
             return bool((self.location / "complete.json").read_json().get("digest") == self.manifest.digest)
         except FileNotFoundError:
             return False
 
     def done(self) -> set[str]:
-        """Names of the units whose marker stands."""
+        """List the names of the units that have a marker."""
         prefix = f"{self._prefix}-"
         names = (self.location / "done").names()
         return {name.removeprefix(prefix).removesuffix(".json") for name in names if name.startswith(prefix)}
+
+    @property
+    def state(self) -> str:
+        """State for people: ``already complete``, or for example ``3 already done``."""
+        return "already complete" if self.is_complete() else f"{len(self.done())} already done"
 
     def mark(self, unit: Unit, facts: Mapping[str, Any]) -> None:
         """Write the unit's marker; call it only after the unit's data are stored."""
@@ -131,7 +136,7 @@ class RunFolder:
         (self.location / "done" / f"{self._prefix}-{unit.name}.json").write_json(marker)
 
     def marker(self, unit: Unit) -> dict[str, Any]:
-        """The unit's marker.
+        """Read the unit's marker.
 
         Raises:
             DataError: It has none.
@@ -143,73 +148,94 @@ class RunFolder:
         return found
 
     def missing(self, units: Sequence[Unit]) -> list[Unit]:
-        """Units without a marker."""
+        """List the units without a marker."""
         done = self.done()
         return [unit for unit in units if unit.name not in done]
 
     def complete(self, facts: Mapping[str, Any] | None = None) -> None:
-        """State that every unit is stored. Equal runs write equal bytes, so two finishers do no harm."""
+        """Write ``complete.json``: every unit is stored. Equal runs write equal bytes, so two processes do no harm."""
         body = {"digest": self.manifest.digest, "units": self.manifest.units, **(facts or {})}
         (self.location / "complete.json").write_json(body)
 
 
 @dataclass(frozen=True)
-class RunFolders:
-    """Several runs over one plan of units that one loop carries out: each a whole run of its own.
+class PerRun:
+    """A count of a unit that differs between the runs of a `RunFolders`.
 
     Attributes:
-        parts: At least one; a unit is done when it is done in all of them.
+        values: One number per run, in their order.
     """
 
-    parts: tuple[RunFolder, ...]
+    values: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """The sum over all runs."""
+        return sum(self.values)
+
+
+def totals_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace every `PerRun` of a unit's facts by its total."""
+    return {key: value.total if isinstance(value, PerRun) else value for key, value in facts.items()}
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Several runs over one plan of units that one loop makes together: each a whole run of its own.
+
+    Attributes:
+        runs: At least one; a unit is done if it is done in all of them.
+    """
+
+    runs: tuple[RunFolder, ...]
 
     @property
     def location(self) -> Location:
         """The first folder."""
-        return self.parts[0].location
+        return self.runs[0].location
 
     @property
     def manifest(self) -> RunManifest:
         """The first run's manifest."""
-        return self.parts[0].manifest
+        return self.runs[0].manifest
 
     def begin(self) -> None:
         """Begin every run; see `RunFolder.begin`."""
-        for part in self.parts:
-            part.begin()
+        for run in self.runs:
+            run.begin()
 
     def is_complete(self) -> bool:
-        """Whether every run is complete."""
-        return all(part.is_complete() for part in self.parts)
+        """Tell if every run is complete."""
+        return all(run.is_complete() for run in self.runs)
 
     def done(self) -> set[str]:
-        """Names of the units whose marker stands in every run."""
-        return set.intersection(*(part.done() for part in self.parts))
+        """List the names of the units that have a marker in every run."""
+        return set.intersection(*(run.done() for run in self.runs))
 
     def mark(self, unit: Unit, facts: Mapping[str, Any]) -> None:
         """Write the unit's marker in every run; call it only after all their data are stored.
 
         Args:
             unit: The unit.
-            facts: What all runs share, and under ``each`` a list of what is each one's own.
+            facts: Facts of the unit; each run gets its own number of a `PerRun`, and everything else as it is.
         """
-        shared = {key: value for key, value in facts.items() if key != "each"}
-        for part, own in zip(self.parts, facts["each"], strict=True):
-            part.mark(unit, {**shared, **own})
+        for place, run in enumerate(self.runs):
+            own = {key: value.values[place] if isinstance(value, PerRun) else value for key, value in facts.items()}
+            run.mark(unit, own)
 
     def missing(self, units: Sequence[Unit]) -> list[Unit]:
-        """Units that lack a marker in any run."""
+        """List the units that lack a marker in any run."""
         done = self.done()
         return [unit for unit in units if unit.name not in done]
 
 
 def report_place(folder: Location, job: str) -> Location:
-    """Where a run's page lies: in its folder; prepare's beside the surface that it made."""
+    """Return the place of a run's page: its folder; for prepare the folder of the surface."""
     return (folder.parent if job == "prepare" else folder) / REPORT_NAME
 
 
 def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]:
-    """The manifest of a complete run.
+    """Read the manifest of a complete run.
 
     Raises:
         DataError: There is no run, or it is not complete; says how far it came.
@@ -229,7 +255,7 @@ def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """What differs between two manifests (or parts of them), except digests and what was asked for.
+    """List what differs between two manifests (or parts of them), except digests and requests.
 
     Returns:
         ``(dotted key, value in one, value in the other)``; None stands for what is missing.
@@ -247,5 +273,5 @@ def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, An
 
 
 def _tables(value: Any) -> bool:
-    """Whether it is a list of mappings, such as the members of an ensemble."""
+    """Tell if it is a list of mappings, such as the members of an ensemble."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)

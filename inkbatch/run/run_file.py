@@ -23,7 +23,7 @@ from inkbatch import __version__
 from inkbatch.errors import DataError
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.meter import READ, WRITTEN
-from inkbatch.run.estimate import Price, price_here
+from inkbatch.run.cost import Price, price_here
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.record import RunFolder
@@ -65,11 +65,11 @@ class Usage:
         return WRITTEN.total - self._written_before
 
     def loop_begins(self) -> None:
-        """The model stands; units follow."""
+        """Start the clock of the units; the model is built."""
         self._loop, self._cpu_before = time.perf_counter(), time.process_time()
 
     def loop_ends(self) -> None:
-        """The last unit is stored."""
+        """Stop the clock of the units; the last one is stored."""
         self._loop_end, self._cpu_after = time.perf_counter(), time.process_time()
 
     def device_share(self, stages: StageSeconds) -> float:
@@ -77,7 +77,7 @@ class Usage:
         return min(1.0, stages.compute / max(self._loop_seconds(), 1e-9))
 
     def pace(self, stages: StageSeconds | None) -> dict[str, float]:
-        """What a reporter is told with every unit.
+        """Return what a reporter is told with every unit.
 
         Args:
             stages: Busy seconds; None where no device computes.
@@ -162,7 +162,7 @@ def run_file_name(shard: ShardSpec) -> str:
 
 
 def run_rows(folder: Location, digest: str) -> list[dict[str, Any]]:
-    """The rows of every process of a run that left one, those before the last ones included.
+    """Read the rows of every process of a run that left one, earlier processes included.
 
     Args:
         folder: The run's folder.
@@ -179,7 +179,7 @@ def run_rows(folder: Location, digest: str) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=1)
 def software() -> dict[str, Any]:
-    """What computes: version and digest of this package's code, and of what the numbers depend on."""
+    """Name the software: version and digest of this package's code, versions of what results depend on."""
     packages = {}
     for name in _PACKAGES:
         try:
@@ -197,7 +197,7 @@ def software() -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def processor_name() -> str:
-    """The processor as its maker calls it."""
+    """Name the processor as its maker does."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as rows:
             return next(row.split(":", 1)[1].strip() for row in rows if row.startswith("model name"))

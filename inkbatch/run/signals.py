@@ -59,7 +59,7 @@ def install_handlers(flag: StopFlag) -> None:
 
     A repeated SIGTERM or SIGUSR1 is harmless. A second SIGINT (Ctrl-C) ends the process there and then: threads that
     read, compute or write are not waited for. Nothing is half-written by that: objects appear whole, or not at all.
-    While no job watches the flag (torch is being imported, a network built) nobody would notice it for long; the
+    While no job watches the flag (torch is being imported, a network built) a stop would stay unnoticed for long; the
     process then ends at once, with 75.
     """
 
@@ -83,7 +83,7 @@ def install_handlers(flag: StopFlag) -> None:
 
 def _say(text: str) -> None:
     """Write to standard error, past Python's own buffer: the signal may have come while that was being written to."""
-    with contextlib.suppress(OSError):  # nobody may be there to read it
+    with contextlib.suppress(OSError):  # standard error may be closed
         os.write(2, text.encode())
 
 

@@ -43,7 +43,7 @@ class SpotMetadata:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def notice(self) -> str | None:
-        """The reclaim notice in words, or None where none stands.
+        """Return the reclaim notice in words; None if there is none.
 
         Raises:
             OSError, HTTPException: The service does not answer, or refuses.
@@ -134,7 +134,7 @@ class SpotWatch:
 
 
 def watched_endpoint(environment: Mapping[str, str] | None = None, vendor_file: Path = _VENDOR_FILE) -> str | None:
-    """Where to ask for the notice, or None where there is nothing to ask.
+    """Return the address to ask for the notice; None if there is nothing to ask.
 
     Raises:
         ConfigError: ``INKBATCH_SPOT_WATCH`` is neither ``auto`` nor ``off``.
@@ -142,7 +142,7 @@ def watched_endpoint(environment: Mapping[str, str] | None = None, vendor_file: 
     env = os.environ if environment is None else environment
     mode = env.get("INKBATCH_SPOT_WATCH", "auto")
     if mode not in ("auto", "off"):
-        raise ConfigError(f"INKBATCH_SPOT_WATCH={mode!r}: wanted auto or off")
+        raise ConfigError(f"INKBATCH_SPOT_WATCH={mode!r}: expected auto or off")
     if mode == "off" or env.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         return None
     named = env.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")

@@ -11,7 +11,8 @@ from inkbatch.config import JobConfig
 from inkbatch.data.segments.catalog import CatalogDocument
 from inkbatch.errors import ConfigError, DataError, InkbatchError
 from inkbatch.run.job import RunContext
-from inkbatch.steps.infer import job as infer
+from inkbatch.steps import chains
+from inkbatch.steps.infer.settings import InferConfig
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 
@@ -56,9 +57,8 @@ def run(config: CatalogConfig, context: RunContext) -> Iterator[str]:
 def _read(segment: str, config: CatalogConfig, context: RunContext) -> str:
     options = {"segment": segment, "root": config.root, "catalog": config.catalog}
     prepare.run(PrepareConfig.load(None, (), options), context)
-    report = infer.run(
-        infer.InferConfig.load(None, (), {"segment": segment, "root": config.root, "bundle": config.bundle}), context
-    )
+    asked = {"segment": segment, "root": config.root, "bundle": config.bundle}
+    report = chains.infer(InferConfig.load(None, (), asked), context)
     if not report.complete:
         raise InkbatchError(f"{report.location}: {report.left} units are missing though this process did all")
-    return f"complete at {report.location} ({report.stored} units stored, {report.skipped} done before)"
+    return f"complete at {report.location} ({report.counts})"

@@ -1,4 +1,4 @@
-"""`inkbatch doctor`: the first job to send anywhere. It checks what later jobs rely on, and writes what it found."""
+"""`inkbatch doctor`: the first job to send to a new engine; it checks what later jobs need, and writes a report."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from inkbatch.config import JobConfig, parse_bytes
 from inkbatch.errors import ConfigError, DataError, InkbatchError
 from inkbatch.predict.device import REQUIRE_GPU, DeviceName
 from inkbatch.predict.doctor import check_device, cuda_version
-from inkbatch.run import doctor as checkup
+from inkbatch.run import doctor as checks
 from inkbatch.run.doctor import Finding
 from inkbatch.run.identity import ShardSpec, TaskIdentity, task_identity
 
 
 class DoctorConfig(JobConfig):
-    """Settings of `inkbatch doctor`. What is asked for and cannot be had fails; the rest is only told.
+    """Settings of `inkbatch doctor`. A stated need that is not met fails; the rest is only reported.
 
     Attributes:
-        name: Of the check-up; its report is ``ROOT/doctor/{name}-{index}-of-{count}.json``.
+        name: Name of the report, ``ROOT/doctor/{name}-{index}-of-{count}.json``.
         root: ROOT, read and written.
         device: ``cuda`` asks for a usable GPU; ``auto`` takes what is there.
-        gpus: So many GPUs must be usable.
-        shm: Room that ``/dev/shm`` must have, for example ``4GiB``.
-        disk: Free room that the folder for temporary files must have.
-        memory: Main memory that there must be.
+        gpus: Number of GPUs that must be usable.
+        shm: Free space needed in ``/dev/shm``, for example ``4GiB``.
+        disk: Free space needed in the folder for temporary files.
+        memory: Main memory needed.
     """
 
     name: str = Field("check", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -51,29 +51,29 @@ class DoctorConfig(JobConfig):
 
 
 def run(config: DoctorConfig) -> list[Finding]:
-    """Make all checks, whatever each one finds; the report stays under ``ROOT/doctor``."""
-    identity = checkup.check_identity()
+    """Run all checks, even if one fails; the report stays under ``ROOT/doctor``."""
+    identity = checks.check_identity()
     findings = [
         Finding("version", "good", _version()),
         identity,
-        checkup.check_spot_watch(),
-        checkup.check_driver(_wants_gpu(config), cuda_version()),
+        checks.check_spot_watch(),
+        checks.check_driver(_wants_gpu(config), cuda_version()),
         *check_device(config.device, config.gpus),
-        checkup.check_memory(_bytes(config.memory)),
-        checkup.check_shared_memory(_bytes(config.shm)),
-        checkup.check_disk(_bytes(config.disk), tempfile.gettempdir()),
+        checks.check_memory(_bytes(config.memory)),
+        checks.check_shared_memory(_bytes(config.shm)),
+        checks.check_disk(_bytes(config.disk), tempfile.gettempdir()),
     ]
     task = TaskIdentity("single", ShardSpec()) if identity.error else task_identity()
-    return [*findings, checkup.check_root(config.root, config.name, task, report(findings))]
+    return [*findings, checks.check_root(config.root, config.name, task, report(findings))]
 
 
 def report(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The check-up as JSON."""
+    """Return the findings as JSON."""
     return {"inkbatch": __version__, "checks": [finding.row() for finding in findings]}
 
 
 def verdict(findings: Sequence[Finding]) -> None:
-    """Raise what is bad.
+    """Raise the gravest of the bad findings.
 
     Raises:
         InkbatchError: Of the kind of the gravest finding (an unusable GPU is a `DataError`, exit 65).
@@ -86,7 +86,7 @@ def verdict(findings: Sequence[Finding]) -> None:
 
 
 def _gravity(error: InkbatchError) -> int:
-    """What no retry and no setting cures comes first."""
+    """Order errors: first those that no retry and no setting cures."""
     order = (DataError, ConfigError)
     return next((place for place, kind in enumerate(order) if isinstance(error, kind)), len(order))
 

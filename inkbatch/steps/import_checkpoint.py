@@ -55,7 +55,7 @@ class ImportConfig(JobConfig):
 
 @dataclass(frozen=True)
 class Fetched:
-    """Where a checkpoint can be read, and how it is written down.
+    """Fetched checkpoint: its local path, and its recorded source.
 
     Attributes:
         location: The file.
@@ -176,7 +176,7 @@ def _document(
 
 
 def _is_there(dest: Location, document: BundleDocument) -> bool:
-    """Whether an equal bundle stands at the destination already.
+    """Tell if an equal bundle is already at the destination.
 
     Raises:
         ConfigError: Another one does.
@@ -194,7 +194,7 @@ def _is_there(dest: Location, document: BundleDocument) -> bool:
 
 
 def _comparable(document: BundleDocument) -> dict[str, Any]:
-    """What makes a bundle what it is; texts, and how the file was fetched, are not among it.
+    """Return what two bundles are compared by: not their texts, nor how the file was fetched.
 
     Equal source files have equal weights.
     """
@@ -204,7 +204,7 @@ def _comparable(document: BundleDocument) -> dict[str, Any]:
 
 
 def _json_values(value: Any) -> Any:
-    """A value as strict JSON has it: NaN and infinity become words."""
+    """Convert a value to strict JSON: NaN and infinity become words."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig, digest
-from inkbatch.data.datasets.dataset import DatasetIndex, SplitName
-from inkbatch.data.datasets.folders import picture_files
-from inkbatch.data.datasets.index import resolve, root_of
-from inkbatch.data.datasets.pictures import cut_out, picture_layers
+from inkbatch.data.datasets.image_folders import picture_files
+from inkbatch.data.datasets.index import DatasetIndex, SplitName, resolve, root_of
+from inkbatch.data.datasets.picture_layers import cut_out, picture_layers
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.pictures.png import png_bytes
@@ -79,7 +78,7 @@ class InferPicturesConfig(JobConfig):
 
 @dataclass(frozen=True)
 class PicturesPlan:
-    """Everything that is settled before a model is built.
+    """Everything that is known before a model is built.
 
     Attributes:
         config: The job's settings.
@@ -108,7 +107,7 @@ def make_plan(config: InferPicturesConfig) -> PicturesPlan:
     Raises:
         ConfigError: A value that cannot be carried out.
         DataError: No pictures, no dataset, no bundle.
-        MismatchError: The bundle wants something else than pictures.
+        MismatchError: The bundle expects something else than pictures.
     """
     bundle = Bundle.open(bundle_location(config.bundle), config.override)
     found = _of_dataset(config) if config.dataset is not None else _of_folder(config)
@@ -149,13 +148,12 @@ def run(config: InferPicturesConfig, context: RunContext) -> JobReport:
 
 
 def describe(config: InferPicturesConfig) -> str:
-    """The plan in words; nothing is computed."""
+    """Describe the plan; nothing is computed."""
     plan = make_plan(config)
     record = RunFolder(plan.folder, plan.manifest)
-    done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
     return "\n".join(
         [
-            f"infer-pictures: {len(plan.pictures)} pictures, {done}",
+            f"infer-pictures: {len(plan.pictures)} pictures, {record.state}",
             f"  bundle        {plan.bundle.document.name} ({plan.bundle.document.architecture})",
             f"  writes        {', '.join(config.forms)} to {plan.folder}",
         ]
@@ -198,7 +196,7 @@ def _work(plan: PicturesPlan, record: RunFolder, context: RunContext) -> UnitWor
 
 
 def _map_of(layers: NDArray[np.uint8], predictor: Predictor) -> tuple[NDArray[np.float32], int]:
-    """The blended probability of a whole picture (Z, Y, X) -> (Y, X), and how many tiles that took."""
+    """Blend the probability of a whole picture (Z, Y, X) -> (Y, X); return it with the number of tiles."""
     shape = layers.shape[1], layers.shape[2]
     papyrus = np.ones(shape, bool)
     probability, count = np.zeros(shape, np.float32), 0
@@ -227,7 +225,7 @@ def _of_folder(config: InferPicturesConfig) -> _Found:
     folder = Location.parse(config.images or "")
     files = picture_files(folder)
     if not files:
-        raise DataError(f"{folder}: pictures are wanted (.png, .jpg, .tif, …), there are none; check images")
+        raise DataError(f"{folder}: expected pictures (.png, .jpg, .tif, …), found none; check images")
     sizes = folder.sizes()
     pictures = [(stem, folder / files[stem]) for stem in sorted(files)]
     return _Found(folder.name, pictures, {name: sizes[name] for name in files.values()}, config.pixel_um)
@@ -243,7 +241,7 @@ def _of_dataset(config: InferPicturesConfig) -> _Found:
     index = DatasetIndex.open(place)
     if any(segment.kind == "surface" for segment in index.segments):
         raise MismatchError(
-            f"dataset {index.name}: is made of prepared segments, pictures are wanted; use inkbatch infer SEGMENT"
+            f"dataset {index.name}: expected a dataset of pictures, got one of segments; use inkbatch infer SEGMENT"
         )
     wanted = {sample.segment for sample in index.samples if config.split in ("all", sample.split)}
     segments = [segment for segment in index.segments if segment.id in wanted]
@@ -260,7 +258,7 @@ def _require_matches(bundle: Bundle, pixel_um: float | None) -> None:
     """Compare the contract with what pictures are: 8 bits as they are, one or three layers.
 
     Raises:
-        MismatchError: The bundle wants something else; every difference is listed.
+        MismatchError: The bundle expects something else; every difference is listed.
     """
     contract: Contract = bundle.contract
     made = SurfaceProvenance(
@@ -276,7 +274,7 @@ def _require_matches(bundle: Bundle, pixel_um: float | None) -> None:
     )
     rows = contract.mismatches(made, "uint8")
     if contract.layers.count not in (RGB_LAYERS, GREY_LAYERS):
-        rows.append(f"layers: bundle wants {contract.layers.count}, a picture has 3 (R, G, B) or 1 (grey)")
+        rows.append(f"layers: bundle expects {contract.layers.count}, a picture has 3 (R, G, B) or 1 (grey)")
     if rows:
         raise MismatchError(
             f"pictures do not match bundle {bundle.document.name}: {'; '.join(rows)}; take a bundle that was trained "

@@ -1,4 +1,4 @@
-"""The picture that grows while a job runs, whatever the job: what this process has stored so far."""
+"""Live preview of any job: a picture of the units that this process has stored so far."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inkbatch.run.pipeline import UnitWork
 
 
 def live_preview(context: RunContext, shape_yx: tuple[int, int], folder: Location) -> LivePicture:
-    """The picture of this process's shard, in the run's folder; whoever ends the job removes its `place`."""
+    """Open the picture of this process's shard, in the run's folder; the end of the job removes its `place`."""
     shard = context.shard
     name = "so-far.png" if shard.count == 1 else f"so-far-{shard.index}-of-{shard.count}.png"
     return LivePicture(shape_yx, folder / name)
@@ -25,7 +25,7 @@ def live_preview(context: RunContext, shape_yx: tuple[int, int], folder: Locatio
 def drawn(
     work: UnitWork[Any, Any], live: LivePicture, context: RunContext, values: Callable[[Any], NDArray[Any]]
 ) -> UnitWork[Any, Any]:
-    """The same work, which draws each unit into `live` once it is stored, and says where the picture is.
+    """Extend a job's work: draw each stored unit into `live`, and note where the picture is.
 
     Args:
         work: The job's functions.

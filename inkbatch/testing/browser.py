@@ -19,7 +19,7 @@ PATIENCE_S = 60.0
 
 
 def find_chromium() -> str:
-    """Path of the browser: the environment's ``CHROMIUM``, or the first known name on the search path.
+    """Find the browser: the environment's ``CHROMIUM``, or the first known name on the search path.
 
     Raises:
         FileNotFoundError: There is none; says how to get one.
@@ -33,7 +33,7 @@ def find_chromium() -> str:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A started browser (`playwright.sync_api.Browser`)."""
+    """Start a browser (`playwright.sync_api.Browser`)."""
     from playwright.sync_api import sync_playwright
 
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []  # as root Chromium has no sandbox; it opens our pages alone
@@ -47,7 +47,7 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def viewer_of(targets: Sequence[str], root: str) -> Iterator[str]:
-    """A running viewer; yields its address."""
+    """Run a viewer; yields its address."""
     with ViewServer(Viewer(Scene(targets, root))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.datasets.reading import SegmentArrays
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
@@ -27,16 +27,16 @@ class ArraySegment(SegmentArrays):
         self.shape_yx, self.digest = (labels.shape[0], labels.shape[1]), ""
 
     def read_layers(self, box: Box, layers: range | None = None) -> NDArray[Any]:
-        """See `SegmentArrays.read_layers`."""
+        """Read layers; see `SegmentArrays.read_layers`."""
         shown = self._window(self.labels, box)[None]
         return shown if layers is None else shown[layers.start : layers.stop]
 
     def read_flat(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """See `SegmentArrays.read_flat`."""
+        """Read labels and ignore mask; see `SegmentArrays.read_flat`."""
         return self._window(self.labels, box), (~self.read_mask(box)).astype(np.uint8)
 
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
-        """See `SegmentArrays.read_mask`."""
+        """Read the segment mask; see `SegmentArrays.read_mask`."""
         return self._window(self.papyrus, box)
 
     def _window(self, array: NDArray[Any], box: Box) -> NDArray[Any]:
@@ -47,7 +47,7 @@ class ArraySegment(SegmentArrays):
 
 
 def inked(shape_yx: tuple[int, int], *boxes: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """Labels with ink in these boxes (y0, x0, y1, x1)."""
+    """Make labels with ink in these boxes (y0, x0, y1, x1)."""
     labels = np.zeros(shape_yx, np.uint8)
     for box in boxes:
         labels[Box(*box).slices] = 255

@@ -23,7 +23,7 @@ class _StopAfterUnits(QuietReporter):
 
 
 def preempted_context(after_units: int, **changes: Any) -> RunContext:
-    """A context whose job is stopped once `after_units` units are stored; 0 stops it before the first."""
+    """Make a context whose job is stopped once `after_units` units are stored; 0 stops it before the first."""
     stop = StopFlag()
     if after_units == 0:
         stop.set("a scripted preemption")
@@ -47,7 +47,7 @@ main(sys.argv[1:])
 
 
 def stored_bytes(folder: Path | str) -> dict[str, bytes]:
-    """Every file of a run's folder by relative path, except those with a clock: ``run*.json`` and ``report.html``."""
+    """Read every file of a run's folder by relative path, except those with a clock: ``run*.json``, ``report.html``."""
     root = Path(folder)
     return {
         str(path.relative_to(root)): path.read_bytes()

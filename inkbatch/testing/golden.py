@@ -51,7 +51,7 @@ Manifest = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 
 
 def noise(key: str, shape: Iterable[int]) -> NDArray[np.float64]:
-    """Unit-variance noise that depends on `key` and `shape` only.
+    """Make unit-variance noise that depends on `key` and `shape` only.
 
     PCG64 seeded with the CRC-32 of the key; one raw 64-bit word per element in C order; the sum of its four 16-bit
     quarters, centred and scaled. numpy promises the raw stream, so no version of numpy changes it.
@@ -96,7 +96,7 @@ def _values(key: str, leaf: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 def make_input(seed: int, shape: Iterable[int]) -> Tensor:
-    """Uniform float32 in [0, 1), in C order: the top 24 bits of the raw PCG64 words of `seed`, over 2**24."""
+    """Make uniform float32 in [0, 1), in C order: the top 24 bits of the raw PCG64 words of `seed`, over 2**24."""
     shape = tuple(shape)
     words = np.asarray(np.random.PCG64(seed).random_raw(math.prod(shape)), np.uint64)
     return torch.from_numpy(((words >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)).reshape(shape))
@@ -157,7 +157,7 @@ class Golden:
         return {key: shape for key, (shape, _) in self.manifest.items()}
 
     def subvolume(self) -> Tensor:
-        """The input of the reference run."""
+        """Return the input of the reference run."""
         return make_input(self.seed, self.input_shape)
 
     def fill(self, model: nn.Module) -> None:
@@ -203,7 +203,7 @@ class Golden:
 def _compare(
     differences: dict[str, float], path: str, probe: Mapping[str, Any], _module: nn.Module, _args: Any, out: Any
 ) -> None:
-    """Forward hook: note how far a module's output is from its probe, at once, before anything changes it in place."""
+    """Note how far a module's output is from its probe, before anything changes it in place; a forward hook."""
     if not isinstance(out, Tensor) or list(out.shape) != probe["shape"]:
         return
     found = out.flatten()[torch.tensor(probe["at"])]

@@ -1,10 +1,10 @@
-"""What every engine promises, as a suite: a new one adds a subclass of `LauncherContract` and its golden files.
+"""Contract of every engine, as a suite: a new one adds a subclass of `LauncherContract` and its golden files.
 
 class TestMyEngine(LauncherContract):
     launcher_class = MyLauncher
     golden = Path(__file__).parent / "golden"
 
-The golden files are what `render` gives for `example_chain`; ``INKBATCH_WRITE_GOLDEN=1`` writes them anew, for you to
+The golden files are what `render` gives for `example_chain`; ``INKBATCH_WRITE_GOLDEN=1`` writes them again, for you to
 read before you commit them.
 """
 
@@ -22,7 +22,8 @@ import pytest
 
 from inkbatch.errors import ConfigError
 from inkbatch.launch.base import Feature, Launcher, Submitted, UnsupportedFeature, launcher_class
-from inkbatch.launch.plan import ArraySpec, Chain, Request, plan_chain
+from inkbatch.launch.commands import Request
+from inkbatch.launch.plan import ArraySpec, Chain, plan_chain
 from inkbatch.launch.record import LaunchRecord
 
 LAUNCH = "infer-20231005123336-20261121-120000-abcd"
@@ -34,14 +35,14 @@ WRITING = bool(os.environ.get("INKBATCH_WRITE_GOLDEN"))
 
 
 def example_chain(root: str = ROOT, shards: int = 3) -> Chain:
-    """The main chain: prepare (array), infer (an array per bundle), ensemble, report."""
+    """Make the main chain: prepare (array), infer (an array per bundle), ensemble, report."""
     chain = _planned(("prepare", "infer", "ensemble"), BUNDLES, root, {"prepare": shards, "infer": shards})
     words = ("report", SUBJECT, "--root", root)
     return replace(chain, jobs=(*chain.jobs, ArraySpec("report", SUBJECT, words, after=("ensemble",))))
 
 
 def one_job(shards: int = 3, root: str = ROOT) -> Chain:
-    """Infer alone."""
+    """Make a chain of infer alone."""
     return _planned(("infer",), BUNDLES[:1], root, {"infer": shards})
 
 
@@ -66,18 +67,18 @@ class LauncherContract:
 
     @pytest.fixture
     def launcher(self) -> Launcher:
-        """The engine under test."""
+        """Return the engine under test."""
         settings = self.launcher_class.settings_class.checked(self.options, "options")
         return self.launcher_class(settings)
 
     @pytest.fixture
     def chain(self) -> Chain:
-        """The longest chain that this engine says it can do."""
+        """Return the longest chain that this engine says it can do."""
         return example_chain() if Feature.CHAIN in self.launcher_class.supports else one_job()
 
     @pytest.fixture
     def submitted(self, launcher: Launcher, tmp_path: Path) -> Submitted:
-        """A launch that was handed over."""
+        """Return a launch that was handed over."""
         pytest.skip("this engine's suite hands nothing over")
 
     def test_it_is_known_by_its_name(self) -> None:

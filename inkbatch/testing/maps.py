@@ -35,7 +35,7 @@ def store_map(
         name: Name of the prediction.
         values: (height, width) in [0, 1].
         unit_px: Edge of its zarr shards.
-        complete: Whether every unit is there; else the last one is missing.
+        complete: Store every unit; else the last one is missing.
         voxel_size_um: Edge of a pixel.
         config: More settings for its manifest.
 

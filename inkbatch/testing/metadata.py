@@ -14,7 +14,7 @@ class MetadataServer:
     """Use as a context manager.
 
     Attributes:
-        notice: What the notice says, or None for 404.
+        notice: Content of the notice, or None for 404.
         token: The one that is accepted; change it and the old one is refused with 401.
         failures_left: So many answers are 500 from now on.
         asked: ``METHOD path`` of each request.
@@ -69,7 +69,7 @@ class MetadataServer:
                 self.wfile.write(text.encode())
 
             def log_message(self, format: str, *args: object) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         return Handler
 

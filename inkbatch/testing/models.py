@@ -1,4 +1,4 @@
-"""What every architecture promises, as a suite: a new one adds a subclass of `ModelContract` with a small config.
+"""Contract of every architecture, as a suite: a new one adds a subclass of `ModelContract` with a small config.
 
 class TestMyNet(ModelContract):
     architecture = "my-net"
@@ -42,17 +42,17 @@ class ModelContract:
 
     @pytest.fixture
     def model(self) -> InkModel:
-        """The network in evaluation mode; tests leave it so."""
+        """Return the network in evaluation mode; tests leave it so."""
         return self._case()[0]
 
     @pytest.fixture
     def subvolume(self) -> Tensor:
-        """A batch of two different tiles, (2, 1, Z, Y, X), uniform in [0, 1)."""
+        """Return a batch of two different tiles, (2, 1, Z, Y, X), uniform in [0, 1)."""
         return self._case()[1]
 
     @pytest.fixture
     def logits(self) -> Tensor:
-        """What the network says about `subvolume`."""
+        """Return the network's logits for `subvolume`."""
         return self._case()[2]
 
     def _case(self) -> tuple[InkModel, Tensor, Tensor]:

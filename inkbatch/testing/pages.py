@@ -34,7 +34,7 @@ class Block:
         line: Line of the fence, from 1.
         language: The word after the fence.
         text: Its lines.
-        needs: What it cannot be run without, for example ``a cloud``; empty where tests run it.
+        needs: Requirement that tests lack, for example ``a cloud``; empty if tests run it.
         elsewhere: The test file that runs it in its own way.
         code: Exit code that it ends with.
         unknown: Comments above it that mean nothing here.
@@ -53,16 +53,16 @@ class Block:
 
     @property
     def place(self) -> str:
-        """Where it stands, for messages."""
+        """File and line, for messages."""
         return f"{self.page}:{self.line}"
 
     @property
     def is_run(self) -> bool:
-        """Whether tests run it."""
+        """True if tests run it."""
         return self.language in RUN and not (self.needs or self.elsewhere or self.file)
 
     def faults(self) -> list[str]:
-        """Why nobody can say whether this block is run; empty where it is, or says what it needs."""
+        """List the reasons why it is unclear whether this block is run; empty if it is, or if it says what it needs."""
         found = [f"{self.place}: the comment {text!r} means nothing" for text in self.unknown]
         if self.language not in RUN | SHOWN:
             found.append(
@@ -73,12 +73,12 @@ class Block:
         return found
 
     def commands(self, program: str) -> list[list[str]]:
-        """Arguments of every call of `program` in a bash block, without what shells take away."""
+        """Return the arguments of every call of `program` in a bash block, without what shells take away."""
         return commands_in(self.text, program) if self.language == "bash" else []
 
 
 def commands_in(text: str, program: str) -> list[list[str]]:
-    """Arguments of every line of shell text that calls `program`; comments, pipes and ``)`` end a call."""
+    """Return the arguments of every line of shell text that calls `program`; comments, pipes and ``)`` end a call."""
     found = []
     for line in text.replace("\\\n", " ").splitlines():
         for called in re.finditer(rf"(?:^|\$\(|&& )\s*{program} ([^)]*)", line):
@@ -96,7 +96,7 @@ def _words(text: str) -> list[str]:
 
 
 def blocks_of(page: str, text: str) -> list[Block]:
-    """The fenced blocks of a page, in order."""
+    """List the fenced blocks of a page, in order."""
     return [_block(page, text, match) for match in _FENCE.finditer(text)]
 
 
@@ -122,24 +122,24 @@ def _block(page: str, text: str, match: re.Match[str]) -> Block:
 
 
 def without_blocks(text: str) -> str:
-    """A page's prose."""
+    """Return a page's prose."""
     return _FENCE.sub("", text)
 
 
 def inline_commands(text: str, program: str) -> list[list[str]]:
-    """Calls of `program` that stand in prose, as inline code; ``…`` ends one."""
+    """List calls of `program` in prose, as inline code; ``…`` ends one."""
     spans = re.findall(r"`([^`\n]+)`", without_blocks(text))
     return [words for span in spans for words in commands_in(span.split("…")[0], program) if words]
 
 
 def links_of(text: str) -> list[str]:
-    """Targets of links and pictures that do not lead to another host."""
+    """List the targets of links and pictures that do not lead to another host."""
     targets = [link or picture for link, picture in _LINK.findall(without_blocks(text))]
     return [target for target in targets if not re.match(r"[a-z]+:", target)]
 
 
 def anchors_of(text: str) -> set[str]:
-    """The anchors that GitHub gives a page's headings."""
+    """Return the anchors that GitHub gives a page's headings."""
     anchors: dict[str, int] = {}
     found = set()
     for heading in re.findall(r"^#{1,6} (.+)$", without_blocks(text), re.MULTILINE):
@@ -152,7 +152,7 @@ def anchors_of(text: str) -> set[str]:
 
 
 def broken_links(repository: Path, page: str, text: str) -> list[str]:
-    """Links of a page that lead nowhere in the repository: missing files, and headings that are not there."""
+    """List the links of a page that lead nowhere in the repository: missing files and missing headings."""
     found = []
     for link in links_of(text):
         path, _, anchor = link.partition("#")

@@ -19,26 +19,26 @@ FIBRE_LAYERS = 4.0  # standard deviation along depth of synthetic fibres: far th
 
 
 def planted(stack: Stack, mask: NDArray[np.float32], **ink: float) -> Stack:
-    """A stack with ink; `ink` are values of `InkConfig`, `depth_layer` counts from 0."""
+    """Plant ink into a stack; `ink` are values of `InkConfig`, `depth_layer` counts from 0."""
     config = InkConfig.model_validate({"crackle": 0.6, **ink})
     plane = ink_plane(mask, None, config)
     return np.stack([plant_layer(layer, plane, depth_weight(z, config)) for z, layer in enumerate(stack)])
 
 
 def demo_stack() -> Stack:
-    """The shipped demo segment: real papyrus with planted ink, (13, 640, 1024)."""
+    """Read the shipped demo segment: real papyrus with planted ink, (13, 640, 1024)."""
     folder = shipped_catalog().parent / "layers"
     return np.stack([tifffile.imread(folder / f"{z:02d}.tif") for z in range(DEMO_LAYERS)])
 
 
 def demo_letters() -> NDArray[np.float32]:
-    """The demo's letters with softened edges, (640, 1024) in [0, 1]."""
+    """Read the demo's letters with softened edges, (640, 1024) in [0, 1]."""
     picture = np.asarray(cv2.imread(str(shipped_catalog().parent / "truth.png"), cv2.IMREAD_GRAYSCALE), np.uint8)
     return label_mask(picture, (picture.shape[0], picture.shape[1]), edge_px=1.5)
 
 
 def bare_demo_stack() -> Stack:
-    """The demo's papyrus with its planted ink taken away again, except where grey values had saturated."""
+    """Read the demo's papyrus and take its planted ink away again, except where grey values had saturated."""
     document = json.loads((shipped_catalog().parent / "phantom.json").read_text(encoding="utf-8"))
     ink = InkConfig.model_validate({key: document["config"][key] for key in InkConfig.model_fields})
     plane = ink_plane(demo_letters(), None, ink)
@@ -48,7 +48,7 @@ def bare_demo_stack() -> Stack:
 
 
 def synthetic_papyrus(shape: tuple[int, int, int], seed: int) -> Stack:
-    """Fibres along both axes, thick in depth, under a slow change of brightness; holds no ink.
+    """Make papyrus without ink: fibres along both axes, thick in depth, under a slow change of brightness.
 
     Args:
         shape: (Z, Y, X).

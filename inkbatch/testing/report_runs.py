@@ -17,7 +17,7 @@ SHAPE = (96, 128)
 
 
 def dataset(folder: Path) -> Location:
-    """A finished `build-dataset` below `folder`: two segments, one of which validates."""
+    """Run `build-dataset` below `folder`: two segments, one of which validates."""
     from inkbatch.steps.dataset import job as build_dataset
 
     for segment, box in (("a", (10, 10, 60, 70)), ("b", (40, 20, 90, 60))):
@@ -34,7 +34,7 @@ def dataset(folder: Path) -> Location:
 
 
 def trained(folder: Path) -> Location:
-    """A finished `train` below `folder`."""
+    """Run `train` below `folder`."""
     from inkbatch.steps.train import job as train
     from inkbatch.testing.training import tiny_dataset, tiny_run
 
@@ -43,7 +43,7 @@ def trained(folder: Path) -> Location:
 
 
 def combined(folder: Path) -> Location:
-    """A finished `ensemble` with fitted weights below `folder`."""
+    """Run `ensemble` with fitted weights below `folder`."""
     from inkbatch.steps.ensemble import job as ensemble
 
     values = {**_two_maps(folder), "predictions": ["good", "poor"], "fit_weights": True, "name": "both"}
@@ -51,7 +51,7 @@ def combined(folder: Path) -> Location:
 
 
 def evaluated(folder: Path) -> Location:
-    """A finished `evaluate` of two maps below `folder`."""
+    """Run `evaluate` of two maps below `folder`."""
     from inkbatch.steps.evaluate import job as evaluate
 
     values = {**_two_maps(folder), "name": "good", "versus": "poor", "region_px": 32, "draws": 100}
@@ -59,7 +59,7 @@ def evaluated(folder: Path) -> Location:
 
 
 def probed(folder: Path) -> Location:
-    """A finished `probe` below `folder`, with a bundle that sees no ink."""
+    """Run `probe` below `folder`, with a bundle that sees no ink."""
     from inkbatch.steps.prepare import job as prepare
     from inkbatch.steps.prepare.settings import PrepareConfig
     from inkbatch.steps.probe import job as probe

@@ -1,4 +1,4 @@
-"""What every report page promises, as checks; and one small run of each job that has a page, to make them from.
+"""Checks of every report page, and one small run of each job that has a page.
 
 A new page joins by one entry in `MAKERS`; its tests are those of ``tests/reports``.
 """
@@ -23,7 +23,7 @@ VOID = {"meta", "link", "img", "br", "hr"}
 
 
 def prepared(folder: Path) -> Location:
-    """A finished `prepare` below `folder`."""
+    """Run `prepare` below `folder`."""
     source = write_layers(folder / "layers", random_papyrus())
     values = {"segment": "tiny", "root": str(folder / "root"), "source": str(source), "shard_px": 64}
     values |= {"depth_order": "forward", "voxel_size_um": 8.0}
@@ -31,7 +31,7 @@ def prepared(folder: Path) -> Location:
 
 
 def inferred(folder: Path) -> Location:
-    """A finished `infer` below `folder`, with what it needs."""
+    """Run `infer` below `folder`, and the jobs that it needs."""
     prepared(folder)
     identity_bundle(folder / "bundle")
     values = {"segment": "tiny", "root": str(folder / "root"), "bundle": str(folder / "bundle"), "device": "cpu"}
@@ -50,7 +50,7 @@ MAKERS: Mapping[str, Maker] = {
 
 
 def faults_of_page(data: bytes) -> list[str]:
-    """What is wrong with a page: it must carry all it shows, be small, and speak to people who cannot see it."""
+    """List the faults of a page: it must carry all it shows, be small, and speak to people who cannot see it."""
     page = _Page()
     page.feed(data.decode())
     page.close()
@@ -64,7 +64,7 @@ def faults_of_page(data: bytes) -> list[str]:
 
 
 class _Page(HTMLParser):
-    """Collects what breaks the promises."""
+    """Collector of broken promises."""
 
     def __init__(self) -> None:
         super().__init__()

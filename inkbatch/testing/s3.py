@@ -22,7 +22,7 @@ START_TIMEOUT_S = 30.0
 
 
 def find_rclone() -> str | None:
-    """Path of the rclone program: beside this Python, else on the search path; None where it is not installed."""
+    """Find the rclone program: beside this Python, else on the search path; None if it is not installed."""
     beside = os.path.dirname(sys.executable)
     return shutil.which("rclone", path=beside) or shutil.which("rclone")
 

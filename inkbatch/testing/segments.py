@@ -18,7 +18,7 @@ VOXEL_SIZE_UM = 8.0
 
 
 def random_papyrus(shape: tuple[int, int, int] = (5, 150, 210), dtype: str = "uint8", seed: int = 0) -> NDArray[Any]:
-    """Random non-zero grey values (z, y, x); the right fifth is zero in every layer, as outside a segment."""
+    """Make random non-zero grey values (z, y, x); the right fifth is zero in every layer, as outside a segment."""
     top = np.iinfo(dtype).max
     layers = np.random.default_rng(seed).integers(1, top, shape, dtype=np.dtype(dtype))
     layers[:, :, shape[2] - shape[2] // 5 :] = 0

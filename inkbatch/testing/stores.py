@@ -1,4 +1,4 @@
-"""What every store promises behind `Location`, as a suite: a new one adds a subclass of `StoreContract` with a root.
+"""Contract of every store behind `Location`, as a suite: a new one adds a subclass of `StoreContract` with a root.
 
 class TestMyStore(StoreContract):
     @pytest.fixture
@@ -28,7 +28,7 @@ class StoreContract:
 
     @pytest.fixture
     def root(self) -> Location:
-        """A folder that is not there yet."""
+        """Return a folder that is not there yet."""
         raise NotImplementedError("a StoreContract subclass gives a root")
 
     def test_what_was_written_is_read(self, root: Location) -> None:

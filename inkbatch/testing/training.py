@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.datasets.dataset import DatasetIndex, DatasetSegment, Sample, SurfaceContract
+from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, Sample, SurfaceContract
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
@@ -28,7 +28,7 @@ NETWORK: dict[str, Any] = {
 
 
 def planted_segment(seed: int, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Layers (Z, Y, X) of noise in which discs are brighter, and their labels (Y, X), 0 or 255."""
+    """Make layers (Z, Y, X) of noise in which discs are brighter, and their labels (Y, X), 0 or 255."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(shape[1:], np.uint8)
     for _ in range(max(3, shape[1] * shape[2] // 1500)):
@@ -80,7 +80,7 @@ def tiny_dataset(
 
 
 def tiny_run(root: Path, **changes: Any) -> dict[str, Any]:
-    """Settings of a run on `tiny_dataset`: two epochs of six steps, with every kind of augmentation."""
+    """Return settings of a run on `tiny_dataset`: two epochs of six steps, with every kind of augmentation."""
     values: dict[str, Any] = {
         "dataset": "tiny",
         "run": "first",

@@ -24,7 +24,7 @@ class Desk:
     """A folder with layers, a bundle and the command line.
 
     Attributes:
-        folder: Where everything lies.
+        folder: Folder of all files.
         layers: Five layers.
         bundle: An identity bundle of three layers.
     """
@@ -38,7 +38,7 @@ class Desk:
         monkeypatch.chdir(folder)
 
     def says(self, *arguments: object) -> tuple[int, str]:
-        """Exit code and message of a command."""
+        """Run a command; returns its exit code and message."""
         words = [str(argument) for argument in arguments]
         code = cli.run_command(lambda: cli.app(args=words, standalone_mode=False))
         return code, self._capsys.readouterr().err
@@ -49,22 +49,22 @@ class Desk:
         return self.says("prepare", "tiny", "--source", source or self.layers, *facts, *arguments)
 
     def infer(self, *arguments: object, bundle: object = None) -> tuple[int, str]:
-        """Infer with the bundle, or another one."""
+        """Run infer with the bundle, or another one."""
         return self.says("infer", "tiny", "--bundle", bundle or self.bundle, *arguments)
 
     def prepared(self) -> Desk:
-        """The desk once its layers are prepared."""
+        """Prepare the layers; returns the desk."""
         assert self.prepare()[0] == 0
         return self
 
     def inferred(self) -> Desk:
-        """The desk once there is a map, too."""
+        """Prepare and infer; returns the desk."""
         assert self.prepared().infer("--name", "a")[0] == 0
         return self
 
 
 class Troubles:
-    """What brings messages about, by the heading under which the page explains them."""
+    """Functions that provoke messages, by the heading under which the page explains them."""
 
     def __init__(self) -> None:
         self._provokers: dict[str, Provoker] = {}
@@ -79,13 +79,13 @@ class Troubles:
         return register
 
     def headings(self) -> list[Any]:
-        """Parameters of a test, one per message."""
+        """Return the parameters of a test, one per message."""
         return [
             pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in sorted(self._provokers)
         ]
 
     def check(self, heading: str, desk: Desk, fixture: Callable[[str], Any]) -> None:
-        """The message says the words of the page (``…`` stands for anything) and ends with the page's code."""
+        """Check that a message has the words of the page (``…`` stands for anything) and the page's exit code."""
         provoker = self._provokers[heading]
         code = provoker.__code__
         exit_code, said = provoker(desk, *(fixture(name) for name in code.co_varnames[1 : code.co_argcount]))

@@ -21,9 +21,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from inkbatch.training.augment_settings import Changes
 
-# In a third of the time that NumPy takes, which moves one value after the other.
+# OpenCV takes a third of the time of NumPy, which moves one value after the other.
 MOVED_BY_OPENCV = tuple(np.dtype(name) for name in ("uint8", "uint16", "float32"))
-COUNTED_FROM = 0.999  # a resampled pixel counts only where all that it was made of counted
+COUNTED_FROM = 0.999  # a resampled pixel counts only if all its sources count
 
 
 def arrange(
@@ -33,7 +33,7 @@ def arrange(
 
     Args:
         array: (Y, X) or (Z, Y, X), a sample or the part of it that becomes the tile.
-        changes: What to do.
+        changes: Changes to make.
         tile_px: Edge of the tile; a smaller array is filled up at its far sides.
         fill: With this value.
         out: Contiguous (…, tile_px, tile_px) of the array's dtype that is filled; None makes one.
@@ -70,7 +70,7 @@ def arrange(
 
 
 def _transposed(tile: NDArray[Any], out: NDArray[Any], *, mirror_y: bool) -> None:
-    """All planes in one go: the same row of all planes side by side, so that one transposition turns them."""
+    """Transpose all planes in one go: the same row of all planes lies side by side."""
     rows = np.ascontiguousarray(tile.swapaxes(0, -2))
     if mirror_y:
         _mirror_columns(rows)
@@ -84,7 +84,7 @@ def _mirror_columns(array: NDArray[Any]) -> None:
 
 
 def _as_mirrors(changes: Changes) -> tuple[bool, bool, bool]:
-    """The same flips and quarter turns as an exchange of the axes, then mirrored rows, then mirrored columns."""
+    """Express flips and quarter turns as (swap the axes, then mirror rows, then mirror columns)."""
     y, x = changes.flip_y, changes.flip_x
     return ((False, y, x), (True, not x, y), (False, not y, not x), (True, x, not y))[changes.turns % 4]
 
@@ -127,7 +127,7 @@ def _warped(
         return layers, labels, counted
     grid = torch.stack([_coordinates(changes[number], labels.shape[-2:], layers.device) for number in which])
     seen = counted[which].float()
-    flat = torch.cat([labels[which] * seen, seen], dim=1)  # no label of an ignored pixel bleeds into its neighbours
+    flat = torch.cat([labels[which] * seen, seen], dim=1)  # labels of ignored pixels do not reach their neighbours
     moved = functional.grid_sample(layers[which], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     flat = functional.grid_sample(flat, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     layers[which], labels, counted = moved, labels.clone(), counted.clone()
@@ -136,7 +136,7 @@ def _warped(
 
 
 def _coordinates(change: Changes, shape_yx: Sequence[int], device: torch.device) -> Tensor:
-    """Where each output pixel is taken from: (Y, X, 2), (x, y) in [-1, 1] from border to border."""
+    """Compute the source of each output pixel: (Y, X, 2), (x, y) in [-1, 1] from border to border."""
     if change.matrix is None or change.bend is None:
         raise ValueError("no warp was drawn for this sample")
     height, width = shape_yx

@@ -1,4 +1,4 @@
-"""What augmentation may do, and what it does to one sample: drawn from the sample's seed, before any pixel moves."""
+"""Settings of augmentation, and the changes of one sample: drawn from its seed, before any pixel moves."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class AugmentConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Changes:
-    """What happens to one sample.
+    """Changes made to one sample.
 
     Attributes:
         crop_yx: First row and column of the tile in the sample.
@@ -163,7 +163,7 @@ def _warp(config: AugmentConfig, rng: np.random.Generator) -> tuple[Floats, Floa
 
 
 def _homography(corners: NDArray[np.float64], moved: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The 3 x 3 matrix that takes four corners to four others, last entry 1 (two linear equations per corner)."""
+    """Solve for the 3 x 3 matrix that takes four corners to four others, last entry 1 (two equations per corner)."""
     rows, right = [], []
     for (x, y), (u, v) in zip(corners, moved, strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]

@@ -41,7 +41,7 @@ class Entry(BaseModel):
 
 
 class Pointer(BaseModel):
-    """The checkpoints that count.
+    """Current checkpoints.
 
     Attributes:
         last: The newest ones, newest first.
@@ -64,14 +64,14 @@ class CheckpointStore:
 
     Args:
         location: Their folder.
-        note: Is told what a person should know.
+        note: Receives notes for the user.
     """
 
     def __init__(self, location: Location, note: Callable[[str], None] = lambda text: None) -> None:
         self.location, self.note = location, note
 
     def pointer(self) -> Pointer:
-        """What counts now; empty where nothing was saved yet.
+        """Read the current pointer; empty if nothing was saved yet.
 
         Raises:
             CorruptDataError: The pointer was edited or damaged.
@@ -83,7 +83,7 @@ class CheckpointStore:
             return Pointer()
         except ValidationError as error:
             raise CorruptDataError(
-                f"{place}: no pointer to checkpoints; remove {self.location} to start over"
+                f"{place}: not a pointer to checkpoints; remove {self.location} to start over"
             ) from error
 
     def save(self, state: Mapping[str, Any], step: int, epoch: int, best: bool = False) -> Entry:
@@ -111,7 +111,7 @@ class CheckpointStore:
         return entry
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint; None where nothing was saved yet.
+        """Load the newest whole checkpoint; None if nothing was saved yet.
 
         Raises:
             CorruptDataError: There are checkpoints, and none of them is whole.
@@ -121,7 +121,7 @@ class CheckpointStore:
             try:
                 return self._load(entry)
             except (FileNotFoundError, CorruptDataError) as error:
-                self.note(f"{error}; the checkpoint before it is taken")
+                self.note(f"{error}; using the checkpoint before it")
         if entries:
             raise CorruptDataError(
                 f"{self.location}: none of {len(entries)} checkpoints is whole; remove it to start over"
@@ -129,7 +129,7 @@ class CheckpointStore:
         return None
 
     def best(self) -> dict[str, Any]:
-        """The best checkpoint.
+        """Load the best checkpoint.
 
         Raises:
             CorruptDataError: There is none, or it is damaged.
@@ -146,6 +146,6 @@ class CheckpointStore:
         place = self.location / entry.file
         data = place.read_bytes()
         if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise CorruptDataError(f"{place}: does not have the digest that the pointer states; it was damaged")
+            raise CorruptDataError(f"{place}: expected the digest that the pointer states, got another; it was damaged")
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return state

@@ -1,6 +1,6 @@
 """Processes that our first process started: when one fails, all end, with the failing one's exit code.
 
-Lightning ends the first process by SIGKILL then, so that nobody learns why; and a process that waits for a dead one in
+Lightning ends the first process by SIGKILL then, so that the reason is lost; and a process that waits for a dead one in
 a collective operation cannot be woken by an exception.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from inkbatch.errors import EXIT_TRY_AGAIN, InkbatchError
 
 LOOK_S = 0.2
-GRACE_S = 5.0  # for the first process to notice by itself that its partner is gone
+GRACE_S = 5.0  # for the first process to notice the loss by itself
 
 
 class ChildFailed(InkbatchError):  # noqa: N818  # what happened, not what it is
@@ -35,7 +35,7 @@ def watched_children(fabric: Any, grace_s: float = GRACE_S) -> Iterator[None]:
 
     Args:
         fabric: A launched `Fabric`.
-        grace_s: How long the block may go on after a child has failed; then this process ends at once.
+        grace_s: Seconds that the block may go on after a child has failed; then this process ends at once.
 
     Raises:
         ChildFailed: A child failed, and the block failed because of it.
@@ -65,7 +65,7 @@ def watched_children(fabric: Any, grace_s: float = GRACE_S) -> Iterator[None]:
 
 
 def _taken_over(fabric: Any) -> list[subprocess.Popen[bytes]]:
-    """The launcher's children; its own observer, which looks at the same list, finds nothing to do and ends."""
+    """Take the children from Lightning's launcher; its observer, which reads the same list, then ends by itself."""
     listed: list[subprocess.Popen[bytes]] = getattr(getattr(fabric.strategy, "launcher", None), "procs", [])
     children = list(listed)
     listed.clear()
@@ -88,10 +88,10 @@ class _Watch(threading.Thread):
             sys.stderr.write(f"inkbatch: {failure}\n")
             sys.stderr.flush()
             self.end_all()
-            os._exit(failure.exit_code)  # the main thread waits inside a collective and hears nothing
+            os._exit(failure.exit_code)  # the main thread waits in a collective and cannot be interrupted
 
     def failure_within(self, seconds: float) -> ChildFailed | None:
-        """The failure of a child, waiting for one so long."""
+        """Wait for the failure of a child; None if there is none in time."""
         deadline = time.monotonic() + seconds
         while (failure := self._failure()) is None and time.monotonic() < deadline:
             time.sleep(LOOK_S)
@@ -109,7 +109,7 @@ class _Watch(threading.Thread):
             if code:
                 who = f"process {rank} of this run (pid {child.pid})"
                 if code > 0:
-                    return ChildFailed(f"{who} failed with exit code {code}; its message stands above", code)
+                    return ChildFailed(f"{who} failed with exit code {code}; see its message above", code)
                 cure = "lack of memory is the usual reason; what is stored is kept, run the same command again"
                 return ChildFailed(f"{who} was killed by signal {-code}; {cure}", EXIT_TRY_AGAIN)
         return None

@@ -1,11 +1,10 @@
-"""What a run's network will be fed: its bundle's contract, filled from the dataset and the configuration."""
+"""Contract of a run's network: filled from the dataset and the configuration."""
 
 from __future__ import annotations
 
 from pydantic import ValidationError
 
-from inkbatch.data.datasets.dataset import DatasetIndex, DatasetSegment
-from inkbatch.data.datasets.index import resolve
+from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, resolve
 from inkbatch.errors import ConfigError, LayerRangeError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, SurfaceVolume
@@ -18,23 +17,23 @@ IMAGE_VOXEL_UM = 1.0  # pictures have no voxel; a contract needs one
 
 
 def model_settings(config: TrainConfig, index: DatasetIndex) -> dict[str, object]:
-    """The network's config; `depth_layers` is the dataset's number of layers where it is not given.
+    """Return the network's config; `depth_layers` defaults to the dataset's number of layers.
 
     Raises:
-        LayerRangeError: The network wants more layers than the samples have.
+        LayerRangeError: The network takes more layers than the samples hold.
     """
     settings = {"depth_layers": index.contract.layer_count, **config.model.config}
     depth = settings["depth_layers"]
     if isinstance(depth, int) and depth > index.contract.layer_count:
         raise LayerRangeError(
-            f"dataset {index.name}: samples hold {index.contract.layer_count} layers, the network wants {depth}; "
+            f"dataset {index.name}: the network takes {depth} layers, samples hold {index.contract.layer_count}; "
             f"set model.config.depth_layers, or build the dataset with {depth} layers or more"
         )
     return settings
 
 
 def contract_of(config: TrainConfig, index: DatasetIndex, depth_layers: int, root: Location) -> Contract:
-    """The contract that validation follows and the bundle will state.
+    """Make the contract that validation follows and the bundle will state.
 
     Args:
         config: The run.
@@ -81,7 +80,7 @@ def _usual_divisor(config: TrainConfig, dtype: str) -> float:
 
 
 def _source_range(index: DatasetIndex, count: int, root: Location) -> tuple[int, int] | None:
-    """Source layer numbers of the centred window, where all segments give the same ones; else None (centred).
+    """Return the source layers of the centred window if all segments give the same ones; else None (centred).
 
     They are stated only where the dataset chose layers: without a choice a bundle takes any surface's centred ones.
     """
@@ -92,7 +91,7 @@ def _source_range(index: DatasetIndex, count: int, root: Location) -> tuple[int,
 
 
 def _centred(segment: DatasetSegment, count: int, root: Location) -> tuple[int, int]:
-    """The window in the middle; where it cannot be exact, half a layer nearer to depth 0, as training takes it."""
+    """Centre a window of layers; if that is not exact, it lies half a layer nearer to depth 0, as in training."""
     start, stop = segment.layers or segment.source_layers
     spare = stop - start - count
     first = start + spare // 2

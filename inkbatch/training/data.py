@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inkbatch.data.datasets.dataset import Sample, SampleReader
+from inkbatch.data.datasets.index import Sample
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.segment_arrays import StoredArrays
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
@@ -30,8 +31,8 @@ from inkbatch.training.augment_settings import AugmentConfig, Changes, draw_chan
 from inkbatch.training.order import Drawn, EpochPlan
 
 READING_THREADS = 4
-FEW_CORES = 4  # so many, if they compute as well, read nothing ahead; measured on two
-LOOK_STEPS, AHEAD_STEPS = 16, 256  # read in place until it is seen whether reading waits, and ahead where it does
+FEW_CORES = 4  # with at most so many cores that also compute, nothing is read ahead; measured on two
+LOOK_STEPS, AHEAD_STEPS = 16, 256  # steps read in place before each look at the waiting time; steps then read ahead
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Batch:
     sample_ids: tuple[str, ...]
 
     def to(self, device: torch.device) -> Batch:
-        """On `device`, in the stored dtypes."""
+        """Move to `device`, in the stored dtypes."""
         pinned = device.type == "cuda"
         arrays = [self.layers, self.labels, self.counted]
         moved = [(array.pin_memory() if pinned else array).to(device, non_blocking=pinned) for array in arrays]
@@ -66,7 +67,7 @@ class TrainingTiles:
     Args:
         reader: The dataset.
         samples: The training samples.
-        augment: What may be done to them.
+        augment: Rules of augmentation.
         seed: Seed of the run.
         tile_px: Edge of a tile.
         tile_layers: Layers that the network takes.
@@ -125,7 +126,7 @@ class TrainingTiles:
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step takes on this device.
+    """Batches of one optimiser step on this device.
 
     Attributes:
         epoch: From 0.
@@ -147,15 +148,15 @@ class StepStream:
     How they are read changes nothing but the time that it takes.
 
     Args:
-        tiles: Where tiles come from.
-        plan: How epochs are cut into steps.
+        tiles: Source of tiles.
+        plan: Division of epochs into steps.
         epochs: Number of epochs.
         device: Rank of this process.
         threads: Batches read at the same time, each by one thread, which also puts its tiles together: waking a thread
             for every tile costs the cores that compute on a CPU more than the tile.
         ahead: Steps read ahead.
         seconds: Gets the seconds of reading.
-        in_place: Whether a step is read when it is asked for, by who asks. Where the few cores that read also compute,
+        in_place: Read a step when it is needed, in the calling thread. Where the few cores that read also compute,
             a core that reads keeps the others waiting at the end of every operation, so that reading ahead costs
             twice what it takes. Where reading is found to wait more than it works (a slow disk, a file system at the
             other end of a network), steps are read ahead all the same.
@@ -178,11 +179,11 @@ class StepStream:
         self.seconds = seconds or StageSeconds()
 
     def run(self, epoch: int, step: int) -> Iterator[Step]:
-        """All steps from this one on.
+        """Yield all steps from this one on.
 
         Args:
             epoch: From 0.
-            step: From 0; the number of steps of the epoch stands for the first one of the next.
+            step: From 0; the number of steps of the epoch means the first one of the next.
         """
         coming = self._drawn(epoch, step)
         if not self.in_place:
@@ -206,7 +207,7 @@ class StepStream:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _in_place(self, coming: Iterator[_Drawing]) -> Iterator[Step]:
-        """Steps until reading waits more than it works, or to the end."""
+        """Yield steps until reading waits more than it works, or to the end."""
         while group := list(itertools.islice(coming, LOOK_STEPS)):
             passed = worked = 0.0
             for epoch, number, micro in group:
@@ -235,7 +236,7 @@ def _gathered(epoch: int, step: int, batches: Sequence[Future[Batch]]) -> Step:
 def read_ahead(
     items: Sequence[Any], read: Callable[[Any], Any], threads: int = 2, ahead: int = 4
 ) -> Iterator[tuple[Any, Any]]:
-    """(item, what was read for it) in order, `ahead` of them in flight."""
+    """Yield (item, result of reading it) in order, with `ahead` of them in flight."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="inkbatch-read")
     waiting: deque[tuple[Any, Future[Any]]] = deque()
     try:
@@ -252,10 +253,10 @@ def read_ahead(
 
 
 def reading_threads(*, is_shared: bool) -> int:
-    """How many threads read batches where nobody says so.
+    """Choose the number of threads that read batches, where the configuration states none.
 
     Args:
-        is_shared: Whether the cores that compute also read; threads that read from elsewhere mostly wait.
+        is_shared: True if the cores that compute also read; threads that read from elsewhere mostly wait.
     """
     return min(READING_THREADS, core_count()) if is_shared else READING_THREADS
 

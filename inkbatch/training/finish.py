@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inkbatch.config import digest
-from inkbatch.data.datasets.dataset import DatasetIndex, Sample
+from inkbatch.data.datasets.index import DatasetIndex, Sample
 from inkbatch.io.store.location import Location
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract
 from inkbatch.models.flops import flops_per_tile
+from inkbatch.reports.charts import raster
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.metrics import OVERALL
-from inkbatch.training.picture import plot
 from inkbatch.training.progress import Progress
 from inkbatch.training.settings import TrainConfig
 from inkbatch.training.validate import Validation
@@ -26,7 +26,7 @@ def write_curves(folder: Location, progress: Progress) -> None:
     """Write ``metrics.csv``, ``losses.csv`` and ``curves.png``; a function of the progress alone."""
     (folder / "metrics.csv").write_bytes(progress.metrics_csv())
     (folder / "losses.csv").write_bytes(progress.losses_csv())
-    (folder / "curves.png").write_bytes(plot(progress.curves()))
+    (folder / "curves.png").write_bytes(raster.png(raster.epochs(progress.curves())))
 
 
 def write_pictures(folder: Location, progress: Progress, found: Validation) -> dict[str, bytes]:
@@ -81,7 +81,7 @@ def write_bundle(
         folder: The bundle's folder.
         config: The run.
         index: Its dataset.
-        contract: What the network was fed.
+        contract: Contract that training followed.
         model: A network of the run's shape; its weights are replaced.
         store: The run's checkpoints.
         progress: The finished run.
@@ -125,7 +125,7 @@ def write_bundle(
 
 
 def finite(scores: dict[str, float]) -> dict[str, Any]:
-    """Scores as JSON can hold them: rounded to six digits, None for NaN."""
+    """Convert scores for JSON: rounded to six digits, None for NaN."""
     return {name: None if math.isnan(value) else round(value, 6) for name, value in scores.items()}
 
 

@@ -1,4 +1,4 @@
-"""The training loop: steps, validation, checkpoints, stopping; every step is a pure function of state and place.
+"""Training loop: steps, validation, checkpoints, stopping; every step is a pure function of state and place.
 
 The loop runs on Lightning Fabric (devices, nodes, precision, gradient exchange) and keeps its own place: a checkpoint
 says "step s of epoch e comes next", samples and augmentation follow from seed and place, and every step seeds torch by
@@ -33,26 +33,26 @@ from inkbatch.training.run_logs import RunLogs
 from inkbatch.training.settings import TrainConfig
 from inkbatch.training.validate import Validation, Validator
 
-LOOK_EVERY = 8  # losses are fetched from the device so often: each look waits for it
+FETCH_EVERY = 8  # steps between fetches of the losses: each fetch waits for the device
 
 
 @dataclass
 class Trainer:
-    """Trains one run.
+    """Training loop of one run.
 
     Attributes:
         config: The run.
         fabric: Launched.
         module: The module, on the CPU; `run` moves it.
-        stream: Where steps come from.
+        stream: Source of steps.
         validator: Validates.
         store: The run's checkpoints.
         context: Stop flag and reporter.
-        logs: Where curves go while the run is under way.
+        logs: Logs of curves while the run is under way.
         on_epoch: Called on each device after each epoch, before its checkpoint, with what its validation found.
         on_step: Called after each optimiser step, before its checkpoint, with the number of steps so far.
-        progress: Where the run stands.
-        seconds: Where the seconds of this process go: reading tiles (summed over threads), computing, storing, and
+        progress: Progress of the run.
+        seconds: Seconds of this process by stage: reading tiles (summed over threads), computing, storing, and
             waiting for tiles.
         tiles: Tiles that this process was trained on, those of the other devices not counted.
         usage: The clocks of this process; the trainer says when its loop begins and ends.
@@ -109,13 +109,13 @@ class Trainer:
             with self.seconds.timed("waited"):
                 step = next(steps)
             with self.seconds.timed("compute"):
-                self._step(step)
+                self.take_step(step)
             self.tiles += sum(len(batch.sample_ids) for batch in step.batches)
             self.progress.step += 1
             self.progress.total_steps += 1
-            if len(self._open_losses) >= LOOK_EVERY:
+            if len(self._open_losses) >= FETCH_EVERY:
                 with self.seconds.timed("compute"):
-                    self._look_at_losses()
+                    self._fetch_losses()
             self.on_step(self.progress.total_steps)
             facts = {"tiles": self.stream.plan.step_samples, **self.usage.pace(self.seconds)}
             self.context.reporter.part(self.progress.step / self.stream.plan.steps, facts)
@@ -125,10 +125,10 @@ class Trainer:
             if stopping:
                 self._give_up()
         with self.seconds.timed("compute"):
-            self._look_at_losses()
+            self._fetch_losses()
 
-    def _step(self, step: Step) -> None:
-        """One optimiser step; seeded by its number, so that dropout too repeats itself after a resume."""
+    def take_step(self, step: Step) -> None:
+        """Take one optimiser step, seeded by its number: dropout, too, repeats itself after a resume."""
         seeds = [self.config.seed, self.progress.total_steps, 2, self.fabric.global_rank]
         torch.manual_seed(int(np.random.default_rng(seeds).integers(2**63)))
         set_rates(self.optimiser, self._rate_factor(self.progress.total_steps))
@@ -155,11 +155,11 @@ class Trainer:
         return rate_factor(step, self.config.epochs * self.stream.plan.steps, self.config.schedule)
 
     def _rate(self, step: int) -> float:
-        """Highest learning rate of a step."""
+        """Return the highest learning rate of a step."""
         return max(float(group["highest_rate"]) for group in self.optimiser.param_groups) * self._rate_factor(step)
 
-    def _look_at_losses(self) -> None:
-        """Fetch the losses since the last look, and refuse the first that is no number.
+    def _fetch_losses(self) -> None:
+        """Fetch the losses since the last fetch, and refuse the first that is not finite.
 
         Raises:
             NonFiniteError: One is NaN or infinite.
@@ -205,7 +205,7 @@ class Trainer:
         )
         with self.seconds.timed("store"):
             self.on_epoch(progress, found)
-        self.fabric.barrier()  # a checkpoint that says the epoch is over stands for its pictures, too
+        self.fabric.barrier()  # a checkpoint after an epoch promises that its pictures are stored
         self._save(best=waited == 0)
         scores = progress.rows[-1].scores[OVERALL]
         self.context.reporter.unit(
@@ -220,8 +220,8 @@ class Trainer:
         )
 
     def _stopping(self) -> bool:
-        """Whether any device was told to stop; all must leave the loop at the same step."""
-        self.context.stop.watch()  # from the first step's end on: there is a checkpoint worth keeping
+        """Return True if any device was told to stop; all must leave the loop at the same step."""
+        self.context.stop.watch()  # from the end of the first step on there is progress worth a checkpoint
         asked = self.context.stop.is_set
         if self.fabric.world_size == 1:
             return asked
@@ -246,7 +246,7 @@ class Trainer:
         )
 
     def _save(self, best: bool = False) -> None:
-        self._look_at_losses()
+        self._fetch_losses()
         if self.fabric.is_global_zero:
             with self.seconds.timed("store"):
                 self._store(best)

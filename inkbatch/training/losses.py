@@ -27,7 +27,7 @@ class LossTerm(BaseModel):
     """One term of a loss.
 
     Attributes:
-        name: Which.
+        name: Name of the loss.
         weight: Its factor in the sum.
         smooth: Added above and below in Dice and Tversky; keeps tiles without ink defined.
         alpha: Weight of false alarms in Tversky.
@@ -65,7 +65,7 @@ class LossConfig(BaseModel):
 def ink_loss(
     logits: Tensor, target: Tensor, weight: Tensor, config: LossConfig, sum_over_devices: SumOverDevices = lambda x: x
 ) -> Tensor:
-    """The loss of a batch.
+    """Compute the loss of a batch.
 
     Args:
         logits: (B, 1, Y, X), any float dtype; computed in float32.
@@ -131,7 +131,7 @@ def _lovasz(logits: Tensor, target: Tensor, weight: Tensor, sum_over_devices: Su
 
 
 def _lovasz_hinge(logits: Tensor, truth: Tensor) -> Tensor:
-    """The Lovász extension of ``1 - Jaccard`` at the hinge errors of one sample; 0 for no pixels."""
+    """Compute the Lovász extension of ``1 - Jaccard`` at the hinge errors of one sample; 0 for no pixels."""
     if not logits.numel():
         return logits.sum()
     errors, order = torch.sort(1 - logits * (2 * truth - 1), descending=True, stable=True)

@@ -14,7 +14,7 @@ OVERALL = "overall"
 
 
 def scores(histogram: ScoreHistogram, threshold: float | None = None) -> dict[str, float]:
-    """All scores of one histogram.
+    """Compute all scores of one histogram.
 
     Args:
         histogram: Counted pixels.
@@ -31,7 +31,7 @@ def scores(histogram: ScoreHistogram, threshold: float | None = None) -> dict[st
 
 
 def added(histograms: Mapping[str, ScoreHistogram]) -> ScoreHistogram:
-    """All segments together."""
+    """Add up the histograms of all segments."""
     total = ScoreHistogram()
     for histogram in histograms.values():
         total.merge(histogram)
@@ -39,7 +39,7 @@ def added(histograms: Mapping[str, ScoreHistogram]) -> ScoreHistogram:
 
 
 def table(histograms: Mapping[str, ScoreHistogram]) -> dict[str, dict[str, float]]:
-    """Scores per segment and under `OVERALL`; the segments are taken at the overall best threshold."""
+    """Compute scores per segment and under `OVERALL`; segments are scored at the overall best threshold."""
     overall = scores(added(histograms))
     rows = {name: scores(histogram, overall["threshold"]) for name, histogram in sorted(histograms.items())}
     return {OVERALL: overall, **rows}

@@ -1,4 +1,4 @@
-"""The Lightning module: what a step computes, from stored intensities to the loss."""
+"""Lightning module: the computation of a step, from stored intensities to the loss."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.distributed
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
 from inkbatch.predict.normalise import normalise_tiles
@@ -20,7 +21,6 @@ from inkbatch.training.optimise import OptimiserConfig, make_optimiser
 from inkbatch.training.statistics import SampleStatistics
 from inkbatch.training.targets import coarse_targets
 
-LABEL_MAX = 255  # stored value of certain ink
 DTYPE_MAX = {"uint8": 255.0, "uint16": 65535.0}
 
 
@@ -29,7 +29,7 @@ class InkModule(LightningModule):
 
     Args:
         net: The network.
-        contract: What the network is fed, as its bundle will state it.
+        contract: Contract of the network's input, as its bundle will state it.
         loss: The loss.
         optimiser: The optimiser.
         statistics: Of the samples' segments, for a contract that normalises by them.
@@ -48,7 +48,7 @@ class InkModule(LightningModule):
         self.loss, self.optimiser_config = loss, optimiser
 
     def forward(self, subvolume: Tensor) -> Tensor:
-        """(B, 1, Z, Y, X) normalised -> logits (B, 1, Y / output_scale, X / output_scale)."""
+        """Map (B, 1, Z, Y, X) normalised to logits (B, 1, Y / output_scale, X / output_scale)."""
         logits: Tensor = self.net(subvolume)
         return logits
 
@@ -72,11 +72,11 @@ class InkModule(LightningModule):
         return normalise_tiles(tiles, self.contract, statistics)[:, None]
 
     def training_step(self, subvolume: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """The loss of one micro batch; equal on all devices."""
+        """Compute the loss of one micro batch; equal on all devices."""
         return ink_loss(self(subvolume), target, weight, self.loss, sum_over_devices)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser; rates are set before each step by `rate_factor`."""
+        """Make the optimiser; rates are set before each step by `rate_factor`."""
         return make_optimiser(self.net, self.optimiser_config)
 
 

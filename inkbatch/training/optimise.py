@@ -58,7 +58,7 @@ class ScheduleConfig(BaseModel):
 
 
 def rate_factor(step: int, steps: int, config: ScheduleConfig) -> float:
-    """The learning rate of a step, as a part of the highest; a pure function, so that resuming needs no state.
+    """Return the learning rate of a step, as a part of the highest; a pure function, so that resuming needs no state.
 
     Args:
         step: From 0.
@@ -142,7 +142,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network has the averaged weights inside this context."""
+        """Give the network the averaged weights inside this context."""
         own = {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
         self.net.load_state_dict(self.average)
         try:
@@ -151,11 +151,11 @@ class WeightAverage:
             self.net.load_state_dict(own)
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state for a checkpoint."""
         return {"average": self.average, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Restore the state of a checkpoint."""
         self.updates = int(state["updates"])
         found: dict[str, Tensor] = state["average"]
         for name, tensor in self.average.items():

@@ -1,4 +1,4 @@
-"""Which samples a step takes: a pure function of the seed and the epoch, on every machine and after every resume."""
+"""Order of samples: a pure function of the seed and the epoch, on every machine and after every resume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from inkbatch.data.datasets.dataset import Sample
+from inkbatch.data.datasets.index import Sample
 from inkbatch.errors import DataError
 
 FITTING_ROUNDS = 100
@@ -17,7 +17,7 @@ TINY = 1e-300
 
 
 class SamplerConfig(BaseModel):
-    """How an epoch's samples are drawn.
+    """Rules for drawing an epoch's samples.
 
     Attributes:
         samples_per_epoch: Length of an epoch; None: as many as there are.
@@ -35,18 +35,18 @@ class SamplerConfig(BaseModel):
 
     @property
     def balanced(self) -> bool:
-        """Whether samples are drawn with replacement, by weight."""
+        """True if samples are drawn with replacement, by weight."""
         return self.by_segment or self.ink_share is not None
 
 
 def draw_weights(samples: Sequence[Sample], config: SamplerConfig) -> NDArray[np.float64]:
-    """Probability of each sample in one draw; sums to 1.
+    """Compute the probability of each sample in one draw; sums to 1.
 
     Shares of ink and of segments are met together by scaling to each in turn (iterative proportional fitting). Where
     that cannot be, because a segment lacks one kind of samples, the share of ink stands.
 
     Raises:
-        DataError: An ink share is wanted that no sample, or only samples without ink, can give.
+        DataError: The ink share needs samples with ink, or without, and there are none.
     """
     weights = np.ones(len(samples))
     segment = np.unique([sample.segment for sample in samples], return_inverse=True)[1]
@@ -61,14 +61,15 @@ def draw_weights(samples: Sequence[Sample], config: SamplerConfig) -> NDArray[np
 
 
 def _by_ink(samples: Sequence[Sample], config: SamplerConfig, share: float) -> list[tuple[NDArray[np.bool_], float]]:
-    """The samples with ink and those without, each with the share that it is to get."""
+    """Group the samples into those with ink and those without, each with its share of the draws."""
     inked = np.array([sample.ink_share >= config.ink_from for sample in samples])
     groups = [(inked, share, "with"), (~inked, 1 - share, "without")]
     for which, wanted, words in groups:
         if wanted and not which.any():
             raise DataError(
-                f"sampler: ink_share {share} wants samples {words} ink (ink share of at least {config.ink_from}), the "
-                f"dataset has none among its {len(samples)}; change sampler.ink_share, or build the dataset with such "
+                f"sampler: ink_share {share}: expected samples {words} ink (ink share of at least "
+                f"{config.ink_from}), got "
+                f"none among {len(samples)}; change sampler.ink_share, or build the dataset with such "
                 "samples"
             )
     return [(which, wanted) for which, wanted, _ in groups]
@@ -81,7 +82,7 @@ class Drawn:
     Attributes:
         epoch: From 0.
         position: Place in the epoch's order, from 0; with seed and epoch it names the augmentation.
-        index: Which sample.
+        index: Index of the sample.
     """
 
     epoch: int
@@ -91,7 +92,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """How an epoch is cut into optimiser steps.
+    """Division of an epoch into optimiser steps.
 
     Step s takes the next ``batch x devices x accumulate`` samples of the order; within it, micro batches follow each
     other, and devices take turns inside a micro batch. So two devices with batch B see in one step what one device
@@ -99,7 +100,7 @@ class EpochPlan:
 
     Attributes:
         samples: The training samples.
-        sampler: How they are drawn.
+        sampler: Rules for drawing them.
         seed: Seed of the run.
         batch: Samples per device and forward pass.
         devices: Processes that train together.
@@ -129,7 +130,7 @@ class EpochPlan:
         return max(1, self.length // self.step_samples)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Indices of the samples of an epoch, a whole number of steps."""
+        """Return the indices of an epoch's samples, a whole number of steps."""
         rng = np.random.default_rng([self.seed, epoch, 0])
         count, wanted = len(self.samples), self.steps * self.step_samples
         if self.sampler.balanced:
@@ -138,10 +139,10 @@ class EpochPlan:
         return np.concatenate(rounds)[:wanted]
 
     def step(self, order: NDArray[np.int64], epoch: int, step: int, device: int) -> list[list[Drawn]]:
-        """The micro batches of one step on one device.
+        """Return the micro batches of one step on one device.
 
         Args:
-            order: What `order` gave for this epoch.
+            order: Result of `order` for this epoch.
             epoch: From 0.
             step: From 0.
             device: Rank of this process.

@@ -1,4 +1,4 @@
-"""How far a run is and what it found: everything that a resumed run needs besides weights and optimiser."""
+"""Progress of a run and its scores: all that a resumed run needs besides weights and optimiser."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EpochRow:
     scores: dict[str, dict[str, float]]
 
     def value(self, monitor: str) -> float:
-        """The score that chooses the best epoch, larger is better; NaN is worst."""
+        """Return the score that chooses the best epoch, larger is better; NaN is worst."""
         found = self.validation_loss if monitor == "loss" else self.scores[OVERALL][monitor]
         if math.isnan(found):
             return -math.inf
@@ -42,7 +42,7 @@ class EpochRow:
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes:
         epoch: The epoch that is being trained, from 0; equal to the number of epochs at the end.
@@ -61,22 +61,22 @@ class Progress:
     finished: bool = False
 
     def best(self, monitor: str) -> EpochRow:
-        """The first of the best epochs."""
+        """Return the first of the best epochs."""
         return max(self.rows, key=lambda row: (row.value(monitor), -row.epoch))
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state for a checkpoint."""
         return asdict(self)
 
     @staticmethod
     def of(state: Mapping[str, Any]) -> Progress:
-        """From a checkpoint."""
+        """Restore the state of a checkpoint."""
         return Progress(
             **{**state, "rows": [EpochRow(**row) for row in state["rows"]], "losses": list(state["losses"])}
         )
 
     def metrics_csv(self) -> bytes:
-        """One line per epoch and segment (or ``overall``); equal runs give equal bytes."""
+        """Write one line per epoch and segment (or ``overall``); equal runs give equal bytes."""
         head = ["epoch", "segment", "train_loss", "validation_loss", "rate", *SCORES]
         lines = [
             [row.epoch, name, _text(row.train_loss), _text(row.validation_loss), _text(row.rate)]
@@ -87,11 +87,11 @@ class Progress:
         return to_csv([head, *lines])
 
     def losses_csv(self) -> bytes:
-        """One line per optimiser step."""
+        """Write one line per optimiser step."""
         return to_csv([["step", "loss"], *([number, _text(loss)] for number, loss in enumerate(self.losses))])
 
     def curves(self) -> dict[str, dict[str, list[float]]]:
-        """What `picture.plot` draws."""
+        """Return what ``curves.png`` draws: per panel, per line, one value per epoch."""
         overall = [row.scores[OVERALL] for row in self.rows]
         return {
             "loss": {
@@ -106,7 +106,7 @@ class Progress:
 
 
 def to_csv(lines: list[list[Any]]) -> bytes:
-    """Comma-separated text with line feeds."""
+    """Write comma-separated text with line feeds."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(lines)
     return buffer.getvalue().encode()

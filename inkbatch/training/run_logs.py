@@ -1,4 +1,4 @@
-"""Where curves go while a run is under way: TensorBoard always, W&B where its key is set. A log never stops a run."""
+"""Logs of a running training: TensorBoard always, W&B if its key is set. A log never stops a run."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class RunLog(Protocol):
     name: str
 
     def start(self, step: int) -> None:
-        """The run begins, or goes on, after so many steps."""
+        """Begin the run, or go on with it, after so many steps."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Values under their tags."""
+        """Log values under their tags."""
 
     def picture(self, step: int, tag: str, png: bytes) -> None:
-        """A PNG."""
+        """Log a PNG."""
 
     def flush(self) -> None:
         """Let others see what was logged so far."""
 
     def close(self, ended: str) -> None:
-        """The process ends: ``done``, or why it stopped early."""
+        """End the log; `ended` is ``done``, or the reason of an early stop."""
 
 
 class RunLogs:
-    """Hands everything to all logs; one that fails is said so once, and left out from then on.
+    """All logs of a run; one that fails is noted once and left out from then on.
 
     Args:
-        logs: The logs.
-        note: Is told what a person should know.
+        logs: Open logs.
+        note: Receives notes for the user.
         clock: Seconds, for the time between flushes.
     """
 
@@ -57,18 +57,18 @@ class RunLogs:
         self._flushed_at = clock()
 
     def start(self, step: int) -> None:
-        """The run begins, or goes on, after so many steps."""
+        """Begin the run, or go on with it, after so many steps."""
         self._each(lambda log: log.start(step))
 
     def steps(self, first: int, losses: Sequence[float], rates: Sequence[float]) -> None:
-        """Losses and learning rates of consecutive steps, the first of them counted from 0."""
+        """Log losses and learning rates of consecutive steps; `first` counts from 0."""
         for number, (loss, rate) in enumerate(zip(losses, rates, strict=True), start=first):
             self._scalars(number, {"step/loss": loss, "step/rate": rate})
         if self.clock() - self._flushed_at > FLUSH_S:
             self.flush()
 
     def epoch(self, row: EpochRow, step: int, pictures: Mapping[str, bytes]) -> None:
-        """What an epoch found, after so many steps; segments are logged where there are several."""
+        """Log the scores of an epoch, after so many steps; segments are logged if there are several."""
         self._scalars(step, {"loss/train": row.train_loss, "loss/validation": row.validation_loss})
         segments = [name for name in row.scores if name != OVERALL]
         for name in [OVERALL, *(segments if len(segments) > 1 else [])]:
@@ -84,7 +84,7 @@ class RunLogs:
         self._flushed_at = self.clock()
 
     def close(self, ended: str) -> None:
-        """The process ends: ``done``, or why it stopped early."""
+        """End the log; `ended` is ``done``, or the reason of an early stop."""
         self._each(lambda log: log.close(ended))
         self.logs.clear()
 
@@ -104,14 +104,14 @@ class RunLogs:
 def open_logs(
     folder: Location, run: str, identity: str, settings: Mapping[str, Any], note: Callable[[str], None]
 ) -> RunLogs:
-    """The logs of a run.
+    """Open the logs of a run.
 
     Args:
         folder: The run's folder: TensorBoard's files go to ``tensorboard/``, those of an offline W&B run to ``wandb/``.
         run: Name of the run.
         identity: Follows from the run's configuration.
-        settings: That configuration.
-        note: Is told what a person should know.
+        settings: The configuration.
+        note: Receives notes for the user.
     """
     logs: list[RunLog] = [TensorBoardLog(folder / "tensorboard")]
     if os.environ.get(wandb_log.KEY):
@@ -120,5 +120,5 @@ def open_logs(
         except ImportError:
             note(f"{wandb_log.KEY} is set, but wandb is not installed: pip install wandb; the run goes on without it")
         except Exception as error:
-            note(f"W&B cannot be had, the run goes on without it: {type(error).__name__}: {error}")
+            note(f"W&B is not available, the run goes on without it: {type(error).__name__}: {error}")
     return RunLogs(logs, note)

@@ -39,7 +39,7 @@ class ModelChoice(BaseModel):
 
 
 class InputConfig(Grown):
-    """How stored intensities become what the network sees; part of the bundle's contract.
+    """Normalisation of stored intensities; part of the bundle's contract.
 
     Attributes:
         clip: Smallest and largest intensity, or None.
@@ -71,24 +71,24 @@ class TrainConfig(Grown, JobConfig):
         fold: The fold that validates, for a dataset with folds.
         folds: Several folds as one job, each a run of its own: ``all``, or a list.
         model: The network.
-        input: How intensities are normalised.
-        tile_px: Edge of what the network sees; None: the dataset's sample_px. Larger samples are cropped at random.
+        input: Normalisation of intensities.
+        tile_px: Edge of the network's tiles; None: the dataset's sample_px. Larger samples are cropped at random.
         stride_px: Step between tiles in validation and inference; None: half a tile.
         window: Blending window of both.
         stitching: How maps of tiles become one, in both.
         display_range: Probabilities that pictures of the bundle's maps show as black and as white.
         tta_axes: Views that the bundle allows to be averaged.
         loss: Weighted sum of losses.
-        sampler: How samples are drawn.
-        augment: What is done to them.
+        sampler: Rules for drawing samples.
+        augment: Augmentation of samples.
         optimiser: Optimiser and rates.
-        schedule: How the rate runs over the steps.
+        schedule: Learning rate over the steps.
         epochs: Number of epochs.
         batch: Samples per forward pass, all devices together; they share it evenly.
         accumulate: Forward passes per optimiser step.
         clip_gradient: Largest norm of the gradient, or None.
         ema: Decay of the moving average of the weights, or None; validated and bundled instead of the weights.
-        monitor: Which validation score chooses the best checkpoint.
+        monitor: Validation score that chooses the best checkpoint.
         patience: Epochs without a better score after which training stops, or None.
         seed: Seed of weights, samples and augmentation.
         channels_last: Lay out convolutions channels-last: a quarter faster for networks of depthwise convolutions
@@ -158,7 +158,7 @@ class TrainConfig(Grown, JobConfig):
         return self
 
     def result_settings(self) -> dict[str, Any]:
-        """What changes the result; goes into the manifest. Devices do not: they share the batch."""
+        """Return the settings that change the result, for the manifest. Devices do not: they share the batch."""
         place = {
             "root",
             "output_root",

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from inkbatch.data.datasets.dataset import DatasetIndex, Sample
-from inkbatch.data.datasets.index import resolve
+from inkbatch.data.datasets.index import DatasetIndex, Sample, resolve
 from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume

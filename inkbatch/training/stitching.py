@@ -1,4 +1,4 @@
-"""Overlapping tiles become one map, row band by row band: validation counts pixels of the map, not of tiles.
+"""Stitching for validation: overlapping tiles become one map, row band by row band, whose pixels count once.
 
 Tiles come with ascending first rows; rows above the newest tile are final and handed on, so memory is a few tile
 heights of the area's width.
@@ -34,7 +34,7 @@ class Rows:
 
 
 class RowStitcher:
-    """Blends tiles of the columns ``[x0, x1)`` and hands finished rows to `on_rows`."""
+    """Blend of tiles of the columns ``[x0, x1)`` that hands finished rows to `on_rows`."""
 
     def __init__(self, x0: int, x1: int, on_rows: Callable[[Rows], None]) -> None:
         self.x0, self.width, self.on_rows = x0, x1 - x0, on_rows
@@ -45,16 +45,16 @@ class RowStitcher:
         self,
         box: Box,
         probability: NDArray[np.float32],
-        window: NDArray[np.float32],
+        weights: NDArray[np.float32],
         labels: NDArray[np.float32],
         counted: NDArray[np.bool_],
     ) -> None:
         """Add one tile.
 
         Args:
-            box: Where it lies; its first row is not above that of the tile before.
+            box: Its place; its first row is not above that of the tile before.
             probability: (height, width) of the box.
-            window: Blending weights, same shape, strictly positive.
+            weights: Blending weights, same shape, strictly positive.
             labels: Same shape.
             counted: Same shape.
 
@@ -71,13 +71,13 @@ class RowStitcher:
             self._planes = np.concatenate([self._planes, self._blank(missing)], axis=1)
         where = (slice(0, box.height), slice(box.x0 - self.x0, box.x1 - self.x0))
         total, weight, truth, count = self._planes
-        total[where] += probability * window
-        weight[where] += window
+        total[where] += probability * weights
+        weight[where] += weights
         truth[where] = labels
         count[where] = counted
 
     def close(self) -> None:
-        """Hand on what is left."""
+        """Hand on the remaining rows."""
         if self._y0 is not None:
             self._hand_on(self._y0, self._y0 + self._planes.shape[1])
 

@@ -1,4 +1,4 @@
-"""What the network is to hit: labels and counted pixels, brought to the resolution of its output."""
+"""Targets of the network: labels and counted pixels, at the resolution of its output."""
 
 from __future__ import annotations
 

@@ -27,10 +27,10 @@ PNG_SIZE = slice(16, 24)  # width and height in a PNG's header
 
 @dataclass
 class TensorBoardLog:
-    """Writes the curves and pictures of one run into a folder.
+    """Log that writes curves and pictures of one run into a folder.
 
     Attributes:
-        folder: Where event files go.
+        folder: Folder of event files.
         clock: Gives the seconds that TensorBoard shows.
     """
 
@@ -75,7 +75,7 @@ class TensorBoardLog:
 
 
 def _scalar(tag: str, value: float) -> bytes:
-    """A ``Summary.Value`` inside its ``Summary``."""
+    """Encode a ``Summary.Value`` inside its ``Summary``."""
     return _bytes_field(1, _bytes_field(1, tag.encode()) + _key(2, FOUR_BYTES) + struct.pack("<f", value))
 
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from inkbatch.data.datasets.dataset import Sample, SampleReader
-from inkbatch.data.datasets.reading import StoredArrays
+from inkbatch.data.datasets.index import Sample
+from inkbatch.data.datasets.sample_reader import SampleReader
+from inkbatch.data.datasets.segment_arrays import StoredArrays
+from inkbatch.data.labels.ink import INK_SHARE, LABEL_MAX
 from inkbatch.data.maps.scoring import BINS, ScoreHistogram
 from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box, TileGrid
@@ -27,17 +29,15 @@ from inkbatch.training.augment import arrange
 from inkbatch.training.augment_settings import Changes
 from inkbatch.training.data import read_ahead
 from inkbatch.training.losses import ink_loss
-from inkbatch.training.module import LABEL_MAX, InkModule
-from inkbatch.training.picture import Overview
+from inkbatch.training.module import InkModule
+from inkbatch.training.overview import Overview
 from inkbatch.training.stitching import Rows, RowStitcher
 from inkbatch.training.targets import coarse_targets
-
-INK_FROM = 0.5  # label from which a pixel counts as ink
 
 
 @dataclass
 class Validation:
-    """What one validation found.
+    """Scores and loss of one validation.
 
     Attributes:
         histograms: Per segment; all devices' areas.
@@ -52,13 +52,13 @@ class Validation:
 
 @dataclass(frozen=True)
 class Validator:
-    """Validates a module on the validation samples; areas are shared out to devices.
+    """Validation of a module on the validation samples; areas are divided among devices.
 
     Attributes:
         reader: The dataset.
         samples: The validation samples.
         batch: Tiles per forward pass on this device.
-        stop: Checked between forward passes.
+        stop: Stop flag, checked between forward passes.
         rank: Number of this device.
         devices: Devices that train together.
         threads: Samples read at the same time.
@@ -83,7 +83,7 @@ class Validator:
 
         Args:
             module: The module itself, not wrapped for several devices.
-            device: Where it is.
+            device: Its device.
             autocast: Context of a forward pass.
             seconds: Gets the seconds of reading, of forward passes, and of waiting.
 
@@ -99,7 +99,7 @@ class Validator:
         try:
             with torch.inference_mode():
                 for name in list(areas)[self.rank :: self.devices]:
-                    losses += self._area(forward, areas[name], found, seconds or StageSeconds())
+                    losses += self.validate_area(forward, areas[name], found, seconds or StageSeconds())
         finally:
             module.train()
         counted = np.array([sum(loss * count for loss, count in losses), sum(count for _, count in losses)])
@@ -111,7 +111,7 @@ class Validator:
         return found
 
     def _areas(self) -> dict[str, list[Sample]]:
-        """Plain samples per segment from top to bottom; a stitched pair is an area of its own, named by its id."""
+        """Group samples by segment, from top to bottom; a stitched pair is an area of its own, named by its id."""
         areas: dict[str, list[Sample]] = {}
         for sample in self.samples:
             areas.setdefault(sample.segment if sample.parts is None else sample.id, []).append(sample)
@@ -124,9 +124,14 @@ class Validator:
             return on_device.cpu()
         return values
 
-    def _area(
+    def validate_area(
         self, forward: _Forward, samples: list[Sample], found: Validation, seconds: StageSeconds
     ) -> list[tuple[float, int]]:
+        """Predict one area's samples, and count them against their labels.
+
+        Returns:
+            Loss and number of counted pixels of each sample.
+        """
         name = samples[0].segment if samples[0].parts is None else samples[0].id
         histogram = found.histograms[name]
         bounds = Box(
@@ -138,7 +143,7 @@ class Validator:
         picture = found.pictures[name] = Overview.of(bounds)
 
         def count(rows: Rows) -> None:
-            histogram.add(rows.probability, rows.labels >= INK_FROM, rows.counted)
+            histogram.add(rows.probability, rows.labels >= INK_SHARE, rows.counted)
             picture.add(rows)
 
         stitcher = RowStitcher(bounds.x0, bounds.x1, count)
@@ -161,7 +166,7 @@ class Validator:
 
 @dataclass(frozen=True)
 class _Forward:
-    """Runs the network over one sample, tile by tile."""
+    """Forward passes of the network over one sample, tile by tile."""
 
     module: InkModule
     device: torch.device
@@ -171,7 +176,7 @@ class _Forward:
     def sample(
         self, sample: Sample, stored: StoredArrays
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[float, int]]:
-        """(stitched probability, its divisor, (mean loss, tiles)) of one sample."""
+        """Return (stitched probability, its divisor, (mean loss, tiles)) of one sample."""
         contract = self.module.contract
         edge, depth = contract.tile_px, contract.layers.count
         first = (len(stored.layers) - depth) // 2
@@ -222,7 +227,7 @@ class _Forward:
 
 
 def _batches(grid: TileGrid, size: int) -> Iterator[list[Box]]:
-    """Tiles of a sample, row-major, in groups."""
+    """Yield the tiles of a sample, row-major, in groups."""
     edge = grid.tile_px
     rows, columns = grid.rows, grid.columns
     origins = [(rows.origin(r), columns.origin(c)) for r in range(rows.count) for c in range(columns.count)]

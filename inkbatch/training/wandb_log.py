@@ -22,14 +22,14 @@ class WandbLog:
     """One run at W&B. Its working files lie in a scratch folder; those of an offline run are stored with ours.
 
     Args:
-        folder: Where the files of an offline run go, for `wandb sync`.
+        folder: Folder for the files of an offline run, for `wandb sync`.
         run: Name of the run.
         identity: Its id; the same for all processes that go on with it.
         settings: The run's configuration.
 
     Raises:
         ImportError: wandb is not installed.
-        Exception: Whatever wandb raises where its server cannot be had.
+        Exception: Whatever wandb raises if its server does not answer.
     """
 
     name = "W&B"
@@ -55,7 +55,7 @@ class WandbLog:
             raise
 
     def start(self, step: int) -> None:
-        """W&B takes up at the step where it stands; what it has already it leaves as it is."""
+        """Do nothing: W&B goes on at its own step and ignores what it has already."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Send values under their tags."""
@@ -67,7 +67,7 @@ class WandbLog:
         self._run.log({tag: self._wandb.Image(pixels)}, step=step)
 
     def flush(self) -> None:
-        """W&B sends by itself."""
+        """Do nothing: W&B sends by itself."""
 
     def close(self, ended: str) -> None:
         """End the run there; a run that stopped early counts as failed until it goes on."""

@@ -1,1 +1,1 @@
-"""What people look at: the viewer in the browser."""
+"""Viewer: a web server for one person, and its page."""

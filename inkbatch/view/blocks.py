@@ -1,4 +1,4 @@
-"""Decoded pieces of pyramids and rendered tiles, kept in bounded memory; whatever is asked for twice is made once."""
+"""Decoded pieces of pyramids and rendered tiles in bounded memory; concurrent requests make an item once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inkbatch.geometry import Box, cut
 from inkbatch.io.multiscale import Multiscale
 
 TILE_PX = 512
-EXTRA_LEVELS = 3  # halvings beyond a pyramid's coarsest level that are made on the fly
+EXTRA_LEVELS = 3  # halvings beyond a pyramid's coarsest level, made when needed
 
 Item = TypeVar("Item")
 
@@ -33,7 +33,7 @@ class BoundedCache(Generic[Item]):
         self.used_bytes = 0
 
     def get(self, key: Hashable, make: Callable[[], Item]) -> Item:
-        """The item of a key; made by the first who asks, while others wait for it. A failure is not kept."""
+        """Return the item of a key; the first caller makes it while others wait. A failure is not kept."""
         with self._lock:
             if key in self._items:
                 self._items.move_to_end(key)
@@ -67,12 +67,12 @@ class BoundedCache(Generic[Item]):
 
 
 def level_shape(shape_yx: tuple[int, int], level: int) -> tuple[int, int]:
-    """(height, width) after `level` halvings, rounded up."""
+    """Return (height, width) after `level` halvings, rounded up."""
     return -(-shape_yx[0] // 2**level), -(-shape_yx[1] // 2**level)
 
 
 def level_count(shape_yx: tuple[int, int], pyramids: list[Multiscale]) -> int:
-    """Levels that can be shown: until one tile holds the whole, as far as every pyramid goes."""
+    """Count the levels that can be shown: until one tile holds the whole, as far as every pyramid goes."""
     wanted = 1
     while max(level_shape(shape_yx, wanted - 1)) > TILE_PX:
         wanted += 1
@@ -80,7 +80,7 @@ def level_count(shape_yx: tuple[int, int], pyramids: list[Multiscale]) -> int:
 
 
 def tile_box(shape_yx: tuple[int, int], level: int, row: int, column: int) -> Box:
-    """The pixels of a tile, in pixels of its level.
+    """Return the pixels of a tile, in pixels of its level.
 
     Raises:
         ConfigError: The tile lies outside.
@@ -116,7 +116,7 @@ def read_level(
     if beyond <= 0:
         return reduce(pyramid.levels[level].read((*front, *box.slices)))
     if beyond > EXTRA_LEVELS:
-        raise ConfigError(f"level {level} is wanted, {pyramid.location.name} has {len(pyramid.levels)}")
+        raise ConfigError(f"level {level}: {pyramid.location.name} has only {len(pyramid.levels)} levels")
     array, factor = pyramid.levels[-1], 2**beyond
     height, width = array.layout.shape[-2:]
     whole = np.empty(box.shape, np.float32)

@@ -1,4 +1,4 @@
-"""`inkbatch view`: open the scene, listen, say where, and serve until Ctrl-C."""
+"""`inkbatch view`: open the scene, listen, print the address, and serve until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def run(
         root: ROOT.
         host: Address to listen on.
         port: Port; None takes the first free one.
-        first_port: Where to begin to look for a free one.
-        names: Further names under which browsers may ask.
+        first_port: First port to try.
+        names: Further host names that browsers may use.
         memory: Room for decoded pieces and tiles, for example ``256MiB``.
         browser: Open the page.
         say: Prints a line for the user.
 
     Raises:
-        ConfigError: Too little memory, or the port cannot be had.
+        ConfigError: Too little memory, or the port is not free.
         DataError: A target is not there or cannot be read.
     """
     room = parse_bytes(memory)

@@ -1,4 +1,4 @@
-"""Who may ask: requests that a page of another origin could have sent are refused.
+"""Guard against other origins: requests that another origin's page could have sent are refused.
 
 A page anywhere on the web can make a browser send requests to localhost. It cannot forge the ``Host`` and ``Origin``
 headers or ``Sec-Fetch-Site``: a name that was rebound to 127.0.0.1 shows in ``Host``.
@@ -28,7 +28,7 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?", re.IGNORECA
 
 
 def allowed_names(bound: str, extra: tuple[str, ...] = ()) -> frozenset[str]:
-    """Names under which the server may be asked for.
+    """Return the host names that requests may use.
 
     Args:
         bound: Address that the server listens on.
@@ -41,7 +41,7 @@ def allowed_names(bound: str, extra: tuple[str, ...] = ()) -> frozenset[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Return True if an address can be reached from this machine alone."""
     if host.lower() == "localhost":
         return True
     try:
@@ -51,7 +51,7 @@ def is_loopback(host: str) -> bool:
 
 
 def refusal(path: str, headers: Mapping[str, str], names: frozenset[str], *, local_only: bool) -> str | None:
-    """Why a request is refused, or None.
+    """Return the reason to refuse a request, or None.
 
     Args:
         path: Path of the request, without query.
@@ -62,7 +62,7 @@ def refusal(path: str, headers: Mapping[str, str], names: frozenset[str], *, loc
     host = headers.get("Host") or ""
     match = _HOST.fullmatch(host)
     if match is None or not _is_ours(match.group(1).strip("[]").lower(), names, local_only):
-        return "this name is not mine; use the address that inkbatch view printed, or allow the name with --allow-host"
+        return "unknown host name; use the address that inkbatch view printed, or allow the name with --allow-host"
     origin = headers.get("Origin")
     if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
         return "requests from pages of another origin are refused"

@@ -1,4 +1,4 @@
-"""What is to be drawn, as the page asks for it: validated, frozen, and part of every cache key."""
+"""Settings of a drawing, as the page requests it: validated, frozen, and part of every cache key."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class MapLook(Look):
 
     Attributes:
         maps: Names of predictions.
-        combine: How several become one.
+        combine: Combination of several.
         minus: Name of a prediction that is subtracted.
         colours: Colour map; a difference has its own.
         blend: ``ink`` is the more transparent the less ink there is, ``cover`` hides the papyrus.
@@ -86,7 +86,7 @@ class MapLook(Look):
 
 
 class OutlineLook(Look):
-    """Outlines of labels and of the ignore mask, and what is not computed yet.
+    """Outlines of labels and of the ignore mask, and hatching of pixels that are not computed yet.
 
     Attributes:
         ink_labels: Draw the outline of the ink labels.
@@ -98,17 +98,17 @@ class OutlineLook(Look):
 
 
 class PictureLook(Look):
-    """A picture to save: everything that is seen, of a box.
+    """Picture to save: all that is shown, of one box.
 
     Attributes:
         box: y0, x0, y1, x1 in full-size pixels, half-open.
         level: Halvings of full size.
         flip: Mirror left and right.
-        papyrus: What lies below; None is black.
-        map: What lies over it.
+        papyrus: Papyrus below; None is black.
+        map: Map over it.
         beside: The second map, for a picture of both side by side.
         opacity: Of the maps.
-        outlines: What is drawn on top.
+        outlines: Outlines on top.
     """
 
     box: tuple[int, int, int, int]
@@ -122,7 +122,7 @@ class PictureLook(Look):
 
 
 def query_values(query: str) -> dict[str, object]:
-    """Values of a query, lists split at commas.
+    """Parse the values of a query; lists are split at commas.
 
     Raises:
         ConfigError: A key is given twice, or there are too many.

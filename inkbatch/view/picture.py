@@ -1,4 +1,4 @@
-"""Saved pictures: what is seen, of any box at any level, as a PNG in bounded memory."""
+"""Saved pictures: all that is shown, of any box at any level, as a PNG in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ GAP_PX = 8  # between two maps side by side
 
 
 class SavedPicture:
-    """A picture to save; made of the same tiles as the page shows, opacity included."""
+    """Picture to save; made of the same tiles as the page shows, opacity included."""
 
     def __init__(self, renderer: Renderer, look: PictureLook) -> None:
-        """Settle size and kind; nothing is read.
+        """Check the box and choose size and kind; nothing is read.
 
         Raises:
             ConfigError: The box is empty or leaves the segment, or the level is not there.
@@ -32,11 +32,11 @@ class SavedPicture:
         y0, x0, y1, x1 = look.box
         if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
             raise ConfigError(
-                f"view: a picture of {list(look.box)} (y0, x0, y1, x1) is wanted, the segment is {height} × {width} px "
-                "(height × width); mark a part of it"
+                f"view: expected a box inside {height} × {width} px (height × width), got {list(look.box)} "
+                "(y0, x0, y1, x1); mark a part of the segment"
             )
         if look.level >= renderer.levels:
-            raise ConfigError(f"view: level {look.level} is wanted, there are 0 to {renderer.levels - 1}")
+            raise ConfigError(f"view: expected a level from 0 to {renderer.levels - 1}, got {look.level}")
         if look.beside is not None and look.map is None:
             raise ConfigError("view: a second map needs a first one")
         self._renderer, self._look = renderer, look
@@ -46,7 +46,7 @@ class SavedPicture:
 
     @property
     def is_grey(self) -> bool:
-        """Whether one value per pixel says it all."""
+        """True if one grey value per pixel is enough."""
         look = self._look
         coloured = [shown for shown in (look.map, look.beside) if shown is not None]
         if look.outlines.ink_labels or look.outlines.ignore_mask or self._unfinished():
@@ -61,7 +61,7 @@ class SavedPicture:
 
     @property
     def name(self) -> str:
-        """A file name that says what it is."""
+        """File name with segment, maps and place."""
         box, look = self._look.box, self._look
         shown = "papyrus" if look.map is None else "-".join(look.map.maps[:2])
         against = f"-minus-{look.map.minus}" if look.map is not None and look.map.minus else ""
@@ -98,7 +98,7 @@ class SavedPicture:
         return out[:, ::-1] if self._look.flip else out
 
     def _tile(self, look: MapLook | None, row: int, column: int) -> NDArray[np.uint8]:
-        """One tile as it is seen; (height, width) or (height, width, 3)."""
+        """Compose one tile as it is seen; (height, width) or (height, width, 3)."""
         renderer, level, papyrus = self._renderer, self._look.level, self._look.papyrus
         layers = [] if look is None else [(renderer.map(look, level, row, column), self._look.opacity)]
         if not self.is_grey:

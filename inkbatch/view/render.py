@@ -1,4 +1,4 @@
-"""From stored blocks to what is seen: index pictures with a palette for tiles, colours for saved pictures."""
+"""Rendering of stored blocks: index pictures with a palette for tiles, colours for saved pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.errors import CorruptDataError, LayerRangeError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
@@ -38,12 +39,12 @@ HATCH_PX = 16
 
 
 class UnknownNameError(KeyError):
-    """The page asked for something that is not shown here."""
+    """Request for a segment or prediction that is not shown here."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A picture of indices and the colours that they stand for.
+    """Picture of indices, and their colours.
 
     Attributes:
         indices: (height, width), uint8.
@@ -55,10 +56,10 @@ class Layer:
 
 
 class Renderer:
-    """Draws tiles of one group.
+    """Renderer of one group's tiles.
 
     Args:
-        group: What is shown.
+        group: Group to draw.
         blocks: Decoded pieces, shared by all groups.
         key: Sets this group apart in the cache.
     """
@@ -77,7 +78,7 @@ class Renderer:
         return [*below, *(shown.pyramid for shown in group.maps.values()), *group.overlays.values()]
 
     def papyrus_block(self, layers: tuple[int, int], level: int, row: int, column: int) -> NDArray[Any]:
-        """A tile of one layer or of the mean of several, in the stored dtype.
+        """Read a tile of one layer or of the mean of several, in the stored dtype.
 
         Raises:
             LayerRangeError: The range leaves the volume.
@@ -88,7 +89,8 @@ class Renderer:
             raise UnknownNameError("this prediction is shown without its surface")
         if layers[1] > surface.layer_count:
             raise LayerRangeError(
-                f"segment {self.group.segment}: layers {layers[0]}:{layers[1]} are wanted, it has {surface.layer_count}"
+                f"segment {self.group.segment}: expected layers within 0:{surface.layer_count}, got "
+                f"{layers[0]}:{layers[1]}"
             )
         box = tile_box(self.group.shape_yx, level, row, column)
         key = (self.key, "papyrus", layers, level, row, column)
@@ -100,7 +102,7 @@ class Renderer:
     def map_block(
         self, name: str, level: int, row: int, column: int
     ) -> tuple[NDArray[np.float16], NDArray[np.bool_] | None]:
-        """A tile of a prediction and where nothing is computed yet.
+        """Read a tile of a prediction, and the mask of pixels that are not computed yet.
 
         Raises:
             UnknownNameError: No prediction of this name is shown.
@@ -116,8 +118,8 @@ class Renderer:
                 block, missing = read_what_is_there(shown.pyramid, level, box)
             if not (block.min() >= 0 and block.max() <= 1):
                 raise CorruptDataError(
-                    f"{shown.pyramid.location}: probabilities from 0 to 1 were wanted, found {block.min()} to "
-                    f"{block.max()}; infer this prediction anew"
+                    f"{shown.pyramid.location}: expected probabilities from 0 to 1, got {block.min()} to "
+                    f"{block.max()}; run inkbatch infer again"
                 )
             return block, missing
 
@@ -133,7 +135,7 @@ class Renderer:
             raise UnknownNameError(f"no prediction {name!r} of {self.group.segment} is shown here") from error
 
     def papyrus(self, look: PapyrusLook, level: int, row: int, column: int) -> NDArray[np.uint8]:
-        """A tile of papyrus, uint8 grey."""
+        """Render a tile of papyrus, uint8 grey."""
         block = self.papyrus_block(look.range, level, row, column)
         if block.dtype == np.uint8 and (look.low, look.high) == (0, 255):
             return np.asarray(block, np.uint8)
@@ -141,7 +143,7 @@ class Renderer:
         return np.asarray(np.rint(np.clip(grey, 0, 255)), np.uint8)
 
     def map(self, look: MapLook, level: int, row: int, column: int) -> Layer:
-        """A tile of predictions."""
+        """Render a tile of predictions."""
         value, missing = self.combined(look, level, row, column)
         if look.minus is not None:
             other, more = self.map_block(look.minus, level, row, column)
@@ -166,7 +168,7 @@ class Renderer:
     def combined(
         self, look: MapLook, level: int, row: int, column: int
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-        """Mean or maximum of the named predictions, and where one of them is missing."""
+        """Combine the named predictions by mean or maximum, and mark pixels where one of them is missing."""
         total: NDArray[np.float64] | None = None
         missing: NDArray[np.bool_] | None = None
         for name in look.maps:
@@ -194,7 +196,7 @@ class Renderer:
         return np.asarray(block != 0)
 
     def outlines(self, look: OutlineLook, maps: Sequence[str], level: int, row: int, column: int) -> Layer:
-        """A tile of outlines, and a hatching where one of the named predictions is not computed yet."""
+        """Render a tile of outlines, hatched where one of the named predictions is not computed yet."""
         box = tile_box(self.group.shape_yx, level, row, column)
         indices = np.zeros(box.shape, np.uint8)
         for name in maps:
@@ -208,20 +210,20 @@ class Renderer:
         return Layer(indices, outline_colours())
 
     def tile_grid(self, level: int, box: Box) -> list[tuple[int, int, Box]]:
-        """Tiles that touch a box of a level: row, column, and their pixels."""
+        """List the tiles that touch a box of a level: row, column, and their pixels."""
         rows = range(box.y0 // TILE_PX, -(-box.y1 // TILE_PX))
         columns = range(box.x0 // TILE_PX, -(-box.x1 // TILE_PX))
         return [(row, column, tile_box(self.group.shape_yx, level, row, column)) for row in rows for column in columns]
 
 
 def map_colours(look: MapLook) -> Rgba:
-    """Colours of a map's indices, opacity included."""
+    """Return the colours of a map's indices, opacity included."""
     alpha = np.arange(256) if look.blend == "ink" else np.full(256, 255)
     return np.column_stack([palette(look.colours), alpha]).astype(np.uint8)
 
 
 def difference_colours(look: MapLook) -> Rgba:
-    """Colours of the indices of a difference."""
+    """Return the colours of a difference's indices, opacity included."""
     alpha = np.full(256, 255)
     if look.blend == "ink":
         alpha = np.minimum(np.abs(np.arange(256) - NO_DIFFERENCE) * 2, 255)
@@ -229,7 +231,7 @@ def difference_colours(look: MapLook) -> Rgba:
 
 
 def outline_colours() -> Rgba:
-    """Colours of an outline tile's indices."""
+    """Return the colours of an outline tile's indices."""
     colours = np.zeros((256, 4), np.uint8)
     for index, colour in OUTLINE_COLOURS.items():
         colours[index] = (*colour, 255)
@@ -248,10 +250,10 @@ def _difference_indices(
 
 
 def _edge_of(pyramid: Multiscale, level: int, box: Box, name: str, shape_yx: tuple[int, int]) -> NDArray[np.bool_]:
-    """Pixels at the edge of what is marked; two pixels wide at coarser levels, where one would be lost."""
+    """Find the outline of what is marked; two pixels wide at coarser levels, where one would be lost."""
     height, width = level_shape(shape_yx, level)
     grown = Box(max(0, box.y0 - 1), max(0, box.x0 - 1), min(height, box.y1 + 1), min(width, box.x1 + 1))
-    least = 128 if name == "ink_labels" else 1
+    least = INK_LABEL if name == "ink_labels" else 1
     marked = (read_level(pyramid, level, grown, _as_it_is) >= least).astype(np.uint8)
     square = np.ones((3, 3), np.uint8)
     inner = cv2.erode(marked, square, borderType=cv2.BORDER_REPLICATE)
@@ -275,7 +277,7 @@ def _as_it_is(block: NDArray[Any]) -> NDArray[Any]:
 
 
 def _mean(block: NDArray[Any]) -> NDArray[Any]:
-    """The mean over layers, rounded to the stored dtype."""
+    """Average layers, rounded to the stored dtype."""
     if len(block) == 1:
         return np.asarray(block[0])
     total = np.zeros(block.shape[1:], np.uint32)

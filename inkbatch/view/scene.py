@@ -1,4 +1,4 @@
-"""What a viewer shows: segments with their surface, predictions, labels and ignore mask, found by name or by URI."""
+"""Content of a viewer: segments with surface, predictions, labels and ignore mask, found by name or by URI."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class ShownMap:
     """A prediction that can be shown.
 
     Attributes:
-        name: How the page calls it; unique in its group.
+        name: Name on the page; unique in its group.
         pyramid: (Y, X), float16 probability.
         version: Changes when the stored map does; part of every cache key.
-        units: Units of the plan, 0 where no manifest says.
+        units: Units of the plan, 0 without a manifest.
         done: Units that are stored.
-        complete: Whether all are.
-        facts: What the page says about it: model, tile, stride.
+        complete: True if all are stored.
+        facts: Facts for the page: model, tile, stride.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ShownMap:
 
 @dataclass(frozen=True)
 class Group:
-    """One segment and what lies over it; all of one size.
+    """One segment with its maps and overlays, all of one size.
 
     Attributes:
         segment: Segment id, or the name of a prediction without a surface.
@@ -70,7 +70,7 @@ class Group:
         return pyramid.pixel_um()
 
     def layer_numbers(self) -> list[int]:
-        """Source layer numbers in depth order; empty without a surface."""
+        """List source layer numbers in depth order; empty without a surface."""
         if self.surface is None:
             return []
         low, high = self.surface.provenance.source_layers
@@ -78,7 +78,7 @@ class Group:
         return numbers[::-1] if self.surface.provenance.depth_order == "reversed" else numbers
 
     def describe(self) -> dict[str, Any]:
-        """What the page needs to know; no URI, no setting of the store."""
+        """Describe the group for the page; without URIs and settings of the store."""
         height, width = self.shape_yx
         found: dict[str, Any] = {
             "segment": self.segment,
@@ -106,7 +106,7 @@ class Group:
 
 
 class Scene:
-    """All groups that were asked for; `refresh` looks again for predictions, so that a reload shows new ones."""
+    """All requested groups; `refresh` looks again for predictions, so that a reload shows new ones."""
 
     def __init__(self, targets: Sequence[str], root: str) -> None:
         """Open everything once.
@@ -116,11 +116,11 @@ class Scene:
             root: ROOT.
 
         Raises:
-            ConfigError: Nothing was asked for.
+            ConfigError: There are no targets.
             DataError: A target is not there, cannot be read, or has another size than its segment.
         """
         if not targets:
-            raise ConfigError("view: what is to be shown? Give a segment id, or the URI of a segment or a prediction")
+            raise ConfigError("view: expected a segment id, or the URI of a segment or a prediction, got nothing")
         self._targets, self._root = list(targets), Location.parse(root)
         self.groups: tuple[Group, ...] = ()
         self.refresh()
@@ -139,7 +139,7 @@ class Scene:
         return self.groups
 
     def _resolve(self, target: str) -> tuple[str, Location | None, Location | None]:
-        """Segment id, its folder where there is one, and the prediction where the target is one."""
+        """Resolve a target to segment id, segment folder (or None) and prediction (or None)."""
         if SEGMENT_ID.fullmatch(target) and not Location.parse(target).is_folder():
             return target, self._root / "segments" / check_segment_id(target), None
         place = Location.parse(target)
@@ -156,7 +156,7 @@ class Scene:
         if SEGMENT_ID.fullmatch(target):
             return target, self._root / "segments" / check_segment_id(target), None
         raise DataError(
-            f"view {target}: neither surface.zarr nor prediction.zarr is there; give a segment id, the folder of a "
+            f"view {target}: no surface.zarr or prediction.zarr is there; give a segment id, the folder of a "
             "prepared segment or of a prediction (with ROOT/segments and ROOT/predictions, the id is enough)"
         )
 
@@ -181,8 +181,9 @@ class Scene:
         for name, pyramid in [*((m.name, m.pyramid) for m in maps.values()), *overlays.items()]:
             if tuple(pyramid.shape) != group.shape_yx:
                 raise MismatchError(
-                    f"view {segment}: {name} is {_size(pyramid.shape)}, the segment is {_size(group.shape_yx)} "
-                    "(width × height); show them apart, or make the map anew from this surface"
+                    f"view {segment}: expected {name} to be {_size(group.shape_yx)} (width × height) like the "
+                    "segment, got "
+                    f"{_size(pyramid.shape)}; show them separately, or make the map again from this surface"
                 )
         return group
 

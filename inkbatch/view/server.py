@@ -52,13 +52,13 @@ _GROUP = re.compile(r"/(value|profile|picture|range)/(\d{1,4})")
 
 
 class ViewServer(ThreadingHTTPServer):
-    """Serves a `Viewer`.
+    """HTTP server of a `Viewer`.
 
     Args:
-        viewer: What is shown.
+        viewer: Viewer to serve.
         host: Address to listen on.
         port: Port; 0 takes a free one.
-        names: Names beyond localhost and `host` under which it may be asked for.
+        names: Host names beyond localhost and `host` that requests may use.
     """
 
     daemon_threads = True
@@ -75,7 +75,7 @@ class ViewServer(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Take a connection; more than `MOST_CONNECTIONS` wait, so that memory stays bounded."""
+        """Take a connection; above `MOST_CONNECTIONS` they wait, so that memory stays bounded."""
         self._connections.acquire()
         try:
             super().process_request(request, client_address)
@@ -91,13 +91,13 @@ class ViewServer(ThreadingHTTPServer):
             self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that hangs up is no news; anything else is."""
+        """Report errors, except a browser that hangs up."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
-        """Where the page is, for a browser on this machine."""
+        """Address of the page, for a browser on this machine."""
         host = str(self.server_address[0])
         shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host
         return f"http://{shown}:{self.server_address[1]}/"
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: ViewServer
 
     def log_message(self, *_: object) -> None:
-        """Requests are not logged: an address may hold names of unpublished work."""
+        """Log nothing: an address may hold names of unpublished work."""
 
     def do_GET(self) -> None:  # named by http.server
         """Answer."""
@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the browser went away
         except Exception:
             traceback.print_exc()
-            self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, "a bug of ours; the terminal says more")
+            self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the terminal")
 
     def _answer(self, path: str, query: str) -> Answer:
         viewer = self.server.viewer
@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         match = _GROUP.fullmatch(path)
         if match is not None:
             return viewer.about(match.group(1), int(match.group(2)), query)
-        raise UnknownNameError("nothing is here")
+        raise UnknownNameError("not found")
 
     def _send(self, answer: Answer) -> None:
         if answer.write is None:
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer.write(cast("BinaryIO", chunked))
             chunked.end()
         except InkbatchError as error:
-            # The status is sent: a body that ends without its last chunk is how HTTP says that it is not whole.
+            # The status is sent already; a body without its last chunk tells the browser that it is incomplete.
             sys.stderr.write(f"inkbatch view: the picture was not finished: {error}\n")
             self.close_connection = True
 
@@ -216,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Chunked:
-    """Writes a body of unknown length as HTTP/1.1 wants it."""
+    """Body of unknown length, in HTTP/1.1's chunked coding."""
 
     def __init__(self, handle: BinaryIO) -> None:
         self._handle = handle

@@ -30,7 +30,7 @@ STRETCH = (0.5, 99.5)  # percentiles of papyrus that become black and white
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request gets.
+    """Response to a request.
 
     Attributes:
         body: Bytes, unless `write` is given.
@@ -48,10 +48,10 @@ class Answer:
 
 
 class Viewer:
-    """Shows a scene in bounded memory.
+    """Viewer of a scene, in bounded memory.
 
     Args:
-        scene: What is shown.
+        scene: Scene to show.
         memory_bytes: Room for decoded pieces and rendered tiles together.
     """
 
@@ -65,7 +65,7 @@ class Viewer:
         return [Renderer(group, self._blocks, _identity(group)) for group in self._scene.groups]
 
     def scene(self) -> Answer:
-        """All groups, looked at anew: a page that is loaded again shows new predictions."""
+        """Describe all groups, after looking for new predictions, so that reloading the page shows them."""
         self._scene.refresh()
         self._renderers = self._made()
         groups = [{**r.group.describe(), "levels": r.levels} for r in self._renderers]
@@ -77,10 +77,10 @@ class Viewer:
         return self._renderers[number]
 
     def tile(self, number: int, kind: str, level: int, row: int, column: int, query: str) -> Answer:
-        """A tile: JPEG of papyrus, PNG of a map or of outlines.
+        """Answer with a tile: JPEG of papyrus, PNG of a map or of outlines.
 
         Raises:
-            ConfigError: The address says something else than it may.
+            ConfigError: A value of the address is not valid.
             UnknownNameError: There is no such segment or prediction.
             InkbatchError: It cannot be read.
         """
@@ -109,10 +109,10 @@ class Viewer:
         return Answer(body, media, KEEP_S)
 
     def about(self, what: str, number: int, query: str) -> Answer:
-        """A value, a depth profile, a grey range or a picture.
+        """Answer with a value, a depth profile, a grey range or a picture.
 
         Raises:
-            ConfigError: The address says something else than it may.
+            ConfigError: A value of the address is not valid.
             UnknownNameError: There is no such segment or prediction.
             InkbatchError: It cannot be read.
         """
@@ -163,7 +163,7 @@ def _profile(renderer: Renderer, y: int, x: int) -> dict[str, Any]:
 
 
 def _grey_range(renderer: Renderer, values: Mapping[str, object]) -> dict[str, Any]:
-    """Percentiles of the papyrus that is there, from the coarsest level."""
+    """Return grey percentiles of papyrus, from the coarsest level."""
     if renderer.group.surface is None:
         raise UnknownNameError("this prediction is shown without its surface")
     look = PapyrusLook.parse({"range": values.get("range")})
@@ -181,7 +181,7 @@ def _grey_range(renderer: Renderer, values: Mapping[str, object]) -> dict[str, A
 
 
 def _picture(renderer: Renderer, values: dict[str, object]) -> Answer:
-    """A picture; what is nested comes as JSON under ``look``."""
+    """Answer with a picture; its nested settings are JSON under ``look``."""
     try:
         document = json.loads(str(values.get("look", "")))
     except ValueError as error:
@@ -195,7 +195,7 @@ def _picture(renderer: Renderer, values: dict[str, object]) -> Answer:
 def _whole(values: Mapping[str, object], key: str) -> int:
     text = str(values.get(key, ""))
     if not text.isdecimal() or len(text) > 9:
-        raise ConfigError(f"view: {key}={text!r}: wanted a whole number")
+        raise ConfigError(f"view: {key}=expected a whole number, got {text!r}")
     return int(text)
 
 
@@ -204,7 +204,7 @@ def _strings(value: object) -> tuple[str, ...]:
 
 
 def _identity(group: Group) -> str:
-    """Sets a group's blocks apart from those of a surface that was made anew."""
+    """Return a key that changes when a group's surface is replaced."""
     made = None if group.surface is None else group.surface.provenance.model_dump(mode="json")
     return f"{group.segment}/{group.shape_yx}/{'' if made is None else digest(made)}"
 

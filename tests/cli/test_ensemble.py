@@ -48,7 +48,7 @@ def test_predictions_are_planned_combined_and_called_complete(inkbatch, tmp_path
     assert "mean of 2 predictions" in inkbatch(*command, "--dry-run")
     assert "ensemble: complete" in inkbatch(*command, "--log", "json")
     assert (tmp_path / "root/predictions/s/ensemble-mean/disagreement.zarr").exists()
-    assert "complete already" in inkbatch(*command, "--dry-run")
+    assert "already complete" in inkbatch(*command, "--dry-run")
 
 
 def test_fitted_weights_need_no_more_than_labels(inkbatch, tmp_path):
@@ -73,7 +73,7 @@ def test_weights_come_in_the_order_of_the_predictions(inkbatch, tmp_path):
 
 
 def test_one_prediction_is_no_ensemble(inkbatch):
-    with pytest.raises(ConfigError, match="two predictions at least"):
+    with pytest.raises(ConfigError, match="expected at least two predictions"):
         inkbatch("ensemble", "s", "--prediction", "one")
 
 

@@ -52,11 +52,11 @@ def test_labels_are_planned_made_and_replaced(inkbatch, root, tmp_path):
     command += ("--config", REPOSITORY / "jobs/labels.yaml")
     plan = inkbatch(*command, "--dry-run", "--set", "ignore.uncertain=[0.3, 0.7]")
     assert "150 x 210 px" in plan
-    assert "0 counted and 0 cleaned already" in plan
+    assert "0 already counted and 0 already cleaned" in plan
     assert "values from 0.3 to below 0.7" in plan
     assert not (root / "segments/tiny/labels").exists()
     assert "labels: complete" in inkbatch(*command, "--log", "json")
-    assert "complete already" in inkbatch(*command, "--dry-run")
+    assert "already complete" in inkbatch(*command, "--dry-run")
     pyramid = Multiscale.open(Location.parse(root / "segments/tiny/ink_labels.zarr"))
     whole = Box(0, 0, 150, 210).slices
     assert np.count_nonzero(pyramid.levels[0].read(whole)) == 9_000

@@ -108,7 +108,7 @@ def test_a_dry_run_prints_and_writes_nothing(tmp_path):
         (["launch", "infer", "demo", "--bundle", "demo", "--engine", "aws-batch"], EXIT_CONFIG, "s3://"),
         (["launch", "infer", "demo", "--bundle", "demo", "--shards", "four"], EXIT_CONFIG, "--shards"),
         (["launch", "prepare", "nowhere"], EXIT_CONFIG, "not in the catalog"),
-        (["launch", ",", "demo"], EXIT_CONFIG, "no job is named"),
+        (["launch", ",", "demo"], EXIT_CONFIG, "expected names of jobs"),
         (["status", "nobody"], EXIT_CONFIG, "nobody"),
         (["cancel", "nobody"], EXIT_CONFIG, "inkbatch status"),
         (["logs", "nobody"], EXIT_CONFIG, "inkbatch status"),
@@ -137,8 +137,8 @@ def test_refusals_have_a_code_and_say_what_to_do(tmp_path, arguments, code, word
         (["launch", "prepare,train", "demo"], "do not belong together"),
         (["launch", "prepare,prepare", "demo"], "stands there twice"),
         (["launch", "ensemble", "demo"], "'predictions' is required"),
-        (["launch", "ensemble", "demo", "--prediction", "a"], "two predictions at least"),
-        (["launch", "infer,ensemble", "demo", "--bundle", "demo"], "two predictions at least"),
+        (["launch", "ensemble", "demo", "--prediction", "a"], "expected at least two predictions"),
+        (["launch", "infer,ensemble", "demo", "--bundle", "demo"], "expected at least two predictions"),
         (["launch", "train", "letters"], "'dataset' is required"),
         (["launch", "train", "letters", "--set", "dataset=d", "--set", "epochs=few"], "valid integer"),
     ],
@@ -178,25 +178,25 @@ def test_a_stop_while_python_still_imports_is_75():
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        (["infer", "SEGMENT=demo"], ["inkbatch prepare 'demo'", "inkbatch infer 'demo'", "--bundle 'demo'"]),
+        (
+            ["infer", "SEGMENT=demo"],
+            ["inkbatch run prepare,infer 'demo' --bundle 'demo' --engine 'local' --root 'root'"],
+        ),
         (
             ["infer", "SEGMENT=demo", "ENGINE=slurm", "SHARDS=8", "OPTIONS=partition=gpu"],
-            ["launch prepare,infer 'demo' --engine 'slurm' --shards '8'", "--option 'partition=gpu'", "program=["],
+            ["run prepare,infer 'demo'", "--engine 'slurm' --shards '8'", "--option 'partition=gpu'", "program=["],
         ),
-        (["infer", "SEGMENT=demo", "SHARDS=2", "ROOT=s3://b/x"], ["launch prepare,infer", "--root 's3://b/x'"]),
-        (["infer", "SEGMENT=demo", "SHARD=0/4"], ["inkbatch infer 'demo'", "--shard '0/4'"]),
+        (["infer", "SEGMENT=demo", "SHARD=0/4", "ROOT=s3://b/x"], ["--shard '0/4'", "--root 's3://b/x'"]),
+        (["plan", "SEGMENT=demo"], ["inkbatch run prepare,infer 'demo' --bundle 'demo' --dry-run --root 'root'"]),
         (
             ["prepare", "SEGMENT=a", "ENGINE=docker", "SOURCE=/l"],
-            ["launch prepare 'a' --engine 'docker'", "--source '/l'"],
+            ["run prepare 'a' --engine 'docker'", "--source '/l'"],
         ),
-        (["train", "NAME=r", "CONFIG=c.yaml", "ENGINE=aws-batch"], ["launch train 'r' --engine", "c.yaml"]),
-        (["build-dataset", "NAME=d", "SHARDS=3"], ["launch build-dataset 'd'", "--shards '3'"]),
-        (["ensemble", "SEGMENT=a", "ARGS=--prediction x --prediction y"], ["inkbatch ensemble 'a'", "--prediction x"]),
-        (
-            ["ensemble", "SEGMENT=a", "ENGINE=slurm", "NAME=mean", "ARGS=--prediction x --prediction y"],
-            ["launch ensemble 'a' --engine 'slurm'", "--name 'mean'", '--args="$ARGS"'],
-        ),
-        (["evaluate", "SEGMENT=a", "ENGINE=aws-batch"], ["launch evaluate 'a' --engine 'aws-batch'"]),
+        (["train", "NAME=r", "CONFIG=c.yaml"], ["run train 'r' --engine 'local'", "--config 'c.yaml'"]),
+        (["build-dataset", "CONFIG=d.yaml", "SHARDS=3"], ["run build-dataset --engine 'local' --shards '3'"]),
+        (["ensemble", "SEGMENT=a", "NAME=mean"], ["run ensemble 'a'", "--name 'mean'", '--args="$ARGS"']),
+        (["evaluate", "SEGMENT=a", "ENGINE=aws-batch"], ["run evaluate 'a' --engine 'aws-batch'"]),
+        (["doctor", "ENGINE=slurm"], ["run doctor --engine 'slurm'"]),
         (["pull", "SEGMENT=a", "ROOT=s3://b/x"], ["inkbatch pull 'a' --root 's3://b/x' --to 'pulled'"]),
         (["status"], ["inkbatch status --root 'root'"]),
         (["cancel", "SEGMENT=a"], ["inkbatch cancel 'a'"]),
@@ -208,3 +208,18 @@ def test_make_says_the_same_in_fewer_words(target, words):
     done = subprocess.run(["make", "-n", *target], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     text = " ".join(done.stdout.replace("\\\n", " ").split())
     assert all(word in text for word in words), text
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_quotes_in_the_arguments_of_make_reach_the_job(tmp_path):
+    tools = tmp_path / "venv" / "bin"
+    tools.mkdir(parents=True)
+    (tools / "inkbatch").write_text(f'#!/bin/sh\nexec {sys.executable} -m inkbatch "$@" --dry-run\n')
+    (tools / "inkbatch").chmod(0o755)
+    for made in (tools / "uv", tools.parent / ".runtime"):
+        made.touch()
+    words = ["infer", "SEGMENT=demo", "ENGINE=slurm", "PREPARE_ARGS=--set 'mask=my mask.png'"]
+    words += [f"VENV={tools.parent}", f"ROOT={tmp_path}/root", """ARGS=--override "note=it's here" --tta 'flip-y'"""]
+    done = subprocess.run(["make", "-s", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "--set 'mask=my mask.png'" in done.stdout
+    assert """--override 'note=it'"'"'s here' --tta flip-y""" in done.stdout

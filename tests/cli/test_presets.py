@@ -1,4 +1,4 @@
-"""Every shipped recipe runs through the command line on phantoms or generated data: small, but whole in structure."""
+"""Every shipped preset runs through the command line on phantoms or generated data: small, but whole in structure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import yaml
 
 from inkbatch.cli.app import app, run_command
 from inkbatch.config import read_yaml
-from inkbatch.data.datasets.dataset import DatasetIndex, SampleReader
+from inkbatch.data.datasets.index import DatasetIndex
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import equalise
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings
 from inkbatch.models.bundle import Bundle
 from inkbatch.models.presets import load_preset
-from inkbatch.recipes import load_recipe, recipe_names
+from inkbatch.presets import load_preset as load_job_preset
+from inkbatch.presets import preset_names
 from inkbatch.testing.segments import write_layers
 from inkbatch.training.metrics import OVERALL
 
@@ -39,7 +41,7 @@ def inkbatch(*arguments: Any, sets: list[str] = (), code: int = 0) -> None:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> Path:
-    """An empty working directory: recipes name their inputs relative to it."""
+    """An empty working directory: presets name their inputs relative to it."""
     monkeypatch.chdir(tmp_path)
     for name in ("INKBATCH_ROOT", "INKBATCH_CATALOG"):
         monkeypatch.delenv(name, raising=False)
@@ -255,17 +257,17 @@ def test_the_shipped_file_of_train_runs():
     assert bundle_of("first").contract.layers.count == 4
 
 
-def test_every_shipped_recipe_is_run_by_a_test():
+def test_every_shipped_preset_is_run_by_a_test():
     text = Path(__file__).read_text()
-    for name in recipe_names():
+    for name in preset_names():
         assert f'"{name}"' in text or f"jobs/presets/{name}.yaml" in text, name
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_a_recipe_says_what_it_keeps_where_it_differs_and_how_to_run_it(name):
-    recipe = load_recipe(name)
-    assert all((recipe.reproduces, recipe.kept, recipe.differs, recipe.data))
-    for step in recipe.steps:
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_says_what_it_keeps_where_it_differs_and_how_to_run_it(name):
+    preset = load_job_preset(name)
+    assert all((preset.reproduces, preset.kept, preset.differs, preset.data))
+    for step in preset.steps:
         words = step.split()
         assert words[0] == "inkbatch"
         if "--preset" in words:
@@ -273,8 +275,8 @@ def test_a_recipe_says_what_it_keeps_where_it_differs_and_how_to_run_it(name):
             assert words[1] in read_yaml(str(REPOSITORY / f"jobs/presets/{name}.yaml"))
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_both_pages_tell_the_command_of_every_recipe(name):
+@pytest.mark.parametrize("name", preset_names())
+def test_both_pages_tell_the_command_of_every_preset(name):
     for page, job in (("datasets.md", "build-dataset"), ("training.md", "train")):
         text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
         assert f"`{name}`" in text, page
@@ -284,7 +286,7 @@ def test_both_pages_tell_the_command_of_every_recipe(name):
 
 def test_a_file_replaces_whole_keys_of_a_preset_and_set_changes_one_value():
     Path("own.yaml").write_text(yaml.safe_dump({"sampling": {"kind": "whole"}}))
-    from inkbatch.recipes import preset_settings
+    from inkbatch.presets import preset_settings
     from inkbatch.steps.dataset.job import BuildDatasetConfig
 
     preset = preset_settings("thin-sections", "build-dataset")

@@ -44,4 +44,4 @@ def test_refusals_have_a_code_and_say_what_to_do(root):
     none = inkbatch("probe", "demo", "--bundle", "demo", "--root", "root", "--set", "amplitude=0", cwd=root, code=64)
     assert "plants no ink" in none.stderr
     prepare = inkbatch("prepare", "demo", "--root", "root", "--layers", "auto", cwd=root, code=64)
-    assert "wanted START:STOP" in prepare.stderr
+    assert "expected START:STOP" in prepare.stderr

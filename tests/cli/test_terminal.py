@@ -134,7 +134,7 @@ def test_ctrl_c_twice_ends_a_job_at_once_and_the_next_one_goes_on(tmp_path):
     assert terminal.end() in (75, 130)  # 75 where it had ended cleanly before the second one was seen
     again = Terminal(tmp_path, *arguments)
     assert again.end() == 0, again.seen[-2000:]
-    assert not re.search(r"ensemble: complete · \d+ units stored, 0 done before", again.seen)
+    assert not re.search(r"ensemble: complete · \d+ units? stored, 0 already done", again.seen)
 
 
 @pytest.mark.slow
@@ -144,6 +144,6 @@ def test_without_a_terminal_a_job_writes_one_line_per_unit(job, tmp_path):
     command = [sys.executable, "-m", "inkbatch", *arguments[:-1], arguments[-1].replace("=32", "=512")]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     lines = [line for line in ended.stderr.splitlines() if re.match(rf"{job.__name__}: unit \S+ stored", line)]
-    units = int(re.search(r": (\d+) units, 0 done already", ended.stderr)[1])
+    units = int(re.search(r": (\d+) units, 0 already done", ended.stderr)[1])
     assert len(lines) == units > 2
     assert "\x1b" not in ended.stderr

@@ -49,7 +49,7 @@ def _(desk):
     return desk.prepared().prepare("--set", "codec=zstd")
 
 
-@provokes("one of its … predictions is wanted")
+@provokes("expected one prediction, got …")
 def _(desk):
     desk.inferred().infer("--name", "b")
     return desk.says("export", "tiny", "--to", "map.png")

@@ -170,7 +170,7 @@ def _(desk):
     return desk.says("view", "tiny")
 
 
-@provokes("this name is not mine")
+@provokes("unknown host name")
 def _(desk):
     from inkbatch.view.guard import allowed_names, refusal
 
@@ -185,7 +185,7 @@ def _(desk):
         return desk.prepared().says("view", "tiny", "--port", taken.getsockname()[1])
 
 
-@provokes("show them apart, or make the map anew from this surface")
+@provokes("show them separately, or make the map again from this surface")
 def _(desk):
     store_map(desk.prepared().folder / "root", "tiny", "other", np.zeros((64, 64)))
     return desk.says("view", "tiny")

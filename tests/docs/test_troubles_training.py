@@ -22,7 +22,7 @@ provokes = TROUBLES.provokes
 # ---- labels, datasets, training --------------------------------------------------------------------------------------
 
 
-@provokes("nobody says where its ink labels are")
+@provokes("no ink labels are known")
 def _(desk):
     return desk.inferred().says("evaluate", "tiny")
 
@@ -80,7 +80,7 @@ def _model(**changes: object) -> dict[str, object]:
     return {**run["model"], "config": {**run["model"]["config"], **changes}}
 
 
-@provokes("samples hold … layers, the network wants …")
+@provokes("the network takes … layers, samples hold …")
 def _(desk):
     return _train(desk, model=_model(depth_layers=9))
 

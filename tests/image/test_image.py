@@ -110,7 +110,7 @@ def test_a_job_that_is_stopped_resumes_to_the_same_bytes(prepared, tmp_path, sig
     assert 0 < done < 40
     resumed = run(*INFER, data=prepared)
     assert resumed.returncode == EXIT_DONE, resumed.stderr
-    assert f"{40 - done} units stored, {done} done before" in resumed.stdout
+    assert f"{40 - done} units stored, {done} already done" in resumed.stdout
     quiet = tmp_path / "quiet"
     quiet.mkdir()
     quiet.chmod(0o777)

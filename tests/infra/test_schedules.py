@@ -47,7 +47,7 @@ def test_a_schedule_is_made_listed_replaced_and_removed(account, root):
     assert (root / "schedules" / "weekly" / "train.yaml").read_bytes() == TRAINING.encode()
     made.remove("weekly")
     assert [row.name for row in made.standing()] == ["daily"]
-    with pytest.raises(ConfigError, match="there is none \\(there are daily\\)"):
+    with pytest.raises(ConfigError, match="not found \\(schedules: daily\\)"):
         made.remove("weekly")
 
 
@@ -142,7 +142,7 @@ def test_a_run_that_is_due_while_one_is_going_is_skipped_and_said(root, monkeypa
         monkeypatch.setenv(name, value)
     assert command("run", "weekly", "--due", DUE, "--root", root) == EXIT_DONE
     said = capsys.readouterr().out
-    assert "run weekly-20261122-0300 is skipped, for job old of this schedule is still going" in said
+    assert "run weekly-20261122-0300 is skipped: job old of this schedule is still running" in said
 
 
 def test_a_schedule_without_settings_is_told(root):
@@ -175,7 +175,7 @@ def test_a_scheduled_catalog_reads_what_is_new_and_passes_over_the_rest(account,
     assert command("run", "nightly", "--due", DUE, "--root", root) == EXIT_DATA
     out = capsys.readouterr().out
     assert "first: complete" in out
-    assert "(1 units stored, 0 done before)" in out
+    assert "(1 unit stored, 0 already done)" in out
     assert "gone: FAILED" in out
     assert command("run", "nightly", "--due", DUE, "--root", root) == EXIT_DATA
-    assert "(0 units stored, 1 done before)" in capsys.readouterr().out
+    assert "(0 units stored, 1 already done)" in capsys.readouterr().out

@@ -31,9 +31,9 @@ def test_pools_of_the_package_lead_one_way():
         return {pool.name}.union(*(below(other) for other in pool.waits_for))
 
     assert [below(pool) for pool in (codec_pool, layer_pool, decode_pool)] == [
-        {"codec", "layer", "decode"},
-        {"layer", "decode"},
-        {"decode"},
+        {"codec", "layer", "decode", "chunk", "remote-chunk"},
+        {"layer", "decode", "chunk", "remote-chunk"},
+        {"decode", "chunk", "remote-chunk"},
     ]
 
 

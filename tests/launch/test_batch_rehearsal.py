@@ -16,7 +16,8 @@ from inkbatch.io.store.listing import objects_below
 from inkbatch.io.store.location import Location
 from inkbatch.launch.aws_batch import RETRY_RULES, AwsBatchLauncher
 from inkbatch.launch.aws_settings import AwsBatchSettings
-from inkbatch.launch.plan import Request, plan_chain
+from inkbatch.launch.commands import Request
+from inkbatch.launch.plan import plan_chain
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 _spec = importlib.util.spec_from_file_location("batch_host", Path(__file__).with_name("batch_host.py"))

@@ -139,7 +139,7 @@ def _the_log_says_what_happened(rows: list[dict], logs: Path) -> None:
         if row["exit"] == 75:
             assert re.search(r"(stopped by|SIGTERM before)", said), said
         if row["exit"] == 0:
-            assert re.search(rf"{row['job']}: (complete|\d+ of \d+ units are still missing) · \d+ units stored", said)
+            assert re.search(rf"{row['job']}: (complete|\d+ of \d+ units? still missing) · \d+ units? stored", said)
     assert sorted(path.name for path in (logs / "hostile").iterdir()) == [
         "predictions",
         "segments",

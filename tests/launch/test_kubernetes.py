@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +12,7 @@ import yaml
 
 from inkbatch.errors import ConfigError
 from inkbatch.launch.kubernetes import KubernetesLauncher, KubernetesSettings
-from inkbatch.testing.launchers import LauncherContract, one_job
+from inkbatch.testing.launchers import LauncherContract, example_chain, one_job
 
 IMAGE = "registry.example/inkbatch@sha256:" + "0" * 64
 
@@ -50,6 +52,32 @@ def test_pods_are_locked_down(manifest):
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert not pod["automountServiceAccountToken"]
+
+
+def test_a_chain_is_submitted_job_by_job_by_a_script(tmp_path):
+    """Run with a kubectl that notes its words: each job waits for all those before it, and a failed one ends it."""
+    launcher = KubernetesLauncher(KubernetesSettings(image=IMAGE, namespace="ink"))
+    (said,) = launcher.submit(example_chain(), tmp_path).said
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text('#!/bin/sh\necho "$@" >> calls\ncase "$*" in *=complete*$BROKEN) exit 1 ;; esac\n')
+    kubectl.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "BROKEN": "nothing"}
+    subprocess.run(["sh", "-c", said], env=environment, check=True)
+    words = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
+    order = [row[-1] if row[0] == "apply" else f"wait {row[-1].split('-')[1]}" for row in words]
+    assert order[:5] == [
+        "prepare.k8s.yaml",
+        "wait prepare",
+        "infer.letters.k8s.yaml",
+        "infer.i3d.k8s.yaml",
+        "wait infer",
+    ]
+    assert order[5:] == ["wait infer", "ensemble.k8s.yaml", "wait ensemble", "report.k8s.yaml"]
+    assert all(row[3:5] == ["-n", "ink"] for row in words if row[0] == "wait")
+    (tmp_path / "calls").unlink()
+    failed = subprocess.run(["sh", "-c", said], env={**environment, "BROKEN": "-1"}, check=False)
+    assert failed.returncode == 1
+    assert "infer" not in (tmp_path / "calls").read_text()
 
 
 def test_submission_writes_the_manifest_and_says_the_command(tmp_path):

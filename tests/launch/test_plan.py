@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from inkbatch.errors import ConfigError
 from inkbatch.launch.aws_settings import AwsBatchSettings
+from inkbatch.launch.commands import Request
 from inkbatch.launch.jobfile import JobFile, LaunchBlock, job_names, parse_duration
-from inkbatch.launch.plan import ArraySpec, Chain, Request, launch_name, plan_chain, refuse_secrets
+from inkbatch.launch.plan import ArraySpec, Chain, launch_name, plan_chain, refuse_secrets
 from inkbatch.launch.settings import engine_settings
 from inkbatch.launch.slurm import SlurmSettings
 from inkbatch.testing.launchers import LAUNCH

@@ -11,8 +11,7 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.listing import objects_below
 from inkbatch.io.store.location import Location
-from inkbatch.launch import pull as module
-from inkbatch.launch.pull import pull
+from inkbatch.launch.pull import Transfer, pull
 from inkbatch.run.job import RunContext
 from inkbatch.steps.infer import job as infer
 from inkbatch.steps.prepare import job as prepare
@@ -75,10 +74,13 @@ def test_what_is_not_finished_is_said_and_not_copied(root, tmp_path):
     assert not (tmp_path / "here/predictions/tiny/half").exists()
 
 
-def test_a_second_pull_reads_nothing(root, tmp_path, monkeypatch):
+def test_a_second_pull_reads_nothing(root, tmp_path):
+    class Never(Transfer):
+        def fetch(self, source, row, path):
+            pytest.fail(f"{source} was read again")
+
     pull(root, "tiny", tmp_path / "here")
-    monkeypatch.setattr(module._Folder, "_download", lambda *_: pytest.fail("a file was read again"))
-    assert pull(root, "tiny", tmp_path / "here").fetched == 0
+    assert pull(root, "tiny", tmp_path / "here", transfer=Never()).fetched == 0
 
 
 def test_only_what_changed_is_copied_again(root, tmp_path):
@@ -99,45 +101,41 @@ def test_a_file_that_was_damaged_here_is_copied_again(root, tmp_path, damage):
     assert path.read_bytes() == whole
 
 
-def test_a_pull_that_was_killed_goes_on_and_is_not_taken_for_whole(root, tmp_path, monkeypatch):
-    real, calls = module._Folder._download, []
+def test_a_pull_that_was_killed_goes_on_and_is_not_taken_for_whole(root, tmp_path):
+    calls = []
 
-    def killed(self, row):
-        calls.append(row.path)
-        if len(calls) >= 4:
-            raise KeyboardInterrupt
-        real(self, row)
+    class Killed(Transfer):
+        def fetch(self, source, row, path):
+            calls.append(row.path)
+            if len(calls) >= 4:
+                raise KeyboardInterrupt
+            super().fetch(source, row, path)
 
-    monkeypatch.setattr(module._Folder, "_download", killed)
-    monkeypatch.setattr(module, "THREADS", 1)
     with pytest.raises(KeyboardInterrupt):
-        pull(root, "tiny", tmp_path / "here")
+        pull(root, "tiny", tmp_path / "here", transfer=Killed(threads=1))
     assert not (tmp_path / "here/predictions/tiny/map/complete.json").exists()
-    monkeypatch.setattr(module._Folder, "_download", real)
     report = pull(root, "tiny", tmp_path / "here")
     assert report.kept == 3
     assert (tmp_path / "here/predictions/tiny/map/complete.json").exists()
 
 
-def test_what_came_before_a_hard_kill_is_recognised(root, tmp_path, monkeypatch):
+def test_what_came_before_a_hard_kill_is_recognised(root, tmp_path):
     """A killed process writes no state; with each file noted as it comes, nothing is lost."""
-    monkeypatch.setattr(module, "NOTE_EVERY_S", 0.0)
-    real, calls = module._Folder._download, []
+    calls = []
 
-    def counting(self, row):
-        calls.append(row.path)
-        if len(calls) == 6:
-            notes = tmp_path / "here/predictions/tiny/map/.pulled.json"
-            assert sorted(json.loads(notes.read_text())) == sorted(calls[:5])
-        real(self, row)
+    class Counting(Transfer):
+        def fetch(self, source, row, path):
+            calls.append(row.path)
+            if len(calls) == 6:
+                notes = tmp_path / "here/predictions/tiny/map/.pulled.json"
+                assert sorted(json.loads(notes.read_text())) == sorted(calls[:5])
+            super().fetch(source, row, path)
 
-    monkeypatch.setattr(module._Folder, "_download", counting)
-    monkeypatch.setattr(module, "THREADS", 1)
-    pull(root, "tiny", tmp_path / "here")
+    pull(root, "tiny", tmp_path / "here", transfer=Counting(threads=1, note_every_s=0.0))
+    assert len(calls) >= 6
 
 
 def test_half_a_file_is_continued_and_not_read_from_its_start(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PIECE_BYTES", 1000)
     real, read = Location.read_range, []
 
     def breaking(self, start, stop):
@@ -149,11 +147,11 @@ def test_half_a_file_is_continued_and_not_read_from_its_start(root, tmp_path, mo
         return real(self, start, stop)
 
     monkeypatch.setattr(Location, "read_range", breaking)
-    monkeypatch.setattr(module, "THREADS", 1)
+    slow = Transfer(threads=1, piece_bytes=1000)
     with pytest.raises(KeyboardInterrupt):
-        pull(root, "tiny", tmp_path / "here")
+        pull(root, "tiny", tmp_path / "here", transfer=slow)
     before = len(read)
-    pull(root, "tiny", tmp_path / "here")
+    pull(root, "tiny", tmp_path / "here", transfer=slow)
     assert read[before] == 2000
 
 

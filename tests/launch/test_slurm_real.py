@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from inkbatch.launch.plan import Request, plan_chain
+from inkbatch.launch.commands import Request
+from inkbatch.launch.plan import plan_chain
 from inkbatch.launch.slurm import SlurmLauncher, SlurmSettings
 from inkbatch.testing.faults import stored_bytes
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from inkbatch import recipes
+from inkbatch import presets as job_presets
 from inkbatch.errors import ConfigError
 from inkbatch.io.intensity import lut_table
 from inkbatch.models import presets
@@ -38,7 +38,10 @@ def test_a_preset_says_what_its_numbers_mean(name):
     contract = preset.contract
     assert preset.assumptions
     assert preset.published
-    assert str(contract.divisor).removesuffix(".0") in preset.training + preset.intensity
+    if contract.normaliser.by_statistics:  # no divisor plays a part
+        assert {"robust-mad": "robust MAD"}[contract.normaliser.kind] in preset.intensity
+    else:
+        assert str(contract.divisor).removesuffix(".0") in preset.training + preset.intensity
     if contract.layers.source_range:
         first, stop = contract.layers.source_range
         assert str(first) in preset.layers
@@ -102,7 +105,7 @@ def test_a_segment_is_prepared_for_a_bundle_with_these_settings():
 def test_presets_are_shipped_where_an_installed_package_looks():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     shipped = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    for installed, checkout in (recipes.FOLDERS, presets.FOLDERS):
+    for installed, checkout in (job_presets.FOLDERS, presets.FOLDERS):
         below = checkout.relative_to(REPOSITORY / "jobs")
         assert installed.relative_to(REPOSITORY) == Path(shipped["jobs"]) / below
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inkbatch.data.datasets.pictures import cut_out
+from inkbatch.data.datasets.picture_layers import cut_out
 from inkbatch.geometry import Box, TileAxis, TileGrid
 from inkbatch.models import InkModel, ModelConfig, build_model
 from inkbatch.models.bundle import Contract, LayerRule

@@ -14,6 +14,7 @@ import yaml
 from inkbatch.data.datasets.index import DatasetIndex
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Chart, Code, Gallery, Picture, Section, Table
+from inkbatch.reports.stored import root_of
 from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME
@@ -22,7 +23,7 @@ from inkbatch.steps.ensemble import page as ensemble
 from inkbatch.steps.evaluate import page as evaluate
 from inkbatch.steps.probe import page as probe
 from inkbatch.steps.report import job as report
-from inkbatch.steps.report.registry import PAGES, root_of, write_report
+from inkbatch.steps.report.registry import PAGES, write_report
 from inkbatch.steps.train import job as step_train
 from inkbatch.steps.train import page as train
 from inkbatch.testing.reports import MAKERS, faults_of_page

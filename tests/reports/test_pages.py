@@ -13,6 +13,7 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Figure, Page, Picture, Section, Table
 from inkbatch.reports.render import MOST_BYTES, MOST_ROWS, render, scale_bar, usd_text
+from inkbatch.reports.stored import root_of
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME, SCORE_NAME, report_place
@@ -20,7 +21,7 @@ from inkbatch.steps.infer import job as infer
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.report import job as report
-from inkbatch.steps.report.registry import PAGES, root_of, write_report
+from inkbatch.steps.report.registry import PAGES, write_report
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.maps import store_picture
 from inkbatch.testing.reports import MAKERS, faults_of_page, inferred, prepared
@@ -127,7 +128,7 @@ def test_money_is_shared_among_the_stages(tmp_path, monkeypatch):
     folder = inferred(tmp_path)
     row = (folder / "run.json").read_json()
     assert usd_text(row["usd_stated"]) in text_of(folder / REPORT_NAME)
-    assert "Nobody stated a price" not in text_of(folder / REPORT_NAME)
+    assert "No price was stated" not in text_of(folder / REPORT_NAME)
 
 
 def test_an_override_is_told_before_anything_else(tmp_path):

@@ -33,7 +33,7 @@ def test_a_store_that_returns_something_else_fails(memory_root, monkeypatch):
     monkeypatch.setattr(Location, "read_json", lambda self: {"checks": []})
     finding = checkup.check_root(str(memory_root), "try", TASK, REPORT)
     assert isinstance(finding.error, DataError)
-    assert "not what was written" in finding.detail
+    assert "differs from the one written" in finding.detail
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_container_limit_counts_as_memory(tmp_path):
 def test_too_little_room_is_a_bad_configuration_with_a_cure(check):
     finding = check()
     assert isinstance(finding.error, ConfigError)
-    assert "were asked for" in finding.detail
+    assert ": expected " in finding.detail
 
 
 def test_identity_names_the_variables_but_not_the_values_of_others():

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from inkbatch.errors import ConfigError
-from inkbatch.run.estimate import hourly_usd, machines
+from inkbatch.run.cost import hourly_usd, machines
 from inkbatch.run.progress import LineReporter, Pace, pace_text
 
 # A job of slow units through the real frame, with the signal handlers that the command line installs.
@@ -134,7 +134,7 @@ def test_without_a_terminal_there_is_one_line_per_unit(tmp_path):
     arguments = [sys.executable, "-c", JOB, str(tmp_path / "run"), "3", "0.01", ""]
     found = subprocess.run(arguments, capture_output=True, text=True, check=True)
     lines = [line for line in found.stderr.splitlines() if "unit" in line]
-    assert lines[0] == "infer: 3 units, 0 done already"
+    assert lines[0] == "infer: 3 units, 0 already done"
     assert len(lines) == 4
     assert re.fullmatch(r"infer: unit y00002-x00000 stored \(3/3, [\d.]+ s, [\d,]+ tiles/s · device \d+ %\)", lines[-1])
     assert "\x1b" not in found.stderr
@@ -188,7 +188,7 @@ def test_money_is_stated_and_never_guessed(monkeypatch):
     assert hourly_usd() == 0.5
     for wrong in ("cheap", "-1", "nan"):
         monkeypatch.setenv("INKBATCH_USD_PER_HOUR", wrong)
-        with pytest.raises(ConfigError, match="wanted USD per hour"):
+        with pytest.raises(ConfigError, match="expected USD per hour"):
             hourly_usd()
     monkeypatch.delenv("INKBATCH_USD_PER_HOUR")
     monkeypatch.setenv("INKBATCH_MACHINE", "steam-engine")

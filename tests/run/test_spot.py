@@ -120,7 +120,7 @@ def test_an_ec2_machine_is_known_by_its_vendor(tmp_path):
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ConfigError, match="wanted auto or off"):
+    with pytest.raises(ConfigError, match="expected auto or off"):
         watched_endpoint({"INKBATCH_SPOT_WATCH": "yes"})
 
 

@@ -78,7 +78,7 @@ def test_shards_and_a_stopped_run_leave_the_maps_of_one_run(tmp_path, pictures, 
     with pytest.raises(Preempted):
         run(cut, RunContext(stop=stop, reporter=Stopping()))
     assert run(cut, RunContext()).skipped >= 1
-    assert "complete already" in describe(cut)
+    assert "already complete" in describe(cut)
     for folder in ("two", "cut"):
         for name, plane in maps_of(tmp_path / folder).items():
             np.testing.assert_array_equal(plane, expected[name])

@@ -80,11 +80,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over(store, harm):
         flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         place.write_bytes(data[:-7] if harm == "truncated" else flipped)
     assert CheckpointStore(store.location, notes.append).newest()["step"] == 1
-    assert "the checkpoint before it is taken" in notes[0]
+    assert "using the checkpoint before it" in notes[0]
 
 
 def test_an_edited_pointer_is_refused(tmp_path):
     store = CheckpointStore(Location.parse(tmp_path))
     (tmp_path / "pointer.json").write_text('{"last": [{"file": 3}]}')
-    with pytest.raises(CorruptDataError, match="no pointer to checkpoints; remove"):
+    with pytest.raises(CorruptDataError, match="not a pointer to checkpoints; remove"):
         store.newest()

@@ -82,12 +82,12 @@ FAILING = """
 import os, sys
 from inkbatch.errors import DataError
 from inkbatch.training.loop import Trainer
-step = Trainer._step
+step = Trainer.take_step
 def broken(self, one):
     if os.environ.get("LOCAL_RANK") == "1" and self.progress.total_steps == 2:
         raise DataError("a layer of this process is damaged")
     step(self, one)
-Trainer._step = broken
+Trainer.take_step = broken
 from inkbatch.cli.app import main
 main(sys.argv[1:])
 """
@@ -105,4 +105,4 @@ def test_a_run_whose_second_process_meets_bad_data_exits_with_65(root):
     found = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
     assert found.returncode == 65, found.stderr
     assert "a layer of this process is damaged" in found.stderr
-    assert "this is a bug of ours" not in found.stderr
+    assert "this is a bug in inkbatch" not in found.stderr

@@ -18,7 +18,7 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.run.job import RunContext
 from inkbatch.steps.train.job import TrainConfig, run
 from inkbatch.testing.training import NETWORK, tiny_run
-from inkbatch.training.devices import Started, read_batch_nodes, started_by
+from inkbatch.training.devices import Started, read_aws_batch_nodes, started_by
 
 # Batch statistics would be taken per process: the encoder's stand still, and the decoder has none.
 NO_STATISTICS = {
@@ -83,12 +83,12 @@ def test_two_processes_leave_together_and_go_on(root):
 STOPPED = """
 import os, signal, sys
 from inkbatch.training.loop import Trainer
-step = Trainer._step
+step = Trainer.take_step
 def counted(self, one):
     step(self, one)
     if self.progress.total_steps + 1 == int(os.environ["STOP_AFTER"]) and self.fabric.is_global_zero:
         os.kill(os.getpid(), signal.SIGTERM)
-Trainer._step = counted
+Trainer.take_step = counted
 from inkbatch.cli.app import main
 main(sys.argv[1:])
 """
@@ -104,7 +104,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(root, monkeypatch):
 
 def test_a_device_that_is_not_there_is_refused(root, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(DataError, match="cuda was asked for, this machine has no usable one"):
+    with pytest.raises(DataError, match="cuda is not available on this machine"):
         run(TrainConfig.checked(tiny_run(root, device="cuda"), "test"), RunContext())
 
 
@@ -127,7 +127,7 @@ def test_devices_that_the_scheduler_did_not_give_are_refused(root, monkeypatch):
     slurm |= {"SLURM_NODEID": "0", "SLURM_LOCALID": "0", "SLURM_PROCID": "0", "SLURM_JOB_ID": "1"}
     for name, value in slurm.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="devices 3, num_nodes 2: cannot be had here"):
+    with pytest.raises(ConfigError, match="devices 3, num_nodes 2: not available here"):
         run(TrainConfig.checked(tiny_run(root, devices=3, num_nodes=2), "test"), RunContext())
 
 
@@ -158,7 +158,7 @@ def test_launchers_tell_how_many_processes_there_are(monkeypatch, environment, f
 def test_processes_that_would_each_train_by_themselves_are_refused(root, monkeypatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    words = r"devices 1, num_nodes auto: cannot be had here: torchrun tells of 3 node\(s\) and 2 processes on each"
+    words = r"devices 1, num_nodes auto: not available here: torchrun started 3 nodes with 2 processes each"
     with pytest.raises(ConfigError, match=words):
         run(TrainConfig.checked(tiny_run(root, devices=1), "test"), RunContext())
 
@@ -224,11 +224,11 @@ def test_nodes_of_aws_batch_are_told_to_lightning():
         "AWS_BATCH_JOB_NUM_NODES": "4",
         "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS": "10.0.0.7",
     }
-    read_batch_nodes(child)
+    read_aws_batch_nodes(child)
     assert (child["NODE_RANK"], child["MASTER_ADDR"]) == ("2", "10.0.0.7")
     main = {"AWS_BATCH_JOB_NODE_INDEX": "0", "AWS_BATCH_JOB_NUM_NODES": "4", "MASTER_PORT": "4711"}
-    read_batch_nodes(main)
+    read_aws_batch_nodes(main)
     assert (main["NODE_RANK"], main["MASTER_ADDR"], main["MASTER_PORT"]) == ("0", "localhost", "4711")
     single: dict[str, str] = {}
-    read_batch_nodes(single)
+    read_aws_batch_nodes(single)
     assert single == {}

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inkbatch.data.datasets.dataset import DatasetIndex, Sample, SampleReader
-from inkbatch.data.datasets.reading import StoredArrays
+from inkbatch.data.datasets.index import DatasetIndex, Sample
+from inkbatch.data.datasets.sample_reader import SampleReader
+from inkbatch.data.datasets.segment_arrays import StoredArrays
 from inkbatch.errors import NonFiniteError, Preempted
 from inkbatch.io.store.location import Location
 from inkbatch.models.base import InkModel, ModelConfig
@@ -159,7 +160,7 @@ def test_coarse_maps_are_enlarged_to_the_labels():
 
 
 def test_a_stitched_pair_is_an_area_of_its_own():
-    from inkbatch.data.datasets.dataset import DatasetPart
+    from inkbatch.data.datasets.index import DatasetPart
 
     part = DatasetPart(segment="a", box=(0, 0, 16, 16))
     pair = Sample(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from inkbatch.data.datasets.dataset import DatasetIndex, Sample, SampleReader
+from inkbatch.data.datasets.index import DatasetIndex, Sample
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.errors import DataError
 from inkbatch.io.store.location import Location
 from inkbatch.training.augment_settings import AugmentConfig
@@ -87,9 +88,9 @@ def test_segments_and_ink_get_their_shares_together():
 
 
 def test_an_ink_share_that_cannot_be_had_is_refused():
-    with pytest.raises(DataError, match=r"wants samples with ink.*none among its 2"):
+    with pytest.raises(DataError, match=r"expected samples with ink.*none among 2"):
         draw_weights(samples_of(("a", 0.0), ("a", 0.0)), SamplerConfig(ink_share=0.5))
-    with pytest.raises(DataError, match="wants samples without ink"):
+    with pytest.raises(DataError, match="expected samples without ink"):
         draw_weights(samples_of(("a", 0.5)), SamplerConfig(ink_share=0.5))
 
 

@@ -100,14 +100,14 @@ def test_a_killed_run_ends_with_the_same_bytes(root, quiet, step):
 
 
 def test_a_stop_during_validation_repeats_the_validation_alone(root, quiet, monkeypatch):
-    context, area = RunContext(), Validator._area
+    context, area = RunContext(), Validator.validate_area
 
     def stopping(self: Validator, *arguments: Any) -> Any:
         context.stop.set("a scripted preemption")
         return area(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Validator, "_area", stopping)
+        patch.setattr(Validator, "validate_area", stopping)
         with pytest.raises(Preempted, match="checkpoint of step 6 is stored"):
             run(config_of(root, "rich", **RICH), context)
     seen: list[int] = []
@@ -200,12 +200,12 @@ def test_a_run_without_any_whole_checkpoint_is_refused(root):
 SLOW = """
 import sys, time
 from inkbatch.training.loop import Trainer
-step = Trainer._step
+step = Trainer.take_step
 def slow(self, one):
     sys.stderr.write("training\\n"); sys.stderr.flush()
     time.sleep(0.3)
     return step(self, one)
-Trainer._step = slow
+Trainer.take_step = slow
 from inkbatch.cli.app import main
 main(sys.argv[1:])
 """
@@ -214,12 +214,12 @@ main(sys.argv[1:])
 DYING = """
 import os, signal, sys
 from inkbatch.training.loop import Trainer
-step = Trainer._step
+step = Trainer.take_step
 def dying(self, one):
     if self.progress.total_steps == 9:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, one)
-Trainer._step = dying
+Trainer.take_step = dying
 from inkbatch.cli.app import main
 main(sys.argv[1:])
 """

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from inkbatch.data.segments.catalog import shipped_catalog
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
@@ -29,7 +30,7 @@ def root(tmp_path_factory):
     for name, stride in (("fine", 64), ("rough", 128)):
         options = {"segment": "demo", "root": place, "bundle": "demo", "name": name, "stride_px": stride}
         infer.run(infer.InferConfig.load(options=options), RunContext())
-    truth = str(prepare.__file__).replace("steps/prepare.py", "demo/truth.png")
+    truth = str(shipped_catalog().with_name("truth.png"))
     options = {"segment": "demo", "root": place, "image": truth, "ignore": {"border": "papyrus"}}
     labels.run(labels.LabelsConfig.load(options=options), RunContext())
     return place

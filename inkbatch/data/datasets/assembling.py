@@ -15,8 +15,8 @@ from inkbatch.data.datasets.counting import BoxCounts
 from inkbatch.data.datasets.index import DatasetSegment, Sample, SplitName, training, validating
 from inkbatch.data.datasets.leakage import find_leaks, require_no_leaks, shown_boxes
 from inkbatch.data.datasets.pairs import PairConfig, make_pairs
-from inkbatch.data.datasets.reading import SegmentArrays
 from inkbatch.data.datasets.sampling import BoxSampling, GridSampling, Sampling, candidates, choose
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.data.datasets.splits import (
     BlockSplit,
     GivenSplit,
@@ -38,16 +38,16 @@ AREA_SPLITS = (BlockSplit, SegmentSplit, GivenSplit)
 
 
 class SamplePlan(JobConfig):
-    """What decides a dataset's samples.
+    """Rules that decide a dataset's samples.
 
     Attributes:
         sample_px: Edge of a sample in full-resolution pixels.
         context_px: Pixels around a training sample that augmentation may show; they must not be held out either.
         seed: Seed of all chance.
-        sampling: How training samples are taken; None is a grid without overlap.
-        held_out_sampling: How validation and test samples are taken, where they differ; wants a split by segments or
+        sampling: Sampling of training samples; None is a grid without overlap.
+        held_out_sampling: Sampling of validation and test samples, if it differs; needs a split by segments or
             blocks, or one that is given.
-        splits: Who trains and who validates.
+        splits: Division into training, validation and test.
         pairs: Stitched pairs of training samples, or None.
     """
 
@@ -92,7 +92,7 @@ def assemble(
     Args:
         segments: The segments, in order.
         arrays: Each of them, opened.
-        plan: What is wanted.
+        plan: The rules.
         surface_of: By segment id: what names its surface; segments of one surface share pixels.
         given: The split of each segment, for ``splits: {kind: given}``.
 
@@ -133,14 +133,14 @@ def assemble(
 def _whole_segments(
     names: list[str], split: Split, given: Mapping[str, SplitName] | None
 ) -> dict[str, tuple[SplitName, int | None]]:
-    """(split, fold) of segments that go as a whole."""
+    """Return (split, fold) of the segments that are not divided, by id."""
     if isinstance(split, SegmentSplit):
         return split_by_segment(names, split)
     if isinstance(split, GivenSplit):
         missing = [name for name in names if name not in (given or {})]
         if missing or given is None:
             raise ConfigError(
-                f"splits: kind given wants segments that state their split, {missing[0]!r} does not; "
+                f"splits: kind given needs segments that state their split, {missing[0]!r} does not; "
                 "import a folder layout (images), or choose another kind"
             )
         return {name: (given[name], None) for name in names}
@@ -154,7 +154,7 @@ def _of_segment(
     zones: Zones | None,
     whole: Mapping[str, tuple[SplitName, int | None]],
 ) -> tuple[list[Sample], int]:
-    """The samples of one segment, and how many candidates of a grid lay in a buffer."""
+    """Take the samples of one segment, and count the candidates of a grid that lie in a buffer."""
     train_places = candidates(arrays, name, plan.sampling, plan.sample_px)
     other = plan.held_out_sampling
     held_out = train_places if other is None else candidates(arrays, name, other, plan.sample_px)
@@ -195,7 +195,7 @@ def _pools_of_whole(
 
 
 def _pools_of_zones(zones: Zones, places: BoxCounts, held_out: BoxCounts, *, same: bool) -> list[_Pool]:
-    """Candidates by split, ``train`` first."""
+    """Sort candidates by split, ``train`` first."""
     homes = zones.home(places.boxes)
     others = homes if same else zones.home(held_out.boxes)
 
@@ -249,7 +249,7 @@ def _require_unique(samples: Sequence[Sample]) -> None:
 
 
 def _held_out_only(samples: Sequence[Sample]) -> list[Sample]:
-    """Without the samples that train; where nobody else validates in their fold, they stay to do that."""
+    """Drop the samples that train; those that alone validate in their fold stay, for validation."""
     apart = any(s.split == "validation" for s in samples)
     kept = [s for s in samples if s.split != "train" or (s.fold is not None and not apart)]
     return [s.model_copy(update={"split": "validation"}) if s.split == "train" else s for s in kept]
@@ -258,7 +258,7 @@ def _held_out_only(samples: Sequence[Sample]) -> list[Sample]:
 def _without_overlaps(
     samples: list[Sample], split: Split, surface_of: Mapping[str, str], context_px: int
 ) -> tuple[list[Sample], int]:
-    """With ``overlap: drop`` and no folds: leave out what sees pixels of a later split."""
+    """Leave out samples that show pixels of a later split (``overlap: drop``, without folds)."""
     if not isinstance(split, ShareSplit | ListSplit) or split.overlap != "drop":
         return samples, 0
     by = {name: [s for s in samples if s.split == name] for name in ("train", "validation", "test")}
@@ -276,7 +276,7 @@ def _folds(samples: Sequence[Sample]) -> range:
 def _dropped(
     samples: Sequence[Sample], split: Split, zones: Mapping[str, Zones], surface_of: Mapping[str, str], context_px: int
 ) -> dict[str, tuple[str, ...]]:
-    """Per fold, who may not train while it validates."""
+    """List, per fold, the samples that may not train while it validates."""
     found: dict[str, tuple[str, ...]] = {}
     for fold in _folds(samples):
         others = training(samples, fold, ())
@@ -291,7 +291,7 @@ def _dropped(
 
 
 def _near_zones(samples: Sequence[Sample], zones: Mapping[str, Zones], fold: int) -> set[str]:
-    """Ids of samples that show pixels within the buffer of a fold's blocks."""
+    """Return the ids of samples that show pixels within the buffer of a fold's blocks."""
     names: set[str] = set()
     for segment, (ids, boxes) in shown_boxes(samples, {name: name for name in zones}).items():
         names |= {ids[place] for place in np.flatnonzero(zones[segment].near(boxes, fold)).tolist()}
@@ -320,14 +320,14 @@ def _check(
             raise DataError(f"{what}: no sample trains; lower min_papyrus, min_ink or the buffer, or check splits")
         if not any(s.ink_share > 0 for s in trains):
             raise DataError(f"{what}: no training sample holds any ink; check the labels, the mask and the ignore mask")
-        if not validates and (folds or _wants(split, "validation")):
+        if not validates and (folds or _expects(split, "validation")):
             raise DataError(f"{what}: no sample validates; check splits, or lower min_papyrus and min_ink")
         require_no_leaks(find_leaks(trains, validates, surface_of, context_px), what, context_px)
         require_no_leaks(find_leaks(trains, test, surface_of, context_px), f"{what} (test)", context_px)
         require_no_leaks(find_leaks(validates, test, surface_of, 0), f"{what} (validation and test)", 0)
-    if not test and _wants(split, "test"):
+    if not test and _expects(split, "test"):
         raise DataError("the dataset: no sample is kept for the test; check splits, or lower min_papyrus and min_ink")
 
 
-def _wants(split: Split, name: SplitName) -> bool:
+def _expects(split: Split, name: SplitName) -> bool:
     return bool(getattr(split, name, None))

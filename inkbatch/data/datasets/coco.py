@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from inkbatch.data.datasets.boxes import InkBox
+from inkbatch.data.datasets.ink_boxes import InkBox
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
@@ -107,8 +107,7 @@ def parse_coco(document: Any, place: str) -> tuple[CocoImage, ...]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise DataError(
-            f"{place}: a COCO file is wanted (images, categories, annotations), {where}: {first['msg']}; "
-            "export it again"
+            f"{place}: not a COCO file (images, categories, annotations): {where}: {first['msg']}; export it again"
         ) from error
     images = {image.id: image for image in found.images}
     names = {category.id: category.name for category in found.categories}
@@ -128,7 +127,7 @@ def parse_coco(document: Any, place: str) -> tuple[CocoImage, ...]:
 
 
 def coco_document(file_name: str, shape_yx: tuple[int, int], boxes: Sequence[InkBox]) -> dict[str, Any]:
-    """The content of a COCO file with one picture. Curvature and turns stand in each annotation's ``attributes``.
+    """Return the content of a COCO file with one picture; ``attributes`` hold curvature and turns.
 
     Args:
         file_name: Name of the picture that the boxes belong to.
@@ -194,14 +193,14 @@ def draw_boxes(place: Location, labels: Multiscale, boxes: Sequence[InkBox], lon
 
 
 def _box(entry: _AnnotationEntry, image: _ImageEntry, place: str) -> Box:
-    """Every pixel that the annotation's box touches; half a pixel beyond the border is rounding."""
+    """Return the pixels that an annotation's box touches; half a pixel beyond the border is rounding."""
     x, y, width, height = entry.bbox
     inside = min(x, y) >= -_TOLERANCE_PX
     inside &= x + width <= image.width + _TOLERANCE_PX and y + height <= image.height + _TOLERANCE_PX
     if width <= 0 or height <= 0 or not inside:
         raise DataError(
             f"{place}: annotation {entry.id}: its box x {x:g}, y {y:g}, {width:g} x {height:g} px (width x height) is "
-            f"empty or leaves {image.file_name} of {image.width} x {image.height} px; mend it"
+            f"empty or leaves {image.file_name} of {image.width} x {image.height} px; correct it"
         )
     whole = Box(0, 0, image.height, image.width)
     touched = Box(max(0, math.floor(y)), max(0, math.floor(x)), math.ceil(y + height), math.ceil(x + width))

@@ -16,11 +16,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.datasets.reading import SegmentArrays
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
+from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.geometry import Box
 
 BAND_ROWS = 512
-INK_LABEL = 128  # stored label from which a pixel counts as ink
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class BoxCounts:
         return self.ink / self.areas
 
     def take(self, picks: NDArray[np.bool_] | NDArray[np.int64]) -> BoxCounts:
-        """Some of the boxes, by mask or by position."""
+        """Select boxes by mask or by position."""
         return BoxCounts(self.boxes[picks], self.papyrus[picks], self.ink[picks])
 
 
@@ -85,7 +85,7 @@ def count_crossings(
     cuts_x = np.unique(np.clip(np.concatenate([left, right]), 0, width))
     table = np.zeros((2, len(cuts_y), len(cuts_x)), np.int64)
     sums = np.zeros((2, width), np.int64)
-    next_cut = 1  # what lies above the first cut falls out of every difference
+    next_cut = 1  # counts above the first cut cancel in every difference
     for bottom_row, flags in _bands(arrays, cuts_y):
         sums += flags.sum(axis=1, dtype=np.int64)
         if bottom_row == cuts_y[next_cut]:
@@ -119,13 +119,13 @@ def count_boxes(arrays: SegmentArrays, boxes: list[Box]) -> BoxCounts:
 
 
 def count_flags(arrays: SegmentArrays, box: Box) -> tuple[int, int]:
-    """(papyrus, ink) pixels of one box."""
+    """Count (papyrus, ink) pixels of one box."""
     papyrus, ink = _flags(arrays, box)
     return int(np.count_nonzero(papyrus)), int(np.count_nonzero(ink))
 
 
 def content_digest(arrays: SegmentArrays) -> str:
-    """SHA-256 of the labels, the ignore mask and the segment mask, whatever their storage; read in bands."""
+    """Return the SHA-256 of labels, ignore mask and segment mask, whatever their storage; read in bands."""
     height, width = arrays.shape_yx
     found = hashlib.sha256(f"{height} {width}".encode())
     for y0 in range(0, height, BAND_ROWS):
@@ -137,13 +137,13 @@ def content_digest(arrays: SegmentArrays) -> str:
 
 
 def _flags(arrays: SegmentArrays, box: Box) -> NDArray[np.bool_]:
-    """(2, Y, X): papyrus, ink."""
+    """Read papyrus and ink of a box, (2, Y, X)."""
     labels, ignore = arrays.read_flat(box)
     return np.stack([arrays.read_mask(box), (labels >= INK_LABEL) & (ignore == 0)])
 
 
 def _bands(arrays: SegmentArrays, cuts: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Consecutive row bands (last row + 1, flags) from the first cut to the last, none across a cut."""
+    """Yield row bands (last row + 1, flags) from the first cut to the last, none across a cut."""
     width = arrays.shape_yx[1]
     last = int(cuts[-1])
     for y0 in range(int(cuts[0]), last, BAND_ROWS):

@@ -1,4 +1,4 @@
-"""How curved the outline of an ink component is: letters bend, fibres and cracks run straight."""
+"""Curvature of an ink component's outline: letters bend, fibres and cracks run straight."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SMOOTHING_PX = 5.0  # the stairs of a disc of 400 px still count for 5 %, a disc of 15 px seems 8 % more curved
-SHORTEST_PX = 8  # a shorter outline has no shape to speak of
+SMOOTHING_PX = 5.0  # pixel stairs add 5 % to a disc of 400 px; a disc of 15 px gains 8 %
+SHORTEST_PX = 8  # shorter outlines get curvature 0
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ContourShape:
 
 
 def outer_contour(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The outer contour of the largest outline in a mask (height, width).
+    """Return the outer contour of the largest outline in a mask (height, width).
 
     Returns:
         (points, 2): centres of the outermost pixels in order, as (y, x); closed, the first point is not repeated.
@@ -65,7 +65,7 @@ def contour_shape(mask: NDArray[np.bool_], smoothing_px: float = SMOOTHING_PX) -
 
 
 def _resampled(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points at equal distances of about one pixel along the closed contour."""
+    """Resample a closed contour at equal distances of about one pixel."""
     if len(points) < 2:
         return points
     closed = np.concatenate([points, points[:1]])
@@ -75,7 +75,7 @@ def _resampled(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _smoothed(points: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """A closed contour after a circular Gaussian, by its Fourier series."""
+    """Smooth a closed contour with a circular Gaussian, by its Fourier series."""
     frequencies = np.fft.rfftfreq(len(points))
     damping = np.exp(-2 * (math.pi * sigma * frequencies) ** 2)
     spectrum = np.fft.rfft(points, axis=0) * damping[:, None]

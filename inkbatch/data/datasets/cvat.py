@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from inkbatch.config import near_matches
 from inkbatch.data.datasets.coco import CATEGORY, CocoImage, parse_coco
 from inkbatch.data.datasets.polygons import filled_polygon, filled_runs
-from inkbatch.data.labels.cleaning import INK
 from inkbatch.data.labels.components import Bools
+from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
@@ -58,7 +58,7 @@ def read_cvat(export: Location, ink: Sequence[str] = (CATEGORY,), ignore: Sequen
 
     Raises:
         ConfigError: A label name that the export does not know; near matches are named.
-        DataError: It is neither format, both, or is damaged.
+        DataError: The export has neither format, has both, or is damaged.
     """
     files = _open_export(export)
     names = files.names()
@@ -66,7 +66,7 @@ def read_cvat(export: Location, ink: Sequence[str] = (CATEGORY,), ignore: Sequen
     documents = [name for name in names if _COCO_NAME.match(name)]
     if len(tables) + len(documents) != 1:
         raise DataError(
-            f"{export}: one {COLOUR_TABLE} (Segmentation mask 1.1) or one .json (COCO 1.0) is wanted, found "
+            f"{export}: expected one {COLOUR_TABLE} (Segmentation mask 1.1) or one .json (COCO 1.0), got "
             f"{', '.join([*tables, *documents]) or 'neither'}; export one task from CVAT in one of these formats"
         )
     if tables:
@@ -106,15 +106,15 @@ class _Export:
         self.place = place
 
     def names(self) -> list[str]:
-        """All files, sorted."""
+        """List all files, sorted."""
         raise NotImplementedError
 
     def read(self, name: str) -> bytes:
-        """One file's content."""
+        """Read one file."""
         raise NotImplementedError
 
     def where(self, name: str) -> str:
-        """The file, for messages."""
+        """Name a file in messages."""
         return f"{self.place}, {name}"
 
 
@@ -144,9 +144,7 @@ class _Zip(_Export):
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(file.read_bytes()))
         except zipfile.BadZipFile as error:
-            raise CorruptDataError(
-                f"{file}: a zip file is wanted, it is none or is damaged; export it again"
-            ) from error
+            raise CorruptDataError(f"{file}: not a zip file, or a damaged one; export it again") from error
 
     def names(self) -> list[str]:
         return sorted(name for name in self._zip.namelist() if not name.endswith("/"))
@@ -179,7 +177,7 @@ def _read_coco(files: _Export, name: str, ink: Sequence[str], ignore: Sequence[s
 def _parsed(data: bytes) -> dict[str, Any]:
     document = json.loads(data)
     if not isinstance(document, dict):
-        raise ValueError(f"a mapping is wanted, found a {type(document).__name__}")
+        raise ValueError(f"expected a mapping, got a {type(document).__name__}")
     return document
 
 
@@ -197,7 +195,7 @@ def _drawn(image: CocoImage, categories: Sequence[str], place: str) -> Bools:
                 filled_polygon(canvas, polygon, where)
         else:
             raise DataError(
-                f"{where}: an outline or a mask is wanted, it has a box alone; draw {annotation.category} as a polygon "
+                f"{where}: expected an outline or a mask, got a box alone; draw {annotation.category} as a polygon "
                 "or a mask in CVAT"
             )
     return canvas
@@ -220,14 +218,14 @@ def _read_masks(
 
 
 def _colours(text: str, place: str) -> dict[str, tuple[int, int, int]]:
-    """Colours by label name, from lines ``name:red,green,blue:parts:actions``."""
+    """Parse colours by label name, from lines ``name:red,green,blue:parts:actions``."""
     found = {}
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         match = re.match(r"^(.+?):(\d+),(\d+),(\d+)(:|$)", line)
         if match is None:
-            raise DataError(f"{place}: lines name:red,green,blue:… are wanted, found {line!r}; export it again")
+            raise DataError(f"{place}: expected lines name:red,green,blue:…, got {line!r}; export it again")
         found[match[1]] = (int(match[2]), int(match[3]), int(match[4]))
     return found
 
@@ -240,7 +238,7 @@ def _require_listed(rgb: NDArray[np.uint8], colours: Mapping[str, tuple[int, int
     if unknown.any():
         y, x = (int(value) for value in np.argwhere(unknown)[0])
         raise DataError(
-            f"{place}: only the colours of {COLOUR_TABLE} are wanted, found {tuple(int(v) for v in rgb[y, x])} at "
+            f"{place}: expected only the colours of {COLOUR_TABLE}, got {tuple(int(v) for v in rgb[y, x])} at "
             f"y {y}, x {x}; it was scaled or saved with losses, export it again"
         )
 
@@ -252,7 +250,7 @@ def _painted(rgb: NDArray[np.uint8], colours: Mapping[str, tuple[int, int, int]]
 
 
 def _packed(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """One number per colour."""
+    """Pack each colour into one number."""
     wide = rgb.astype(np.uint32)
     return (wide[..., 0] * 65_536 + wide[..., 1] * 256 + wide[..., 2]).astype(np.uint32)
 
@@ -261,7 +259,7 @@ def _require_known(wanted: Sequence[str], known: Sequence[str], place: str) -> N
     for label in wanted:
         if label not in known:
             hint = near_matches(label, list(known)) or f"; it knows {', '.join(known) or 'none'}"
-            raise ConfigError(f"{place}: the label {label!r} is wanted, it is not there{hint}")
+            raise ConfigError(f"{place}: no label {label!r} in this export{hint}")
 
 
 def _stem(file_name: str) -> str:
@@ -270,4 +268,4 @@ def _stem(file_name: str) -> str:
 
 
 def _write_mask(place: Location, mask: Bools) -> None:
-    place.write_bytes(png_bytes(mask.astype(np.uint8) * np.uint8(INK)))
+    place.write_bytes(png_bytes(mask.astype(np.uint8) * np.uint8(LABEL_MAX)))

@@ -56,7 +56,7 @@ class Sample(BaseModel):
         id: Unique in the dataset; sorts as the samples are stored.
         segment: Segment id; of a stitched pair, that of its left part.
         box: (y0, x0, y1, x1) in full-resolution pixels, half-open; of a stitched pair (0, 0, height, width).
-        split: What it is for. Where the dataset has folds, ``train`` samples train in all folds but their own.
+        split: Its split. If the dataset has folds, ``train`` samples train in all folds but their own.
         fold: The fold in which it (or, where some samples are ``validation``, only those) validates; None: in none.
         ink_share: Share of its pixels that are ink (label of 128 or more, on papyrus, not ignored), 0 to 1.
         papyrus_share: Share of its pixels inside the segment mask, 0 to 1.
@@ -105,11 +105,11 @@ class DatasetSegment(BaseModel):
         layers: Half-open range of source layer numbers that samples hold; None: all that the surface holds.
         kind: ``surface`` (prepared segment), ``image`` (a picture; its channels R, G, B are the layers) or
             ``grey-image`` (one layer).
-        source: Where the surface itself came from; of local paths the last part.
+        source: Origin of the surface; of local paths the last component.
         source_layers: Half-open range of the source layer numbers that the surface holds.
         shape_yx: (height, width) in pixels.
         voxel_size_um: Voxel edge in micrometres.
-        digest: Digest of what surface, labels and ignore mask say of themselves, or of the picture and its annotation.
+        digest: Digest of the attributes of surface, labels and ignore mask, or of the picture and its annotation.
             A reader refuses others. Empty: not checked.
         clahe: Pictures only: adaptive histogram equalisation that a reader applies, or None.
         label_above: Pictures only: annotation values above it are ink; None takes grey values as 0 to 255.
@@ -139,7 +139,7 @@ class DatasetSegment(BaseModel):
 
 
 class SurfaceContract(BaseModel):
-    """What all segments of a dataset have in common, and a bundle trained on it will ask for.
+    """Properties that all segments of a dataset share, and that a bundle trained on it requires.
 
     Attributes:
         dtype: Dtype of the layers.
@@ -184,7 +184,7 @@ class DatasetIndex(BaseModel):
         digest: SHA-256 of everything else in this document; `save` fills it in.
         sample_px: Edge of a sample as it was asked for; boxes may make others, see `Sample.shape_yx`.
         form: ``index`` (samples stay in their segments) or ``pack``.
-        contract: What all segments have in common.
+        contract: Contract that all segments share.
         segments: Segments, in the configuration's order.
         samples: Samples, in storage order.
         dropped: By fold (as text): ids that overlap a validation sample of that fold and train nothing there.
@@ -224,7 +224,9 @@ class DatasetIndex(BaseModel):
             rows = "; ".join(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors()[:5])
             raise DataError(f"{place}: not a dataset of format {FORMAT} ({rows}); run build-dataset again") from error
         if index.digest != index.computed_digest():
-            raise MismatchError(f"{place}: its digest does not fit its content; it was edited, run build-dataset again")
+            raise MismatchError(
+                f"{place}: its digest does not match its content; it was edited, run build-dataset again"
+            )
         return index
 
     def save(self, location: Location) -> DatasetIndex:
@@ -238,7 +240,7 @@ class DatasetIndex(BaseModel):
         return signed
 
     def to_json(self) -> str:
-        """The document as stored."""
+        """Return the document as it is stored."""
         document = self._document()
         samples = document.pop("samples")
         head = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).removesuffix("\n}")
@@ -246,11 +248,11 @@ class DatasetIndex(BaseModel):
         return f'{head},\n  "samples": [\n    {rows}\n  ]\n}}\n'
 
     def computed_digest(self) -> str:
-        """SHA-256 of the document without its digest."""
+        """Return the SHA-256 of the document without its digest."""
         return digest({key: value for key, value in self._document().items() if key != "digest"})
 
     def segment(self, segment_id: str) -> DatasetSegment:
-        """The segment with this id.
+        """Find the segment with this id.
 
         Raises:
             DataError: It is not in the dataset.
@@ -266,27 +268,27 @@ class DatasetIndex(BaseModel):
         return max((sample.fold + 1 for sample in self.samples if sample.fold is not None), default=0)
 
     def samples_of(self, split: SplitName, fold: int | None = None) -> list[Sample]:
-        """The samples of a split, in storage order.
+        """Return the samples of a split, in storage order.
 
         Args:
-            split: Which one.
-            fold: Which fold validates; required where the dataset has folds, refused where it has none.
+            split: Name of the split.
+            fold: Fold that validates; required if the dataset has folds, refused if it has none.
 
         Returns:
             Samples; with folds, training leaves out what overlaps that fold's validation samples, and stitched pairs
             never validate.
 
         Raises:
-            ConfigError: A fold is missing, out of range, or not wanted.
+            ConfigError: A fold is missing, out of range, or stated for a dataset without folds.
         """
         count = self.fold_count
         if fold is None and count and split != "test":
             raise ConfigError(
-                f"dataset {self.name}: has {count} folds; say which one validates (fold 0 to {count - 1})"
+                f"dataset {self.name}: has {count} folds; choose the one that validates (fold 0 to {count - 1})"
             )
         if fold is not None and not 0 <= fold < count:
-            wanted = f"choose 0 to {count - 1}" if count else "it has none: leave fold out"
-            raise ConfigError(f"dataset {self.name}: fold {fold} is wanted; {wanted}")
+            cure = f"choose 0 to {count - 1}" if count else "it has no folds, leave fold out"
+            raise ConfigError(f"dataset {self.name}: no fold {fold}; {cure}")
         if fold is None or split == "test":
             return [sample for sample in self.samples if sample.split == split]
         if split == "validation":
@@ -299,34 +301,34 @@ class DatasetIndex(BaseModel):
 
 
 def validating(samples: Sequence[Sample], fold: int) -> list[Sample]:
-    """The samples that validate in a fold: its ``validation`` samples where there are any, else all but its pairs."""
+    """Return a fold's validation samples: its ``validation`` samples, or if there are none all but its pairs."""
     apart = any(sample.split == "validation" for sample in samples)
     wanted = "validation" if apart else "train"
     return [s for s in samples if s.split == wanted and s.fold == fold and s.parts is None]
 
 
 def training(samples: Sequence[Sample], fold: int, dropped: Collection[str]) -> list[Sample]:
-    """The samples that train while a fold validates."""
+    """Return the samples that train while a fold validates."""
     gone = set(dropped)
     return [s for s in samples if s.split == "train" and s.fold != fold and s.id not in gone]
 
 
 def resolve(uri: str, root: Location) -> Location:
-    """The location of a URI in an index; relative ones hang on ROOT."""
+    """Return the location of a URI in an index; relative ones start at ROOT."""
     return Location.parse(uri) if "://" in uri or uri.startswith("/") else root / uri
 
 
 def relative_to(location: Location, root: Location) -> str:
-    """The opposite of `resolve`: relative where `location` lies in ROOT."""
+    """Return the URI for an index, relative where `location` lies in ROOT; reverses `resolve`."""
     prefix = f"{root.uri.rstrip('/')}/"
     return location.uri.removeprefix(prefix)
 
 
 def root_of(dataset: Location) -> Location:
-    """ROOT of a dataset's folder ``ROOT/datasets/{name}``."""
+    """Return ROOT of a dataset's folder ``ROOT/datasets/{name}``."""
     return dataset.parent.parent
 
 
 def largest_shape(samples: Sequence[Sample]) -> tuple[int, int]:
-    """(height, width) that holds every sample."""
+    """Return the smallest (height, width) that holds every sample."""
     return max(sample.shape_yx[0] for sample in samples), max(sample.shape_yx[1] for sample in samples)

@@ -34,7 +34,7 @@ class Leaks:
 def find_leaks(
     training: Iterable[Sample], held_out: Iterable[Sample], surface_of: Mapping[str, str], context_px: int
 ) -> Leaks:
-    """Every training sample that sees a pixel of a held-out sample.
+    """Find every training sample that shows a pixel of a held-out sample.
 
     Args:
         training: Samples that train; of stitched pairs both parts count.
@@ -60,7 +60,7 @@ def find_leaks(
 def _copies(
     example: tuple[str, ...], training: Sequence[Sample], held_out: Sequence[Sample], surface_of: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Two segments of one surface that made an example; empty where both samples lie in one segment."""
+    """Name the two segments of one surface behind an example; empty if both samples lie in one segment."""
     if not example:
         return ()
     shown, hidden = (
@@ -97,7 +97,7 @@ def require_no_leaks(leaks: Leaks, what: str, context_px: int) -> None:
 
 
 def touching(boxes: Boxes, others: Boxes, gap_px: int = 0) -> NDArray[np.bool_]:
-    """Which boxes overlap any of `others`, or come nearer to one than `gap_px`.
+    """Find the boxes that overlap any of `others`, or come nearer to one than `gap_px`.
 
     Args:
         boxes: (n, 4): y0, x0, y1, x1, none empty.
@@ -131,7 +131,7 @@ def _by_table(boxes: Boxes, others: Boxes, gap_px: int, edges_y: Boxes, edges_x:
 
 
 def _first_cell(edges: Boxes, starts: Boxes) -> NDArray[np.int64]:
-    """The cell that holds each start; the first one where it lies before all."""
+    """Return the cell that holds each start; the first one for starts before all cells."""
     found: NDArray[np.int64] = np.maximum(np.searchsorted(edges, starts, side="right") - 1, 0)
     return found
 
@@ -148,7 +148,7 @@ def _pairwise(boxes: Boxes, others: Boxes, gap_px: int) -> NDArray[np.bool_]:
 
 
 def shown_boxes(samples: Iterable[Sample], surface_of: Mapping[str, str]) -> dict[str, tuple[list[str], Boxes]]:
-    """Ids and boxes (n, 4) of all that the samples show, by surface; both halves of pairs."""
+    """Return ids and boxes (n, 4) of all that samples show, by surface; both halves of pairs."""
     rows: dict[str, tuple[list[str], list[Sequence[int]]]] = {}
     for sample in samples:
         shown = [(sample.segment, sample.box)] if sample.parts is None else [(p.segment, p.box) for p in sample.parts]

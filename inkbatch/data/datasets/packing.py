@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.index import DatasetIndex, largest_shape
-from inkbatch.data.datasets.reading import IGNORE_NAME, LABELS_NAME, SAMPLES_NAME, SampleReader, StoredArrays
+from inkbatch.data.datasets.sample_reader import IGNORE_NAME, LABELS_NAME, SAMPLES_NAME, SampleReader
+from inkbatch.data.datasets.segment_arrays import StoredArrays
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
 from inkbatch.io.shards.layout import MASK_CODEC
@@ -25,7 +26,7 @@ LAYERS_CODEC = "lz4"  # papyrus hardly shrinks (benchmarks/README.md), and train
 
 @dataclass(frozen=True)
 class PackLayout:
-    """How a pack is cut.
+    """Layout of a pack.
 
     Attributes:
         count: Samples.
@@ -43,7 +44,7 @@ class PackLayout:
 
     @staticmethod
     def of(index: DatasetIndex, unit_samples: int | None = None) -> PackLayout:
-        """The layout of a dataset's pack; units hold about 64 MiB of layers where nobody says how many samples."""
+        """Lay out a dataset's pack; units hold about 64 MiB of layers if `unit_samples` is None."""
         shape = largest_shape(index.samples)
         contract = index.contract
         each = contract.layer_count * shape[0] * shape[1] * np.dtype(contract.dtype).itemsize
@@ -52,13 +53,13 @@ class PackLayout:
         return PackLayout(count, contract.layer_count, shape, contract.dtype, min(fitting, count))
 
     def units(self) -> list[Unit]:
-        """One unit per zarr shard; the rows of its box are samples."""
+        """List the units, one per zarr shard; the rows of its box are samples."""
         starts = range(0, self.count, self.unit_samples)
         boxes = [Box(start, 0, min(self.count, start + self.unit_samples), 1) for start in starts]
         return [Unit(number, box, box) for number, box in enumerate(boxes)]
 
     def arrays(self) -> dict[str, ArrayLayout]:
-        """Layouts of the three arrays; a chunk belongs to one sample."""
+        """Return the layouts of the three arrays; a chunk belongs to one sample."""
         chunk = tuple(min(CHUNK_PX, edge) for edge in self.shape_yx)
         edges = tuple(-(-edge // part) * part for edge, part in zip(self.shape_yx, chunk, strict=True))
         n, count = self.unit_samples, self.count
@@ -77,17 +78,17 @@ class PackLayout:
 def pack_work(
     index: DatasetIndex, location: Location, layout: PackLayout, record: RunFolder, root: Location
 ) -> UnitWork[Any, Any]:
-    """The functions that pack; makes the arrays' metadata.
+    """Create the arrays, and return the functions that fill them.
 
     Args:
         index: The dataset in its form ``index``: samples are read from their segments.
         location: The dataset's folder.
-        layout: How the pack is cut.
-        record: Where markers go.
+        layout: Layout of the pack.
+        record: Run that markers belong to.
         root: ROOT of the segments.
 
     Raises:
-        MismatchError: Another pack lies there.
+        MismatchError: The folder holds another pack.
     """
     reader = SampleReader(index, location, root=root)
     arrays = {name: ShardedArray.create(location / name, found) for name, found in layout.arrays().items()}

@@ -16,7 +16,7 @@ class PairConfig(JobConfig):
     """Stitched pairs of training samples.
 
     Attributes:
-        count: How many pairs.
+        count: Number of pairs.
         keep_singles: Keep the training samples themselves, too.
     """
 
@@ -29,7 +29,7 @@ def make_pairs(samples: Sequence[Sample], config: PairConfig, seed: int) -> list
 
     Args:
         samples: All samples of the dataset; only those that train are paired.
-        config: How many.
+        config: Number of pairs, and whether single samples stay.
         seed: The dataset's seed.
 
     Returns:

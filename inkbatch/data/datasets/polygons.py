@@ -72,7 +72,7 @@ def filled_runs(mask: Mapping[str, Any], shape_yx: tuple[int, int], place: str) 
         runs = np.zeros(0, np.int64)
     if not fits or (runs < 0).any() or runs.sum() != shape_yx[0] * shape_yx[1]:
         raise DataError(
-            f"{place}: a run-length mask of {shape_yx} (height, width) is wanted, its size is {size} and its runs do "
+            f"{place}: expected a run-length mask of {shape_yx} (height, width), got size {size} and runs that do "
             "not fill the picture; export it again"
         )
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
@@ -80,7 +80,7 @@ def filled_runs(mask: Mapping[str, Any], shape_yx: tuple[int, int], place: str) 
 
 
 def unpacked_runs(text: str, place: str) -> list[int]:
-    """The runs of a compressed run-length mask, as COCO's tools write it.
+    """Unpack the runs of a compressed run-length mask, as COCO's tools write it.
 
     Each run is a signed number in groups of five bits, lowest first, one character (code 48 and on) per group; bit 5
     says that another group follows, and bit 4 of the last group is the sign. From the fourth run on, the number is the
@@ -98,7 +98,7 @@ def unpacked_runs(text: str, place: str) -> list[int]:
     for character in text:
         group = ord(character) - FIRST_CODE
         if not 0 <= group < 2 * MORE or shift > LONGEST_SHIFT:
-            raise DataError(f"{place}: a compressed mask is wanted, {character!r} cannot stand there; export it again")
+            raise DataError(f"{place}: unexpected character {character!r} in a compressed mask; export it again")
         value |= (group & (MORE - 1)) << shift
         shift += GROUP_BITS
         if group & MORE:
@@ -119,7 +119,7 @@ def _points(outline: Any, place: str) -> NDArray[np.float64]:
         points = np.zeros((0, 2))
     if len(points) < 3 or not np.isfinite(points).all():
         raise DataError(
-            f"{place}: an outline of at least three points x, y is wanted, found {len(points)} readable ones; "
-            "mend it in CVAT"
+            f"{place}: expected an outline of at least three points x, y, got {len(points)} readable ones; "
+            "correct it in CVAT"
         )
     return points

@@ -1,4 +1,4 @@
-"""Which segments show the same pixels, whatever their names: one source, or copies of it under another address.
+"""Segments that show the same pixels under different names: one source, or copies of it at another address.
 
 A leak does not need two boxes of one id. One scan may be prepared twice, from a copied folder or through a link, and a
 picture may lie in ``train`` and in ``val``. So segments count as one surface where they name one source, or where a few
@@ -26,7 +26,7 @@ DISTINCT_VALUES = 8  # flatter windows (no papyrus, clipped values) are alike wi
 def surfaces_of(
     segments: Sequence[DatasetSegment], surfaces: Mapping[str, SurfaceVolume], pictures: Mapping[str, str]
 ) -> dict[str, str]:
-    """What names each segment's surface; segments that share pixels get one name.
+    """Name each segment's surface; segments that share pixels get one name.
 
     Copies are found where they are as large as the original and hold at least one layer of it, in any order and under
     any layer number. Copies that were cropped, scaled or stored with losses are not.
@@ -54,14 +54,14 @@ def surfaces_of(
 
 
 def pixel_digest(array: NDArray[Any]) -> str:
-    """Digest of an array's shape and values."""
+    """Return the digest of an array's shape and values."""
     found = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
     found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
 
 
 def _keys(segment: DatasetSegment, surface: SurfaceVolume | None, pictures: Mapping[str, str]) -> Iterator[str]:
-    """Segments that have one of these in common share pixels."""
+    """Yield keys of a segment; segments with a key in common share pixels."""
     if surface is None:
         yield f"address {segment.surface}"
         if segment.id in pictures:
@@ -78,5 +78,5 @@ def _keys(segment: DatasetSegment, surface: SurfaceVolume | None, pictures: Mapp
 
 
 def _starts(size: int) -> list[int]:
-    """First rows (or columns) of the windows: in the middle of equal parts."""
+    """List the first rows (or columns) of the windows: in the middle of equal parts."""
     return [max(0, (2 * part + 1) * size // (2 * WINDOWS) - WINDOW_PX // 2) for part in range(WINDOWS)]

@@ -1,4 +1,4 @@
-"""Where samples are taken: a grid of tiles, random crops balanced by ink, given boxes, or whole pictures."""
+"""Sampling: a grid of tiles, random crops balanced by ink, given boxes, or whole pictures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
-from inkbatch.data.datasets.boxes import BoxRules
 from inkbatch.data.datasets.counting import BoxCounts, count_boxes, count_grid
-from inkbatch.data.datasets.reading import SegmentArrays
+from inkbatch.data.datasets.ink_boxes import BoxRules
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.data.segments import stable_random as chance
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, TileGrid
@@ -98,12 +98,12 @@ Sampling = Annotated[GridSampling | CropSampling | BoxSampling | WholeSampling, 
 
 
 def candidates(arrays: SegmentArrays, segment: str, sampling: Sampling, sample_px: int) -> BoxCounts:
-    """Every place of a segment that the sampling may take, with its counts.
+    """List every place of a segment that the sampling may take, with its counts.
 
     Args:
         arrays: The opened segment.
         segment: Its id.
-        sampling: How to sample.
+        sampling: Rules of sampling.
         sample_px: Edge of a sample.
 
     Returns:
@@ -120,8 +120,9 @@ def candidates(arrays: SegmentArrays, segment: str, sampling: Sampling, sample_p
     if isinstance(sampling, CropSampling):
         if height < sample_px or width < sample_px:
             raise DataError(
-                f"segment {segment}: crops of {sample_px} px are wanted, it is {height} x {width} px; "
-                "make sample_px smaller, or leave the segment out"
+                f"segment {segment}: expected at least {sample_px} px along both sides for crops, got {height} x "
+                f"{width} px; "
+                "lower sample_px, or leave the segment out"
             )
         step = sampling.step_px or max(1, sample_px // STEPS_PER_SAMPLE)
         rows, columns = (np.arange(0, edge - sample_px + 1, step) for edge in (height, width))
@@ -131,24 +132,24 @@ def candidates(arrays: SegmentArrays, segment: str, sampling: Sampling, sample_p
         return count_boxes(arrays, _given(sampling, segment, arrays.shape_yx, sample_px))
     if height > sample_px or width > sample_px:
         raise DataError(
-            f"segment {segment}: is {height} x {width} px, whole samples have sample_px {sample_px}; "
-            "make sample_px larger, or sample a grid"
+            f"segment {segment}: expected at most {sample_px} px along both sides for whole samples, got "
+            f"{height} x {width} px; raise sample_px, or sample a grid"
         )
     return count_boxes(arrays, [Box(0, 0, sample_px, sample_px)])
 
 
 def choose(found: BoxCounts, segment: str, sampling: Sampling, seed: int, purpose: str) -> NDArray[np.int64]:
-    """Which of the candidates become samples, as ascending positions.
+    """Choose the candidates that become samples, as ascending positions.
 
     Args:
         found: Candidates that may be taken.
         segment: Segment id, for chance and messages.
-        sampling: How to sample.
+        sampling: Rules of sampling.
         seed: The dataset's seed.
         purpose: The split, for chance and messages.
 
     Raises:
-        DataError: Fewer crops than wanted, and `accept_fewer` is not set.
+        DataError: Fewer crops than requested, and `accept_fewer` is not set.
     """
     if not isinstance(sampling, CropSampling):
         return np.arange(len(found.boxes))
@@ -165,7 +166,7 @@ def choose(found: BoxCounts, segment: str, sampling: Sampling, seed: int, purpos
 def _first(picks: NDArray[np.int64], wanted: int, what: str, sampling: CropSampling) -> NDArray[np.int64]:
     if len(picks) < wanted and not sampling.accept_fewer:
         raise DataError(
-            f"{what}: {wanted} are wanted, there are {len(picks)} places; lower per_segment, min_ink, bare_ratio or "
+            f"{what}: expected {wanted}, got {len(picks)} places; lower per_segment, min_ink, bare_ratio or "
             "step_px, or set accept_fewer: true"
         )
     return picks[:wanted]
@@ -200,7 +201,7 @@ def _given(sampling: BoxSampling, segment: str, shape_yx: tuple[int, int], sampl
         box = Box(y0, x0, y1, x1)
         box = _centred(box, whole, sample_px, segment) if sampling.fit == "centred" else box
         if box in found:
-            raise ConfigError(f"segment {segment}: box {list(numbers)} is given twice (or fits as one); leave one out")
+            raise ConfigError(f"segment {segment}: box {list(numbers)} occurs twice (or fits as one); leave one out")
         found.append(box)
     return found
 
@@ -208,8 +209,8 @@ def _given(sampling: BoxSampling, segment: str, shape_yx: tuple[int, int], sampl
 def _centred(box: Box, whole: Box, sample_px: int, segment: str) -> Box:
     if whole.height < sample_px or whole.width < sample_px:
         raise DataError(
-            f"segment {segment}: samples of {sample_px} px are wanted, it is {whole.height} x {whole.width} px; "
-            "make sample_px smaller, or keep boxes as they are (fit: as-is)"
+            f"segment {segment}: expected at least {sample_px} px along both sides for centred boxes, got "
+            f"{whole.height} x {whole.width} px; lower sample_px, or keep boxes as they are (fit: as-is)"
         )
     y0 = min(max(0, (box.y0 + box.y1 - sample_px) // 2), whole.height - sample_px)
     x0 = min(max(0, (box.x0 + box.x1 - sample_px) // 2), whole.width - sample_px)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from inkbatch.config import digest
 from inkbatch.data.datasets.index import DatasetSegment, resolve
-from inkbatch.data.datasets.pictures import cut_out, picture_layers
+from inkbatch.data.datasets.picture_layers import cut_out, picture_layers
+from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.errors import MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
@@ -20,7 +21,6 @@ from inkbatch.io.shards.chunk_cache import CachedArray, ChunkCache
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, SurfaceVolume
 
-LABEL_MAX = 255  # stored value of certain ink
 PICTURES_KEPT = 8
 
 
@@ -46,7 +46,7 @@ class StoredArrays(NamedTuple):
     ignore: NDArray[np.uint8]
 
     def ready(self) -> SampleArrays:
-        """The sample as a network wants it."""
+        """Convert to the labels and masks that training uses."""
         labels = self.labels.astype(np.float32) / np.float32(LABEL_MAX)
         return SampleArrays(self.layers, labels, self.ignore.astype(bool))
 
@@ -71,32 +71,32 @@ def open_segment(segment: DatasetSegment, root: Location, cache: ChunkCache | No
 
 
 class SegmentArrays(ABC):
-    """What one segment offers: windows that may leave it, zero-filled and ignored outside.
+    """Arrays of one segment, read by window; outside the segment windows are zero and ignored.
 
     Attributes:
         shape_yx: (height, width) in pixels.
-        digest: What its parts say of themselves, see `DatasetSegment.digest`.
+        digest: Digest of its parts' attributes, see `DatasetSegment.digest`.
     """
 
     shape_yx: tuple[int, int]
     digest: str
 
     def read(self, box: Box, layers: range | None = None) -> StoredArrays:
-        """Layers, labels and ignore mask in a window."""
+        """Read layers, labels and ignore mask in a window."""
         labels, ignore = self.read_flat(box)
         return StoredArrays(self.read_layers(box, layers), labels, ignore)
 
     @abstractmethod
     def read_layers(self, box: Box, layers: range | None = None) -> NDArray[Any]:
-        """(Z, Y, X), stored dtype; `layers` are indices into the samples' layers, None takes all."""
+        """Read (Z, Y, X), stored dtype; `layers` are indices into the samples' layers, None takes all."""
 
     @abstractmethod
     def read_flat(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Labels 0 to 255 and ignore mask 0 or 1, (Y, X) each."""
+        """Read labels 0 to 255 and ignore mask 0 or 1, (Y, X) each."""
 
     @abstractmethod
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
-        """True where there is papyrus."""
+        """Read the segment mask, True where there is papyrus."""
 
 
 class _SurfaceArrays(SegmentArrays):
@@ -112,14 +112,14 @@ class _SurfaceArrays(SegmentArrays):
         for array in (self.labels, self.ignore):
             if array is not None and array.shape != self.shape_yx:
                 raise MismatchError(
-                    f"segment {segment.id}: {array.location} is {array.shape}, the surface is {self.shape_yx} "
-                    "(height, width); give the labels of this very surface"
+                    f"segment {segment.id}: expected {array.location} to be {self.shape_yx} (height, width) like the "
+                    f"surface, got {array.shape}; give the labels of this surface"
                 )
         parts = [array for array in (self.surface.volume, self.labels, self.ignore) if array is not None]
         self.digest = digest([array.attributes["inkbatch"] for array in parts])
         if segment.digest not in ("", self.digest):
             raise MismatchError(
-                f"segment {segment.id}: its surface or labels were made anew since the dataset was built; build the "
+                f"segment {segment.id}: its surface or labels changed since the dataset was built; build the "
                 "dataset again (under another name, or after removing it)"
             )
 
@@ -177,8 +177,8 @@ class _ImageArrays(SegmentArrays):
             found = picture_layers(place, in_colour=in_colour, clahe=clahe)
             if found.shape[-2:] != self.shape_yx:
                 raise MismatchError(
-                    f"segment {self.segment.id}: {place} is {found.shape[-2:]}, {self.shape_yx} (height, width) was "
-                    "wanted; picture and annotation must be of one size"
+                    f"segment {self.segment.id}: expected {place} to be {self.shape_yx} (height, width), got "
+                    f"{found.shape[-2:]}; picture and annotation must have the same size"
                 )
             with self._keeping:
                 self._kept[key] = found
@@ -188,7 +188,7 @@ class _ImageArrays(SegmentArrays):
 
 
 def read_window(array: CachedArray, box: Box, lead: tuple[slice, ...] = ()) -> NDArray[Any]:
-    """A window of an array (…, Y, X), zero-filled outside its borders; `lead` selects along the axes before."""
+    """Read a window of an array (…, Y, X), zero-filled outside its borders; `lead` selects along the axes before."""
     shape, dtype = array.array.layout.shape, array.array.layout.dtype
     inside = box.intersect(Box(0, 0, *shape[-2:]))
     if inside == box:

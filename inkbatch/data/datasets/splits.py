@@ -1,4 +1,4 @@
-"""Who trains and who validates: by segment, by spatial block, stratified by ink share, in fixed shares, or by list."""
+"""Splits: by segment, by spatial block, stratified by ink share, in fixed shares, or by list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inkbatch.config import JobConfig, near_matches
 from inkbatch.data.datasets.counting import count_grid
 from inkbatch.data.datasets.index import Sample, SplitName
 from inkbatch.data.datasets.leakage import touching
-from inkbatch.data.datasets.reading import SegmentArrays
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.data.segments import stable_random as chance
 from inkbatch.errors import ConfigError, DataError
 
@@ -44,8 +44,8 @@ class KFoldSplit(JobConfig):
 
     Attributes:
         kind: ``kfold``.
-        folds: How many.
-        group: What stays together: each ``sample`` by itself, or all samples of a ``segment``.
+        folds: Number of folds.
+        group: Unit that is never divided: each ``sample`` by itself, or all samples of a ``segment``.
         test: Segments that are kept for the test.
         overlap: Training samples that show pixels of a validation sample: ``refuse``, or ``drop`` them in that fold.
     """
@@ -65,7 +65,7 @@ class ShareSplit(JobConfig):
         train: Share that trains.
         validation: Share that validates.
         test: Share that is kept for the test; the three sum to 1.
-        group: What stays together.
+        group: Unit that is never divided.
         overlap: Samples that show pixels of a later split: ``refuse``, or ``drop`` them.
     """
 
@@ -85,7 +85,7 @@ class ShareSplit(JobConfig):
 
 
 class BlockSplit(JobConfig):
-    """Square blocks inside each segment, with a buffer that nobody trains in.
+    """Square blocks inside each segment, with a buffer around them without training samples.
 
     Attributes:
         kind: ``blocks``.
@@ -153,7 +153,7 @@ class Zones:
     buffer_px: int
 
     def home(self, boxes: NDArray[np.int64]) -> list[SplitName | int | None]:
-        """What each box is for.
+        """Find the split or fold that each box belongs to.
 
         Returns:
             The split or fold of the one block that holds it wholly; else ``train`` where it is clear of all validation
@@ -173,7 +173,7 @@ class Zones:
         return found
 
     def near(self, boxes: NDArray[np.int64], fold: int) -> NDArray[np.bool_]:
-        """Which boxes are too near to a block of a fold to train while that fold validates."""
+        """Find the boxes too near to a block of a fold to train while that fold validates."""
         return touching(boxes, self._boxes_of([fold]), self.buffer_px)
 
     def _boxes_of(self, wanted: Sequence[SplitName | int]) -> NDArray[np.int64]:
@@ -229,7 +229,7 @@ def block_zones(
 
 
 def split_by_segment(segments: Sequence[str], split: SegmentSplit) -> dict[str, tuple[SplitName, int | None]]:
-    """(split, fold) of each segment, for leave-one-segment-out.
+    """Return (split, fold) of each segment, for leave-one-segment-out.
 
     Raises:
         ConfigError: An unknown segment, or none to train on.
@@ -240,7 +240,7 @@ def split_by_segment(segments: Sequence[str], split: SegmentSplit) -> dict[str, 
     held = [name for name in segments if name not in test and (split.held_out is None or name in split.held_out)]
     if len([name for name in segments if name not in test]) < 2 or not held:
         raise ConfigError(
-            f"splits: leave-one-segment-out wants two segments beside the test ones at least, there are "
+            f"splits: leave-one-segment-out needs at least two segments beside the test ones, got "
             f"{len(segments) - len(test)}; add segments, or split by blocks"
         )
     found: dict[str, tuple[SplitName, int | None]] = {}
@@ -268,7 +268,8 @@ def deal_samples(samples: Sequence[Sample], split: KFoldSplit | ShareSplit, seed
     if isinstance(split, KFoldSplit):
         if len(order) < split.folds:
             raise DataError(
-                f"splits: {split.folds} folds are wanted, there are {len(order)} groups by {split.group}; "
+                f"splits: expected at least {split.folds} groups by {split.group} for {split.folds} folds, got "
+                f"{len(order)}; "
                 "lower folds, or group by sample"
             )
         fold = dict(zip(order, _fold_numbers(len(order), split.folds, seed), strict=True))
@@ -294,12 +295,12 @@ def split_by_list(samples: Sequence[Sample], split: ListSplit) -> list[Sample]:
     for name in SPLITS:
         for item in getattr(split, name):
             if item in to:
-                raise ConfigError(f"splits: {item!r} stands on the lists {to[item]} and {name}; leave it on one")
+                raise ConfigError(f"splits: {item!r} is on the lists {to[item]} and {name}; leave it on one")
             _require_known(item, sorted(known))
             to[item] = name
     for sample in samples:
         if sample.id in to and sample.segment in to:
-            raise ConfigError(f"splits: {sample.id!r} and its segment both stand on a list; leave one of them")
+            raise ConfigError(f"splits: {sample.id!r} and its segment are both on a list; leave one of them")
     found = []
     for sample in samples:
         own = to.get(sample.id) or to.get(sample.segment)
@@ -333,4 +334,4 @@ def _fold_numbers(count: int, folds: int, seed: int) -> list[int]:
 
 def _require_known(name: str, known: Sequence[str]) -> None:
     if name not in known:
-        raise ConfigError(f"splits: {name!r} is no segment or sample of this dataset{near_matches(name, list(known))}")
+        raise ConfigError(f"splits: no segment or sample {name!r} in this dataset{near_matches(name, list(known))}")

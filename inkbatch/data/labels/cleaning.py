@@ -14,19 +14,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from inkbatch.data.labels.components import Bools, UnitComponents
-from inkbatch.data.labels.seams import Verdict
+from inkbatch.data.labels.seams import UnitDecision
 
-INK = 255  # stored value of certain ink; targets are value / 255
 MIN_AREA_PX = 5_000
 MAX_HOLE_PX = 500
 
 
 class CleaningRules(BaseModel):
-    """How a source becomes ink labels.
+    """Rules that turn a source into ink labels.
 
     Attributes:
         threshold: Share of full scale from which (inclusive) a pixel is ink.
-        invert: Ink is what lies below the threshold: dark letters on white.
+        invert: Take pixels below the threshold as ink: dark letters on white.
         dilation_px: Radius of the disc by which ink is grown; 0 leaves it. What lies outside the surface is bare.
         min_area_px: Ink components (8 neighbours, after dilation) of fewer pixels become bare.
         max_hole_px: Largest hole that is filled; 0 fills none, None fills all. A hole is a bare area (4 neighbours,
@@ -44,12 +43,12 @@ class CleaningRules(BaseModel):
 
     @property
     def fill_holes(self) -> bool:
-        """Whether holes are looked for."""
+        """True if holes are looked for."""
         return self.max_hole_px != 0
 
 
 def threshold_ink(share: NDArray[np.floating[Any]], rules: CleaningRules) -> Bools:
-    """True where a pixel is ink by its own value.
+    """Mark the pixels that are ink by their own value.
 
     Args:
         share: Probability, or share of full scale, in [0, 1].
@@ -60,25 +59,25 @@ def threshold_ink(share: NDArray[np.floating[Any]], rules: CleaningRules) -> Boo
 
 
 def disc(radius_px: int) -> NDArray[np.uint8]:
-    """All pixels whose centre lies within `radius_px` of the middle one, as a structuring element."""
+    """Make a structuring element of all pixels whose centre lies within `radius_px` of the middle one."""
     steps = np.arange(-radius_px, radius_px + 1)
     return (steps[:, None] ** 2 + steps[None, :] ** 2 <= radius_px**2).astype(np.uint8)
 
 
 def dilated(ink: Bools, radius_px: int) -> Bools:
-    """Ink grown by a disc; a window is exact where it lies `radius_px` inside its block, or at the surface's border."""
+    """Grow ink by a disc; exact `radius_px` inside the given block, and at the surface's border."""
     if radius_px == 0:
         return ink
     grown: Bools = cv2.dilate(ink.view(np.uint8), disc(radius_px)) != 0
     return grown
 
 
-def clean_unit(parts: UnitComponents, verdict: Verdict, max_hole_px: int | None) -> tuple[Bools, Bools]:
-    """Apply the verdict on open components and the rules on closed ones.
+def clean_unit(parts: UnitComponents, decision: UnitDecision, max_hole_px: int | None) -> tuple[Bools, Bools]:
+    """Apply the decision on open components and the rules on closed ones.
 
     Args:
         parts: The unit's components; holes are filled where its bare areas were labelled.
-        verdict: Of this unit, from `seams.merge`.
+        decision: Of this unit, from `seams.merge`.
         max_hole_px: Largest hole that is filled; None fills all.
 
     Returns:
@@ -88,8 +87,8 @@ def clean_unit(parts: UnitComponents, verdict: Verdict, max_hole_px: int | None)
     stays = np.ones(len(parts.ink.areas), bool)
     stays[0] = False
     kept, ignored = stays.copy(), stays & parts.ink_border
-    stays[parts.ink_open], kept[parts.ink_open] = verdict.ink_stays, verdict.ink_kept
-    ignored[parts.ink_open] = verdict.ink_ignored
+    stays[parts.ink_open], kept[parts.ink_open] = decision.ink_stays, decision.ink_kept
+    ignored[parts.ink_open] = decision.ink_ignored
     ink, left_out = stays[parts.ink.labels], ignored[parts.ink.labels]
     if parts.bare is None:
         return ink, left_out
@@ -98,7 +97,7 @@ def clean_unit(parts: UnitComponents, verdict: Verdict, max_hole_px: int | None)
     bare_ignored = np.zeros(len(filled), bool)
     bare_ignored[second[ignored[first]]] = True
     lost = parts.ink_open[first] & ~kept[first] & parts.bare_closed[second]
-    filled[second[lost]] = stays[first[lost]]  # its surrounding component is gone: it shares the fate of that place
-    filled[parts.bare_open], bare_ignored[parts.bare_open] = verdict.bare_filled, verdict.bare_ignored
+    filled[second[lost]] = stays[first[lost]]  # the component around it is gone, so it goes with that place
+    filled[parts.bare_open], bare_ignored[parts.bare_open] = decision.bare_filled, decision.bare_ignored
     bare_ignored &= filled
     return ink | filled[parts.bare.labels], left_out | bare_ignored[parts.bare.labels]

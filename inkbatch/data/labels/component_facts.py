@@ -1,4 +1,4 @@
-"""What the other units must know about the connected components of one unit: small facts, stored as JSON."""
+"""Facts about the connected components of one unit that other units need: small, stored as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Component(BaseModel):
         area: Pixels.
         box: (y0, x0, y1, x1), half-open, full-resolution pixels.
         seed: (y, x) of its first pixel in row-major order; tells it apart from others in its box.
-        touches_border: Whether it touches the border (see `border_pixels`).
+        touches_border: True if it touches the border (see `border_pixels`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,8 +33,8 @@ class OpenInk(Component):
 
     Attributes:
         hole_px: Pixels of the closed bare areas inside it.
-        outside: Whether it reaches the border of the surface: what is left when it is taken away is no hole.
-        hole_at_border: Whether a component that touches the border lies in one of these holes.
+        outside: True if it reaches the border of the surface: removing it leaves no hole.
+        hole_at_border: True if a component that touches the border lies in one of these holes.
     """
 
     hole_px: int
@@ -47,8 +47,8 @@ class OpenBare(BaseModel):
 
     Attributes:
         area: Pixels.
-        outside: Whether it reaches the border of the surface, hence is no hole.
-        at_border: Whether a closed component that touches the border (see `border_pixels`) lies in or around it.
+        outside: True if it reaches the border of the surface, hence is no hole.
+        at_border: True if a closed component that touches the border (see `border_pixels`) lies in or around it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +59,7 @@ class OpenBare(BaseModel):
 
 
 class UnitFacts(BaseModel):
-    """What the other units must know about one: JSON, some hundred kilobytes at most.
+    """Facts about one unit that other units need: JSON, some hundred kilobytes at most.
 
     Attributes:
         box: Write box of the unit.
@@ -92,7 +92,7 @@ class UnitFacts(BaseModel):
 
 
 def facts_of(parts: UnitComponents, listed: int | None = None) -> UnitFacts:
-    """The unit's facts; at most `listed` closed components are listed, the largest ones (None: all)."""
+    """Derive a unit's facts; at most `listed` closed components are listed, the largest ones (None: all)."""
     box = parts.box
     closed = ~parts.ink_open
     closed[0] = False
@@ -116,13 +116,13 @@ def facts_of(parts: UnitComponents, listed: int | None = None) -> UnitFacts:
 
 
 def area_histogram(areas: Ints) -> Ints:
-    """Number of areas per power of two, `HISTOGRAM_BINS` entries."""
+    """Count areas per power of two, `HISTOGRAM_BINS` entries."""
     bins = np.frexp(np.maximum(areas, 1).astype(np.float64))[1] - 1
     return np.bincount(bins, minlength=HISTOGRAM_BINS)[:HISTOGRAM_BINS].astype(np.int64)
 
 
 def _ranks(is_open: Bools) -> Ints:
-    """Number of each open label among the open ones, from 1; 0 for the others."""
+    """Number the open labels from 1; the others get 0."""
     ranks: Ints = np.where(is_open, np.cumsum(is_open), 0).astype(np.int64)
     return ranks
 

@@ -28,7 +28,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Parts:
+class BlockComponents:
     """Connected components of a block.
 
     Attributes:
@@ -42,19 +42,19 @@ class Parts:
     boxes: Ints
 
     def touched(self, pixels: Bools) -> Bools:
-        """Per label, whether one of its pixels is among `pixels` (height, width)."""
+        """Find the labels that have a pixel among `pixels` (height, width)."""
         found = np.zeros(len(self.areas), bool)
         found[self.labels[pixels]] = True
         found[0] = False
         return found
 
     def seed(self, number: int) -> tuple[int, int]:
-        """(y, x) of a component's first pixel in row-major order, within the block."""
+        """Return (y, x) of a component's first pixel in row-major order, within the block."""
         y0, x0, _, x1 = (int(value) for value in self.boxes[number])
         return y0, x0 + int(np.argmax(self.labels[y0, x0:x1] == number))
 
 
-def label(mask: Bools, neighbours: Literal[4, 8]) -> Parts:
+def label(mask: Bools, neighbours: Literal[4, 8]) -> BlockComponents:
     """Label the connected components of a block (height, width)."""
     picture = np.ascontiguousarray(mask).view(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(picture, connectivity=neighbours, ltype=cv2.CV_32S)
@@ -62,15 +62,15 @@ def label(mask: Bools, neighbours: Literal[4, 8]) -> Parts:
     boxes = np.stack([y0, x0, y0 + height, x0 + width], axis=1)
     areas[0] = 0
     boxes[0] = 0
-    return Parts(np.asarray(labels, np.int32), areas, boxes)
+    return BlockComponents(np.asarray(labels, np.int32), areas, boxes)
 
 
-def without(parts: Parts, dropped: Bools) -> Parts:
-    """Components without the `dropped` ones (per label); the others are numbered anew, in the same order."""
+def without(parts: BlockComponents, dropped: Bools) -> BlockComponents:
+    """Remove the `dropped` components (per label); the others are renumbered in the same order."""
     stays = ~dropped
     stays[0] = True
     renumbered = np.where(stays, np.cumsum(stays) - 1, 0).astype(np.int32)
-    return Parts(renumbered[parts.labels], parts.areas[stays], parts.boxes[stays])
+    return BlockComponents(renumbered[parts.labels], parts.areas[stays], parts.boxes[stays])
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class UnitComponents:
     """
 
     box: Box
-    ink: Parts
+    ink: BlockComponents
     ink_open: Bools
     ink_border: Bools
     ink_outside: Bools
-    bare: Parts | None
+    bare: BlockComponents | None
     bare_open: Bools
     bare_outside: Bools
     pairs: Ints
@@ -129,7 +129,7 @@ def unit_components(
         shape_yx: Size of the surface.
         border: (box.height, box.width): pixels that make a component one that touches the border.
         min_area_px: Smallest area that is kept.
-        holes: Whether bare areas are labelled too.
+        holes: Label bare areas too.
     """
     surface = Box(0, 0, *shape_yx)
     seams, edge = _frame(box, surface, at_border=False), _frame(box, surface, at_border=True)
@@ -149,10 +149,10 @@ def unit_components(
 
 
 def border_pixels(box: Box, shape_yx: tuple[int, int], papyrus: Bools | None = None) -> Bools:
-    """Pixels at the border of the surface and, where `papyrus` is given, at the border of the papyrus.
+    """Mark pixels at the border of the surface and, where `papyrus` is given, at the border of the papyrus.
 
     Args:
-        box: The part that is wanted.
+        box: Pixels to return.
         shape_yx: Size of the surface.
         papyrus: Segment mask of `box` grown by one pixel on each side (False outside the surface), or None.
 
@@ -170,7 +170,7 @@ def border_pixels(box: Box, shape_yx: tuple[int, int], papyrus: Bools | None = N
 
 
 def _frame(box: Box, surface: Box, *, at_border: bool) -> Bools:
-    """The box's outermost pixels on sides that lie at the surface's border, or on those that are seams."""
+    """Mark a box's outermost pixels on sides at the surface's border, or on sides that are seams."""
     pixels = np.zeros(box.shape, bool)
     pixels[0] |= (box.y0 == surface.y0) == at_border
     pixels[-1] |= (box.y1 == surface.y1) == at_border
@@ -179,8 +179,8 @@ def _frame(box: Box, surface: Box, *, at_border: bool) -> Bools:
     return pixels
 
 
-def _neighbours(ink: Parts, bare: Parts) -> Ints:
-    """Pairs (ink label, bare label) that share an edge of a pixel; unique, sorted."""
+def _neighbours(ink: BlockComponents, bare: BlockComponents) -> Ints:
+    """Find the pairs (ink label, bare label) that share an edge of a pixel; unique, sorted."""
     keys = [np.zeros(0, np.int64)]
     count = len(bare.areas)
     for here, there in (((slice(1, None),), (slice(None, -1),)), ((..., slice(1, None)), (..., slice(None, -1)))):

@@ -16,7 +16,7 @@ GAUSSIAN_REACH = 4  # standard deviations
 
 
 class DenoiseRules(BaseModel):
-    """How a map is denoised; where it is 0 (outside the segment mask) it stays 0.
+    """Denoising of a map; where it is 0 (outside the segment mask) it stays 0.
 
     Attributes:
         method: ``none``; ``median`` of the square around each pixel, which takes specks away and keeps edges; or

@@ -1,4 +1,4 @@
-"""Ignore masks: pixels that count in no loss and no metric, for nobody knows whether they are ink."""
+"""Ignore masks: pixels that count in no loss and no metric, as it is unknown whether they are ink."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IGNORED = 1  # stored value
 
 
 class IgnoreRules(BaseModel):
-    """What goes into the ignore mask; no rule, no mask.
+    """Rules of the ignore mask; without any rule there is no mask.
 
     Attributes:
         image: A 2-D image of the surface's size, non-zero where pixels are ignored.
@@ -33,17 +33,17 @@ class IgnoreRules(BaseModel):
     def _some_band(self) -> IgnoreRules:
         if self.uncertain is not None and not 0 <= self.uncertain[0] < self.uncertain[1] <= 1:
             low, high = self.uncertain
-            raise ValueError(f"uncertain: 0 <= low < high <= 1 is wanted, found {low:g}, {high:g}; swap or mend them")
+            raise ValueError(f"uncertain: expected 0 <= low < high <= 1, got {low:g}, {high:g}; swap or correct them")
         return self
 
     @property
     def any(self) -> bool:
-        """Whether there is a mask to be made."""
+        """True if there is a mask to make."""
         return self.image is not None or self.uncertain is not None or self.border != "none"
 
 
 def uncertain_pixels(share: NDArray[np.floating[Any]], rules: IgnoreRules) -> Bools:
-    """True where a value lies between the two thresholds; nowhere without them.
+    """Mark values between the two thresholds; none if there are no thresholds.
 
     Args:
         share: Probability, or share of full scale, in [0, 1].

@@ -21,7 +21,7 @@ class UnionFind:
         self._parents = list(range(count))
 
     def find(self, member: int) -> int:
-        """The representative of a member's set."""
+        """Find the representative of a member's set."""
         parents = self._parents
         while parents[member] != member:
             parents[member] = parents[parents[member]]
@@ -36,13 +36,13 @@ class UnionFind:
                 self._parents[max(a, b)] = min(a, b)
 
     def roots(self) -> Ints:
-        """The representative of every number."""
+        """Return the representative of every number."""
         return np.array([self.find(member) for member in range(len(self._parents))], np.int64)
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What becomes of the open components of one unit; entry 0 belongs to number 1 of its facts.
+class UnitDecision:
+    """Decision on the open components of one unit; entry 0 belongs to number 1 of its facts.
 
     Attributes:
         ink_kept: Its whole component is large enough.
@@ -70,7 +70,7 @@ class Merged:
         removed_count: Number of components that were too small.
         removed_px: Their pixels.
         histogram: All components per power of two of their area.
-        verdicts: By (y0, x0) of the unit.
+        decisions: By (y0, x0) of the unit.
     """
 
     components: tuple[Component, ...]
@@ -79,7 +79,7 @@ class Merged:
     removed_count: int
     removed_px: int
     histogram: tuple[int, ...]
-    verdicts: dict[tuple[int, int], Verdict]
+    decisions: dict[tuple[int, int], UnitDecision]
 
 
 def merge(
@@ -95,7 +95,7 @@ def merge(
     Args:
         facts: Of every unit of the surface, in any order.
         min_area_px: Smallest area that is kept.
-        fill_holes: Whether holes are filled; the facts must number bare areas.
+        fill_holes: Fill holes; the facts must number bare areas.
         max_hole_px: Largest hole that is filled; None fills all.
         listed: At most so many components are listed; None lists all that the facts list.
 
@@ -129,8 +129,8 @@ def merge(
     around = pairs[(kept & border)[pairs[:, 0]], 1]
     at_border[around] = True
     ignored = np.where(kept, border, filled & _any(at_border, classes)[classes])
-    verdicts = {
-        (unit.box[0], unit.box[1]): Verdict(
+    decisions = {
+        (unit.box[0], unit.box[1]): UnitDecision(
             kept[ink], (kept | filled)[ink], ignored[ink], filled[bare_part], ignored[bare_part]
         )
         for unit, ink, bare_part in nodes.parts()
@@ -145,7 +145,7 @@ def merge(
         removed_count=sum(unit.removed_count for unit in facts) + len(removed),
         removed_px=sum(unit.removed_px for unit in facts) + sum(removed),
         histogram=tuple(int(count) for count in histogram),
-        verdicts=verdicts,
+        decisions=decisions,
     )
 
 
@@ -175,15 +175,15 @@ class _Nodes:
         ).reshape(-1, 2)
 
     def parts(self) -> Iterable[tuple[UnitFacts, slice, slice]]:
-        """Each unit with the numbers of its ink and of its bare areas."""
+        """Yield each unit with the numbers of its ink and of its bare areas."""
         for start, unit in zip(self.starts, self.facts, strict=False):
             middle = start + len(unit.ink)
             yield unit, slice(start, middle), slice(middle, middle + len(unit.bare))
 
     def seams(self) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64], bool]]:
-        """Pixels that meet across seams: (numbers on one side, numbers on the other, whether they share an edge).
+        """Yield pixels that meet across seams: (numbers here, numbers there, True if they share an edge).
 
-        -1 stands for what is not numbered.
+        -1 marks pixels without a number.
         """
         by_corner = {unit.box[:2]: index for index, unit in enumerate(self.facts)}
         bottom, right = max(unit.box[2] for unit in self.facts), max(unit.box[3] for unit in self.facts)
@@ -197,7 +197,7 @@ class _Nodes:
                     continue
                 here, there = self._edge(index, out), self._edge(self._at(by_corner, place), back)
                 if len(here) != len(there):
-                    raise DataError(f"components: units {unit.box} and {place} do not meet; make their facts anew")
+                    raise DataError(f"components: units {unit.box} and {place} do not meet; collect their facts again")
                 yield here, there, True
                 yield here[1:], there[:-1], False
                 yield here[:-1], there[1:], False
@@ -209,7 +209,7 @@ class _Nodes:
 
     def _at(self, by_corner: dict[tuple[int, int], int], place: tuple[int, int]) -> int:
         if place not in by_corner:
-            raise DataError(f"components: facts of the unit at {place} (y, x) are wanted, there are none; run it first")
+            raise DataError(f"components: expected facts of the unit at {place} (y, x), got none; run that unit first")
         return by_corner[place]
 
     def _edge(self, index: int, side: str) -> NDArray[np.int64]:
@@ -220,7 +220,7 @@ class _Nodes:
         return np.where(numbers > 0, start + numbers - 1, np.where(numbers < 0, bare_start - numbers - 1, -1))
 
     def same(self, here: Ints, there: Ints, straight: bool) -> list[tuple[int, int]]:
-        """Pairs of one kind that meet; bare areas only over edges."""
+        """Find the pairs of one kind that meet; bare areas only over edges."""
         known = (here >= 0) & (there >= 0)
         a, b = here[known], there[known]
         alike = self.is_ink[a] & self.is_ink[b]
@@ -230,7 +230,7 @@ class _Nodes:
         return [(int(one), int(other)) for one, other in found]
 
     def differing(self, here: Ints, there: Ints) -> NDArray[np.int64]:
-        """(ink, bare) pairs that share an edge across the seam."""
+        """Find the (ink, bare) pairs that share an edge across the seam."""
         known = (here >= 0) & (there >= 0)
         a, b = here[known], there[known]
         unlike = self.is_ink[a] != self.is_ink[b]
@@ -252,7 +252,7 @@ def _any(flags: Bools, roots: Ints) -> Bools:
 
 
 def _components(nodes: _Nodes, roots: Ints, area: Ints, min_area_px: int) -> tuple[list[Component], list[int]]:
-    """Components that cross seams: the kept ones, and the areas of the others."""
+    """Join the components that cross seams: the kept ones, and the areas of the others."""
     members: dict[int, list[Component]] = {}
     for unit, ink, _ in nodes.parts():
         for root, part in zip(roots[ink], unit.ink, strict=True):

@@ -7,7 +7,7 @@ from inkbatch.geometry import Box
 
 
 def area_box(area: tuple[int, int, int, int] | None, shape_yx: tuple[int, int]) -> Box:
-    """The area as a box; None is everything.
+    """Return an area as a box; None is the whole segment.
 
     Raises:
         ConfigError: It is empty or leaves the segment.

@@ -1,4 +1,4 @@
-"""Is one map better than another, or was it chance? A paired bootstrap over blocks of the segment.
+"""Paired bootstrap over blocks of a segment, which tells a better map from chance.
 
 Neighbouring pixels resemble each other, so pixels must not be drawn one by one: whole blocks are drawn, with
 replacement, the same ones for both maps, as many as there are (Efron and Tibshirani 1993, chapter 8). The spread of the
@@ -44,7 +44,7 @@ class Difference:
 
     @property
     def document(self) -> dict[str, float]:
-        """The stored form."""
+        """Stored form."""
         return {
             "first": self.first,
             "second": self.second,
@@ -56,7 +56,7 @@ class Difference:
 
 
 def group_starts(total: ScoreHistogram) -> NDArray[np.int64]:
-    """First codes of at most about `GROUPS` groups of neighbouring values that hold equal shares of ink and papyrus."""
+    """Cut the values into about `GROUPS` groups with equal shares of ink and papyrus; returns their first codes."""
     mass = total.ink / max(int(total.ink.sum()), 1) + total.bare / max(int(total.bare.sum()), 1)
     number = ((np.cumsum(mass) - mass) / mass.sum() * GROUPS).astype(np.int64) if mass.any() else np.arange(BINS)
     return np.flatnonzero(np.diff(number, prepend=-1))
@@ -64,7 +64,7 @@ def group_starts(total: ScoreHistogram) -> NDArray[np.int64]:
 
 @dataclass
 class BlockCounts:
-    """What is kept of each block of one map.
+    """Counts of the blocks of one map.
 
     Attributes:
         thresholds: By name of the score, the threshold that it is taken at.
@@ -87,7 +87,7 @@ class BlockCounts:
         self.coarse.append(grouped.astype(np.float32))
 
     def scores(self, weights: NDArray[np.int64]) -> dict[str, Floats]:
-        """Scores of draws; `weights` (draws, blocks) says how often each block was drawn."""
+        """Score draws; `weights` (draws, blocks) says how often each block was drawn."""
         hits, alarms, misses = np.tensordot(weights, np.array(self.found, np.int64), axes=1).transpose(2, 1, 0)
         found = {
             name: f_beta(hits[number], alarms[number], misses[number], self.beta)
@@ -112,7 +112,7 @@ def compare(
     Args:
         maps: Both maps' blocks, in one order.
         whole: Both maps' scores on everything, by the same names.
-        draws: How often blocks are drawn.
+        draws: Number of draws.
         level: Of the interval, for example 0.95.
         seed: Of the draws.
     """

@@ -35,7 +35,7 @@ Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks"]
 WEIGHTED: frozenset[Method] = frozenset({"weighted-mean", "odds", "ranks"})
 PICKED: frozenset[Method] = frozenset({"median", "maximum"})
 
-STRIP_PX = 1 << 16  # pixels that are worked on at a time: they stay in the cache
+STRIP_PX = 1 << 16  # pixels per pass, so that they stay in the cache
 RANK_CHUNKS = 256  # stored chunks per map that its quantiles are taken from
 LEAST_ODDS_P = 2.0**-12
 
@@ -49,9 +49,9 @@ class Combination:
     """A rule that makes one map of several.
 
     Attributes:
-        method: How.
+        method: Name of the rule.
         weights: One per map, not negative, sum 1.
-        tables: One per map, `TABLE_SIZE` entries: what is added up (the plain probability for median and maximum).
+        tables: One per map, `TABLE_SIZE` entries: values to add (plain probability for median and maximum).
     """
 
     method: Method
@@ -63,7 +63,7 @@ class Combination:
 
         Args:
             codes: One array (height, width) per map.
-            spread: Whether the disagreement is wanted.
+            spread: Also compute the disagreement.
 
         Returns:
             (map, disagreement), float32 (height, width). Disagreement is the standard deviation of the maps' values
@@ -75,12 +75,12 @@ class Combination:
         return out, deviation
 
     def stored(self, codes: Sequence[Codes], out: Halves, deviation: Halves | None = None) -> None:
-        """The same, rounded to float16 as it is stored, while it is in the cache.
+        """Combine one window and round it to float16, as it is stored.
 
         Args:
-            codes: As above.
-            out: (height, width), is filled with the map.
-            deviation: The same with the disagreement; None if it is not wanted.
+            codes: See `__call__`.
+            out: (height, width), filled with the map.
+            deviation: The same with the disagreement; None computes none.
         """
         out[...] = 0
         if deviation is not None:
@@ -116,11 +116,11 @@ class Combination:
             deviation[part] = rounded(self._deviation(strip, found))
 
     def _weighted_tables(self) -> list[Floats]:
-        """Tables of weight × value, in the order of the maps."""
+        """Make the tables of weight × value, in the order of the maps."""
         return [np.float32(weight) * table for weight, table in zip(self.weights, self.tables, strict=True)]
 
     def _shares(self, codes: Sequence[Codes], weighted: Sequence[Floats]) -> list[Floats]:
-        """Weight × value of each map; the plain probability is widened, which is faster than a table, bit for bit."""
+        """Multiply each map by its weight; plain probability is widened: faster than a table, and equal bit for bit."""
         plain = plain_table()
         found = []
         for values, table, weight, product in zip(codes, self.tables, self.weights, weighted, strict=True):
@@ -141,7 +141,7 @@ class Combination:
         return total
 
     def finish(self, total: Floats) -> Floats:
-        """From the sum to the stored value."""
+        """Turn the sum into the stored value."""
         if self.method == "odds":
             odds: Floats = np.negative(total)
             np.exp(odds, out=odds)
@@ -151,7 +151,7 @@ class Combination:
         return total
 
     def _picked(self, codes: Sequence[Codes]) -> list[Codes]:
-        """The largest, or the one or two in the middle."""
+        """Pick the largest code, or the one or two in the middle."""
         if self.method == "maximum":
             return [np.maximum.reduce(codes)]
         return _middle(codes)
@@ -184,19 +184,19 @@ class Combination:
 
 @cache
 def plain_table() -> Floats:
-    """The probability that each code stands for."""
+    """Return the probability that each code stands for."""
     return _filled(VALUES)
 
 
 @cache
 def odds_table() -> Floats:
-    """The log odds that each code stands for."""
+    """Return the log odds that each code stands for."""
     inside = np.clip(VALUES, LEAST_ODDS_P, 1 - LEAST_ODDS_P)
     return _filled(np.log(inside / (1 - inside)))
 
 
 def rank_table(found: StoredMap) -> Floats:
-    """The quantile of each code among the map's values above 0, ties in the middle; 0 stays 0.
+    """Return the quantile of each code among the map's values above 0, ties in the middle; 0 stays 0.
 
     Taken from the whole map, or from `RANK_CHUNKS` chunks spread evenly over it: the same ones on every machine.
 
@@ -210,7 +210,7 @@ def rank_table(found: StoredMap) -> Floats:
             codes = found.codes(chunks[pick])
             counts += cv2.calcHist([codes], [0], None, [BINS], [0, BINS]).ravel().astype(np.int64)
         counts[0] = 0
-        if counts.any():  # else the sample missed what there is: count all
+        if counts.any():  # else the sampled chunks are all empty: count all chunks
             break
     if not counts.any():
         raise DataError(f"prediction {found.name}: is 0 everywhere, it has no ranks; leave it out")
@@ -220,7 +220,7 @@ def rank_table(found: StoredMap) -> Floats:
 
 
 def tables_for(method: Method, maps: Sequence[StoredMap]) -> tuple[Floats, ...]:
-    """The tables of a method; ranks read a sample of each map."""
+    """Return the tables of a method; ranks read a sample of each map."""
     if method == "ranks":
         return tuple(rank_table(found) for found in maps)
     table = odds_table() if method == "odds" else plain_table()
@@ -236,7 +236,7 @@ def _looked_up(codes: Sequence[Codes], tables: Sequence[Floats]) -> list[Floats]
 
 
 def _sum(values: Sequence[Floats]) -> Floats:
-    """Their sum, always added in this order."""
+    """Add values, always in this order."""
     total: Floats = values[0] + values[1]
     for part in values[2:]:
         total += part
@@ -244,7 +244,7 @@ def _sum(values: Sequence[Floats]) -> Floats:
 
 
 def _middle(codes: Sequence[Codes]) -> list[Codes]:
-    """The map in the middle, or the two: a sorting network over whole rows of pixels, cheap for a handful of maps."""
+    """Find the one or two maps in the middle, by a sorting network over whole rows of pixels; cheap for few maps."""
     planes = list(codes)
     count = len(planes)
     for turn in range(count):
@@ -260,7 +260,7 @@ def _halfway(low: Codes, high: Codes) -> Floats:
 
 
 def _filled(table: NDArray[np.float64]) -> Floats:
-    """A table as float32, 0 for codes that stand for no probability."""
+    """Convert a table to float32, 0 for codes that stand for no probability."""
     out = np.zeros(TABLE_SIZE, np.float32)
     out[:BINS] = table
     out.flags.writeable = False

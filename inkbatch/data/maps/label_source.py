@@ -1,4 +1,4 @@
-"""Where labels come from: a 2-D picture or a prediction, read by box as shares of full scale."""
+"""Sources of labels: a 2-D picture or a prediction, read by box as shares of full scale."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LabelSource(ABC):
 
     Attributes:
         shape_yx: (height, width) in pixels.
-        identity: What a manifest says about it.
+        identity: Entry of a manifest.
         request: The settings of `inkbatch labels` that name it from any folder.
     """
 
@@ -41,7 +41,7 @@ class LabelSource(ABC):
         """Release file handles and scratch files."""
 
     def overview(self, level: int, step_px: int) -> NDArray[np.float32]:
-        """The whole map, halved `level` times by averaging; never more than `step_px` squared at full resolution."""
+        """Read the whole map, halved `level` times by averaging, in blocks of `step_px` squared at full resolution."""
         height, width = (-(-size // 2**level) for size in self.shape_yx)
         out = np.empty((height, width), np.float32)
         for box in cut(self.shape_yx, step_px, step_px):
@@ -69,19 +69,19 @@ class PictureLabels(LabelSource):
         self.request = {"image": Location.parse(uri).uri}
 
     def read(self, box: Box) -> NDArray[np.float32]:
-        """See `LabelSource.read`."""
+        """Read a window; see `LabelSource.read`."""
         values = read_one_layer(self._source, box).astype(np.float32)
         values /= np.float32(self._white)
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
         if low < 0 or high > 1:
             raise DataError(
-                f"labels {self._source.uri}: values from 0 to {self._white:g} are wanted, found "
+                f"labels {self._source.uri}: expected values from 0 to {self._white:g}, got "
                 f"{low * self._white:g} to {high * self._white:g} at {box}; state the value of certain ink with white"
             )
         return values
 
     def close(self) -> None:
-        """See `LabelSource.close`."""
+        """Release file handles."""
         self._source.close()
 
 
@@ -95,11 +95,11 @@ class PredictionLabels(LabelSource):
         self.request = {"prediction": map_address(found.name)}
 
     def read(self, box: Box) -> NDArray[np.float32]:
-        """See `LabelSource.read`."""
+        """Read a window; see `LabelSource.read`."""
         return self._map.read(box).astype(np.float32)
 
     def overview(self, level: int, step_px: int) -> NDArray[np.float32]:
-        """See `LabelSource.overview`; read from the pyramid where that goes so far."""
+        """Read the whole map from its pyramid, as far as that goes; see `LabelSource.overview`."""
         levels = self._map.pyramid.levels
         if level >= len(levels):
             return super().overview(level, step_px)
@@ -108,5 +108,5 @@ class PredictionLabels(LabelSource):
 
 
 def full_scale(dtype: np.dtype[Any]) -> float:
-    """The stored value that stands for 1: the largest one of integers, 1 of floats."""
+    """Return the stored value that stands for 1: the largest one of integers, 1 of floats."""
     return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0

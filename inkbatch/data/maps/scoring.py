@@ -1,4 +1,4 @@
-"""How good an ink map is against labels, from exact histograms, so that a map of any size streams by.
+"""Scores of an ink map against labels, from exact histograms, so that maps of any size can be streamed.
 
 Maps are stored as float16, which has 15,361 values from 0 to 1. Pixels are counted per stored value and label; hence
 every score here equals the one taken from sorted pixels, ties included, and histograms of parts add up to that of the
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from inkbatch.io.pictures.tones import CODES, half_codes
 
 BINS = CODES
+DEFAULT_THRESHOLD = 0.5  # where neither the bundle nor the user states one
 VALUES: NDArray[np.float64] = np.arange(BINS, dtype=np.uint16).view(np.float16).astype(np.float64)
-_CODE_BITS = 14  # above them the label of a pixel, and above that whether it is left out
+_CODE_BITS = 14  # next bit: label of a pixel; the one above: pixel does not count
 _LABELLED, _COUNTED = 1 << _CODE_BITS, 1 << (_CODE_BITS + 1)
 MOST_AT_ONCE = 1 << 23  # OpenCV counts in float32, which is exact up to 2^24
 
@@ -31,7 +32,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often there is ink where the map says p.
+    """Reliability curve: share of ink by predicted probability.
 
     Attributes:
         confidence: Mean probability of the pixels in each bin; NaN where it is empty.
@@ -71,7 +72,7 @@ class ScoreHistogram:
             probability: (Y, X) in [0, 1].
             labels: True where there is ink.
             counted: True where pixels count (mask, not ignored).
-            place: Where the probability was read, for the message.
+            place: Source of the probability, for messages.
 
         Raises:
             CorruptDataError: A probability is not a number, or outside [0, 1].
@@ -91,45 +92,45 @@ class ScoreHistogram:
         return int(self.ink.sum() + self.bare.sum())
 
     def auc(self) -> float:
-        """Area under the ROC curve; NaN where one class is missing."""
+        """Return the area under the ROC curve; NaN if one class is missing."""
         return float(auc(self.ink, self.bare))
 
     def average_precision(self) -> float:
-        """Sum over falling thresholds of precision times the gain in recall; NaN where there is no ink."""
+        """Return average precision: the sum over thresholds of precision times the gain in recall; NaN without ink."""
         return float(average_precision(self.ink, self.bare))
 
     def found(self, threshold: float) -> tuple[int, int, int]:
-        """(hits, false alarms, misses) of ``probability >= threshold``."""
+        """Count (hits, false alarms, misses) of ``probability >= threshold``."""
         first = int(np.searchsorted(VALUES, threshold))
         hits, alarms = int(self.ink[first:].sum()), int(self.bare[first:].sum())
         return hits, alarms, int(self.ink.sum()) - hits
 
     def f_beta(self, threshold: float, beta: float = 0.5) -> float:
-        """F-beta of ``probability >= threshold``; 0 where nothing is found."""
+        """Return F-beta of ``probability >= threshold``; 0 if nothing is found."""
         hits, alarms, misses = (np.array(count) for count in self.found(threshold))
         return float(f_beta(hits, alarms, misses, beta))
 
     def best_f_beta(self, beta: float = 0.5) -> tuple[float, float]:
-        """(best F-beta, its threshold); the lowest of equally good thresholds."""
+        """Find (best F-beta, its threshold); the lowest of equally good thresholds."""
         curve = self.f_beta_curve(beta)
         best = int(np.argmax(curve))
         return float(curve[best]), float(VALUES[best])
 
     def f_beta_curve(self, beta: float = 0.5) -> Floats:
-        """F-beta at every threshold of `VALUES`."""
+        """Return F-beta at every threshold of `VALUES`."""
         hits = np.cumsum(self.ink[::-1])[::-1]
         alarms = np.cumsum(self.bare[::-1])[::-1]
         return f_beta(hits, alarms, self.ink.sum() - hits, beta)
 
     def precision_recall(self) -> tuple[Floats, Floats]:
-        """(precision, recall) at every threshold of `VALUES`; precision is 1 where nothing is found."""
+        """Return (precision, recall) at every threshold of `VALUES`; precision is 1 where nothing is found."""
         hits = np.cumsum(self.ink[::-1])[::-1]
         found = hits + np.cumsum(self.bare[::-1])[::-1]
         precision = np.divide(hits, found, out=np.ones(BINS), where=found > 0)
         return precision, hits / max(int(hits[0]), 1)
 
     def psnr(self) -> float:
-        """Peak signal-to-noise ratio in dB of the map against its labels as a picture of 0 and 1.
+        """Return the peak signal-to-noise ratio in dB of the map against its labels as a picture of 0 and 1.
 
         ``10 log10(1 / mean squared difference)``; infinite for a perfect map, NaN without pixels.
         """
@@ -139,7 +140,7 @@ class ScoreHistogram:
         return float("inf") if error == 0 else float(-10 * np.log10(error))
 
     def reliability(self, bins: int = 15) -> Reliability:
-        """The reliability curve over `bins` equal bins of probability; a bin holds its lower edge, the last one both.
+        """Return the reliability curve over equal bins of probability; a bin holds its lower edge, the last one both.
 
         The expected calibration error is the mean of ``|share of ink - mean probability|`` of the bins, weighted by
         their pixels (Naeini et al. 2015, with the probability of ink instead of that of the likelier class).
@@ -154,7 +155,7 @@ class ScoreHistogram:
         return Reliability(confidence, share, pixels, error)
 
     def scores(self, threshold: float, beta: float = 0.5) -> dict[str, float]:
-        """The scores that depend on a threshold."""
+        """Return the scores that depend on a threshold."""
         hits, alarms, misses = self.found(threshold)
         return {
             "threshold": threshold,
@@ -189,7 +190,7 @@ def score_counts(
 
 
 def _keys(codes: NDArray[np.uint16], labels: NDArray[np.bool_], counted: NDArray[np.bool_]) -> NDArray[np.uint16]:
-    """One key per pixel, from `_COUNTED` on for what does not count; in passes that the processor does in vectors."""
+    """Return one key per pixel, from `_COUNTED` on for pixels that do not count; each pass is vectorised."""
     flags = labels.view(np.uint8)
     if not counted.all():
         flags = flags | np.left_shift((~counted).view(np.uint8), np.uint8(1))
@@ -200,7 +201,7 @@ def _keys(codes: NDArray[np.uint16], labels: NDArray[np.bool_], counted: NDArray
 
 
 def f_beta(hits: NDArray[Any], alarms: NDArray[Any], misses: NDArray[Any], beta: float = 0.5) -> Floats:
-    """F-beta from counts of any shape: ``(1 + b²) hits / ((1 + b²) hits + b² misses + false alarms)``."""
+    """Compute F-beta from counts: ``(1 + b²) hits / ((1 + b²) hits + b² misses + false alarms)``."""
     square = beta * beta
     below = (1 + square) * hits + square * misses + alarms
     found: Floats = np.divide((1 + square) * hits, below, out=np.zeros(np.shape(below)), where=below > 0)
@@ -208,7 +209,7 @@ def f_beta(hits: NDArray[Any], alarms: NDArray[Any], misses: NDArray[Any], beta:
 
 
 def auc(ink: NDArray[Any], bare: NDArray[Any]) -> Floats:
-    """Area under the ROC curve of histograms (…, values), by the Mann-Whitney rule: a tie counts half."""
+    """Compute the area under the ROC curve of histograms (…, values) by Mann and Whitney: a tie counts half."""
     below = np.cumsum(bare, axis=-1, dtype=np.float64) - bare / 2
     pairs = ink.sum(axis=-1, dtype=np.float64) * bare.sum(axis=-1, dtype=np.float64)
     wins = (ink * below).sum(axis=-1)
@@ -217,7 +218,7 @@ def auc(ink: NDArray[Any], bare: NDArray[Any]) -> Floats:
 
 
 def average_precision(ink: NDArray[Any], bare: NDArray[Any]) -> Floats:
-    """Average precision of histograms (…, values): sum of precision times the gain in recall."""
+    """Compute average precision of histograms (…, values): sum of precision times the gain in recall."""
     falling = ink[..., ::-1].astype(np.float64)
     hits = np.cumsum(falling, axis=-1)
     found = hits + np.cumsum(bare[..., ::-1], axis=-1, dtype=np.float64)

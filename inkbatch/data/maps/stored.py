@@ -1,4 +1,4 @@
-"""Finished predictions by name or address, and what must be equal before two of them meet."""
+"""Finished predictions by name or address, and the checks before two of them are combined."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class StoredMap:
 
     Attributes:
         name: As the user wrote it: a name, or an address.
-        folder: Where it lies.
+        folder: Its folder.
         prediction: The opened map.
         manifest: Its run's manifest.
-        facts: What its ``complete.json`` states.
+        facts: Content of its ``complete.json``.
     """
 
     name: str
@@ -59,7 +59,7 @@ class StoredMap:
 
     @property
     def holds_ranks(self) -> bool:
-        """Whether its values are ranks instead of probabilities."""
+        """True if its values are ranks instead of probabilities."""
         return bool(self.manifest.get("config", {}).get("method") == "ranks")
 
     @property
@@ -70,19 +70,19 @@ class StoredMap:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a manifest says about it."""
+        """Entry of a manifest."""
         return {"name": self.folder.name, "digest": self.digest}
 
     def codes(self, box: Box) -> NDArray[np.uint16]:
-        """The stored values of a window as whole numbers; see `inkbatch.io.pictures.tones.half_codes`."""
+        """Read a window's stored values as whole numbers; see `inkbatch.io.pictures.tones.half_codes`."""
         return half_codes(self.prediction.read(box), str(self.folder))
 
     def opened(self, box: Box) -> Region:
-        """A window of the map, ready to be decoded part by part; to be closed."""
+        """Open a window of the map, to be decoded piece by piece and closed."""
         return self.prediction.pyramid.levels[0].opened(box.slices)
 
     def codes_of(self, region: Region, box: Box) -> NDArray[np.uint16]:
-        """As `codes`, decoded in the calling thread from a window that is open."""
+        """Decode codes from an open window, in the calling thread; see `codes`."""
         return half_codes(region.read(box.slices), str(self.folder))
 
 
@@ -106,14 +106,13 @@ def open_map(root: str, segment: str, name: str | None = None) -> StoredMap:
     found = StoredMap(shown, folder, Prediction.open(folder), manifest, (folder / "complete.json").read_json())
     if found.segment != segment:
         raise MismatchError(
-            f"{place}: a map of segment {segment} is wanted, this is one of {found.segment}; name predictions of one "
-            "segment"
+            f"{place}: expected a map of segment {segment}, got one of {found.segment}; name predictions of one segment"
         )
     return found
 
 
 def map_folder(root: str, segment: str, name: str | None) -> Location:
-    """``ROOT/predictions/{segment}/{name}``, or the address that `name` is; None takes the only prediction."""
+    """Return ``ROOT/predictions/{segment}/{name}``, or the address that `name` is; None takes the only prediction."""
     folder = Location.parse(root) / "predictions" / check_segment_id(segment)
     if name is not None:
         return Location.parse(name) if "/" in name else _known(folder, segment, name)
@@ -122,13 +121,14 @@ def map_folder(root: str, segment: str, name: str | None) -> Location:
         raise DataError(f"segment {segment}: no prediction in {folder}; run inkbatch infer first")
     if len(names) > 1:
         raise ConfigError(
-            f"segment {segment}: one of its {len(names)} predictions is wanted; give --name {' or --name '.join(names)}"
+            f"segment {segment}: expected one prediction, got {len(names)}; choose with --name "
+            f"{' or --name '.join(names)}"
         )
     return folder / names[0]
 
 
 def map_address(name: str) -> str:
-    """What names a prediction from any folder: its name, or an absolute path or URI."""
+    """Return a name that is valid from any folder: the prediction's name, or an absolute path or URI."""
     return Location.parse(name).uri if "/" in name else name
 
 
@@ -142,12 +142,14 @@ def require_one_grid(maps: Sequence[StoredMap]) -> None:
     for other in maps[1:]:
         if other.shape_yx != first.shape_yx:
             raise MismatchError(
-                f"prediction {other.name}: is {_size(other)}, {first.name} is {_size(first)} (height × width); "
+                f"prediction {other.name}: expected {_size(first)} (height × width) like {first.name}, got "
+                f"{_size(other)}; "
                 "infer them from one surface"
             )
         if other.pixel_um != first.pixel_um:
             raise MismatchError(
-                f"prediction {other.name}: has pixels of {other.pixel_um:g} µm, {first.name} of {first.pixel_um:g} µm; "
+                f"prediction {other.name}: expected pixels of {first.pixel_um:g} µm like {first.name}, got "
+                f"{other.pixel_um:g} µm; "
                 "infer them from one surface"
             )
 
@@ -156,7 +158,7 @@ def _known(folder: Location, segment: str, name: str) -> Location:
     place = folder / name
     if not (place / "manifest.json").exists():
         names = _names(folder)
-        cure = f"there are {', '.join(names)}" if names else "there is none; run inkbatch infer first"
+        cure = f"available: {', '.join(names)}" if names else "there is no prediction, run inkbatch infer first"
         raise DataError(f"prediction {segment}/{name}: nothing at {place}; {cure}")
     return place
 

@@ -1,4 +1,4 @@
-"""What a map is compared with: ink labels within the segment mask and outside the ignore mask, read by box."""
+"""Truth that maps are compared with: ink labels inside the segment mask and outside the ignore mask, read by box."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.datasets.counting import INK_LABEL
+from inkbatch.data.labels.ink import INK_LABEL, INK_SHARE
 from inkbatch.data.maps.label_source import PictureLabels
 from inkbatch.data.segments.catalog import Catalog
 from inkbatch.errors import ConfigError, DataError, NoLabelsError
@@ -21,7 +21,6 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import require_complete
 
-INK_SHARE = 0.5  # of full scale, from which a label is ink
 NO_IGNORE = "none"
 
 Bools = NDArray[np.bool_]
@@ -29,7 +28,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class TruthChoice:
-    """What is to be compared with.
+    """Choice of labels and ignore mask.
 
     Attributes:
         labels: A 2-D picture of the segment's size. None takes the segment's ``ink_labels.zarr``, else the catalog's
@@ -47,7 +46,7 @@ class TruthChoice:
 
 
 _Reader = Callable[[Box], Bools]
-_Opener = Callable[[Box, ExitStack], _Reader]  # what is opened for a window is closed with the stack
+_Opener = Callable[[Box, ExitStack], _Reader]  # the stack closes what was opened for a window
 
 
 class Truth:
@@ -55,8 +54,8 @@ class Truth:
 
     Attributes:
         shape_yx: (height, width) in pixels.
-        identity: What a manifest says about it.
-        place: Where the labels come from, for people.
+        identity: Entry of a manifest.
+        place: Source of the labels, for messages.
         request: Settings that name it from any folder.
         made_from: The prediction that the labels were made from, or None.
         held_bytes: Bytes per pixel that an opened window holds: pictures are read whole.
@@ -68,7 +67,7 @@ class Truth:
         Raises:
             NoLabelsError: No labels are known for the segment.
             ConfigError: The catalog cannot be read, or an address cannot be used.
-            DataError: Something is not whole, or of another size than the segment.
+            DataError: A source is incomplete, or of another size than the segment.
         """
         folder = Location.parse(root) / "segments" / segment
         self._sources: list[LayerSource] = []
@@ -101,7 +100,7 @@ class Truth:
             source.close()
 
     def read(self, box: Box) -> tuple[Bools, Bools]:
-        """(ink, counted) of a window that lies inside, each boolean (box.height, box.width).
+        """Read (ink, counted) of a window inside the segment, each boolean (box.height, box.width).
 
         Raises:
             CorruptDataError: A stored object is damaged.
@@ -112,7 +111,7 @@ class Truth:
 
     @contextmanager
     def opened(self, box: Box) -> Iterator[Callable[[Box], tuple[Bools, Bools]]]:
-        """A window that is read part by part, by the calling thread: gives `read` for boxes inside it.
+        """Open a window to be read piece by piece in the calling thread; yields `read` for boxes inside it.
 
         Raises:
             CorruptDataError: A stored object is damaged.
@@ -135,20 +134,22 @@ class Truth:
         own = folder / "ink_labels.zarr"
         if uri is None and (own / "zarr.json").exists():
             if choice.white is not None:
-                raise ConfigError(f"segment {segment}: white belongs to a picture of labels, {own} needs none; drop it")
+                raise ConfigError(
+                    f"segment {segment}: white belongs to a picture of labels, {own} needs none; leave it out"
+                )
             return self._own_labels(folder, segment, own)
         if uri is None:
             entry = Catalog.load(choice.catalog).entries.get(segment)
             uri = entry.ink_labels if entry else None
         if uri is None:
             raise NoLabelsError(
-                f"segment {segment}: nobody says where its ink labels are; give --labels, write ink_labels into the "
+                f"segment {segment}: no ink labels are known; give --labels, write ink_labels into the "
                 "catalog, or run inkbatch labels"
             )
         picture = PictureLabels(uri, choice.white)
         self.request["labels"] = Location.parse(uri).uri
         self.held_bytes += 5  # as float32, and as flags
-        self._sources.append(picture)  # type: ignore[arg-type]  # it is closed like one
+        self._sources.append(picture)  # type: ignore[arg-type]  # closed like one
         self._require_size(f"labels {uri}", picture.shape_yx)
         return uri, picture.identity, _at_once(lambda box: picture.read(box) >= np.float32(INK_SHARE))
 
@@ -187,7 +188,8 @@ class Truth:
     def _require_size(self, what: str, found: tuple[int, ...]) -> None:
         if tuple(found) != self.shape_yx:
             raise DataError(
-                f"{what}: {tuple(found)} (height, width), the segment is {self.shape_yx}; give those of this very "
+                f"{what}: expected {self.shape_yx} (height, width) like the segment, got {tuple(found)}; give those "
+                "of this "
                 "segment"
             )
 
@@ -196,20 +198,21 @@ def _open_mask(folder: Location, segment: str) -> Multiscale:
     place = folder / "mask.zarr"
     if not (place / "zarr.json").exists():
         raise DataError(
-            f"segment {segment}: its mask is wanted, nothing is at {place}; run inkbatch prepare {segment} with this "
+            f"segment {segment}: expected its mask at {place}, nothing is there; run inkbatch prepare {segment} with "
+            "this "
             "ROOT first"
         )
     return Multiscale.open(place)
 
 
 def _non_zero(stored: NDArray[np.uint8]) -> Bools:
-    """Where a mask is not 0, in the memory of the mask: fresh memory costs more than the comparison."""
+    """Mark pixels that are not 0, in the memory of the mask: fresh memory costs more than the comparison."""
     found: Bools = np.not_equal(stored, 0, out=stored.view(np.bool_))
     return found
 
 
 def _stored(array: Multiscale, flags: Callable[[NDArray[np.uint8]], Bools]) -> _Opener:
-    """Flags of an array of ours, decoded part by part."""
+    """Make an opener of a stored array, decoded piece by piece."""
 
     def opened(box: Box, closing: ExitStack) -> _Reader:
         region = closing.enter_context(array.levels[0].opened(box.slices))
@@ -219,7 +222,7 @@ def _stored(array: Multiscale, flags: Callable[[NDArray[np.uint8]], Bools]) -> _
 
 
 def _at_once(read: _Reader) -> _Opener:
-    """What is read whole for a window, for a part of it may cost as much."""
+    """Make an opener of a source that is read whole, as a piece of it may cost as much."""
 
     def opened(box: Box, closing: ExitStack) -> _Reader:
         whole = read(box)
@@ -229,5 +232,5 @@ def _at_once(read: _Reader) -> _Opener:
 
 
 def _digest(array: Multiscale) -> Any:
-    """What the array's own attributes say about its making."""
+    """Return the provenance in an array's attributes."""
     return array.attributes["inkbatch"]

@@ -33,7 +33,7 @@ _HASH = np.uint64(0x9E3779B97F4A7C15)  # Knuth's multiplicative hash: 2^64 over 
 
 
 class FitRules(BaseModel):
-    """How weights are fitted.
+    """Rules for fitting weights.
 
     Attributes:
         labels: See `TruthChoice`.
@@ -54,13 +54,13 @@ class FitRules(BaseModel):
     pixels: int = Field(1_000_000, ge=1_000, le=20_000_000)
 
     def choice(self, catalog: str | None) -> TruthChoice:
-        """What is compared with."""
+        """Return the labels to fit to."""
         return TruthChoice(self.labels, self.white, self.ignore, catalog)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What was found.
+    """Fitted weights and threshold.
 
     Attributes:
         weights: One per map.
@@ -81,7 +81,7 @@ class Fit:
     ink_pixels: int
 
     def document(self, names: Sequence[str], metric: str) -> dict[str, Any]:
-        """The stored form."""
+        """Return the stored form."""
         return {
             "metric": metric,
             "weights": dict(zip(names, self.weights, strict=True)),
@@ -140,7 +140,7 @@ class _Search:
         self.known: dict[tuple[int, ...], tuple[float, float]] = {}
 
     def score(self, hundredths: tuple[int, ...]) -> tuple[float, float]:
-        """(best score, its threshold)."""
+        """Return (best score, its threshold) of weights in hundredths."""
         if hundredths not in self.known:
             rule = replace(self.rule, weights=tuple(weight / 100 for weight in hundredths))
             share = (rule.total(self.values) - np.float32(self.low)) / np.float32(self.high - self.low)
@@ -154,7 +154,7 @@ class _Search:
         return self.known[hundredths]
 
     def climb(self, start: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[float, float]]:
-        """The best weights that can be reached from `start`."""
+        """Find the best weights that can be reached from `start`."""
         here = start
         for step in STEPS:
             while True:
@@ -176,7 +176,7 @@ def _moved(weights: tuple[int, ...], pair: tuple[int, int], step: int) -> tuple[
 
 
 def _sampled(maps: Sequence[StoredMap], truth: Truth, rules: FitRules) -> tuple[list[Codes], NDArray[np.bool_]]:
-    """Codes per map and labels of the sampled pixels of the area that count."""
+    """Read codes per map, and labels, of sampled pixels of the area that count."""
     whole = Box(0, 0, *truth.shape_yx)
     area = area_box(rules.area, truth.shape_yx)
     share = min(1.0, rules.pixels / area.area)

@@ -1,4 +1,4 @@
-"""Segments have names: the catalog says where a segment's layers lie and how they are to be read."""
+"""Catalog of segments: for each id, the address of its layers and how to read them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def spacing_text(value: Any) -> Any:
 
 
 class SegmentEntry(BaseModel):
-    """One segment of a catalog. Paths are relative to the catalog file; ``{segment}`` stands for the id.
+    """One segment of a catalog. Paths are relative to the catalog file; ``{segment}`` is replaced by the id.
 
     Attributes:
-        source: Where the layers are: a folder, an OME-Zarr, a zarr array, an image.
+        source: Layers: a folder, an OME-Zarr, a zarr array, an image.
         layers: Half-open range of layer numbers to take; None takes all.
         depth_order: ``forward`` if layer 0 lies where depth order begins, ``reversed`` if the stack was stored the
             other way round. Required to prepare; never guessed.
@@ -100,7 +100,7 @@ class CatalogDocument(BaseModel):
 
 @dataclass(frozen=True)
 class Catalog:
-    """All segments that are known here; later files win over earlier ones.
+    """All known segments; later files win over earlier ones.
 
     Attributes:
         entries: By segment id, defaults filled in and locations made absolute.
@@ -116,7 +116,7 @@ class Catalog:
 
         Args:
             file: The user's catalog. None looks at ``INKBATCH_CATALOG``, then for ``segments.yaml`` in `folder`.
-            folder: Where to look.
+            folder: Folder to look in.
 
         Raises:
             ConfigError: A file that was named is not there, or one does not validate.
@@ -139,7 +139,7 @@ class Catalog:
         return Catalog(entries, template)
 
     def entry(self, segment: str, source: str | None = None) -> SegmentEntry:
-        """The entry of a segment.
+        """Find the entry of a segment.
 
         Args:
             segment: Segment id.
@@ -179,12 +179,12 @@ def check_segment_id(segment: str) -> str:
 
 
 def shipped_catalog() -> Path:
-    """The catalog inside the package: the demo segment."""
+    """Return the catalog inside the package: the demo segment."""
     return Path(__file__).parent.parent.parent / "demo" / CATALOG_NAME
 
 
 def catalog_schema() -> dict[str, Any]:
-    """JSON schema of a ``segments.yaml``."""
+    """Return the JSON schema of a ``segments.yaml``."""
     return CatalogDocument.model_json_schema()
 
 

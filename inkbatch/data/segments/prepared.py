@@ -11,12 +11,12 @@ from inkbatch.run.record import require_complete
 
 
 def segment_folder(root: str, segment: str) -> Location:
-    """``ROOT/segments/{segment}``; the id was checked by the catalog."""
+    """Return ``ROOT/segments/{segment}``; the id was checked by the catalog."""
     return Location.parse(root) / "segments" / segment
 
 
 def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
-    """Open a prepared segment; what its attributes say of it must be what `prepare` recorded.
+    """Open a prepared segment; its attributes must equal what `prepare` recorded.
 
     Returns:
         The surface, and the digest of the manifest that made it.
@@ -39,7 +39,7 @@ def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
         digest({key: value for key, value in manifest.items() if key not in ("digest", "request")})
         != manifest["digest"]
     ):
-        edited.append("manifest.json: its digest does not fit its content")
+        edited.append("manifest.json: its digest does not match its content")
     if edited:
         raise MismatchError(
             f"segment {segment}: edited since it was prepared ({'; '.join(edited)}); remove {folder} and run "
@@ -48,6 +48,6 @@ def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
     if volume.layer_count > min(volume.shape_yx):
         raise MismatchError(
             f"segment {segment}: {volume.layer_count} layers of {volume.shape_yx[0]} x {volume.shape_yx[1]} px: deeper "
-            "than wide, so its axes were stated in another order than they lie; prepare it again with the right axes"
+            "than wide, so its axes were stated in the wrong order; prepare it again with the right axes"
         )
     return volume, str(manifest["digest"])

@@ -1,7 +1,7 @@
-"""Segments that published tools are known to read in reversed depth order: catalog data, with who said so.
+"""Segments that published tools are known to read in reversed depth order: catalog data, with its sources.
 
-A tool that flips a segment's layers says that its stack was stored against depth order. The list is a claim, not a
-proof; `inkbatch probe` looks for itself.
+A tool that flips a segment's layers claims that its stack was stored against depth order. A claim is no proof;
+`inkbatch probe` tests it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ReversedDocument(BaseModel):
     """The content of ``reversed_segments.yaml``.
 
     Attributes:
-        sources: Who said it, in words, by a short key.
+        sources: Name of each source, by a short key.
         segments: Keys of `sources` by segment id.
     """
 
@@ -51,13 +51,15 @@ class ReversedDocument(BaseModel):
         for segment, said_by in self.segments.items():
             unknown = [key for key in said_by if key not in self.sources]
             if unknown or not said_by:
-                raise ValueError(f"segment {segment}: said by {unknown or 'nobody'}; known are {sorted(self.sources)}")
+                raise ValueError(
+                    f"segment {segment}: expected sources among {sorted(self.sources)}, got {unknown or 'none'}"
+                )
         return self
 
 
 @cache
 def reversed_segments() -> Mapping[str, ReversedSegment]:
-    """The shipped list, by segment id.
+    """Return the shipped list, by segment id.
 
     Raises:
         ConfigError: The file is damaged.

@@ -1,4 +1,4 @@
-"""Chance that is the same for ever: hashes instead of a library's random generator, whose streams may change."""
+"""Random numbers that never change: hashes, instead of a library's generator, whose streams may change."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ Item = TypeVar("Item")
 
 
 def number(*words: Any) -> int:
-    """A number of 64 bits that follows from `words` alone."""
+    """Return a number of 64 bits that follows from `words` alone."""
     text = "\x1f".join(str(word) for word in words)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def shuffled(items: Sequence[Item], *words: Any) -> list[Item]:
-    """`items` in an order that follows from `words` and each item's own text; not from their order here."""
+    """Shuffle items into an order that follows from `words` and each item's text, not from the given order."""
     return sorted(items, key=lambda item: (number(*words, item), str(item)))
 
 
 def keys(places: NDArray[np.int64], *words: Any) -> NDArray[np.uint64]:
-    """A key of 64 bits for each row of numbers (splitmix64's finalizer, applied column by column).
+    """Return a key of 64 bits for each row of numbers (splitmix64's finalizer, applied column by column).
 
     Args:
         places: (n, k) integers.
-        words: What the keys follow from beside the row itself.
+        words: Seed of the keys, beside the row itself.
 
     Returns:
         (n,) uint64; sorting by them shuffles the rows.

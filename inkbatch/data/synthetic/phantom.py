@@ -32,7 +32,7 @@ _DIRECTIONS = 16
 
 
 class InkConfig(JobConfig):
-    """How planted ink looks.
+    """Appearance of planted ink.
 
     Attributes:
         amplitude: Grey values of 255 added where the mask is 1, at `depth_layer`; negative ink is darker than papyrus.
@@ -134,13 +134,13 @@ def label_mask(
 
 
 def crackle_noise(box: Box, wavelength_px: float, seed: int) -> NDArray[np.float32]:
-    """Band-limited noise in [-1, 1] over one box of an endless plane.
+    """Make band-limited noise in [-1, 1] over one box of an endless plane.
 
     Gradient noise: each node of a square lattice has a pseudo-random direction; a pixel blends the ramps of its four
     nodes with a quintic fade. Only elementwise arithmetic is used, so a pixel's value does not depend on the box.
 
     Args:
-        box: Pixels wanted.
+        box: Pixels to make.
         wavelength_px: Lattice pitch; most of the power lies between once and twice this wavelength.
         seed: Same seed, same plane.
 
@@ -158,7 +158,7 @@ def crackle_noise(box: Box, wavelength_px: float, seed: int) -> NDArray[np.float
 def ink_plane(
     mask: NDArray[np.float32], papyrus: NDArray[np.bool_] | None, ink: InkConfig, box: Box | None = None
 ) -> NDArray[np.float32]:
-    """The signal at the centre of the depth profile, in grey values of 255.
+    """Make the signal at the centre of the depth profile, in grey values of 255.
 
     Args:
         mask: Letters in [0, 1] over `box`.
@@ -182,7 +182,7 @@ def ink_plane(
 
 
 def depth_weight(layer: int, ink: InkConfig) -> float:
-    """Height of the Gaussian depth profile at a stored layer number, in (0, 1]."""
+    """Return the height of the Gaussian depth profile at a stored layer number, in (0, 1]."""
     return math.exp(-0.5 * ((layer - ink.depth_layer) / ink.width_layers) ** 2)
 
 
@@ -219,13 +219,13 @@ def require_fitting(source: LayerSource, ink: InkConfig) -> None:
     last = source.first_layer + source.shape_zyx[0] - 1
     if not source.first_layer <= ink.depth_layer <= last:
         raise LayerRangeError(
-            f"{source.uri}: ink is wanted at depth_layer {ink.depth_layer:g}, stored are layers "
-            f"{source.first_layer} to {last}; choose a depth_layer among them"
+            f"{source.uri}: expected depth_layer among the stored layers {source.first_layer} to {last}, got "
+            f"{ink.depth_layer:g}; choose one of them"
         )
 
 
 def papyrus_of(source: LayerSource, box: Box) -> NDArray[np.bool_]:
-    """Where any layer is non-zero: outside the flattened segment all layers hold zero.
+    """Find papyrus: pixels that are non-zero in any layer; outside the segment all layers hold zero.
 
     Returns:
         Plane of the box's shape, bool.
@@ -252,7 +252,7 @@ def plant(
         source: Papyrus, uint8 or uint16.
         box: Part of the papyrus that gets the ink.
         mask: Letters in [0, 1] of the box's shape.
-        ink: What the ink looks like.
+        ink: Appearance of the ink.
         papyrus: True where there is papyrus, the box's shape; None: everywhere.
         origin_yx: Corner of the whole phantom in the source, where the noise is anchored; None: the box's corner.
             A phantom cut into boxes gives every box the same origin.
@@ -266,7 +266,9 @@ def plant(
     """
     require_fitting(source, ink)
     if mask.shape != box.shape:
-        raise DataError(f"{source.uri}: the box is {box.shape}, the mask {mask.shape}; cut the mask to the box")
+        raise DataError(
+            f"{source.uri}: expected a mask of {box.shape} like the box, got {mask.shape}; cut the mask to the box"
+        )
     y, x = origin_yx or (box.y0, box.x0)
     plane = ink_plane(mask, papyrus, ink, Box(box.y0 - y, box.x0 - x, box.y1 - y, box.x1 - x))
     for layer in _layers(source):
@@ -274,7 +276,7 @@ def plant(
 
 
 def truth_of(mask: NDArray[np.float32], papyrus: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-    """Where ink was planted: the mask reaches one half, on papyrus."""
+    """Return the truth: pixels on papyrus where the mask reaches one half."""
     truth = mask >= TRUTH_LEVEL
     return truth if papyrus is None else truth & papyrus
 
@@ -286,7 +288,7 @@ def _layers(source: LayerSource) -> range:
 def _grey_unit(dtype: np.dtype, place: str) -> int:
     if dtype.name not in GREY_UNIT:
         raise DataError(
-            f"{place}: ink is planted into uint8 or uint16 layers, these are {dtype.name}; convert them first"
+            f"{place}: expected uint8 or uint16 layers to plant ink into, got {dtype.name}; convert them first"
         )
     return GREY_UNIT[dtype.name]
 
@@ -315,19 +317,19 @@ def _gradient_noise(y: NDArray[np.int64], x: NDArray[np.int64], wavelength_px: f
 
 
 def _lattice(pixels: NDArray[np.int64], pitch: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Lattice cell of each pixel's centre, and the place inside the cell in [0, 1)."""
+    """Find the lattice cell of each pixel's centre, and the place inside the cell in [0, 1)."""
     place = (pixels + 0.5) / pitch
     cell = np.floor(place)
     return cell.astype(np.int64), (place - cell).astype(np.float32)
 
 
 def _fade(place: NDArray[np.float32]) -> NDArray[np.float32]:
-    """6t^5 - 15t^4 + 10t^3: flat to second order at both nodes."""
+    """Fade by 6t^5 - 15t^4 + 10t^3, flat to second order at both nodes."""
     return np.polyval(_FADE, place).astype(np.float32)
 
 
 def _node_hash(rows: NDArray[np.int64], columns: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """A direction number for each lattice node: seed, row and column are mixed in turn (splitmix64's finisher)."""
+    """Hash each lattice node to a direction number: seed, row and column are mixed in turn (splitmix64's finisher)."""
     mixed = _mix(np.full(1, seed % 2**64, np.uint64))
     mixed = _mix(mixed ^ rows.astype(np.uint64))[:, None]
     mixed = _mix(mixed ^ columns.astype(np.uint64)[None, :])

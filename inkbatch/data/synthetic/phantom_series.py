@@ -22,7 +22,7 @@ Span = tuple[float, float]
 BoxNumbers = tuple[int, int, int, int]
 
 RANGES = ("amplitude", "depth_layer", "width_layers", "crackle", "crackle_px", "edge_px", "label_scale")
-DIGITS = 4  # of drawn values: phantom.json stays readable
+DIGITS = 4  # of drawn values, so that phantom.json stays readable
 
 
 class PhantomSeriesConfig(JobConfig):
@@ -34,8 +34,8 @@ class PhantomSeriesConfig(JobConfig):
         output: Folder that gets one folder per phantom and ``segments.yaml``, the catalog that `inkbatch prepare` and
             `inkbatch build-dataset` take.
         prefix: Segment ids are ``{prefix}-00``, ``{prefix}-01``, …
-        count: How many.
-        seed: All chance; phantom 3 of seed 7 is the same in a longer series.
+        count: Number of phantoms.
+        seed: Seed of all draws; phantom 3 of seed 7 is the same in a longer series.
         depth_order: Of the source; for the catalog.
         voxel_size_um: Of the source; for the catalog.
         sample: Scroll or fragment; for the catalog.
@@ -87,11 +87,11 @@ class PhantomSeriesConfig(JobConfig):
         return self
 
     def segment_id(self, number: int) -> str:
-        """Segment id of a phantom."""
+        """Return the segment id of a phantom."""
         return f"{self.prefix}-{number:02d}"
 
     def phantom(self, number: int, papyrus_yx: tuple[int, int], letters_yx: tuple[int, int]) -> PhantomConfig:
-        """The settings of one phantom.
+        """Draw the settings of one phantom.
 
         Args:
             number: From 0.
@@ -109,7 +109,7 @@ class PhantomSeriesConfig(JobConfig):
         return PhantomConfig.checked(values, f"phantom {self.segment_id(number)}")
 
     def entry(self, number: int) -> SegmentEntry:
-        """The catalog's entry of a phantom; paths are relative to the catalog."""
+        """Return the catalog's entry of a phantom; paths are relative to the catalog."""
         here = self.segment_id(number)
         return SegmentEntry(
             source=f"{here}/layers",
@@ -124,7 +124,7 @@ class PhantomSeriesConfig(JobConfig):
         return chance.number("phantoms", self.seed, number, *words)
 
     def _share(self, number: int, *words: str) -> float:
-        """In [0, 1)."""
+        """Draw a number in [0, 1)."""
         return self._number(number, *words) / 2**64
 
     def _drawn(self, number: int, name: str) -> float:
@@ -135,14 +135,14 @@ class PhantomSeriesConfig(JobConfig):
     def _letters(
         self, number: int, scale: float, papyrus_yx: tuple[int, int], letters_yx: tuple[int, int]
     ) -> BoxNumbers:
-        """A random part of the letters that just covers the phantom."""
+        """Draw a random part of the letters that just covers the phantom."""
         height, width = papyrus_yx if self.source_box is None else _size(self.source_box)
         y0, x0, y1, x1 = self.label_box or (0, 0, *letters_yx)
         wanted = math.ceil(height / scale), math.ceil(width / scale)
         if y1 - y0 < wanted[0] or x1 - x0 < wanted[1]:
             raise ConfigError(
-                f"phantoms {self.labels}: a phantom of {height} x {width} px at label_scale {scale:g} wants letters on "
-                f"{wanted[0]} x {wanted[1]} px, there are {y1 - y0} x {x1 - x0}; enlarge label_box or label_scale, or "
+                f"phantoms {self.labels}: a phantom of {height} x {width} px at label_scale {scale:g} needs letters on "
+                f"{wanted[0]} x {wanted[1]} px, got {y1 - y0} x {x1 - x0} px; enlarge label_box or label_scale, or "
                 "make source_box smaller"
             )
         y = y0 + int(self._share(number, "y") * (y1 - y0 - wanted[0] + 1))

@@ -1,7 +1,7 @@
 """Drawings of ceramic vessels with known answers: profiles with random shapes and fillings, and their masks.
 
 Archaeologists draw a vessel as half a section and half an outer view, on both sides of its axis. The section (the cut
-through the wall) is what a net shall find. It is filled black, grey, hatched, dotted, or left white, and real drawings
+through the wall) is the target of a network: filled black, grey, hatched, dotted, or left white, and real drawings
 are few; here a seed makes any number of them::
 
       rim line      ────────┬────────
@@ -43,7 +43,7 @@ class VesselConfig(JobConfig):
 
     Attributes:
         shape_yx: (height, width) of a drawing in pixels.
-        count: How many are made.
+        count: Number of drawings.
         seed: Of all of them.
         fillings: Fillings of the section, drawn with equal chance.
         both_sides: Chance that the section lies on the right instead of the left.
@@ -64,11 +64,11 @@ class VesselConfig(JobConfig):
     @model_validator(mode="after")
     def _can_be_drawn(self) -> VesselConfig:
         if min(self.shape_yx) < 64:
-            raise ValueError(f"shape_yx {self.shape_yx}: at least 64 px are wanted along both sides")
+            raise ValueError(f"shape_yx {self.shape_yx}: expected at least 64 px along both sides")
         if not self.fillings:
             raise ValueError(f"fillings is empty; choose some of {', '.join(FILLINGS)}")
         if min(self.shares) < 0 or not math.isclose(sum(self.shares), 1, abs_tol=1e-6):
-            raise ValueError(f"shares {self.shares}: three shares that add up to 1 are wanted")
+            raise ValueError(f"shares {self.shares}: expected three shares that add up to 1")
         return self
 
 
@@ -79,7 +79,7 @@ class VesselDrawing:
     Attributes:
         image: (height, width, 3) uint8, RGB.
         mask: (height, width) uint8: 255 on the section, 0 elsewhere.
-        filling: How the section is filled.
+        filling: Filling of the section.
     """
 
     image: NDArray[np.uint8]
@@ -88,7 +88,7 @@ class VesselDrawing:
 
 
 def draw_vessel(config: VesselConfig, index: int) -> VesselDrawing:
-    """Drawing number `index` of a configuration, whatever its count."""
+    """Draw vessel number `index` of a configuration, whatever its count."""
     chance = np.random.default_rng([config.seed, index])
     outer, inner = _wall(chance)
     turned = float(chance.uniform(-config.tilt_deg, config.tilt_deg))
@@ -133,7 +133,7 @@ def write_vessels(folder: Location, config: VesselConfig) -> dict[str, int]:
 
 
 def _wall(chance: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Outer and inner line of the wall from rim to axis, as (height, radius); height runs down from 0 to 1."""
+    """Draw the wall's outer and inner line from rim to axis, as (height, radius); height runs down from 0 to 1."""
     base = chance.uniform(0.15, 0.5)
     belly = np.clip(0.7 + np.cumsum(chance.uniform(-0.22, 0.22, 4)), 0.35, 1)
     knots = np.array([*belly, base])
@@ -152,7 +152,7 @@ def _wall(chance: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def _smooth_curve(places: NDArray[Any], values: NDArray[Any], at: NDArray[Any]) -> NDArray[np.float64]:
-    """A cubic Hermite curve through the knots, its slope at each the mean of the neighbouring ones."""
+    """Interpolate by a cubic Hermite curve through the knots; slopes are means of the neighbouring ones."""
     slopes = np.gradient(values, places)
     cell = np.clip(np.searchsorted(places, at, side="right") - 1, 0, len(places) - 2)
     width = places[cell + 1] - places[cell]
@@ -174,7 +174,7 @@ def _placement(
     mirrored: bool,
     chance: np.random.Generator,
 ) -> Any:
-    """A function from vessel coordinates (height, signed radius) to pixels (y, x), the whole drawing inside."""
+    """Return a function from vessel coordinates (height, signed radius) to pixels (y, x), the whole drawing inside."""
     height, width = shape_yx
     widest = float(outer[:, 1].max())
     stretch = chance.uniform(0.8, 2.0)  # height of the vessel by its radius
@@ -193,7 +193,7 @@ def _placement(
 
 
 def _view(outer: NDArray[np.float64], chance: np.random.Generator) -> list[NDArray[np.float64]]:
-    """Lines of the outer view: its outline, rim, base, axis, and some decoration around the vessel."""
+    """Draw the lines of the outer view: outline, rim, base, axis, and some decoration around the vessel."""
     rim, base = outer[0, 1], outer[-2, 1]
     lines = [
         outer[:-1],
@@ -232,12 +232,12 @@ def _lines(grey: NDArray[np.uint8], lines: Sequence[NDArray[np.float64]], *, clo
 
 
 def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Points (y, x) as OpenCV's fixed-point (x, y)."""
+    """Convert points (y, x) to OpenCV's fixed-point (x, y)."""
     return np.rint(points[:, ::-1] * _SUBPIXEL).astype(np.int32)
 
 
 def _on_paper(grey: NDArray[np.uint8], noise: float, chance: np.random.Generator) -> NDArray[np.uint8]:
-    """Ink on tinted, grainy paper, RGB."""
+    """Put a drawing on tinted, grainy paper, RGB."""
     tint = 255 - chance.uniform(0, [12, 18, 40])
     grain = chance.standard_normal(grey.shape, np.float32) * noise
     image = grey[..., None] / 255 * tint + grain[..., None]

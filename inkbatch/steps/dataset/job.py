@@ -11,16 +11,17 @@ from pydantic import Field, field_validator, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
-from inkbatch.data.datasets.boxes import InkBox
-from inkbatch.data.datasets.card import CardConfig, card_text, coco_document, splits_document, write_previews
-from inkbatch.data.datasets.contracts import surface_contract
+from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
-from inkbatch.data.datasets.folders import ImageFolders, import_folders
-from inkbatch.data.datasets.given_boxes import settle_boxes, write_ink_boxes
+from inkbatch.data.datasets.data_card import CardConfig, card_text, coco_document, splits_document, write_previews
+from inkbatch.data.datasets.image_folders import ImageFolders, import_folders
 from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, SplitName, resolve
+from inkbatch.data.datasets.ink_boxes import InkBox
 from inkbatch.data.datasets.packing import PackLayout, pack_work
-from inkbatch.data.datasets.reading import SampleReader, SegmentArrays, open_segment
 from inkbatch.data.datasets.same_pixels import surfaces_of
+from inkbatch.data.datasets.sample_reader import SampleReader
+from inkbatch.data.datasets.segment_arrays import SegmentArrays, open_segment
+from inkbatch.data.datasets.surface_contract import surface_contract
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import ConfigError, DataError
@@ -33,7 +34,6 @@ from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.dataset.page import page as report_page
-from inkbatch.steps.labels import job as labels_step
 
 NO_RESULT = {"root", "output_root", "catalog", "unit_samples"}  # settings that change no sample
 
@@ -62,7 +62,7 @@ class BuildDatasetConfig(SamplePlan):
     Attributes:
         name: Name of the dataset: ``ROOT/datasets/{name}``.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the dataset, where it is not to lie beside its segments; training finds the samples of
+        output_root: ROOT of the dataset, if it is not stored beside its segments; training finds the samples of
             form ``index`` there only when the segments are copied, too.
         catalog: The user's catalog file, for labels.
         segments: Prepared segments.
@@ -120,7 +120,7 @@ class BuildDatasetConfig(SamplePlan):
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """Everything that is settled before a sample is cut out.
+    """Everything that is known before a sample is cut out.
 
     Attributes:
         config: The job's settings.
@@ -205,9 +205,6 @@ def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
     Raises:
         InkbatchError: See `make_plan`; storage that gave up; a stop signal.
     """
-    for choice in config.choices:
-        if choice.labels is not None:
-            labels_step.run(_labels_config(config, choice), RunContext(stop=context.stop, reporter=context.reporter))
     plan = make_plan(config)
     record, units = plan.record, plan.units
     return run_job(
@@ -221,7 +218,7 @@ def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
 
 
 def describe(config: BuildDatasetConfig) -> str:
-    """The plan, as lines of text; writes nothing, hence labels must have been made already."""
+    """Describe the plan, as lines of text; writes nothing, hence labels must have been made already."""
     plan = make_plan(config)
     index = plan.index
     counts = {name: sum(s.split == name for s in index.samples) for name in ("train", "validation", "test")}
@@ -236,7 +233,7 @@ def describe(config: BuildDatasetConfig) -> str:
     if plan.layout is not None:
         layout = plan.layout
         size = layout.count * layout.layers * layout.shape_yx[0] * layout.shape_yx[1]
-        done = "complete already" if plan.record.is_complete() else f"{len(plan.record.done())} done already"
+        done = plan.record.state
         rows.append(f"  units         {len(plan.units)} of {layout.unit_samples} samples, {done}")
         rows.append(f"  writes        {size / 2**20:,.1f} million voxels (2^20) of {layout.dtype} before compression")
     return "\n".join(rows)
@@ -250,7 +247,7 @@ def _work(plan: DatasetPlan) -> UnitWork[Any, Any]:
 
 
 def _finish(plan: DatasetPlan) -> Mapping[str, Any]:
-    """Write what lies beside the samples; the index last, so that it stands for a whole dataset."""
+    """Write the files beside the samples; the index last, so that it stands for a whole dataset."""
     config, folder = plan.config, plan.folder
     reader = SampleReader(plan.index, folder, root=Location.parse(config.root))
     index = plan.index.model_copy(update={"form": config.form})
@@ -266,11 +263,11 @@ def _finish(plan: DatasetPlan) -> Mapping[str, Any]:
 def _with_boxes(
     config: BuildDatasetConfig, shapes: Mapping[str, tuple[int, int]], labels: Mapping[str, Multiscale]
 ) -> tuple[BuildDatasetConfig, dict[str, list[InkBox]]]:
-    """The configuration with every box written out, and the boxes around ink."""
-    sampling, around = settle_boxes(config.sampling, shapes, labels)
+    """Write out every box of the configuration; return it with the boxes around ink."""
+    sampling, around = with_all_boxes(config.sampling, shapes, labels)
     held_out = config.held_out_sampling
     if held_out is not None:
-        held_out, others = settle_boxes(held_out, shapes, labels)
+        held_out, others = with_all_boxes(held_out, shapes, labels)
         around = around or others
     return config.model_copy(update={"sampling": sampling, "held_out_sampling": held_out}), around
 
@@ -283,7 +280,7 @@ def _named(value: Any, segment: str) -> Any:
 
 
 def _request(config: BuildDatasetConfig) -> dict[str, Any]:
-    """What was asked for, with files named from any folder."""
+    """Return the request, with absolute paths of files."""
     asked = config.request(catalog=str(Path(config.catalog).absolute()) if config.catalog else None)
     for labels in (asked.get("labels"), *(segment["labels"] for segment in asked["segments"])):
         if labels and labels.get("image"):
@@ -294,22 +291,14 @@ def _request(config: BuildDatasetConfig) -> dict[str, Any]:
 
 
 def _prepared(root: str, segment: str) -> Location:
-    """The folder of a segment whose surface is whole."""
+    """Return the folder of a segment whose surface is complete."""
     folder = segment_folder(root, check_segment_id(segment))
     require_complete(folder / "prepare", f"segment {segment}", f"run inkbatch prepare {segment} first")
     return folder
 
 
-def _labels_config(config: BuildDatasetConfig, choice: SegmentChoice) -> labels_step.LabelsConfig:
-    for key in ("segment", "root", "catalog", "replace"):
-        if key in (choice.labels or {}):
-            raise ConfigError(f"segment {choice.id}: labels.{key} is not for a dataset; leave it out")
-    values = {**(choice.labels or {}), "segment": choice.id, "root": config.root, "catalog": config.catalog}
-    return labels_step.LabelsConfig.checked(values, f"segment {choice.id}, labels")
-
-
 def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: SurfaceVolume) -> DatasetSegment:
-    """A prepared and labelled segment.
+    """Describe a prepared and labelled segment.
 
     Raises:
         DataError: Its labels are not whole.

@@ -1,4 +1,4 @@
-"""The page of a dataset: its samples with their labels, where they lie, and how they are split."""
+"""Page of a dataset: samples with their labels, their places in the segments, and the split."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.index import DatasetIndex, Sample, training, validating
+from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.io.store.location import Location
-from inkbatch.reports.curves import Axis, bar_chart
+from inkbatch.reports.charts.shapes import Axis
+from inkbatch.reports.charts.svg import bar_chart
 from inkbatch.reports.page import Chart, Code, Figure, Gallery, Page, Picture, Pixels, Promise, Section, Table, Words
 from inkbatch.reports.stored import RERUN, interruptions, links, money, pixels
 from inkbatch.reports.timing import spent
@@ -38,7 +40,7 @@ FEW = 20  # samples that validate
 
 
 def page(run: StoredRun, root: Location) -> Page:
-    """The page of a dataset.
+    """Make the page of a dataset.
 
     Args:
         run: The run, in ``ROOT/datasets/{dataset}``.
@@ -168,14 +170,14 @@ def _mosaic(folder: Location, index: DatasetIndex) -> Gallery:
 
 
 def _sample(sample: Sample, stored: Pixels, index: DatasetIndex) -> Picture:
-    """A stored preview (layer, labels and ignore mask side by side) as one picture."""
+    """Turn a stored preview (layer, labels and ignore mask side by side) into one picture."""
     layer, labels, ignore = np.split(stored, 3, axis=1)
     low, high = np.percentile(layer, (1, 99))
     grey = np.clip((layer.astype(np.float32) - low) / max(float(high - low), 1.0), 0, 1) * 255
     times = max(1, -(-TILE_PX // max(layer.shape)))
     drawn = np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2).repeat(times, 0).repeat(times, 1)
     for plane, colour in ((ignore, IGNORED), (labels, INK)):
-        large = (plane >= 128).astype(np.uint8).repeat(times, 0).repeat(times, 1)
+        large = (plane >= INK_LABEL).astype(np.uint8).repeat(times, 0).repeat(times, 1)
         found, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(drawn, found, -1, colour, 2 if times > 1 else 1)
     role = (

@@ -54,7 +54,7 @@ class EnsembleConfig(JobConfig):
         disagreement: Write the standard deviation of the maps beside the result.
         name: Name of the result; None is ``ensemble-{method}``.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the result, where it is not to lie beside what it is made from.
+        output_root: ROOT of the result, if it is not stored beside its inputs.
         unit_px: Edge of a unit, a power of two of at least 32.
         catalog: The user's catalog file, for labels.
     """
@@ -88,7 +88,7 @@ class EnsembleConfig(JobConfig):
     @model_validator(mode="after")
     def _sound(self) -> EnsembleConfig:
         if len(self.predictions) < 2:
-            raise ValueError(f"two predictions at least are wanted, found {len(self.predictions)}; name another one")
+            raise ValueError(f"expected at least two predictions, got {len(self.predictions)}; name another one")
         if not is_shard_px(self.unit_px):
             raise ValueError(f"unit_px {self.unit_px}: expected {SHARD_PX_RULE}")
         if self.weights is not None and self.fit is not None:
@@ -99,7 +99,7 @@ class EnsembleConfig(JobConfig):
                 f"method {self.method} has no weights; drop {stated}, or choose {', '.join(sorted(WEIGHTED))}"
             )
         if self.method == "weighted-mean" and not stated:
-            raise ValueError("method weighted-mean wants weights; give them, or let them be fitted")
+            raise ValueError("method weighted-mean needs weights; give them, or let them be fitted")
         if self.weights is not None:
             if len(self.weights) != len(self.predictions):
                 raise ValueError(f"{len(self.weights)} weights are given for {len(self.predictions)} predictions")
@@ -110,7 +110,7 @@ class EnsembleConfig(JobConfig):
 
 @dataclass(frozen=True)
 class EnsemblePlan:
-    """Everything that is settled before a pixel is read.
+    """Everything that is known before a pixel is read.
 
     Attributes:
         config: The job's settings.
@@ -198,10 +198,9 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
 
 
 def describe(config: EnsembleConfig) -> str:
-    """The plan, as lines of text. Only metadata are read, nothing is written."""
+    """Describe the plan, as lines of text. Only metadata are read, nothing is written."""
     plan = make_plan(config)
     record = RunFolder(plan.folder, plan.manifest)
-    done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
     height, width = plan.maps[0].shape_yx
     outputs = 1 + int(config.disagreement)
     weights = _weights_in_words(plan)
@@ -210,7 +209,7 @@ def describe(config: EnsembleConfig) -> str:
         *(f"  member        {found.name} (digest {found.digest[:12]})" for found in plan.maps),
         *([f"  weights       {weights}"] if weights else []),
         f"  surface       {height} × {width} px (height × width)",
-        f"  units         {len(plan.units)}, {done}",
+        f"  units         {len(plan.units)}, {record.state}",
         f"  reads         {2 * len(plan.maps) * height * width / 2**20:,.0f} MiB (before compression)",
         f"  writes        about {outputs * 2 * height * width * 4 / 3 / 2**20:,.0f} MiB (before compression) to "
         f"{plan.folder}",
@@ -270,7 +269,7 @@ def _rule(plan: EnsemblePlan, context: RunContext) -> Combination:
 
 
 def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: RunContext) -> dict[str, Any]:
-    """What ``weights.json`` says; whoever comes first finds and writes it."""
+    """Read ``weights.json``; the first process fits the weights and writes it."""
     place = plan.folder / WEIGHTS_NAME
     try:
         found: dict[str, Any] = place.read_json()

@@ -53,7 +53,7 @@ PLACES, PLACE_PX = 4, 160  # windows of the preview around strong disagreement
 
 
 def page(run: StoredRun, root: Location) -> Page:
-    """The page of a finished ensemble.
+    """Make the page of a finished ensemble.
 
     Args:
         run: The run, in ``ROOT/predictions/{segment}/{name}``.

@@ -1,4 +1,4 @@
-"""Real infer runs that stand beside an estimate: what they took, and under which circumstances."""
+"""Real infer runs beside an estimate: what they took, and under which circumstances."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from inkbatch.io.store.location import Location
+from inkbatch.run.cost import Range, seconds_range_text
 from inkbatch.run.run_file import run_rows
-from inkbatch.steps.estimate.throughput import Device
+from inkbatch.steps.estimate.throughput import device_of_row, is_same_device
 from inkbatch.text import rough_seconds_text
 
 IDLE_CORES = 0.8  # of the cores; less means that others used them, too
 
-Range = tuple[float, float]
-
 
 @dataclass(frozen=True)
 class RealRun:
-    """A real run beside its estimate.
+    """A real run beside its estimate; start-up is in neither of them.
 
     Attributes:
         name: The prediction's name.
         tiles: Tiles that its processes computed.
         passes: Forward passes of these tiles.
-        seconds: What they took from the first unit to the last; start-up is not in estimates either.
-        device: On what.
-        estimated: What would have been estimated for these passes; None for another device.
+        seconds: Seconds from the first unit to the last.
+        device: Name of the device.
+        estimated: The estimate for these passes; None for another device.
         start_s: Start-up until the first unit, in seconds, of the mean process.
-        cores: Cores that were busy on the average, and cores that there were; None where nobody wrote it down.
+        cores: Cores that were busy on the average, and all cores; None if that was not recorded.
     """
 
     name: str
@@ -45,27 +44,29 @@ class RealRun:
         """Middle of the estimate over the real seconds, less 1; positive is too long."""
         return None if self.estimated is None else sum(self.estimated) / 2 / self.seconds - 1
 
-    @property
-    def circumstances(self) -> str:
-        """What to know beside its seconds: its passes, its start-up, and whether it had the cores for itself."""
+    def __str__(self) -> str:
         words = [f"{self.passes:,} passes"] if self.passes != self.tiles else []
         if self.start_s:
             words.append(f"after {rough_seconds_text(self.start_s)} of start-up")
         if self.cores is not None and self.cores[0] < IDLE_CORES * self.cores[1]:
             words.append(f"with {self.cores[0]:.1f} of {self.cores[1]} cores to itself")
-        return f" ({', '.join(words)})" if words else ""
+        said = "another device, not compared"
+        if self.estimated is not None and self.error is not None:
+            way = "long" if self.error > 0 else "short"
+            said = f"the estimate says {seconds_range_text(self.estimated)}, {abs(self.error):.0%} too {way}"
+        circumstances = f" ({', '.join(words)})" if words else ""
+        run = f"real run {self.name}: {self.tiles:,} tiles in {rough_seconds_text(self.seconds)} on {self.device}"
+        return f"{run}{circumstances}; {said}"
 
 
-def real_runs(
-    root: Location, segment: str, weights: str, device: Device, times: Callable[[int], Range]
-) -> list[RealRun]:
-    """Finished and unfinished runs of these weights on the segment, each beside what is estimated for its passes.
+def real_runs(root: Location, segment: str, weights: str, device: str, times: Callable[[int], Range]) -> list[RealRun]:
+    """Find the runs of these weights on a segment, finished or not, and estimate each.
 
     Args:
         root: ROOT.
         segment: Segment id.
         weights: SHA-256 of the bundle's weights.
-        device: What the estimate is for; runs on another one are named, not compared.
+        device: Device of the estimate; runs on another one are named, not compared.
         times: The estimate for so many passes of a tile.
     """
     found = []
@@ -83,22 +84,21 @@ def real_runs(
     return found
 
 
-def _real_run(name: str, rows: list[dict[str, Any]], device: Device, times: Callable[[int], Range]) -> RealRun:
-    tiles = sum(row["tiles"] for row in rows)
+def _real_run(name: str, rows: list[dict[str, Any]], device: str, times: Callable[[int], Range]) -> RealRun:
     passes = sum(row.get("tile_passes", row["tiles"]) for row in rows)
     seconds = sum(row.get("loop_s", row["seconds"]) for row in rows)
-    devices = {known.name for row in rows if (known := Device.of_row(row))}
-    same = bool(devices) and all(device.is_that_of(known) for known in devices)
+    devices = {known for row in rows if (known := device_of_row(row))}
+    same = bool(devices) and all(is_same_device(device, known) for known in devices)
     cores = None
     if all(row.get("device") == "cpu" and "cpu_s" in row for row in rows):
         cores = sum(row["cpu_s"] for row in rows) / max(seconds, 1e-9), max(row["cores"] for row in rows)
     return RealRun(
         name,
-        tiles,
-        passes,
-        seconds,
-        ", ".join(sorted(devices)) or "an unknown device",
-        times(passes) if same else None,
-        sum(row.get("setup_s", 0.0) for row in rows) / len(rows),
-        cores,
+        tiles=sum(row["tiles"] for row in rows),
+        passes=passes,
+        seconds=seconds,
+        device=", ".join(sorted(devices)) or "an unknown device",
+        estimated=times(passes) if same else None,
+        start_s=sum(row.get("setup_s", 0.0) for row in rows) / len(rows),
+        cores=cores,
     )

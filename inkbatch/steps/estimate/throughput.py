@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,41 +41,31 @@ class Figure(BaseModel):
     source: str
 
     def is_of(self, architecture: str, flops_per_tile: float | None) -> bool:
-        """Whether it was measured with this network."""
+        """Compare networks; an unknown size is no match."""
         same = flops_per_tile is not None and abs(flops_per_tile / self.flops_per_tile - 1) <= SAME_FLOPS
         return same and architecture == self.architecture
 
 
-@dataclass(frozen=True)
-class Device:
-    """A device that rates and runs are looked up for.
+def is_same_device(one: str, other: str) -> bool:
+    """Compare devices by whole words, all of one among the other's: ``L4`` and ``NVIDIA L4``, not ``NVIDIA L40S``."""
+    mine, theirs = (set(re.findall(r"[\w.-]+", name.lower())) for name in (one, other))
+    return bool(mine and theirs) and (mine <= theirs or theirs <= mine)
 
-    Attributes:
-        name: A GPU (``H100``, ``NVIDIA L4``), or a processor and its cores.
-    """
 
-    name: str
+def device_of_gpu(text: str) -> str:
+    """Name the device of a price table's row, for example ``1 x H100``."""
+    return text.rpartition(" x ")[2]
 
-    def is_that_of(self, measured: str) -> bool:
-        """Whether `measured` (as `Figure.device`) is such a device: the words of one are all among the other's."""
-        mine, theirs = _words(self.name), _words(measured)
-        return bool(mine and theirs) and (mine <= theirs or theirs <= mine)
 
-    @staticmethod
-    def of_gpu(text: str) -> Device:
-        """The device of a price table's row, for example ``1 x H100``."""
-        return Device(text.rpartition(" x ")[2])
-
-    @staticmethod
-    def of_row(row: dict[str, Any]) -> Device | None:
-        """The device that a run file names; None where it names none."""
-        if row.get("device") == "cpu" and row.get("processor"):
-            return Device(f"{row['processor']}, {row.get('cores')} cores")
-        return Device(str(row["device_name"])) if row.get("device_name") else None
+def device_of_row(row: Mapping[str, Any]) -> str | None:
+    """Name the device that a run file states: a GPU, or a processor and its cores; None if it states none."""
+    if row.get("device") == "cpu" and row.get("processor"):
+        return f"{row['processor']}, {row.get('cores')} cores"
+    return str(row["device_name"]) if row.get("device_name") else None
 
 
 def stored_figures() -> list[Figure]:
-    """The package's figures, and before them those of the file that ``INKBATCH_FIGURES`` names.
+    """Read the package's figures, and before them those of the file that ``INKBATCH_FIGURES`` names.
 
     Raises:
         ConfigError: A file cannot be read.
@@ -86,7 +76,7 @@ def stored_figures() -> list[Figure]:
 
 
 def read_figures(path: Path) -> list[Figure]:
-    """The figures of one file; the newest (last) first.
+    """Read the figures of one file; the newest (last) first.
 
     Raises:
         ConfigError: It cannot be read.
@@ -99,7 +89,7 @@ def read_figures(path: Path) -> list[Figure]:
 
 
 def add_figure(path: Path, figure: Figure) -> None:
-    """Append a figure to a file, which is made where it is missing.
+    """Append a figure to a file, which is created if missing.
 
     Raises:
         ConfigError: The file holds something else, or cannot be written.
@@ -110,7 +100,3 @@ def add_figure(path: Path, figure: Figure) -> None:
         path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"figures {path}: cannot be written: {error.strerror}") from error
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"[\w.-]+", text.lower()))

@@ -1,13 +1,12 @@
-"""`inkbatch evaluate`: how good a map is, where it fails, and whether it is better than another one.
+"""`inkbatch evaluate`: scores of a map, the places where it fails, and the verdict on two maps.
 
-Each unit counts its pixels per stored value, label and region and stores the counts; whoever finds all counts adds them
-up and writes the scores. Nothing is counted twice, and a region is never split between units.
+Each unit counts its pixels per stored value, label and region and stores the counts; the process that finds all counts
+adds them up and writes the scores. Nothing is counted twice, and a region is never split between units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,16 +16,22 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from inkbatch.config import JobConfig
-from inkbatch.data.maps.area import area_box
-from inkbatch.data.maps.scoring import BINS, ScoreHistogram, score_counts
-from inkbatch.data.maps.stored import StoredMap, map_address, open_map, require_one_grid
-from inkbatch.data.maps.truth import Truth, TruthChoice
-from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
-from inkbatch.geometry import Box, Unit, cells, cut
+from inkbatch.data.maps.comparison import (
+    REGION_PX,
+    UNITS_AHEAD,
+    WINDOW_YX,
+    Bools,
+    Comparison,
+    Counts,
+    open_comparison,
+)
+from inkbatch.data.maps.scoring import BINS, DEFAULT_THRESHOLD, ScoreHistogram
+from inkbatch.data.maps.stored import StoredMap, map_address
+from inkbatch.data.maps.truth import TruthChoice
+from inkbatch.errors import ConfigError, CorruptDataError, DataError
+from inkbatch.geometry import Box, Unit
 from inkbatch.io.half_floats import opencv_threads
-from inkbatch.io.prediction import CHUNK_PX
 from inkbatch.io.store.location import Location
-from inkbatch.io.threads import CODEC_THREADS
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.malloc import keep_freed_memory
@@ -34,19 +39,11 @@ from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.evaluate import pictures
 from inkbatch.steps.evaluate.page import page as report_page
-from inkbatch.steps.evaluate.tables import Bootstrap, Evaluation, Part, lines, write_report
+from inkbatch.steps.evaluate.tables import Bootstrap, Evaluation, RegionCounts, lines, write_report
 
-UNIT_PX = 4096
-MOST_REGIONS_YX = 16  # of a unit along each axis; each holds 120 KiB of counts per map
-DEFAULT_THRESHOLD = 0.5
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
 REGION_BYTES = 2048  # of the scores of a region and a map, for the tables and the page
-UNITS_AHEAD = CODEC_THREADS  # each is read and counted by one thread; a third one costs a tenth in waiting for locks
-WINDOW_YX = (2 * CHUNK_PX, 4 * CHUNK_PX)  # counted at a time: stays in the cache, is worth its calls, fits in a region
 COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
-
-Bools = NDArray[np.bool_]
-Counts = NDArray[np.uint32]
 
 
 class EvaluateConfig(JobConfig):
@@ -70,7 +67,7 @@ class EvaluateConfig(JobConfig):
         seed: Of its draws.
         to: Folder for the result; None is ``evaluation`` (or ``evaluation-versus-{versus}``) beside the prediction.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the result, where it is not to lie beside what it is made from.
+        output_root: ROOT of the result, if it is not stored beside its inputs.
         catalog: The user's catalog file, for labels.
     """
 
@@ -85,7 +82,7 @@ class EvaluateConfig(JobConfig):
     area: tuple[int, int, int, int] | None = None
     thresholds: tuple[float, ...] | None = None
     beta: float = Field(0.5, gt=0, le=100)
-    region_px: int = Field(1024, ge=16)
+    region_px: int = Field(REGION_PX, ge=16)
     bins: int = Field(15, ge=2, le=1000)
     draws: int = Field(1000, ge=100, le=100_000)
     level: float = Field(0.95, gt=0, lt=1)
@@ -97,85 +94,59 @@ class EvaluateConfig(JobConfig):
 
     @property
     def choice(self) -> TruthChoice:
-        """What is compared with."""
+        """Labels that the maps are compared with."""
         return TruthChoice(self.labels, self.white, self.ignore, self.catalog)
 
 
 @dataclass(frozen=True)
 class EvaluatePlan:
-    """Everything that is settled before a pixel is read.
+    """Everything that is known before a pixel is read.
 
     Attributes:
         config: The job's settings.
-        maps: One prediction, or two.
-        truth: Opened labels; to be closed.
-        area: The part that counts.
+        comparison: Opened predictions and labels; to be closed.
         thresholds: Given ones, ascending.
-        units: Units that touch the area, row-major.
         folder: Where the result goes.
         manifest: The run's manifest.
     """
 
     config: EvaluateConfig
-    maps: tuple[StoredMap, ...]
-    truth: Truth
-    area: Box
+    comparison: Comparison
     thresholds: tuple[float, ...]
-    units: list[Unit]
     folder: Location
     manifest: RunManifest
 
-    def part(self, unit: Unit) -> Location:
-        """Where a unit's counts lie."""
+    @property
+    def record(self) -> RunFolder:
+        """The run's folder with its manifest."""
+        return RunFolder(self.folder, self.manifest)
+
+    def counts_of(self, unit: Unit) -> Location:
+        """Path of a unit's counts."""
         return self.folder / "counts" / f"{unit.name}.blosc"
 
-    def picks(self, unit: Unit) -> Location:
-        """Where some of a unit's labels lie, for the picture."""
+    def picks_of(self, unit: Unit) -> Location:
+        """Path of some of a unit's labels, for the picture."""
         return self.folder / "counts" / f"{unit.name}.png"
-
-    def regions(self, unit: Unit) -> list[Box]:
-        """The regions of a unit that touch the area."""
-        edge, box = self.config.region_px, unit.write_box
-        found = [
-            Box(part.y0 + box.y0, part.x0 + box.x0, part.y1 + box.y0, part.x1 + box.x0)
-            for part in cut(box.shape, edge, edge)
-        ]
-        return [part for part in (region.intersect(self.area) for region in found) if part.area]
 
 
 def make_plan(config: EvaluateConfig) -> EvaluatePlan:
-    """Open predictions and labels, compare them, and cut the segment into units. The caller closes the labels.
+    """Open predictions and labels, compare them, and cut the segment into units. The caller closes the comparison.
 
     Raises:
-        NoLabelsError: No labels are known for the segment.
-        ConfigError: A value that cannot be carried out; a catalog that cannot be read.
-        DataError: A prediction or the labels are not whole, or of another size.
-        MismatchError: The two predictions do not lie on one grid, or are one.
+        ConfigError: Thresholds that are no probabilities.
+        InkbatchError: See `open_comparison`.
     """
+    _require_probabilities(config.thresholds)
     names = [config.name] if config.versus is None else [config.name, config.versus]
-    maps = tuple(open_map(config.root, config.segment, name) for name in names)
-    require_one_grid(maps)
-    if len(maps) == 2 and maps[0].digest == maps[1].digest:
-        raise ConfigError(f"evaluate {config.segment}: {maps[0].name} is compared with itself; name another prediction")
-    thresholds = _thresholds(config, maps)
-    area = area_box(config.area, maps[0].shape_yx)
-    truth = Truth(config.root, config.segment, config.choice)
-    if truth.shape_yx != maps[0].shape_yx:
-        truth.close()
-        raise MismatchError(
-            f"prediction {maps[0].name}: is {maps[0].shape_yx}, the mask and labels are {truth.shape_yx} (height, "
-            "width); infer it from this very surface"
-        )
-    step = config.region_px * min(MOST_REGIONS_YX, max(1, UNIT_PX // config.region_px))
-    boxes = [box for box in cut(maps[0].shape_yx, step, step) if box.intersect(area).area]
-    units = [Unit(index, box, box) for index, box in enumerate(boxes)]
-    ways = {"root", "output_root", "catalog", "to", "name", "versus", "labels", "white", "ignore"}
-    settings = config.model_dump(mode="json", exclude=ways) | {"thresholds": list(thresholds)}
-    inputs = {"predictions": [found.identity for found in maps], "truth": truth.identity}
-    named = {key: map_address(found.name) for key, found in zip(("name", "versus"), maps, strict=False)}
-    request = config.request(**named, **truth.request, catalog=None, to=None)
-    manifest = RunManifest("evaluate", settings, inputs, len(units), request)
-    return EvaluatePlan(config, maps, truth, area, thresholds, units, _folder(config, maps), manifest)
+    compared = open_comparison(config.root, config.segment, names, config.choice, config.area, config.region_px)
+    thresholds = _thresholds(config, compared.maps)
+    addresses = {"root", "output_root", "catalog", "to", "name", "versus", "labels", "white", "ignore"}
+    settings = config.model_dump(mode="json", exclude=addresses) | {"thresholds": list(thresholds)}
+    named = {key: map_address(found.name) for key, found in zip(("name", "versus"), compared.maps, strict=False)}
+    request = config.request(**named, **compared.truth.request, catalog=None, to=None)
+    manifest = RunManifest("evaluate", settings, compared.identity, len(compared.units), request)
+    return EvaluatePlan(config, compared, thresholds, _folder(config, compared.maps), manifest)
 
 
 def run(config: EvaluateConfig, context: RunContext) -> JobReport:
@@ -186,61 +157,58 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
     """
     plan = make_plan(config)
     keep_freed_memory()
-    with plan.truth as truth, opencv_threads(1):
+    with plan.comparison as compared, opencv_threads(1):
+        truth = compared.truth
         if truth.made_from is not None:
             context.reporter.note(
                 f"labels {truth.place}: were made from the prediction {truth.made_from}; a map that agrees with them "
                 "agrees with that prediction, not with the papyrus"
             )
-        record = RunFolder(plan.folder, plan.manifest)
         return run_job(
-            record,
-            plan.units,
-            lambda: _work(plan, record),
+            plan.record,
+            compared.units,
+            lambda: _work(plan),
             context,
             lambda _: _finish(plan),
             lambda folder, note: leave_report(folder, note, report_page),
         )
 
 
-def count(plan: EvaluatePlan, unit: Unit) -> Counts:
-    """Counts of a unit: (maps, regions, 2, values); bare papyrus first, then ink."""
-    return _counted(plan, unit, lambda window, ink, counted: None)
-
-
 def describe(config: EvaluateConfig) -> str:
-    """The plan, as lines of text. Only metadata are read, nothing is written."""
+    """Describe the plan, as lines of text. Only metadata are read, nothing is written."""
     plan = make_plan(config)
-    with plan.truth as truth:
-        record = RunFolder(plan.folder, plan.manifest)
-        done = "complete already" if record.is_complete() else f"{len(record.done())} done already"
-        height, width = truth.shape_yx
-        regions = sum(len(plan.regions(unit)) for unit in plan.units)
+    with plan.comparison as compared:
+        height, width = compared.truth.shape_yx
+        read = (2 * len(compared.maps) + 2) * compared.area.area
+        regions = sum(len(compared.regions(unit)) for unit in compared.units)
         rows = [
-            f"evaluate {config.segment}: {' versus '.join(found.name for found in plan.maps)}",
-            f"  labels        {truth.place}",
-            f"  area          {plan.area.height} × {plan.area.width} of {height} × {width} px (height × width)",
+            f"evaluate {config.segment}: {' versus '.join(found.name for found in compared.maps)}",
+            f"  labels        {compared.truth.place}",
+            f"  area          {compared.area.height} × {compared.area.width} of {height} × {width} px (height × width)",
             f"  thresholds    {', '.join(f'{value:g}' for value in plan.thresholds)}, and the best one",
             f"  regions       {regions} of {config.region_px} px",
-            f"  units         {len(plan.units)}, {done}",
-            f"  reads         {(2 * len(plan.maps) + 2) * plan.area.area / 2**20:,.0f} MiB (before compression)",
-            f"  peak memory   about {_peak_bytes(plan) / 2**20:,.0f} MiB",
+            f"  units         {len(compared.units)}, {plan.record.state}",
+            f"  reads         {read / 2**20:,.0f} MiB (before compression)",
+            f"  peak memory   about {_peak_bytes(compared) / 2**20:,.0f} MiB",
             f"  result        {plan.folder}",
         ]
         return "\n".join(rows)
 
 
 def summary(folder: Location) -> list[str]:
-    """What a finished evaluation says, as lines of text."""
+    """Sum up a finished evaluation, as lines of text."""
     return list(lines(folder))
+
+
+def _require_probabilities(thresholds: tuple[float, ...] | None) -> None:
+    if thresholds is not None and (not thresholds or min(thresholds) < 0 or max(thresholds) > 1):
+        raise ConfigError(f"thresholds: expected probabilities from 0 to 1, at least one, got {list(thresholds)}")
 
 
 def _thresholds(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> tuple[float, ...]:
     if config.thresholds is None:
         own = {found.threshold for found in maps if found.threshold is not None}
         return tuple(sorted({DEFAULT_THRESHOLD, *own}))
-    if not config.thresholds or min(config.thresholds) < 0 or max(config.thresholds) > 1:
-        raise ConfigError(f"thresholds {list(config.thresholds)}: probabilities from 0 to 1 are wanted, one at least")
     return tuple(sorted(set(config.thresholds)))
 
 
@@ -254,67 +222,34 @@ def _folder(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> Location:
     return beside / f"evaluation{tail}"
 
 
-def _work(plan: EvaluatePlan, record: RunFolder) -> UnitWork[Any, Any]:
-    level = pictures.picture_level([found.prediction for found in plan.maps], plan.area)
+def _work(plan: EvaluatePlan) -> UnitWork[Any, Any]:
+    compared = plan.comparison
+    level = pictures.picture_level([found.prediction for found in compared.maps], compared.area)
 
     def load(unit: Unit) -> tuple[Counts, NDArray[np.uint8]]:
-        box = unit.write_box.intersect(plan.area)
+        box = unit.write_box.intersect(compared.area)
         picks = pictures.no_picks(box, level)
 
         def pick(window: Box, ink: Bools, counted: Bools) -> None:
             pictures.fill_picks(picks, box, window, ink, counted, level)
 
-        return _counted(plan, unit, pick), picks
+        return compared.count(unit, pick), picks
 
     def store(unit: Unit, loaded: tuple[Counts, NDArray[np.uint8]]) -> Mapping[str, Any]:
         counts, picks = loaded
         if picks.size:
-            plan.picks(unit).write_bytes(pictures.encode(picks))
-        plan.part(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
+            plan.picks_of(unit).write_bytes(pictures.encode(picks))
+        plan.counts_of(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
         return {"counted_px": int(counts[0].sum())}
 
-    return UnitWork(load=load, compute=None, store=store, mark=record.mark, overlap=Overlap(ahead=UNITS_AHEAD))
-
-
-def _counted(plan: EvaluatePlan, unit: Unit, seen: Callable[[Box, Bools, Bools], None]) -> Counts:
-    """Read and count a unit, window by window, each while it is in the cache; by the calling thread alone.
-
-    Args:
-        plan: See `make_plan`.
-        unit: The unit.
-        seen: Is shown each window with its (ink, counted).
-    """
-    box, regions = unit.write_box.intersect(plan.area), plan.regions(unit)
-    found = np.zeros((len(plan.maps), len(regions), 2, BINS), np.uint32)
-    with ExitStack() as closing:
-        truth = closing.enter_context(plan.truth.opened(box))
-        opened = [closing.enter_context(stored.opened(box)) for stored in plan.maps]
-        for window in cells(box, *WINDOW_YX):
-            ink, counted = truth(window)
-            seen(window, ink, counted)
-            inside = [(place, region.intersect(window)) for place, region in enumerate(regions)]
-            for number, (stored, region) in enumerate(zip(plan.maps, opened, strict=True)):
-                values = region.read(window.slices)
-                for place, part in inside:
-                    if part.area:
-                        own = part.within(window)
-                        found[number, place] += score_counts(values[own], ink[own], counted[own], str(stored.folder))
-    return found
+    return UnitWork(load=load, compute=None, store=store, mark=plan.record.mark, overlap=Overlap(ahead=UNITS_AHEAD))
 
 
 def _finish(plan: EvaluatePlan) -> Mapping[str, Any]:
-    config = plan.config
-
-    def parts() -> Iterator[Part]:
-        for unit in plan.units:
-            regions = plan.regions(unit)
-            counts = _decoded(plan.part(unit), (len(plan.maps), len(regions), 2, BINS))
-            for place, region in enumerate(regions):
-                yield Part(region, [ScoreHistogram(ink, bare) for bare, ink in counts[:, place]])
-
+    config, compared = plan.config, plan.comparison
     evaluation = Evaluation.of(
-        parts,
-        names=[found.name for found in plan.maps],
+        lambda: _regions(plan),
+        names=[found.name for found in compared.maps],
         thresholds=plan.thresholds,
         beta=config.beta,
         bins=config.bins,
@@ -327,20 +262,31 @@ def _finish(plan: EvaluatePlan) -> Mapping[str, Any]:
         )
     if evaluation.ink == 0:
         raise DataError(
-            f"labels {plan.truth.place}: there is no ink among the {evaluation.counted:,} pixels that count; give "
+            f"labels {compared.truth.place}: there is no ink among the {evaluation.counted:,} pixels that count; give "
             "other labels or another area, or state the stored value of certain ink with --set white=1"
         )
-    write_report(plan.folder, evaluation, plan.truth.place, plan.truth.made_from, config.region_px)
+    write_report(plan.folder, evaluation, compared.truth.place, compared.truth.made_from, config.region_px)
     _write_pictures(plan, evaluation)
     return {"counted_px": evaluation.counted, "ink_px": evaluation.ink}
 
 
+def _regions(plan: EvaluatePlan) -> Iterator[RegionCounts]:
+    """Read the stored counts, region by region."""
+    compared = plan.comparison
+    for unit in compared.units:
+        regions = compared.regions(unit)
+        counts = _decoded(plan.counts_of(unit), (len(compared.maps), len(regions), 2, BINS))
+        for place, region in enumerate(regions):
+            yield RegionCounts(region, [ScoreHistogram(ink, bare) for bare, ink in counts[:, place]])
+
+
 def _write_pictures(plan: EvaluatePlan, evaluation: Evaluation) -> None:
+    compared = plan.comparison
     best = [at for _, at in evaluation.best]
-    maps = [(found.name, found.prediction, at) for found, at in zip(plan.maps, best, strict=True)]
-    picks = [(unit.write_box.intersect(plan.area), plan.picks(unit)) for unit in plan.units]
-    um = plan.maps[0].pixel_um
-    pictures.write_pictures(plan.folder, maps, plan.area, picks, evaluation.regions, plan.truth.read, um)
+    maps = [(found.name, found.prediction, at) for found, at in zip(compared.maps, best, strict=True)]
+    picks = [(unit.write_box.intersect(compared.area), plan.picks_of(unit)) for unit in compared.units]
+    um = compared.maps[0].pixel_um
+    pictures.write_pictures(plan.folder, maps, compared.area, picks, evaluation.regions, compared.truth.read, um)
 
 
 def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -351,13 +297,13 @@ def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:
         raise CorruptDataError(f"{place}: these counts are damaged; remove the folder and evaluate again") from error
 
 
-def _peak_bytes(plan: EvaluatePlan) -> int:
-    maps, boxes = len(plan.maps), [unit.write_box.intersect(plan.area) for unit in plan.units]
+def _peak_bytes(compared: Comparison) -> int:
+    maps, boxes = len(compared.maps), [unit.write_box.intersect(compared.area) for unit in compared.units]
     largest = max((box.area for box in boxes), default=0)
-    fetched = 0 if plan.maps[0].folder.is_local else 2 * maps + 2  # stored bytes of a unit are fetched when it opens
+    fetched = 0 if compared.maps[0].folder.is_local else 2 * maps + 2  # stored bytes are fetched when a unit opens
     window = WINDOW_YX[0] * WINDOW_YX[1] * (2 * maps + 6)
-    regions = [len(plan.regions(unit)) for unit in plan.units]
+    regions = [len(compared.regions(unit)) for unit in compared.units]
     counts = max(regions, default=0) * maps * 2 * BINS * 4
-    reading = min(largest, window) + largest * (fetched + plan.truth.held_bytes)
+    reading = min(largest, window) + largest * (fetched + compared.truth.held_bytes)
     page = sum(regions) * maps * REGION_BYTES
     return BASE_BYTES + UNITS_AHEAD * reading + (UNITS_AHEAD + 2) * 2 * counts + page

@@ -1,4 +1,4 @@
-"""The page of an evaluation: where map and labels agree, how good the map is, and where it fails most."""
+"""Page of an evaluation: agreement of map and labels, scores, and the regions with most errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from inkbatch.io.pictures.palettes import palette
 from inkbatch.io.store.location import Location
-from inkbatch.reports.charts import Mark
-from inkbatch.reports.curves import Axis, Line, line_chart
+from inkbatch.reports.charts.shapes import Axis, Line, Mark
+from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import (
     Chart,
     Figure,
@@ -27,9 +27,12 @@ from inkbatch.reports.pictures import legend_of
 from inkbatch.reports.stored import RERUN, document, interruptions, links, money, number, pixels, shown, table
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
+from inkbatch.steps.evaluate.pictures import DOCUMENT as PICTURES
+from inkbatch.steps.evaluate.tables import DOCUMENT, region_grid
+from inkbatch.steps.evaluate.verdict import better_map, is_rough, verdict
 
 FILES = (
-    ("evaluation.json", "every score, and the comparison of two maps"),
+    (DOCUMENT, "every score, and the comparison of two maps"),
     ("regions.csv", "scores of each region"),
     ("curves.csv", "precision, recall and F over the threshold"),
     ("calibration.csv", "how often there is ink where the map says p"),
@@ -44,21 +47,20 @@ KEY = (
     "White: ink that both have. Blue: ink that the map misses. Orange: ink that only the map has. Black: bare papyrus. "
     "Grey: does not count."
 )
-FEW_BLOCKS = 20
 LOST = 0.05  # of F-beta, by a threshold that is not the best
 BADLY_CALIBRATED = 0.1
 CELL_PX = 24
 
 
 def page(run: StoredRun, root: Location) -> Page:
-    """The page of a finished evaluation.
+    """Make the page of a finished evaluation.
 
     Args:
         run: The run, beside its prediction or wherever ``to`` led it.
         root: Not needed.
     """
-    found = (run.folder / "evaluation.json").read_json()
-    drawn, config = document(run.folder / "pictures.json"), run.manifest["config"]
+    found = (run.folder / DOCUMENT).read_json()
+    drawn, config = document(run.folder / PICTURES), run.manifest["config"]
     names, segment = [one["name"] for one in found["maps"]], config["segment"]
     share = found["ink_px"] / found["counted_px"]
     return Page(
@@ -196,7 +198,7 @@ def _warnings(found: Mapping[str, Any]) -> list[str]:
         )
     if (one["calibration_error"] or 0) > BADLY_CALIBRATED:
         listed.append("The map's values are no probabilities: its calibration error is large (see reliability).")
-    if "comparison" in found and found["comparison"]["blocks"] < FEW_BLOCKS:
+    if "comparison" in found and is_rough(found["comparison"]):
         listed.append(f"The maps are compared over {found['comparison']['blocks']} blocks only: rough intervals.")
     return listed
 
@@ -233,7 +235,15 @@ def _contract(run: StoredRun, found: Mapping[str, Any]) -> tuple[Promise, ...]:
 def _sections(run: StoredRun, drawn: Mapping[str, Any] | None, found: Mapping[str, Any]) -> list[Section]:
     listed = []
     if "comparison" in found:
-        listed.append(Section("Which map is better", (Words(_verdict(found)), _comparison(found))))
+        listed.append(
+            Section(
+                "Which map is better",
+                (
+                    Words(_verdict(found)),
+                    _comparison(found),
+                ),
+            )
+        )
     worst = [] if drawn is None else [_worst(run, one) for one in drawn["worst"]]
     regions = table(run.folder / "regions.csv")
     if any(worst):
@@ -269,14 +279,12 @@ def _worst(run: StoredRun, one: Mapping[str, Any]) -> Picture | None:
 def _grids(found: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> list[Picture]:
     """F-beta of every region in colour; grey where a region has no ink."""
     edge, beta = int(found["region_px"]), _beta(found)
-    places = np.array([(int(row["y0"]) // edge, int(row["x0"]) // edge) for row in rows])
-    top, left = places.min(axis=0)
-    height, width = places.max(axis=0) - (top, left) + 1
+    places, (height, width) = region_grid([(int(row["y0"]), int(row["x0"])) for row in rows], edge)
     times = max(2, min(CELL_PX, 1200 // max(height, width)))
     colours, listed = palette("cividis"), []
     for one in found["maps"]:
         grid = np.full((height, width, 3), 128, np.uint8)
-        for row, (y, x) in zip(rows, places - (top, left), strict=True):
+        for row, (y, x) in zip(rows, places, strict=True):
             value = number(row["f_beta"])
             if row["map"] == one["name"] and math.isfinite(value):
                 grid[y, x] = colours[round(value * 255)]
@@ -293,32 +301,23 @@ def _grids(found: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> list[
 
 
 def _verdict(found: Mapping[str, Any]) -> str:
-    names, comparison = [one["name"] for one in found["maps"]], found["comparison"]
-    scores = comparison["scores"].values()
-    better = [
-        names[0] if score["low"] > 0 else names[1]
-        for score in scores
-        if score["low"] is not None and (score["low"] > 0 or score["high"] < 0)
-    ]
-    if better and len(set(better)) == 1:
-        count = "every score" if len(better) == len(scores) else f"{len(better)} of {len(scores)} scores"
-        return (
-            f"{better[0]} is better by {count}; the others leave it open."
-            if "of" in count
-            else f"{better[0]} is better by {count}."
-        )
-    return "The scores contradict each other." if better else "No score tells the two maps apart: it may be chance."
+    return verdict([one["name"] for one in found["maps"]], found["comparison"]["scores"])
 
 
 def _comparison(found: Mapping[str, Any]) -> Table:
     names, comparison = [one["name"] for one in found["maps"]], found["comparison"]
     rows = []
     for name, score in comparison["scores"].items():
-        clear = score["low"] is not None and (score["low"] > 0 or score["high"] < 0)
-        verdict = (names[0] if score["low"] > 0 else names[1]) if clear else "open"
         interval = "–" if score["low"] is None else f"{score['low']:+.4f} to {score['high']:+.4f}"
         difference = "–" if score["difference"] is None else f"{score['difference']:+.4f}"
-        rows.append((name.replace("f_beta", _beta(found)).replace("_", " "), difference, interval, verdict))
+        rows.append(
+            (
+                name.replace("f_beta", _beta(found)).replace("_", " "),
+                difference,
+                interval,
+                better_map(names, score) or "open",
+            )
+        )
     return Table(
         f"{names[0]} minus {names[1]}; {comparison['level']:.0%} intervals from {comparison['draws']:,} draws of "
         f"{comparison['blocks']} blocks of {found['region_px']} px.",

@@ -1,4 +1,4 @@
-"""Where a map agrees with its labels, as pictures: the whole area, and the regions in which most pixels are wrong.
+"""Pictures of a map's agreement with its labels: the whole area, and the regions in which most pixels are wrong.
 
 Units keep every n-th label of every n-th row (`label_picks`), so that the picture of a large segment needs no second
 reading of its labels. ``pictures.json`` says what was drawn.
@@ -40,9 +40,9 @@ Bools = NDArray[np.bool_]
 
 
 def picture_level(maps: Sequence[Prediction], area: Box) -> int:
-    """The finest level on which the area fits `LONGEST_PX`, else the coarsest that all maps have.
+    """Choose the finest level on which the area fits `LONGEST_PX`, else the coarsest that all maps have.
 
-    A finer one for an area so narrow that none of its rows or columns lie on that level.
+    For an area so narrow that none of its rows or columns is on that level, choose a finer one.
     """
     count = min(len(stored.pyramid.levels) for stored in maps)
     fitting = [number for number in range(count) if max(area.shape) <= LONGEST_PX << number]
@@ -53,7 +53,7 @@ def picture_level(maps: Sequence[Prediction], area: Box) -> int:
 
 
 def label_picks(box: Box, ink: Bools, counted: Bools, level: int) -> Codes:
-    """Labels of the pixels of a window whose row and column are multiples of ``2**level``.
+    """Pick the labels of a window's pixels whose row and column are multiples of ``2**level``.
 
     Args:
         box: The window.
@@ -72,7 +72,7 @@ def label_picks(box: Box, ink: Bools, counted: Bools, level: int) -> Codes:
 
 
 def no_picks(box: Box, level: int) -> Codes:
-    """Room for the `label_picks` of a window."""
+    """Make an empty array for the `label_picks` of a window."""
     return np.full(_on_level(box, level).shape, NOT_COUNTED, np.uint8)
 
 
@@ -93,12 +93,12 @@ def fill_picks(picks: Codes, box: Box, part: Box, ink: Bools, counted: Bools, le
 
 
 def encode(picture: NDArray[np.uint8]) -> bytes:
-    """A PNG of grey values (Y, X) or of red, green, blue (Y, X, 3); equal pictures are equal bytes."""
+    """Encode grey values (Y, X) or red, green, blue (Y, X, 3) as PNG; equal pictures give equal bytes."""
     return png_bytes(picture)
 
 
 def agreement(found: Bools, codes: Codes) -> NDArray[np.uint8]:
-    """Found ink against labels, (Y, X, 3) in `COLOURS`."""
+    """Draw found ink against labels, (Y, X, 3) in `COLOURS`."""
     table = np.zeros((1, 256, 3), np.uint8)
     for number, names in enumerate((("not counted", "bare", "missed"), ("not counted", "false alarm", "found"))):
         for code, name in zip((NOT_COUNTED, BARE, INK), names, strict=True):
@@ -122,7 +122,7 @@ def write_pictures(
         folder: Where they go.
         maps: (name, map, threshold from which its pixels are ink).
         area: The part that counts.
-        picks: Windows that fill the area, and where their `label_picks` lie.
+        picks: Windows that fill the area, and the paths of their `label_picks`.
         regions: Rows of ``regions.csv``.
         read_truth: Reads (ink, counted) of a window.
         pixel_um: Edge of a pixel of the maps.
@@ -180,14 +180,14 @@ def _write_worst(
 
 
 def _wrong(row: Mapping[str, Any]) -> dict[str, int]:
-    """Missed ink and false alarms of a region, from its counts and its recall."""
+    """Count missed ink and false alarms of a region, from its counts and its recall."""
     ink, found = int(row["ink_px"]), int(row["found_px"])
     hits = round(ink * float(row["recall"])) if ink else 0
     return {"missed_px": ink - hits, "false_px": found - hits, "wrong_px": ink + found - 2 * hits}
 
 
 def _on_level(box: Box, level: int) -> Box:
-    """The picks of a window, counted on the level's own grid."""
+    """Return the box of a window's picks on the level's own grid."""
     step = 1 << level
     return Box(-(-box.y0 // step), -(-box.x0 // step), -(-box.y1 // step), -(-box.x1 // step))
 

@@ -1,4 +1,4 @@
-"""What `inkbatch evaluate` writes: scores as JSON, tables as CSV, plots as PNG; equal counts give equal files."""
+"""Files of `inkbatch evaluate`: scores as JSON, tables as CSV, plots as PNG; equal counts give equal files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inkbatch.data.maps.bootstrap import BlockCounts, Difference, compare, group_starts
 from inkbatch.data.maps.scoring import VALUES, ScoreHistogram
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
-from inkbatch.io.pictures.plots import Curve, beside, curves, png, shades
 from inkbatch.io.store.location import Location
+from inkbatch.reports.charts.raster import beside, curves, png, shades
+from inkbatch.reports.charts.shapes import Line
+from inkbatch.steps.evaluate.verdict import better_map, is_rough
 
 DOCUMENT = "evaluation.json"
 CURVE_STEPS = 100
-FEW_BLOCKS = 20
 THRESHOLD_SCORES = ("f_beta", "dice", "iou", "precision", "recall")
 REGION_COLUMNS = (
     *("map", "y0", "x0", "y1", "x1", "counted_px", "ink_px", "found_px", "threshold"),
@@ -29,7 +31,7 @@ REGION_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Part:
+class RegionCounts:
     """Counts of one region.
 
     Attributes:
@@ -43,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How two maps are compared.
+    """Settings of the comparison of two maps.
 
     Attributes:
         draws: How often blocks are drawn.
@@ -58,7 +60,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was found.
+    """All scores of an evaluation.
 
     Attributes:
         names: Of the maps.
@@ -86,21 +88,21 @@ class Evaluation:
 
     @staticmethod
     def of(
-        parts: Callable[[], Iterable[Part]],
+        regions: Callable[[], Iterable[RegionCounts]],
         names: Sequence[str],
         thresholds: Sequence[float],
         beta: float,
         bins: int,
         bootstrap: Bootstrap,
     ) -> Evaluation:
-        """Add up the counts of all regions, and score them; goes over the parts twice.
+        """Add up the counts of all regions, and score them; calls `regions` twice.
 
         Raises:
             DataError: Two maps, and less than two regions with pixels that count.
         """
         totals = tuple(ScoreHistogram() for _ in names)
-        for part in parts():
-            for total, found in zip(totals, part.maps, strict=True):
+        for region in regions():
+            for total, found in zip(totals, region.maps, strict=True):
                 total.merge(found)
         best = tuple(total.best_f_beta(beta) for total in totals)
         blocks = [
@@ -110,13 +112,13 @@ class Evaluation:
         ]
         rows: list[Mapping[str, Any]] = []
         filled = 0
-        for part in parts():
-            if not part.maps[0].counted:
+        for region in regions():
+            if not region.maps[0].counted:
                 continue
             filled += 1
-            for name, found, (_, at) in zip(names, part.maps, best, strict=True):
-                rows.append(_region(name, part.box, found, at, beta, bins))
-            for kept, found in zip(blocks, part.maps, strict=False):
+            for name, found, (_, at) in zip(names, region.maps, best, strict=True):
+                rows.append(_region(name, region.box, found, at, beta, bins))
+            for kept, found in zip(blocks, region.maps, strict=False):
                 kept.add(found)
         differences: Mapping[str, Difference] = {}
         if blocks and filled and totals[0].ink.any():
@@ -142,7 +144,7 @@ class Evaluation:
         return int(self.totals[0].ink.sum())
 
     def document(self) -> dict[str, Any]:
-        """What ``evaluation.json`` says."""
+        """Make the content of ``evaluation.json``."""
         found: dict[str, Any] = {
             "beta": self.beta,
             "counted_px": self.counted,
@@ -192,7 +194,7 @@ def write_report(folder: Location, evaluation: Evaluation, labels: str, made_fro
 
 
 def lines(folder: Location) -> Iterator[str]:
-    """What ``evaluation.json`` says, for people."""
+    """Describe ``evaluation.json`` for people."""
     found = (folder / DOCUMENT).read_json()
     yield f"{found['counted_px']:,} pixels count, {found['ink_px'] / found['counted_px']:.1%} of them are ink"
     if found["labels_made_from"]:
@@ -219,21 +221,20 @@ def _comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if "comparison" not in found:
         return
     comparison, names = found["comparison"], [one["name"] for one in found["maps"]]
-    rough = "; few blocks, hence rough intervals" if comparison["blocks"] < FEW_BLOCKS else ""
+    rough = "; few blocks, hence rough intervals" if is_rough(comparison) else ""
     yield (
         f"{names[0]} minus {names[1]}, {comparison['level']:.0%} interval over {comparison['blocks']} blocks of "
         f"{found['region_px']} px{rough}:"
     )
     for name, score in comparison["scores"].items():
-        verdict = "no clear difference"
-        if score["low"] is not None and (score["low"] > 0 or score["high"] < 0):
-            verdict = f"{names[0] if score['low'] > 0 else names[1]} is better"
+        better = better_map(names, score)
+        said = "no clear difference" if better is None else f"{better} is better"
         interval = f"{_shown(score['low'], sign='+')} to {_shown(score['high'], sign='+')}"
-        yield f"  {name}: {_shown(score['difference'], sign='+')} ({interval}): {verdict}"
+        yield f"  {name}: {_shown(score['difference'], sign='+')} ({interval}): {said}"
 
 
 def _compared(thresholds: Sequence[float], best: float) -> dict[str, float]:
-    """Names of the compared scores, with their thresholds."""
+    """Name the compared scores, with their thresholds."""
     return {**{f"f_beta_at_{threshold:g}": threshold for threshold in thresholds}, "f_beta_at_its_best": best}
 
 
@@ -243,7 +244,7 @@ def _whole(total: ScoreHistogram, kept: BlockCounts, beta: float) -> dict[str, f
 
 
 def _region(name: str, box: Box, found: ScoreHistogram, at: float, beta: float, bins: int) -> dict[str, Any]:
-    """One row of ``regions.csv``; scores that want ink are empty where a region has none."""
+    """Make one row of ``regions.csv``; scores that need ink are empty if a region has none."""
     ink = int(found.ink.sum())
     hits, alarms, _ = found.found(at)
     scores = found.scores(at, beta) if ink else {}
@@ -297,22 +298,22 @@ def _curves(evaluation: Evaluation) -> tuple[Sequence[str], list[dict[str, Any]]
 
 
 def _curve_picks() -> list[int]:
-    """Stored values nearest to equal steps from 0 to 1."""
+    """Find the stored values nearest to equal steps from 0 to 1."""
     return [int(np.abs(VALUES - step / CURVE_STEPS).argmin()) for step in range(CURVE_STEPS + 1)]
 
 
 def _curve_plots(evaluation: Evaluation) -> bytes:
     picks = _curve_picks()
-    reliable = [Curve("", (0, 1), (0, 1), faint=True)]
+    reliable = [Line("", [(0, 0), (1, 1)])]
     trade, over = [], []
     for name, total in zip(evaluation.names, evaluation.totals, strict=True):
         found = total.reliability(evaluation.bins)
         filled = found.pixels > 0
-        reliable.append(Curve(name, found.confidence[filled], found.share[filled], dots=True))
+        reliable.append(Line.of(name, found.confidence[filled], found.share[filled], dots=True))
         precision, recall = total.precision_recall()
         shown = np.flatnonzero(np.diff(recall, append=-1.0))
-        trade.append(Curve(name, recall[shown], precision[shown]))
-        over.append(Curve(name, VALUES[picks], total.f_beta_curve(evaluation.beta)[picks]))
+        trade.append(Line.of(name, recall[shown], precision[shown]))
+        over.append(Line.of(name, VALUES[picks], total.f_beta_curve(evaluation.beta)[picks]))
     beta = f"F{evaluation.beta:g}"
     plots = [
         curves("Reliability", "mean probability", "share of ink", reliable),
@@ -323,11 +324,9 @@ def _curve_plots(evaluation: Evaluation) -> bytes:
 
 
 def _region_plots(evaluation: Evaluation, region_px: int) -> bytes:
-    rows = np.array([(row["y0"] // region_px, row["x0"] // region_px) for row in evaluation.regions])
-    top, left = rows.min(axis=0)
-    height, width = rows.max(axis=0) - (top, left) + 1
-    grids = {name: np.full((height, width), np.nan) for name in evaluation.names}
-    for (y, x), row in zip(rows - (top, left), evaluation.regions, strict=True):
+    places, shape = region_grid([(row["y0"], row["x0"]) for row in evaluation.regions], region_px)
+    grids = {name: np.full(shape, np.nan) for name in evaluation.names}
+    for (y, x), row in zip(places, evaluation.regions, strict=True):
         grids[row["map"]][y, x] = row["f_beta"]
     title = f"F{evaluation.beta:g} per region of {region_px} px"
     plots = [shades(f"{name}: {title}", grid, 0, 1) for name, grid in grids.items()]
@@ -335,6 +334,22 @@ def _region_plots(evaluation: Evaluation, region_px: int) -> bytes:
         first, second = grids.values()
         plots.append(shades("first minus second", first - second, -0.5, 0.5, signed=True))
     return png(beside(plots))
+
+
+def region_grid(corners: Sequence[tuple[int, int]], region_px: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """Place regions on a grid of one cell each.
+
+    Args:
+        corners: Upper left corner (y, x) of each region in pixels; at least one.
+        region_px: Edge of a region.
+
+    Returns:
+        (regions, 2) row and column of each cell, and (rows, columns) of the grid.
+    """
+    cells = np.array(corners, np.int64) // region_px
+    cells -= cells.min(axis=0)
+    height, width = cells.max(axis=0) + 1
+    return cells, (int(height), int(width))
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -353,7 +368,7 @@ def _cell(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """For JSON: what is not finite becomes null."""
+    """Replace what is not finite by null, for JSON."""
     if isinstance(value, Mapping):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

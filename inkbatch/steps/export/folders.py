@@ -38,7 +38,7 @@ class ExportFoldersConfig(JobConfig):
     Attributes:
         segment: Segment id.
         predictions: Names or addresses of finished predictions, one per layer window.
-        to: The folder; its `npy_files` must hold nothing else, for their viewer averages all that lies there.
+        to: The folder; its `npy_files` must hold nothing else, for their viewer averages all files in it.
         root: ROOT: a folder or ``s3://bucket/prefix``.
         memory: Memory budget of the process.
         scratch: Local folder for files on their way to an object store; None takes the system's.
@@ -54,7 +54,7 @@ class ExportFoldersConfig(JobConfig):
 
 @dataclass(frozen=True)
 class ExportFoldersReport:
-    """What was written.
+    """Report of what was written.
 
     Attributes:
         location: The folder.
@@ -106,7 +106,7 @@ def run(config: ExportFoldersConfig) -> ExportFoldersReport:
 
 
 def window_of(found: StoredMap) -> tuple[int, int] | None:
-    """The layer window of a prediction, half-open, depth order; None where it has none of its own."""
+    """Return a prediction's layer window, half-open, in depth order; None if it has none of its own."""
     layers: Any = found.manifest.get("config", {}).get("layers")
     if isinstance(layers, list) and len(layers) == 2 and all(isinstance(number, int) for number in layers):
         return layers[0], layers[1]
@@ -134,7 +134,7 @@ def _picture(found: StoredMap, kind: PictureFormat) -> Picture:
 
 
 def _metadata(config: ExportFoldersConfig, maps: list[StoredMap]) -> dict[str, Any]:
-    """What their inference leaves in ``run_metadata.json``, as far as it is known; layers are inclusive there."""
+    """Make the content of their ``run_metadata.json``, as far as it is known; layers are inclusive there."""
     windows = [window_of(found) for found in maps]
     known = [window for window in windows if window is not None]
     return {

@@ -79,7 +79,7 @@ class ExportConfig(JobConfig):
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """Report of what was written.
 
     Attributes:
         location: The file.
@@ -141,7 +141,7 @@ def run(config: ExportConfig) -> ExportReport:
 def picture_name(
     manifest: Mapping[str, Any], segment: str, prediction: str, sample: str | None = None, details: str = ""
 ) -> str:
-    """The field's name of a prediction's picture: ``{sample}-{segment}-{volume}-{model}-tile{t}-stride{s}{details}``.
+    """Name a picture as the field does: ``{sample}-{segment}-{volume}-{model}-tile{t}-stride{s}{details}``.
 
     What is not known is left out. Sample and volume are taken from the manifest's inputs where it states them.
 
@@ -171,7 +171,7 @@ def _format(config: ExportConfig) -> PictureFormat:
 
 
 def _ending(to: str | None) -> str | None:
-    """The ending of the file that is to be written; None where `to` names a folder or nothing."""
+    """Return the ending of the file to write; None if `to` names a folder or nothing."""
     if to is None or to.endswith("/"):
         return None
     found = re.search(r"\.[A-Za-z0-9]+$", to)
@@ -200,7 +200,7 @@ def _tones(config: ExportConfig, kind: PictureFormat, manifest: Mapping[str, Any
         )
     if config.bits == 16 and (config.threshold is not None or kind == "jpg"):
         finding = "JPG has 8" if config.threshold is None else "a threshold gives 8"
-        raise ConfigError(f"export: 16 bits per pixel are wanted, {finding}; leave bits out")
+        raise ConfigError(f"export: expected 16 bits per pixel, but {finding}; leave bits out")
     if config.bits is not None and kind == "npy":
         raise ConfigError("export: NPY keeps the stored float16 (uint8 with a threshold); leave bits out")
     rounding, shown = display_of(manifest)
@@ -219,7 +219,7 @@ def _tones(config: ExportConfig, kind: PictureFormat, manifest: Mapping[str, Any
 
 def _view(config: ExportConfig, pyramid: Multiscale, place: str) -> MapView:
     if config.level >= len(pyramid.levels):
-        raise ConfigError(f"{place}: level {config.level} is wanted, it has 0 to {len(pyramid.levels) - 1}")
+        raise ConfigError(f"{place}: expected a level from 0 to {len(pyramid.levels) - 1}, got {config.level}")
     view = MapView.of(pyramid, config.level, config.flip)
     if config.crop is None:
         return view
@@ -242,7 +242,7 @@ def _bar(config: ExportConfig, kind: PictureFormat, pixel_um: float, shape_yx: t
 
 
 def _details(config: ExportConfig) -> dict[str, Any]:
-    """What sets this picture apart from the whole map at full size with 8 bits."""
+    """Name what sets this picture apart from the whole map at full size with 8 bits."""
     found: dict[str, Any] = {}
     if config.level:
         found["level"] = config.level
@@ -266,7 +266,7 @@ def _details(config: ExportConfig) -> dict[str, Any]:
 
 
 def _note(config: ExportConfig, name: str, manifest: Mapping[str, Any]) -> str:
-    """What the picture is, as JSON in ASCII."""
+    """Describe the picture, as JSON in ASCII."""
     facts = {"segment": config.segment, "prediction": name, "digest": manifest.get("digest"), **_details(config)}
     return json.dumps(facts, sort_keys=True)
 
@@ -285,6 +285,6 @@ def _target(config: ExportConfig, folder: Location, manifest: Mapping[str, Any],
 
 
 def _usual_name(manifest: Mapping[str, Any]) -> str:
-    """The name that `inkbatch infer` gives a prediction by itself."""
+    """Return the name that `inkbatch infer` gives a prediction by itself."""
     contract = manifest.get("config", {}).get("contract", {})
     return f"{manifest.get('inputs', {}).get('bundle')}-tile{contract.get('tile_px')}-stride{contract.get('stride_px')}"

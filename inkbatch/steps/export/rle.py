@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from inkbatch.config import JobConfig
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.data.maps.stored import StoredMap, open_map
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.io.pictures.bands import MapView
@@ -19,7 +20,6 @@ from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.store.atomic_files import delivered
 from inkbatch.io.store.location import Location
 
-DEFAULT_THRESHOLD = 0.5
 HEADER = "Id,Predicted\n"
 
 
@@ -48,13 +48,13 @@ class ExportRunsConfig(JobConfig):
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         twice = sorted({segment for segment in value if value.count(segment) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} is named twice; one row per segment is wanted")
+            raise ValueError(f"{', '.join(twice)} is named twice; expected one row per segment")
         return value
 
 
 @dataclass(frozen=True)
 class ExportRunsReport:
-    """What was written.
+    """Report of what was written.
 
     Attributes:
         location: The file.
@@ -83,7 +83,7 @@ def run(config: ExportRunsConfig) -> ExportRunsReport:
     """
     started = time.perf_counter()
     if not config.to.lower().endswith(".csv"):
-        raise ConfigError(f"export-rle: to {config.to!r}: a CSV file is wanted; end it in .csv")
+        raise ConfigError(f"export-rle: to: expected a CSV file, got {config.to!r}; end its name in .csv")
     maps = [open_map(config.root, segment, config.name) for segment in config.segments]
     thresholds = [_threshold(config, found) for found in maps]
     place, ink = Location.parse(config.to), 0

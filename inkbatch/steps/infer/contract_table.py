@@ -1,4 +1,4 @@
-"""The contract guard of infer as a table: what the bundle promised, what the surface says, where they met."""
+"""Table of infer's contract guard: the bundle's promise, the surface's value, and the place of the comparison."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.reports.page import Promise
+from inkbatch.steps.infer.choices import chosen, replaced
 
 UNKNOWN = "not under this ROOT; compared when the job began"
-SETTINGS = ("stride_px", "window")  # part of the contract, and settings of the run
 COMPARED = "compared before the network was built"
 
 
 def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[Promise, ...]:
-    """The rows of the table.
+    """Make the rows of the table.
 
     Args:
         config: The manifest's ``config``; its contract has all overrides.
-        volume: The surface; None where it is not at hand.
+        volume: The surface; None if it is not available.
     """
     said = volume.provenance if volume else None
-    contract, replaced = config["contract"], by_hand(config)
+    contract, by_hand = config["contract"], replaced(config)
 
     def row(what: str, promised: str, found: str | None, where: str, keys: tuple[str, ...]) -> Promise:
-        bent = [f"{key}={value}" for key, value in replaced.items() if key.partition(".")[0] in keys]
+        bent = [f"{key}={value}" for key, value in by_hand.items() if key.partition(".")[0] in keys]
         if bent:
             return Promise(what, f"not the bundle's own: {promised}", found or UNKNOWN, _bent(bent), kept=False)
         return Promise(what, promised, found or UNKNOWN, where)
@@ -33,7 +33,7 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
     flipped = contract["depth_order"] == "reversed"
     source_range = contract["layers"].get("source_range")
     turned = ", the source was turned round" if said and said.depth_order == "reversed" else ""
-    asked = [f"{key}={config['override'][key]}" for key in SETTINGS if key in config.get("override", {})]
+    asked = [f"{key}={value}" for key, value in chosen(config).items()]
     grid = "one grid over the whole segment; overlapping answers are blended"
     return (
         row(
@@ -47,7 +47,7 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
             "depth order",
             contract["depth_order"],
             f"forward: prepared layers always run in depth order{turned}",
-            "turned round on reading, for this network" if flipped else "fed as it lies",
+            "turned round on reading, for this network" if flipped else "fed in this order",
             ("depth_order",),
         ),
         row("dtype", contract["dtype"], volume.dtype.name if volume else None, COMPARED, ("dtype",)),
@@ -97,14 +97,8 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
     )
 
 
-def by_hand(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the contract that a person replaced: not the run's own settings, nor what a depth probe found."""
-    known = (*SETTINGS, "depth_order") if "probe" in config else SETTINGS
-    return {key: value for key, value in config.get("override", {}).items() if key not in known}
-
-
 def override_words(key: str, value: Any) -> str:
-    """What a reader has to know of a replaced value of the contract."""
+    """Warn of a replaced value of the contract."""
     return (
         f"The bundle's contract was overridden: {key}={value}. The network was fed something else than it was trained "
         "on; a plausible picture proves nothing here."

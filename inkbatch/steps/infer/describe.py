@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 
-from inkbatch.run.estimate import estimate
+from inkbatch.data.segments.prepared import segment_folder
+from inkbatch.models.bundle import Bundle, bundle_location
+from inkbatch.run.cost import estimate_lines, machines
 from inkbatch.steps.infer.job import InferConfig, InferPlan, make_plan
-from inkbatch.steps.infer.workload import read_bytes, tiles_per_unit
+from inkbatch.steps.infer.workload import read_bytes, tiles_per_unit, workload
 from inkbatch.text import bytes_text, done_text
 
 
 def describe(config: InferConfig) -> str:
     """Describe the plan of an infer job in lines of text; only masks are read, nothing is written."""
+    if not (segment_folder(config.root, config.segment) / "prepare" / "complete.json").exists():
+        return _describe_unprepared(config)
     plan = make_plan(config)
     done = plan.record.done()
     already = done_text(len(done), complete=plan.record.is_complete())
@@ -40,13 +44,34 @@ def describe(config: InferConfig) -> str:
     ]
     if left == 0:
         rows.append("  time, cost    nothing left to do")
-    elif flops is None:
-        rows.append("  time, cost    unknown: the bundle does not state its FLOPs per tile")
     else:
-        work = flops * left * plan.passes_per_tile
-        rows.append(f"  work          {work / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:")
-        rows += [f"    {guess} (prices of {guess.as_of})" for guess in estimate(work)]
+        rows += _time_and_cost(flops, left * plan.passes_per_tile)
     return "\n".join(rows)
+
+
+def _describe_unprepared(config: InferConfig) -> str:
+    """Describe an infer job before its segment is prepared: from the size of its layers."""
+    work = workload(config, config.catalog)
+    document = Bundle.open(bundle_location(config.bundle)).document
+    passes = f" x {work.passes_per_tile} passes" if work.passes_per_tile > 1 else ""
+    rows = [
+        f"infer {config.segment} with {document.name}",
+        "  surface       not prepared yet; its mask will leave out tiles without papyrus",
+        f"  units         {work.units}",
+        f"  tiles         at most {work.tiles:,}{passes}",
+        f"  reads         at most {bytes_text(work.read_bytes)} of grey values (before compression)",
+        *_time_and_cost(document.flops_per_tile, work.passes),
+    ]
+    return "\n".join(rows)
+
+
+def _time_and_cost(flops: float | None, passes: int) -> list[str]:
+    """Estimate `passes` passes of a tile, each of `flops`, on every machine of the price table."""
+    if flops is None:
+        return ["  time, cost    unknown: the bundle does not state its FLOPs per tile"]
+    work, table = flops * passes, machines()
+    head = f"  work          {work / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:"
+    return [head, *(f"    {line} (prices of {table[name].as_of})" for name, line in estimate_lines(work).items())]
 
 
 def _variants(config: InferConfig, plan: InferPlan, tiles: int, flops: float | None) -> list[str]:
@@ -62,7 +87,7 @@ def _variants(config: InferConfig, plan: InferPlan, tiles: int, flops: float | N
     for name, passes in shares:
         row = f"    {name:<18} {tiles * passes:,} passes of a tile"
         if flops is not None and tiles:
-            guess = estimate(flops * tiles * passes)[0]
-            row += f", {flops * tiles * passes / 1e12:,.2f} TFLOP; {guess}"
+            first = next(iter(estimate_lines(flops * tiles * passes).values()))
+            row += f", {flops * tiles * passes / 1e12:,.2f} TFLOP; {first}"
         rows.append(row)
     return rows

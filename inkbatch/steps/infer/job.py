@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.data.segments.prepared import open_prepared
 from inkbatch.errors import DataError
 from inkbatch.geometry import TileGrid, Unit
@@ -36,14 +37,14 @@ from inkbatch.predict.variants import (
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import RunFolder, RunFolders, RunManifest
-from inkbatch.steps.evaluate.job import EvaluateConfig
+from inkbatch.run.record import PerRun, RunFolder, RunFolders, RunManifest
+from inkbatch.steps.infer.choices import stored_override
 from inkbatch.steps.infer.names import prediction_name, variants_name
 from inkbatch.steps.infer.page import page as report_page
 from inkbatch.steps.infer.score import leave_score
 from inkbatch.steps.infer.settings import InferConfig as InferConfig
 from inkbatch.steps.live_preview import drawn, live_preview
-from inkbatch.steps.probe.use import require_probe, stored_layers
+from inkbatch.steps.stored_probe import stored_layers
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
 UNIT_PX, LARGE_UNIT_PX = 1024, 4096
@@ -52,13 +53,14 @@ LEEWAY = 2.0**-12  # half of the smallest step of a float16 below 1
 
 @dataclass(frozen=True)
 class InferPlan:
-    """Everything that is settled before a model is built.
+    """Everything that is known before a model is built.
 
     Attributes:
         volume: The surface.
-        bundle: The bundle with all overrides.
+        bundle: The bundle with the user's overrides.
+        contract: The bundle's contract with what this run chose.
         windows: What the network is fed, one window after the other.
-        views: How each tile is looked at, for every window.
+        views: Views of each tile, for every window.
         grid: The global tile grid.
         unit_px: Edge of a unit.
         units: All units, row-major; those without papyrus are stored as zeros by the same loop.
@@ -67,6 +69,7 @@ class InferPlan:
 
     volume: SurfaceVolume
     bundle: Bundle
+    contract: Contract
     windows: tuple[LayerWindow, ...]
     views: tuple[View, ...]
     grid: TileGrid
@@ -81,8 +84,8 @@ class InferPlan:
 
     @property
     def parts(self) -> tuple[slice, ...]:
-        """Where each window lies in what `load_unit` reads."""
-        return parts_of(self.windows, reverse=self.bundle.contract.depth_order == "reversed")
+        """Place of each window in the layers that `load_unit` reads."""
+        return parts_of(self.windows, reverse=self.contract.depth_order == "reversed")
 
     @property
     def passes_per_tile(self) -> int:
@@ -101,7 +104,7 @@ class InferPlan:
 
     @property
     def record(self) -> RunFolder | RunFolders:
-        """What the job is recorded in."""
+        """Run folder of the job, or those of all its predictions."""
         return self.outputs[0] if len(self.outputs) == 1 else RunFolders(self.outputs)
 
 
@@ -113,19 +116,14 @@ def make_plan(config: InferConfig) -> InferPlan:
         DataError: The surface is not complete, or does not match the bundle.
     """
     volume, surface_digest = open_prepared(config.root, config.segment)
-    overrides = dict(config.override)
-    asked, probed = config.layers, {}
+    asked, probed, choices = config.layers, {}, config.choices
     if asked == "auto":
-        auto = stored_layers(config.segment, config.bundle, config.root, overrides)
+        auto = stored_layers(config.segment, config.bundle, config.root, config.override)
         asked, probed = auto.layers, {"probe": auto.record}
-        overrides["depth_order"] = auto.depth_order
-    for key in ("stride_px", "window"):
-        value = getattr(config, key)
-        if value is not None:
-            overrides[key] = value
-    bundle = Bundle.open(bundle_location(config.bundle), overrides)
+        choices = replace(choices, depth_order=auto.depth_order)
+    bundle = Bundle.open(bundle_location(config.bundle), config.override)
     bundle.require_matches(volume)
-    contract = bundle.contract
+    contract = choices.applied(bundle.contract)
     windows = _windows(config, asked, contract, volume)
     views = views_of(config.tta, contract, bundle.document.name)
     unit_px = chosen_unit_px(config, contract)
@@ -143,13 +141,13 @@ def make_plan(config: InferConfig) -> InferPlan:
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
         variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
-        name = prediction_name(config.name, bundle, variants, stored_each=config.store_windows)
+        name = prediction_name(config.name, bundle.document.name, contract, variants, stored_each=config.store_windows)
         settings: dict[str, Any] = {
             "segment": config.segment,
             "name": name,
             "layers": [hull_of(fed).start, hull_of(fed).stop],
             "unit_px": unit_px,
-            "override": dict(overrides),
+            "override": stored_override(config.override, choices),
             "contract": contract.model_dump(mode="json"),
             "precision": config.precision,
             "compile": config.compile,
@@ -161,7 +159,7 @@ def make_plan(config: InferConfig) -> InferPlan:
             settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
         folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
         outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request)))
-    return InferPlan(volume, bundle, windows, views, grid, unit_px, units, tuple(outputs))
+    return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs))
 
 
 def _windows(
@@ -174,14 +172,14 @@ def _windows(
 
 
 def asked_ranges(config: InferConfig, contract: Contract) -> Sequence[tuple[int, int]]:
-    """Half-open ranges of source layer numbers where several windows are asked for; none else."""
+    """List the half-open ranges of source layer numbers if several windows are asked for, else none."""
     if config.layer_starts is not None:
         return [(start, start + contract.layers.count) for start in range(*config.layer_starts)]
     return config.layer_groups or ()
 
 
 def chosen_unit_px(config: InferConfig, contract: Contract) -> int:
-    """Edge of a unit: as stated, or larger for large tiles.
+    """Choose the edge of a unit: as stated, or larger for large tiles.
 
     Raises:
         ConfigError: No power of two of at least 32.
@@ -197,9 +195,6 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
     Raises:
         InkbatchError: See `make_plan`; damaged surface; a model that returns NaN; storage that gave up; a stop signal.
     """
-    if config.layers == "auto":
-        how = {"device": config.device, "precision": config.precision, "batch_tiles": config.batch_tiles}
-        require_probe(config.segment, config.bundle, config.root, config.override, context, **how)
     plan = make_plan(config)
     for text in plan.bundle.document.warnings:
         context.reporter.note(f"warning: bundle {plan.bundle.document.name}: {text}")
@@ -227,14 +222,13 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
 
 
 def _leave(folder: Location, note: Callable[[str], None], config: InferConfig) -> None:
-    """Score and page of a finished map."""
+    """Write score and page of a finished map."""
     _scored(folder, note, config)
     leave_report(folder, note, report_page, Location.parse(config.root))
 
 
 def _scored(folder: Location, note: Callable[[str], None], config: InferConfig) -> bool:
-    asked = EvaluateConfig(segment=config.segment, name=folder.uri, root=config.root, catalog=config.catalog)
-    return leave_score(folder, asked, note)
+    return leave_score(folder, config.root, config.segment, TruthChoice(catalog=config.catalog), note)
 
 
 def _work(
@@ -243,7 +237,7 @@ def _work(
     device = choose_device(config.device)
     predictor = Predictor(
         plan.bundle.build(device),
-        plan.bundle.contract,
+        plan.contract,
         device,
         choose_precision(config.precision, device),
         config.batch_tiles,
@@ -251,7 +245,7 @@ def _work(
         config.compile,
         plan.views,
         config.combine,
-        stored_statistics(plan.bundle.contract, plan.volume, plan.folder, device, context.stop.check),
+        stored_statistics(plan.contract, plan.volume, plan.folder, device, context.stop.check),
     )
     check_reference(predictor.model, plan.bundle, device, predictor.dtype)
     outputs = [_created(output, plan) for output in plan.outputs]
@@ -262,18 +256,18 @@ def _work(
         if config.store_windows or len(plan.windows) == 1:
             return list(maps), loaded.tiles.count
         together = combined((torch.from_numpy(found) for found in maps), config.combine)
-        if plan.bundle.contract.activation == "sigmoid":
+        if plan.contract.activation == "sigmoid":
             together = together.clamp_(0, 1)
         return [together.numpy()], loaded.tiles.count
 
     def store(unit: Unit, computed: tuple[list[NDArray[np.float32]], int]) -> Mapping[str, Any]:
         maps, tiles = computed
         written = [output.write(unit.write_box, found) for output, found in zip(outputs, maps, strict=True)]
-        facts = {"bytes_written": sum(written), "tiles": tiles, "tile_passes": tiles * plan.passes_per_tile}
+        passes = tiles * plan.passes_per_tile
         if len(written) == 1:
-            return facts
-        passes = tiles * len(plan.views)
-        return {**facts, "each": [{"bytes_written": count, "tile_passes": passes} for count in written]}
+            return {"bytes_written": written[0], "tiles": tiles, "tile_passes": passes}
+        per_run = PerRun((passes // len(written),) * len(written))  # each map is of one window
+        return {"bytes_written": PerRun(tuple(written)), "tiles": tiles, "tile_passes": per_run}
 
     work = UnitWork(
         load=lambda unit: load_unit(plan, unit),
@@ -286,14 +280,14 @@ def _work(
 
 
 def _checked(maps: Iterator[NDArray[np.float32]], plan: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
-    """The maps, refused where a network without activation leaves 0 to 1 by more than a float16 rounds away."""
+    """Pass maps on; refuse values of a network without activation that leave 0 to 1 by more than float16 rounding."""
     for found in maps:
-        if plan.bundle.contract.activation == "none":
+        if plan.contract.activation == "none":
             low, high = float(found.min()), float(found.max())
             if low < -LEEWAY or high > 1 + LEEWAY:
                 raise DataError(
-                    f"unit {unit.name}: a map from 0 to 1 is wanted, the network gave {low:.4g} to {high:.4g}; check "
-                    "the bundle's divisor, clip and activation"
+                    f"unit {unit.name}: expected a map from 0 to 1, got {low:.4g} to {high:.4g} from the network; "
+                    "check the bundle's divisor, clip and activation"
                 )
         yield found
 
@@ -310,7 +304,7 @@ def _created(output: RunFolder, plan: InferPlan) -> Prediction:
 
 def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
     """Read what one unit needs; layers are not read where the mask is empty."""
-    contract = plan.bundle.contract
+    contract = plan.contract
     mask, tiles = covered_tiles(contract, plan.grid, unit.write_box, plan.volume.read_mask)
     if tiles.count:
         layers = plan.volume.read(plan.layers, unit.read_box)
@@ -322,7 +316,7 @@ def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
 
 
 def _finish(record: RunFolder, plan: InferPlan) -> Mapping[str, Any]:
-    shown = plan.bundle.contract.display_range
+    shown = plan.contract.display_range
     write_preview(Prediction.open(record.location).pyramid, record.location / "preview.png", display_range=shown)
     tiles = sum(record.marker(unit)["tiles"] for unit in plan.units)
     if tiles == 0:
@@ -331,7 +325,7 @@ def _finish(record: RunFolder, plan: InferPlan) -> Mapping[str, Any]:
 
 
 def _no_tiles(plan: InferPlan) -> str:
-    rules, edge = plan.bundle.contract.stitching, plan.grid.tile_px
+    rules, edge = plan.contract.stitching, plan.grid.tile_px
     if rules.last_tile == "none" and min(plan.grid.shape_yx) < edge:
         height, width = plan.grid.shape_yx
         return f"no tile of {edge} px fits its {height} x {width} px; state --override stitching.last_tile=flush"

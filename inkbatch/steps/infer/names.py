@@ -1,4 +1,4 @@
-"""What predictions are called: bundle, tile, stride, and what sets a map apart from the bundle's plain one."""
+"""Names of predictions: bundle, tile, stride, and what sets a map apart from the bundle's plain one."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Sequence
 
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError
-from inkbatch.models.bundle import Bundle
+from inkbatch.models.bundle import Contract
 from inkbatch.predict.variants import Combine, LayerWindow, View
 
 LONGEST_NAME = 128  # characters of a folder's name
 LONGEST_LIST = 48  # characters of windows that are listed one by one
 
 
-def prediction_name(given: str | None, bundle: Bundle, variants: str, *, stored_each: bool) -> str:
-    """The name of one prediction.
+def prediction_name(given: str | None, bundle: str, contract: Contract, variants: str, *, stored_each: bool) -> str:
+    """Name one prediction.
 
     Args:
         given: The user's name, or None. It is taken as it is; only maps that are stored side by side need their
             variants behind it.
-        bundle: The bundle.
+        bundle: Name of the bundle.
+        contract: The contract that the run follows.
         variants: From `variants_name`.
         stored_each: The job stores a map per window.
 
     Raises:
         ConfigError: The name is too long for a folder.
     """
-    contract = bundle.contract
-    plain = f"{bundle.document.name}-tile{contract.tile_px}-stride{contract.stride_px}"
+    plain = f"{bundle}-tile{contract.tile_px}-stride{contract.stride_px}"
     name = plain + variants if given is None else given + variants * stored_each
     if len(name) > LONGEST_NAME:
         raise ConfigError(f"prediction {name}: the name has {len(name)} characters, {LONGEST_NAME} are the most")
@@ -35,7 +35,7 @@ def prediction_name(given: str | None, bundle: Bundle, variants: str, *, stored_
 
 
 def variants_name(views: Sequence[View], windows: Sequence[LayerWindow], combine: Combine, *, stored_each: bool) -> str:
-    """How one prediction's variants are told in its name: ``-layers10-36_12-38-tta-90-180-270-max``; may be empty.
+    """Name one prediction's variants: ``-layers10-36_12-38-tta-90-180-270-max``; may be empty.
 
     Args:
         views: The views that are combined.

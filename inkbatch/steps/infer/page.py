@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.errors import DataError
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
@@ -26,11 +27,11 @@ from inkbatch.reports.pictures import (
 from inkbatch.reports.timing import device_of, money_text, spent, stops
 from inkbatch.run.finished import StoredRun
 from inkbatch.run.record import SCORE_NAME
-from inkbatch.steps.infer.contract_table import by_hand, override_words, promises
+from inkbatch.steps.infer.choices import replaced
+from inkbatch.steps.infer.contract_table import override_words, promises
 from inkbatch.text import seconds_text
 
 STAGES = ("getting ready: the network", "computing", "waiting for layers and storage", "finishing")
-DEFAULT_THRESHOLD = 0.5
 MUCH_INK = 0.5  # of the papyrus above the threshold: no writing covers so much
 
 
@@ -49,11 +50,11 @@ class Papyrus:
 
 @dataclass(frozen=True)
 class Score:
-    """How good the map is against labels.
+    """Scores of the map against labels.
 
     Attributes:
         name: Of the F-beta, ``F0.5``.
-        own: It at the threshold of the page; None where nobody took it there.
+        own: It at the threshold of the page; None if it was not taken there.
         best: It at its best threshold.
         best_at: That threshold.
         auc: Area under the ROC curve.
@@ -71,7 +72,7 @@ class Score:
 
 
 def page(run: StoredRun, root: Location) -> Page:
-    """The page of an ink map.
+    """Make the page of an ink map.
 
     Args:
         run: The finished run, in ``ROOT/predictions/{segment}/{name}``.
@@ -116,7 +117,7 @@ def page(run: StoredRun, root: Location) -> Page:
 
 
 def _papyrus(run: StoredRun, root: Location) -> Papyrus | None:
-    """The very surface that was read, or None where ROOT does not have it."""
+    """Open the very surface that was read; None if ROOT does not have it."""
     folder = root / "segments" / run.manifest["config"]["segment"]
     try:
         manifest = (folder / "prepare" / "manifest.json").read_json()
@@ -218,7 +219,7 @@ def _states_threshold(run: StoredRun) -> bool:
 
 
 def _score(run: StoredRun) -> Score | None:
-    """What `inkbatch evaluate` found for this map, where somebody asked it; else what infer itself stored."""
+    """Read the scores of `inkbatch evaluate` for this map if there are any, else those that infer stored."""
     try:
         found = (run.folder / "evaluation" / "evaluation.json").read_json()
     except FileNotFoundError:
@@ -243,7 +244,7 @@ def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None) -> Ite
     config = run.manifest["config"]
     for text in run.manifest["inputs"].get("warnings", ()):
         yield f"The bundle was imported with a warning: {text}."
-    for key, value in by_hand(config).items():
+    for key, value in replaced(config).items():
         yield override_words(key, value)
     probe = config.get("probe")
     if probe:

@@ -1,45 +1,45 @@
-"""``score.json``: how good a finished ink map is where somebody knows its labels; lies beside it, for its page."""
+"""``score.json``: scores of a finished ink map whose labels are known, stored beside it for its page."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
-from inkbatch.data.maps.scoring import ScoreHistogram
+from inkbatch.data.maps.comparison import Comparison, open_comparison
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
+from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.errors import NoLabelsError
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import SCORE_NAME
-from inkbatch.steps.evaluate.job import DEFAULT_THRESHOLD, UNITS_AHEAD, EvaluateConfig, EvaluatePlan, count, make_plan
 
 
-def leave_score(folder: Location, config: EvaluateConfig, note: Callable[[str], None]) -> bool:
-    """Compare a finished map with its labels, and store what was found; a failure is said aloud and ends nothing.
+def leave_score(folder: Location, root: str, segment: str, choice: TruthChoice, note: Callable[[str], None]) -> bool:
+    """Compare a finished map with its labels, and store the scores; a failure is noted and ends nothing.
 
     Args:
         folder: The map's folder.
-        config: Names the map, and who knows its labels.
-        note: Says something to whoever watches the job.
+        root: ROOT.
+        segment: Segment of the map.
+        choice: Its labels.
+        note: Shows a line to the user.
 
     Returns:
-        Whether there is a new score: False where no labels are known, or the stored score is of these very ones.
+        True if there is a new score; False if no labels are known, or the stored score is of these very ones.
     """
     try:
-        plan = make_plan(config)
+        comparison = open_comparison(root, segment, [folder.uri], choice)
     except NoLabelsError:
         return False
     except Exception as error:
         return _failed(folder, error, note)
-    with plan.truth:
+    with comparison:
         before = stored_score(folder)
-        if before is not None and before["of"] == _compared(plan):
+        if before is not None and before["of"] == _identity(comparison):
             return False
         try:
-            score = score_of(plan)
-        except Exception as error:  # the map is whole, whatever its labels are
+            score = score_of(comparison)
+        except Exception as error:  # the map is complete, whatever its labels are
             return _failed(folder, error, note)
     if score is None:
         return False
@@ -48,7 +48,7 @@ def leave_score(folder: Location, config: EvaluateConfig, note: Callable[[str], 
 
 
 def stored_score(folder: Location) -> dict[str, Any] | None:
-    """What `leave_score` stored; None where there is nothing."""
+    """Read what `leave_score` stored; None if there is nothing."""
     try:
         found: dict[str, Any] = (folder / SCORE_NAME).read_json()
     except FileNotFoundError:
@@ -56,20 +56,20 @@ def stored_score(folder: Location) -> dict[str, Any] | None:
     return found
 
 
-def score_of(plan: EvaluatePlan) -> dict[str, Any] | None:
-    """The scores of the first map over all pixels that count; None where these hold no ink, or nothing else.
+def score_of(comparison: Comparison) -> dict[str, Any] | None:
+    """Score the first map over all pixels that count; None if these hold no ink, or nothing else.
 
     Raises:
         DataError: Map or labels are damaged.
     """
-    total, own = whole(plan), plan.maps[0].threshold
+    total, own = comparison.total(), comparison.maps[0].threshold
     if not total.ink.sum() or not total.bare.sum():
         return None
     best, at = total.best_f_beta()
     return {
-        "labels": plan.truth.place,
-        "labels_made_from": plan.truth.made_from,
-        "of": _compared(plan),
+        "labels": comparison.truth.place,
+        "labels_made_from": comparison.truth.made_from,
+        "of": _identity(comparison),
         "counted_px": int(total.counted),
         "threshold": own,
         "f05": total.f_beta(DEFAULT_THRESHOLD if own is None else own),
@@ -79,18 +79,8 @@ def score_of(plan: EvaluatePlan) -> dict[str, Any] | None:
     }
 
 
-def whole(plan: EvaluatePlan) -> ScoreHistogram:
-    """Counts of all pixels that count, for the first map; nothing is written."""
-    total = ScoreHistogram()
-    with ThreadPoolExecutor(UNITS_AHEAD, thread_name_prefix="inkbatch-count") as threads:
-        for counts in threads.map(lambda unit: count(plan, unit)[0].sum(axis=0, dtype=np.int64), plan.units):
-            bare, ink = counts
-            total.merge(ScoreHistogram(ink, bare))
-    return total
-
-
 def score_line(score: Mapping[str, Any]) -> str:
-    """A stored score as one line."""
+    """Write a stored score as one line."""
     own = score["threshold"]
     at = f"{DEFAULT_THRESHOLD:.2f}" if own is None else f"the bundle's threshold {own:.2f}"
     return (
@@ -99,14 +89,14 @@ def score_line(score: Mapping[str, Any]) -> str:
     )
 
 
-def _compared(plan: EvaluatePlan) -> Any:
+def _identity(comparison: Comparison) -> Any:
     """Map and labels by their digests, as JSON gives them back."""
-    return json.loads(json.dumps(plan.manifest.inputs))
+    return json.loads(json.dumps(comparison.identity))
 
 
 def _failed(folder: Location, error: Exception, note: Callable[[str], None]) -> bool:
     note(
-        f"score: the map at {folder} is whole, but could not be compared with its labels "
-        f"({type(error).__name__}: {error}); put that right and run inkbatch evaluate"
+        f"score: the map at {folder} is complete, but could not be compared with its labels "
+        f"({type(error).__name__}: {error}); fix this, then run inkbatch evaluate"
     )
     return False

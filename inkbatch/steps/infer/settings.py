@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig, WindowName
 from inkbatch.predict.names import Combine, DeviceName, PrecisionName, ViewName
+from inkbatch.steps.infer.choices import RunChoices
 
 
 class InferConfig(JobConfig):
@@ -17,7 +18,7 @@ class InferConfig(JobConfig):
         segment: Segment id.
         bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the prediction, where it is not to lie beside the surface.
+        output_root: ROOT of the prediction, if it is not stored beside the surface.
         catalog: The user's catalog file, for labels that the map is compared with at the end.
         name: Name of the prediction; None makes one from the bundle, tile and stride.
         layers: Half-open range of source layer numbers; ``auto`` is what a depth probe found, together with the depth
@@ -61,6 +62,11 @@ class InferConfig(JobConfig):
     batch_tiles: int = Field(0, ge=0)
     compile: bool = False
 
+    @property
+    def choices(self) -> RunChoices:
+        """Values that this run chooses beside the bundle's contract."""
+        return RunChoices(stride_px=self.stride_px, window=self.window)
+
     @model_validator(mode="after")
     def _windows_agree(self) -> InferConfig:
         given = [key for key in ("layers", "layer_starts", "layer_groups") if getattr(self, key) is not None]
@@ -70,7 +76,7 @@ class InferConfig(JobConfig):
             0 <= self.layer_starts[0] < self.layer_starts[1] and min(self.layer_starts[2:], default=1) > 0
         ):
             raise ValueError(
-                f"layer_starts {list(self.layer_starts)}: wanted START, STOP (half-open) and a STEP of 1 or more"
+                f"layer_starts: expected START, STOP (half-open) and a STEP of 1 or more, got {list(self.layer_starts)}"
             )
         if self.store_windows and given not in (["layer_starts"], ["layer_groups"]):
             raise ValueError("store_windows: there are no windows to store; give layer_starts or layer_groups, too")

@@ -1,4 +1,4 @@
-"""How much work an infer job is: units, tiles and bytes; exact for prepared segments, an upper bound for others."""
+"""Work of an infer job: units, tiles and bytes; exact for prepared segments, an upper bound for others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Workload:
         tiles: Tiles to compute.
         passes_per_tile: Forward passes that each takes: windows of layers times views.
         read_bytes: Grey values that are read, before compression.
-        exact: Whether the segment mask was counted; else every tile of the rectangle is, an upper bound.
+        exact: True if the segment mask was counted; else every tile of the rectangle is, an upper bound.
     """
 
     segment: str
@@ -45,7 +45,7 @@ def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
     """Tiles that hold papyrus, by unit; only masks are read."""
     found = {}
     for unit in plan.units:
-        contract, read_mask = plan.bundle.contract, plan.volume.read_mask
+        contract, read_mask = plan.contract, plan.volume.read_mask
         found[unit.name] = covered_tiles(contract, plan.grid, unit.write_box, read_mask)[1].count
     return found
 
@@ -57,7 +57,7 @@ def read_bytes(plan: infer_step.InferPlan, tiles: Mapping[str, int]) -> int:
 
 
 def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Workload:
-    """The work of one segment.
+    """Count the work of one segment.
 
     A segment that is prepared is compared with the bundle and its mask is counted. Of another one only the size is
     read, from its layers.
@@ -84,16 +84,16 @@ def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workloa
     entry = Catalog.load(catalog).entry(config.segment)
     if entry.source is None:
         raise ConfigError(f"segment {config.segment}: is not prepared, and the catalog states no source")
-    overrides = dict(config.override) | ({"stride_px": config.stride_px} if config.stride_px else {})
-    bundle = Bundle.open(bundle_location(config.bundle), overrides)
-    contract = bundle.contract
+    bundle = Bundle.open(bundle_location(config.bundle), config.override)
+    contract = config.choices.applied(bundle.contract)
     windows = infer_step.asked_ranges(config, contract)
     views = views_of(config.tta, contract, bundle.document.name)
     with open_layer_source(entry.source, axes=entry.axes, level=entry.level) as source:
         depth, *shape = source.shape_zyx
         if depth < contract.layers.count:
             raise MismatchError(
-                f"segment {config.segment}: has {depth} layers, the bundle wants {contract.layers.count}; take another"
+                f"segment {config.segment}: expected the bundle's {contract.layers.count} layers, got {depth}; take "
+                "another bundle"
             )
         grid = grid_of(contract, (shape[0], shape[1]))
         units = grid.units(infer_step.chosen_unit_px(config, contract))

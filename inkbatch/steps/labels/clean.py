@@ -22,6 +22,7 @@ from inkbatch.data.labels.components import UnitComponents, unit_components
 from inkbatch.data.labels.denoising import DenoiseRules, denoised
 from inkbatch.data.labels.seams import Merged, merge
 from inkbatch.data.maps.combining import plain_table
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.data.maps.stored import StoredMap, map_address, open_map
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, Unit, cut
@@ -35,7 +36,6 @@ from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 
 UNIT_PX = 2048
-DEFAULT_THRESHOLD = 0.5
 LISTED = 1_000  # components in components.json
 
 Floats = NDArray[np.float32]
@@ -48,14 +48,14 @@ class CleanConfig(JobConfig):
         segment: Segment id.
         name: Name or address of the prediction; None takes the only one.
         result: Name of the clean one; None is ``{name}-clean``.
-        denoise: What is done before the threshold.
+        denoise: Denoising before the threshold.
         threshold: Probability from which (inclusive) a pixel is ink; None is the prediction's own, or 0.5 where it
             has none.
         min_area_px: Ink components (8 neighbours) of fewer pixels are taken away.
         max_hole_px: Largest hole in ink that is filled; 0 fills none. Letters such as omicron have holes of their own.
         values: ``mask`` stores 1 for ink, ``probability`` what the (denoised) map says there; 0 elsewhere.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the result, where it is not to lie beside what it is made from.
+        output_root: ROOT of the result, if it is not stored beside its inputs.
         unit_px: Edge of a unit, a power of two of at least 32.
     """
 
@@ -83,7 +83,7 @@ class CleanConfig(JobConfig):
 
 @dataclass(frozen=True)
 class CleanPlan:
-    """Everything that is settled before a pixel is read.
+    """Everything that is known before a pixel is read.
 
     Attributes:
         config: The job's settings.
@@ -114,7 +114,7 @@ class CleanPlan:
         return RunFolder(self.folder / "components", manifest)
 
     def facts_place(self, unit: Unit) -> Location:
-        """Where a unit's facts lie."""
+        """Return the path of a unit's facts."""
         return self.folder / f"components/facts/{unit.name}.json"
 
     @cached_property
@@ -182,12 +182,12 @@ def _run(plan: CleanPlan, context: RunContext) -> JobReport:
 
 
 def describe(config: CleanConfig) -> str:
-    """The plan, as lines of text. Only metadata are read, nothing is written."""
+    """Describe the plan, as lines of text. Only metadata are read, nothing is written."""
     plan = make_plan(config)
     height, width = plan.source.shape_yx
-    done = "complete already"
+    done = "already complete"
     if not plan.record.is_complete():
-        done = f"{len(plan.facts_record.done())} counted and {len(plan.record.done())} cleaned already"
+        done = f"{len(plan.facts_record.done())} already counted and {len(plan.record.done())} already cleaned"
     rows = [
         f"clean {config.segment}: {plan.source.name}",
         f"  surface       {height} × {width} px (height × width)",
@@ -205,7 +205,7 @@ def _load(plan: CleanPlan, unit: Unit) -> Floats:
 
 
 def _prepared(plan: CleanPlan, unit: Unit, loaded: Floats) -> tuple[Floats, UnitComponents]:
-    """The denoised write box, and its components."""
+    """Denoise the write box, and find its components."""
     box = unit.write_box
     values = denoised(loaded, plan.config.denoise)[box.within(unit.read_box)]
     parts = unit_components(
@@ -239,7 +239,7 @@ def _map_work(plan: CleanPlan) -> UnitWork[Any, Any]:
 
     def compute(unit: Unit, loaded: Floats) -> Floats:
         values, parts = _prepared(plan, unit, loaded)
-        ink, _ = clean_unit(parts, merged.verdicts[unit.write_box.y0, unit.write_box.x0], config.max_hole_px)
+        ink, _ = clean_unit(parts, merged.decisions[unit.write_box.y0, unit.write_box.x0], config.max_hole_px)
         return np.where(ink, values if config.values == "probability" else np.float32(1), np.float32(0))
 
     def store(unit: Unit, values: Floats) -> Mapping[str, Any]:

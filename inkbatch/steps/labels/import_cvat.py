@@ -28,7 +28,7 @@ class ImportCvatConfig(JobConfig):
 
 @dataclass(frozen=True)
 class ImportCvatReport:
-    """What was written.
+    """Report of what was written.
 
     Attributes:
         location: The folder.
@@ -47,7 +47,7 @@ def run(config: ImportCvatConfig) -> ImportCvatReport:
 
     Raises:
         ConfigError: A label name that the export does not know.
-        DataError: The export is none, is damaged, or holds no picture.
+        DataError: It is not an export, is damaged, or holds no picture.
     """
     target = Location.parse(config.output)
     names = import_cvat(Location.parse(config.export), target, config.ink, config.ignore)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.labels.cleaning import INK, clean_unit, dilated, threshold_ink
+from inkbatch.data.labels.cleaning import clean_unit, dilated, threshold_ink
 from inkbatch.data.labels.component_facts import facts_of
 from inkbatch.data.labels.components import Bools, UnitComponents, border_pixels, unit_components
 from inkbatch.data.labels.ignore import IGNORED, uncertain_pixels
+from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.layers.single import read_one_layer
@@ -60,11 +61,11 @@ def _run(plan: LabelsPlan, context: RunContext) -> JobReport:
                 "finishes the labels"
             )
             return first
-    return run_rest(lambda shard: _clean(plan, shard), context)
+    return run_rest(lambda shard: clean_labels(plan, shard), context)
 
 
-def _clean(plan: LabelsPlan, context: RunContext) -> JobReport:
-    """The second pass, or this shard's part of it."""
+def clean_labels(plan: LabelsPlan, context: RunContext) -> JobReport:
+    """Clean the labels: the second pass, or this shard's part of it."""
     return run_job(plan.record, plan.units, lambda: _cleaning_work(plan), context, lambda _: _finish(plan, context))
 
 
@@ -120,13 +121,13 @@ def _cleaning_work(plan: LabelsPlan) -> UnitWork[Any, Any]:
 
     def compute(unit: Unit, loaded: _Loaded) -> tuple[Bools, Bools]:
         parts = _components(plan, unit, loaded)
-        verdict = merged.verdicts[unit.write_box.y0, unit.write_box.x0]
-        if len(verdict.ink_kept) != np.count_nonzero(parts.ink_open):
+        decision = merged.decisions[unit.write_box.y0, unit.write_box.x0]
+        if len(decision.ink_kept) != np.count_nonzero(parts.ink_open):
             raise DataError(
                 f"segment {config.segment}, unit {unit.name}: the labels changed since they were counted; give them "
                 "another place, or remove the segment's labels folder and run again"
             )
-        ink, at_border = clean_unit(parts, verdict, config.clean.max_hole_px)
+        ink, at_border = clean_unit(parts, decision, config.clean.max_hole_px)
         ignored = uncertain_pixels(loaded.share, config.ignore)[unit.write_box.within(unit.read_box)]
         if config.ignore.border != "none":
             ignored = ignored | at_border
@@ -136,7 +137,7 @@ def _cleaning_work(plan: LabelsPlan) -> UnitWork[Any, Any]:
 
     def store(unit: Unit, computed: tuple[Bools, Bools]) -> Mapping[str, Any]:
         ink, ignored = computed
-        stored = labels.write(unit.write_box, ink.astype(np.uint8) * np.uint8(INK))
+        stored = labels.write(unit.write_box, ink.astype(np.uint8) * np.uint8(LABEL_MAX))
         if ignore_mask is not None:
             stored += ignore_mask.write(unit.write_box, ignored.astype(np.uint8) * np.uint8(IGNORED))
         return {

@@ -1,4 +1,4 @@
-"""What `inkbatch labels` settles before a pixel is read: its settings, its sources, its units."""
+"""Plan of `inkbatch labels`: its settings, sources and units."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LabelsConfig(JobConfig):
     Attributes:
         segment: Segment id; it must be prepared.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the labels, where they are not to lie beside the surface.
+        output_root: ROOT of the labels, if they are not stored beside the surface.
         image: A 2-D picture of the surface's size. Without `image` and `prediction` it is the catalog's ``ink_labels``.
         prediction: Name of a prediction of this segment, or URI of a prediction's folder.
         white: Stored value of `image` that means certain ink; None is the largest one of its dtype, 1 for floats.
@@ -67,7 +67,7 @@ class LabelsConfig(JobConfig):
 
 @dataclass(frozen=True)
 class LabelsPlan:
-    """Everything that is settled before a pixel is read.
+    """Everything that is known before a pixel is read.
 
     Attributes:
         config: The job's settings.
@@ -100,7 +100,7 @@ class LabelsPlan:
         return RunFolder(self.folder / "labels/components", manifest)
 
     def facts_place(self, unit: Unit) -> Location:
-        """Where a unit's facts lie."""
+        """Return the path of a unit's facts."""
         return self.folder / f"labels/components/facts/{unit.name}.json"
 
     @cached_property
@@ -170,15 +170,15 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
 
 
 def describe(config: LabelsConfig) -> str:
-    """The plan of a labels job, as lines of text. Nothing is read but metadata, nothing is written."""
+    """Describe the plan of a labels job, as lines of text. Only metadata are read, nothing is written."""
     plan = make_plan(config)
     height, width = plan.surface.shape_yx
     rules, ignore = config.clean, config.ignore
     side = min(config.unit_px, max(height, width)) + 2 * rules.dilation_px
-    done = "complete already"
+    done = "already complete"
     if not plan.record.is_complete():
         counted, cleaned = len(plan.facts_record.done()), len(plan.record.done())
-        done = f"{counted} counted and {cleaned} cleaned already"
+        done = f"{counted} already counted and {cleaned} already cleaned"
     rows = [
         f"labels {config.segment}: {plan.source.identity.get('image') or plan.source.identity.get('prediction')}",
         f"  surface       {height} x {width} px",
@@ -228,7 +228,7 @@ def _open_source(config: LabelsConfig) -> LabelSource:
         image = entry.ink_labels if entry else None
     if image is None:
         raise ConfigError(
-            f"segment {config.segment}: nobody says where its labels are; give image (a 2-D picture) or prediction (a "
+            f"segment {config.segment}: its ink labels are unknown; give image (a 2-D picture) or prediction (a "
             "name), or write ink_labels into the catalog"
         )
     return PictureLabels(image, config.white)

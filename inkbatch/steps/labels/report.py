@@ -1,4 +1,4 @@
-"""What `inkbatch labels` says about its work: statistics of the components, and a picture of before and after."""
+"""Report of `inkbatch labels`: statistics of the components, and a picture of before and after."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ from inkbatch.geometry import Box
 from inkbatch.io.intensity import IntensityRule
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceProvenance, SurfaceVolume
-from inkbatch.reports.charts import Axis, histogram
-from inkbatch.reports.page import Chart, Figure, Link, Page, Part, Picture, Promise, Section, Table, Words
+from inkbatch.reports.charts.shapes import Axis
+from inkbatch.reports.charts.svg import histogram_chart
+from inkbatch.reports.page import Element, Figure, Link, Page, Picture, Promise, Section, Table, Words
 from inkbatch.reports.pictures import as_grey, fitted, mean_layer, middle_layer, small_mask
 from inkbatch.reports.timing import money_text, spent, stops
 from inkbatch.run.finished import StoredRun
@@ -225,7 +226,7 @@ def _at_the_ends(counts: NDArray[np.int64]) -> tuple[float, float]:
     return float(counts[0] / total), float(counts[-1] / total)
 
 
-def _grey_values(said: SurfaceProvenance, counts: NDArray[np.int64]) -> tuple[Part, ...]:
+def _grey_values(said: SurfaceProvenance, counts: NDArray[np.int64]) -> tuple[Element, ...]:
     if not counts.sum():
         return (Words("None of the windows that are looked at holds papyrus."),)
     top = 256 if _is_8_bits(said) else 65536
@@ -233,17 +234,17 @@ def _grey_values(said: SurfaceProvenance, counts: NDArray[np.int64]) -> tuple[Pa
     second = _before(said, top)
     mean = float((counts * (np.arange(BINS) + 0.5)).sum() / counts.sum() * top / BINS)
     return (
-        Chart(
-            histogram(counts, stored, second),
-            alt=f"Histogram of the stored grey values; their mean is {mean:.0f} of {top - 1}.",
-            caption=(
-                f"Grey values of papyrus, all layers, in {SAMPLE_WINDOWS} windows of {SAMPLE_PX} px at full size. "
-                + (
-                    "The scale above gives the same places as grey values of the source, before the rule."
-                    if second
-                    else ""
-                )
+        histogram_chart(
+            f"Grey values of papyrus, all layers, in {SAMPLE_WINDOWS} windows of {SAMPLE_PX} px at full size."
+            + (
+                " The upper scale shows the same places as grey values of the source, before the rule."
+                if second
+                else ""
             ),
+            f"Histogram of the stored grey values; their mean is {mean:.0f} of {top - 1}.",
+            counts,
+            stored,
+            second,
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The answers of a probe's windows taken together, and what each reading, taken as a hypothesis, predicts for them."""
+"""Evidence of a probe: answers of all windows, and the answers that each reading, as a hypothesis, predicts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DRAWS = 400
 
 @dataclass(frozen=True)
 class Scene:
-    """What the verdict is about.
+    """Setting of a probe.
 
     Attributes:
         depth: Layers that the network takes.
@@ -46,18 +46,18 @@ class Scene:
     width_layers: float = 1.5
 
     def place(self, depth: float, reading: Reading) -> float:
-        """Where a layer of the surface lies among the layers that the network is given."""
+        """Return the place of a surface layer among the layers that the network is given."""
         order, start = reading
         return depth - start if order == "forward" else start + self.depth - 1 - depth
 
     def depth_of(self, place: float, reading: Reading) -> float:
-        """The layer of the surface at a place among the layers that the network is given."""
+        """Return the surface layer at a place among the layers that the network is given."""
         order, start = reading
         return start + place if order == "forward" else start + self.depth - 1 - place
 
 
 class Evidence:
-    """The answers of all readings, and what each hypothesis predicts for them."""
+    """Answers of all readings, and the answers that each hypothesis predicts."""
 
     def __init__(self, measures: Sequence[Mapping[str, Any]], scene: Scene) -> None:
         self.scene, self.measures = scene, measures
@@ -83,7 +83,7 @@ class Evidence:
         return values[:, ~np.isnan(values[0])]
 
     def _curve(self, order: DepthOrder, key: str) -> Curve:
-        """Mean over the windows, by place among the layers that the network is given; linear between planted layers."""
+        """Average over windows, by place among the layers that the network is given; linear between planted ones."""
         found: dict[float, list[float]] = {}
         for measure in self.measures:
             for depth, values in measure["planted"][order].items():
@@ -94,7 +94,7 @@ class Evidence:
         return curve
 
     def _prediction(self, reading: Reading) -> Curve:
-        """How loud all readings answer if ink lies where this one sees it best; zeros where it sees none."""
+        """Predict the answers of all readings if ink is where this one sees it best; zeros if it sees none."""
         order, _ = reading
         if self.peak_lift[order] < MIN_LIFT:
             return np.zeros(len(self.readings))
@@ -107,13 +107,13 @@ class Evidence:
         return np.array(heard)
 
     def fits(self, answers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Cosine between answers (…, readings) and every prediction, (…, readings)."""
+        """Compute the cosine between answers (…, readings) and every prediction, (…, readings)."""
         norm = np.maximum(np.linalg.norm(answers, axis=-1, keepdims=True), 1e-12)
         found: NDArray[np.float64] = (answers / norm) @ self.directions.T
         return found
 
     def best(self, answers: Curve) -> int | None:
-        """The reading that fits best; the usual one, if it is a neighbour and fits nearly as well."""
+        """Return the reading that fits best; the usual one, if it is a neighbour and fits nearly as well."""
         if not self.directions.any():
             return None
         fits = self.fits(answers)
@@ -125,12 +125,12 @@ class Evidence:
         return best
 
     def amount(self, best: int) -> float:
-        """Ink of its own, as a multiple of the planted amount."""
+        """Estimate the segment's own ink, as a multiple of the planted amount."""
         predicted = self.predictions[best]
         return float(self.answers @ predicted / (predicted @ predicted))
 
     def loud_bystander(self, best: int) -> int | None:
-        """A reading that ought to be silent and is not."""
+        """Find a reading that is predicted to be silent and is not."""
         predicted = self.predictions[best]
         silent = np.flatnonzero(predicted < SILENT * predicted.max())
         if not silent.size:
@@ -139,10 +139,10 @@ class Evidence:
         return loudest if self.answers[loudest] >= NULL_SHARE * self.answers[best] else None
 
     def ridge(self, best: int) -> float:
-        """How far the layer that the bundle looks at stands out where the map says ink, in amplitudes of planted ink.
+        """Measure how far the bundle's best layer stands out on found ink, in amplitudes of planted ink.
 
-        Ink is a thin layer: it is brighter (or darker, as the planted ink) than what lies two of its widths above and
-        below. What a network makes up in layers that it was never trained for need not be.
+        Ink is a thin layer: it is brighter (or darker, as the planted ink) than the layers two of its widths above
+        and below. Marks that a network invents in layers that it was never trained for need not be.
         """
         order, start = self.readings[best]
         rows = [measure["contrasts"][order][str(start)] for measure in self.measures]
@@ -155,11 +155,11 @@ class Evidence:
         return max(_ridge_at(contrast / self.scene.amplitude, place, self.scene.width_layers) for place in places)
 
     def doubt(self, best: int) -> float:
-        """How unsure the map is where it says ink, as a multiple of its doubt about ink that nothing disturbs.
+        """Measure how unsure the map is where it says ink, as a multiple of its doubt about undisturbed ink.
 
-        Doubt is 1 less the mean of the map where it reaches one half; the ink that nothing disturbs is planted into one
-        layer repeated, or into the papyrus where a bundle sees none there. On ink a map is as sure as it ever gets but
-        for the borders of strokes; texture that looks like ink is marked in shreds.
+        Doubt is 1 minus the mean of the map where it reaches one half. Undisturbed ink is planted into one layer
+        repeated, or into the papyrus if a bundle sees none there. On ink a map is as sure as it gets, except at the
+        borders of strokes; texture that looks like ink is marked in shreds.
         """
         order, start = self.readings[best]
         rows = [measure["contrasts"][order][str(start)] for measure in self.measures]
@@ -173,7 +173,7 @@ class Evidence:
         return (1 - sure) / max(1 - surest, LEAST_DOUBT)
 
     def rival(self, best: int) -> int | None:
-        """Another reading that explains the answers as well and answers nearly as loud."""
+        """Find another reading that explains the answers as well and answers nearly as loud."""
         fits = self.fits(self.answers)
         for other in np.argsort(-fits):
             if fits[other] < fits[best] - RIVAL_FIT:
@@ -183,7 +183,7 @@ class Evidence:
         return None
 
     def confidence(self, best: int, seed: int) -> float:
-        """Share of resampled probes whose best reading is this one, with enough ink and a good fit."""
+        """Compute the share of resampled probes whose best reading is this one, with enough ink and a good fit."""
         rng = np.random.default_rng(seed)
         count = self.blocks.shape[1]
         picks = rng.integers(count, size=(DRAWS, count))
@@ -200,12 +200,12 @@ class Evidence:
         return order == other_order and abs(start - other_start) <= SAME_LAYERS
 
     def words(self, reading: int) -> str:
-        """A reading and its answer, for a message."""
+        """Describe a reading and its answer, for a message."""
         order, start = self.readings[reading]
         return f"{order} from layer {start} answers {self.answers[reading]:.2f}"
 
     def numbers(self, best: int | None) -> dict[str, Any]:
-        """Everything that was weighed, as JSON values."""
+        """Return all measures behind the verdict, as JSON values."""
         return {
             "answers": {
                 order: {str(start): round(float(value), 4) for (o, start), value in self._answered() if o == order}
@@ -227,7 +227,7 @@ class Evidence:
         return list(zip(self.readings, self.answers.tolist(), strict=True))
 
     def _faces(self) -> dict[str, Any]:
-        """Lift of ink on either face of the sheet, read from the usual layers in both orders."""
+        """Read the lift of ink on either face of the sheet from the usual layers, in both orders."""
         found = {}
         for number, name in enumerate(("front", "back")):
             layers = [measure["faces"][number] for measure in self.measures]
@@ -243,7 +243,7 @@ class Evidence:
 
 
 def _peak_place(curve: Curve) -> float:
-    """Centre of gravity of the neighbourhood of the highest value that stays above half of it."""
+    """Find the centre of gravity of the peak: the neighbourhood of the highest value that stays above half of it."""
     top = int(np.argmax(curve))
     if curve[top] <= 0:
         return float(top)
@@ -257,9 +257,10 @@ def _peak_place(curve: Curve) -> float:
 
 
 def _ridge_at(contrast: Curve, place: int, width: float) -> float:
-    """How far a thin layer stands out on its weaker side; 1 for the planted profile, `contrast` in its amplitudes.
+    """Measure how far a thin layer stands out on its weaker side, as a multiple of the planted profile.
 
-    The flanks lie two widths away, or at the border; a drop is a share of the planted profile's over that distance.
+    `contrast` is in amplitudes of planted ink. The flanks are two widths away, or at the border; a drop is a share of
+    the planted profile's drop over that distance.
     """
     drops = []
     for room, step in ((place, -1), (len(contrast) - 1 - place, 1)):

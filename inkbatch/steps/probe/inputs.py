@@ -1,4 +1,4 @@
-"""What a depth probe feeds a bundle besides the segment: planted strokes, null inputs; and the choice of windows.
+"""Inputs of a depth probe besides the segment: planted strokes and null inputs; choice of windows.
 
 Nothing here knows a network. All choices follow from a seed and the window's place, so equal probes are equal.
 """
@@ -43,7 +43,7 @@ def strokes(box: Box, stroke_px: float, edge_px: float, seed: int) -> NDArray[np
 
 
 def with_ink(slab: Slab, plane: NDArray[np.float32], ink: InkConfig) -> Slab:
-    """A copy of a slab with ink in it.
+    """Copy a slab and plant ink in it.
 
     Args:
         slab: (Z, Y, X).
@@ -55,7 +55,7 @@ def with_ink(slab: Slab, plane: NDArray[np.float32], ink: InkConfig) -> Slab:
 
 
 def null_input(name: str, window: Slab, depth: int, seed: int) -> Slab:
-    """An input that looks like papyrus in part and in which no ink can be read.
+    """Make an input that looks like papyrus in part and in which no ink can be read.
 
     Args:
         name: One of `NULLS`: the layers in a random order that moves every one of them by two at least; the layer at
@@ -74,13 +74,13 @@ def null_input(name: str, window: Slab, depth: int, seed: int) -> Slab:
 
 
 def _disorder(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """The best of some permutations: one that keeps no layer near its place, where the count allows that."""
+    """Draw a permutation that keeps no layer near its place, if the count allows that."""
     tried = [rng.permutation(count) for _ in range(50)]
     return max(tried, key=lambda order: int(np.abs(order - np.arange(count)).min()))
 
 
 def sheet_faces(profile: NDArray[np.float64]) -> tuple[int, int]:
-    """The two faces of the sheet: first and last layer that is brighter than halfway between darkest and brightest.
+    """Find the two faces of the sheet: first and last layer brighter than halfway between darkest and brightest.
 
     Args:
         profile: Mean grey value of each layer, depth order.
@@ -116,7 +116,7 @@ def choose_windows(volume: SurfaceVolume, count: int, window_px: int) -> list[Bo
 
 
 def given_windows(volume: SurfaceVolume, corners: tuple[tuple[int, int], ...], window_px: int) -> list[Box]:
-    """The windows whose upper left corners (y, x) the user gave.
+    """Make the windows whose upper left corners (y, x) the user gave.
 
     Raises:
         ConfigError: One leaves the surface, holds no papyrus, or is given twice.

@@ -1,6 +1,6 @@
-"""`inkbatch probe`: which depth order and layers a bundle wants on a segment, and whether its answer can be trusted.
+"""`inkbatch probe`: depth order and layers at which a bundle sees ink on a segment, and if its answer can be trusted.
 
-Each window is a unit: what it answered lies in ``measures/{unit}.json``, so a stopped probe goes on where it was. The
+Each window is a unit: its answers are stored in ``measures/{unit}.json``, so a stopped probe goes on from there. The
 verdict, ``verdict.json`` with ``probe.png`` beside it, is made from all of them at the end.
 """
 
@@ -25,7 +25,7 @@ from inkbatch.predict.segment_statistics import stored_statistics
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.probe.evidence import Scene
 from inkbatch.steps.probe.inputs import Slab, choose_windows, given_windows
 from inkbatch.steps.probe.measure import Asked, ProbeInk, measure
@@ -33,19 +33,20 @@ from inkbatch.steps.probe.page import page as report_page
 from inkbatch.steps.probe.picture import draw_probe
 from inkbatch.steps.probe.settings import ProbeConfig as ProbeConfig
 from inkbatch.steps.probe.verdict import Verdict, judge
+from inkbatch.steps.stored_probe import PICTURE_NAME, VERDICT_NAME, probe_folder, read_verdict
 
 SMALLEST_WINDOW_PX = 256
-VERDICT_NAME, PICTURE_NAME, MEASURES_NAME = "verdict.json", "probe.png", "measures"
+MEASURES_NAME = "measures"
 
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """Everything that is settled before a model is built.
+    """Everything that is known before a model is built.
 
     Attributes:
         volume: The surface.
         bundle: The bundle with all overrides.
-        asked: What each window is asked.
+        asked: Readings and planted ink of each window.
         units: The windows.
         folder: The probe's folder.
         manifest: The run's manifest.
@@ -60,16 +61,11 @@ class ProbePlan:
 
     @property
     def scene(self) -> Scene:
-        """What the verdict is about."""
+        """Setting of the verdict."""
         ink = self.asked.ink
         return Scene(
             self.asked.depth, (self.asked.usual_order, self.asked.usual_start), ink.amplitude, ink.width_layers
         )
-
-
-def probe_folder(root: str, segment: str, name: str) -> Location:
-    """``ROOT/probes/{segment}/{name}``."""
-    return Location.parse(root) / "probes" / segment / name
 
 
 def make_plan(config: ProbeConfig) -> ProbePlan:
@@ -131,19 +127,8 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
     )
 
 
-def read_verdict(folder: Location) -> dict[str, Any]:
-    """The stored verdict of a complete probe.
-
-    Raises:
-        DataError: There is none, or the probe is not complete.
-    """
-    require_complete(folder, "probe", "run inkbatch probe (again)")
-    found: dict[str, Any] = (folder / VERDICT_NAME).read_json()
-    return found
-
-
 def verdict_lines(folder: Location) -> list[str]:
-    """A stored verdict in words, for a terminal."""
+    """Describe a stored verdict, for a terminal."""
     found = read_verdict(folder)
     numbers = found["numbers"]
     start, stop = found["layers"]

@@ -1,4 +1,4 @@
-"""What a bundle answers in one window: every reading of the layers, planted ink at every depth, and null inputs.
+"""Answers of a bundle in one window: to every reading of the layers, to planted ink at every depth, to null inputs.
 
 A *reading* is a depth order and a first layer. An *answer* is the mean of the ink map. The *lift* of planted ink is how
 far the map rises on the planted strokes, less its rise beside them, counted where the map was dark before. The
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.datasets.pictures import cut_out
+from inkbatch.data.datasets.picture_layers import cut_out
 from inkbatch.data.synthetic.phantom import GREY_UNIT, InkConfig, ink_plane, truth_of
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.surface import DepthOrder
@@ -49,7 +49,7 @@ class ProbeInk:
 
 @dataclass(frozen=True)
 class Planted:
-    """What planted ink does to a map.
+    """Effect of planted ink on a map.
 
     Attributes:
         lift: Rise on the strokes less rise beside them, in dark pixels; -1 to 1.
@@ -64,7 +64,7 @@ class Planted:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a window is asked.
+    """Readings and planted ink of a window.
 
     Attributes:
         depth: Layers that the network takes.
@@ -168,7 +168,7 @@ class _Window:
         self.plane = ink_plane(letters, mask, self.config)
 
     def map_of(self, slab: Slab, order: DepthOrder, start: int) -> NDArray[np.float32]:
-        """The ink map of one reading, (Y, X)."""
+        """Compute the ink map of one reading, (Y, X)."""
         self.maps += 1
         layers = slab[start : start + self.asked.depth]
         if order == "reversed":
@@ -177,11 +177,11 @@ class _Window:
         return self.predictor.blend(self.unit, SubVolume(np.ascontiguousarray(padded), self.padded, self.tiles))
 
     def inked(self, slab: Slab, depth: int) -> Slab:
-        """The slab with the window's strokes at a layer of the slab."""
+        """Plant the window's strokes at a layer of the slab."""
         return with_ink(slab, self.plane, self.config.model_copy(update={"depth_layer": float(depth)}))
 
     def rise(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> Planted:
-        """What planting changed, counted where the map was dark before."""
+        """Measure what planting changed, where the map was dark before."""
         dark = self.mask & (before < DARK)
         on, beside = dark & self.truth, dark & ~self.truth
         change = after - before
@@ -189,7 +189,7 @@ class _Window:
         return Planted(round(lift, 6), round(_mean(change[dark]), 6), round(_mean(after[on & (after >= DARK)]), 6))
 
     def contrast(self, slab: Slab, ink_map: NDArray[np.float32], order: DepthOrder, start: int) -> dict[str, Any]:
-        """How much brighter the layers of a reading are where its map says ink."""
+        """Measure how much brighter the layers of a reading are where its map says ink."""
         lit, dark = self.mask & (ink_map >= DARK), self.mask & (ink_map < DARK)
         layers = slab[start : start + self.asked.depth]
         layers = layers[::-1] if order == "reversed" else layers

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from inkbatch.io.store.location import Location
-from inkbatch.reports.charts import Mark
-from inkbatch.reports.curves import Axis, Line, bar_chart, line_chart
+from inkbatch.reports.charts.shapes import Axis, Line, Mark
+from inkbatch.reports.charts.svg import bar_chart, line_chart
 from inkbatch.reports.page import Chart, Figure, Page, Promise, Section, Table, Words
 from inkbatch.reports.stored import RERUN, interruptions, links, money, shown
 from inkbatch.reports.timing import spent
@@ -21,7 +21,7 @@ FILES = (
 )
 STAGES = ("building the network", "computing", "waiting for storage", "weighing the answers")
 MEANING = {
-    "clear": "the bundle sees ink here, and this is how it wants the layers",
+    "clear": "the bundle sees ink here, and this is how it takes the layers",
     "displaced": "the bundle sees ink here, but not in its usual layers",
     "blind": "the bundle does not see ink here, or cannot say in which layers",
     "false positives": "the bundle answers what is no ink",
@@ -29,7 +29,7 @@ MEANING = {
 
 
 def page(run: StoredRun, root: Location) -> Page:
-    """The page of a finished probe.
+    """Make the page of a finished probe.
 
     Args:
         run: The run, in ``ROOT/probes/{segment}/{name}``.
@@ -56,13 +56,21 @@ def page(run: StoredRun, root: Location) -> Page:
             Figure(found["verdict"], "verdict", MEANING.get(word, "")),
             Figure(f"{start}:{stop}", "layers", f"{found['depth_order']} order"),
             Figure(
-                f"{found['confidence']:.0%}", "confidence", "of resampled probes come to this reading; 95 % is wanted"
+                f"{found['confidence']:.0%}",
+                "confidence",
+                "of resampled probes come to this reading; at least 95 % expected",
             ),
-            Figure(shown(numbers["fit"], 2), "fit", "of the answers to what planted ink predicts; 0.8 is wanted"),
             Figure(
-                shown(max(map(max, numbers["lift"].values())), 2), "lift", "of the map by planted ink; 0.3 is wanted"
+                shown(numbers["fit"], 2), "fit", "of the answers to what planted ink predicts; at least 0.8 expected"
             ),
-            Figure(shown(numbers["ridge"], 2), "ridge", "how far the layer with the ink stands out; 0.3 is wanted"),
+            Figure(
+                shown(max(map(max, numbers["lift"].values())), 2),
+                "lift",
+                "of the map by planted ink; at least 0.3 expected",
+            ),
+            Figure(
+                shown(numbers["ridge"], 2), "ridge", "how far the layer with the ink stands out; at least 0.3 expected"
+            ),
             *money(run),
         ),
         warnings=_warnings(run, found, config),
@@ -85,7 +93,7 @@ def page(run: StoredRun, root: Location) -> Page:
 READING = (
     "Ink of known strength is planted into copies of the layers, at every depth and in both orders. Where the map "
     "rises most (lift) is the depth at which this bundle sees ink. From that follows how loud each window of layers "
-    "must answer if the segment's own ink lies there; the probe takes the reading whose prediction fits best, "
+    "must answer if the segment's own ink is there; the probe takes the reading whose prediction fits best, "
     "not the loudest one. Null inputs hold no ink: a bundle that answers them makes things up."
 )
 

@@ -17,7 +17,7 @@ class ProbeConfig(JobConfig):
         segment: Segment id.
         bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the result, where it is not to lie beside what it is made from.
+        output_root: ROOT of the result, if it is not stored beside its inputs.
         name: Name of the probe; None is the bundle's name, where `infer --layers auto` looks.
         windows: How many windows are chosen, by papyrus and contrast.
         at: Upper left corners (y, x) of windows, instead of chosen ones.

@@ -1,7 +1,7 @@
 """From what a bundle answered in some windows to a verdict: which order, which layers, how sure.
 
 Planted ink says at which depth of its window the bundle sees ink, for each order: the *sensitivity*. Each reading
-(order, first layer) is a hypothesis: "my ink lies where planted ink is seen best". It predicts, through the
+(order, first layer) is a hypothesis: "my ink is where planted ink is seen best". It predicts, through the
 sensitivity, how loud every reading of the sweep answers; the prediction is compared with the answers by the cosine of
 the angle between the two. The loudest reading need not be the right one: a bundle may answer loudly, and wrongly, where
 it was never trained.
@@ -27,7 +27,7 @@ MIN_CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a probe found; see `judge`.
+    """Verdict of a probe; see `judge`.
 
     Attributes:
         word: ``clear`` and ``displaced`` may be used; ``blind`` and ``false positives`` may not.
@@ -49,7 +49,7 @@ class Verdict:
 
     @property
     def usable(self) -> bool:
-        """Whether `infer --layers auto` may use it."""
+        """True if `infer --layers auto` may use it."""
         return self.word in ("clear", "displaced")
 
     @property
@@ -91,14 +91,14 @@ def _weigh(evidence: Evidence, best: int | None, confidence: float) -> tuple[Wor
                 f"{nulls[loudest]['answer']:.2f}): whatever the map shows does not come from ink like this"
             )
         return "blind", (
-            f"planted ink lifts the map by {lift:.2f} at most, {MIN_LIFT} is wanted: this bundle does not see ink like "
+            f"planted ink lifts the map by {lift:.2f} at most, expected {MIN_LIFT}: this bundle does not see ink like "
             "this on this papyrus; check divisor, clip and voxel size, or plant other ink (amplitude, width_layers)"
         )
     answer, fit, amount = evidence.answers[best], evidence.fits(evidence.answers)[best], evidence.amount(best)
     if amount < MIN_AMOUNT:
         return "blind", (
             f"planted ink is seen (lift {lift:.2f}), but the windows hold too little of their own: ink on about "
-            f"{amount * INK_SHARE:.0%}, {MIN_AMOUNT * INK_SHARE:.0%} is wanted; give windows on writing: at=[[y, x], …]"
+            f"{amount * INK_SHARE:.0%}, expected {MIN_AMOUNT * INK_SHARE:.0%}; give windows on writing: at=[[y, x], …]"
         )
     for name, null in nulls.items():
         readable = name != "layers shuffled" or null["lift"] >= NULL_SHARE * lift
@@ -115,26 +115,26 @@ def _weigh(evidence: Evidence, best: int | None, confidence: float) -> tuple[Wor
     if (ridge := evidence.ridge(best)) < MIN_RIDGE:
         return "false positives", (
             f"where the map says ink, the layer that the bundle looks at stands out from those above and below it by "
-            f"{ridge:.2f} of the planted ink's contrast, {MIN_RIDGE} is wanted: the map shows something else"
+            f"{ridge:.2f} of the planted ink's contrast, expected {MIN_RIDGE}: the map shows something else"
         )
     if (doubt := evidence.doubt(best)) > MAX_DOUBT:
         return "false positives", (
             f"where the map says ink it is {doubt:.1f} times as unsure as about ink that is planted into one layer "
-            f"repeated, {MAX_DOUBT:g} times at most are wanted: it marks texture, or ink that it can hardly tell"
+            f"repeated, expected at most {MAX_DOUBT:g} times: it marks texture, or ink that it can hardly tell"
         )
     if fit < MIN_FIT:
         return "false positives", (
-            f"the answers of all readings follow what planted ink predicts only by {fit:.2f}, {MIN_FIT} is wanted"
+            f"the answers of all readings follow what planted ink predicts only by {fit:.2f}, expected {MIN_FIT}"
         )
     if (rival := evidence.rival(best)) is not None:
         order, start = evidence.readings[rival]
         return "blind", (
             f"two readings show the same ink: {evidence.words(best)}, and {order} from layer {start} "
-            f"({evidence.answers[rival]:.2f}); the answers cannot tell which way the layers lie"
+            f"({evidence.answers[rival]:.2f}); the answers cannot tell the order of the layers"
         )
     if confidence < MIN_CONFIDENCE:
         return "blind", (
             f"the windows do not agree: only {confidence:.0%} of resampled probes come to this reading, "
-            f"{MIN_CONFIDENCE:.0%} is wanted; probe more windows"
+            f"expected {MIN_CONFIDENCE:.0%}; probe more windows"
         )
     return "clear", f"{evidence.words(best)}, fits the planted ink's by {fit:.2f}"

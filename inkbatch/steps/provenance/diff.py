@@ -25,7 +25,7 @@ class RunDifference:
     """Two runs side by side.
 
     Attributes:
-        folders: Where they lie.
+        folders: Their folders.
         groups: For each of `GROUPS` the rows ``(key, value in A, value in B)`` that differ; what differs in ``asked``
             alone (device, memory, places of inputs) does not make another run.
         maps: How the maps differ, or None where they were not compared.
@@ -101,7 +101,7 @@ def _group_of(key: str) -> str:
 
 
 def _said(run: StoredRun, keys: tuple[str, ...]) -> dict[str, Any]:
-    """What the run's processes say of these keys; several that say different things are all listed."""
+    """List what the run's processes say of these keys; different values are all listed."""
     found: dict[str, Any] = {}
     for key in keys:
         values: list[Any] = []

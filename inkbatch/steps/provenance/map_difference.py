@@ -22,7 +22,7 @@ Values = NDArray[Any]
 
 @dataclass(frozen=True)
 class MapDifference:
-    """Numbers over all values that are not 0 in both maps (0 is what lies outside the papyrus).
+    """Numbers over all values that are not 0 in both maps (0 is outside the papyrus).
 
     Attributes:
         values: How many are compared.

@@ -1,4 +1,4 @@
-"""How each kind of job is asked for once more: its configuration, its plan, where its inputs lie, what has a clock."""
+"""Repeating each kind of job: its configuration, its plan, the place of its inputs, and its files with a clock."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Repeatable:
     inputs_up: int | None = None
 
     def roots(self, folder: Location, root: str, inputs_root: str | None, fold: int | None) -> dict[str, str]:
-        """The settings that say where inputs are read and where the repeated run goes.
+        """Return the settings for the place of the inputs and of the repeated run.
 
         Args:
             folder: The first run's folder.
             root: ROOT of the repeated run.
             inputs_root: ROOT of the inputs, where it is stated.
-            fold: Of a run that is one of several: its folder lies one deeper.
+            fold: Of a run that is one of several: its folder is one level deeper.
         """
         target = Location.parse(root).uri
         if self.inputs_up is None:
@@ -59,12 +59,12 @@ class Repeatable:
 
 
 def holds_no_clock(path: str) -> bool:
-    """Whether an object of a run (path in its folder) must be equal in an equal run; manifests are compared apart."""
+    """Tell if an object of a run (path in its folder) must be equal in an equal run; manifests are compared apart."""
     return not any(pattern.fullmatch(path) for pattern in (_RUN_FILE, _MANIFEST, _REPORT, _SCORE, _LOGS))
 
 
 def repeatable(name: str) -> Repeatable:
-    """The job of this name.
+    """Return the job of this name.
 
     Raises:
         ConfigError: It cannot be repeated.
@@ -72,7 +72,7 @@ def repeatable(name: str) -> Repeatable:
     if name not in _JOBS:
         raise ConfigError(
             f"rerun: this run is a {name}, which cannot be repeated by itself; {', '.join(_JOBS)} can. Manifests of "
-            "first passes (clean-components, labels-components) belong to the job in whose folder they lie"
+            "first passes (clean-components, labels-components) belong to the job whose folder they are in"
         )
     return _JOBS[name]()
 
@@ -113,9 +113,10 @@ def _labels() -> Repeatable:
 
 
 def _build_dataset() -> Repeatable:
-    from inkbatch.steps.dataset import job as build_dataset
+    from inkbatch.steps import chains
+    from inkbatch.steps.dataset.job import BuildDatasetConfig, make_plan
 
-    return Repeatable(build_dataset.BuildDatasetConfig, _of_one_run(build_dataset.make_plan), build_dataset.run, 2)
+    return Repeatable(BuildDatasetConfig, _of_one_run(make_plan), chains.build_dataset, 2)
 
 
 def _train() -> Repeatable:
@@ -128,9 +129,10 @@ def _train() -> Repeatable:
 
 
 def _infer() -> Repeatable:
-    from inkbatch.steps.infer import job as infer
+    from inkbatch.steps import chains
+    from inkbatch.steps.infer.job import InferConfig, make_plan
 
-    return Repeatable(infer.InferConfig, lambda config: infer.make_plan(config).outputs, infer.run, 3)
+    return Repeatable(InferConfig, lambda config: make_plan(config).outputs, chains.infer, 3)
 
 
 def _infer_pictures() -> Repeatable:
@@ -156,8 +158,8 @@ def _evaluate() -> Repeatable:
 
     def planned(config: evaluate.EvaluateConfig) -> Sequence[RunFolder]:
         found = evaluate.make_plan(config)
-        found.truth.close()
-        return [RunFolder(found.folder, found.manifest)]
+        found.comparison.close()
+        return [found.record]
 
     return Repeatable(evaluate.EvaluateConfig, planned, evaluate.run, 4)
 

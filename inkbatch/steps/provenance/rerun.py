@@ -23,7 +23,7 @@ SHOWN = 8  # differences that a message lists
 
 @dataclass(frozen=True)
 class RerunReport:
-    """What a repeated run gave.
+    """Result of a repeated run.
 
     Attributes:
         report: What the job did.
@@ -70,7 +70,7 @@ def rerun(
         manifest: The run's ``manifest.json`` or folder.
         root: ROOT of the repeated run; another one than the first run's.
         context: How this process runs.
-        inputs_root: ROOT that holds what the job reads; None is the one that the manifest lies in.
+        inputs_root: ROOT that holds what the job reads; None is the one that holds the manifest.
         sets: ``key=value`` in place of what was asked for then, for inputs that moved: ``bundle=…``, ``source=…``.
         anyway: Repeat it although code or inputs are not what the manifest states.
 
@@ -102,7 +102,7 @@ def rerun(
 
 
 def request_yaml(manifest: str) -> str:
-    """What was asked for, as a YAML file for ``--config``; works for every job.
+    """Dump the request as a YAML file for ``--config``; works for every job.
 
     Raises:
         DataError: See `open_run`; or the manifest does not say it.
@@ -144,7 +144,7 @@ def _request(run: StoredRun) -> dict[str, Any]:
     if not isinstance(request, dict):
         raise DataError(
             f"{run.folder}: its manifest does not say what was asked for (an inkbatch before 0.1.0 wrote it, or "
-            "another tool); run the job anew"
+            "another tool); run the job again"
         )
     return request
 

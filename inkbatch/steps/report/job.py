@@ -66,7 +66,7 @@ def run(config: ReportConfig) -> Iterator[str]:
 
 
 def _given(text: str) -> Location | None:
-    """The run's folder where `text` leads to one; None where it is a name under ROOT."""
+    """Return the run's folder that `text` leads to; None if it is a name under ROOT."""
     place = Location.parse(text)
     if "/" in text or any((place / name).exists() for name in (MANIFEST_NAME, f"prepare/{MANIFEST_NAME}", TABLE_NAME)):
         return place
@@ -74,7 +74,7 @@ def _given(text: str) -> Location | None:
 
 
 def _below(root: Location, subject: str, name: str | None) -> Iterator[StoredRun]:
-    """Runs with a page that lie under ROOT by this name: of a segment, a dataset, a training run."""
+    """List the runs with a page under ROOT by this name: of a segment, a dataset, a training run."""
     folders = (
         [] if name else [root / f"segments/{subject}/prepare", root / f"datasets/{subject}", root / f"runs/{subject}"]
     )

@@ -39,7 +39,7 @@ def run(config: PhantomConfig) -> list[str]:
     Raises:
         ConfigError: A box leaves its picture, the labels are smaller than the phantom, or the output holds another one.
         DataError: No ink falls on papyrus, an unsupported dtype, a picture of the wrong size or that cannot be read.
-        LayerRangeError: The ink's centre lies outside the stack.
+        LayerRangeError: The ink's centre is outside the stack.
     """
     output = Location.parse(config.output)
     if _is_done(config, output):
@@ -94,7 +94,7 @@ def read_picture(uri: str) -> NDArray[np.uint8]:
     try:
         data = location.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{location}: a picture is wanted, nothing is there; check the path") from error
+        raise DataError(f"{location}: expected a picture, found nothing; check the path") from error
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
     if picture is None:
         raise CorruptDataError(f"{location}: cannot be decoded as a picture; it was damaged or is another kind of file")
@@ -115,7 +115,7 @@ def _is_done(config: PhantomConfig, output: Location) -> bool:
 
 
 def _settings(config: PhantomConfig) -> dict[str, Any]:
-    """What decides the content, as it is kept in ``phantom.json``."""
+    """Dump the settings that decide the content, as ``phantom.json`` keeps them."""
     return config.model_dump(mode="json", exclude={"output"})
 
 
@@ -126,7 +126,7 @@ def _checked_box(key: str, numbers: BoxNumbers | None, shape_yx: tuple[int, ...]
     y0, x0, y1, x1 = numbers
     if not (0 <= y0 < y1 <= whole.y1 and 0 <= x0 < x1 <= whole.x1):
         raise ConfigError(
-            f"phantom {key}: {list(numbers)} is wanted, {place} is {whole.y1} x {whole.x1} px; "
+            f"phantom {key}: got {list(numbers)}, {place} is {whole.y1} x {whole.x1} px; "
             "give (y0, x0, y1, x1), half-open, inside that"
         )
     return Box(y0, x0, y1, x1)

@@ -24,7 +24,7 @@ class VesselsConfig(VesselConfig):
 
 @dataclass(frozen=True)
 class VesselsReport:
-    """What was written.
+    """Report of what was written.
 
     Attributes:
         location: The folder.

@@ -8,7 +8,8 @@ from dataclasses import replace
 from inkbatch.config import digest
 from inkbatch.errors import DataError
 from inkbatch.io.store.location import Location
-from inkbatch.reports.curves import Axis, bar_chart
+from inkbatch.reports.charts.shapes import Axis
+from inkbatch.reports.charts.svg import bar_chart
 from inkbatch.reports.page import Cell, Chart, Figure, Gallery, Link, Page, Section, Table
 from inkbatch.reports.render import render, with_foot
 from inkbatch.reports.stored import links, number, shown, table
@@ -38,19 +39,19 @@ def write_folds_page(folder: Location) -> Location:
 
 
 def is_folds(folder: Location) -> bool:
-    """Whether a folder holds the folds of a training that have all ended."""
+    """Tell if a folder holds the folds of a training that have all ended."""
     return (folder / TABLE_NAME).exists()
 
 
 def fold_runs(folder: Location) -> list[StoredRun]:
-    """The runs of the table, in its order.
+    """List the runs of the table, in its order.
 
     Raises:
         DataError: One is not there, or not complete.
     """
     names = [row["fold"] for row in table(folder / TABLE_NAME) if row["fold"] not in ("mean", "std")]
     if not names:
-        raise DataError(f"{folder / TABLE_NAME}: lists no fold; run the same inkbatch train again to write it anew")
+        raise DataError(f"{folder / TABLE_NAME}: lists no fold; run the same inkbatch train again to write it again")
     runs = [open_run((folder / f"fold-{name}").uri) for name in names]
     for run in runs:
         run.require_complete()
@@ -63,7 +64,7 @@ def identity(runs: Sequence[StoredRun]) -> tuple[str, str]:
 
 
 def page(folder: Location, runs: Sequence[StoredRun]) -> Page:
-    """The page over all folds.
+    """Make the page over all folds.
 
     Args:
         folder: ``ROOT/runs/{run}``.

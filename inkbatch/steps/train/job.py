@@ -12,8 +12,8 @@ import torch
 from lightning.fabric import Fabric
 
 from inkbatch.config import parse_bytes
-from inkbatch.data.datasets.dataset import DatasetIndex, Sample, SampleReader
-from inkbatch.data.datasets.index import root_of
+from inkbatch.data.datasets.index import DatasetIndex, Sample, root_of
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.maps.stored import map_address
 from inkbatch.errors import ConfigError, InkbatchError, Preempted
 from inkbatch.io.store.location import Location
@@ -56,7 +56,7 @@ __all__ = ["TrainConfig", "TrainPlan", "describe", "make_plan", "run"]
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """One run, settled before anything is computed.
+    """Plan of one run, made before anything is computed.
 
     Attributes:
         config: The run; `fold` is set where it is one of several.
@@ -81,7 +81,7 @@ class TrainPlan:
     manifest: RunManifest
 
     def epoch_plan(self, devices: int) -> EpochPlan:
-        """How epochs are cut into steps on so many devices."""
+        """Plan how epochs are cut into steps on so many devices."""
         config = self.config
         return EpochPlan(self.train, config.sampler, config.seed, config.batch // devices, devices, config.accumulate)
 
@@ -133,7 +133,7 @@ def _root_of_runs(config: TrainConfig) -> Location:
 
 
 def _request(config: TrainConfig) -> dict[str, Any]:
-    """What was asked for, with dataset and weights named from any folder."""
+    """Return the request, with absolute addresses of dataset and weights."""
     asked = config.request(dataset=map_address(config.dataset))
     for part, key in ((asked["model"], "start_from"), (asked["model"]["encoder"], "encoder_weights")):
         if part[key] is not None and (key == "start_from" or part[key].endswith(FILE_SUFFIXES)):
@@ -142,7 +142,7 @@ def _request(config: TrainConfig) -> dict[str, Any]:
 
 
 def _shape_of(config: TrainConfig, settings: Mapping[str, Any]) -> InkModel:
-    """The network as its sizes are asked for; its weights are not used."""
+    """Build the network only for its sizes; its weights are not used."""
     return build_model(config.model.architecture, dict(settings))
 
 
@@ -242,7 +242,7 @@ def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:
 
 
 def _card(one: TrainPlan) -> str:
-    """Where the report finds the data card: relative where both lie under one ROOT, which may move.
+    """Return the address of the data card for the report: relative if both are under one ROOT, which may move.
 
     A run that is stored under another ROOT keeps the link of one beside its dataset: repeated runs are equal.
     """
@@ -310,7 +310,7 @@ def _trainer(
 
 
 def _network(one: TrainPlan) -> InkModel:
-    """The network with its first weights: fresh from the seed, a bundle's, and a pretrained encoder."""
+    """Build the network with its first weights: fresh from the seed, a bundle's, or a pretrained encoder's."""
     torch.manual_seed(one.config.seed)
     model = build_model(one.config.model.architecture, one.model)
     choice = one.config.model
@@ -328,7 +328,7 @@ def _network(one: TrainPlan) -> InkModel:
 
 
 def _write_summary(folder: Location, plans: list[TrainPlan]) -> None:
-    """The table over all folds: one line each, then mean and standard deviation; written when all are complete."""
+    """Write the table over all folds once all are complete: one line each, then mean and standard deviation."""
     rows = []
     for one in plans:
         facts = (one.folder / "complete.json").read_json()
@@ -346,7 +346,7 @@ def _number(value: float | None) -> float:
 
 
 def describe(config: TrainConfig) -> str:
-    """What a run would do, in words; nothing is computed."""
+    """Describe the plan; nothing is computed."""
     lines = []
     for one in make_plan(config):
         epochs = one.epoch_plan(1)

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from inkbatch.io.store.location import Location
-from inkbatch.reports.charts import Mark
-from inkbatch.reports.curves import Axis, Line, line_chart
+from inkbatch.reports.charts.shapes import Axis, Line, Mark
+from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import Chart, Code, Figure, Link, Page, Picture, Promise, Section, Table, Words
 from inkbatch.reports.stored import RERUN, below, document, interruptions, links, money, number, pixels, shown, table
 from inkbatch.reports.timing import spent
@@ -38,11 +38,11 @@ NOTES = {
 OVERALL = "overall"
 PICTURES = 8
 GAP = 1.3  # validation loss over its lowest one
-WEAK = 0.15  # of the score, by which a segment may lie below the whole
+WEAK = 0.15  # of the score, by which a segment may be below the whole
 
 
 def page(run: StoredRun, root: Location) -> Page:
-    """The page of a finished run.
+    """Make the page of a finished run.
 
     Args:
         run: The run, in ``ROOT/runs/{run}``, or one fold below it.
@@ -86,7 +86,7 @@ def page(run: StoredRun, root: Location) -> Page:
 
 
 def _words(shape: Mapping[str, Any]) -> list[str]:
-    """What a network's settings say in words, such as its family and encoder."""
+    """Describe a network's settings, such as its family and encoder."""
     return [value for _, value in sorted(shape.items(), reverse=True) if isinstance(value, str)]
 
 
@@ -292,11 +292,11 @@ def _data(run: StoredRun, data: Mapping[str, Any]) -> Table:
 
 
 def _card(data: Mapping[str, Any]) -> str | Link:
-    """The dataset with a link to its card; as text where only this machine has it."""
+    """Link the dataset's card; plain text if only this machine has it."""
     name, card = str(data["dataset"]), str(data["card"])
     return Link(name, card) if card.startswith(("../", "https://")) else f"{name}, {card}"
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:
-    """The run's settings as a file that makes the run again."""
+    """Dump the run's settings as a file that makes the run again."""
     return yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=True, allow_unicode=True)

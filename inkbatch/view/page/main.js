@@ -22,7 +22,7 @@ function mapLook(state, names, minus) {
   return minus ? { ...plain, minus } : { ...plain, colours: state.colours, invert: state.invert, solid: state.solid };
 }
 
-// What each stage shows: names of predictions, and the one that is subtracted.
+// Choose the predictions of each stage, and the one that is subtracted.
 function choices(state) {
   if (state.compare === "difference") return [{ names: state.maps, minus: state.second }];
   const first = { names: state.maps };
@@ -195,7 +195,7 @@ function mark() {
   if (marking) return marking(null);
   if (store.state.region) return store.set({ region: null });
   $("mark").setAttribute("aria-pressed", "true");
-  say("Drag a rectangle over the part that you want.");
+  say("Drag a rectangle over the region.");
   marking = startMarking(stages.filter((stage) => !stage.element.hidden), (region) => {
     marking = null;
     $("message").hidden = true;
@@ -229,7 +229,7 @@ const compare = (kind) => () => group.maps.length > 1 && store.set({ compare: st
 const layerStep = (by) => () => store.set({ layer: Math.max(0, Math.min(group.layers.length - store.state.depth, store.state.layer + by)) });
 const KEYS = [
   [["+"], "zoom in", () => stages[0].viewport.zoomBy(1.5)], [["-"], "zoom out", () => stages[0].viewport.zoomBy(1 / 1.5)],
-  [["0"], "whole segment", actions.home], [["1"], "one screen pixel per voxel", actions.actual],
+  [["0"], "whole segment", actions.home], [["1"], "full size (1 : 1)", actions.actual],
   [[","], "a layer up", layerStep(-1)], [["."], "a layer deeper", layerStep(1)],
   [["p"], "papyrus on or off", toggle("papyrus")], [["m"], "ink map on or off", toggle("map")],
   [["["], "less opacity", step("opacity", -0.1, 0, 1)], [["]"], "more opacity", step("opacity", 0.1, 0, 1)],
@@ -240,7 +240,7 @@ const KEYS = [
   [["x"], "side by side", compare("side")], [["d"], "difference", compare("difference")],
   [["l"], "ink labels", toggle("ink_labels")], [["g"], "ignore mask", toggle("ignore_mask")],
   [["r"], "mark a region", mark], [["s"], "save a picture", actions.save],
-  [["Escape"], "close, unmark", () => (marking ? marking(null) : store.set({ pin: null, region: null }))], [["?"], "this help", actions.help],
+  [["Escape"], "close, clear marks", () => (marking ? marking(null) : store.set({ pin: null, region: null }))], [["?"], "this help", actions.help],
 ];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -297,6 +297,6 @@ async function start() {
   render(store.state);
 }
 
-// For tests and for people who like to look inside.
+// For tests, and for the browser's console.
 window.inkbatch = { store, stages, settled: () => !moving && !store.timer && stages.every((stage) => stage.element.hidden || stage.settled) };
 start();

@@ -1,4 +1,4 @@
-// The controls: each one shows a part of the state and changes it.
+// Controls: each one shows one value of the state and changes it.
 
 const $ = (id) => document.getElementById(id);
 const BOOST_TOP = 20;
@@ -92,7 +92,7 @@ export class Panel {
     $("layer-says").textContent = layers.length ? (state.depth > 1 ? `${layers[state.layer]} – ${layers[last]}` : String(layers[state.layer])) : "";
     $("layer").max = Math.max(0, layers.length - state.depth);
     $("depth-says").textContent = state.depth === 1 ? "1 layer" : `${state.depth} layers`;
-    $("window-says").textContent = `${state.low} – ${state.high}`;
+    $("contrast-says").textContent = `${state.low} – ${state.high}`;
     $("opacity-says").textContent = `${Math.round(state.opacity * 100)} %`;
     $("boost-says").textContent = `× ${state.boost}`;
     $("threshold-says").textContent = state.threshold ? state.threshold.toFixed(2) : "off";

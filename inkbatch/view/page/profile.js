@@ -1,4 +1,4 @@
-// The depth profile of the clicked pixel: grey value against layer.
+// Depth profile of the clicked pixel: grey value against layer.
 
 import { ask } from "./readout.js";
 

@@ -1,4 +1,4 @@
-// What lies under the cursor, the scale bar, and the colour legend.
+// Values under the cursor, the scale bar, and the colour legend.
 
 const ASK_EVERY_MS = 90;
 

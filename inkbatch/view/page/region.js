@@ -1,4 +1,4 @@
-// Marking a region, and saving pictures of it, of the view, or of everything.
+// Regions: mark one, and save pictures of it, of the view, or of the whole segment.
 
 const GAP_PX = 8;
 const LONGEST_PX = 1000000;
@@ -14,7 +14,7 @@ export function drawMark(stage, region) {
   box.style.height = `${other.y - one.y}px`;
 }
 
-// Lets a person drag a rectangle; calls `done` with [y0, x0, y1, x1] in full-size pixels, or with null.
+// Let the user drag a rectangle; calls `done` with [y0, x0, y1, x1] in full-size pixels, or with null.
 export function startMarking(stages, done, changed) {
   const stops = [];
   const stop = (region) => {
@@ -89,7 +89,7 @@ export class SaveDialog {
     const wide = settings.beside ? 2 * width + GAP_PX : width;
     const fits = !empty && Math.max(wide, height) <= LONGEST_PX;
     const says = this.dialog.querySelector("#save-says");
-    says.textContent = empty ? "No part of the segment is in view." : `${wide.toLocaleString("en")} × ${height.toLocaleString("en")} px, up to about ${bytes(wide * height * 1.6)}${fits ? "" : ": too long for a PNG"}`;
+    says.textContent = empty ? "No part of the segment is visible." : `${wide.toLocaleString("en")} × ${height.toLocaleString("en")} px, up to about ${bytes(wide * height * 1.6)}${fits ? "" : ": too large for a PNG"}`;
     this.go.setAttribute("aria-disabled", String(!fits));
     if (fits) this.go.href = address({ box, level, flip: state.flip, ...settings });
     else this.go.removeAttribute("href");

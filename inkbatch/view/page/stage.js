@@ -3,7 +3,7 @@
 const SWAP_AFTER_MS = 2500;
 const ORDER = ["papyrus", "map", "outlines"];
 
-// A layer that is replaced while its tiles are on their way is no fault.
+// A layer may be replaced while its tiles are on their way; that is no error.
 const warn = OpenSeadragon.console.warn.bind(OpenSeadragon.console);
 OpenSeadragon.console.warn = (...parts) => String(parts[0]).startsWith("Ignoring tile") || warn(...parts);
 

@@ -1,4 +1,4 @@
-// What is shown, kept in the address: `#` and the settings that differ from the defaults.
+// State of the view, kept in the address: `#` and the settings that differ from the defaults.
 
 export const DEFAULTS = Object.freeze({
   segment: "", x: null, y: null, zoom: null,

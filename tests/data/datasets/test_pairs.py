@@ -7,7 +7,7 @@ import pytest
 
 from inkbatch.data.datasets.index import DatasetIndex, DatasetPart, DatasetSegment, Sample, SurfaceContract
 from inkbatch.data.datasets.pairs import PairConfig, make_pairs
-from inkbatch.data.datasets.reading import SampleReader
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location

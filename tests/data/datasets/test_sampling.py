@@ -81,7 +81,7 @@ def test_fewer_places_than_crops_are_refused_unless_allowed():
 
 
 def test_a_segment_smaller_than_a_crop_is_refused():
-    with pytest.raises(DataError, match="it is 10 x 40 px"):
+    with pytest.raises(DataError, match="got 10 x 40 px"):
         candidates(ArraySegment(inked((10, 40))), "s", CropSampling(kind="crops", per_segment=1), 16)
 
 

@@ -197,7 +197,7 @@ def test_lists_take_segments_and_samples_and_leave_the_rest_out():
     [
         ({"train": ["a"], "validation": ["bb"]}, "did you mean 'b'"),
         ({"train": ["a"], "validation": ["a"]}, "lists train and validation"),
-        ({"train": ["a", "a-y00000-x00016"]}, "both stand"),
+        ({"train": ["a", "a-y00000-x00016"]}, "both on a list"),
     ],
 )
 def test_lists_that_name_nothing_or_one_thing_twice_are_refused(lists, words):

@@ -43,7 +43,7 @@ def cleaned_by_units(mask, unit_px, *, border=None, min_area_px=0, fill_holes=Tr
     ink, ignored = np.zeros(mask.shape, bool), np.zeros(mask.shape, bool)
     for parts in units:
         box = parts.box
-        ink[box.slices], ignored[box.slices] = clean_unit(parts, merged.verdicts[box.y0, box.x0], max_hole_px)
+        ink[box.slices], ignored[box.slices] = clean_unit(parts, merged.decisions[box.y0, box.x0], max_hole_px)
     return ink, ignored, merged
 
 

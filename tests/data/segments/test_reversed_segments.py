@@ -28,8 +28,8 @@ def test_a_segment_that_two_tools_flip_names_both():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sources: {a: b}\nsegments: {'1': [c]}", "segment 1: said by"),
-        ("sources: {a: b}\nsegments: {'1': []}", "said by nobody"),
+        ("sources: {a: b}\nsegments: {'1': [c]}", "segment 1: expected sources among"),
+        ("sources: {a: b}\nsegments: {'1': []}", "got none"),
         ("sources: {a: b}\nsegments: {'../x': [a]}", "segment '../x'"),
         ("segments: {", "cannot be read"),
     ],

@@ -215,7 +215,7 @@ def test_amplitude_zero_is_a_configuration_error():
 
 @pytest.mark.parametrize("depth", [-0.5, 4.5])
 def test_ink_centred_outside_the_stack_is_refused(depth):
-    with pytest.raises(LayerRangeError, match="stored are layers 0 to 4"):
+    with pytest.raises(LayerRangeError, match="expected depth_layer among the stored layers 0 to 4"):
         planted(papyrus_stack(), letters(), InkConfig(amplitude=40, depth_layer=depth))
 
 
@@ -325,8 +325,8 @@ def test_a_given_segment_mask_bounds_the_ink(material):
         ({"label_box": [0, 0, 81, 56]}, ConfigError, r"label_box.*80 x 112 px"),
         ({"label_box": [40, 40, 80, 96]}, DataError, "no ink would fall on papyrus"),
         ({"label_scale": 0.25}, ConfigError, "labels cover only 20 x 28 px"),
-        ({"depth_layer": 0}, LayerRangeError, "stored are layers 1 to 5"),
-        ({"labels": "nowhere.png"}, DataError, r"nowhere\.png: a picture is wanted"),
+        ({"depth_layer": 0}, LayerRangeError, "expected depth_layer among the stored layers 1 to 5"),
+        ({"labels": "nowhere.png"}, DataError, r"nowhere\.png: expected a picture, found nothing"),
         ({"labels": __file__}, CorruptDataError, "cannot be decoded as a picture"),
     ],
 )

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import zarr
 
-from inkbatch.data.datasets.dataset import DatasetIndex, SampleReader
+from inkbatch.data.datasets.index import DatasetIndex
+from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.signals import StopFlag
-from inkbatch.steps.dataset.job import BuildDatasetConfig, describe, run
+from inkbatch.steps.chains import build_dataset as run
+from inkbatch.steps.dataset.job import BuildDatasetConfig, describe
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.testing.segments import random_papyrus, write_layers
 
@@ -177,7 +179,7 @@ def test_labels_that_changed_are_noticed_by_job_and_reader(root):
     labelled_segment(root, "right", inked(SHAPE, (60, 70, 141, 150)), ignore=ignore)
     with pytest.raises(MismatchError, match="other settings or inputs"):
         run(settings(root), RunContext())
-    with pytest.raises(MismatchError, match="made anew"):
+    with pytest.raises(MismatchError, match="changed since the dataset was built"):
         SampleReader(index, folder_of(root)).read(index.samples_of("validation")[0])
 
 
@@ -219,12 +221,12 @@ def test_damage_in_a_pack_is_named(root):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"voxel_size_um": 9.0}, "voxel_size_um is 9.0, that of segment left is 8.0"),
-        ({"intensity": "window:1:2"}, "intensity is window"),
-        ({"clahe": {"clip_limit": 2, "cell_px": 64}}, "clahe is"),
-        ({"lut": [[0, 0], [255, 255]]}, "lut is"),
-        ({"layers": np.ones((4, *SHAPE), np.uint8)}, "layer_count is 4"),
-        ({"layers": np.ones((3, *SHAPE), np.uint16)}, "dtype is uint16"),
+        ({"voxel_size_um": 9.0}, "expected voxel_size_um 8.0 as in segment left, got 9.0"),
+        ({"intensity": "window:1:2"}, "expected intensity .* got window"),
+        ({"clahe": {"clip_limit": 2, "cell_px": 64}}, "expected clahe None .* got"),
+        ({"lut": [[0, 0], [255, 255]]}, "expected lut None .* got"),
+        ({"layers": np.ones((4, *SHAPE), np.uint8)}, "expected layer_count 3 .* got 4"),
+        ({"layers": np.ones((3, *SHAPE), np.uint16)}, "expected dtype uint8 .* got uint16"),
     ],
 )
 def test_segments_that_one_network_cannot_be_fed_are_not_mixed(tmp_path, change, words):
@@ -284,7 +286,7 @@ def test_splits_and_coco_say_what_the_index_says(root):
     coco = json.loads((folder / "coco.json").read_text())
     first, sample = coco["annotations"][0], index.samples[0]
     assert first["bbox"] == [sample.box[1], sample.box[0], 32, 32]
-    with pytest.raises(ConfigError, match="say which one validates"):
+    with pytest.raises(ConfigError, match="choose the one that validates"):
         index.samples_of("train")
 
 

@@ -202,15 +202,15 @@ def test_areas_that_teach_nothing_are_refused(configure, fit, error, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"predictions": ["good"]}, "two predictions at least"),
+        ({"predictions": ["good"]}, "expected at least two predictions"),
         ({"weights": [1, 2, 3]}, "method mean has no weights"),
         ({"fit": {}}, "method mean has no weights"),
-        ({"method": "weighted-mean"}, "wants weights"),
+        ({"method": "weighted-mean"}, "needs weights"),
         ({"method": "odds", "weights": [1, 2]}, "2 weights are given for 3"),
         ({"method": "odds", "weights": [1, -2, 3]}, "not negative"),
         ({"method": "odds", "weights": [1, 2, 3], "fit": {}}, "drop one of them"),
         ({"method": "vote"}, "method"),
-        ({"unit_px": 100}, "power of two"),
+        ({"unit_px": 100}, "unit_px 100: expected a power of two of at least 32"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(configure, changes, words):
@@ -226,11 +226,11 @@ def test_what_cannot_be_combined_is_refused_by_name(configure, root, tmp_path):
     store_map(root, "s", "ranked", MAPS["fair"], method="ranks")
     foreign = str(root / "predictions/t/foreign")
     cases = [
-        (["good", "small"], MismatchError, "prediction small: is 100 × 210 px, good is 150 × 210 px"),
-        (["good", "fine"], MismatchError, "prediction fine: has pixels of 3.24 µm, good of 8 µm"),
+        (["good", "small"], MismatchError, "prediction small: expected 150 × 210 px .* like good, got 100 × 210 px"),
+        (["good", "fine"], MismatchError, "prediction fine: expected pixels of 8 µm like good, got 3.24 µm"),
         (["good", "half"], DataError, "prediction s/half: incomplete, 11 of 12 units"),
-        (["good", foreign], MismatchError, "a map of segment s is wanted, this is one of t"),
-        (["good", "nobody"], DataError, "s/nobody: nothing at .*; there are fair, fine, good"),
+        (["good", foreign], MismatchError, "expected a map of segment s, got one of t"),
+        (["good", "nobody"], DataError, "s/nobody: nothing at .*; available: fair, fine, good"),
         (["good", "good"], ConfigError, "good and good are one prediction"),
         (["good", str(root / "predictions/s/good")], ConfigError, "are one prediction"),
         (["good", "ranked"], MismatchError, "ranked of good, ranked holds ranks"),
@@ -264,7 +264,7 @@ def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
         "odds of 3 predictions",
         "member        good",
         "fitted for the best f05",
-        "12, 0 done",
+        "12, 0 already done",
         "peak memory",
     ):
         assert words in text

@@ -11,10 +11,17 @@ import yaml
 from inkbatch.cli.app import main
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
-from inkbatch.run.estimate import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE
+from inkbatch.run.cost import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE
 from inkbatch.run.job import RunContext
-from inkbatch.steps.estimate.job import EstimateConfig, run
-from inkbatch.steps.estimate.throughput import FIGURES_VARIABLE, Device, read_figures, stored_figures
+from inkbatch.steps.estimate.job import run
+from inkbatch.steps.estimate.settings import EstimateConfig
+from inkbatch.steps.estimate.throughput import (
+    FIGURES_VARIABLE,
+    device_of_gpu,
+    is_same_device,
+    read_figures,
+    stored_figures,
+)
 from inkbatch.steps.infer import job as infer
 from inkbatch.testing.segments import identity_bundle
 
@@ -79,8 +86,8 @@ def test_without_a_figure_seconds_follow_from_the_data_sheet(settings, box):
     report = run(settings(segment="tiny", machine="box"))
     tiles = report.segments[0].work.tiles
     assert report.seconds == pytest.approx((tiles * FLOPS / 0.40e12, tiles * FLOPS / 0.15e12))
-    assert report.usd((100, 200)) == {"on demand": pytest.approx((1, 2)), "spot": pytest.approx((0.1, 0.4))}
-    assert "nobody measured it" in str(report)
+    assert report.price.usd((100, 200)) == {"on demand": pytest.approx((1, 2)), "spot": pytest.approx((0.1, 0.4))}
+    assert "not measured" in str(report)
 
 
 def test_a_stored_figure_of_the_device_and_network_is_preferred_and_its_source_is_said(settings, box, figures):
@@ -96,7 +103,7 @@ def test_a_figure_of_another_network_is_not_used(settings, box, figures, tmp_pat
     document["flops_per_tile"] = 2 * FLOPS
     (tmp_path / "bundle4/bundle.json").write_text(json.dumps(document))
     report = run(settings(segment="tiny", machine="box", bundle=str(tmp_path / "bundle4")))
-    assert "nobody measured it" in report.rate.source
+    assert "not measured" in report.rate.source
 
 
 @pytest.mark.parametrize("segment", ["tiny", "raw"])
@@ -191,7 +198,7 @@ def test_calibration_measures_here_and_is_a_figure_afterwards(settings, box, tmp
     monkeypatch.setenv(RATE_VARIABLE, "36")
     again = run(settings(segment="tiny"))
     assert f"{figure.tiles_per_s:g} tiles/s" in again.rate.source
-    assert again.usd((100, 200)) == {"stated": pytest.approx((1, 2))}
+    assert again.price.usd((100, 200)) == {"stated": pytest.approx((1, 2))}
 
 
 def test_what_cannot_be_reckoned_is_refused_with_a_cure(settings, box):
@@ -204,11 +211,11 @@ def test_what_cannot_be_reckoned_is_refused_with_a_cure(settings, box):
 
 
 def test_devices_match_by_whole_words():
-    assert Device("L4").is_that_of("NVIDIA L4")
-    assert not Device("L4").is_that_of("NVIDIA L40S")
-    assert Device.of_gpu("1 x H100").is_that_of("NVIDIA H100 80GB HBM3")
-    assert Device("AMD EPYC 7B13, 2 cores").is_that_of("AMD EPYC, 2 cores")
-    assert not Device("AMD EPYC 7B13, 16 cores").is_that_of("AMD EPYC, 2 cores")
+    assert is_same_device("L4", "NVIDIA L4")
+    assert not is_same_device("L4", "NVIDIA L40S")
+    assert is_same_device(device_of_gpu("1 x H100"), "NVIDIA H100 80GB HBM3")
+    assert is_same_device("AMD EPYC 7B13, 2 cores", "AMD EPYC, 2 cores")
+    assert not is_same_device("AMD EPYC 7B13, 16 cores", "AMD EPYC, 2 cores")
 
 
 def test_every_shipped_figure_says_when_and_where_it_was_seen(box):

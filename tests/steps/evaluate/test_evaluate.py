@@ -63,7 +63,7 @@ def configure(root):
 
 @pytest.fixture(autouse=True)
 def small_units(monkeypatch):
-    monkeypatch.setattr("inkbatch.steps.evaluate.job.UNIT_PX", 64)
+    monkeypatch.setattr("inkbatch.data.maps.comparison.UNIT_PX", 64)
 
 
 def document(report) -> dict:
@@ -178,17 +178,17 @@ def test_a_stopped_evaluation_goes_on_with_what_is_missing(configure, tmp_path, 
 
 def test_units_of_another_size_find_the_same_scores(configure, monkeypatch):
     small = document(run(configure(), RunContext()))
-    monkeypatch.setattr("inkbatch.steps.evaluate.job.UNIT_PX", 512)
+    monkeypatch.setattr("inkbatch.data.maps.comparison.UNIT_PX", 512)
     assert document(run(configure(to=str(configure().root) + "/other"), RunContext())) == small
 
 
 def test_small_regions_make_small_units(configure, monkeypatch):
-    monkeypatch.setattr("inkbatch.steps.evaluate.job.UNIT_PX", 512)
-    monkeypatch.setattr("inkbatch.steps.evaluate.job.MOST_REGIONS_YX", 2)
+    monkeypatch.setattr("inkbatch.data.maps.comparison.UNIT_PX", 512)
+    monkeypatch.setattr("inkbatch.data.maps.comparison.MOST_REGIONS_YX", 2)
     plan = make_plan(configure(region_px=32))
-    assert max(len(plan.regions(unit)) for unit in plan.units) == 4
-    assert {unit.write_box.shape for unit in plan.units} >= {(64, 64)}
-    plan.truth.close()
+    assert max(len(plan.comparison.regions(unit)) for unit in plan.comparison.units) == 4
+    assert {unit.write_box.shape for unit in plan.comparison.units} >= {(64, 64)}
+    plan.comparison.close()
 
 
 def test_an_area_counts_alone(configure):
@@ -231,16 +231,20 @@ def test_what_cannot_be_evaluated_is_refused_by_name(configure, root, tmp_path):
     store_map(root, "bare", "map", GOOD)
     cv2.imwrite(str(tmp_path / "tiny.png"), np.full((5, 5), 255, np.uint8))
     cases = [
-        ({"name": None}, ConfigError, "one of its 4 predictions is wanted"),
+        ({"name": None}, ConfigError, "expected one prediction, got 4"),
         ({"name": "half"}, DataError, "prediction s/half: incomplete"),
         ({"name": "small"}, MismatchError, "small: is .100, 210., the mask and labels are .150, 210."),
-        ({"versus": "small"}, MismatchError, "prediction small: is 100 × 210 px, good is 150 × 210 px"),
+        ({"versus": "small"}, MismatchError, "prediction small: expected 150 × 210 px .* like good, got 100 × 210 px"),
         ({"versus": "good"}, ConfigError, "compared with itself"),
-        ({"thresholds": [1.5]}, ConfigError, "probabilities from 0 to 1"),
+        ({"thresholds": [1.5]}, ConfigError, r"expected probabilities from 0 to 1, at least one, got \[1.5\]"),
         ({"area": (0, 0, 500, 5)}, ConfigError, "leaves the 150 × 210 px"),
-        ({"labels": str(tmp_path / "tiny.png")}, DataError, "tiny.png: .5, 5. .height, width., the segment is"),
+        (
+            {"labels": str(tmp_path / "tiny.png")},
+            DataError,
+            "tiny.png: expected .150, 210. .height, width. like the segment, got .5, 5.",
+        ),
         ({"white": 1}, ConfigError, "white belongs to a picture"),
-        ({"segment": "bare", "name": "map"}, DataError, "segment bare: its mask is wanted"),
+        ({"segment": "bare", "name": "map"}, DataError, "segment bare: expected its mask"),
     ]
     for changes, error, words in cases:
         with pytest.raises(error, match=words):
@@ -261,7 +265,7 @@ def test_no_labels_at_all_are_a_wish_and_no_guess(root):
     store_map(root, "u", "map", GOOD)
     store_picture(root, "u", "mask", MASK * 255, pooling="max")
     config = EvaluateConfig(segment="u", root=str(root))
-    with pytest.raises(NoLabelsError, match="nobody says where its ink labels are; give --labels"):
+    with pytest.raises(NoLabelsError, match="no ink labels are known; give --labels"):
         make_plan(config)
 
 
@@ -274,9 +278,13 @@ def test_a_damaged_map_is_named(configure, root):
         run(configure(), RunContext())
 
 
+def scored(folder, config, note):
+    return leave_score(folder, config.root, config.segment, config.choice, note)
+
+
 def test_the_score_of_infer_is_the_same_one(configure, root):
     folder, notes = Location.parse(root / "predictions/s/good"), []
-    assert leave_score(folder, configure(), notes.append)
+    assert scored(folder, configure(), notes.append)
     score = stored_score(folder)
     found = document(run(configure(thresholds=(0.6,)), RunContext()))["maps"][0]
     wanted = (found["at"][0]["f_beta"], found["best"]["f_beta"], found["best"]["threshold"], found["auc"])
@@ -288,12 +296,12 @@ def test_the_score_of_infer_is_the_same_one(configure, root):
 
 def test_a_score_is_taken_again_only_where_the_labels_are_others(configure, root):
     folder = Location.parse(root / "predictions/s/poor")
-    assert leave_score(folder, configure(name="poor"), print)
+    assert scored(folder, configure(name="poor"), print)
     first = stored_score(folder)
     assert "bundle" not in score_line(first)  # it states no threshold
-    assert not leave_score(folder, configure(name="poor"), print)
+    assert not scored(folder, configure(name="poor"), print)
     cv2.imwrite(str(root / "other.png"), (~INK * 255).astype(np.uint8))
-    assert leave_score(folder, configure(name="poor", labels=str(root / "other.png")), print)
+    assert scored(folder, configure(name="poor", labels=str(root / "other.png")), print)
     assert stored_score(folder)["auc"] == pytest.approx(1 - first["auc"])
 
 
@@ -309,22 +317,22 @@ def test_a_broken_catalog_and_a_mistyped_address_of_labels_are_said_aloud(config
     folder, notes = Location.parse(root / "predictions/s/good"), []
     shutil.rmtree(root / "segments/s/ink_labels.zarr")
     (tmp_path / "catalog.yaml").write_text(text)
-    assert not leave_score(folder, configure(catalog=str(tmp_path / "catalog.yaml")), notes.append)
+    assert not scored(folder, configure(catalog=str(tmp_path / "catalog.yaml")), notes.append)
     assert len(notes) == 1
     assert said in notes[0]
     assert "the map at" in notes[0]
-    assert "is whole" in notes[0]
+    assert "is complete" in notes[0]
 
 
 def test_without_labels_or_ink_there_is_no_score_and_bad_labels_are_said_aloud(configure, root):
     folder, notes = Location.parse(root / "predictions/s/good"), []
     shutil.rmtree(root / "segments/s/ink_labels.zarr")
-    assert not leave_score(folder, configure(), notes.append)
+    assert not scored(folder, configure(), notes.append)
     cv2.imwrite(str(root / "empty.png"), np.zeros(SHAPE, np.uint8))
-    assert not leave_score(folder, configure(labels=str(root / "empty.png")), notes.append)
+    assert not scored(folder, configure(labels=str(root / "empty.png")), notes.append)
     assert notes == []
     cv2.imwrite(str(root / "small.png"), np.zeros((5, 5), np.uint8))
-    assert not leave_score(folder, configure(labels=str(root / "small.png")), notes.append)
+    assert not scored(folder, configure(labels=str(root / "small.png")), notes.append)
     assert "small.png" in notes[0]
     assert "inkbatch evaluate" in notes[0]
     assert stored_score(folder) is None
@@ -338,7 +346,7 @@ def test_after_other_settings_the_cure_names_the_option_that_evaluate_has(config
 
 def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
     text = describe(configure(versus="poor"))
-    for words in ("good versus poor", "0.5, 0.6, and the best one", "35 of 32 px", "12, 0 done", "result"):
+    for words in ("good versus poor", "0.5, 0.6, and the best one", "35 of 32 px", "12, 0 already done", "result"):
         assert words in text
     assert not (root / "predictions/s/good/evaluation-versus-poor").exists()
 
@@ -371,7 +379,7 @@ def test_a_reduced_picture_shows_every_fourth_label(tmp_path, monkeypatch):
         store_map(tmp_path, "s", name, large(values), unit_px=256)
     for name, values in (("mask", MASK * 255), ("ink_labels", INK * 255), ("ignore_mask", IGNORED)):
         store_picture(tmp_path, "s", name, large(values), shard_px=256)
-    monkeypatch.setattr("inkbatch.steps.evaluate.job.UNIT_PX", 256)
+    monkeypatch.setattr("inkbatch.data.maps.comparison.UNIT_PX", 256)
     monkeypatch.setattr("inkbatch.steps.evaluate.pictures.LONGEST_PX", 210)
     values = {"segment": "s", "name": "good", "versus": "poor", "root": str(tmp_path), "region_px": 100, "draws": 100}
     report = run(EvaluateConfig.checked(values, "test"), RunContext())
@@ -419,7 +427,7 @@ def test_damaged_labels_of_the_picture_are_refused(configure):
     plan = make_plan(config)
     with pytest.raises(Preempted):
         run(config, preempted_context(1))
-    plan.truth.close()
+    plan.comparison.close()
     first = next(Path(str(plan.folder / "counts")).glob("*.png"))
     first.write_bytes(b"no picture")
     with pytest.raises(CorruptDataError, match="evaluate again"):
@@ -430,7 +438,7 @@ def test_damaged_labels_of_the_picture_are_refused(configure):
 @pytest.mark.parametrize("changes", [{}, {"area": (7, 30, 141, 203), "region_px": 50}])
 def test_counting_window_by_window_changes_no_bit(configure, tmp_path, monkeypatch, window, changes):
     whole = run(configure(**changes, to=str(tmp_path / "whole")), RunContext())
-    monkeypatch.setattr("inkbatch.steps.evaluate.job.WINDOW_YX", window)
+    monkeypatch.setattr("inkbatch.data.maps.comparison.WINDOW_YX", window)
     cut = run(configure(**changes, to=str(tmp_path / "cut")), RunContext())
     assert stored_bytes(cut.location.path) == stored_bytes(whole.location.path)
 

@@ -188,7 +188,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("sets", "to", "words"),
         [
-            (["level=2"], "a.png", "level 2 is wanted, it has 0 to 1"),
+            (["level=2"], "a.png", "expected a level from 0 to 1, got 2"),
             (["crop=[0, 0, 142, 10]"], "a.png", "leaves the 141 × 1101 px"),
             (["crop=[10, 0, 10, 10]"], "a.png", "is empty or leaves"),
             (["crop=[-1, 0, 10, 10]"], "a.png", "is empty or leaves"),

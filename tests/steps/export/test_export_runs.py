@@ -58,7 +58,7 @@ def test_a_segment_without_ink_has_an_empty_row(configure, tmp_path):
 def test_what_cannot_be_written_is_refused(configure, tmp_path):
     with pytest.raises(ConfigError, match="a is named twice"):
         configure(segments=["a", "a"])
-    with pytest.raises(ConfigError, match=r"end it in \.csv"):
+    with pytest.raises(ConfigError, match=r"end its name in \.csv"):
         run(configure(to=str(tmp_path / "out.txt")))
     with pytest.raises(DataError, match="no prediction in"):
         run(configure(segments=["a", "nobody"]))

@@ -237,7 +237,7 @@ def test_layers_are_chosen_by_source_number(tiny_segment, bundle_folder):
 def test_a_map_that_is_no_probability_stops_with_the_units_name(tiny_segment, tmp_path):
     identity_bundle(tmp_path / "loud", divisor=100)
     with pytest.raises(
-        DataError, match=r"unit y00000-x00000: a map from 0 to 1 is wanted, the network gave .* divisor"
+        DataError, match=r"unit y00000-x00000: expected a map from 0 to 1, got .* from the network; .* divisor"
     ):
         run(config_for(tiny_segment, tmp_path / "loud"), RunContext())
 

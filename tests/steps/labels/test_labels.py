@@ -250,12 +250,12 @@ def test_contradictions_are_refused_before_anything_is_read(configure):
 
 
 def test_a_shard_that_died_in_the_second_pass_leaves_nothing_to_its_successor(configure, tiny_segment, monkeypatch):
-    config, clean = configure(), step._clean
+    config, clean = configure(), step.clean_labels
     run(config, RunContext(shard=ShardSpec(0, 2)))
-    monkeypatch.setattr(step, "_clean", stopped)
+    monkeypatch.setattr(step, "clean_labels", stopped)
     with pytest.raises(Preempted):
         run(config, RunContext(shard=ShardSpec(1, 2)))
-    monkeypatch.setattr(step, "_clean", clean)
+    monkeypatch.setattr(step, "clean_labels", clean)
     assert run(config, RunContext(shard=ShardSpec(1, 2))).complete
 
 
@@ -265,11 +265,11 @@ def stopped(*_):
 
 def test_labels_that_change_between_the_passes_are_noticed(configure, picture, monkeypatch):
     config = configure()
-    clean = step._clean
-    monkeypatch.setattr(step, "_clean", stopped)
+    clean = step.clean_labels
+    monkeypatch.setattr(step, "clean_labels", stopped)
     with pytest.raises(Preempted):
         run(config, RunContext())
-    monkeypatch.setattr(step, "_clean", clean)
+    monkeypatch.setattr(step, "clean_labels", clean)
     cv2.imwrite(str(picture[0]), np.zeros(SHAPE, np.uint8))
     with pytest.raises(DataError, match=r"changed since they were counted|settings or inputs"):
         run(config, RunContext())

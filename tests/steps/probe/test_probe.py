@@ -15,13 +15,14 @@ from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchErr
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
+from inkbatch.steps.chains import infer as run_infer
 from inkbatch.steps.infer.job import InferConfig
 from inkbatch.steps.infer.job import make_plan as plan_infer
-from inkbatch.steps.infer.job import run as run_infer
 from inkbatch.steps.prepare.job import run as run_prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.probe.evidence import Scene
-from inkbatch.steps.probe.job import ProbeConfig, make_plan, read_verdict, run, verdict_lines
+from inkbatch.steps.probe.job import ProbeConfig, make_plan, run, verdict_lines
+from inkbatch.steps.stored_probe import read_verdict
 from inkbatch.testing.faults import preempted_context, stored_bytes
 from inkbatch.testing.papyrus import (
     DEMO_INK_LAYER,
@@ -126,7 +127,7 @@ def test_a_displaced_window_is_found_and_used(tmp_path, layer, turned):
     assert found["verdict"] == ("clear" if found["displaced_by"] == 0 else found["verdict"])
     plan = plan_infer(infer_config(root))
     assert plan.layers == range(found["start"], found["start"] + 13)
-    assert plan.bundle.contract.depth_order == ("reversed" if turned else "forward")
+    assert plan.contract.depth_order == ("reversed" if turned else "forward")
     assert plan.manifest.config["probe"]["verdict"] == found["verdict"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from inkbatch.data.datasets.dataset import DatasetIndex
+from inkbatch.data.datasets.index import DatasetIndex
 from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchError, NonFiniteError, Preempted
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
@@ -116,7 +116,9 @@ def test_the_bundle_holds_the_best_epoch_and_patience_stops(root):
 
 def test_labels_of_another_size_are_refused(root):
     write_labels(root, "s0", np.zeros((90, 96), np.uint8))
-    with pytest.raises(MismatchError, match=r"segment s0: .*ink_labels\.zarr is \(90, 96\), the surface is \(96, 96\)"):
+    with pytest.raises(
+        MismatchError, match=r"segment s0: expected .*ink_labels\.zarr to be \(96, 96\) .* got \(90, 96\)"
+    ):
         run(config_of(root), RunContext())
 
 
@@ -142,7 +144,7 @@ def test_a_dataset_that_is_not_there_is_refused(root):
 def test_more_layers_than_the_samples_hold_are_refused(root):
     model = {"architecture": "smp", "config": {**NETWORK, "depth_layers": 5}}
     with pytest.raises(
-        LayerRangeError, match=r"samples hold 4 layers, the network wants 5; set model\.config\.depth_layers"
+        LayerRangeError, match=r"the network takes 5 layers, samples hold 4; set model\.config\.depth_layers"
     ):
         make_plan(config_of(root, model=model))
 
@@ -220,7 +222,7 @@ def test_folds_are_runs_of_their_own_with_a_table(root):
 def test_a_fold_that_is_not_there_is_refused(root):
     with pytest.raises(ConfigError, match="has no folds; leave folds out"):
         make_plan(config_of(root, folds="all"))
-    with pytest.raises(ConfigError, match="fold 1 is wanted; it has none"):
+    with pytest.raises(ConfigError, match="no fold 1; it has no folds"):
         make_plan(config_of(root, fold=1))
 
 

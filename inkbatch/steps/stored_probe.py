@@ -1,4 +1,4 @@
-"""`infer --layers auto`: the stored verdict of a depth probe, or a fresh one; an unclear one is refused."""
+"""Stored verdict of a depth probe: written by the probe job, read by `infer --layers auto`, refused if unclear."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder
 from inkbatch.models.bundle import Bundle, bundle_location
-from inkbatch.run.job import RunContext
 from inkbatch.run.record import require_complete
-from inkbatch.steps.probe.job import VERDICT_NAME, ProbeConfig, probe_folder, read_verdict, run
+
+VERDICT_NAME, PICTURE_NAME = "verdict.json", "probe.png"
 
 
 @dataclass(frozen=True)
 class AutoLayers:
-    """What a probe found, as `infer` uses it.
+    """Result of a probe, as `infer` uses it.
 
     Attributes:
         layers: Half-open range of source layer numbers.
@@ -28,6 +28,22 @@ class AutoLayers:
     layers: tuple[int, int]
     depth_order: DepthOrder
     record: dict[str, Any]
+
+
+def probe_folder(root: str, segment: str, name: str) -> Location:
+    """``ROOT/probes/{segment}/{name}``."""
+    return Location.parse(root) / "probes" / segment / name
+
+
+def read_verdict(folder: Location) -> dict[str, Any]:
+    """Read the stored verdict of a complete probe.
+
+    Raises:
+        DataError: There is none, or the probe is not complete.
+    """
+    require_complete(folder, "probe", "run inkbatch probe (again)")
+    found: dict[str, Any] = (folder / VERDICT_NAME).read_json()
+    return found
 
 
 def stored_layers(segment: str, bundle_uri: str, root: str, override: dict[str, Any]) -> AutoLayers:
@@ -67,44 +83,13 @@ def stored_layers(segment: str, bundle_uri: str, root: str, override: dict[str, 
     return _usable(read_verdict(folder), folder, segment)
 
 
-def require_probe(
-    segment: str, bundle_uri: str, root: str, override: dict[str, Any], context: RunContext, **how: Any
-) -> None:
-    """Make the probe that `stored_layers` reads, unless it is there.
-
-    Args:
-        segment: Segment id.
-        bundle_uri: The bundle.
-        root: ROOT.
-        override: Contract values that are replaced.
-        context: How this process runs; its shard does not count here.
-        how: Device, precision and batch size of `ProbeConfig`.
-
-    Raises:
-        DataError: This is one shard of several, and no probe is there: each would make its own.
-        InkbatchError: See `inkbatch.steps.probe.job.run`.
-    """
-    name = Bundle.open(bundle_location(bundle_uri)).document.name
-    folder = probe_folder(root, segment, name)
-    if (folder / "complete.json").exists():
-        return
-    if context.shard.count > 1:
-        raise DataError(
-            f"--layers auto, segment {segment}: no verdict at {folder / VERDICT_NAME}, and this is shard "
-            f"{context.shard}: all must use the same; run inkbatch probe {segment} --bundle {bundle_uri} first"
-        )
-    context.reporter.note(f"infer: --layers auto, no verdict is stored for {segment} and {name}: probing first")
-    config = ProbeConfig(segment=segment, bundle=bundle_uri, root=root, override=override, **how)
-    run(config, RunContext(stop=context.stop, reporter=context.reporter, attempt=context.attempt))
-
-
 def _usable(verdict: dict[str, Any], folder: Location, segment: str) -> AutoLayers:
     start, stop = verdict["layers"]
     if not verdict["usable"]:
         raise DataError(
             f"--layers auto, segment {segment}: the probe's verdict is {verdict['verdict']} "
             f"(confidence {verdict['confidence']:.2f}): {verdict['reason']}. It is not used; look at "
-            f"{folder / 'probe.png'}, then state --layers START:STOP yourself (docs/trust.md)"
+            f"{folder / PICTURE_NAME}, then state --layers START:STOP yourself (docs/trust.md)"
         )
     keys = ("verdict", "depth_order", "layers", "displaced_by", "confidence", "digest")
     return AutoLayers((start, stop), verdict["depth_order"], {key: verdict[key] for key in keys})

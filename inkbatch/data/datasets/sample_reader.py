@@ -20,7 +20,7 @@ SAMPLES_NAME, LABELS_NAME, IGNORE_NAME = "samples.zarr", "labels.zarr", "ignore.
 
 
 class SampleReader:
-    """Reads samples of one dataset. Safe to use from several threads; a pickled copy opens its files anew.
+    """Reader of one dataset's samples. Safe to use from several threads; a pickled copy opens its own files.
 
     Args:
         index: The dataset.
@@ -138,7 +138,7 @@ class SampleReader:
 
 
 def _runs(samples: Sequence[Sample], *, joined: bool) -> Iterator[list[Sample]]:
-    """Consecutive samples of one segment whose hull holds no more pixels than they do together."""
+    """Group consecutive samples of one segment whose hull holds no more pixels than they do together."""
     run: list[Sample] = []
     for sample in samples:
         fits = joined and run and sample.parts is None and run[0].parts is None and run[0].segment == sample.segment
@@ -172,7 +172,7 @@ def _turned(arrays: StoredArrays, part: DatasetPart) -> StoredArrays:
 
 
 def _inside_parts(parts: Sequence[DatasetPart], window: Box) -> Iterator[tuple[DatasetPart, Box]]:
-    """The parts of a stitched pair that a window shows, each with the box of its segment that becomes that window."""
+    """Yield the halves of a stitched pair that a window shows, each with the box of its segment that is shown."""
     left = 0
     for part in parts:
         area = part.area
@@ -199,6 +199,3 @@ class _Pack:
         wanted = layers or range(self.samples.array.layout.shape[1])
         deep = (flat[0], slice(wanted.start, wanted.stop), *flat[1:])
         return StoredArrays(self.samples.read(deep)[0], self.labels.read(flat)[0], self.ignore.read(flat)[0])
-
-
-__all__ = ["SampleArrays", "SampleReader", "SegmentArrays", "StoredArrays", "open_segment", "stitch"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inkbatch.config import near_matches
-from inkbatch.data.datasets.boxes import InkBox, find_boxes
 from inkbatch.data.datasets.coco import draw_boxes, read_coco, write_box_list, write_coco
+from inkbatch.data.datasets.ink_boxes import InkBox, find_boxes
 from inkbatch.data.datasets.sampling import BoxSampling, Sampling
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.multiscale import Multiscale
@@ -15,10 +15,10 @@ from inkbatch.io.store.location import Location
 Boxes = tuple[tuple[int, int, int, int], ...]
 
 
-def settle_boxes(
+def with_all_boxes(
     sampling: Sampling, shapes: Mapping[str, tuple[int, int]], labels: Mapping[str, Multiscale]
 ) -> tuple[Sampling, dict[str, list[InkBox]]]:
-    """Write every box of a sampling out, so that nothing more must be read.
+    """Write out every box of a sampling, so that nothing more must be read.
 
     Args:
         sampling: Any; others than boxes come back as they are.
@@ -41,7 +41,7 @@ def settle_boxes(
     around: dict[str, list[InkBox]] = {}
     if sampling.ink is not None:
         if not labels:
-            raise DataError("sampling: boxes around ink want prepared segments with ink labels; pictures have none")
+            raise DataError("sampling: boxes around ink need prepared segments with ink labels; pictures have none")
         around = {name: find_boxes(array, sampling.ink) for name, array in labels.items()}
         for name, ink in around.items():
             boxes[name] = boxes.get(name, ()) + tuple(entry.box for entry in ink)
@@ -60,7 +60,7 @@ def _from_coco(place: Location, shapes: Mapping[str, tuple[int, int]]) -> dict[s
     try:
         images = read_coco(place)
     except FileNotFoundError as error:
-        raise DataError(f"{place}: a COCO file is wanted, nothing is there; check sampling.coco") from error
+        raise DataError(f"{place}: expected a COCO file, nothing is there; check sampling.coco") from error
     found: dict[str, Boxes] = {}
     for image in images:
         name = image.file_name.rsplit("/", 1)[-1].rpartition(".")[0] or image.file_name

@@ -25,7 +25,7 @@ def run(config: PhantomSeriesConfig) -> list[str]:
     Raises:
         ConfigError: A box leaves its picture, letters that are too small, or another phantom under the same id.
         DataError: No ink falls on papyrus, an unsupported dtype, or a picture that cannot be read.
-        LayerRangeError: The ink's centre lies outside the stack.
+        LayerRangeError: The ink's centre is outside the stack.
     """
     with open_layer_source(config.source) as source:
         papyrus_yx = source.shape_zyx[1], source.shape_zyx[2]

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.index import DatasetSegment, SplitName, relative_to
-from inkbatch.data.datasets.pictures import decode_picture
+from inkbatch.data.datasets.picture_layers import decode_picture
 from inkbatch.data.datasets.same_pixels import pixel_digest
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.clahe import check_clahe
@@ -51,7 +51,7 @@ class ImageFolders(JobConfig):
         pictures: All pictures and their annotations, where no folder states a split; not with the three above.
         colour: ``rgb`` (three layers) or ``grey`` (one).
         label_above: Annotation values above it are ink; None takes grey values 0 to 255 as 0 to 1.
-        pixel_um: Pixel edge in micrometres; 1 where nobody knows.
+        pixel_um: Pixel edge in micrometres; 1 if it is unknown.
         clahe: Adaptive histogram equalisation of each channel, ``{clip_limit: 2.0, cell_px: 64}``, on a grid over the
             whole picture; None leaves the grey values as they are. It goes into the contract of what is trained on it.
     """
@@ -75,7 +75,7 @@ class ImageFolders(JobConfig):
 
 @dataclass(frozen=True)
 class ImportedFolders:
-    """What a layout holds.
+    """Content of a folder layout.
 
     Attributes:
         segments: One per picture, by split and name.
@@ -96,7 +96,7 @@ def import_folders(config: ImageFolders, root: Location) -> ImportedFolders:
         root: ROOT; pictures below it are named relative to it.
 
     Raises:
-        ConfigError: A folder cannot be told, two pictures would get one id, or a CLAHE that cannot be computed.
+        ConfigError: The folders are ambiguous, two pictures would get one id, or a CLAHE that cannot be computed.
         DataError: No training pictures, a picture without annotation or the other way round, or one that is damaged.
         MismatchError: Picture and annotation differ in size.
     """
@@ -117,7 +117,8 @@ def import_folders(config: ImageFolders, root: Location) -> ImportedFolders:
         split_of |= {segment.id: split for segment, _ in found}
     if "train" not in split_of.values():
         raise DataError(
-            f"images {folder}: no training pictures, it holds {folder.names()[:8]}; name the folders, for example "
+            f"images {folder}: expected training pictures, got only {folder.names()[:8]}; name the folders, for "
+            "example "
             "train: {images: train, annotations: trainannot}"
         )
     return _imported(rows, split_of)
@@ -131,13 +132,13 @@ def _imported(rows: list[tuple[DatasetSegment, str]], split_of: dict[str, SplitN
 def _segments(
     prefix: str, folder: Location, pair: FolderPair, config: ImageFolders, root: Location
 ) -> list[tuple[DatasetSegment, str]]:
-    """One segment per picture of a pair of folders, by name, each with the digest of its pixels."""
+    """Make one segment per picture of a pair of folders, by name, each with the digest of its pixels."""
     rows = _matched(folder / pair.images, folder / pair.annotations)
     found = [_segment(f"{prefix}-{stem}", image, annotation, config, root) for stem, image, annotation in rows]
     names = [segment.id for segment, _ in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"images {folder}: two pictures would be called {twice[0]}; rename one of them")
+        raise ConfigError(f"images {folder}: two pictures would get the id {twice[0]}; rename one of them")
     return found
 
 
@@ -152,9 +153,9 @@ def _find_pair(folder: Location, split: SplitName) -> FolderPair | None:
         beside = [name for name in names.values() if _plain(name) in {alias + word for word in ANNOTATION_WORDS}]
         found = nested + beside
         if len(found) != 1:
-            finding = f"{len(found)} folders could be ({', '.join(found)})" if found else "no folder looks like them"
+            finding = f"{len(found)} ({', '.join(found)})" if found else "none"
             raise ConfigError(
-                f"images {folder}: the annotations of {images} are wanted, {finding}; say "
+                f"images {folder}: expected one folder of annotations for {images}, got {finding}; give "
                 f"{split}: {{images: {images}, annotations: …}}"
             )
         pictures = f"{images}/{inside['images']}" if "images" in inside else images
@@ -167,19 +168,20 @@ def _plain(name: str) -> str:
 
 
 def _matched(images: Location, annotations: Location) -> list[tuple[str, Location, Location]]:
-    """(stem, picture, annotation), sorted by name."""
+    """Match pictures to annotations: (stem, picture, annotation), sorted by name."""
     pictures, masks = picture_files(images), picture_files(annotations)
     alone = sorted(set(pictures) ^ set(masks))
     if alone or not pictures:
-        finding = f"{len(alone)} are alone, for example {alone[0]!r}" if alone else "there are none"
+        finding = f"{len(alone)} have no partner, for example {alone[0]!r}" if alone else "got no pictures"
         raise DataError(
-            f"{images}: each picture wants an annotation of the same name in {annotations}, {finding}; make them match"
+            f"{images}: expected an annotation of the same name in {annotations} for each picture, {finding}; make "
+            "them match"
         )
     return [(stem, images / pictures[stem], annotations / masks[stem]) for stem in sorted(pictures)]
 
 
 def picture_files(folder: Location) -> dict[str, str]:
-    """File names of the pictures in a folder, by their names without ending.
+    """List the pictures in a folder: file names by name without ending.
 
     Raises:
         ConfigError: Two pictures that differ only in their ending.
@@ -203,7 +205,8 @@ def _segment(
     marked = decode_picture(annotation, in_colour=False).shape
     if shape != marked:
         raise MismatchError(
-            f"{annotation}: is {marked}, its picture {image} is {shape} (height, width); give annotations of its size"
+            f"{annotation}: expected {shape} (height, width) like its picture {image}, got {marked}; give one of its "
+            "size"
         )
     digest = hashlib.sha256()
     for place in (image, annotation):

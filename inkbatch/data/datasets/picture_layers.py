@@ -25,19 +25,23 @@ def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
     try:
         data = place.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{place}: this picture of the dataset is not there; put it back, or build anew") from error
+        raise DataError(
+            f"{place}: this picture of the dataset is missing; restore it, or build the dataset again"
+        ) from error
     kept = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if kept is None:
         raise CorruptDataError(f"{place}: cannot be decoded as a picture; replace it, or leave it out")
     if kept.dtype != np.uint8:
-        raise DataError(f"{place}: a picture of 8 bits is wanted, it has {kept.dtype}; convert it, we do not round")
+        raise DataError(
+            f"{place}: expected a picture of 8 bits, got {kept.dtype}; convert it, values are never rounded"
+        )
     mode = cv2.IMREAD_COLOR if in_colour else cv2.IMREAD_GRAYSCALE
     found: NDArray[Any] = cv2.imdecode(np.frombuffer(data, np.uint8), mode)  # type: ignore[assignment]
     return np.ascontiguousarray(found[..., ::-1].transpose(2, 0, 1)) if in_colour else found
 
 
 def picture_layers(place: Location, *, in_colour: bool, clahe: ClaheSettings | None = None) -> NDArray[np.uint8]:
-    """A picture as a network sees it.
+    """Read a picture as the layers that a network receives.
 
     Args:
         place: The file.
@@ -59,7 +63,7 @@ def picture_layers(place: Location, *, in_colour: bool, clahe: ClaheSettings | N
 
 
 def cut_out(array: NDArray[Any], box: Box) -> NDArray[Any]:
-    """A copy of a window (…, Y, X) of an array that lies at (0, 0); zero-filled outside of it."""
+    """Copy a window (…, Y, X) of an array that lies at (0, 0); zero-filled outside of it."""
     inside = box.intersect(Box(0, 0, *array.shape[-2:]))
     out = np.zeros((*array.shape[:-2], *box.shape), array.dtype)
     if inside.area:

@@ -1,4 +1,4 @@
-"""What the segments of a dataset must have in common, so that one network can be fed with all of them."""
+"""Contract that the segments of a dataset share, so that one network can be fed with all of them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from inkbatch.data.datasets.index import DatasetSegment, SurfaceContract
 from inkbatch.errors import MismatchError
 from inkbatch.io.surface import SurfaceVolume
 
-VOXEL_TOLERANCE = 0.05  # as a bundle accepts
-RAW_RULES = ("keep", "high-byte")  # the high byte of 16 bits is what 8 bits of the same scan hold
+VOXEL_TOLERANCE = 0.05  # relative, like a bundle's default `voxel_tolerance`
+RAW_RULES = ("keep", "high-byte")  # 8-bit scans hold the high byte of the 16-bit ones
 
 
 def surface_contract(segments: Sequence[DatasetSegment], surfaces: dict[str, SurfaceVolume]) -> SurfaceContract:
-    """The common contract of prepared segments.
+    """Derive the contract that all segments share.
 
     Args:
         segments: At least one.
@@ -69,6 +69,7 @@ def _kind(rule: str) -> str:
 def _require_equal(key: str, first: DatasetSegment, wanted: Any, segment: DatasetSegment, found: Any) -> None:
     if wanted != found:
         raise MismatchError(
-            f"segment {segment.id}: {key} is {found}, that of segment {first.id} is {wanted}; one network cannot be "
-            "fed both, prepare them alike (or choose layers of one count)"
+            f"segment {segment.id}: expected {key} {wanted} as in segment {first.id}, got {found}; one network "
+            "cannot take "
+            "both, prepare them alike (or choose the same number of layers)"
         )

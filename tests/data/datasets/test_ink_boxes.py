@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inkbatch.data.datasets.boxes import BoxRules, component_mask, find_boxes, find_components
 from inkbatch.data.datasets.coco import draw_boxes, parse_coco, read_coco, write_box_list, write_coco
 from inkbatch.data.datasets.curvature import contour_shape, outer_contour
+from inkbatch.data.datasets.ink_boxes import BoxRules, component_mask, find_boxes, find_components
 from inkbatch.errors import CorruptDataError, DataError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.multiscale import Multiscale
@@ -186,7 +186,7 @@ def test_coco_files_that_contradict_themselves_are_refused(changes, message):
 
 def test_other_files_are_no_coco(tmp_path):
     (tmp_path / "list.json").write_text("[1, 2]")
-    with pytest.raises(DataError, match="COCO file is wanted"):
+    with pytest.raises(DataError, match="not a COCO file"):
         read_coco(Location.parse(tmp_path / "list.json"))
     (tmp_path / "cut.json").write_text('{"images": [')
     with pytest.raises(CorruptDataError, match=r"cut\.json"):

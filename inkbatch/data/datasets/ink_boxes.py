@@ -9,19 +9,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from inkbatch.data.datasets.curvature import SMOOTHING_PX, contour_shape
-from inkbatch.data.labels.cleaning import INK, MIN_AREA_PX
+from inkbatch.data.labels.cleaning import MIN_AREA_PX
 from inkbatch.data.labels.component_facts import Component, UnitFacts, facts_of
 from inkbatch.data.labels.components import INK_NEIGHBOURS, Bools, border_pixels, label, unit_components
+from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.data.labels.seams import merge
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.multiscale import Multiscale
 
-HALF_INK = (INK + 1) // 2  # stored value from which a pixel belongs to a component
-
 
 class BoxRules(BaseModel):
-    """Which components get a box.
+    """Conditions on the components that get a box.
 
     Attributes:
         min_area_px: Smallest area of a component.
@@ -33,7 +32,7 @@ class BoxRules(BaseModel):
         min_turns: Least number of full turns of its outline; straight strokes and blots have 1, letters more.
         max_turns: Largest number of full turns; None sets no limit.
         smoothing_px: Smoothing of the outline before its curvature is measured.
-        at_border: Whether components that touch the border of the surface get a box.
+        at_border: True if components that touch the border of the surface get a box.
         margin_px: The box is grown by so much on each side, up to the border of the surface.
     """
 
@@ -65,7 +64,7 @@ class BoxRules(BaseModel):
         return self
 
     def fits_size(self, component: Component) -> bool:
-        """Whether area, sides and place fit."""
+        """Return True if area, sides and place fit."""
         y0, x0, y1, x1 = component.box
         sides = (y1 - y0, x1 - x0)
         return (
@@ -77,7 +76,7 @@ class BoxRules(BaseModel):
         )
 
     def fits_shape(self, curvature: float, turns: float) -> bool:
-        """Whether the outline fits."""
+        """Return True if the outline fits."""
         return (
             curvature >= self.min_curvature
             and (self.max_curvature is None or curvature <= self.max_curvature)
@@ -107,17 +106,17 @@ class InkBox(BaseModel):
 
 
 def find_components(labels: Multiscale, min_area_px: int) -> tuple[Component, ...]:
-    """All ink components of at least `min_area_px`, the largest first; reads one unit at a time."""
+    """Find all ink components of at least `min_area_px`, the largest first; reads one unit at a time."""
     facts = list(_facts(labels, min_area_px))
     return merge(facts, min_area_px=min_area_px).components
 
 
 def find_boxes(labels: Multiscale, rules: BoxRules) -> list[InkBox]:
-    """Boxes around the components that fit the rules, row-major.
+    """Find the boxes around components that fit the rules, row-major.
 
     Args:
-        labels: ``ink_labels.zarr``, (Y, X) uint8; values of half of full ink and more are ink.
-        rules: Which components.
+        labels: ``ink_labels.zarr``, (Y, X) uint8; 0 (bare) to 255 (ink).
+        rules: Conditions on the components.
 
     Raises:
         DataError: No component fits; says how many there are.
@@ -132,8 +131,8 @@ def find_boxes(labels: Multiscale, rules: BoxRules) -> list[InkBox]:
             found.append((_grown(component.box, rules.margin_px, labels.shape), component, shape))
     if not found:
         raise DataError(
-            f"{labels.location}: boxes around ink are wanted, none of its {len(components)} components of at least "
-            f"{rules.min_area_px} px fits the other rules (sides, curvature, turns); widen them"
+            f"{labels.location}: none of its {len(components)} components of at least {rules.min_area_px} px fits the "
+            "other rules of boxes (sides, curvature, turns); widen them"
         )
     found.sort(key=lambda row: (row[0], row[1].seed))
     return [
@@ -149,9 +148,9 @@ def find_boxes(labels: Multiscale, rules: BoxRules) -> list[InkBox]:
 
 
 def component_mask(labels: Multiscale, component: Component) -> Bools:
-    """One component within its bounding box, without what else lies there."""
+    """Read the mask of one component in its bounding box, without its neighbours."""
     box = Box(*component.box)
-    parts = label(labels.levels[0].read(box.slices) >= HALF_INK, INK_NEIGHBOURS)
+    parts = label(labels.levels[0].read(box.slices) >= INK_LABEL, INK_NEIGHBOURS)
     y, x = component.seed
     own: NDArray[np.bool_] = parts.labels == parts.labels[y - box.y0, x - box.x0]
     return own
@@ -160,7 +159,7 @@ def component_mask(labels: Multiscale, component: Component) -> Bools:
 def _facts(labels: Multiscale, min_area_px: int) -> Iterator[UnitFacts]:
     height, width = labels.shape
     for box in cut((height, width), labels.shard_px, labels.shard_px):
-        ink = labels.levels[0].read(box.slices) >= HALF_INK
+        ink = labels.levels[0].read(box.slices) >= INK_LABEL
         border = border_pixels(box, (height, width))
         yield facts_of(unit_components(ink, box, (height, width), border=border, min_area_px=min_area_px, holes=False))
 

@@ -1,8 +1,8 @@
-"""Recipes: published ways of working as YAML, one section per job, shipped as presets and usable by name.
+"""Presets: published ways of working as YAML, one section per job, shipped and usable by name.
 
-A recipe is a YAML file in ``jobs/presets/`` (inside an installed package: ``inkbatch/presets/``), named by its file
-name; a user's own may lie anywhere. ``inkbatch JOB --preset NAME`` and ``inkbatch JOB --config FILE`` both take the
-job's section of it.
+A preset is a YAML file in ``jobs/presets/`` (inside an installed package: ``inkbatch/jobs/presets/``), named by its
+file name; a user's own may be anywhere. Its key ``recipe``, a title, tells it from plain settings. ``inkbatch JOB
+--preset NAME`` and ``inkbatch JOB --config FILE`` both take the job's section of it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from inkbatch.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parent
 FOLDERS = (PACKAGE / "jobs" / "presets", PACKAGE.parent / "jobs" / "presets")
-"""Where the shipped recipes lie: in an installed package, and in a checkout."""
+"""Folders of the shipped presets: in an installed package, and in a checkout."""
 
 Settings = dict[str, Any]
 
 
-class Recipe(JobConfig):
-    """One recipe. Texts are for people; sections are settings of the job of that name.
+class Preset(JobConfig):
+    """One preset. Texts are for people; sections are settings of the job of that name.
 
     Attributes:
-        recipe: What it is, in a line.
-        reproduces: Whose way of working it follows.
-        kept: What of it was taken over.
-        differs: What is done in another way here, or is assumed because nobody has published it.
-        data: What must lie where before it can run.
+        recipe: Title, one line.
+        reproduces: The published work that it follows.
+        kept: Parts of it that were taken over.
+        differs: Parts that are done in another way here, or assumed because they were not published.
+        data: Data that must be in place before it can run.
         steps: Commands, one after the other; words in capitals are to be filled in.
         prepare: Settings of ``inkbatch prepare``.
         labels: Settings of ``inkbatch labels``.
@@ -58,63 +58,63 @@ class Recipe(JobConfig):
     infer_pictures: Settings | None = Field(None, alias="infer-pictures")
 
 
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes, sorted."""
+def preset_names() -> list[str]:
+    """List the names of the shipped presets, sorted."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
-def recipe_path(name: str) -> Path:
-    """The file of a recipe.
+def preset_path(name: str) -> Path:
+    """Find the file of a preset.
 
     Args:
-        name: Name of a shipped recipe, or path of a YAML file.
+        name: Name of a shipped preset, or path of a YAML file.
 
     Raises:
-        ConfigError: There is no such recipe; near matches are named.
+        ConfigError: There is no such preset; near matches are named.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return Path(name).expanduser()
-    known = recipe_names()
+    known = preset_names()
     if name not in known:
         hint = near_matches(name, known) or f"; known are {', '.join(known)}"
         raise ConfigError(f"preset {name!r}: there is none of that name{hint} (or give the path of a YAML file)")
     return _folder() / f"{name}.yaml"
 
 
-def load_recipe(name: str) -> Recipe:
-    """Read a recipe.
+def load_preset(name: str) -> Preset:
+    """Read a preset.
 
     Raises:
         ConfigError: There is none, or it does not validate.
     """
-    place = str(recipe_path(name))
-    return Recipe.checked(read_yaml(place), f"preset {place}")
+    place = str(preset_path(name))
+    return Preset.checked(read_yaml(place), f"preset {place}")
 
 
 def preset_settings(name: str | None, job: str) -> Settings | None:
-    """A recipe's settings for one job; None without a name.
+    """Read a preset's settings for one job; None without a name.
 
     Raises:
-        ConfigError: There is no such recipe, or it says nothing on this job.
+        ConfigError: There is no such preset, or it has no section for this job.
     """
     if name is None:
         return None
-    load_recipe(name)
-    return section_of(read_yaml(str(recipe_path(name))), job, f"preset {name}")
+    load_preset(name)
+    return section_of(read_yaml(str(preset_path(name))), job, f"preset {name}")
 
 
-def describe_recipe(name: str) -> list[str]:
-    """A recipe in words: what it follows, where it differs, which commands run it."""
-    recipe = load_recipe(name)
-    lines = [f"{name}: {recipe.recipe}"]
-    if recipe.reproduces:
-        lines.append(f"  follows: {recipe.reproduces}")
-    for title, rows in (("kept", recipe.kept), ("differs", recipe.differs)):
+def describe_preset(name: str) -> list[str]:
+    """Describe a preset: what it follows, where it differs, which commands run it."""
+    preset = load_preset(name)
+    lines = [f"{name}: {preset.recipe}"]
+    if preset.reproduces:
+        lines.append(f"  follows: {preset.reproduces}")
+    for title, rows in (("kept", preset.kept), ("differs", preset.differs)):
         lines += [f"  {title}: {row}" for row in rows]
-    if recipe.data:
-        lines.append(f"  data: {recipe.data}")
-    lines += [f"  $ {step}" for step in recipe.steps]
-    return [*lines, f"  file: {recipe_path(name)}"]
+    if preset.data:
+        lines.append(f"  data: {preset.data}")
+    lines += [f"  $ {step}" for step in preset.steps]
+    return [*lines, f"  file: {preset_path(name)}"]
 
 
 def _folder() -> Path:

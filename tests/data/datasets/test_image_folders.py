@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from inkbatch.data.datasets.folders import ImageFolders, import_folders
-from inkbatch.data.datasets.pictures import decode_picture
-from inkbatch.data.datasets.reading import open_segment
+from inkbatch.data.datasets.image_folders import ImageFolders, import_folders
+from inkbatch.data.datasets.picture_layers import decode_picture
 from inkbatch.data.datasets.same_pixels import surfaces_of
+from inkbatch.data.datasets.segment_arrays import open_segment
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import equalise
@@ -90,7 +90,7 @@ def test_folders_of_other_names_are_named(tmp_path, root):
 
 def test_two_possible_annotation_folders_are_not_guessed(tmp_path, root):
     layout(tmp_path / "data", (("train", "trainannot"), ("train", "train_masks")))
-    with pytest.raises(ConfigError, match="2 folders could be"):
+    with pytest.raises(ConfigError, match="got 2 "):
         import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
 
 
@@ -104,7 +104,7 @@ def test_pictures_without_annotation_are_refused(tmp_path, root):
 def test_sizes_depths_and_damage_are_refused(tmp_path, root):
     layout(tmp_path / "data")
     write(tmp_path / "data/trainannot/one.png", np.zeros((10, 13), np.uint8))
-    with pytest.raises(MismatchError, match="annotations of its size"):
+    with pytest.raises(MismatchError, match="expected .* like its picture .*; give one of its size"):
         import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
     write(tmp_path / "data/trainannot/one.png", np.zeros((10, 14), np.uint16))
     with pytest.raises(DataError, match="8 bits"):

@@ -1,4 +1,4 @@
-"""What lies beside a dataset's index for people and programs: data card, pictures, ``splits.json``, ``coco.json``.
+"""Files beside a dataset's index, for people and programs: data card, pictures, ``splits.json``, ``coco.json``.
 
 All of it follows from the index and the pixels alone: equal datasets give equal files.
 """
@@ -15,7 +15,8 @@ from pydantic import Field
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.index import DatasetIndex, Sample, training, validating
-from inkbatch.data.datasets.reading import SampleReader, SegmentArrays
+from inkbatch.data.datasets.sample_reader import SampleReader
+from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.geometry import Box
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
@@ -29,11 +30,11 @@ NOT_STATED = "not stated"
 
 
 class CardConfig(JobConfig):
-    """What a data card says beyond the numbers.
+    """Texts of a data card, beside its numbers.
 
     Attributes:
         title: Heading; None is the dataset's name.
-        description: What it is, and what it is for.
+        description: Content and purpose.
         licence: Under which terms samples and labels may be used.
         sources: Origin and rights of the scans and labels, one line each.
         previews: Samples that are shown.
@@ -47,7 +48,7 @@ class CardConfig(JobConfig):
 
 
 def splits_document(index: DatasetIndex) -> dict[str, Any]:
-    """Who trains and who validates, as lists of sample ids; with folds, one entry per fold."""
+    """List the sample ids of each split; with folds, one entry per fold."""
     rounds: list[tuple[Sequence[Sample], Sequence[Sample]]]
     if index.fold_count:
         rounds = [
@@ -65,7 +66,7 @@ def splits_document(index: DatasetIndex) -> dict[str, Any]:
 
 
 def coco_document(index: DatasetIndex) -> dict[str, Any]:
-    """The samples as COCO annotations (bbox: x, y, width, height) on one image per segment; pairs are left out."""
+    """Return samples as COCO annotations (bbox: x, y, width, height) on one image per segment, without pairs."""
     numbers = {segment.id: number for number, segment in enumerate(index.segments, start=1)}
     images = [
         {"id": numbers[s.id], "file_name": f"{s.id}.png", "height": s.shape_yx[0], "width": s.shape_yx[1]}
@@ -92,11 +93,11 @@ def coco_document(index: DatasetIndex) -> dict[str, Any]:
 
 
 def card_text(index: DatasetIndex, card: CardConfig, left_out: int, pictures: Sequence[str]) -> str:
-    """The data card as Markdown.
+    """Write the data card as Markdown.
 
     Args:
         index: The dataset.
-        card: What its maker says.
+        card: Texts of the card.
         left_out: Samples that the split dropped.
         pictures: Names of the pictures beside it.
     """
@@ -178,7 +179,7 @@ def _ink(samples: Sequence[Sample]) -> str:
 
 
 def _overview(arrays: SegmentArrays, segment: str, samples: Sequence[Sample]) -> NDArray[np.uint8]:
-    """(Y, X, 3): papyrus grey, ink white, ignored papyrus red, samples outlined in the colour of split or fold."""
+    """Draw a segment (Y, X, 3): papyrus grey, ink white, ignored red, samples in the colour of split or fold."""
     height, width = arrays.shape_yx
     factor = max(1, -(-max(height, width) // OVERVIEW_PX))
     rows = []

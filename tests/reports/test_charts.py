@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from inkbatch.io.pictures.plots import Curve, curves
+from inkbatch.reports.charts.raster import curves
+from inkbatch.reports.charts.shapes import Line
 
 
 def pixels(x, y, **more):
-    canvas = curves("t", "x", "y", [Curve("c", x, y, **more)])
-    empty = curves("t", "x", "y", [Curve("c", [], [])])
+    canvas = curves("t", "x", "y", [Line("c", list(zip(x, y, strict=True)), **more)])
+    empty = curves("t", "x", "y", [Line("c", [])])
     assert canvas.shape == empty.shape
     return int((canvas != empty).any(axis=2).sum())
 

@@ -1,0 +1,161 @@
+"""Finished maps beside the labels of their segment: one grid, cut into units that count pixels per stored value.
+
+Each unit counts its pixels per stored value, label and region; the counts of all units add up to every score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.maps.area import area_box
+from inkbatch.data.maps.scoring import BINS, ScoreHistogram, score_counts
+from inkbatch.data.maps.stored import StoredMap, open_map, require_one_grid
+from inkbatch.data.maps.truth import Truth, TruthChoice
+from inkbatch.errors import ConfigError, MismatchError
+from inkbatch.geometry import Box, Unit, cells, cut
+from inkbatch.io.prediction import CHUNK_PX
+from inkbatch.io.threads import CODEC_THREADS
+
+UNIT_PX = 4096
+MOST_REGIONS_YX = 16  # of a unit along each axis; each holds 120 KiB of counts per map
+REGION_PX = 1024
+UNITS_AHEAD = CODEC_THREADS  # each is read and counted by one thread; a third one costs a tenth in waiting for locks
+WINDOW_YX = (2 * CHUNK_PX, 4 * CHUNK_PX)  # counted at a time: stays in the cache, is worth its calls, fits in a region
+
+Bools = NDArray[np.bool_]
+Counts = NDArray[np.uint32]
+Seen = Callable[[Box, Bools, Bools], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prediction or two, opened beside labels of the same size. Use it in a ``with`` block, or `close` it.
+
+    Attributes:
+        maps: One prediction, or two on one grid.
+        truth: Opened labels.
+        area: The part that counts.
+        region_px: Edge of a region.
+        units: Units that touch the area, row-major; a region is never split between units.
+    """
+
+    maps: tuple[StoredMap, ...]
+    truth: Truth
+    area: Box
+    region_px: int
+    units: tuple[Unit, ...]
+
+    def __enter__(self) -> Comparison:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the labels."""
+        self.truth.close()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Maps and labels by their digests, as a manifest states them."""
+        return {"predictions": [found.identity for found in self.maps], "truth": self.truth.identity}
+
+    def regions(self, unit: Unit) -> list[Box]:
+        """The regions of a unit that touch the area."""
+        edge, box = self.region_px, unit.write_box
+        found = [
+            Box(part.y0 + box.y0, part.x0 + box.x0, part.y1 + box.y0, part.x1 + box.x0)
+            for part in cut(box.shape, edge, edge)
+        ]
+        return [part for part in (region.intersect(self.area) for region in found) if part.area]
+
+    def count(self, unit: Unit, seen: Seen = lambda window, ink, counted: None) -> Counts:
+        """Read and count a unit, window by window, each while it is in the cache; by the calling thread alone.
+
+        Args:
+            unit: The unit.
+            seen: Is shown each window with its (ink, counted).
+
+        Returns:
+            (maps, regions, 2, values): pixels per stored value; bare papyrus first, then ink.
+        """
+        box, regions = unit.write_box.intersect(self.area), self.regions(unit)
+        found = np.zeros((len(self.maps), len(regions), 2, BINS), np.uint32)
+        with ExitStack() as closing:
+            truth = closing.enter_context(self.truth.opened(box))
+            opened = [closing.enter_context(stored.opened(box)) for stored in self.maps]
+            for window in cells(box, *WINDOW_YX):
+                ink, counted = truth(window)
+                seen(window, ink, counted)
+                inside = [(place, region.intersect(window)) for place, region in enumerate(regions)]
+                for number, (stored, region) in enumerate(zip(self.maps, opened, strict=True)):
+                    values = region.read(window.slices)
+                    for place, part in inside:
+                        if part.area:
+                            own = part.within(window)
+                            found[number, place] += score_counts(
+                                values[own], ink[own], counted[own], str(stored.folder)
+                            )
+        return found
+
+    def total(self) -> ScoreHistogram:
+        """Count all pixels of the first map; nothing is stored."""
+        total = ScoreHistogram()
+        with ThreadPoolExecutor(UNITS_AHEAD, thread_name_prefix="inkbatch-count") as threads:
+            for counts in threads.map(lambda unit: self.count(unit)[0].sum(axis=0, dtype=np.int64), self.units):
+                bare, ink = counts
+                total.merge(ScoreHistogram(ink, bare))
+        return total
+
+
+def open_comparison(
+    root: str,
+    segment: str,
+    names: Sequence[str | None],
+    choice: TruthChoice,
+    area: tuple[int, int, int, int] | None = None,
+    region_px: int = REGION_PX,
+) -> Comparison:
+    """Open predictions and labels, compare their sizes, and cut the segment into units.
+
+    Args:
+        root: ROOT.
+        segment: Segment id; it must be prepared, for its mask.
+        names: Names or addresses of one prediction or two; None is the only one that there is.
+        choice: The labels.
+        area: Part that counts as y0, x0, y1, x1 in pixels, half-open; None takes the whole segment.
+        region_px: Edge of a region.
+
+    Raises:
+        NoLabelsError: No labels are known for the segment.
+        ConfigError: An area outside the map, or a catalog that cannot be read.
+        DataError: A prediction or the labels are incomplete, or of another size.
+        MismatchError: The two predictions do not lie on one grid, or are one.
+    """
+    maps = tuple(open_map(root, segment, name) for name in names)
+    require_one_grid(maps)
+    if len(maps) == 2 and maps[0].digest == maps[1].digest:
+        raise ConfigError(f"evaluate {segment}: {maps[0].name} is compared with itself; name another prediction")
+    shape_yx = maps[0].shape_yx
+    box = area_box(area, shape_yx)
+    truth = Truth(root, segment, choice)
+    if truth.shape_yx != shape_yx:
+        truth.close()
+        raise MismatchError(
+            f"prediction {maps[0].name}: is {shape_yx}, the mask and labels are {truth.shape_yx} (height, "
+            "width); infer it from this very surface"
+        )
+    return Comparison(maps, truth, box, region_px, _units(shape_yx, box, region_px))
+
+
+def _units(shape_yx: tuple[int, int], area: Box, region_px: int) -> tuple[Unit, ...]:
+    step = region_px * min(MOST_REGIONS_YX, max(1, UNIT_PX // region_px))
+    boxes = [box for box in cut(shape_yx, step, step) if box.intersect(area).area]
+    return tuple(Unit(index, box, box) for index, box in enumerate(boxes))

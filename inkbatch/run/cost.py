@@ -1,0 +1,159 @@
+"""Seconds and money of forward passes, from one price table; never a bill."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from inkbatch.config import near_matches
+from inkbatch.errors import ConfigError
+from inkbatch.text import rough_seconds_text
+
+PRICES_VARIABLE = "INKBATCH_PRICES"
+MACHINE_VARIABLE, RATE_VARIABLE = "INKBATCH_MACHINE", "INKBATCH_USD_PER_HOUR"
+EFFICIENCY = (0.15, 0.40)  # share of the data sheet's matrix rate that convolutions and attention reach
+SHORTEST_S = 60.0  # first passes and batches that are not full outweigh rates in shorter jobs
+
+Range = tuple[float, float]  # lowest, highest
+
+
+class Machine(BaseModel):
+    """One kind of rented machine.
+
+    Attributes:
+        gpu: What it holds.
+        bf16_tflops: Dense matrix rate of the data sheet, in TFLOP/s.
+        on_demand: USD per hour.
+        spot: Lowest and highest spot price seen, USD per hour.
+        as_of: When the prices were read.
+        source: Where.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gpu: str
+    bf16_tflops: float
+    on_demand: float
+    spot: Range
+    as_of: str
+    source: str
+
+    def seconds(self, flops: float) -> Range:
+        """Estimate the seconds of forward passes: FLOPs over 40 % to 15 % of the data sheet's bf16 rate."""
+        slow, fast = (flops / (self.bf16_tflops * 1e12 * share) for share in EFFICIENCY)
+        return fast, slow
+
+
+def machines() -> dict[str, Machine]:
+    """Read the price table: the package's, or the file that ``INKBATCH_PRICES`` names.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    path = Path(os.environ.get(PRICES_VARIABLE) or Path(__file__).with_name("prices.yaml"))
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))["machines"]
+        return {name: Machine.model_validate(row) for name, row in rows.items()}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise ConfigError(f"price table {path}: cannot be read: {error}") from error
+
+
+def machine_named(name: str, place: str = "--machine ") -> Machine:
+    """Look up a row of the price table.
+
+    Raises:
+        ConfigError: It is not listed.
+    """
+    table = machines()
+    if name not in table:
+        hint = near_matches(name, sorted(table)) or f"; it lists {', '.join(sorted(table))}"
+        raise ConfigError(
+            f"{place}{name!r}: not in the price table{hint} ({PRICES_VARIABLE} names a YAML file that replaces it)"
+        )
+    return table[name]
+
+
+def estimate_lines(flops: float) -> dict[str, str]:
+    """Estimate forward passes on every machine of the price table, as text by machine; start-up is not in it.
+
+    Money runs from the lowest spot price of the short end to the price on demand of the long end.
+    """
+    found = {}
+    for name, machine in machines().items():
+        seconds = machine.seconds(flops)
+        low, high = seconds[0] / 3600 * machine.spot[0], seconds[1] / 3600 * machine.on_demand
+        time = seconds_range_text(seconds) if seconds[1] >= SHORTEST_S else "under a minute"
+        money = f"{low:.2f} to {high:.2f} USD" if high >= 0.01 else "under 0.01 USD"
+        found[name] = f"{name} ({machine.gpu}): {time}, {money}"
+    return found
+
+
+@dataclass(frozen=True)
+class Price:
+    """Price of this machine, as its environment states it.
+
+    Attributes:
+        machine: Name in the price table; empty where only a price was stated.
+        hourly: USD per hour that was stated, or None.
+        row: The machine's row of the price table, or None.
+    """
+
+    machine: str = ""
+    hourly: float | None = None
+    row: Machine | None = None
+
+    def usd(self, seconds: Range) -> dict[str, Range]:
+        """Turn seconds into USD by kind of price: ``stated``, ``on demand``, ``spot``; empty if unknown."""
+        low, high = (value / 3600 for value in seconds)
+        found: dict[str, Range] = {}
+        if self.hourly is not None:
+            found["stated"] = low * self.hourly, high * self.hourly
+        if self.row is not None:
+            found["on demand"] = low * self.row.on_demand, high * self.row.on_demand
+            found["spot"] = low * self.row.spot[0], high * self.row.spot[1]
+        return found
+
+    def of(self, seconds: float) -> dict[str, Any]:
+        """Turn seconds into money, as ``run.json`` keeps it: as stated, on demand and spot, in USD."""
+        usd = {kind: [round(value, 4) for value in range_] for kind, range_ in self.usd((seconds, seconds)).items()}
+        found: dict[str, Any] = {"usd_stated": usd["stated"][0]} if "stated" in usd else {}
+        if self.row is not None:
+            found |= {"machine": self.machine, "usd_on_demand": usd["on demand"][0]}
+            found |= {"usd_spot": usd["spot"], "prices_as_of": self.row.as_of}
+        return found
+
+
+def price_here() -> Price | None:
+    """Read this machine's price: ``INKBATCH_USD_PER_HOUR`` and ``INKBATCH_MACHINE``; None if neither is set.
+
+    Raises:
+        ConfigError: Not a number, or a machine that the price table does not list.
+    """
+    text, name = os.environ.get(RATE_VARIABLE), os.environ.get(MACHINE_VARIABLE) or ""
+    hourly = None
+    if text:
+        try:
+            hourly = float(text)
+        except ValueError:
+            hourly = math.nan
+        if not (math.isfinite(hourly) and hourly >= 0):
+            raise ConfigError(f"{RATE_VARIABLE}: expected USD per hour, for example 1.21, got {text!r}")
+    row = machine_named(name, f"{MACHINE_VARIABLE}=") if name else None
+    return None if hourly is None and row is None else Price(name, hourly, row)
+
+
+def hourly_usd() -> float | None:
+    """Find USD per hour for the progress bar: as stated, else the machine's price on demand, else None."""
+    price = price_here() or Price()
+    return price.hourly if price.hourly is not None else price.row.on_demand if price.row else None
+
+
+def seconds_range_text(seconds: Range) -> str:
+    """Write a range of seconds for people."""
+    return " to ".join(rough_seconds_text(value) for value in seconds)
