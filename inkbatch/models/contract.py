@@ -72,8 +72,9 @@ class Contract(Grown):
         mean: Subtracted after division.
         std: Divides at last.
         normaliser: Statistics of a tile or a segment in place of these four numbers.
-        voxel_size_um: Voxel edge that the network was trained at.
-        voxel_tolerance: Accepted relative difference of the voxel edge.
+        voxel_size_um: Edge of a pixel that the network was trained at.
+        z_spacing_um: Spacing of layers that it was trained at; None: as that of pixels.
+        voxel_tolerance: Accepted relative difference of both.
         tile_px: Tile edge.
         stride_px: Step between tile origins.
         window: Blending weights of a tile.
@@ -90,7 +91,7 @@ class Contract(Grown):
     """
 
     younger: ClassVar[frozenset[str]] = frozenset(
-        {"scaling", "normaliser", "stitching", "display_range", "export_rounding"}
+        {"scaling", "normaliser", "z_spacing_um", "stitching", "display_range", "export_rounding"}
     )
 
     layers: LayerRule
@@ -106,6 +107,7 @@ class Contract(Grown):
     std: float = Field(1.0, gt=0)
     normaliser: Normaliser = Normaliser()
     voxel_size_um: float = Field(gt=0)
+    z_spacing_um: float | None = Field(None, gt=0)
     voxel_tolerance: float = Field(0.05, ge=0)
     tile_px: int = Field(ge=1)
     stride_px: int = Field(ge=1)
@@ -212,7 +214,23 @@ class Contract(Grown):
                 f"voxel_size_um: bundle expects {self.voxel_size_um} within {self.voxel_tolerance:.0%}, "
                 f"surface has {provenance.voxel_size_um}"
             )
+        if abs(provenance.layer_um - self.layer_um) > self.voxel_tolerance * self.layer_um:
+            found.append(
+                f"z_spacing_um: bundle wants {self.layer_um:g} µm between layers within {self.voxel_tolerance:.0%}, "
+                f"surface has {provenance.layer_um:g} (and {provenance.voxel_size_um:g} in the plane){self._pooling()}"
+            )
         return found
+
+    @property
+    def layer_um(self) -> float:
+        """Spacing of layers in micrometres."""
+        return self.z_spacing_um or self.voxel_size_um
+
+    def _pooling(self) -> str:
+        """How to bring a surface to the wished spacing."""
+        plane, layers = f"{self.voxel_size_um:g}", f"{self.layer_um:g}"
+        target = plane if plane == layers else f"{layers},{plane},{plane}"
+        return f"; pool its source: inkbatch prepare --resample {target}"
 
 
 def _rule_accepts(rule: str, found: str) -> bool:

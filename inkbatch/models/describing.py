@@ -27,7 +27,7 @@ def describe_contract(contract: Contract) -> list[str]:
     rows = [
         ("layers", f"{contract.layers.count}, {where}"),
         ("depth order", contract.depth_order),
-        ("voxel", f"{contract.voxel_size_um:g} µm on every axis, within {contract.voxel_tolerance:.0%}"),
+        ("voxel", _voxel(contract)),
         ("surface", f"{contract.dtype}, made with {' or '.join(contract.intensity)}"),
         ("lookup table", _lut(contract.lut)),
         ("clahe", "none" if contract.clahe is None else str(contract.clahe)),
@@ -39,6 +39,13 @@ def describe_contract(contract: Contract) -> list[str]:
         ("threshold", _threshold(contract)),
     ]
     return _table(rows)
+
+
+def _voxel(contract: Contract) -> str:
+    within = f"within {contract.voxel_tolerance:.0%}"
+    if contract.z_spacing_um is None:
+        return f"{contract.voxel_size_um:g} µm on every axis, {within}"
+    return f"{contract.voxel_size_um:g} µm in the plane, {contract.z_spacing_um:g} µm between layers, {within}"
 
 
 def describe_bundle(document: BundleDocument) -> list[str]:

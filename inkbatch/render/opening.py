@@ -10,10 +10,11 @@ import numpy as np
 
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
+from inkbatch.io.layers.spacing import SIZE_TOLERANCE
 from inkbatch.render.geometry import Picture
 from inkbatch.render.mesh import open_mesh
 from inkbatch.render.surface import DEFAULT_CACHE_BYTES, Layers, RenderedSurface
-from inkbatch.render.volume import SIZE_TOLERANCE, Volume, open_volume
+from inkbatch.render.volume import Volume, open_volume
 
 MOST_OUTSIDE = 0.05  # of the surface, unless more is allowed
 VOXELS_PER_CPU_SECOND = 25e6  # one core on a busy machine; see benchmarks/bench_render.py

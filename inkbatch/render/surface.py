@@ -16,6 +16,7 @@ from inkbatch.config import digest
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, cells
 from inkbatch.io.layers.base import CheckedLayerSource
+from inkbatch.io.layers.spacing import Spacing
 from inkbatch.io.threads import decode_pool
 from inkbatch.render.geometry import Picture
 from inkbatch.render.tiles import TILE_PX, Chunks, Tile, cut_tile
@@ -58,7 +59,7 @@ class RenderedSurface(CheckedLayerSource):
         picture: The mesh and its pixels.
         volume: The volume's level.
         offsets: Of the layers, in voxels of that level.
-        z_spacing_um: Spacing of layers, where the volume's voxel size is known.
+        spacing: Of layers and pixels, where the volume's voxel size is known.
         chunks: The reader, with its cache.
     """
 
@@ -80,8 +81,9 @@ class RenderedSurface(CheckedLayerSource):
         self.resident_bytes = cache_bytes + 2 * picture.mesh.points.nbytes  # the mesh and its normals
         self.unit_px = UNIT_PX
         base = volume.base_um
-        self.voxel_size_um = None if base is None else base / picture.pixels_per_voxel
-        self.z_spacing_um = None if base is None else base * layers.step
+        if base is not None:
+            pixel_um = base / picture.pixels_per_voxel
+            self.spacing = Spacing(base * layers.step, pixel_um, pixel_um)
         self.grid = ChunkGrid(volume.shape_zyx, volume.chunk_zyx)
         self.chunks = ChunkReader(volume, cache_bytes)
         self.fingerprint = digest({"mesh": picture.mesh.fingerprint, "volume": volume.fingerprint})

@@ -8,10 +8,10 @@ beside the index, which is then complete by itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, DataError, MismatchError
@@ -150,6 +150,7 @@ class SurfaceContract(BaseModel):
         clahe: CLAHE settings, or None.
         voxel_size_um: Voxel edge of the first segment in micrometres; the others differ by 5 % at most.
         layer_count: Layers of each sample.
+        z_spacing_um: Spacing of layers, where it is not the voxel edge; left out of documents where it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -160,6 +161,20 @@ class SurfaceContract(BaseModel):
     clahe: dict[str, float] | None = None
     voxel_size_um: float
     layer_count: int
+    z_spacing_um: float | None = None
+
+    @property
+    def layer_um(self) -> float:
+        """Spacing of layers in micrometres."""
+        return self.z_spacing_um or self.voxel_size_um
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out what older datasets do not state, so that their digests hold."""
+        values = serialise(self)
+        if self.z_spacing_um is None:
+            values.pop("z_spacing_um")
+        return values
 
 
 class DatasetIndex(BaseModel):

@@ -39,7 +39,7 @@ class DecodedLayers(CheckedLayerSource):
             scratch: Folder on a local disk for the scratch file; None: the system's folder for temporary files.
         """
         self.uri, self.first_layer, self.shape_zyx = inner.uri, inner.first_layer, inner.shape_zyx
-        self.dtype, self.voxel_size_um = inner.dtype, inner.voxel_size_um
+        self.dtype, self.spacing = inner.dtype, inner.spacing
         self.axes, self.fingerprint = inner.axes, inner.fingerprint
         self.block_yx = inner.shape_zyx[1:]
         self.block_layers = inner.block_layers

@@ -39,7 +39,7 @@ class ZarrLayers(CheckedLayerSource):
         self._array = _open_array(chosen.node)
         self._node, self._process = chosen.node, os.getpid()
         self.uri = str(chosen.node.location)
-        self.voxel_size_um = chosen.voxel_size_um
+        self.spacing = chosen.spacing
         self.axes = chosen.axes
         self.fingerprint = digest({key: value for key, value in chosen.node.metadata.items() if key != "attributes"})
         lengths = dict(zip(chosen.axes, self._array.shape, strict=True))

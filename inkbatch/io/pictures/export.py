@@ -16,6 +16,7 @@ from inkbatch.errors import ConfigError
 from inkbatch.io.pictures.bands import MapView
 from inkbatch.io.pictures.png import LONGEST_PX as PNG_LONGEST_PX
 from inkbatch.io.pictures.png import write_png
+from inkbatch.io.pictures.scale_bar import ScaleBar
 from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.pictures.writers import JPG_LONGEST_PX, write_jpg, write_npy, write_tiff
 from inkbatch.io.store.atomic_files import delivered
@@ -50,6 +51,7 @@ class Picture:
         quality: JPG quality, 1 to 100.
         pixel_um: Edge of a pixel of the view in micrometres, for TIFF.
         note: Description that TIFF and PNG files carry.
+        bar: A scale bar, or None.
     """
 
     view: MapView
@@ -59,12 +61,13 @@ class Picture:
     quality: int = 90
     pixel_um: float | None = None
     note: str = ""
+    bar: ScaleBar | None = None
 
     def rows(self, band_rows: int) -> Iterator[NDArray[Any]]:
         """Make picture values from the top to the bottom, band by band."""
         place = str(self.view.array.location)
-        for band in self.view.bands(band_rows):
-            yield self.tones.apply(band, place)
+        values = (self.tones.apply(band, place) for band in self.view.bands(band_rows))
+        return values if self.bar is None else self.bar.drawn(values)
 
 
 def band_rows(picture: Picture, memory_bytes: int) -> int:

@@ -306,8 +306,19 @@ def _sections(run: StoredRun) -> Iterator[Section]:
     yield Section("Provenance", (Table("What exactly ran.", ("what", "found"), tuple(rows)),), folded=True)
 
 
+def _viewers(run: StoredRun) -> Iterator[Link]:
+    """Links of a copy that other viewers open, where `inkbatch export` made one."""
+    try:
+        found = (run.folder / "viewers.json").read_json()
+    except FileNotFoundError:
+        return
+    if found["neuroglancer"]:
+        yield Link("Neuroglancer", found["neuroglancer"], f"the map in the browser, from {found['ome_zarr']}")
+
+
 def _files(run: StoredRun) -> Iterator[Link]:
     there = run.folder.names()
+    yield from _viewers(run)
     notes = {
         "preview.png": "the map as a grey picture",
         "manifest.json": "what ran: settings and inputs",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from inkbatch.data.segments.catalog import SegmentEntry
@@ -113,13 +112,6 @@ def rendered_from(source: LayerSource) -> RenderedFrom | None:
         flip_normals=surface.layers.flip,
         outside=round(outside / max(1, count), 6),
     )
-
-
-def z_spacing(source: LayerSource) -> float | None:
-    """Return the spacing of layers if it is not that of pixels."""
-    spacing, edge = source.z_spacing_um, source.voxel_size_um
-    same = spacing is None or edge is None or math.isclose(spacing, edge, rel_tol=1e-6)
-    return None if same else spacing
 
 
 def rendering_request(config: PrepareConfig, entry: SegmentEntry) -> dict[str, Any]:

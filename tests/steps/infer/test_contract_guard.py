@@ -209,7 +209,10 @@ REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     "window, of blending": (edited(window="uniform"), r"window \(now 'uniform'\)"),
     "voxel size": (saved_with(voxel_size_um=3.24), "voxel_size_um: bundle expects 3.24"),
     "voxel size, edited surface": (lying_surface(voxel_size_um=8.1), "voxel_size_um: the surface says 8.1"),
-    "level": (level_one, "got voxel_size_um 8, but .* states 16 at level 1"),
+    "spacing of layers": (saved_with(z_spacing_um=2.0), r"z_spacing_um: bundle expects 2 µm.*--resample 2,8,8"),
+    "spacing of layers, edited bundle": (edited(z_spacing_um=2.0), r"z_spacing_um \(now 2\.0\)"),
+    "spacing of layers, edited surface": (lying_surface(z_spacing_um=2.0), "z_spacing_um: the surface says 2.0"),
+    "level": (level_one, "got voxel_size_um 8, but .* states 16 µm in its OME metadata"),
     "level, stated as it is": (level_one_told, r"voxel_size_um: bundle expects 8\.0 .*surface has 16\.0"),
     "axis order, surface": (
         lambda case: case.edit_axes(lambda axes: axes.reverse()),
