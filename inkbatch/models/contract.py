@@ -216,7 +216,7 @@ class Contract(Grown):
             )
         if abs(provenance.layer_um - self.layer_um) > self.voxel_tolerance * self.layer_um:
             found.append(
-                f"z_spacing_um: bundle wants {self.layer_um:g} µm between layers within {self.voxel_tolerance:.0%}, "
+                f"z_spacing_um: bundle expects {self.layer_um:g} µm between layers within {self.voxel_tolerance:.0%}, "
                 f"surface has {provenance.layer_um:g} (and {provenance.voxel_size_um:g} in the plane){self._pooling()}"
             )
         return found
