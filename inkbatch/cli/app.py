@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -345,7 +345,14 @@ def main(arguments: list[str] | None = None) -> None:
     that read and write, and on shared cores they made the same inference three times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False)))
+    words = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False), _command_of(words)))
+
+
+def _command_of(arguments: Sequence[str]) -> str:
+    """Name the command that arguments ask for, ``inkbatch infer``; without one ``inkbatch``."""
+    known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    return " ".join(["inkbatch", *[word for word in arguments if word in known][:1]])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -359,15 +366,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def run_command(command: Callable[[], Any]) -> int:
-    """Run `command`; print errors as one clear message and return the exit code."""
+def run_command(command: Callable[[], Any], name: str = "inkbatch") -> int:
+    """Run `command`; print errors as one clear message and return the exit code.
+
+    Args:
+        command: What to run.
+        name: Its words, whose help is named where the command or configuration was wrong.
+    """
     try:
         code = command()
     except Preempted as error:
         sys.stderr.write(f"inkbatch: {error}\n")
         return error.exit_code
     except InkbatchError as error:
-        sys.stderr.write(f"inkbatch: {error}\n")
+        cure = f"Try: {name} --help\n" if error.exit_code == EXIT_CONFIG else ""
+        sys.stderr.write(f"inkbatch: {error}\n{cure}")
         return error.exit_code
     except typer.Exit as stop:
         return int(stop.exit_code)

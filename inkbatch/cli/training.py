@@ -80,7 +80,11 @@ def build_dataset(
     if dry_run:
         typer.echo(step.describe(job))
         return
-    print_report(chains.build_dataset(job, context))
+    report = chains.build_dataset(job, context)
+    print_report(report)
+    if report.complete:
+        for line in step.summary(report.location):
+            typer.echo(line)
 
 
 def train(

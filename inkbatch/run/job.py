@@ -15,6 +15,7 @@ from inkbatch.run.progress import QuietReporter, Reporter, Reporting
 from inkbatch.run.record import RunFolder, RunFolders, report_place, totals_of
 from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
+from inkbatch.text import count_text
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class JobReport:
     @property
     def counts(self) -> str:
         """Counts for people, for example ``1 unit stored, 3 already done``."""
-        return f"{self.stored} unit{'' if self.stored == 1 else 's'} stored, {self.skipped} already done"
+        return f"{count_text(self.stored, 'unit')} stored, {self.skipped} already done"
 
 
 Finish = Callable[[RunFolder], Mapping[str, Any]]
@@ -222,7 +223,8 @@ class _Process:
         """Write the message of a stop, with what is left for the next process."""
         stored = self._sums.units
         return (
-            f"{error}; {stored} units were stored by this process, {len(self._pending) - stored} of its own are left; "
+            f"{error}; {count_text(stored, 'unit')} stored by this process, {len(self._pending) - stored} of its own "
+            "left; "
             "run the same command again to go on"
         )
 

@@ -34,6 +34,7 @@ from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.dataset.page import page as report_page
+from inkbatch.text import count_text
 
 NO_RESULT = {"root", "output_root", "catalog", "unit_samples"}  # settings that change no sample
 
@@ -224,7 +225,8 @@ def describe(config: BuildDatasetConfig) -> str:
     counts = {name: sum(s.split == name for s in index.samples) for name in ("train", "validation", "test")}
     folds = f", {index.fold_count} folds" if index.fold_count else ""
     rows = [
-        f"build-dataset {config.name}: {len(index.segments)} segments, {len(index.samples)} samples",
+        f"build-dataset {config.name}: {count_text(len(index.segments), 'segment')}, "
+        f"{count_text(len(index.samples), 'sample')}",
         f"  samples       {', '.join(f'{count} {name}' for name, count in counts.items())}{folds}; "
         f"{plan.left_out} left out",
         f"  layers        {index.contract.layer_count}, {index.contract.dtype}",
@@ -237,6 +239,26 @@ def describe(config: BuildDatasetConfig) -> str:
         rows.append(f"  units         {len(plan.units)} of {layout.unit_samples} samples, {done}")
         rows.append(f"  writes        {size / 2**20:,.1f} million voxels (2^20) of {layout.dtype} before compression")
     return "\n".join(rows)
+
+
+def summary(folder: Location) -> list[str]:
+    """Sum up a finished dataset in lines of text: its samples by split, their ink, and where its card lies."""
+    index = DatasetIndex.open(folder)
+    lines = []
+    for name in ("train", "validation", "test"):
+        own = [sample for sample in index.samples if sample.split == name]
+        if own:
+            ink = sum(sample.ink_share for sample in own) / len(own)
+            inked = sum(sample.ink_share > 0 for sample in own)
+            lines.append(
+                f"{name}: {count_text(len(own), 'sample')}, {inked:,} with ink; {ink:.1%} of the pixels are ink"
+            )
+    if index.fold_count:
+        lines.append(f"folds: {index.fold_count}, each validates on its own samples")
+    left_out = int((folder / "complete.json").read_json().get("left_out", 0))
+    if left_out:
+        lines.append(f"left out: {count_text(left_out, 'sample')} that see held-out pixels, or lie in a buffer")
+    return [*lines, f"card: {folder / 'README.md'}"]
 
 
 def _work(plan: DatasetPlan) -> UnitWork[Any, Any]:

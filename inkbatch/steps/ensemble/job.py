@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
+from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import RANK_CHUNKS, WEIGHTED, Combination, Halves, Method, tables_for
 from inkbatch.data.maps.stored import StoredMap, map_address, open_map, require_one_grid
@@ -29,6 +30,7 @@ from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.ensemble.page import page as report_page
 from inkbatch.steps.live_preview import live_preview
+from inkbatch.text import share_text
 
 UNIT_PX = 2048
 CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this job is bound by its codec
@@ -161,6 +163,9 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     if config.method == "ranks":
         settings["rank_chunks"] = RANK_CHUNKS
     inputs: dict[str, Any] = {"predictions": [found.identity for found in maps]}
+    trained_on = TrainedPixels.together(found.trained_on for found in maps).document
+    if trained_on:
+        inputs["trained_on"] = trained_on
     asked_fit: dict[str, Any] | None = None
     if config.fit is not None:
         settings["fit"] = config.fit.model_dump(mode="json", include={"metric", "area", "pixels"})
@@ -278,13 +283,14 @@ def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: Run
     if found.get("digest") != plan.manifest.digest:
         with _truth(plan.config) as truth:
             fitted = fit(plan.maps, rule, truth, rules)
-        names = [member.name for member in plan.maps]
+        names, learnt = [member.name for member in plan.maps], fitted.trained_share
         found = {"digest": plan.manifest.digest, **fitted.document(names, rules.metric)}
         place.write_json(found)
+        beside = f"; {share_text(learnt)} of the labelled ones trained a member and are left out" if learnt else ""
         context.reporter.note(
             f"weights: {', '.join(f'{name} {weight:.2f}' for name, weight in found['weights'].items())}; "
             f"{rules.metric} {found['score']:.4f} at {found['threshold']:.4f}, "
-            f"{found['equal_weights']['score']:.4f} with equal weights ({found['pixels']:,} pixels)"
+            f"{found['equal_weights']['score']:.4f} with equal weights ({found['pixels']:,} pixels{beside})"
         )
     return {**found, "weights": {name: found["weights"][name] for name in (one.name for one in plan.maps)}}
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
 from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.data.segments.prepared import open_prepared
 from inkbatch.errors import DataError
-from inkbatch.geometry import TileGrid, Unit
+from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.pictures.preview import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.shard_size import require_shard_px
@@ -45,6 +46,7 @@ from inkbatch.steps.infer.score import leave_score
 from inkbatch.steps.infer.settings import InferConfig as InferConfig
 from inkbatch.steps.live_preview import drawn, live_preview
 from inkbatch.steps.stored_probe import stored_layers
+from inkbatch.text import share_text
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
 UNIT_PX, LARGE_UNIT_PX = 1024, 4096
@@ -129,7 +131,7 @@ def make_plan(config: InferConfig) -> InferPlan:
     unit_px = chosen_unit_px(config, contract)
     grid = grid_of(contract, volume.shape_yx)
     units = grid.units(unit_px)
-    inputs = {
+    inputs: dict[str, Any] = {
         "surface": surface_digest,
         "bundle": bundle.document.name,
         "weights_sha256": bundle.document.weights_sha256,
@@ -137,6 +139,9 @@ def make_plan(config: InferConfig) -> InferPlan:
         "model": bundle.document.model,
         **({"warnings": list(bundle.document.warnings)} if bundle.document.warnings else {}),
     }
+    trained_on = pixels_on(bundle.document.training, volume, str(bundle.location)).document
+    if trained_on:
+        inputs["trained_on"] = trained_on
     request = config.request(bundle=bundle_address(config.bundle), catalog=None)
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
@@ -198,6 +203,12 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
     plan = make_plan(config)
     for text in plan.bundle.document.warnings:
         context.reporter.note(f"warning: bundle {plan.bundle.document.name}: {text}")
+    share = trained_share(plan)
+    if share:
+        context.reporter.note(
+            f"careful: {share_text(share)} of segment {config.segment} trained the network of bundle "
+            f"{plan.bundle.document.name}; scores leave these pixels out"
+        )
     record = plan.record
     left: list[Location] = []
 
@@ -219,6 +230,12 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
                 leave_report(folder, context.reporter.note, report_page, Location.parse(config.root))
     live_preview(context, plan.volume.shape_yx, plan.folder).place.delete()
     return report
+
+
+def trained_share(plan: InferPlan) -> float:
+    """Share of the surface's pixels, papyrus or not, that trained the network."""
+    whole = Box(0, 0, *plan.volume.shape_yx)
+    return TrainedPixels.of(plan.manifest.inputs.get("trained_on", {})).share([whole])
 
 
 def _leave(folder: Location, note: Callable[[str], None], config: InferConfig) -> None:
@@ -252,6 +269,13 @@ def _work(
     live = live_preview(context, plan.volume.shape_yx, plan.folder)
 
     def compute(unit: Unit, loaded: SubVolume) -> tuple[list[NDArray[np.float32]], int]:
+        started, windows = predictor.tiles_done, len(plan.windows)
+
+        def on_tiles(count: int) -> None:
+            share = (predictor.tiles_done - started) / (loaded.tiles.count * windows)
+            context.reporter.part(share, {"tiles": count / windows})
+
+        predictor.on_tiles = on_tiles
         maps = _checked(predictor.blend_windows(unit, loaded, plan.parts), plan, unit)
         if config.store_windows or len(plan.windows) == 1:
             return list(maps), loaded.tiles.count

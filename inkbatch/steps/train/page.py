@@ -61,14 +61,13 @@ def page(run: StoredRun, root: Location) -> Page:
         sentence=(
             f"A network ({' '.join([bundle['architecture'], *_words(bundle['model'])])}) learned on dataset "
             f"{run.manifest['inputs']['dataset']} for {len(epochs)} epochs to find ink in "
-            f"{contract['layers']['count']} layers of {contract['voxel_size_um']:g} µm{fold}; epoch {best}, counted "
-            "from 0, was kept."
+            f"{contract['layers']['count']} layers of {contract['voxel_size_um']:g} µm{fold}; epoch {best} was kept."
         ),
         hero=(*_pictures(run.folder, rows, best), losses_chart(epochs, best), scores_chart(epochs, best)),
         figures=(
             *(Figure(shown(number(overall[name]), 4), words, NOTES.get(name, "")) for name, words in SCORES.items()),
             Figure(shown(number(overall["threshold"]), 4), "threshold", "a pixel counts as ink from here on"),
-            Figure(f"{best} of {len(epochs)}", "best epoch", f"by {_monitor(config)}, counted from 0"),
+            Figure(f"{best} of {len(epochs)}", "best epoch", f"by {_monitor(config)}"),
             *money(run),
         ),
         warnings=(*_warnings(config, rows, epochs, best), *interruptions(run)),
