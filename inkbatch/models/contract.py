@@ -72,7 +72,8 @@ class Contract(Grown):
         mean: Subtracted after division.
         std: Divides at last.
         normaliser: Statistics of a tile or a segment in place of these four numbers.
-        voxel_size_um: Voxel edge that the network was trained at.
+        reads: ``surface``: prepared segments; ``pictures``: photographs and drawings (infer-pictures).
+        voxel_size_um: Voxel edge that the network was trained at; None alone for pictures of unknown scale.
         voxel_tolerance: Accepted relative difference of the voxel edge.
         tile_px: Tile edge.
         stride_px: Step between tile origins.
@@ -90,7 +91,7 @@ class Contract(Grown):
     """
 
     younger: ClassVar[frozenset[str]] = frozenset(
-        {"scaling", "normaliser", "stitching", "display_range", "export_rounding"}
+        {"scaling", "normaliser", "stitching", "display_range", "export_rounding", "reads"}
     )
 
     layers: LayerRule
@@ -105,7 +106,8 @@ class Contract(Grown):
     mean: float = 0.0
     std: float = Field(1.0, gt=0)
     normaliser: Normaliser = Normaliser()
-    voxel_size_um: float = Field(gt=0)
+    reads: Literal["surface", "pictures"] = "surface"
+    voxel_size_um: float | None = Field(None, gt=0)
     voxel_tolerance: float = Field(0.05, ge=0)
     tile_px: int = Field(ge=1)
     stride_px: int = Field(ge=1)
@@ -118,6 +120,12 @@ class Contract(Grown):
     tta_axes: tuple[Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"], ...] = ()
     threshold: float | None = None
     threshold_fitted_on: str | None = None
+
+    @model_validator(mode="after")
+    def _surface_has_a_scale(self) -> Contract:
+        if self.reads == "surface" and self.voxel_size_um is None:
+            raise ValueError("voxel_size_um is missing; state the voxel edge that the network was trained at")
+        return self
 
     @model_validator(mode="after")
     def _stride_fits(self) -> Contract:
@@ -207,9 +215,10 @@ class Contract(Grown):
             found.append(f"lut: bundle wants {self.lut}, surface was made with {provenance.lut}")
         if provenance.clahe != self.clahe:
             found.append(f"clahe: bundle wants {self.clahe}, surface was made with {provenance.clahe}")
-        if abs(provenance.voxel_size_um - self.voxel_size_um) > self.voxel_tolerance * self.voxel_size_um:
+        um = self.voxel_size_um
+        if um is not None and abs(provenance.voxel_size_um - um) > self.voxel_tolerance * um:
             found.append(
-                f"voxel_size_um: bundle wants {self.voxel_size_um} within {self.voxel_tolerance:.0%}, "
+                f"voxel_size_um: bundle wants {um} within {self.voxel_tolerance:.0%}, "
                 f"surface has {provenance.voxel_size_um}"
             )
         return found

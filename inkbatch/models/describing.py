@@ -27,7 +27,7 @@ def describe_contract(contract: Contract) -> list[str]:
     rows = [
         ("layers", f"{contract.layers.count}, {where}"),
         ("depth order", contract.depth_order),
-        ("voxel", f"{contract.voxel_size_um:g} µm on every axis, within {contract.voxel_tolerance:.0%}"),
+        ("voxel", _voxel(contract)),
         ("surface", f"{contract.dtype}, made with {' or '.join(contract.intensity)}"),
         ("lookup table", _lut(contract.lut)),
         ("clahe", "none" if contract.clahe is None else str(contract.clahe)),
@@ -90,6 +90,12 @@ def describe_preset(preset: Preset) -> list[str]:
     return [*heading, *describe_contract(preset.contract), *_table(texts)]
 
 
+def _voxel(contract: Contract) -> str:
+    if contract.voxel_size_um is None:
+        return "pictures of unknown scale"
+    return f"{contract.voxel_size_um:g} µm on every axis, within {contract.voxel_tolerance:.0%}"
+
+
 def preset_rows(presets: Iterable[Preset]) -> list[str]:
     """Describe presets in one line each, under the voxel edge that they were trained at."""
     rows: list[str] = []
@@ -97,7 +103,7 @@ def preset_rows(presets: Iterable[Preset]) -> list[str]:
     for preset in presets:
         if preset.contract.voxel_size_um != scale:
             scale = preset.contract.voxel_size_um
-            rows.append(f"{scale:g} µm")
+            rows.append("pictures" if scale is None else f"{scale:g} µm")
         rows.append(f"  {preset_row(preset)}")
     return rows
 

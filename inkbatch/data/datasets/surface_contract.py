@@ -31,11 +31,16 @@ def surface_contract(segments: Sequence[DatasetSegment], surfaces: dict[str, Sur
         for key in ("dtype", "lut", "clahe", "layer_count"):
             _require_equal(key, first, getattr(contract, key), segment, getattr(other, key))
         _require_equal("intensity", first, _kind(contract.intensity[0]), segment, _kind(other.intensity[0]))
-        ratio = other.voxel_size_um / contract.voxel_size_um
-        if abs(ratio - 1) > VOXEL_TOLERANCE:
+        if not _same_scale(contract.voxel_size_um, other.voxel_size_um):
             _require_equal("voxel_size_um", first, contract.voxel_size_um, segment, other.voxel_size_um)
         rules |= set(other.intensity)
     return contract.model_copy(update={"intensity": tuple(sorted(rules))})
+
+
+def _same_scale(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(other / one - 1) <= VOXEL_TOLERANCE
 
 
 def _of(segment: DatasetSegment, surface: SurfaceVolume | None) -> SurfaceContract:

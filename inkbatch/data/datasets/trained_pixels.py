@@ -34,7 +34,7 @@ class TrainedSegment(BaseModel):
         windows: Short digests of some of its windows, by which a copy under another name is found.
         shape_yx: (height, width) in pixels.
         origin_yx: Upper left corner in pixels of the source, where only a region was prepared.
-        voxel_size_um: Voxel edge in micrometres.
+        voxel_size_um: Voxel edge in micrometres; None for pictures of unknown scale.
         train: Disjoint boxes (y0, x0, y1, x1) whose pixels trained.
         validation: Those that chose the best epoch and the threshold.
     """
@@ -46,7 +46,7 @@ class TrainedSegment(BaseModel):
     windows: tuple[str, ...] = ()
     shape_yx: tuple[int, int]
     origin_yx: tuple[int, int] = (0, 0)
-    voxel_size_um: float
+    voxel_size_um: float | None = None
     train: tuple[BoxTuple, ...] = ()
     validation: tuple[BoxTuple, ...] = ()
 
@@ -145,10 +145,7 @@ def pixels_on(training: Mapping[str, Any], volume: SurfaceVolume, place: str) ->
     Raises:
         DataError: The record does not validate.
     """
-    try:
-        records = RECORDS.validate_python(training.get(RECORD, ()))
-    except ValidationError as error:
-        raise DataError(f"{place}: training.{RECORD} cannot be read; copy the bundle again") from error
+    records = _records(training, place)
     height, width = volume.shape_yx
     whole, origin = Box(0, 0, height, width), _origin(volume)
     found: dict[str, list[BoxTuple]] = {"train": [], "validation": []}
@@ -163,6 +160,22 @@ def pixels_on(training: Mapping[str, Any], volume: SurfaceVolume, place: str) ->
             inside = (Box(*box).shift(y, x).intersect(whole) for box in boxes)
             found[name] += [(box.y0, box.x0, box.y1, box.x1) for box in inside if box.area]
     return TrainedPixels(_array(found["train"]), _array(found["validation"]))
+
+
+def picture_pixels(training: Mapping[str, Any], digest: str, place: str) -> TrainedPixels:
+    """Find the pixels of a picture that trained a network, by the digest of picture and annotation; see `pixels_on`."""
+    found = [record for record in _records(training, place) if record.source == digest]
+    return TrainedPixels(
+        _array([box for record in found for box in record.train]),
+        _array([box for record in found for box in record.validation]),
+    )
+
+
+def _records(training: Mapping[str, Any], place: str) -> tuple[TrainedSegment, ...]:
+    try:
+        return RECORDS.validate_python(training.get(RECORD, ()))
+    except ValidationError as error:
+        raise DataError(f"{place}: training.{RECORD} cannot be read; copy the bundle again") from error
 
 
 def merged(boxes: Boxes | Sequence[Sequence[int]]) -> list[BoxTuple]:
@@ -227,7 +240,7 @@ def _comparable(record: TrainedSegment, volume: SurfaceVolume) -> bool:
     """Tell if boxes of the record are boxes of the surface."""
     um = volume.provenance.voxel_size_um
     is_region = volume.provenance.box is not None or record.origin_yx != (0, 0)
-    same_voxel = abs(record.voxel_size_um - um) <= SAME_VOXEL * um
+    same_voxel = record.voxel_size_um is not None and abs(record.voxel_size_um - um) <= SAME_VOXEL * um
     return same_voxel and (is_region or record.shape_yx == volume.shape_yx)
 
 

@@ -30,6 +30,7 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.reports.leave import leave_report
+from inkbatch.reports.picture_words import picture_text
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
@@ -258,7 +259,8 @@ def summary(folder: Location) -> list[str]:
     left_out = int((folder / "complete.json").read_json().get("left_out", 0))
     if left_out:
         lines.append(f"left out: {count_text(left_out, 'sample')} that see held-out pixels, or lie in a buffer")
-    return [*lines, f"card: {folder / 'README.md'}"]
+    said = [picture_text(line) for line in lines] if index.is_pictures else lines
+    return [*said, f"card: {folder / 'README.md'}"]
 
 
 def _work(plan: DatasetPlan) -> UnitWork[Any, Any]:
