@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -36,14 +36,20 @@ from inkbatch.cli.options import (
     Sets,
     Shard,
     chosen_root,
+    for_each,
     parse_groups,
     parse_starts,
     preset_settings,
     print_report,
     run_context,
+    segments_asked,
 )
 from inkbatch.config import ends_with_check
 from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
+
+if TYPE_CHECKING:
+    from inkbatch.run.job import RunContext
+    from inkbatch.steps.infer.settings import InferConfig
 
 app = typer.Typer(
     name="inkbatch",
@@ -142,7 +148,9 @@ def prepare(
 
 @app.command()
 def infer(
-    segment: Segment,
+    segment: Annotated[
+        str | None, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)
+    ] = None,
     bundle: Annotated[str | None, typer.Option(help="The bundle: a folder or URI; demo is the shipped one.")] = None,
     root: Root = None,
     name: Annotated[str | None, typer.Option(help="Name of the prediction.")] = None,
@@ -161,6 +169,11 @@ def infer(
     store_windows: Annotated[
         bool, typer.Option("--store-windows", help="Store one prediction per layer window instead of one of them all.")
     ] = False,
+    box: Annotated[
+        str | None,
+        typer.Option(help="Quick look: infer this part alone, for example 0:2048,1024:4096 (rows, columns)."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Infer every segment of the catalog.")] = False,
     tta: Annotated[
         str | None,
         typer.Option(
@@ -198,6 +211,7 @@ def infer(
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {
+        "box": parse_box(box),
         "layers": layers if layers == "auto" else parse_layers(layers),
         "device": device,
         "precision": precision,
@@ -206,7 +220,13 @@ def infer(
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
     options |= {"store_windows": store_windows or None, "catalog": catalog}
     options["override"] = _pairs(override) if override else None
-    job = InferConfig.load(config, sets or (), options)
+    for_each(
+        segments_asked(segment, every, catalog),
+        lambda one: _infer_one(InferConfig.load(config, sets or (), {**options, "segment": one}), context, dry_run),
+    )
+
+
+def _infer_one(job: InferConfig, context: RunContext, dry_run: bool) -> None:
     if ends_with_check(job):
         return
     from inkbatch.steps import chains
@@ -278,6 +298,22 @@ def segments(
         return
     for segment, entry in sorted(Catalog.load(catalog).entries.items()):
         typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
+
+
+@app.command()
+def init(
+    folder: Annotated[str, typer.Argument(help="Folder of the workspace.")] = ".",
+) -> None:
+    """Make a workspace: a folder whose catalog and ROOT commands find from any folder inside it.
+
+    Writes inkbatch.yaml (where ROOT and catalogs are), segments.yaml and .gitignore; files that are there are kept.
+    """
+    from pathlib import Path
+
+    from inkbatch.workspace import make_workspace
+
+    for line in make_workspace(Path(folder)):
+        typer.echo(line)
 
 
 for _commands in (

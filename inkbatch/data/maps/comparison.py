@@ -186,6 +186,8 @@ def open_comparison(
         raise ConfigError(f"evaluate {segment}: {maps[0].name} is compared with itself; name another prediction")
     shape_yx = maps[0].shape_yx
     box = area_box(area, shape_yx)
+    for found in maps:
+        box = box.intersect(area_box(found.box, shape_yx))  # outside it a quick look says nothing
     trained = TrainedPixels.together(found.trained_on for found in maps)
     if where == "validation" and not len(trained.validation):
         raise ConfigError(

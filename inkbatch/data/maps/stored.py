@@ -70,6 +70,12 @@ class StoredMap:
         return None if found is None else float(found)
 
     @property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """The part that was inferred, y0, x0, y1, x1, of a quick look; None of whole maps."""
+        found = self.manifest.get("config", {}).get("box")
+        return None if found is None else (int(found[0]), int(found[1]), int(found[2]), int(found[3]))
+
+    @property
     def trained_on(self) -> TrainedPixels:
         """Pixels that trained the network that made it, or one of its members' networks."""
         return TrainedPixels.of(self.manifest.get("inputs", {}).get("trained_on", {}))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
+from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.data.segments.prepared import open_prepared
 from inkbatch.errors import DataError
@@ -40,7 +41,7 @@ from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import PerRun, RunFolder, RunFolders, RunManifest
 from inkbatch.steps.infer.choices import stored_override
-from inkbatch.steps.infer.names import prediction_name, variants_name
+from inkbatch.steps.infer.names import box_name, prediction_name, variants_name
 from inkbatch.steps.infer.page import page as report_page
 from inkbatch.steps.infer.score import leave_score
 from inkbatch.steps.infer.settings import InferConfig as InferConfig
@@ -67,6 +68,7 @@ class InferPlan:
         unit_px: Edge of a unit.
         units: All units, row-major; those without papyrus are stored as zeros by the same loop.
         outputs: The predictions: one of all windows together, or one per window, in their order.
+        box: The part that is computed; None is all of it.
     """
 
     volume: SurfaceVolume
@@ -78,6 +80,7 @@ class InferPlan:
     unit_px: int
     units: list[Unit]
     outputs: tuple[RunFolder, ...]
+    box: Box | None = None
 
     @property
     def layers(self) -> range:
@@ -131,6 +134,7 @@ def make_plan(config: InferConfig) -> InferPlan:
     unit_px = chosen_unit_px(config, contract)
     grid = grid_of(contract, volume.shape_yx)
     units = grid.units(unit_px)
+    box = None if config.box is None else area_box(config.box, volume.shape_yx)
     inputs: dict[str, Any] = {
         "surface": surface_digest,
         "bundle": bundle.document.name,
@@ -145,7 +149,7 @@ def make_plan(config: InferConfig) -> InferPlan:
     request = config.request(bundle=bundle_address(config.bundle), catalog=None)
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
-        variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
+        variants = variants_name(views, fed, config.combine, stored_each=config.store_windows) + box_name(config.box)
         name = prediction_name(config.name, bundle.document.name, contract, variants, stored_each=config.store_windows)
         settings: dict[str, Any] = {
             "segment": config.segment,
@@ -158,13 +162,15 @@ def make_plan(config: InferConfig) -> InferPlan:
             "compile": config.compile,
             **probed,
         }
+        if box is not None:
+            settings["box"] = [box.y0, box.x0, box.y1, box.x1]
         if len(fed) * len(views) > 1:
             settings["variants"] = {"tta": [view.name for view in views[1:]], "combine": config.combine}
         if len(fed) > 1:
             settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
         folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
         outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request)))
-    return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs))
+    return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs), box)
 
 
 def _windows(
@@ -306,6 +312,12 @@ def _work(
 def _checked(maps: Iterator[NDArray[np.float32]], plan: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
     """Pass maps on; refuse values of a network without activation that leave 0 to 1 by more than float16 rounding."""
     for found in maps:
+        if plan.box is not None:
+            inside = unit.write_box.intersect(plan.box)
+            kept = found[inside.within(unit.write_box)].copy() if inside.area else None
+            found[:] = 0
+            if kept is not None:
+                found[inside.within(unit.write_box)] = kept
         if plan.contract.activation == "none":
             low, high = float(found.min()), float(found.max())
             if low < -LEEWAY or high > 1 + LEEWAY:
@@ -329,7 +341,7 @@ def _created(output: RunFolder, plan: InferPlan) -> Prediction:
 def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
     """Read what one unit needs; layers are not read where the mask is empty."""
     contract = plan.contract
-    mask, tiles = covered_tiles(contract, plan.grid, unit.write_box, plan.volume.read_mask)
+    mask, tiles = covered_tiles(contract, plan.grid, unit.write_box, plan.volume.read_mask, plan.box)
     if tiles.count:
         layers = plan.volume.read(plan.layers, unit.read_box)
         if contract.depth_order == "reversed":

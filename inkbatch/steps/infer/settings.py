@@ -25,6 +25,8 @@ class InferConfig(JobConfig):
             order; None is what the bundle says.
         layer_starts: First source layers of sliding windows, half-open with a step: ``[10, 20, 2]`` is 10, 12, … 18.
         layer_groups: Windows one by one: half-open ranges of source layer numbers.
+        box: Quick look: compute this part alone, y0, x0, y1, x1 in pixels, half-open; the rest of the map is 0. Inside,
+            its values are those of the whole map.
         store_windows: Store a prediction per window, as ``layers`` would make it, instead of one of them all.
         tta: Views that are averaged with the tile as it is: names of the contract's `tta_axes`; ``turns``, ``flips``,
             ``allowed``.
@@ -51,6 +53,7 @@ class InferConfig(JobConfig):
     layer_starts: tuple[int, int] | tuple[int, int, int] | None = None
     layer_groups: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
     store_windows: bool = False
+    box: tuple[int, int, int, int] | None = None
     tta: tuple[ViewName, ...] = ()
     combine: Combine = "mean"
     stride_px: int | None = Field(None, ge=1)
@@ -66,6 +69,12 @@ class InferConfig(JobConfig):
     def choices(self) -> RunChoices:
         """Values that this run chooses beside the bundle's contract."""
         return RunChoices(stride_px=self.stride_px, window=self.window)
+
+    @model_validator(mode="after")
+    def _box_ascends(self) -> InferConfig:
+        if self.box is not None and not (0 <= self.box[0] < self.box[2] and 0 <= self.box[1] < self.box[3]):
+            raise ValueError(f"box: expected y0, x0, y1, x1 in pixels, half-open, got {list(self.box)}")
+        return self
 
     @model_validator(mode="after")
     def _windows_agree(self) -> InferConfig:

@@ -46,7 +46,7 @@ def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
     found = {}
     for unit in plan.units:
         contract, read_mask = plan.contract, plan.volume.read_mask
-        found[unit.name] = covered_tiles(contract, plan.grid, unit.write_box, read_mask)[1].count
+        found[unit.name] = covered_tiles(contract, plan.grid, unit.write_box, read_mask, plan.box)[1].count
     return found
 
 

@@ -290,11 +290,13 @@ def test_a_run_on_an_object_store_stops_goes_on_and_leaves_the_bytes_of_a_local_
 
 def test_training_says_loss_and_score_of_every_epoch_and_counts_from_one(root, capsys):
     run(config_of(root), RunContext(reporter=LineReporter(as_json=False)))
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train: epoch")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if ": epoch " in line]
     with (root / "runs" / "first" / "metrics.csv").open() as rows:
         overall = [row for row in csv.DictReader(rows) if row["segment"] == "overall"]
     assert [row["epoch"] for row in overall] == ["1", "2"]
     for number, (line, row) in enumerate(zip(lines, overall, strict=True), start=1):
-        assert line.startswith(f"train: epoch {number} of 2: loss {float(row['train_loss']):.4g}, validation loss ")
+        assert line.startswith(
+            f"train first: epoch {number} of 2: loss {float(row['train_loss']):.4g}, validation loss "
+        )
         assert f"F0.5 {float(row['f05']):.3f}" in line
     assert "the best so far" in lines[0]
