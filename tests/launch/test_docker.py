@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -24,7 +25,8 @@ environment = {{}}
 for flag, value in zip(words[:image], words[1:image]):
     if flag == "--env":
         name, given, text = value.partition("=")
-        environment |= {{name: text}} if given else {{key: os.environ[key] for key in (name,) if key in os.environ}}
+        if given or name in os.environ:
+            environment[name] = text if given else os.environ[name]
 json.dump({{"words": words, "environment": environment}}, open(os.environ["FAKE_LOG"], "w"))
 os.execvpe(words[image + 1], words[image + 1:], {{**os.environ, **environment}})
 """
@@ -103,18 +105,14 @@ def test_a_gpu_worker_gets_its_gpu_and_no_other(fake, script, tmp_path):
     assert words[words.index("--gpus") + 1] == "device=1"
 
 
-def test_the_dry_run_names_the_environment_and_gives_each_shard_its_own_gpu(fake, script, tmp_path):
+def test_the_dry_run_names_the_environment_and_gives_each_shard_its_own_gpu(fake):
     chain = example_chain()
     spec = replace(chain.jobs[0], shards=3, resources=Resources(gpus=1))
-    text = DockerLauncher(DockerSettings()).render(replace(chain, jobs=(spec,)))["docker.sh"]
+    launcher = DockerLauncher(DockerSettings())
+    text = launcher.render(replace(chain, jobs=(spec,)))["docker.sh"]
     runs = [line for line in text.splitlines() if line.startswith("docker run")]
     assert [line.partition("--gpus device=")[2].split()[0] for line in runs] == ["0", "1", "2"]
-    one, program = script("")
-    make(tmp_path)
-    DockerLauncher(fake).run_chain(
-        replace(one, jobs=(replace(one.jobs[0], command=program),)), tmp_path / "w", StopFlag()
-    )
-    launched = ran(tmp_path)["words"]
-    named = [b for a, b in zip(launched, launched[1:], strict=False) if a == "--env" and "=" not in b]
+    launched = launcher.task_command(spec, chain, 0, 1, "0")
+    named = [after for flag, after in itertools.pairwise(launched) if flag == "--env" and "=" not in after]
     assert "AWS_PROFILE" in named
     assert all(f"--env {name}" in line for line in runs for name in named)
