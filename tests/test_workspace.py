@@ -163,3 +163,17 @@ def test_a_quick_look_equals_the_whole_map_inside_its_box(tmp_path, box):
     assert quick.facts["tiles"] < whole.facts["tiles"]
     leave_score(quick.location, str(tmp_path), "s", TruthChoice(), print)
     assert stored_score(quick.location)["counted_px"] == (box[2] - box[0]) * (box[3] - box[1])
+
+
+def test_a_segment_outside_the_catalog_is_planned_from_its_source(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_layers(tmp_path / "layers", random_papyrus((3, 64, 64)))
+    identity_bundle(tmp_path / "bundle")
+    stated = "--prepare-args=--depth-order forward --voxel-size-um 8"
+    words = ["run", "prepare,infer", "new", "--bundle", str(tmp_path / "bundle"), "--source", "layers", stated]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--dry-run"])
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said.err
+    assert "not prepared yet" in said.out
+    assert not (tmp_path / "root").exists()

@@ -193,6 +193,9 @@ def infer(
         list[str] | None,
         typer.Option(help="Replace a value of the bundle's contract, key=value; recorded in the manifest; repeatable."),
     ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Layers of a segment that is not prepared yet: for the plan of --dry-run alone.")
+    ] = None,
     catalog: CatalogFile = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -213,6 +216,7 @@ def infer(
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {
         "box": parse_box(box),
+        "source": source if dry_run else None,
         "layers": layers if layers == "auto" else parse_layers(layers),
         "device": device,
         "precision": precision,

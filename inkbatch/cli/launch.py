@@ -86,7 +86,7 @@ def _run(context: typer.Context, request: Request, engine: EngineOptions, shard:
         return
     from inkbatch.launch.commands import commands_here
 
-    commands = commands_here(_without_complete_prepare(request), shard)
+    commands = commands_here(_without_complete_prepare(request), shard, planning=dry_run)
     if len(commands) > 1:
         for command in commands:
             _check(context, command)

@@ -146,7 +146,7 @@ def make_plan(config: InferConfig) -> InferPlan:
     trained_on = pixels_on(bundle.document.training, volume, str(bundle.location)).document
     if trained_on:
         inputs["trained_on"] = trained_on
-    request = config.request(bundle=bundle_address(config.bundle), catalog=None)
+    request = config.request(bundle=bundle_address(config.bundle), catalog=None, source=None)
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
         variants = variants_name(views, fed, config.combine, stored_each=config.store_windows) + box_name(config.box)

@@ -20,6 +20,7 @@ class InferConfig(JobConfig):
         root: ROOT: a folder or ``s3://bucket/prefix``.
         output_root: ROOT of the prediction, if it is not stored beside the surface.
         catalog: The user's catalog file, for labels that the map is compared with at the end.
+        source: Layers of a segment that is not prepared yet and not in the catalog, for the plan alone.
         name: Name of the prediction; None makes one from the bundle, tile and stride.
         layers: Half-open range of source layer numbers; ``auto`` is what a depth probe found, together with the depth
             order; None is what the bundle says.
@@ -48,6 +49,7 @@ class InferConfig(JobConfig):
     root: str = "root"
     output_root: str | None = None
     catalog: str | None = None
+    source: str | None = None
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     layers: tuple[int, int] | Literal["auto"] | None = None
     layer_starts: tuple[int, int] | tuple[int, int, int] | None = None

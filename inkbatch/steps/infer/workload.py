@@ -81,7 +81,7 @@ def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Work
 
 
 def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workload:
-    entry = Catalog.load(catalog).entry(config.segment)
+    entry = Catalog.load(catalog).entry(config.segment, config.source)
     if entry.source is None:
         raise ConfigError(f"segment {config.segment}: is not prepared, and the catalog states no source")
     bundle = Bundle.open(bundle_location(config.bundle), config.override)
