@@ -52,10 +52,10 @@ def covered_tiles(
     tiles = tiles_of(grid, write_box, ground, read_box, whole=rules.tiles == "whole")
     if only is None:
         return mask, tiles
-    inside = np.zeros_like(mask)
-    shown = read_box.intersect(only).within(read_box)
-    inside[shown] = mask[shown]
-    return inside, tiles.touching(only)
+    looked_at = np.zeros_like(mask)
+    part = read_box.intersect(only).within(read_box)
+    looked_at[part] = mask[part]
+    return looked_at, tiles.touching(only)
 
 
 def closed(mask: Mask, diameter_px: int) -> Mask:

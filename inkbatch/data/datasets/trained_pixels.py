@@ -118,8 +118,8 @@ def records_of(index: DatasetIndex, split: Mapping[str, Sequence[Sample]], root:
     boxes: dict[str, dict[str, list[BoxTuple]]] = {}
     for name, samples in split.items():
         for sample in samples:
-            for segment, box in sample.sources:
-                kept = boxes.setdefault(segment, {}).setdefault(name, [])
+            for shown_in, box in sample.sources:
+                kept = boxes.setdefault(shown_in, {}).setdefault(name, [])
                 kept.append((box.y0, box.x0, box.y1, box.x1))
     found = []
     for segment in index.segments:
