@@ -309,9 +309,9 @@ def segments(
 def init(
     folder: Annotated[str, typer.Argument(help="Folder of the workspace.")] = ".",
 ) -> None:
-    """Make a workspace: a folder whose catalog and ROOT commands find from any folder inside it.
+    """Make a workspace: a folder for a catalog and ROOT.
 
-    Writes inkbatch.yaml (where ROOT and catalogs are), segments.yaml and .gitignore; files that are there are kept.
+    Commands find both from any folder inside it. Writes inkbatch.yaml (where ROOT and catalogs are), segments.yaml and .gitignore; files that are there are kept.
     """
     from pathlib import Path
 

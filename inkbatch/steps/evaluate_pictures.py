@@ -134,8 +134,8 @@ def _pairs(config: EvaluatePicturesConfig, made: StoredRun) -> Iterator[_Pair]:
         wanted = {one.segment for one in index.samples if asked["split"] in ("all", one.split)}
         for segment in index.segments:
             if segment.id in wanted:
-                own = (resolve(uri, root_of(place)) for uri in (segment.surface, segment.ink_labels))
-                yield _Pair(segment.id, *own, segment.label_above)
+                picture, labels = (resolve(uri, root_of(place)) for uri in (segment.surface, segment.ink_labels))
+                yield _Pair(segment.id, picture, labels, segment.label_above)
         return
     if config.annotations is None:
         raise ConfigError(f"{config.maps}: these pictures come from a folder; give --annotations FOLDER")
@@ -185,7 +185,7 @@ def _trained(pair: _Pair, bundle: Bundle | None) -> TrainedPixels:
 
 def _map(place: Location) -> NDArray[np.float32]:
     try:
-        found = np.load(io.BytesIO(place.read_bytes()), allow_pickle=False)
+        found: NDArray[np.float32] = np.load(io.BytesIO(place.read_bytes()), allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(
             f"{place}: expected a map, found nothing; run inkbatch infer-pictures with --set 'forms=[npy]'"
