@@ -311,7 +311,8 @@ def init(
 ) -> None:
     """Make a workspace: a folder for a catalog and ROOT.
 
-    Commands find both from any folder inside it. Writes inkbatch.yaml (where ROOT and catalogs are), segments.yaml and .gitignore; files that are there are kept.
+    Commands find both from any folder inside it. Writes inkbatch.yaml (where ROOT and catalogs are), segments.yaml and
+    .gitignore; files that are there are kept.
     """
     from pathlib import Path
 
