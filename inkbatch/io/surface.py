@@ -38,7 +38,7 @@ class ClaheSettings(BaseModel):
 
 
 class RenderedFrom(BaseModel):
-    """How layers were rendered from a surface mesh.
+    """Origin of layers that were rendered from a surface mesh.
 
     Attributes:
         volume: URI of the volume.
@@ -96,7 +96,7 @@ class SurfaceProvenance(BaseModel):
     rendered: RenderedFrom | None = None
 
     def document(self) -> dict[str, Any]:
-        """As stored; keys that older surfaces do not have are left out where they say nothing."""
+        """Return the stored form; keys that older surfaces do not have are left out when they say nothing."""
         values = self.model_dump(mode="json")
         return {key: value for key, value in values.items() if value is not None or key not in LATER_KEYS}
 

@@ -16,7 +16,7 @@ UNUSED_DIVISOR = 255.0  # the default; where statistics of the data take its pla
 
 
 class LayerRule(Grown):
-    """Which layers a network takes.
+    """Choice of the layers that a network takes.
 
     Attributes:
         count: Number of layers.
@@ -42,7 +42,7 @@ class LayerRule(Grown):
         return self
 
     def first_of(self, total: int, *, mirrored: bool) -> int:
-        """First of the centred layers.
+        """Return the first of the centred layers.
 
         Args:
             total: Layers to choose from, `count` at least.
@@ -54,7 +54,7 @@ class LayerRule(Grown):
 
 
 class Contract(Grown):
-    """What a network must be fed, and how its output is put together.
+    """Contract of a network: its input, and the stitching of its output.
 
     Intensities x become ``(min(max(x, clip[0]), clip[1]) / divisor - mean) / std`` in float32, unless `normaliser`
     says that statistics of the data take the place of these numbers.
@@ -150,7 +150,7 @@ class Contract(Grown):
         return self
 
     def overridden(self, overrides: Mapping[str, Any]) -> Contract:
-        """The contract with some values replaced, as ``--override key=value`` asks; they go into the manifest.
+        """Replace some values of the contract, as ``--override key=value`` asks; they go into the manifest.
 
         ``normaliser.kind=robust-mad`` replaces one value of a group, ``normaliser={…}`` the group.
 
@@ -174,7 +174,7 @@ class Contract(Grown):
             raise ConfigError(f"--override: {'; '.join(entry['msg'] for entry in error.errors())}") from error
 
     def layer_indices(self, volume: SurfaceVolume, layers: tuple[int, int] | None = None) -> range:
-        """Indices (depth order) of the layers that the network takes from this volume.
+        """Return the indices (depth order) of the layers that the network takes from this volume.
 
         Args:
             volume: The surface volume.
@@ -189,14 +189,14 @@ class Contract(Grown):
             if last - first != self.layers.count:
                 raise LayerRangeError(
                     f"segment {volume.provenance.segment}: --layers {first}:{last} are {last - first} layers, the "
-                    f"bundle wants {self.layers.count}; give a range of that many, for example "
+                    f"bundle expects {self.layers.count}; give a range of that many, for example "
                     f"{first}:{first + self.layers.count}"
                 )
             return volume.provenance.index_range(wanted)
         spare = volume.layer_count - self.layers.count
         if spare < 0:
             raise LayerRangeError(
-                f"segment {volume.provenance.segment}: bundle wants {self.layers.count} layers, "
+                f"segment {volume.provenance.segment}: bundle expects {self.layers.count} layers, "
                 f"surface has {volume.layer_count}; prepare more layers or take another bundle"
             )
         mirrored = {"source": volume.provenance.depth_order, "reading": self.depth_order}.get(self.layers.counted_in)
@@ -204,21 +204,21 @@ class Contract(Grown):
         return range(first, first + self.layers.count)
 
     def mismatches(self, provenance: SurfaceProvenance, dtype: str) -> list[str]:
-        """Every way in which a volume differs from what the network was trained on, in words naming both sides."""
+        """List every way in which a volume differs from the network's training data, in words naming both sides."""
         found: list[str] = []
         if dtype != self.dtype:
-            found.append(f"dtype: bundle wants {self.dtype}, surface is {dtype}")
+            found.append(f"dtype: bundle expects {self.dtype}, surface is {dtype}")
         if not any(_rule_accepts(rule, provenance.intensity) for rule in self.intensity):
             wanted = " or ".join(self.intensity)
-            found.append(f"intensity: bundle wants {wanted}, surface was made with {provenance.intensity}")
+            found.append(f"intensity: bundle expects {wanted}, surface was made with {provenance.intensity}")
         if provenance.lut != self.lut:
-            found.append(f"lut: bundle wants {self.lut}, surface was made with {provenance.lut}")
+            found.append(f"lut: bundle expects {self.lut}, surface was made with {provenance.lut}")
         if provenance.clahe != self.clahe:
-            found.append(f"clahe: bundle wants {self.clahe}, surface was made with {provenance.clahe}")
+            found.append(f"clahe: bundle expects {self.clahe}, surface was made with {provenance.clahe}")
         um = self.voxel_size_um
         if um is not None and abs(provenance.voxel_size_um - um) > self.voxel_tolerance * um:
             found.append(
-                f"voxel_size_um: bundle wants {um} within {self.voxel_tolerance:.0%}, "
+                f"voxel_size_um: bundle expects {um} within {self.voxel_tolerance:.0%}, "
                 f"surface has {provenance.voxel_size_um}"
             )
         return found

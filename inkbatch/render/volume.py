@@ -137,7 +137,7 @@ def _array(node: ZarrNode, level: int) -> ZarrLayers:
 
 
 def _level_um(node: ZarrNode, level: int) -> float | None:
-    """Voxel edge that the OME metadata state for a level; None where they state nothing, or a writer's default."""
+    """Read the voxel edge that OME metadata state for a level; None if they state nothing, or a writer's default."""
     if node.is_array:
         return None
     found = choose_array(node, None, level).voxel_size_um
@@ -147,7 +147,7 @@ def _level_um(node: ZarrNode, level: int) -> float | None:
 
 
 def _base_um(location: Location, ome_um: float | None, stated_um: float | None) -> float | None:
-    """The voxel edge at level 0: OME metadata, ``meta.json`` or the user's; they must agree."""
+    """Find the voxel edge at level 0: OME metadata, ``meta.json`` or the user's; they must agree."""
     said = {"its OME metadata": ome_um, "what you state": stated_um}
     for name in METADATA_FILES:
         try:
@@ -176,7 +176,7 @@ def _base_um(location: Location, ome_um: float | None, stated_um: float | None) 
 
 
 def _level_for(spacing_um: float | None, base_um: float | None, count: int) -> int:
-    """The coarsest level whose voxels are not larger than the spacing."""
+    """Choose the coarsest level whose voxels are not larger than the spacing."""
     if spacing_um is None or base_um is None:
         return 0
     return min(count - 1, max(0, math.floor(math.log2(spacing_um / base_um * (1 + SIZE_TOLERANCE)))))

@@ -15,7 +15,7 @@ from inkbatch.run.progress import QuietReporter, Reporter, Reporting
 from inkbatch.run.record import RunFolder, RunFolders, report_place, totals_of
 from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
-from inkbatch.text import count_text
+from inkbatch.text import count_text, done_text
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class JobReport:
     @property
     def counts(self) -> str:
         """Counts for people, for example ``1 unit stored, 3 already done``."""
-        return f"{count_text(self.stored, 'unit')} stored, {self.skipped} already done"
+        return f"{count_text(self.stored, 'unit')} stored, {done_text(self.skipped, complete=False)}"
 
 
 Finish = Callable[[RunFolder], Mapping[str, Any]]
@@ -224,8 +224,7 @@ class _Process:
         stored = self._sums.units
         return (
             f"{error}; {count_text(stored, 'unit')} stored by this process, {len(self._pending) - stored} of its own "
-            "left; "
-            "run the same command again to go on"
+            "are left; run the same command again to go on"
         )
 
     def write_run_files(self) -> JobReport:

@@ -140,7 +140,7 @@ class LineReporter:
         self._write({"event": "note", "text": text})
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the line is finished."""
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if self.as_json:
@@ -148,7 +148,7 @@ class LineReporter:
         elif row["event"] == "note":
             text = str(row["text"])
         elif row["event"] == "start":
-            text = f"{row['job']}: {count_text(row['units'], 'unit')}, {row['done']} already done"
+            text = f"{row['job']}: {count_text(row['units'], 'unit')}, {row['done']:,} already done"
         else:
             parts = [f"{row['done']}/{row['units']}", f"{row['seconds']} s", pace_text(row)]
             beside = ", ".join(part for part in parts if part)

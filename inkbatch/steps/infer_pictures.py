@@ -236,7 +236,7 @@ def _of_folder(config: InferPicturesConfig) -> _Found:
     folder = Location.parse(config.images or "")
     files = picture_files(folder)
     if not files:
-        raise DataError(f"{folder}: expected pictures (.png, .jpg, .tif, …), found none; check images")
+        raise DataError(f"{folder}: expected pictures (.png, .jpg, .tif, …), got none; check images")
     sizes = folder.sizes()
     pictures = [(stem, folder / files[stem]) for stem in sorted(files)]
     return _Found(folder.name, pictures, {name: sizes[name] for name in files.values()}, config.pixel_um)

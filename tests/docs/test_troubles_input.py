@@ -148,7 +148,7 @@ def _(desk):
     return desk.prepared().infer(bundle=desk.folder / "finer")
 
 
-@provokes("bundle wants … layers, surface has …")
+@provokes("bundle expects … layers, surface has …")
 def _(desk):
     identity_bundle(desk.folder / "deep", layers=9)
     return desk.prepared().infer(bundle=desk.folder / "deep")
@@ -183,7 +183,7 @@ def _(desk):
     return desk.says("import-checkpoint", "net.ckpt", "there", "--as", "i3d-first-letters")
 
 
-@provokes("its reference tile gives another answer here than where it was imported")
+@provokes("its reference tile gives other logits here than at import")
 def _(desk):
     bundle = network_bundle(desk.folder / "network")
     other = build_model(bundle.document.architecture, bundle.document.model).eval()
@@ -199,7 +199,7 @@ def _(desk):
     return desk.says("import-checkpoint", "net.pth", "there", "--as", "ink-9um")
 
 
-@provokes("stand in the file under two names and differ")
+@provokes("stored under two names in the file, with values that differ")
 def _(desk):
     weights = Stem3dUnet(Stem3dUnetConfig(depth_layers=3, stem_channels=1, widths=(2, 2), blocks=(1, 1))).state_dict()
     key = "network.shared_encoder.stem.convs.0.{}.bias"

@@ -90,7 +90,7 @@ class Comparison:
         return {"predictions": [found.identity for found in self.maps], "truth": self.truth.identity}
 
     def regions(self, unit: Unit) -> list[Box]:
-        """The regions of a unit that touch the area."""
+        """List the regions of a unit that touch the area."""
         edge, box = self.region_px, unit.write_box
         found = [
             Box(part.y0 + box.y0, part.x0 + box.x0, part.y1 + box.y0, part.x1 + box.x0)

@@ -87,7 +87,7 @@ class LayerSource(ABC):
         return None
 
     def coverage(self, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-        """Where the source itself knows of papyrus; None where that follows from the values alone.
+        """Find the pixels that the source itself knows as papyrus; None if that follows from the values alone.
 
         Args:
             box: Window inside the layers.

@@ -50,7 +50,7 @@ class CroppedLayers(LayerSource):
         self.inner.close()
 
     def _inside(self, box: Box) -> Box:
-        """A box of this source in the other one.
+        """Translate a box of this source into the other one.
 
         Raises:
             ValueError: It leaves this source: a bug of the caller.

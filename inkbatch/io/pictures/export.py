@@ -20,6 +20,7 @@ from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.pictures.writers import JPG_LONGEST_PX, write_jpg, write_npy, write_tiff
 from inkbatch.io.store.atomic_files import delivered
 from inkbatch.io.store.location import Location
+from inkbatch.text import bytes_text
 
 PictureFormat = Literal["tif", "png", "npy", "jpg"]
 ENDINGS: dict[str, PictureFormat] = {
@@ -96,7 +97,7 @@ def band_rows(picture: Picture, memory_bytes: int) -> int:
         cure = "a coarser level, a crop" + (", or TIFF or PNG" if picture.format == "jpg" else "")
         raise ConfigError(
             f"{view.array.location}: {picture.format} of {width} × {height} px (width × height) takes "
-            f"{needed / 2**20:.0f} MiB, memory is {memory_bytes / 2**20:.0f} MiB; allow more memory, or choose {cure}"
+            f"{bytes_text(needed)}, memory is {bytes_text(memory_bytes)}; allow more memory, or choose {cure}"
         )
     return rows
 

@@ -45,6 +45,7 @@ class SegmentChoice(JobConfig):
 
     Attributes:
         id: Segment id; it must be prepared.
+        scroll: Scroll or fragment that it is part of; training can give each its quota of a batch.
         layers: Half-open range of source layer numbers; None: the dataset's. Layers beyond what the network takes leave
             room for training to shift its window.
         labels: Settings of `inkbatch labels`, which is run first (``{}`` takes the catalog's labels); None: the
@@ -53,6 +54,7 @@ class SegmentChoice(JobConfig):
     """
 
     id: str
+    scroll: str | None = Field(None, min_length=1)
     layers: tuple[int, int] | None = None
     labels: dict[str, Any] | None = None
     ignore_mask: bool = True
@@ -318,7 +320,7 @@ def _with_boxes(
 
 
 def _named(value: Any, segment: str) -> Any:
-    """Settings with ``{segment}`` replaced by a segment's id, in every text."""
+    """Replace ``{segment}`` by a segment's id in every text of the settings."""
     if isinstance(value, dict):
         return {key: _named(item, segment) for key, item in value.items()}
     return value.replace("{segment}", segment) if isinstance(value, str) else value
@@ -371,6 +373,7 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
     here = f"segments/{choice.id}"
     segment = DatasetSegment(
         id=choice.id,
+        scroll=choice.scroll,
         surface=here,
         ink_labels=f"{here}/ink_labels.zarr",
         ignore_mask=f"{here}/ignore_mask.zarr" if has_mask else None,

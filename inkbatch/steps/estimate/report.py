@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inkbatch.run.cost import SHORTEST_S, Price, Range, seconds_range_text
+from inkbatch.run.cost import SHORTEST_S, Price, Range
 from inkbatch.steps.estimate.rate import Rate
 from inkbatch.steps.estimate.real_runs import RealRun
 from inkbatch.steps.infer.workload import Workload
-from inkbatch.text import bytes_text, count_text, rough_seconds_text
+from inkbatch.text import bytes_text, count_text, rough_range_text, rough_seconds_text
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,7 @@ class SegmentEstimate:
 
 @dataclass(frozen=True)
 class EstimateReport:
-    """Everything that was estimated.
-
-    Attributes:
-        bundle: The bundle's name.
-        machine: Kind of machine, or the device at hand.
-        rate: What seconds follow from.
-        price: What the machine costs, as far as that is known.
-        segments: One per segment.
-    """
+    """Estimates of all segments, with the rate and the price that they follow from."""
 
     bundle: str
     machine: str
@@ -79,7 +71,7 @@ class EstimateReport:
             works = [one.work for one in self.segments if one.work]
             variants = _variants(works[0]) if works else ""
             refused = len(self.segments) - len(works)
-            text = f"{len(works)} segments, {sum(work.tiles for work in works):,} tiles{variants}"
+            text = f"{count_text(len(works), 'segment')}, {sum(work.tiles for work in works):,} tiles{variants}"
             yield f"  together      {text}, {self._cost(self.seconds)}{f'; {refused} refused' if refused else ''}"
         if self.price.row is not None:
             yield f"  prices        of {self.price.row.as_of} ({self.price.row.source}); never a bill"
@@ -110,7 +102,7 @@ class EstimateReport:
         if seconds[1] < SHORTEST_S:  # start and first batches outweigh rates: digits would be off by half
             most = max((high for _, high in self.price.usd((SHORTEST_S, SHORTEST_S)).values()), default=0.0)
             return ", ".join(["under a minute", *([f"under {most:.2g} USD"] if usd else unknown)])
-        return ", ".join([seconds_range_text(seconds), *(usd or unknown)])
+        return ", ".join([rough_range_text(seconds), *(usd or unknown)])
 
 
 def _variants(work: Workload) -> str:

@@ -181,7 +181,7 @@ def _ending(to: str | None) -> str | None:
 
 
 def display_of(manifest: Mapping[str, Any]) -> tuple[Rounding, tuple[float, float]]:
-    """How a map's network wants its pictures: rounding, and the probabilities shown as black and white."""
+    """Find the display rules of a map's network: rounding, and the probabilities shown as black and white."""
     contract = manifest.get("config", {}).get("contract", {})
     black, white = contract.get("display_range", (0.0, 1.0))
     return contract.get("export_rounding", "nearest"), (black, white)

@@ -125,7 +125,7 @@ def _or_none(value: Any) -> str:
 
 
 def _rules(contract: Mapping[str, Any]) -> str:
-    """Stitching rules that are not the usual ones; older manifests state none."""
+    """Name the stitching rules that are not the usual ones; older manifests state none."""
     rules = contract.get("stitching", {})
     words = {
         "divide_by": {"count": "divided by the number of tiles"},

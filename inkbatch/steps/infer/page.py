@@ -145,7 +145,7 @@ def _layer_words(config: Mapping[str, Any]) -> str:
 
 
 def _ink_share(tones: Pixels, papyrus: Papyrus | None, threshold: float) -> float | None:
-    """Share of the papyrus at or above the threshold, from the picture; None without papyrus."""
+    """Compute the share of the papyrus at or above the threshold, from the picture; None without papyrus."""
     if papyrus is None:
         return None
     height, width = papyrus.volume.shape_yx
@@ -154,7 +154,7 @@ def _ink_share(tones: Pixels, papyrus: Papyrus | None, threshold: float) -> floa
 
 
 def _stretched(tones: Pixels, config: Mapping[str, Any]) -> Pixels:
-    """Tones with the contract's display range from black to white."""
+    """Stretch tones over the contract's display range from black to white."""
     black, white = config["contract"].get("display_range", (0, 1))
     steps = np.rint(np.clip((np.arange(256) / 255 - black) / (white - black), 0, 1) * 255).astype(np.uint8)
     shown: Pixels = steps[tones]

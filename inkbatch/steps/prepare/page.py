@@ -282,7 +282,7 @@ def _warnings(run: StoredRun, said: SurfaceProvenance, ends: tuple[float, float]
 
 
 def _rendering(said: SurfaceProvenance, folder: Location) -> tuple[tuple[str, str], ...]:
-    """How the layers were rendered, where they were."""
+    """Describe how the layers were rendered, if they were."""
     region = () if said.box is None else (("region", "rows {0}:{2}, columns {1}:{3} of it".format(*said.box)),)
     if said.rendered is None:
         return region

@@ -201,7 +201,7 @@ class TestRefusals:
             ([], "nowhere", "or in / for a folder"),
             (["threshold=0"], "a.png", "threshold"),
             (["flip=z"], "a.png", "flip"),
-            (["memory=100MiB"], "a.png", "memory is 100 MiB; allow more"),
+            (["memory=100MiB"], "a.png", "memory is 100.0 MiB; allow more"),
         ],
     )
     def test_what_cannot_be_carried_out_is_refused_and_nothing_is_made(self, root, pyramid, tmp_path, sets, to, words):
