@@ -32,7 +32,7 @@ ARGS    ?=
 PREPARE_ARGS ?=
 JOBS    ?= 2
 IMAGE   ?= inkbatch:latest
-FLAVOUR ?= locked
+FLAVOUR ?= auto
 BASE_IMAGE ?=
 STACK   ?= inkbatch
 PARAMS  ?=
@@ -69,9 +69,14 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 $(VENV)/.runtime: $(BIN)/uv requirements/runtime.lock pyproject.toml
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r requirements/runtime.lock
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps -e .
-	@touch $@
+	@flavour=$$($(BIN)/python scripts/torch_flavour.py '$(FLAVOUR)'); lock=requirements/runtime.lock; \
+	if [ "$$flavour" != locked ]; then \
+	  lock="requirements/runtime-$$flavour.lock"; export UV_TORCH_BACKEND="$$flavour"; \
+	  [ -f "$$lock" ] || $(MAKE) --no-print-directory lock-flavour FLAVOUR="$$flavour"; \
+	fi; \
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r "$$lock"; \
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps -e .; \
+	echo "$$flavour" > $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.lock
@@ -222,7 +227,7 @@ schedule-remove: $(VENV)/.runtime ## Remove the schedule NAME; what it made stay
 
 .PHONY: image
 image: ## Build the image (docker, else buildah on a Debian base): IMAGE=inkbatch:latest FLAVOUR=locked BASE_IMAGE=…
-	IMAGE='$(IMAGE)' FLAVOUR='$(FLAVOUR)' BASE_IMAGE='$(BASE_IMAGE)' docker/build.sh
+	IMAGE='$(IMAGE)' FLAVOUR='$(FLAVOUR:auto=locked)' BASE_IMAGE='$(BASE_IMAGE)' docker/build.sh
 
 .PHONY: image-test
 image-test: image $(VENV)/.dev ## Run the demo job in the image: non-root, read-only, killed and resumed (docker or podman)
@@ -240,7 +245,9 @@ lock-flavour: $(BIN)/uv ## Lock another CUDA flavour of torch for the image: FLA
 ##@ Development: set-up and checks
 
 .PHONY: setup
-setup: $(VENV)/.runtime ## Install what the jobs need into .venv
+setup: ## Install what the jobs need into .venv, with torch for this machine's driver (or FLAVOUR=cu126, cpu, …)
+	@[ '$(FLAVOUR)' = auto ] || [ "$$(cat '$(VENV)/.runtime' 2>/dev/null)" = '$(FLAVOUR)' ] || rm -f '$(VENV)/.runtime'
+	@$(MAKE) --no-print-directory '$(VENV)/.runtime'
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and import rules

@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import fnmatch
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -37,6 +39,14 @@ _SIZE_UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
     _SIZE_UNITS[_letter] = _SIZE_UNITS[f"{_letter}i"] = _SIZE_UNITS[f"{_letter}ib"] = 1024**_power
     _SIZE_UNITS[f"{_letter}b"] = 1000**_power
+PATH_KEYS = frozenset(
+    {"source", "volume", "catalog", "root", "output_root", "output", "to", "folder", "image", "images", "coco"}
+)
+PATH_OR_NAME_KEYS = frozenset(
+    {"mask", "labels", "ignore", "bundle", "dataset", "start_from", "encoder_weights", "versus", "predictions", "maps"}
+    | {"annotations"}
+)
+DATA_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".zarr", ".pth", ".safetensors")
 
 
 @dataclass
@@ -100,7 +110,7 @@ class JobConfig(BaseModel):
 
         Args:
             file: YAML file with a mapping, or None; of a preset the job's section is taken. Its ``launch`` block is no
-                setting and is left to the engines.
+                setting and is left to the engines. Paths in it count from the file, see `located`.
             sets: ``key=value`` or ``key.sub=value``; the value is read as YAML.
             options: Values of the command's own options; None means "not given".
             preset: Settings of lower precedence than all of these, see `inkbatch.presets`.
@@ -111,7 +121,7 @@ class JobConfig(BaseModel):
         """
         values: dict[str, Any] = copy.deepcopy(dict(preset or {}))
         if file:
-            values |= section_of(read_yaml(file), cls.job, file)
+            values |= located(section_of(read_yaml(file), cls.job, file), Path(file).parent)
             values.pop(LAUNCH_KEY, None)
         for item in sets:
             _apply_set(values, item)
@@ -158,6 +168,25 @@ def parse_bytes(text: str | int) -> int:
     return int(float(match.group(1)) * _SIZE_UNITS[unit])
 
 
+def is_pattern(name: str) -> bool:
+    """Tell if a name stands for several: it holds ``*``, ``?`` or ``[``."""
+    return any(mark in name for mark in "*?[")
+
+
+def matching(name: str, known: Sequence[str], what: str) -> list[str]:
+    """List the known names that a pattern matches, sorted; a name that is none stands for itself.
+
+    Raises:
+        ConfigError: The pattern matches none; `what` says what was looked through.
+    """
+    if not is_pattern(name):
+        return [name]
+    found = sorted(fnmatch.filter(known, name))
+    if not found:
+        raise ConfigError(f"{what}: none matches {name!r}; known are {', '.join(sorted(known)) or 'none'}")
+    return found
+
+
 def near_matches(word: str, known: Sequence[str]) -> str:
     """Return a hint such as ``; did you mean 'stride_px'?``, or an empty text."""
     found = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
@@ -185,6 +214,27 @@ def section_of(values: dict[str, Any], job: str, place: str) -> dict[str, Any]:
             f"{', '.join(known) or 'none'}"
         )
     return section
+
+
+def located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Let the paths in a file's settings count from that file.
+
+    Settings that may be a name or a path (bundle, dataset, labels, …) are paths where they hold a ``/`` or end as
+    pictures and arrays do. Addresses and absolute paths stay; a layout's inner folders hang on the layout's own.
+    """
+    return {key: _located(key, value, folder) for key, value in values.items()}
+
+
+def _located(key: str, value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        inner = {name: part for name, part in value.items() if key != "images" or name == "folder"}
+        return {**value, **located(inner, folder)}
+    if isinstance(value, list):
+        return [_located(key, part, folder) for part in value]
+    if not isinstance(value, str) or "://" in value or value.startswith(("/", "~")) or not value:
+        return value
+    is_path = key in PATH_KEYS or (key in PATH_OR_NAME_KEYS and ("/" in value or value.lower().endswith(DATA_ENDINGS)))
+    return os.path.normpath(folder / value) if is_path else value
 
 
 def read_yaml(file: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from inkbatch.config import JobConfig, near_matches, read_yaml, section_of
+from inkbatch.config import JobConfig, located, near_matches, read_yaml, section_of
 from inkbatch.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -100,7 +100,9 @@ def preset_settings(name: str | None, job: str) -> Settings | None:
     if name is None:
         return None
     load_preset(name)
-    return section_of(read_yaml(str(preset_path(name))), job, f"preset {name}")
+    path = preset_path(name)
+    section = section_of(read_yaml(str(path)), job, f"preset {name}")
+    return section if path.parent == _folder() else located(section, path.parent)
 
 
 def describe_preset(name: str) -> list[str]:

@@ -47,3 +47,10 @@ def count_text(count: int, noun: str, plural: str = "") -> str:
 def done_text(done: int, *, complete: bool) -> str:
     """Say how much of a job is there before it starts: ``already complete``, ``3 already done``."""
     return "already complete" if complete else f"{done:,} already done"
+
+
+def share_text(share: float) -> str:
+    """Write a share from 0 to 1 in per cent, such as ``43 %``; small ones are never 0 and large ones never all."""
+    if 0 < share < 0.01:
+        return "less than 1 %"
+    return f"{min(round(share * 100), 100 if share >= 1 else 99)} %"

@@ -7,8 +7,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
@@ -36,14 +36,20 @@ from inkbatch.cli.options import (
     Sets,
     Shard,
     chosen_root,
+    for_each,
     parse_groups,
     parse_starts,
     preset_settings,
     print_report,
     run_context,
+    segments_asked,
 )
 from inkbatch.config import ends_with_check
 from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
+
+if TYPE_CHECKING:
+    from inkbatch.run.job import RunContext
+    from inkbatch.steps.infer.settings import InferConfig
 
 app = typer.Typer(
     name="inkbatch",
@@ -148,7 +154,9 @@ def prepare(
 
 @app.command()
 def infer(
-    segment: Segment,
+    segment: Annotated[
+        str | None, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)
+    ] = None,
     bundle: Annotated[str | None, typer.Option(help="The bundle: a folder or URI; demo is the shipped one.")] = None,
     root: Root = None,
     name: Annotated[str | None, typer.Option(help="Name of the prediction.")] = None,
@@ -167,6 +175,11 @@ def infer(
     store_windows: Annotated[
         bool, typer.Option("--store-windows", help="Store one prediction per layer window instead of one of them all.")
     ] = False,
+    box: Annotated[
+        str | None,
+        typer.Option(help="Quick look: infer this part alone, for example 0:2048,1024:4096 (rows, columns)."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Infer every segment of the catalog.")] = False,
     tta: Annotated[
         str | None,
         typer.Option(
@@ -184,6 +197,9 @@ def infer(
     override: Annotated[
         list[str] | None,
         typer.Option(help="Replace a value of the bundle's contract, key=value; recorded in the manifest; repeatable."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Layers of a segment that is not prepared yet: for the plan of --dry-run alone.")
     ] = None,
     catalog: CatalogFile = None,
     config: ConfigFile = None,
@@ -204,6 +220,8 @@ def infer(
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {
+        "box": parse_box(box),
+        "source": source if dry_run else None,
         "layers": layers if layers == "auto" else parse_layers(layers),
         "device": device,
         "precision": precision,
@@ -212,7 +230,13 @@ def infer(
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
     options |= {"store_windows": store_windows or None, "catalog": catalog}
     options["override"] = _pairs(override) if override else None
-    job = InferConfig.load(config, sets or (), options)
+    for_each(
+        segments_asked(segment, every, catalog),
+        lambda one: _infer_one(InferConfig.load(config, sets or (), {**options, "segment": one}), context, dry_run),
+    )
+
+
+def _infer_one(job: InferConfig, context: RunContext, dry_run: bool) -> None:
     if ends_with_check(job):
         return
     from inkbatch.steps import chains
@@ -298,6 +322,23 @@ def segments(
         typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
 
 
+@app.command()
+def init(
+    folder: Annotated[str, typer.Argument(help="Folder of the workspace.")] = ".",
+) -> None:
+    """Make a workspace: a folder for a catalog and ROOT.
+
+    Commands find both from any folder inside it. Writes inkbatch.yaml (where ROOT and catalogs are), segments.yaml and
+    .gitignore; files that are there are kept.
+    """
+    from pathlib import Path
+
+    from inkbatch.workspace import make_workspace
+
+    for line in make_workspace(Path(folder)):
+        typer.echo(line)
+
+
 for _commands in (
     cli_launch,
     cli_view,
@@ -363,7 +404,14 @@ def main(arguments: list[str] | None = None) -> None:
     that read and write, and on shared cores they made the same inference three times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False)))
+    words = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False), _command_of(words)))
+
+
+def _command_of(arguments: Sequence[str]) -> str:
+    """Name the command that arguments ask for, ``inkbatch infer``; without one ``inkbatch``."""
+    known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    return " ".join(["inkbatch", *[word for word in arguments if word in known][:1]])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -377,15 +425,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def run_command(command: Callable[[], Any]) -> int:
-    """Run `command`; print errors as one clear message and return the exit code."""
+def run_command(command: Callable[[], Any], name: str = "inkbatch") -> int:
+    """Run `command`; print errors as one clear message and return the exit code.
+
+    Args:
+        command: What to run.
+        name: Its words, whose help is named where the command or configuration was wrong.
+    """
     try:
         code = command()
     except Preempted as error:
         sys.stderr.write(f"inkbatch: {error}\n")
         return error.exit_code
     except InkbatchError as error:
-        sys.stderr.write(f"inkbatch: {error}\n")
+        cure = f"Try: {name} --help\n" if error.exit_code == EXIT_CONFIG else ""
+        sys.stderr.write(f"inkbatch: {error}\n{cure}")
         return error.exit_code
     except typer.Exit as stop:
         return int(stop.exit_code)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inkbatch.cli.options import USAGE_ERROR, Root, chosen_root, option_groups
+from inkbatch.cli.options import USAGE_ERROR, Root, chosen_root, for_each, option_groups, segments_asked
 from inkbatch.cli.request import (
     DEFAULT_ROOT,
     EngineOptions,
@@ -42,6 +42,7 @@ Subject = Annotated[
         show_default=False,
     ),
 ]
+Every = Annotated[bool, typer.Option("--all", help="Do it for every segment of the catalog, one after another.")]
 LaunchName = Annotated[str, typer.Argument(help="A launch, or a segment (its newest launch).")]
 
 
@@ -63,6 +64,7 @@ def run(
     shard: Annotated[
         str | None, typer.Option(help="Do only part i of n of the last job, on this machine, for example 0/4.")
     ] = None,
+    every: Every = False,
     dry_run: Annotated[bool, typer.Option(DRY_RUN, help="Print the plan of every job; do nothing.")] = False,
 ) -> None:
     """Run jobs one after another, here or on an engine.
@@ -71,13 +73,21 @@ def run(
     inkbatch launch. A chain that begins with prepare leaves it out if the segment is prepared already and its source is
     not available here.
     """
-    request = make_request(jobs, subject, inputs, settings, resources, engine.shards)
+    for_each(
+        segments_asked(subject, every, inputs.catalog),
+        lambda one: _run(
+            context, make_request(jobs, one, inputs, settings, resources, engine.shards), engine, shard, dry_run
+        ),
+    )
+
+
+def _run(context: typer.Context, request: Request, engine: EngineOptions, shard: str | None, dry_run: bool) -> None:
     if shard is None and (engine.engine != "local" or engine.shards is not None):
         _launch(context, request, engine, dry_run)
         return
     from inkbatch.launch.commands import commands_here
 
-    commands = commands_here(_without_complete_prepare(request), shard)
+    commands = commands_here(_without_complete_prepare(request), shard, planning=dry_run)
     if len(commands) > 1:
         for command in commands:
             _check(context, command)
@@ -94,6 +104,7 @@ def launch(
     resources: ResourceOptions,
     engine: EngineOptions,
     subject: Subject = None,
+    every: Every = False,
     dry_run: Annotated[bool, typer.Option(DRY_RUN, help="Print what would be submitted; do nothing.")] = False,
 ) -> None:
     """Submit a job or a chain of jobs to an engine.
@@ -102,7 +113,12 @@ def launch(
     engines.yaml and --option. Launching again is safe: what is stored is skipped. Settings of all jobs are read before
     anything is submitted; a wrong one is refused with exit code 64.
     """
-    _launch(context, make_request(jobs, subject, inputs, settings, resources, engine.shards), engine, dry_run)
+    for_each(
+        segments_asked(subject, every, inputs.catalog),
+        lambda one: _launch(
+            context, make_request(jobs, one, inputs, settings, resources, engine.shards), engine, dry_run
+        ),
+    )
 
 
 def status(

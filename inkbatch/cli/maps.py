@@ -89,6 +89,13 @@ def evaluate(
     name: Annotated[str | None, typer.Option(help="Name of the prediction; needed if there are several.")] = None,
     versus: Annotated[str | None, typer.Option(help="A second prediction to compare with.")] = None,
     labels: Labels = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="Pixels that count: unseen (default: those that did not train the network), validation (those that "
+            "validated it), or all."
+        ),
+    ] = None,
     threshold: Annotated[
         list[float] | None, typer.Option(help="Threshold at which F-beta is measured; repeatable.")
     ] = None,
@@ -111,7 +118,7 @@ def evaluate(
     from inkbatch.steps.evaluate import job as step
 
     context = run_context(shard, log)
-    options: dict[str, Any] = {"segment": segment, "name": name, "versus": versus, "labels": labels, "to": to}
+    options: dict[str, Any] = {"segment": segment, "name": name, "versus": versus, "labels": labels, "to": to, "on": on}
     options |= {"root": chosen_root(root), "catalog": catalog, "thresholds": threshold or None}
     job = step.EvaluateConfig.load(config, sets or (), options)
     if ends_with_check(job):
@@ -160,7 +167,11 @@ def clean(
     if dry_run:
         typer.echo(step.describe(job))
         return
-    print_report(step.run(job, context))
+    report = step.run(job, context)
+    print_report(report)
+    if report.complete:
+        for line in step.summary(report.location):
+            typer.echo(line)
 
 
 def export_ome_zarr(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from inkbatch.config import is_checking
-from inkbatch.errors import ConfigError
+from inkbatch.errors import ConfigError, InkbatchError, TryAgainError
 from inkbatch.text import count_text
 
 if TYPE_CHECKING:
@@ -31,11 +31,18 @@ Preset = Annotated[
 Sets = Annotated[list[str] | None, typer.Option("--set", help="A setting, key=value; repeatable.")]
 Root = Annotated[
     str | None,
-    typer.Option(help="Folder or s3://bucket/prefix that holds everything (default: INKBATCH_ROOT, then root)."),
+    typer.Option(
+        help="Folder or s3://bucket/prefix that holds everything (default: INKBATCH_ROOT, then that of the workspace, "
+        "then root)."
+    ),
 ]
 CatalogFile = Annotated[
     str | None,
-    typer.Option("--catalog", help="Catalog of segments, a YAML file (default: INKBATCH_CATALOG, then segments.yaml)."),
+    typer.Option(
+        "--catalog",
+        help="Catalog of segments, a YAML file; several with commas between, later ones win (default: "
+        "INKBATCH_CATALOG, then segments.yaml, then those of the workspace).",
+    ),
 ]
 Shard = Annotated[str | None, typer.Option(help="Do only shard i of n, for example 0/4.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is already done; do nothing.")]
@@ -94,8 +101,58 @@ def preset_settings(preset: str | None, job: str) -> dict[str, Any] | None:
 
 
 def chosen_root(root: str | None) -> str | None:
-    """Take the option, else ``INKBATCH_ROOT`` of the environment."""
-    return root or os.environ.get("INKBATCH_ROOT")
+    """Take the option, else ``INKBATCH_ROOT`` of the environment, else the workspace's ROOT; None outside of all."""
+    from inkbatch.workspace import find_workspace
+
+    stated = root or os.environ.get("INKBATCH_ROOT")
+    if stated:
+        return stated
+    workspace = find_workspace()
+    return workspace.root if workspace else None
+
+
+def segments_asked(segment: str | None, every: bool, catalog: str | None) -> list[str | None]:
+    """List the segments of a command: the one that is named, or with ``--all`` those of the catalog.
+
+    Raises:
+        ConfigError: Both, or a catalog without segments.
+    """
+    if not every:
+        return [segment]
+    if segment is not None:
+        raise ConfigError(f"--all: expected it alone, got segment {segment} as well; leave one of them out")
+    from inkbatch.data.segments.catalog import Catalog
+
+    found: list[str | None] = list(Catalog.load(catalog).own)
+    if not found:
+        raise ConfigError("--all: expected segments in the catalog, found none; add them to segments.yaml")
+    return found
+
+
+def for_each(segments: Sequence[str | None], do: Callable[[str | None], Any]) -> None:
+    """Do each segment; of several, one that cannot be done is named at the end and does not stop the others.
+
+    Raises:
+        InkbatchError: That of the one segment; of several the first one's kind, with the names of all that failed.
+    """
+    if len(segments) == 1:
+        do(segments[0])
+        return
+    failed: list[tuple[str, InkbatchError]] = []
+    for segment in segments:
+        typer.echo(f"-- {segment}")
+        try:
+            do(segment)
+        except TryAgainError:
+            raise
+        except InkbatchError as error:
+            typer.echo(f"{segment}: failed: {error}", err=True)
+            failed.append((str(segment), error))
+    if failed:
+        names = ", ".join(name for name, _ in failed)
+        raise type(failed[0][1])(
+            f"--all: {len(failed)} of {len(segments)} segments failed: {names}; see above for each"
+        )
 
 
 def run_context(shard: str | None, log: str) -> RunContext:

@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("build-dataset")(build_dataset)
     app.command("train")(train)
     app.command("infer-pictures")(infer_pictures)
+    app.command("evaluate-pictures")(evaluate_pictures)
     app.command("presets")(presets)
 
 
@@ -80,7 +81,11 @@ def build_dataset(
     if dry_run:
         typer.echo(step.describe(job))
         return
-    print_report(chains.build_dataset(job, context))
+    report = chains.build_dataset(job, context)
+    print_report(report)
+    if report.complete:
+        for line in step.summary(report.location):
+            typer.echo(line)
 
 
 def train(
@@ -138,8 +143,8 @@ def infer_pictures(
 
     For bundles that were trained on pictures (R, G, B or grey). Writes one prediction per picture, NAME.npy (float32, 0
     to 1) and, if asked for, NAME.png. Adaptive histogram equalisation, tiles and blending follow the bundle's contract.
-    A stopped job continues with the missing pictures. Settings: forms=[npy, png], pixel_um, override, device,
-    precision, batch_tiles.
+    A stopped job continues with the missing pictures. Settings: forms=[npy, png, mask, overlay], threshold, pixel_um,
+    override, device, precision, batch_tiles.
     """
     context = run_context(shard, log)
     from inkbatch.steps import infer_pictures as step
@@ -154,6 +159,38 @@ def infer_pictures(
         typer.echo(step.describe(job))
         return
     print_report(step.run(job, context))
+
+
+def evaluate_pictures(
+    maps: Annotated[str, typer.Argument(help="Folder of maps that infer-pictures wrote.", show_default=False)],
+    annotations: Annotated[
+        str | None, typer.Option(help="Folder of annotations (default: those of the maps' dataset).")
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="Pixels that count: unseen (default: those that did not train the network), validation (those that "
+            "validated it), or all."
+        ),
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel counts as object.")] = None,
+    to: Annotated[str | None, typer.Option(help="Folder for the result (default: evaluation in MAPS).")] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+) -> None:
+    """Evaluate maps of pictures against annotations.
+
+    Scores every picture by itself and all together: F-beta, Dice, IoU, AUC. Writes evaluation.json and pictures.csv.
+    Other settings: label_above=0 (annotation values above it are object; null takes half of full scale), beta=0.5.
+    """
+    from inkbatch.steps import evaluate_pictures as step
+
+    options = {"maps": maps, "annotations": annotations, "on": on, "threshold": threshold, "to": to}
+    job = step.EvaluatePicturesConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
+    for line in step.run(job):
+        typer.echo(line)
 
 
 def presets(

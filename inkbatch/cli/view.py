@@ -18,13 +18,14 @@ def register(app: typer.Typer) -> None:
 
 def view(
     targets: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SEGMENT|URI…",
-            help="Segment ids, or folders and URIs of prepared segments and predictions.",
+            help="Segment ids, or folders and URIs of prepared segments and predictions; without one, what is there "
+            "is listed.",
             show_default=False,
         ),
-    ],
+    ] = None,
     root: Root = None,
     port: Annotated[
         int | None, typer.Option(help=f"Port (default: the first free one from {DEFAULT_PORT}).", min=0, max=65535)
@@ -46,6 +47,10 @@ def view(
     """
     from inkbatch.view import command
 
+    if not targets:
+        for line in command.there(chosen_root(root) or "root"):
+            typer.echo(line)
+        return
     command.run(
         targets,
         root=chosen_root(root) or "root",

@@ -31,7 +31,21 @@ CHUNK_PX = 256  # of a chunk along y and x; see benchmarks/README.md
 OVERVIEW_PX = 1024  # no level beyond the first that fits this
 STRIP_PX = 1 << 16  # pixels that are halved at a time where they pass through another dtype
 
+CURES = {
+    "surface.zarr": "run inkbatch prepare",
+    "mask.zarr": "run inkbatch prepare",
+    "ink_labels.zarr": "run inkbatch labels",
+    "ignore_mask.zarr": "run inkbatch labels with rules for an ignore mask, or build the dataset again without one",
+    "prediction.zarr": "run inkbatch infer",
+    "disagreement.zarr": "run inkbatch ensemble",
+}
+
 Pooling = Literal["mean", "max"]
+
+
+def _cure(name: str) -> str:
+    """Name the job that makes an array of this name."""
+    return CURES.get(name, "check the address, or run the job that makes it")
 
 
 @dataclass(frozen=True)
@@ -143,9 +157,7 @@ class Multiscale:
         try:
             document = (location / "zarr.json").read_json()
         except FileNotFoundError as error:
-            raise DataError(
-                f"{location}: no OME-Zarr group here; make it first (inkbatch prepare, inkbatch infer)"
-            ) from error
+            raise DataError(f"{location}: no OME-Zarr group here; {_cure(location.name)}") from error
         attributes = document.get("attributes", {})
         try:
             entry = attributes["ome"]["multiscales"][0]

@@ -110,12 +110,13 @@ def task_command(request: Request, file: JobFile, root: str, member: Member) -> 
     return (*words, *request.extra.get(job, ()))
 
 
-def commands_here(request: Request, shard: str | None = None) -> list[tuple[str, ...]]:
+def commands_here(request: Request, shard: str | None = None, *, planning: bool = False) -> list[tuple[str, ...]]:
     """Build the commands that do a request on this machine, as a person would type them.
 
     Args:
         request: The request; its shards and resources are an engine's, and are left out.
         shard: ``i/n``: only this part of the last job; the jobs before it must be complete.
+        planning: For ``--dry-run``: infer is told the source, too, as prepare has not run.
 
     Raises:
         ConfigError: Jobs that cannot follow each other.
@@ -126,7 +127,8 @@ def commands_here(request: Request, shard: str | None = None) -> list[tuple[str,
         for _, member in arrays_of(job, request.members):
             words = [*_job_and_subject(request, job), "--root", request.root]
             words += ["--catalog", request.catalog] if request.catalog and job in CATALOG_JOBS else []
-            words += ["--source", request.source] if request.source and job == "prepare" else []
+            sourced = ("prepare", "infer") if planning else ("prepare",)
+            words += ["--source", request.source] if request.source and job in sourced else []
             words += ["--config", request.config[job]] if job in request.config else []
             words += ["--bundle", member.bundle] if member.bundle and job in BUNDLE_JOBS else []
             words += _results(request, job, member, has_dataset=job in request.config)

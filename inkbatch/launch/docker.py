@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -60,14 +59,14 @@ class DockerLauncher(LocalLauncher):
     settings: DockerSettings
 
     def render(self, chain: Chain) -> dict[str, str]:
-        """Render a shell script that starts the same containers, without restarts."""
+        """Render a shell script that starts the same containers, without restarts: each shard on a GPU of its own."""
         self.check(chain)
         rows = ["#!/bin/sh", f"# {chain.launch}: what the docker engine runs, without its restarts.", "set -eu"]
         for spec in chain.jobs:
             rows += ["", f"# {spec.job}: {spec.shards} tasks of at most {spec.attempts} attempts, code 75 is retried"]
-            gpu = "0" if spec.resources.gpus else None
             for index in range(spec.shards):
-                words = self._words(spec, chain, index, 1, gpu, self.settings.user or CALLER, {})
+                gpu = str(index) if spec.resources.gpus else None
+                words = self._words(spec, chain, index, 1, gpu, self.settings.user or CALLER)
                 rows.append(" ".join(_shell_word(word) for word in words) + (" &" if spec.shards > 1 else ""))
             if spec.shards > 1:
                 rows.append("wait")
@@ -76,7 +75,7 @@ class DockerLauncher(LocalLauncher):
     def task_command(self, spec: ArraySpec, chain: Chain, index: int, attempt: int, gpu: str | None) -> list[str]:
         """Build ``docker run`` of one task: no capabilities, no new privileges, an init that forwards signals."""
         user = self.settings.user or f"{os.getuid()}:{os.getgid()}"
-        return self._words(spec, chain, index, attempt, gpu, user, os.environ)
+        return self._words(spec, chain, index, attempt, gpu, user)
 
     def task_environment(
         self, spec: ArraySpec, chain: Chain, index: int, attempt: int, gpu: str | None
@@ -98,7 +97,6 @@ class DockerLauncher(LocalLauncher):
         attempt: int,
         gpu: str | None,
         user: str,
-        environment: Mapping[str, str],
     ) -> list[str]:
         settings, resources = self.settings, spec.resources
         words = [settings.engine, "run", "--rm", "--init", "--name", f"{chain.launch}-{spec.job}-{index}-{attempt}"]
@@ -118,9 +116,8 @@ class DockerLauncher(LocalLauncher):
             variables.pop("INKBATCH_REQUIRE_GPU", None)
         for name, value in sorted(variables.items()):
             words += ["--env", f"{name}={value}"]
-        for name in PASSED_BY_NAME:
-            if name in environment:
-                words += ["--env", name]
+        for name in PASSED_BY_NAME:  # one that is not set in the client's environment is not set inside either
+            words += ["--env", name]
         return [*words, settings.image, *spec.command]
 
 

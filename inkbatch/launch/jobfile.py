@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from inkbatch.config import LAUNCH_KEY, JobConfig, near_matches, parse_bytes, read_yaml
+from inkbatch.config import LAUNCH_KEY, JobConfig, located, near_matches, parse_bytes, read_yaml
 from inkbatch.errors import ConfigError
 
 PACKAGE = Path(__file__).parent.parent
@@ -145,7 +145,7 @@ class JobFile:
         values = read_yaml(str(path))
         block = _mapping(values.pop(LAUNCH_KEY, {}), str(path))
         if file:
-            own = read_yaml(file)
+            own = located(read_yaml(file), Path(file).parent)
             block = _merged(block, _mapping(own.pop(LAUNCH_KEY, {}), file))
             values |= own
         return JobFile(job, values, LaunchBlock.checked(block, f"{file or path}: {LAUNCH_KEY}"))

@@ -9,10 +9,20 @@ from pathlib import Path
 from inkbatch.config import read_yaml
 from inkbatch.errors import ConfigError
 from inkbatch.launch.base import EngineSettings, launcher_class, launcher_names
+from inkbatch.workspace import find_workspace
 
 FILE_VARIABLE = "INKBATCH_ENGINES"
 FILE_NAME = "engines.yaml"
 IMAGE_VARIABLE = "INKBATCH_IMAGE"
+
+
+def _beside_the_work() -> str | None:
+    """Find ``engines.yaml`` in the current folder, else in the workspace."""
+    if Path(FILE_NAME).is_file():
+        return FILE_NAME
+    workspace = find_workspace()
+    place = workspace.folder / FILE_NAME if workspace else None
+    return str(place) if place is not None and place.is_file() else None
 
 
 def engine_settings(engine: str, options: Sequence[str] = (), file: str | None = None) -> EngineSettings:
@@ -27,7 +37,7 @@ def engine_settings(engine: str, options: Sequence[str] = (), file: str | None =
         ConfigError: An unknown engine, key or file.
     """
     settings_class = launcher_class(engine).settings_class
-    named = file or os.environ.get(FILE_VARIABLE) or (FILE_NAME if Path(FILE_NAME).is_file() else None)
+    named = file or os.environ.get(FILE_VARIABLE) or _beside_the_work()
     values = {}
     if named:
         document = read_yaml(named)

@@ -1,4 +1,4 @@
-"""SkyPilot: a task YAML on spot machines that recovers on exit code 75; ``sky jobs launch`` submits it."""
+"""SkyPilot: managed jobs on spot machines that recover on exit code 75; ``sky jobs launch`` submits each."""
 
 from __future__ import annotations
 
@@ -30,13 +30,19 @@ class SkyPilotSettings(EngineSettings):
     spot: bool = True
 
 
+SUBMIT_SCRIPT = """\
+#!/bin/sh
+# Submits this chain: every shard is a managed job of its own, which is recovered alone, and a job waits for those
+# before it. Run it in the folder of these files; it ends when the last job has ended.
+set -eu
+launched=""
+all_of_them() { for one in $launched; do wait "$one"; done; launched=""; }
+"""
+
+
 @register_launcher
 class SkyPilotLauncher(Launcher):
-    """One task; a chain is a pipeline of tasks, each document of which starts when the one before has ended well.
-
-    The shards of an array are the nodes of a task: they start together, and a lost one starts them all again. Markers
-    make that cheap.
-    """
+    """A managed job per shard, each on a machine of its own: a lost one is started again without the others."""
 
     name: ClassVar[str] = "skypilot"
     settings_class: ClassVar[type[EngineSettings]] = SkyPilotSettings
@@ -44,19 +50,31 @@ class SkyPilotLauncher(Launcher):
     settings: SkyPilotSettings
 
     def render(self, chain: Chain) -> dict[str, str]:
-        """Render one YAML file: a task, or a pipeline of tasks."""
+        """Render a task per array and, for shards or a chain, ``submit.sh``, which launches a managed job per shard."""
         self.check(chain)
-        documents = [self._task(spec, chain) for spec in chain.jobs]
-        if len(documents) > 1:
-            documents.insert(0, {"name": chain.launch})
-        name = f"{chain.jobs[-1].job}.sky.yaml"
-        text = yaml.safe_dump_all(documents, sort_keys=False, width=120)
-        return {name: f"# sky jobs launch {name}\n{text}"}
+        files, rows = {}, [SUBMIT_SCRIPT]
+        pending: list[str] = []
+        for spec in chain.jobs:
+            file, name = f"{spec.job}.sky.yaml", _job_name(spec)
+            text = yaml.safe_dump(self._task(spec, chain), sort_keys=False, width=120)
+            files[file] = f"# sky jobs launch {file}\n{text}"
+            if any(job in pending for job in spec.after):
+                rows.append("all_of_them\n")
+                pending.clear()
+            for index in range(spec.shards):
+                words = ["sky", "jobs", "launch", "--yes", "--name", f"{name}-{index}"]
+                words += ["--env", f"INKBATCH_ARRAY_INDEX={index}", file]
+                rows.append(f'{shlex.join(words)} &\nlaunched="$launched $!"\n')
+            pending.append(spec.job)
+        rows.append("all_of_them\n")
+        is_one = len(chain.jobs) == 1 and chain.jobs[0].shards == 1
+        return files if is_one else {**files, "submit.sh": "".join(rows)}
 
     def submit(self, chain: Chain, folder: Path) -> Submitted:
-        """Write the task and say how it is submitted."""
-        names = self.write(chain, folder)
-        said = [f"sky jobs launch {folder / name}" for name in names]
+        """Write the tasks and say how they are submitted."""
+        names = list(self.write(chain, folder))
+        one = f"sky jobs launch {folder / names[0]}"
+        said = [f"(cd {shlex.quote(str(folder))} && sh submit.sh)" if len(names) > 1 else one]
         shards = {spec.job: spec.shards for spec in chain.jobs}
         return Submitted(self.name, chain.launch, {}, shards, str(folder.resolve()), said=said)
 
@@ -79,15 +97,18 @@ class SkyPilotLauncher(Launcher):
             resources["accelerators"] = dict.fromkeys(self.settings.accelerators, spec.resources.gpus)
         variables = self.variables(spec, chain)
         del variables[DEADLINE_VARIABLE]  # nothing ends a task by the clock
+        variables |= {"INKBATCH_ARRAY_INDEX": "0", "INKBATCH_ARRAY_COUNT": str(spec.shards)}
         rows = [
-            "export INKBATCH_ARRAY_INDEX=$SKYPILOT_NODE_RANK INKBATCH_ARRAY_COUNT=$SKYPILOT_NUM_NODES",
             "export INKBATCH_JOB_ID=$SKYPILOT_TASK_ID",
             f"exec inkbatch {shlex.join(spec.command)}",
         ]
         return {
-            "name": spec.name.lower()[:60],
-            "num_nodes": spec.shards,
+            "name": _job_name(spec),
             "resources": resources,
             "envs": variables,
             "run": "\n".join(rows) + "\n",
         }
+
+
+def _job_name(spec: ArraySpec) -> str:
+    return spec.name.lower()[:56].rstrip("-")

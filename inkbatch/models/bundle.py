@@ -150,6 +150,12 @@ class Bundle:
                 the way to override it.
         """
         self._require_unedited()
+        if self.contract.reads == "pictures":
+            raise MismatchError(
+                f"segment {volume.provenance.segment}: bundle {self.document.name} reads pictures, expected one that "
+                f"reads prepared segments; for pictures run inkbatch infer-pictures --bundle {self.location} "
+                "--images FOLDER"
+            )
         found = self.contract.mismatches(volume.provenance, volume.dtype.name)
         if found:
             keys = sorted({row.split(":", 1)[0] for row in found})

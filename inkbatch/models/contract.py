@@ -72,7 +72,8 @@ class Contract(Grown):
         mean: Subtracted after division.
         std: Divides at last.
         normaliser: Statistics of a tile or a segment in place of these four numbers.
-        voxel_size_um: Edge of a pixel that the network was trained at.
+        reads: ``surface``: prepared segments; ``pictures``: photographs and drawings (infer-pictures).
+        voxel_size_um: Edge of a pixel that the network was trained at; None alone for pictures of unknown scale.
         z_spacing_um: Spacing of layers that it was trained at; None: as that of pixels.
         voxel_tolerance: Accepted relative difference of both.
         tile_px: Tile edge.
@@ -91,7 +92,7 @@ class Contract(Grown):
     """
 
     younger: ClassVar[frozenset[str]] = frozenset(
-        {"scaling", "normaliser", "z_spacing_um", "stitching", "display_range", "export_rounding"}
+        {"scaling", "normaliser", "z_spacing_um", "stitching", "display_range", "export_rounding", "reads"}
     )
 
     layers: LayerRule
@@ -106,7 +107,8 @@ class Contract(Grown):
     mean: float = 0.0
     std: float = Field(1.0, gt=0)
     normaliser: Normaliser = Normaliser()
-    voxel_size_um: float = Field(gt=0)
+    reads: Literal["surface", "pictures"] = "surface"
+    voxel_size_um: float | None = Field(None, gt=0)
     z_spacing_um: float | None = Field(None, gt=0)
     voxel_tolerance: float = Field(0.05, ge=0)
     tile_px: int = Field(ge=1)
@@ -120,6 +122,12 @@ class Contract(Grown):
     tta_axes: tuple[Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"], ...] = ()
     threshold: float | None = None
     threshold_fitted_on: str | None = None
+
+    @model_validator(mode="after")
+    def _surface_has_a_scale(self) -> Contract:
+        if self.reads == "surface" and self.voxel_size_um is None:
+            raise ValueError("voxel_size_um is missing; state the voxel edge that the network was trained at")
+        return self
 
     @model_validator(mode="after")
     def _stride_fits(self) -> Contract:
@@ -209,21 +217,23 @@ class Contract(Grown):
             found.append(f"lut: bundle expects {self.lut}, surface was made with {provenance.lut}")
         if provenance.clahe != self.clahe:
             found.append(f"clahe: bundle expects {self.clahe}, surface was made with {provenance.clahe}")
-        if abs(provenance.voxel_size_um - self.voxel_size_um) > self.voxel_tolerance * self.voxel_size_um:
+        um = self.voxel_size_um
+        if um is not None and abs(provenance.voxel_size_um - um) > self.voxel_tolerance * um:
             found.append(
-                f"voxel_size_um: bundle expects {self.voxel_size_um} within {self.voxel_tolerance:.0%}, "
+                f"voxel_size_um: bundle expects {um} within {self.voxel_tolerance:.0%}, "
                 f"surface has {provenance.voxel_size_um}"
             )
-        if abs(provenance.layer_um - self.layer_um) > self.voxel_tolerance * self.layer_um:
+        layer_um = self.layer_um
+        if layer_um is not None and abs(provenance.layer_um - layer_um) > self.voxel_tolerance * layer_um:
             found.append(
-                f"z_spacing_um: bundle expects {self.layer_um:g} µm between layers within {self.voxel_tolerance:.0%}, "
+                f"z_spacing_um: bundle expects {layer_um:g} µm between layers within {self.voxel_tolerance:.0%}, "
                 f"surface has {provenance.layer_um:g} (and {provenance.voxel_size_um:g} in the plane){self._pooling()}"
             )
         return found
 
     @property
-    def layer_um(self) -> float:
-        """Spacing of layers in micrometres."""
+    def layer_um(self) -> float | None:
+        """Spacing of layers in micrometres; None for pictures of unknown scale."""
         return self.z_spacing_um or self.voxel_size_um
 
     def _pooling(self) -> str:

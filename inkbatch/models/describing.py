@@ -42,6 +42,8 @@ def describe_contract(contract: Contract) -> list[str]:
 
 
 def _voxel(contract: Contract) -> str:
+    if contract.voxel_size_um is None:
+        return "pictures of unknown scale"
     within = f"within {contract.voxel_tolerance:.0%}"
     if contract.z_spacing_um is None:
         return f"{contract.voxel_size_um:g} µm on every axis, {within}"
@@ -106,7 +108,7 @@ def preset_rows(presets: Iterable[Preset]) -> list[str]:
     for preset in presets:
         if preset.contract.voxel_size_um != scale:
             scale = preset.contract.voxel_size_um
-            rows.append(f"{scale:g} µm")
+            rows.append("pictures" if scale is None else f"{scale:g} µm")
         rows.append(f"  {preset_row(preset)}")
     return rows
 

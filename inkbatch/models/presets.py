@@ -96,7 +96,9 @@ def preset_names() -> list[str]:
 
 def presets_by_scale() -> list[Preset]:
     """List the shipped presets, from the finest voxel edge to the coarsest."""
-    return sorted(map(load_preset, preset_names()), key=lambda preset: (preset.contract.voxel_size_um, preset.name))
+    return sorted(
+        map(load_preset, preset_names()), key=lambda preset: (preset.contract.voxel_size_um or 0, preset.name)
+    )
 
 
 def load_preset(name: str) -> Preset:

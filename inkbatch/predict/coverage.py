@@ -22,7 +22,7 @@ def grid_of(contract: Contract, shape_yx: tuple[int, int]) -> TileGrid:
 
 
 def covered_tiles(
-    contract: Contract, grid: TileGrid, write_box: Box, read_mask: Callable[[Box], Mask]
+    contract: Contract, grid: TileGrid, write_box: Box, read_mask: Callable[[Box], Mask], only: Box | None = None
 ) -> tuple[Mask, UnitTiles]:
     """Read a unit's mask and choose its tiles.
 
@@ -34,18 +34,28 @@ def covered_tiles(
         grid: The global grid.
         write_box: The unit's write box.
         read_mask: The segment mask in any box, False outside the surface.
+        only: Choose tiles alone that touch this box, and mask all beside it; None takes all.
 
     Returns:
         (mask as stored, in the grid's read box of `write_box`; the unit's tiles).
     """
     rules, read_box = contract.stitching, grid.read_box(write_box)
+    if only is not None and not write_box.intersect(only).area:
+        empty = np.zeros(read_box.shape, bool)
+        return empty, tiles_of(grid, write_box, empty, read_box)
     mask = ground = read_mask(read_box)
     if rules.closing_px:
         around = read_box.grow(rules.closing_px - 1).intersect(Box(0, 0, *grid.shape_yx))
         inside = read_box.intersect(around)
         ground = np.zeros_like(mask)
         ground[inside.within(read_box)] = closed(read_mask(around), rules.closing_px)[inside.within(around)]
-    return mask, tiles_of(grid, write_box, ground, read_box, whole=rules.tiles == "whole")
+    tiles = tiles_of(grid, write_box, ground, read_box, whole=rules.tiles == "whole")
+    if only is None:
+        return mask, tiles
+    looked_at = np.zeros_like(mask)
+    part = read_box.intersect(only).within(read_box)
+    looked_at[part] = mask[part]
+    return looked_at, tiles.touching(only)
 
 
 def closed(mask: Mask, diameter_px: int) -> Mask:

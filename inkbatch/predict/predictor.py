@@ -67,6 +67,7 @@ class Predictor:
         views: How each tile is looked at: a forward pass each.
         combine: How the maps of a tile's views, turned back, become one.
         statistics: Of the segment, for a contract that normalises by them.
+        on_tiles: Called with the number of tiles of each run that was computed.
         tiles_done: Tiles computed so far, once per window of layers, whatever the number of views.
         passes: What makes the forward passes; on a CPU as many side by side as torch may use threads.
     """
@@ -81,6 +82,7 @@ class Predictor:
     views: tuple[View, ...] = (AS_IS,)
     combine: Combine = "mean"
     statistics: Statistics | None = None
+    on_tiles: Callable[[int], None] = lambda count: None
     tiles_done: int = 0
     passes: Passes = field(init=False, repr=False)
     _pass_tiles: int = field(init=False, repr=False)
@@ -183,6 +185,7 @@ class Predictor:
             for batch, first_slot, maps in self._computed(batches):
                 for slot, run in batch.runs:
                     self.tiles_done += run.count
+                    self.on_tiles(run.count)
                     if run.row not in rows:
                         rows[run.row] = torch.zeros((len(columns), edge, edge), device=self.device)
                     first = run.column - columns.start

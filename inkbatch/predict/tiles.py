@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -59,6 +59,14 @@ class UnitTiles:
     rows: range
     columns: range
     wanted: NDArray[np.bool_]
+
+    def touching(self, box: Box) -> UnitTiles:
+        """These tiles without those that do not touch a box."""
+        edge = self.grid.tile_px
+        y0 = np.array([self.grid.rows.origin(row) for row in self.rows], np.intp)
+        x0 = np.array([self.grid.columns.origin(column) for column in self.columns], np.intp)
+        rows, columns = (y0 < box.y1) & (y0 + edge > box.y0), (x0 < box.x1) & (x0 + edge > box.x0)
+        return replace(self, wanted=self.wanted & rows[:, None] & columns)
 
     @property
     def count(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -47,12 +48,22 @@ class Pace:
 
     def __init__(self, usd_per_hour: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._clock = usd_per_hour, clock
-        self._started, self._tiles, self._bytes = clock(), 0, 0
+        self._started, self._tiles, self._bytes = clock(), 0.0, 0
+        self._open_tiles = 0.0
         self._share: float | None = None
+        self._lock = (
+            threading.Lock()
+        )  # units are counted by the threads that store them, parts by the one that computes
 
     def restart(self) -> None:
         """Begin the job now."""
-        self._started, self._tiles, self._bytes, self._share = self._clock(), 0, 0, None
+        self._started, self._tiles, self._open_tiles, self._bytes, self._share = self._clock(), 0, 0, 0, None
+
+    def add_part(self, facts: Mapping[str, Any]) -> dict[str, float]:
+        """Count a part of a unit: its tiles are not counted again with the unit. See `add`."""
+        with self._lock:
+            self._open_tiles += float(facts.get("tiles", 0))
+        return self.add({key: value for key, value in facts.items() if key != "tiles"})
 
     def add(self, facts: Mapping[str, Any]) -> dict[str, float]:
         """Count a finished unit.
@@ -64,14 +75,18 @@ class Pace:
         Returns:
             ``seconds`` and, where known, ``tiles_per_s`` (without tiles ``mb_per_s``), ``device_share`` and ``usd``.
         """
-        self._tiles += int(facts.get("tiles", 0))
-        self._bytes += int(facts.get("bytes_written", 0))
+        tiles = float(facts.get("tiles", 0))
+        with self._lock:
+            self._open_tiles = max(self._open_tiles - tiles, 0.0)
+            self._tiles += tiles
+            self._bytes += int(facts.get("bytes_written", 0))
+            tiles = self._tiles + self._open_tiles
         self._share = facts.get("device_share", self._share)
         seconds = max(self._clock() - self._started, 1e-9)
         working = max(facts.get("loop_s", seconds), 1e-9)
         found = {"seconds": round(seconds, 3)}
-        if self._tiles:
-            found["tiles_per_s"] = float(f"{self._tiles / working:.4g}")
+        if tiles:
+            found["tiles_per_s"] = float(f"{tiles / working:.4g}")
         elif self._bytes:
             found["mb_per_s"] = float(f"{self._bytes / working / 1e6:.4g}")
         if self._share is not None:
@@ -118,7 +133,7 @@ class LineReporter:
 
     def part(self, share: float, facts: Mapping[str, Any]) -> None:
         """Count, and say nothing: a log gets one line per unit."""
-        self._pace.add(facts)
+        self._pace.add_part(facts)
 
     def note(self, text: str) -> None:
         """State a remark."""
@@ -136,7 +151,9 @@ class LineReporter:
             text = f"{row['job']}: {count_text(row['units'], 'unit')}, {row['done']:,} already done"
         else:
             parts = [f"{row['done']}/{row['units']}", f"{row['seconds']} s", pace_text(row)]
-            text = f"{row['job']}: unit {row['unit']} stored ({', '.join(part for part in parts if part)})"
+            beside = ", ".join(part for part in parts if part)
+            said = f"unit {row['unit']} stored" if "said" not in row else f"{row['unit']}: {row['said']}"
+            text = f"{row['job']}: {said} ({beside})"
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
@@ -168,14 +185,16 @@ class BarReporter:
         self._task = self._progress.add_task(job, total=total, completed=skipped, pace="")
 
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Advance the bar."""
+        """Advance the bar; print what is said of the unit above it."""
         self._done += 1
+        if "said" in facts:
+            self.note(f"{name}: {facts['said']}")
         self._progress.update(self._task, completed=self._done, pace=pace_text(self._pace.add(facts)))
 
     def part(self, share: float, facts: Mapping[str, Any]) -> None:
         """Advance the bar within a unit."""
         share = min(share, 0.99)  # the unit itself is counted when it is stored
-        self._progress.update(self._task, completed=self._done + share, pace=pace_text(self._pace.add(facts)))
+        self._progress.update(self._task, completed=self._done + share, pace=pace_text(self._pace.add_part(facts)))
 
     def note(self, text: str) -> None:
         """Print above the bar."""

@@ -64,9 +64,11 @@ def build_dataset(config: BuildDatasetConfig, context: RunContext) -> JobReport:
         ConfigError: Label settings that a dataset must not state, or that do not validate.
         InkbatchError: See `inkbatch.steps.labels.job.run` and `inkbatch.steps.dataset.job.run`.
     """
-    from inkbatch.steps.dataset.job import run
+    from inkbatch.io.store.location import Location
+    from inkbatch.steps.dataset.job import run, with_named_segments
     from inkbatch.steps.labels.job import run as run_labels
 
+    config = with_named_segments(config, Location.parse(config.root))
     whole = replace(context, shard=ShardSpec())
     for choice in config.choices:
         if choice.labels is not None:

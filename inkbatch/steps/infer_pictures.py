@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from inkbatch.config import JobConfig, digest
 from inkbatch.data.datasets.image_folders import picture_files
 from inkbatch.data.datasets.index import DatasetIndex, SplitName, resolve, root_of
-from inkbatch.data.datasets.picture_layers import cut_out, picture_layers
+from inkbatch.data.datasets.picture_layers import cut_out, decode_picture, picture_layers
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.pictures.png import png_bytes
@@ -26,6 +27,7 @@ from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, ch
 from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.predict.reference import check_reference
 from inkbatch.predict.segment_statistics import array_statistics
+from inkbatch.reports.pictures import over_papyrus
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
@@ -33,6 +35,8 @@ from inkbatch.text import count_text
 
 UNIT_PX = 4096  # of a picture that is computed at a time
 RGB_LAYERS, GREY_LAYERS = 3, 1
+ENDINGS = {"npy": ".npy", "png": ".png", "mask": "-mask.png", "overlay": "-overlay.png"}
+NO_SCALE = 1.0  # where neither side states one, nothing is compared
 
 
 class InferPicturesConfig(JobConfig):
@@ -45,7 +49,10 @@ class InferPicturesConfig(JobConfig):
         split: Which of the dataset's pictures: those that hold a sample of this split, or ``all``.
         root: ROOT: a folder or ``s3://bucket/prefix``.
         output: Folder of the maps; None is ``ROOT/predictions/{folder or dataset}/{bundle}``.
-        forms: What is written per picture: ``npy`` (float32 probability, height x width), ``png`` (8 bits).
+        forms: What is written per picture: ``npy`` (float32 probability, height x width), ``png`` (8 bits), ``mask``
+            (``NAME-mask.png``, 255 from `threshold` on), ``overlay`` (``NAME-overlay.png``, the map in amber over the
+            grey picture).
+        threshold: Of masks; None is the bundle's, else 0.5.
         pixel_um: Pixel edge of `images` in micrometres, compared with the bundle's; None: not known, not compared.
         override: Contract values that are to be replaced; recorded in the manifest.
         device: ``auto`` takes CUDA, then MPS, then the CPU.
@@ -61,7 +68,8 @@ class InferPicturesConfig(JobConfig):
     split: SplitName | Literal["all"] = "test"
     root: str = "root"
     output: str | None = None
-    forms: tuple[Literal["npy", "png"], ...] = ("npy",)
+    forms: tuple[Literal["npy", "png", "mask", "overlay"], ...] = ("npy",)
+    threshold: float | None = Field(None, ge=0, le=1)
     pixel_um: float | None = Field(None, gt=0)
     override: dict[str, Any] = Field(default_factory=dict)
     device: DeviceName = "auto"
@@ -73,7 +81,7 @@ class InferPicturesConfig(JobConfig):
         if (self.images is None) == (self.dataset is None):
             raise ValueError("give images (a folder of pictures) or dataset (the name of one), one of them")
         if not self.forms:
-            raise ValueError("forms is empty; choose npy, png, or both")
+            raise ValueError("forms is empty; choose from npy, png, mask and overlay")
         return self
 
 
@@ -116,12 +124,14 @@ def make_plan(config: InferPicturesConfig) -> PicturesPlan:
     folder = Location.parse(config.root) / "predictions" / found.name / bundle.document.name
     if config.output is not None:
         folder = Location.parse(config.output)
-    settings = {
+    settings: dict[str, Any] = {
         "forms": sorted(config.forms),
         "contract": bundle.contract.model_dump(mode="json"),
         "override": dict(config.override),
         "precision": config.precision,
     }
+    if "mask" in config.forms:
+        settings["threshold"] = _threshold(config, bundle)
     inputs = {
         "pictures": digest(found.digests),
         "bundle": bundle.document.name,
@@ -182,8 +192,8 @@ def _work(plan: PicturesPlan, record: RunFolder, context: RunContext) -> UnitWor
         place = plan.folder / plan.pictures[unit.index][0]
         written = 0
         for form in config.forms:
-            data = _npy(probability) if form == "npy" else _png(probability)
-            (plan.folder / f"{place.name}.{form}").write_bytes(data)
+            data = _data(form, probability, plan, plan.pictures[unit.index][1])
+            (plan.folder / f"{place.name}{ENDINGS[form]}").write_bytes(data)
             written += len(data)
         return {"bytes_written": written, "picture": place.name, "tiles": tiles}
 
@@ -270,7 +280,7 @@ def _require_matches(bundle: Bundle, pixel_um: float | None) -> None:
         depth_order="forward",
         intensity="keep",
         clahe=contract.clahe,  # is applied on reading
-        voxel_size_um=pixel_um or contract.voxel_size_um,
+        voxel_size_um=pixel_um or contract.voxel_size_um or NO_SCALE,
         mask="derived",
     )
     rows = contract.mismatches(made, "uint8")
@@ -281,6 +291,23 @@ def _require_matches(bundle: Bundle, pixel_um: float | None) -> None:
             f"pictures do not match bundle {bundle.document.name}: {'; '.join(rows)}; take a bundle that was trained "
             "on pictures, or inkbatch infer for prepared segments"
         )
+
+
+def _threshold(config: InferPicturesConfig, bundle: Bundle) -> float:
+    stated = config.threshold if config.threshold is not None else bundle.contract.threshold
+    return DEFAULT_THRESHOLD if stated is None else stated
+
+
+def _data(form: str, probability: NDArray[np.float32], plan: PicturesPlan, picture: Location) -> bytes:
+    if form == "npy":
+        return _npy(probability)
+    if form == "mask":
+        above = probability >= np.float32(_threshold(plan.config, plan.bundle))
+        return png_bytes(above.astype(np.uint8) * np.uint8(255))
+    if form == "png":
+        return _png(probability)
+    tones = np.rint(probability * 255).astype(np.uint8)
+    return png_bytes(over_papyrus(tones, decode_picture(picture, in_colour=False)))
 
 
 def _npy(probability: NDArray[np.float32]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,11 @@ def read_verdict(folder: Location) -> dict[str, Any]:
     return found
 
 
+def has_reading(verdict: Mapping[str, Any]) -> bool:
+    """Tell if a verdict names a reading: without one, order and layers are the usual ones and mean nothing."""
+    return bool(verdict["usable"] or verdict["confidence"] > 0)
+
+
 def stored_layers(segment: str, bundle_uri: str, root: str, override: dict[str, Any]) -> AutoLayers:
     """Read the stored verdict on this very surface and bundle.
 
@@ -85,10 +91,11 @@ def stored_layers(segment: str, bundle_uri: str, root: str, override: dict[str, 
 
 def _usable(verdict: dict[str, Any], folder: Location, segment: str) -> AutoLayers:
     start, stop = verdict["layers"]
+    sure = f" (confidence {verdict['confidence']:.2f})" if has_reading(verdict) else ""
     if not verdict["usable"]:
         raise DataError(
-            f"--layers auto, segment {segment}: the probe's verdict is {verdict['verdict']} "
-            f"(confidence {verdict['confidence']:.2f}): {verdict['reason']}. It is not used; look at "
+            f"--layers auto, segment {segment}: the probe's verdict is {verdict['verdict']}{sure}: "
+            f"{verdict['reason']}. It is not used; look at "
             f"{folder / PICTURE_NAME}, then state --layers START:STOP yourself (docs/trust.md)"
         )
     keys = ("verdict", "depth_order", "layers", "displaced_by", "confidence", "digest")

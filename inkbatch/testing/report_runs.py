@@ -58,6 +58,14 @@ def evaluated(folder: Path) -> Location:
     return evaluate.run(evaluate.EvaluateConfig.checked(values, "test"), RunContext()).location
 
 
+def cleaned(folder: Path) -> Location:
+    """Run `clean` below `folder`."""
+    from inkbatch.steps.labels import clean
+
+    values = {**_two_maps(folder), "name": "poor", "min_area_px": 20}
+    return clean.run(clean.CleanConfig.checked(values, "test"), RunContext()).location
+
+
 def probed(folder: Path) -> Location:
     """Run `probe` below `folder`, with a bundle that sees no ink."""
     from inkbatch.steps.prepare import job as prepare

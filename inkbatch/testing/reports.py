@@ -45,6 +45,7 @@ MAKERS: Mapping[str, Maker] = {
     "train": report_runs.trained,
     "ensemble": report_runs.combined,
     "evaluate": report_runs.evaluated,
+    "clean": report_runs.cleaned,
     "probe": report_runs.probed,
 }
 

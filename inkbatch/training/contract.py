@@ -13,8 +13,6 @@ from inkbatch.models.contract import UNUSED_DIVISOR
 from inkbatch.training.module import DTYPE_MAX
 from inkbatch.training.settings import TrainConfig
 
-IMAGE_VOXEL_UM = 1.0  # pictures have no voxel; a contract needs one
-
 
 def model_settings(config: TrainConfig, index: DatasetIndex) -> dict[str, object]:
     """Return the network's config; `depth_layers` defaults to the dataset's number of layers.
@@ -59,7 +57,8 @@ def contract_of(config: TrainConfig, index: DatasetIndex, depth_layers: int, roo
             mean=config.input.mean,
             std=config.input.std,
             normaliser=config.input.normaliser,
-            voxel_size_um=stored.voxel_size_um or IMAGE_VOXEL_UM,
+            reads="pictures" if index.is_pictures else "surface",
+            voxel_size_um=stored.voxel_size_um,
             z_spacing_um=stored.z_spacing_um,
             tile_px=tile_px,
             stride_px=config.stride_px or max(1, tile_px // 2),

@@ -8,6 +8,7 @@ from typing import Any
 
 from inkbatch.config import digest
 from inkbatch.data.datasets.index import DatasetIndex, Sample
+from inkbatch.data.datasets.trained_pixels import RECORD
 from inkbatch.io.store.location import Location
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract
@@ -75,6 +76,7 @@ def write_bundle(
     model: InkModel,
     store: CheckpointStore,
     progress: Progress,
+    pixels: Sequence[Mapping[str, Any]] = (),
 ) -> Bundle:
     """Make the bundle of a finished run, with a reference tile; equal runs give equal bundles.
 
@@ -86,6 +88,7 @@ def write_bundle(
         model: A network of the run's shape; its weights are replaced.
         store: The run's checkpoints.
         progress: The finished run.
+        pixels: What it was shown of each segment, see `inkbatch.data.datasets.trained_pixels.records_of`.
 
     Raises:
         CorruptDataError: The best checkpoint is gone or damaged.
@@ -116,6 +119,7 @@ def write_bundle(
             "steps": progress.total_steps,
             "averaged_weights": average is not None,
             **({"fold": config.fold} if config.fold is not None else {}),
+            **({RECORD: list(pixels)} if pixels else {}),
         },
         metrics={
             "measured_on": f"stitched validation areas of dataset {index.name}{_fold_words(config)}",

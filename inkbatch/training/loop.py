@@ -28,7 +28,7 @@ from inkbatch.training.data import Step, StepStream
 from inkbatch.training.metrics import OVERALL, table
 from inkbatch.training.module import InkModule
 from inkbatch.training.optimise import WeightAverage, rate_factor, set_rates
-from inkbatch.training.progress import EpochRow, Progress
+from inkbatch.training.progress import EpochRow, Progress, scores_text
 from inkbatch.training.run_logs import RunLogs
 from inkbatch.training.settings import TrainConfig
 from inkbatch.training.validate import Validation, Validator
@@ -171,9 +171,9 @@ class Trainer:
             if not np.isfinite(value):
                 samples = ", ".join(name for batch in step.batches for name in batch.sample_ids)
                 raise NonFiniteError(
-                    f"run {self.config.run}: the loss of epoch {step.epoch}, step {step.step} is {value}; its batch "
-                    f"holds the samples {samples}; look at them, lower optimiser.rate, set clip_gradient, or train "
-                    "with precision fp32"
+                    f"run {self.config.run}: the loss of epoch {step.epoch + 1}, step {step.step} is {value}; its "
+                    f"batch holds the samples {samples}; look at them, lower optimiser.rate, set clip_gradient, or "
+                    "train with precision fp32"
                 )
         first = len(self.progress.losses)
         self.progress.losses += values
@@ -195,7 +195,7 @@ class Trainer:
         losses = progress.losses[-self.stream.plan.steps :]
         rate = max(group["lr"] for group in self.optimiser.param_groups)
         progress.rows.append(
-            EpochRow(progress.epoch, float(np.mean(losses)), found.loss, rate, table(found.histograms))
+            EpochRow(progress.epoch + 1, float(np.mean(losses)), found.loss, rate, table(found.histograms))
         )
         progress.epoch, progress.step = progress.epoch + 1, 0
         best = progress.best(config.monitor)
@@ -208,15 +208,12 @@ class Trainer:
         self.fabric.barrier()  # a checkpoint after an epoch promises that its pictures are stored
         self._save(best=waited == 0)
         scores = progress.rows[-1].scores[OVERALL]
+        row = {"train_loss": progress.rows[-1].train_loss, "validation_loss": found.loss}
+        row |= {"f05": scores["f05"], "auc": scores["auc"]}
+        best_words = "the best so far" if waited == 0 else f"the best is epoch {best.epoch}"
         self.context.reporter.unit(
             f"epoch {progress.epoch} of {config.epochs}",
-            {
-                "train_loss": progress.rows[-1].train_loss,
-                "validation_loss": found.loss,
-                "f05": scores["f05"],
-                "auc": scores["auc"],
-                **self.usage.pace(self.seconds),
-            },
+            {**row, "said": f"{scores_text(row)}; {best_words}", **self.usage.pace(self.seconds)},
         )
 
     def _stopping(self) -> bool:
@@ -277,5 +274,5 @@ class Trainer:
         if self.progress.total_steps:
             self.context.reporter.note(
                 f"run {self.config.run}: going on after step {self.progress.total_steps} "
-                f"(epoch {self.progress.epoch}, step {self.progress.step})"
+                f"(in epoch {min(self.progress.epoch + 1, self.config.epochs)}, after its step {self.progress.step})"
             )

@@ -19,7 +19,7 @@ class EpochRow:
     """One line of the curves.
 
     Attributes:
-        epoch: From 0.
+        epoch: From 1, as people count.
         train_loss: Mean over the epoch's steps.
         validation_loss: Mean over validated tiles.
         rate: Highest learning rate of the last step.
@@ -103,6 +103,15 @@ class Progress:
                 for name in ("f05", "dice", "iou", "average_precision", "auc")
             },
         }
+
+
+def scores_text(row: Mapping[str, float]) -> str:
+    """Say losses and scores of an epoch, ``loss 0.31, validation loss 0.35, F0.5 0.712, AUC 0.934``."""
+    names = {"train_loss": "loss", "validation_loss": "validation loss", "f05": "F0.5", "auc": "AUC"}
+    shown = (
+        f"{words} {row[name]:.4g}" if "loss" in name else f"{words} {row[name]:.3f}" for name, words in names.items()
+    )
+    return ", ".join(shown)
 
 
 def to_csv(lines: list[list[Any]]) -> bytes:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from inkbatch.config import parse_bytes
-from inkbatch.errors import ConfigError
+from inkbatch.errors import ConfigError, DataError
+from inkbatch.io.store.location import Location
 from inkbatch.view.guard import is_loopback
 from inkbatch.view.scene import Scene
 from inkbatch.view.server import ViewServer
@@ -66,6 +67,24 @@ def run(
             webbrowser.open(server.url)
         _serve(server)
     say("view: ended")
+
+
+def there(root: str) -> list[str]:
+    """List the segments under ROOT with their predictions, one line each.
+
+    Raises:
+        DataError: There are none.
+    """
+    place = Location.parse(root)
+    names = {room: set((place / room).names()) for room in ("segments", "predictions")}
+    found = sorted(names["segments"] | names["predictions"])
+    if not found:
+        raise DataError(f"view: expected segments under {place}, found none; prepare one, or give another --root")
+    lines = [f"which segment? inkbatch view SEGMENT shows one of those under {place}:"]
+    for segment in found:
+        maps = ", ".join((place / "predictions" / segment).names()) if segment in names["predictions"] else ""
+        lines.append(f"  {segment}  {maps or 'no predictions yet'}")
+    return lines
 
 
 def _serve(server: ViewServer) -> None:

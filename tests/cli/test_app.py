@@ -191,3 +191,9 @@ def test_storage_that_gives_up_is_worth_a_retry(capsys):
 def test_credentials_in_a_uri_are_refused_and_not_repeated(tmp_path):
     result = inkbatch("prepare", "demo", "--root", "s3://key:secret@bucket/x", code=EXIT_CONFIG, cwd=tmp_path)
     assert "secret" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["infer", "s", "--layers", "9:3"], ["evaluate", "s", "--set", "betta=1"]])
+def test_an_error_ends_with_the_help_of_its_command(tmp_path, arguments):
+    said = inkbatch(*arguments, code=EXIT_CONFIG, cwd=tmp_path).stderr
+    assert said.endswith(f"Try: inkbatch {arguments[0]} --help\n")

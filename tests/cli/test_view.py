@@ -55,3 +55,12 @@ def test_what_is_not_there_ends_with_the_code_for_data(root):
         assert "run inkbatch prepare other and inkbatch infer other first" in process.stderr.read()
     with view("seg", "--root", root, "--memory", "1MiB") as process:
         assert process.wait(20) == 64
+
+
+def test_without_a_segment_it_lists_them(root, tmp_path):
+    with view("--root", root) as process:
+        assert process.wait(20) == 0
+        assert process.stdout.read().splitlines()[1:] == ["  seg  no predictions yet"]
+    with view("--root", str(tmp_path / "empty")) as process:
+        assert process.wait(20) == 65
+        assert "expected segments under" in process.stderr.read()

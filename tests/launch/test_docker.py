@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -24,7 +25,8 @@ environment = {{}}
 for flag, value in zip(words[:image], words[1:image]):
     if flag == "--env":
         name, given, text = value.partition("=")
-        environment[name] = text if given else os.environ[name]
+        if given or name in os.environ:
+            environment[name] = text if given else os.environ[name]
 json.dump({{"words": words, "environment": environment}}, open(os.environ["FAKE_LOG"], "w"))
 os.execvpe(words[image + 1], words[image + 1:], {{**os.environ, **environment}})
 """
@@ -101,3 +103,16 @@ def test_a_gpu_worker_gets_its_gpu_and_no_other(fake, script, tmp_path):
     DockerLauncher(settings).run_chain(replace(chain, jobs=(spec,)), tmp_path / "work", StopFlag())
     words = ran(tmp_path)["words"]
     assert words[words.index("--gpus") + 1] == "device=1"
+
+
+def test_the_dry_run_names_the_environment_and_gives_each_shard_its_own_gpu(fake):
+    chain = example_chain()
+    spec = replace(chain.jobs[0], shards=3, resources=Resources(gpus=1))
+    launcher = DockerLauncher(DockerSettings())
+    text = launcher.render(replace(chain, jobs=(spec,)))["docker.sh"]
+    runs = [line for line in text.splitlines() if line.startswith("docker run")]
+    assert [line.partition("--gpus device=")[2].split()[0] for line in runs] == ["0", "1", "2"]
+    launched = launcher.task_command(spec, chain, 0, 1, "0")
+    named = [after for flag, after in itertools.pairwise(launched) if flag == "--env" and "=" not in after]
+    assert "AWS_PROFILE" in named
+    assert all(f"--env {name}" in line for line in runs for name in named)

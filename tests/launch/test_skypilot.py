@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
+from inkbatch.launch.base import Feature
 from inkbatch.launch.skypilot import SkyPilotLauncher, SkyPilotSettings
 from inkbatch.testing.launchers import LauncherContract, example_chain, one_job
 
@@ -54,9 +57,12 @@ class TestSkyPilot(LauncherContract):
     options: ClassVar = {"image": IMAGE}
 
 
+def rendered(chain) -> dict[str, str]:
+    return SkyPilotLauncher(SkyPilotSettings(image=IMAGE)).render(chain)
+
+
 def documents(chain) -> list[dict]:
-    launcher = SkyPilotLauncher(SkyPilotSettings(image=IMAGE))
-    return list(yaml.safe_load_all(next(iter(launcher.render(chain).values()))))
+    return [yaml.safe_load(text) for name, text in rendered(chain).items() if name.endswith(".sky.yaml")]
 
 
 @pytest.mark.parametrize("chain", [one_job(), one_job(shards=1)])
@@ -67,12 +73,24 @@ def test_a_task_passes_the_schema(chain):
         jsonschema.validate({**task, "use_spto": True}, TASK)
 
 
-def test_a_chain_is_a_pipeline_whose_first_document_names_it():
-    head, *tasks = documents(example_chain())
-    assert list(head) == ["name"]
-    for task in tasks:
+def test_every_job_of_a_chain_is_a_task_that_waits_for_those_before_it(tmp_path):
+    chain = example_chain()
+    files = rendered(chain)
+    for task in documents(chain):
         jsonschema.validate(task, TASK)
-    assert [task["name"].split("-")[1] for task in tasks] == ["prepare", "infer", "infer", "ensemble", "report"]
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "sky").write_text('#!/bin/sh\necho "$@" >> launched\n')
+    (tmp_path / "sky").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["sh", "submit.sh"], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+    launched = [line.split()[-1] for line in (tmp_path / "launched").read_text().splitlines()]
+    assert len(launched) == sum(spec.shards for spec in chain.jobs)
+    for spec in chain.jobs:
+        first = launched.index(f"{spec.job}.sky.yaml")
+        for before in spec.after:
+            last = len(launched) - 1 - launched[::-1].index(f"{before}.sky.yaml")
+            assert last < first
 
 
 def test_it_runs_on_spot_and_recovers_on_75_alone():
@@ -82,7 +100,17 @@ def test_it_runs_on_spot_and_recovers_on_75_alone():
     assert resources["job_recovery"]["max_restarts_on_errors"] == 0
 
 
-def test_shards_are_the_nodes_of_a_task():
+def test_shards_are_managed_jobs_of_their_own_and_no_gang():
+    files = rendered(one_job(shards=3))
     task = documents(one_job(shards=3))[0]
-    assert task["num_nodes"] == 3
-    assert "INKBATCH_ARRAY_INDEX=$SKYPILOT_NODE_RANK" in task["run"]
+    assert "num_nodes" not in task
+    assert task["envs"]["INKBATCH_ARRAY_COUNT"] == "3"
+    for index in range(3):
+        assert f"--env INKBATCH_ARRAY_INDEX={index} " in files["submit.sh"]
+
+
+def test_it_says_that_nothing_was_submitted(tmp_path):
+    launcher = SkyPilotLauncher(SkyPilotSettings(image=IMAGE))
+    assert Feature.SUBMIT not in launcher.supports
+    (said,) = launcher.submit(one_job(shards=2), tmp_path / "work").said
+    assert said.endswith("&& sh submit.sh)")

@@ -104,8 +104,8 @@ def test_training_shows_validation_maps_of_the_kept_epoch_and_curves(page_of, fi
     rows = list(csv.DictReader((finished("train") / "metrics.csv").read_bytes().decode().splitlines()))
     epochs = [row for row in rows if row["segment"] == "overall"]
     table = part(page, "Epoch by epoch", Table)
-    assert [row[0] for row in table.rows] == [row["epoch"] for row in epochs] == ["0", "1"]
-    assert table.strong == (finished("train") / "complete.json").read_json()["best_epoch"]
+    assert [row[0] for row in table.rows] == [row["epoch"] for row in epochs] == ["1", "2"]
+    assert table.strong + 1 == (finished("train") / "complete.json").read_json()["best_epoch"]
     assert [row[0] for row in part(page, "Scores by area", Table).rows] == ["overall", "s1"]
 
 

@@ -212,3 +212,21 @@ def test_a_part_of_a_unit_counts_and_writes_no_line(capsys):
     rows = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [row["event"] for row in rows] == ["start", "unit"]
     assert rows[-1]["tiles_per_s"] > 0
+
+
+def test_a_unit_that_was_told_in_parts_counts_its_tiles_once():
+    now = [0.0]
+    pace = Pace(clock=lambda: now[0])
+    now[0] = 10.0
+    assert pace.add_part({"tiles": 30})["tiles_per_s"] == 3
+    assert pace.add_part({"tiles": 70})["tiles_per_s"] == 10
+    assert pace.add({"tiles": 100})["tiles_per_s"] == 10
+
+
+def test_a_log_says_what_is_said_of_a_unit_and_counts_one_unit(capsys):
+    reporter = LineReporter(as_json=False)
+    reporter.start("train", 1, 0)
+    reporter.unit("epoch 1 of 1", {"said": "loss 0.5, F0.5 0.700"})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "train: 1 unit, 0 already done"
+    assert second.startswith("train: epoch 1 of 1: loss 0.5, F0.5 0.700 (1/1")

@@ -102,10 +102,11 @@ def card_text(index: DatasetIndex, card: CardConfig, left_out: int, pictures: Se
         pictures: Names of the pictures beside it.
     """
     contract = index.contract
+    scale = "scale not stated" if contract.voxel_size_um is None else f"{contract.voxel_size_um:g} µm"
     lines = [f"# {card.title or index.name}", "", *([card.description, ""] if card.description else [])]
     lines += [
         f"- **form**: {index.form}, {len(index.samples)} samples of {index.sample_px} px, {contract.layer_count} "
-        f"layers, {contract.dtype}, grey values `{', '.join(contract.intensity)}`, {contract.voxel_size_um:g} µm",
+        f"layers, {contract.dtype}, grey values `{', '.join(contract.intensity)}`, {scale}",
         f"- **licence**: {card.licence}",
         f"- **digest**: `{index.computed_digest()}`",
         "",

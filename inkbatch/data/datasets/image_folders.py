@@ -51,7 +51,7 @@ class ImageFolders(JobConfig):
         pictures: All pictures and their annotations, where no folder states a split; not with the three above.
         colour: ``rgb`` (three layers) or ``grey`` (one).
         label_above: Annotation values above it are ink; None takes grey values 0 to 255 as 0 to 1.
-        pixel_um: Pixel edge in micrometres; 1 if it is unknown.
+        pixel_um: Pixel edge in micrometres; None where it is not known, and no scale is invented.
         clahe: Adaptive histogram equalisation of each channel, ``{clip_limit: 2.0, cell_px: 64}``, on a grid over the
             whole picture; None leaves the grey values as they are. It goes into the contract of what is trained on it.
     """
@@ -63,7 +63,7 @@ class ImageFolders(JobConfig):
     pictures: FolderPair | None = None
     colour: Literal["rgb", "grey"] = "rgb"
     label_above: int | None = Field(0, ge=0, le=254)
-    pixel_um: float = Field(1.0, gt=0)
+    pixel_um: float | None = Field(None, gt=0)
     clahe: ClaheSettings | None = None
 
     @model_validator(mode="after")

@@ -109,7 +109,7 @@ class DatasetSegment(BaseModel):
         source: Origin of the surface; of local paths the last component.
         source_layers: Half-open range of the source layer numbers that the surface holds.
         shape_yx: (height, width) in pixels.
-        voxel_size_um: Voxel edge in micrometres.
+        voxel_size_um: Voxel edge in micrometres; None for pictures of unknown scale.
         digest: Digest of the attributes of surface, labels and ignore mask, or of the picture and its annotation.
             A reader refuses others. Empty: not checked.
         clahe: Pictures only: adaptive histogram equalisation that a reader applies, or None.
@@ -128,7 +128,7 @@ class DatasetSegment(BaseModel):
     source: str = ""
     source_layers: tuple[int, int]
     shape_yx: tuple[int, int]
-    voxel_size_um: float
+    voxel_size_um: float | None = None
     digest: str = ""
     label_above: int | None = None
     clahe: ClaheSettings | None = None
@@ -149,6 +149,7 @@ class SurfaceContract(BaseModel):
         lut: Control points of the lookup table, or None.
         clahe: CLAHE settings, or None.
         voxel_size_um: Voxel edge of the first segment in micrometres; the others differ by 5 % at most.
+            None for pictures of unknown scale.
         layer_count: Layers of each sample.
         z_spacing_um: Spacing of layers, where it is not the voxel edge; left out of documents where it is.
     """
@@ -159,13 +160,13 @@ class SurfaceContract(BaseModel):
     intensity: tuple[str, ...]
     lut: tuple[tuple[int, int], ...] | None = None
     clahe: dict[str, float] | None = None
-    voxel_size_um: float
+    voxel_size_um: float | None = None
     layer_count: int
     z_spacing_um: float | None = None
 
     @property
-    def layer_um(self) -> float:
-        """Spacing of layers in micrometres."""
+    def layer_um(self) -> float | None:
+        """Spacing of layers in micrometres; None for pictures of unknown scale."""
         return self.z_spacing_um or self.voxel_size_um
 
     @model_serializer(mode="wrap")
@@ -263,6 +264,11 @@ class DatasetIndex(BaseModel):
             if segment.id == segment_id:
                 return segment
         raise DataError(f"dataset {self.name}: segment {segment_id!r} is not in its index; run build-dataset again")
+
+    @property
+    def is_pictures(self) -> bool:
+        """True if its segments are pictures."""
+        return all(segment.kind != "surface" for segment in self.segments)
 
     @property
     def scrolls(self) -> dict[str, str]:

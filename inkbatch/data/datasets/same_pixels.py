@@ -68,6 +68,11 @@ def _keys(segment: DatasetSegment, surface: SurfaceVolume | None, pictures: Mapp
             yield f"pixels {pictures[segment.id]}"
         return
     yield f"address {surface.provenance.source}"
+    yield from window_keys(surface)
+
+
+def window_keys(surface: SurfaceVolume) -> Iterator[str]:
+    """Yield size, place and digest of some windows of a surface, layer by layer; flat ones are left out."""
     height, width = surface.shape_yx
     for y0 in _starts(height):
         for x0 in _starts(width):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from inkbatch.config import JobConfig, near_matches
+from inkbatch.config import JobConfig, matching, near_matches
 from inkbatch.data.datasets.counting import count_grid
 from inkbatch.data.datasets.index import Sample, SplitName
 from inkbatch.data.datasets.leakage import touching
@@ -234,10 +234,9 @@ def split_by_segment(segments: Sequence[str], split: SegmentSplit) -> dict[str, 
     Raises:
         ConfigError: An unknown segment, or none to train on.
     """
-    for name in (*(split.held_out or ()), *split.test):
-        _require_known(name, segments)
-    test = set(split.test)
-    held = [name for name in segments if name not in test and (split.held_out is None or name in split.held_out)]
+    test = set(_named(split.test, segments))
+    wanted = None if split.held_out is None else _named(split.held_out, segments)
+    held = [name for name in segments if name not in test and (wanted is None or name in wanted)]
     if len([name for name in segments if name not in test]) < 2 or not held:
         raise ConfigError(
             f"splits: leave-one-segment-out needs at least two segments beside the test ones, got "
@@ -293,10 +292,9 @@ def split_by_list(samples: Sequence[Sample], split: ListSplit) -> list[Sample]:
     to: dict[str, SplitName] = {}
     known = {sample.id for sample in samples} | {sample.segment for sample in samples}
     for name in SPLITS:
-        for item in getattr(split, name):
+        for item in _named(getattr(split, name), sorted(known)):
             if item in to:
                 raise ConfigError(f"splits: {item!r} is on the lists {to[item]} and {name}; leave it on one")
-            _require_known(item, sorted(known))
             to[item] = name
     for sample in samples:
         if sample.id in to and sample.segment in to:
@@ -330,6 +328,18 @@ def _fold_numbers(count: int, folds: int, seed: int) -> list[int]:
     for start in range(0, count, folds):
         numbers += chance.shuffled(range(folds), seed, "folds", start)
     return numbers[:count]
+
+
+def _named(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Replace patterns such as ``train-*`` by the segments or samples that they match.
+
+    Raises:
+        ConfigError: A name or pattern that names nothing.
+    """
+    found = [one for name in names for one in matching(name, known, "splits: segments and samples of this dataset")]
+    for name in found:
+        _require_known(name, known)
+    return found
 
 
 def _require_known(name: str, known: Sequence[str]) -> None:

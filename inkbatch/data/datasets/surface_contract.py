@@ -35,10 +35,16 @@ def surface_contract(segments: Sequence[DatasetSegment], surfaces: dict[str, Sur
             ("voxel_size_um", contract.voxel_size_um, other.voxel_size_um),
             ("z_spacing_um", contract.layer_um, other.layer_um),
         ):
-            if abs(two / one - 1) > VOXEL_TOLERANCE:
+            if not _same_scale(one, two):
                 _require_equal(key, first, one, segment, two)
         rules |= set(other.intensity)
     return contract.model_copy(update={"intensity": tuple(sorted(rules))})
+
+
+def _same_scale(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(other / one - 1) <= VOXEL_TOLERANCE
 
 
 def _of(segment: DatasetSegment, surface: SurfaceVolume | None) -> SurfaceContract:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.datasets.trained_pixels import NOTHING, TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.scoring import BINS, ScoreHistogram, score_counts
 from inkbatch.data.maps.stored import StoredMap, open_map, require_one_grid
@@ -32,6 +33,22 @@ WINDOW_YX = (2 * CHUNK_PX, 4 * CHUNK_PX)  # counted at a time: stays in the cach
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.uint32]
 Seen = Callable[[Box, Bools, Bools], None]
+Where = Literal["unseen", "validation", "all"]
+
+
+@dataclass(frozen=True)
+class UnitCounts:
+    """Counts of a unit.
+
+    Attributes:
+        values: (maps, regions, 2, values): pixels per stored value; bare papyrus first, then ink.
+        labelled_px: Pixels that count by mask and ignore mask.
+        trained_px: Those of them that trained a network of the maps.
+    """
+
+    values: Counts
+    labelled_px: int
+    trained_px: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,9 @@ class Comparison:
         area: The part that counts.
         region_px: Edge of a region.
         units: Units that touch the area, row-major; a region is never split between units.
+        trained: Pixels that trained a network of the maps.
+        where: Which of the pixels count: ``unseen`` leaves out those that trained, ``validation`` takes those alone
+            that validated, ``all`` takes all.
     """
 
     maps: tuple[StoredMap, ...]
@@ -51,6 +71,8 @@ class Comparison:
     area: Box
     region_px: int
     units: tuple[Unit, ...]
+    trained: TrainedPixels = NOTHING
+    where: Where = "unseen"
 
     def __enter__(self) -> Comparison:
         return self
@@ -76,23 +98,23 @@ class Comparison:
         ]
         return [part for part in (region.intersect(self.area) for region in found) if part.area]
 
-    def count(self, unit: Unit, seen: Seen = lambda window, ink, counted: None) -> Counts:
+    def count(self, unit: Unit, seen: Seen = lambda window, ink, counted: None) -> UnitCounts:
         """Read and count a unit, window by window, each while it is in the cache; by the calling thread alone.
 
         Args:
             unit: The unit.
             seen: Is shown each window with its (ink, counted).
-
-        Returns:
-            (maps, regions, 2, values): pixels per stored value; bare papyrus first, then ink.
         """
         box, regions = unit.write_box.intersect(self.area), self.regions(unit)
+        labelled = trained = 0
         found = np.zeros((len(self.maps), len(regions), 2, BINS), np.uint32)
         with ExitStack() as closing:
             truth = closing.enter_context(self.truth.opened(box))
             opened = [closing.enter_context(stored.opened(box)) for stored in self.maps]
             for window in cells(box, *WINDOW_YX):
                 ink, counted = truth(window)
+                labelled += int(np.count_nonzero(counted))
+                trained += self._leave_out(window, counted)
                 seen(window, ink, counted)
                 inside = [(place, region.intersect(window)) for place, region in enumerate(regions)]
                 for number, (stored, region) in enumerate(zip(self.maps, opened, strict=True)):
@@ -103,16 +125,33 @@ class Comparison:
                             found[number, place] += score_counts(
                                 values[own], ink[own], counted[own], str(stored.folder)
                             )
-        return found
+        return UnitCounts(found, labelled, trained)
 
-    def total(self) -> ScoreHistogram:
-        """Count all pixels of the first map; nothing is stored."""
-        total = ScoreHistogram()
+    def _leave_out(self, window: Box, counted: Bools) -> int:
+        """Unmark what `where` leaves out; returns how many of the marked pixels trained."""
+        if not len(self.trained.train) and self.where != "validation":
+            return 0
+        trained = self.trained.trained(window)
+        number = int(np.count_nonzero(counted & trained))
+        if self.where == "unseen":
+            counted &= ~trained
+        elif self.where == "validation":
+            counted &= self.trained.validated(window)
+        return number
+
+    def total(self) -> tuple[ScoreHistogram, float]:
+        """Count the pixels of the first map; nothing is stored.
+
+        Returns:
+            The histogram, and the share of the labelled pixels that trained its network.
+        """
+        total, labelled, trained = ScoreHistogram(), 0, 0
         with ThreadPoolExecutor(UNITS_AHEAD, thread_name_prefix="inkbatch-count") as threads:
-            for counts in threads.map(lambda unit: self.count(unit)[0].sum(axis=0, dtype=np.int64), self.units):
-                bare, ink = counts
+            for found in threads.map(self.count, self.units):
+                bare, ink = found.values[0].sum(axis=0, dtype=np.int64)
                 total.merge(ScoreHistogram(ink, bare))
-        return total
+                labelled, trained = labelled + found.labelled_px, trained + found.trained_px
+        return total, trained / max(labelled, 1)
 
 
 def open_comparison(
@@ -122,6 +161,7 @@ def open_comparison(
     choice: TruthChoice,
     area: tuple[int, int, int, int] | None = None,
     region_px: int = REGION_PX,
+    where: Where = "unseen",
 ) -> Comparison:
     """Open predictions and labels, compare their sizes, and cut the segment into units.
 
@@ -132,10 +172,11 @@ def open_comparison(
         choice: The labels.
         area: Part that counts as y0, x0, y1, x1 in pixels, half-open; None takes the whole segment.
         region_px: Edge of a region.
+        where: See `Comparison`.
 
     Raises:
         NoLabelsError: No labels are known for the segment.
-        ConfigError: An area outside the map, or a catalog that cannot be read.
+        ConfigError: An area outside the map, a catalog that cannot be read, or no pixel that validated.
         DataError: A prediction or the labels are incomplete, or of another size.
         MismatchError: The two predictions do not lie on one grid, or are one.
     """
@@ -145,6 +186,14 @@ def open_comparison(
         raise ConfigError(f"evaluate {segment}: {maps[0].name} is compared with itself; name another prediction")
     shape_yx = maps[0].shape_yx
     box = area_box(area, shape_yx)
+    for found in maps:
+        box = box.intersect(area_box(found.box, shape_yx))  # outside it a quick look says nothing
+    trained = TrainedPixels.together(found.trained_on for found in maps)
+    if where == "validation" and not len(trained.validation):
+        raise ConfigError(
+            f"evaluate {segment}: expected pixels that validated the network of {maps[0].name}, its bundle names none "
+            "on this segment; leave --on out, or infer a segment of its validation split"
+        )
     truth = Truth(root, segment, choice)
     if truth.shape_yx != shape_yx:
         truth.close()
@@ -152,7 +201,7 @@ def open_comparison(
             f"prediction {maps[0].name}: is {shape_yx}, the mask and labels are {truth.shape_yx} (height, "
             "width); infer it from this very surface"
         )
-    return Comparison(maps, truth, box, region_px, _units(shape_yx, box, region_px))
+    return Comparison(maps, truth, box, region_px, _units(shape_yx, box, region_px), trained, where)
 
 
 def _units(shape_yx: tuple[int, int], area: Box, region_px: int) -> tuple[Unit, ...]:

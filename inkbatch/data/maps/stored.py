@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
@@ -67,6 +68,17 @@ class StoredMap:
         """The threshold that goes with it: fitted with its weights, or stated by its bundle."""
         found = self.facts.get("threshold") or self.manifest.get("config", {}).get("contract", {}).get("threshold")
         return None if found is None else float(found)
+
+    @property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """The part that was inferred, y0, x0, y1, x1, of a quick look; None of whole maps."""
+        found = self.manifest.get("config", {}).get("box")
+        return None if found is None else (int(found[0]), int(found[1]), int(found[2]), int(found[3]))
+
+    @property
+    def trained_on(self) -> TrainedPixels:
+        """Pixels that trained the network that made it, or one of its members' networks."""
+        return TrainedPixels.of(self.manifest.get("inputs", {}).get("trained_on", {}))
 
     @property
     def identity(self) -> dict[str, Any]:

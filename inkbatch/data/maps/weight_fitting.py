@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import Codes, Combination
 from inkbatch.data.maps.scoring import f_beta
@@ -24,6 +25,7 @@ from inkbatch.data.maps.stored import StoredMap
 from inkbatch.data.maps.truth import Truth, TruthChoice
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
+from inkbatch.text import share_text
 
 BETAS = {"f05": 0.5, "dice": 1.0}
 STEPS = (20, 10, 5, 2, 1)
@@ -70,6 +72,7 @@ class Fit:
         alone: (score, threshold) of each map alone.
         pixels: Pixels that were used.
         ink_pixels: Those of them that are ink.
+        trained_share: Share of the labelled pixels that trained a member's network, and were left out.
     """
 
     weights: tuple[float, ...]
@@ -79,6 +82,7 @@ class Fit:
     alone: tuple[tuple[float, float], ...]
     pixels: int
     ink_pixels: int
+    trained_share: float = 0.0
 
     def document(self, names: Sequence[str], metric: str) -> dict[str, Any]:
         """Return the stored form."""
@@ -94,6 +98,7 @@ class Fit:
             },
             "pixels": self.pixels,
             "ink_pixels": self.ink_pixels,
+            **({"trained_share": self.trained_share} if self.trained_share else {}),
         }
 
 
@@ -102,9 +107,14 @@ def fit(maps: Sequence[StoredMap], rule: Combination, truth: Truth, rules: FitRu
 
     Raises:
         ConfigError: The area leaves the segment.
-        DataError: The area holds no labelled ink, or nothing else.
+        DataError: The area holds no labelled ink, or nothing else, outside the pixels that trained a member.
     """
-    codes, ink = _sampled(maps, truth, rules)
+    codes, ink, trained = _sampled(maps, truth, rules)
+    if trained and (not ink.any() or ink.all()):
+        raise DataError(
+            f"labels {truth.place}: {share_text(trained)} of the area for the weights trained a member's network, and "
+            "the rest does not hold both ink and bare papyrus; state another area with fit.area, or give --weight"
+        )
     if not ink.any() or ink.all():
         found = "no ink" if not ink.any() else "nothing but ink"
         raise DataError(
@@ -125,6 +135,7 @@ def fit(maps: Sequence[StoredMap], rule: Combination, truth: Truth, rules: FitRu
         tuple(search.score(start) for start in alone),
         len(ink),
         int(ink.sum()),
+        trained,
     )
 
 
@@ -175,8 +186,10 @@ def _moved(weights: tuple[int, ...], pair: tuple[int, int], step: int) -> tuple[
     return tuple(changed)
 
 
-def _sampled(maps: Sequence[StoredMap], truth: Truth, rules: FitRules) -> tuple[list[Codes], NDArray[np.bool_]]:
-    """Read codes per map, and labels, of sampled pixels of the area that count."""
+def _sampled(maps: Sequence[StoredMap], truth: Truth, rules: FitRules) -> tuple[list[Codes], NDArray[np.bool_], float]:
+    """Read codes per map, and labels, of sampled pixels that count and trained no member; and the share that did."""
+    trained = TrainedPixels.together(one.trained_on for one in maps)
+    labelled = seen = 0
     whole = Box(0, 0, *truth.shape_yx)
     area = area_box(rules.area, truth.shape_yx)
     share = min(1.0, rules.pixels / area.area)
@@ -188,10 +201,13 @@ def _sampled(maps: Sequence[StoredMap], truth: Truth, rules: FitRules) -> tuple[
         if not box.area:
             continue
         ink, counted = truth.read(box)
+        learnt = counted & trained.trained(box)
+        labelled, seen = labelled + int(counted.sum()), seen + int(learnt.sum())
+        counted &= ~learnt
         rows, columns = (np.arange(a, b, dtype=np.uint64) for a, b in ((box.y0, box.y1), (box.x0, box.x1)))
         numbers = (rows[:, None] * np.uint64(whole.width) + columns) * _HASH >> np.uint64(32)
         taken = counted & (numbers <= limit)
         labels.append(ink[taken])
         for values, one in zip(found, maps, strict=True):
             values.append(one.codes(box)[taken])
-    return [np.concatenate(values) for values in found], np.concatenate(labels)
+    return [np.concatenate(values) for values in found], np.concatenate(labels), seen / max(labelled, 1)

@@ -16,6 +16,7 @@ from inkbatch.config import near_matches
 from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder
+from inkbatch.workspace import find_workspace
 
 SEGMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 CATALOG_VARIABLE = "INKBATCH_CATALOG"
@@ -110,12 +111,19 @@ class Catalog:
     entries: Mapping[str, SegmentEntry]
     template: SegmentEntry | None = None
 
+    @property
+    def own(self) -> list[str]:
+        """Ids of the user's segments, sorted: without those that are shipped, unless there are no others."""
+        shipped = set(_read(shipped_catalog()).segments)
+        return sorted(set(self.entries) - shipped) or sorted(self.entries)
+
     @staticmethod
     def load(file: str | None = None, folder: str = ".") -> Catalog:
         """Read the shipped catalog and the user's own.
 
         Args:
-            file: The user's catalog. None looks at ``INKBATCH_CATALOG``, then for ``segments.yaml`` in `folder`.
+            file: The user's catalog, or several with commas between. None looks at ``INKBATCH_CATALOG``, then for
+                ``segments.yaml`` in `folder`, then takes the catalogs of the workspace.
             folder: Folder to look in.
 
         Raises:
@@ -124,9 +132,11 @@ class Catalog:
         named = file or os.environ.get(CATALOG_VARIABLE)
         paths = [shipped_catalog()]
         if named:
-            paths.append(Path(named))
+            paths += [Path(name.strip()) for name in named.split(",") if name.strip()]
         elif (Path(folder) / CATALOG_NAME).is_file():
             paths.append(Path(folder) / CATALOG_NAME)
+        elif workspace := find_workspace(Path(folder)):
+            paths += workspace.catalogs
         entries: dict[str, SegmentEntry] = {}
         template: SegmentEntry | None = None
         for path in paths:

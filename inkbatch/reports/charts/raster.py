@@ -85,8 +85,8 @@ def _epoch_panel(title: str, lines: Mapping[str, Sequence[float]]) -> Canvas:
     cv2.rectangle(canvas, (area.left, area.top), (area.right, area.bottom), FRAME, 1)
     for value, y in ((high, area.top + 10), (low, area.bottom)):
         text(canvas, f"{value:.3g}", (2, y), TICK)
-    last = str(max((len(line) for line in lines.values()), default=1) - 1)
-    text(canvas, "epoch 0", (area.left, area.bottom + 16), TICK)
+    last = str(max((len(line) for line in lines.values()), default=1))
+    text(canvas, "epoch 1", (area.left, area.bottom + 16), TICK)
     text(canvas, last, (area.right - 8 * len(last), area.bottom + 16), TICK)
     text(canvas, title, (area.left + 6, area.top - 6), BLACK)
     for number, (name, line) in enumerate(lines.items()):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inkbatch.config import JobConfig
+from inkbatch.config import JobConfig, is_pattern, matching
 from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
 from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
@@ -30,6 +30,7 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.reports.leave import leave_report
+from inkbatch.reports.picture_words import picture_text
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
@@ -68,7 +69,7 @@ class BuildDatasetConfig(SamplePlan):
         output_root: ROOT of the dataset, if it is not stored beside its segments; training finds the samples of
             form ``index`` there only when the segments are copied, too.
         catalog: The user's catalog file, for labels.
-        segments: Prepared segments.
+        segments: Prepared segments; ``train-*`` names all that match.
         layers: Layers of the segments that state none; None takes all that the surface holds.
         labels: Settings of `inkbatch labels` for the segments that state none; ``{segment}`` in them stands for the id.
             None uses the ``ink_labels.zarr`` and ``ignore_mask.zarr`` that are there.
@@ -166,6 +167,7 @@ def make_plan(config: BuildDatasetConfig) -> DatasetPlan:
         DataError: Segments or labels that are not whole, that cannot be mixed, an empty split, no ink, or leakage.
     """
     root = Location.parse(config.root)
+    config = with_named_segments(config, root)
     folder = Location.parse(config.output_root or config.root) / "datasets" / config.name
     surfaces: dict[str, SurfaceVolume] = {}
     given: dict[str, SplitName] = {}
@@ -200,6 +202,26 @@ def make_plan(config: BuildDatasetConfig) -> DatasetPlan:
     inputs = {"labels": contents, "index": index.computed_digest()}
     manifest = RunManifest("build-dataset", settings, inputs, len(layout.units()) if layout else 0, _request(config))
     return DatasetPlan(config, index, arrays, taken.left_out, around, labels, layout, folder, manifest)
+
+
+def with_named_segments(config: BuildDatasetConfig, root: Location) -> BuildDatasetConfig:
+    """Replace patterns among the segments, such as ``train-*``, by the prepared segments that they match, sorted.
+
+    Raises:
+        ConfigError: A pattern matches none, or a segment is listed twice.
+    """
+    if not any(is_pattern(choice.id) for choice in config.segments):
+        return config
+    there = [name for name in (root / "segments").names() if (root / "segments" / name / "prepare").exists()]
+    found = [
+        choice.model_copy(update={"id": name})
+        for choice in config.segments
+        for name in matching(choice.id, there, f"dataset {config.name}: segments prepared under {root}")
+    ]
+    names = [choice.id for choice in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"dataset {config.name}: {', '.join(twice)} are named twice; make the patterns narrower")
+    return config.model_copy(update={"segments": tuple(found)})
 
 
 def run(config: BuildDatasetConfig, context: RunContext) -> JobReport:
@@ -241,6 +263,27 @@ def describe(config: BuildDatasetConfig) -> str:
         rows.append(f"  units         {len(plan.units)} of {layout.unit_samples} samples, {done}")
         rows.append(f"  writes        {size / 2**20:,.1f} million voxels (2^20) of {layout.dtype} before compression")
     return "\n".join(rows)
+
+
+def summary(folder: Location) -> list[str]:
+    """Sum up a finished dataset in lines of text: its samples by split, their ink, and where its card lies."""
+    index = DatasetIndex.open(folder)
+    lines = []
+    for name in ("train", "validation", "test"):
+        own = [sample for sample in index.samples if sample.split == name]
+        if own:
+            ink = sum(sample.ink_share for sample in own) / len(own)
+            inked = sum(sample.ink_share > 0 for sample in own)
+            lines.append(
+                f"{name}: {count_text(len(own), 'sample')}, {inked:,} with ink; {ink:.1%} of the pixels are ink"
+            )
+    if index.fold_count:
+        lines.append(f"folds: {index.fold_count}, each validates on its own samples")
+    left_out = int((folder / "complete.json").read_json().get("left_out", 0))
+    if left_out:
+        lines.append(f"left out: {count_text(left_out, 'sample')} that see held-out pixels, or lie in a buffer")
+    said = [picture_text(line) for line in lines] if index.is_pictures else lines
+    return [*said, f"card: {folder / 'README.md'}"]
 
 
 def _work(plan: DatasetPlan) -> UnitWork[Any, Any]:
@@ -285,13 +328,18 @@ def _named(value: Any, segment: str) -> Any:
 
 def _request(config: BuildDatasetConfig) -> dict[str, Any]:
     """Return the request, with absolute paths of files."""
-    asked = config.request(catalog=str(Path(config.catalog).absolute()) if config.catalog else None)
+    asked = config.request(catalog=_absolute(config.catalog))
     for labels in (asked.get("labels"), *(segment["labels"] for segment in asked["segments"])):
         if labels and labels.get("image"):
             labels["image"] = Location.parse(labels["image"]).uri
     if config.images is not None:
         asked["images"]["folder"] = Location.parse(config.images.folder).uri
     return asked
+
+
+def _absolute(catalogs: str | None) -> str | None:
+    """Write catalog files, with commas between, as absolute paths."""
+    return ",".join(str(Path(name.strip()).absolute()) for name in catalogs.split(",")) if catalogs else None
 
 
 def _prepared(root: str, segment: str) -> Location:

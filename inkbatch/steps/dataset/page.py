@@ -14,6 +14,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.reports.charts.shapes import Axis
 from inkbatch.reports.charts.svg import bar_chart
 from inkbatch.reports.page import Chart, Code, Figure, Gallery, Page, Picture, Pixels, Promise, Section, Table, Words
+from inkbatch.reports.picture_words import in_picture_words
 from inkbatch.reports.stored import RERUN, interruptions, links, money, pixels
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
@@ -58,7 +59,7 @@ def page(run: StoredRun, root: Location) -> Page:
     ink = _mean_ink(index.samples)
     card = run.manifest["config"].get("card", {})
     said = () if not card.get("description") else (Words(str(card["description"])),)
-    return Page(
+    made = Page(
         job="build-dataset",
         title=str(card.get("title") or index.name),
         sentence=(
@@ -77,7 +78,7 @@ def page(run: StoredRun, root: Location) -> Page:
             ),
             Figure(f"{ink:.1%}", "ink", "share of all sample pixels"),
             Figure(f"{sum(s.ink_share == 0 for s in index.samples):,}", "without ink", "bare papyrus teaches, too"),
-            Figure(f"{contract.layer_count}", "layers", f"{contract.voxel_size_um:g} µm, {contract.dtype}"),
+            Figure(f"{contract.layer_count}", "layers", f"{_um(contract.voxel_size_um)}, {contract.dtype}"),
             *money(run),
         ),
         warnings=(*_warnings(index, rounds, str(card.get("licence", "not stated"))), *interruptions(run)),
@@ -94,9 +95,19 @@ def page(run: StoredRun, root: Location) -> Page:
         repeat_note="The same segments, labels and settings give the same bytes; other labels are noticed by digest.",
         files=links(run.folder, FILES),
     )
+    return in_picture_words(made) if index.is_pictures else made
 
 
 SAMPLES = "Each sample's middle layer; ink labels are outlined in light blue, what is ignored in pink."
+
+
+def _um(size: float | None) -> str:
+    return "scale not stated" if size is None else f"{size:g} µm"
+
+
+def _width_um(width_px: int, pixel_um: float | None) -> float | None:
+    """Width for a scale bar; None, and no bar, where no scale is stated."""
+    return None if pixel_um is None else width_px * pixel_um
 
 
 def _rounds(index: DatasetIndex) -> list[tuple[str, list[Sample]]]:
@@ -131,7 +142,7 @@ def _overviews(folder: Location, index: DatasetIndex) -> list[Picture]:
                         f"{segment.id}: papyrus grey, ink labels white, ignored papyrus dark red; boxes are samples "
                         f"({colours})."
                     ),
-                    width_um=found.shape[1] * factor * segment.voxel_size_um,
+                    width_um=_width_um(found.shape[1] * factor, segment.voxel_size_um),
                     crisp=True,
                 )
             )
@@ -190,7 +201,7 @@ def _sample(sample: Sample, stored: Pixels, index: DatasetIndex) -> Picture:
         drawn,
         alt=f"Sample {sample.id}: {sample.ink_share:.0%} ink.",
         caption=f"{sample.id} · {role} · {sample.ink_share:.0%} ink",
-        width_um=width * index.contract.voxel_size_um,
+        width_um=_width_um(width, index.contract.voxel_size_um),
         crisp=max(height, width) <= TILE_PX // 2,
     )
 
@@ -217,7 +228,7 @@ def _warnings(index: DatasetIndex, rounds: Sequence[tuple[str, list[Sample]]], l
 
 def _contract(index: DatasetIndex) -> tuple[Promise, ...]:
     contract, segments = index.contract, index.segments
-    sizes = sorted({segment.voxel_size_um for segment in segments})
+    sizes = sorted({segment.voxel_size_um for segment in segments if segment.voxel_size_um is not None})
     when = "compared when the segments were opened"
     return (
         Promise("layers", f"{contract.layer_count}", "as many in every segment", when),
@@ -225,8 +236,8 @@ def _contract(index: DatasetIndex) -> tuple[Promise, ...]:
         Promise("grey values", ", ".join(contract.intensity), "rules that were seen", "noted for the bundle"),
         Promise(
             "voxel size",
-            f"{contract.voxel_size_um:g} µm within 5 %",
-            " to ".join(f"{size:g}" for size in ([sizes[0], sizes[-1]] if len(sizes) > 1 else sizes)) + " µm",
+            f"{_um(contract.voxel_size_um)} within 5 %" if sizes else "not stated",
+            " to ".join(f"{size:g} µm" for size in ([sizes[0], sizes[-1]] if len(sizes) > 1 else sizes)) or "none",
             when,
         ),
         *(

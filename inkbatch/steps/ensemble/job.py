@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from inkbatch.config import JobConfig
+from inkbatch.config import JobConfig, is_pattern, matching
+from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import RANK_CHUNKS, WEIGHTED, Combination, Halves, Method, tables_for
 from inkbatch.data.maps.stored import StoredMap, map_address, open_map, require_one_grid
@@ -29,7 +30,7 @@ from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.ensemble.page import page as report_page
 from inkbatch.steps.live_preview import live_preview
-from inkbatch.text import bytes_text
+from inkbatch.text import bytes_text, share_text
 
 UNIT_PX = 2048
 CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this job is bound by its codec
@@ -46,7 +47,8 @@ class EnsembleConfig(JobConfig):
 
     Attributes:
         segment: Segment id.
-        predictions: Names of finished predictions of this segment, or their addresses; two at least.
+        predictions: Names of finished predictions of this segment, or their addresses; two at least. ``tile*`` names
+            all that match.
         method: ``mean``, ``weighted-mean``, ``median``, ``maximum``, ``odds`` (geometric mean of odds) or ``ranks``
             (mean of each map's own quantiles; the result is no probability).
         weights: One per prediction, for weighted-mean, odds and ranks; they are scaled to sum 1.
@@ -88,7 +90,7 @@ class EnsembleConfig(JobConfig):
 
     @model_validator(mode="after")
     def _sound(self) -> EnsembleConfig:
-        if len(self.predictions) < 2:
+        if len(self.predictions) < 2 and not any(map(is_pattern, self.predictions)):
             raise ValueError(f"expected at least two predictions, got {len(self.predictions)}; name another one")
         if not is_shard_px(self.unit_px):
             raise ValueError(f"unit_px {self.unit_px}: expected {SHARD_PX_RULE}")
@@ -145,7 +147,12 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     """
     name = config.name or f"ensemble-{config.method}"
     folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
+    config = config.model_copy(update={"predictions": _members(config, name)})
     maps = tuple(open_map(config.root, config.segment, member) for member in config.predictions)
+    if len(maps) < 2:
+        raise ConfigError(
+            f"ensemble {config.segment}: expected at least two predictions, got {len(maps)}; name another"
+        )
     _require_apart(config, maps, folder)
     require_one_grid(maps)
     shape = maps[0].shape_yx
@@ -162,6 +169,9 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     if config.method == "ranks":
         settings["rank_chunks"] = RANK_CHUNKS
     inputs: dict[str, Any] = {"predictions": [found.identity for found in maps]}
+    trained_on = TrainedPixels.together(found.trained_on for found in maps).document
+    if trained_on:
+        inputs["trained_on"] = trained_on
     asked_fit: dict[str, Any] | None = None
     if config.fit is not None:
         settings["fit"] = config.fit.model_dump(mode="json", include={"metric", "area", "pixels"})
@@ -174,6 +184,14 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     )
     manifest = RunManifest("ensemble", settings, inputs, len(units), request)
     return EnsemblePlan(config, maps, units, folder, manifest)
+
+
+def _members(config: EnsembleConfig, own: str) -> tuple[str, ...]:
+    """Replace patterns among the predictions by the finished ones of this segment that they match, without its own."""
+    folder = Location.parse(config.root) / "predictions" / config.segment
+    there = [name for name in folder.names() if name != own and (folder / name / "complete.json").exists()]
+    what = f"ensemble {config.segment}: finished predictions in {folder}"
+    return tuple(found for name in config.predictions for found in matching(name, there, what))
 
 
 def run(config: EnsembleConfig, context: RunContext) -> JobReport:
@@ -279,13 +297,14 @@ def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: Run
     if found.get("digest") != plan.manifest.digest:
         with _truth(plan.config) as truth:
             fitted = fit(plan.maps, rule, truth, rules)
-        names = [member.name for member in plan.maps]
+        names, learnt = [member.name for member in plan.maps], fitted.trained_share
         found = {"digest": plan.manifest.digest, **fitted.document(names, rules.metric)}
         place.write_json(found)
+        beside = f"; {share_text(learnt)} of the labelled ones trained a member and are left out" if learnt else ""
         context.reporter.note(
             f"weights: {', '.join(f'{name} {weight:.2f}' for name, weight in found['weights'].items())}; "
             f"{rules.metric} {found['score']:.4f} at {found['threshold']:.4f}, "
-            f"{found['equal_weights']['score']:.4f} with equal weights ({found['pixels']:,} pixels)"
+            f"{found['equal_weights']['score']:.4f} with equal weights ({found['pixels']:,} pixels{beside})"
         )
     return {**found, "weights": {name: found["weights"][name] for name in (one.name for one in plan.maps)}}
 

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.datasets.trained_pixels import TrainedPixels
+from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import (
     Cell,
@@ -26,6 +28,7 @@ from inkbatch.reports.pictures import coloured, legend_of
 from inkbatch.reports.stored import RERUN, document, interruptions, links, money, pixel_um, pixels, shown, up_to
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
+from inkbatch.text import share_text
 
 FILES = (
     ("prediction.zarr", "the merged map, float16 probability with a pyramid"),
@@ -73,7 +76,7 @@ def page(run: StoredRun, root: Location) -> Page:
         ),
         hero=tuple(_pictures(config, merged, spread, width_um)),
         figures=(*_figures(config, merged, spread, weights), *money(run)),
-        warnings=(*_warnings(config, merged, spread, weights), *interruptions(run)),
+        warnings=(*_trained(run, weights), *_warnings(config, merged, spread, weights), *interruptions(run)),
         contract=_contract(run, members),
         contract_caption="What was asked of the members before a pixel was read.",
         spent=spent(run.rows, STAGES),
@@ -148,6 +151,17 @@ def _disagreement(merged: Pixels, spread: Pixels) -> tuple[float, float]:
     """Average the disagreement over papyrus, and the share of it that is disputed, as the small pictures have them."""
     inside = spread[(merged > 0) | (spread > 0)].astype(np.float64) / 255
     return (float(inside.mean()), float((inside >= DISPUTED).mean())) if inside.size else (0.0, 0.0)
+
+
+def _trained(run: StoredRun, weights: Mapping[str, Any] | None) -> list[str]:
+    """Say how much of the map trained its members' networks."""
+    trained = TrainedPixels.of(run.manifest["inputs"].get("trained_on", {}))
+    shape = (run.folder / "prediction.zarr" / "0" / "zarr.json").read_json()["shape"]
+    share = trained.share([Box(0, 0, *shape[-2:])])
+    if not share:
+        return []
+    fitted = " The weights were fitted on the others." if weights is not None else ""
+    return [f"{share_text(share)} of these pixels trained a member's network: scores leave these pixels out.{fitted}"]
 
 
 def _warnings(

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inkbatch.run.cost import Price, Range
+from inkbatch.run.cost import SHORTEST_S, Price, Range
 from inkbatch.steps.estimate.rate import Rate
 from inkbatch.steps.estimate.real_runs import RealRun
 from inkbatch.steps.infer.workload import Workload
-from inkbatch.text import count_text, rough_range_text, rough_seconds_text
-
-SHORT_S = 5.0
+from inkbatch.text import bytes_text, count_text, rough_range_text, rough_seconds_text
 
 
 @dataclass(frozen=True)
@@ -89,17 +87,21 @@ class EstimateReport:
         tiles = f"{'' if work.exact else 'at most '}{work.tiles:,} tiles{_variants(work)}"
         needed = work.read_bytes / max(one.seconds[0], 1e-9) / 1e6
         yield f"{one.segment}: {units}, {tiles}, {self._cost(one.seconds)}"
-        yield f"  reads {work.read_bytes / 2**30:,.2f} GiB; storage that gives under {needed:,.0f} MB/s makes it longer"
+        if one.seconds[1] >= SHORTEST_S:
+            yield f"  reads {bytes_text(work.read_bytes)}; storage that gives under {needed:,.0f} MB/s makes it longer"
         if not work.exact:
             yield "  not prepared: its mask is not known yet, every tile is counted"
-        if one.seconds[1] < SHORT_S:
-            yield "  a short job: first passes and batches that are not full weigh more than rates say"
+        if one.seconds[1] < SHORTEST_S:
+            yield "  a short job: start, first passes and batches that are not full weigh more than rates say"
         for run in one.runs:
             yield f"  {run}"
 
     def _cost(self, seconds: Range) -> str:
         usd = [f"{_money(low)} to {_money(high)} USD {kind}" for kind, (low, high) in self.price.usd(seconds).items()]
         unknown = ["money unknown (INKBATCH_MACHINE or INKBATCH_USD_PER_HOUR states a price)"]
+        if seconds[1] < SHORTEST_S:  # start and first batches outweigh rates: digits would be off by half
+            most = max((high for _, high in self.price.usd((SHORTEST_S, SHORTEST_S)).values()), default=0.0)
+            return ", ".join(["under a minute", *([f"under {most:.2g} USD"] if usd else unknown)])
         return ", ".join([rough_range_text(seconds), *(usd or unknown)])
 
 

@@ -22,7 +22,8 @@ from inkbatch.data.maps.comparison import (
     WINDOW_YX,
     Bools,
     Comparison,
-    Counts,
+    UnitCounts,
+    Where,
     open_comparison,
 )
 from inkbatch.data.maps.scoring import BINS, DEFAULT_THRESHOLD, ScoreHistogram
@@ -39,7 +40,7 @@ from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.evaluate import pictures
 from inkbatch.steps.evaluate.page import page as report_page
-from inkbatch.steps.evaluate.tables import Bootstrap, Evaluation, RegionCounts, lines, write_report
+from inkbatch.steps.evaluate.tables import Basis, Bootstrap, Evaluation, RegionCounts, lines, write_report
 from inkbatch.text import bytes_text
 
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
@@ -58,6 +59,8 @@ class EvaluateConfig(JobConfig):
         white: See `TruthChoice`.
         ignore: See `TruthChoice`.
         area: Part that counts as y0, x0, y1, x1 in pixels, half-open; None takes the whole segment.
+        on: Which of the labelled pixels count: ``unseen`` leaves out those that trained a network of the maps,
+            ``validation`` takes those alone that validated it, ``all`` takes all.
         thresholds: Where F-beta, Dice, IoU, precision and recall are taken beside the best threshold; None is 0.5 and
             the threshold that goes with the prediction.
         beta: Of F-beta.
@@ -81,6 +84,7 @@ class EvaluateConfig(JobConfig):
     white: float | None = Field(None, gt=0)
     ignore: str | None = None
     area: tuple[int, int, int, int] | None = None
+    on: Where = "unseen"
     thresholds: tuple[float, ...] | None = None
     beta: float = Field(0.5, gt=0, le=100)
     region_px: int = Field(REGION_PX, ge=16)
@@ -140,7 +144,8 @@ def make_plan(config: EvaluateConfig) -> EvaluatePlan:
     """
     _require_probabilities(config.thresholds)
     names = [config.name] if config.versus is None else [config.name, config.versus]
-    compared = open_comparison(config.root, config.segment, names, config.choice, config.area, config.region_px)
+    choice = (config.choice, config.area, config.region_px, config.on)
+    compared = open_comparison(config.root, config.segment, names, *choice)
     thresholds = _thresholds(config, compared.maps)
     addresses = {"root", "output_root", "catalog", "to", "name", "versus", "labels", "white", "ignore"}
     settings = config.model_dump(mode="json", exclude=addresses) | {"thresholds": list(thresholds)}
@@ -217,6 +222,7 @@ def _folder(config: EvaluateConfig, maps: tuple[StoredMap, ...]) -> Location:
     if config.to is not None:
         return Location.parse(config.to)
     tail = f"-versus-{maps[1].folder.name}" if len(maps) == 2 else ""
+    tail += "" if config.on == "unseen" else f"-on-{config.on}"
     beside = maps[0].folder
     if config.output_root is not None:
         beside = Location.parse(config.output_root) / "predictions" / config.segment / beside.name
@@ -227,7 +233,7 @@ def _work(plan: EvaluatePlan) -> UnitWork[Any, Any]:
     compared = plan.comparison
     level = pictures.picture_level([found.prediction for found in compared.maps], compared.area)
 
-    def load(unit: Unit) -> tuple[Counts, NDArray[np.uint8]]:
+    def load(unit: Unit) -> tuple[UnitCounts, NDArray[np.uint8]]:
         box = unit.write_box.intersect(compared.area)
         picks = pictures.no_picks(box, level)
 
@@ -236,12 +242,14 @@ def _work(plan: EvaluatePlan) -> UnitWork[Any, Any]:
 
         return compared.count(unit, pick), picks
 
-    def store(unit: Unit, loaded: tuple[Counts, NDArray[np.uint8]]) -> Mapping[str, Any]:
-        counts, picks = loaded
+    def store(unit: Unit, loaded: tuple[UnitCounts, NDArray[np.uint8]]) -> Mapping[str, Any]:
+        found, picks = loaded
+        counts = found.values
         if picks.size:
             plan.picks_of(unit).write_bytes(pictures.encode(picks))
         plan.counts_of(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
-        return {"counted_px": int(counts[0].sum())}
+        facts = {"labelled_px": found.labelled_px, "trained_px": found.trained_px}
+        return {"counted_px": int(counts[0].sum()), **facts}
 
     return UnitWork(load=load, compute=None, store=store, mark=plan.record.mark, overlap=Overlap(ahead=UNITS_AHEAD))
 
@@ -256,6 +264,13 @@ def _finish(plan: EvaluatePlan) -> Mapping[str, Any]:
         bins=config.bins,
         bootstrap=Bootstrap(config.draws, config.level, config.seed),
     )
+    markers = [plan.record.marker(unit) for unit in compared.units]
+    labelled, trained = (sum(int(one[key]) for one in markers) for key in ("labelled_px", "trained_px"))
+    if evaluation.counted == 0 and trained and config.on == "unseen":
+        raise DataError(
+            f"evaluate {config.segment}: all {labelled:,} labelled pixels trained the network of these maps, so there "
+            "is no score; evaluate a segment that it has not seen, or state --on all to see what it remembers"
+        )
     if evaluation.counted == 0:
         raise DataError(
             f"evaluate {config.segment}: no pixel counts: the area, the mask and the ignore mask leave none; choose "
@@ -266,7 +281,8 @@ def _finish(plan: EvaluatePlan) -> Mapping[str, Any]:
             f"labels {compared.truth.place}: there is no ink among the {evaluation.counted:,} pixels that count; give "
             "other labels or another area, or state the stored value of certain ink with --set white=1"
         )
-    write_report(plan.folder, evaluation, compared.truth.place, compared.truth.made_from, config.region_px)
+    basis = Basis(compared.truth.place, compared.truth.made_from, config.region_px, config.on, labelled, trained)
+    write_report(plan.folder, evaluation, basis)
     _write_pictures(plan, evaluation)
     return {"counted_px": evaluation.counted, "ink_px": evaluation.ink}
 

@@ -29,7 +29,7 @@ from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.steps.evaluate.curves import stored_lines
 from inkbatch.steps.evaluate.pictures import DOCUMENT as PICTURES
-from inkbatch.steps.evaluate.tables import DOCUMENT, region_grid
+from inkbatch.steps.evaluate.tables import DOCUMENT, region_grid, remembers, trained_words
 from inkbatch.steps.evaluate.verdict import better_map, is_rough, verdict
 
 FILES = (
@@ -181,6 +181,9 @@ def _warnings(found: Mapping[str, Any]) -> list[str]:
             f"The labels were made from the prediction {found['labels_made_from']}: a map that agrees with them agrees "
             "with that prediction, not with the papyrus."
         )
+    trained = trained_words(found)
+    if trained:
+        listed.append(f"{trained[:1].upper()}{trained[1:]}.")
     lost = [at for at in one["at"] if one["best"]["f_beta"] - (at["f_beta"] or 0) > LOST]
     if lost:
         at = min(lost, key=lambda row: row["f_beta"] or 0)
@@ -294,6 +297,8 @@ def _grids(found: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> list[
 
 
 def _verdict(found: Mapping[str, Any]) -> str:
+    if remembers(found):
+        return "No verdict: pixels that trained a network of these maps were counted."
     return verdict([one["name"] for one in found["maps"]], found["comparison"]["scores"])
 
 
@@ -308,7 +313,7 @@ def _comparison(found: Mapping[str, Any]) -> Table:
                 name.replace("f_beta", _beta(found)).replace("_", " "),
                 difference,
                 interval,
-                better_map(names, score) or "open",
+                "no verdict" if remembers(found) else better_map(names, score) or "open",
             )
         )
     return Table(

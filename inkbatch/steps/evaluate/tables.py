@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.maps.bootstrap import BlockCounts, Difference, compare, group_starts
+from inkbatch.data.maps.comparison import Where
 from inkbatch.data.maps.scoring import ScoreHistogram
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
@@ -27,6 +28,7 @@ from inkbatch.steps.evaluate.curves import (
     curves_of,
 )
 from inkbatch.steps.evaluate.verdict import better_map, is_rough
+from inkbatch.text import share_text
 
 DOCUMENT = "evaluation.json"
 THRESHOLD_SCORES = ("f_beta", "dice", "iou", "precision", "recall")
@@ -180,23 +182,75 @@ class Evaluation:
         return found
 
 
-def write_report(folder: Location, evaluation: Evaluation, labels: str, made_from: str | None, region_px: int) -> None:
+@dataclass(frozen=True)
+class Basis:
+    """What was counted.
+
+    Attributes:
+        labels: Where the labels come from.
+        made_from: The prediction that the labels were made from, or None.
+        region_px: Edge of a region.
+        where: ``unseen``, ``validation`` or ``all``, see `inkbatch.data.maps.comparison.Comparison`.
+        labelled_px: Pixels that count by mask and ignore mask.
+        trained_px: Those of them that trained a network of the maps.
+    """
+
+    labels: str
+    made_from: str | None
+    region_px: int
+    where: Where
+    labelled_px: int
+    trained_px: int
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Entries of ``evaluation.json``."""
+        share = self.trained_px / max(self.labelled_px, 1)
+        return {
+            **{"labels": self.labels, "labels_made_from": self.made_from, "region_px": self.region_px},
+            **{"on": self.where, "labelled_px": self.labelled_px, "trained_px": self.trained_px},
+            "trained_share": share,
+        }
+
+
+def trained_words(found: Mapping[str, Any]) -> str | None:
+    """Say how many of the pixels trained the network, and what was done with them; None where nothing is to be said.
+
+    Args:
+        found: ``evaluation.json``.
+    """
+    where, share = found.get("on", "unseen"), float(found.get("trained_share", 0))
+    if where == "validation":
+        return "only pixels that validated the network count; its best epoch and threshold were chosen on them"
+    if not share:
+        return None
+    whose = "trained this network" if len(found["maps"]) == 1 else "trained a network of these maps"
+    said = f"{share_text(share)} of the labelled pixels {whose}"
+    if where == "all":
+        return f"{said} and count all the same: this is what it remembers, not a score"
+    return f"{said} and are left out; the score is of the others"
+
+
+def remembers(found: Mapping[str, Any]) -> bool:
+    """Tell if pixels that trained a network were counted, so that no verdict on two maps holds."""
+    return found.get("on") == "all" and bool(found.get("trained_share"))
+
+
+def write_report(folder: Location, evaluation: Evaluation, basis: Basis) -> None:
     """Write ``evaluation.json``, ``regions.csv``, ``calibration.csv``, ``curves.csv``, ``curves.png``, ``regions.png``.
 
     Args:
         folder: Where they go.
         evaluation: What was found.
-        labels: Where the labels come from.
-        made_from: The prediction that the labels were made from, or None.
-        region_px: Edge of a region.
+        basis: What was counted.
     """
-    document = {**evaluation.document(), "labels": labels, "labels_made_from": made_from, "region_px": region_px}
+    document = {**evaluation.document(), **basis.document}
     (folder / "regions.csv").write_bytes(_csv(REGION_COLUMNS, evaluation.regions))
     found = curves_of(evaluation.names, evaluation.totals, evaluation.beta, evaluation.bins)
     (folder / "calibration.csv").write_bytes(_csv(CALIBRATION_COLUMNS, calibration_rows(found)))
     (folder / "curves.csv").write_bytes(_csv(CURVE_COLUMNS, curve_rows(found)))
     (folder / "curves.png").write_bytes(curve_plots(found, evaluation.beta))
-    (folder / "regions.png").write_bytes(_region_plots(evaluation, region_px))
+    (folder / "regions.png").write_bytes(_region_plots(evaluation, basis.region_px))
     (folder / DOCUMENT).write_json(_finite(document))
 
 
@@ -206,6 +260,9 @@ def lines(folder: Location) -> Iterator[str]:
     yield f"{found['counted_px']:,} pixels count, {found['ink_px'] / found['counted_px']:.1%} of them are ink"
     if found["labels_made_from"]:
         yield f"careful: the labels were made from the prediction {found['labels_made_from']}"
+    trained = trained_words(found)
+    if trained:
+        yield f"careful: {trained}"
     beta = f"F{found['beta']:g}"
     for one in found["maps"]:
         best = one["best"]
@@ -236,6 +293,7 @@ def _comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
     for name, score in comparison["scores"].items():
         better = better_map(names, score)
         said = "no clear difference" if better is None else f"{better} is better"
+        said = "no verdict" if remembers(found) else said
         interval = f"{_shown(score['low'], sign='+')} to {_shown(score['high'], sign='+')}"
         yield f"  {name}: {_shown(score['difference'], sign='+')} ({interval}): {said}"
 

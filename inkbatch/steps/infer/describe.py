@@ -7,9 +7,9 @@ import math
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.run.cost import estimate_lines, machines
-from inkbatch.steps.infer.job import InferConfig, InferPlan, make_plan
+from inkbatch.steps.infer.job import InferConfig, InferPlan, make_plan, trained_share
 from inkbatch.steps.infer.workload import read_bytes, tiles_per_unit, workload
-from inkbatch.text import bytes_text, done_text
+from inkbatch.text import bytes_text, done_text, share_text
 
 
 def describe(config: InferConfig) -> str:
@@ -42,6 +42,9 @@ def describe(config: InferConfig) -> str:
         f"  peak memory   about {bytes_text(memory)} beside the model",
         *_variants(config, plan, left, flops),
     ]
+    share = trained_share(plan)
+    if share:
+        rows.append(f"  careful       {share_text(share)} of the surface trained this network: scores leave that out")
     if left == 0:
         rows.append("  time, cost    nothing left to do")
     else:

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
+from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.data.segments.prepared import open_prepared
 from inkbatch.errors import DataError
-from inkbatch.geometry import TileGrid, Unit
+from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.pictures.preview import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.shard_size import require_shard_px
@@ -39,12 +41,13 @@ from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import PerRun, RunFolder, RunFolders, RunManifest
 from inkbatch.steps.infer.choices import stored_override
-from inkbatch.steps.infer.names import prediction_name, variants_name
+from inkbatch.steps.infer.names import box_name, prediction_name, variants_name
 from inkbatch.steps.infer.page import page as report_page
 from inkbatch.steps.infer.score import leave_score
 from inkbatch.steps.infer.settings import InferConfig as InferConfig
 from inkbatch.steps.live_preview import drawn, live_preview
 from inkbatch.steps.stored_probe import stored_layers
+from inkbatch.text import share_text
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
 UNIT_PX, LARGE_UNIT_PX = 1024, 4096
@@ -65,6 +68,7 @@ class InferPlan:
         unit_px: Edge of a unit.
         units: All units, row-major; those without papyrus are stored as zeros by the same loop.
         outputs: The predictions: one of all windows together, or one per window, in their order.
+        box: The part that is computed; None is all of it.
     """
 
     volume: SurfaceVolume
@@ -76,6 +80,7 @@ class InferPlan:
     unit_px: int
     units: list[Unit]
     outputs: tuple[RunFolder, ...]
+    box: Box | None = None
 
     @property
     def layers(self) -> range:
@@ -129,7 +134,8 @@ def make_plan(config: InferConfig) -> InferPlan:
     unit_px = chosen_unit_px(config, contract)
     grid = grid_of(contract, volume.shape_yx)
     units = grid.units(unit_px)
-    inputs = {
+    box = None if config.box is None else area_box(config.box, volume.shape_yx)
+    inputs: dict[str, Any] = {
         "surface": surface_digest,
         "bundle": bundle.document.name,
         "weights_sha256": bundle.document.weights_sha256,
@@ -137,10 +143,13 @@ def make_plan(config: InferConfig) -> InferPlan:
         "model": bundle.document.model,
         **({"warnings": list(bundle.document.warnings)} if bundle.document.warnings else {}),
     }
-    request = config.request(bundle=bundle_address(config.bundle), catalog=None)
+    trained_on = pixels_on(bundle.document.training, volume, str(bundle.location)).document
+    if trained_on:
+        inputs["trained_on"] = trained_on
+    request = config.request(bundle=bundle_address(config.bundle), catalog=None, source=None)
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
-        variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
+        variants = variants_name(views, fed, config.combine, stored_each=config.store_windows) + box_name(config.box)
         name = prediction_name(config.name, bundle.document.name, contract, variants, stored_each=config.store_windows)
         settings: dict[str, Any] = {
             "segment": config.segment,
@@ -153,13 +162,15 @@ def make_plan(config: InferConfig) -> InferPlan:
             "compile": config.compile,
             **probed,
         }
+        if box is not None:
+            settings["box"] = [box.y0, box.x0, box.y1, box.x1]
         if len(fed) * len(views) > 1:
             settings["variants"] = {"tta": [view.name for view in views[1:]], "combine": config.combine}
         if len(fed) > 1:
             settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
         folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
         outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request)))
-    return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs))
+    return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs), box)
 
 
 def _windows(
@@ -198,6 +209,12 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
     plan = make_plan(config)
     for text in plan.bundle.document.warnings:
         context.reporter.note(f"warning: bundle {plan.bundle.document.name}: {text}")
+    share = trained_share(plan)
+    if share:
+        context.reporter.note(
+            f"careful: {share_text(share)} of segment {config.segment} trained the network of bundle "
+            f"{plan.bundle.document.name}; scores leave these pixels out"
+        )
     record = plan.record
     left: list[Location] = []
 
@@ -219,6 +236,12 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
                 leave_report(folder, context.reporter.note, report_page, Location.parse(config.root))
     live_preview(context, plan.volume.shape_yx, plan.folder).place.delete()
     return report
+
+
+def trained_share(plan: InferPlan) -> float:
+    """Share of the surface's pixels, papyrus or not, that trained the network."""
+    whole = Box(0, 0, *plan.volume.shape_yx)
+    return TrainedPixels.of(plan.manifest.inputs.get("trained_on", {})).share([whole])
 
 
 def _leave(folder: Location, note: Callable[[str], None], config: InferConfig) -> None:
@@ -252,6 +275,13 @@ def _work(
     live = live_preview(context, plan.volume.shape_yx, plan.folder)
 
     def compute(unit: Unit, loaded: SubVolume) -> tuple[list[NDArray[np.float32]], int]:
+        started, windows = predictor.tiles_done, len(plan.windows)
+
+        def on_tiles(count: int) -> None:
+            share = (predictor.tiles_done - started) / (loaded.tiles.count * windows)
+            context.reporter.part(share, {"tiles": count / windows})
+
+        predictor.on_tiles = on_tiles
         maps = _checked(predictor.blend_windows(unit, loaded, plan.parts), plan, unit)
         if config.store_windows or len(plan.windows) == 1:
             return list(maps), loaded.tiles.count
@@ -282,6 +312,12 @@ def _work(
 def _checked(maps: Iterator[NDArray[np.float32]], plan: InferPlan, unit: Unit) -> Iterator[NDArray[np.float32]]:
     """Pass maps on; refuse values of a network without activation that leave 0 to 1 by more than float16 rounding."""
     for found in maps:
+        if plan.box is not None:
+            inside = unit.write_box.intersect(plan.box)
+            kept = found[inside.within(unit.write_box)].copy() if inside.area else None
+            found[:] = 0
+            if kept is not None:
+                found[inside.within(unit.write_box)] = kept
         if plan.contract.activation == "none":
             low, high = float(found.min()), float(found.max())
             if low < -LEEWAY or high > 1 + LEEWAY:
@@ -305,7 +341,7 @@ def _created(output: RunFolder, plan: InferPlan) -> Prediction:
 def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
     """Read what one unit needs; layers are not read where the mask is empty."""
     contract = plan.contract
-    mask, tiles = covered_tiles(contract, plan.grid, unit.write_box, plan.volume.read_mask)
+    mask, tiles = covered_tiles(contract, plan.grid, unit.write_box, plan.volume.read_mask, plan.box)
     if tiles.count:
         layers = plan.volume.read(plan.layers, unit.read_box)
         if contract.depth_order == "reversed":

@@ -13,6 +13,11 @@ LONGEST_NAME = 128  # characters of a folder's name
 LONGEST_LIST = 48  # characters of windows that are listed one by one
 
 
+def box_name(box: Sequence[int] | None) -> str:
+    """Name the part of a quick look: ``-box0-0-2048-2048``; empty for whole maps."""
+    return "" if box is None else "-box" + "-".join(map(str, box))
+
+
 def prediction_name(given: str | None, bundle: str, contract: Contract, variants: str, *, stored_each: bool) -> str:
     """Name one prediction.
 

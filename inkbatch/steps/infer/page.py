@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.errors import DataError
+from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
@@ -29,7 +31,7 @@ from inkbatch.run.finished import StoredRun
 from inkbatch.run.record import SCORE_NAME
 from inkbatch.steps.infer.choices import replaced
 from inkbatch.steps.infer.contract_table import override_words, promises
-from inkbatch.text import seconds_text
+from inkbatch.text import seconds_text, share_text
 
 STAGES = ("getting ready: the network", "computing", "waiting for layers and storage", "finishing")
 MUCH_INK = 0.5  # of the papyrus above the threshold: no writing covers so much
@@ -60,6 +62,7 @@ class Score:
         auc: Area under the ROC curve.
         counted_px: Pixels that count.
         labels_made_from: The prediction that the labels were made from, or None.
+        beside: Which labelled pixels it leaves out, in words; empty if none.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Score:
     auc: float
     counted_px: int
     labels_made_from: str | None
+    beside: str
 
 
 def page(run: StoredRun, root: Location) -> Page:
@@ -98,7 +102,7 @@ def page(run: StoredRun, root: Location) -> Page:
         ),
         hero=_pictures(prediction, _stretched(tones, config), papyrus, config),
         figures=tuple(_figures(run, prediction, papyrus, ink, threshold)),
-        warnings=tuple(_warnings(run, papyrus, ink)),
+        warnings=tuple(_warnings(run, papyrus, ink, prediction.shape_yx)),
         contract=promises(config, volume),
         contract_caption=(
             f"What the bundle {inputs['bundle']} promised its network would be fed, what the surface says of itself, "
@@ -192,7 +196,7 @@ def _figures(
         if score.own is not None:
             whose = "the bundle's threshold" if _states_threshold(run) else "the bundle states none"
             yield Figure(f"{score.own:.3f}", f"{score.name} against labels", f"at {threshold:g}; {whose}")
-        counted = f"at {score.best_at:.2f}; {score.counted_px:,} px count"
+        counted = f"at {score.best_at:.2f}; {score.counted_px:,} px count{score.beside}"
         yield Figure(f"{score.best:.3f}", f"best {score.name} against labels", counted)
         yield Figure(f"{score.auc:.3f}", "AUC against labels", "1 is perfect, 0.5 is chance")
     if papyrus is not None:
@@ -228,7 +232,8 @@ def _score(run: StoredRun) -> Score | None:
     own = next((at["f_beta"] for at in one["at"] if at["threshold"] == threshold), None)
     best = one["best"]
     made_from, counted = found.get("labels_made_from"), found["counted_px"]
-    return Score(f"F{found['beta']:g}", own, best["f_beta"], best["threshold"], one["auc"], counted, made_from)
+    scores = (own, best["f_beta"], best["threshold"], one["auc"], counted, made_from)
+    return Score(f"F{found['beta']:g}", *scores, _beside(found))
 
 
 def _own_score(run: StoredRun) -> Score | None:
@@ -237,13 +242,45 @@ def _own_score(run: StoredRun) -> Score | None:
     except FileNotFoundError:
         return None
     best, at = found["best_f05"], found["best_threshold"]
-    return Score("F0.5", found["f05"], best, at, found["auc"], found["counted_px"], found["labels_made_from"])
+    if best is None:
+        return None
+    scores = (found["f05"], best, at, found["auc"], found["counted_px"], found["labels_made_from"])
+    return Score("F0.5", *scores, _beside(found))
 
 
-def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None) -> Iterator[str]:
+def _beside(found: Mapping[str, Any]) -> str:
+    share = float(found.get("trained_share", 0))
+    return f", {share_text(share)} of the labelled ones trained this network and do not" if share else ""
+
+
+def _trained_share(trained: TrainedPixels, papyrus: Papyrus | None, shape_yx: tuple[int, int]) -> float:
+    """Share of the papyrus that trained the network, from the small mask; of the whole map without papyrus."""
+    whole = Box(0, 0, *shape_yx)
+    if papyrus is None or not len(trained.train):
+        return trained.share([whole])
+    mask = small_mask(papyrus.volume)
+    rows, columns = (
+        ((np.arange(small) + 0.5) * full / small).astype(np.int64)
+        for small, full in zip(mask.shape, shape_yx, strict=True)
+    )
+    seen = np.zeros(mask.shape, bool)
+    for y0, x0, y1, x1 in trained.train.tolist():
+        (a, b), (c, d) = np.searchsorted(rows, (y0, y1)), np.searchsorted(columns, (x0, x1))
+        seen[a:b, c:d] = True
+    return float((seen & mask).sum() / max(int(mask.sum()), 1))
+
+
+def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None, shape_yx: tuple[int, int]) -> Iterator[str]:
     config = run.manifest["config"]
     for text in run.manifest["inputs"].get("warnings", ()):
         yield f"The bundle was imported with a warning: {text}."
+    trained = TrainedPixels.of(run.manifest["inputs"].get("trained_on", {}))
+    share = _trained_share(trained, papyrus, shape_yx)
+    if share:
+        yield (
+            f"{share_text(share)} of these pixels trained this network: there the map shows what it remembers. Scores "
+            "leave these pixels out."
+        )
     for key, value in replaced(config).items():
         yield override_words(key, value)
     probe = config.get("probe")

@@ -12,6 +12,7 @@ from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.errors import NoLabelsError
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import SCORE_NAME
+from inkbatch.text import share_text
 
 
 def leave_score(folder: Location, root: str, segment: str, choice: TruthChoice, note: Callable[[str], None]) -> bool:
@@ -25,7 +26,8 @@ def leave_score(folder: Location, root: str, segment: str, choice: TruthChoice, 
         note: Shows a line to the user.
 
     Returns:
-        True if there is a new score; False if no labels are known, or the stored score is of these very ones.
+        True if there is a new score, of the pixels that did not train the network; False if no labels are known, or
+        the stored score is of these very ones.
     """
     try:
         comparison = open_comparison(root, segment, [folder.uri], choice)
@@ -57,35 +59,44 @@ def stored_score(folder: Location) -> dict[str, Any] | None:
 
 
 def score_of(comparison: Comparison) -> dict[str, Any] | None:
-    """Score the first map over all pixels that count; None if these hold no ink, or nothing else.
+    """Score the first map over the pixels that count; None if these hold no ink, or nothing else.
+
+    Pixels that trained its network do not count; where no others are labelled, the scores are None.
 
     Raises:
         DataError: Map or labels are damaged.
     """
-    total, own = comparison.total(), comparison.maps[0].threshold
-    if not total.ink.sum() or not total.bare.sum():
+    (total, trained), own = comparison.total(), comparison.maps[0].threshold
+    is_scored = bool(total.ink.sum() and total.bare.sum())
+    if not is_scored and not trained:
         return None
-    best, at = total.best_f_beta()
+    best, at = total.best_f_beta() if is_scored else (None, None)
     return {
         "labels": comparison.truth.place,
         "labels_made_from": comparison.truth.made_from,
         "of": _identity(comparison),
         "counted_px": int(total.counted),
+        "trained_share": trained,
         "threshold": own,
-        "f05": total.f_beta(DEFAULT_THRESHOLD if own is None else own),
+        "f05": total.f_beta(DEFAULT_THRESHOLD if own is None else own) if is_scored else None,
         "best_threshold": at,
         "best_f05": best,
-        "auc": total.auc(),
+        "auc": total.auc() if is_scored else None,
     }
 
 
 def score_line(score: Mapping[str, Any]) -> str:
     """Write a stored score as one line."""
     own = score["threshold"]
+    share = score.get("trained_share", 0)
+    trained = f"{share_text(share)} of the labelled pixels trained this network" if share else ""
+    if score["best_f05"] is None:
+        return f"against {score['labels']}: no score, {trained}, and the others are not of both kinds"
     at = f"{DEFAULT_THRESHOLD:.2f}" if own is None else f"the bundle's threshold {own:.2f}"
     return (
         f"against {score['labels']}: F0.5 {score['f05']:.3f} at {at} "
         f"(best {score['best_f05']:.3f} at {score['best_threshold']:.2f}), AUC {score['auc']:.3f}"
+        + (f"; {trained} and are left out" if trained else "")
     )
 
 

@@ -20,11 +20,14 @@ class InferConfig(JobConfig):
         root: ROOT: a folder or ``s3://bucket/prefix``.
         output_root: ROOT of the prediction, if it is not stored beside the surface.
         catalog: The user's catalog file, for labels that the map is compared with at the end.
+        source: Layers of a segment that is not prepared yet and not in the catalog, for the plan alone.
         name: Name of the prediction; None makes one from the bundle, tile and stride.
         layers: Half-open range of source layer numbers; ``auto`` is what a depth probe found, together with the depth
             order; None is what the bundle says.
         layer_starts: First source layers of sliding windows, half-open with a step: ``[10, 20, 2]`` is 10, 12, … 18.
         layer_groups: Windows one by one: half-open ranges of source layer numbers.
+        box: Quick look: compute this part alone, y0, x0, y1, x1 in pixels, half-open; the rest of the map is 0. Inside,
+            its values are those of the whole map.
         store_windows: Store a prediction per window, as ``layers`` would make it, instead of one of them all.
         tta: Views that are averaged with the tile as it is: names of the contract's `tta_axes`; ``turns``, ``flips``,
             ``allowed``.
@@ -46,11 +49,13 @@ class InferConfig(JobConfig):
     root: str = "root"
     output_root: str | None = None
     catalog: str | None = None
+    source: str | None = None
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     layers: tuple[int, int] | Literal["auto"] | None = None
     layer_starts: tuple[int, int] | tuple[int, int, int] | None = None
     layer_groups: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
     store_windows: bool = False
+    box: tuple[int, int, int, int] | None = None
     tta: tuple[ViewName, ...] = ()
     combine: Combine = "mean"
     stride_px: int | None = Field(None, ge=1)
@@ -66,6 +71,12 @@ class InferConfig(JobConfig):
     def choices(self) -> RunChoices:
         """Values that this run chooses beside the bundle's contract."""
         return RunChoices(stride_px=self.stride_px, window=self.window)
+
+    @model_validator(mode="after")
+    def _box_ascends(self) -> InferConfig:
+        if self.box is not None and not (0 <= self.box[0] < self.box[2] and 0 <= self.box[1] < self.box[3]):
+            raise ValueError(f"box: expected y0, x0, y1, x1 in pixels, half-open, got {list(self.box)}")
+        return self
 
     @model_validator(mode="after")
     def _windows_agree(self) -> InferConfig:

@@ -46,7 +46,7 @@ def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
     found = {}
     for unit in plan.units:
         contract, read_mask = plan.contract, plan.volume.read_mask
-        found[unit.name] = covered_tiles(contract, plan.grid, unit.write_box, read_mask)[1].count
+        found[unit.name] = covered_tiles(contract, plan.grid, unit.write_box, read_mask, plan.box)[1].count
     return found
 
 
@@ -81,7 +81,7 @@ def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Work
 
 
 def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workload:
-    entry = Catalog.load(catalog).entry(config.segment)
+    entry = Catalog.load(catalog).entry(config.segment, config.source)
     if entry.source is None:
         raise ConfigError(f"segment {config.segment}: is not prepared, and the catalog states no source")
     bundle = Bundle.open(bundle_location(config.bundle), config.override)

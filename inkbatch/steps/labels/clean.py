@@ -31,10 +31,13 @@ from inkbatch.io.pictures.preview import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.shard_size import SHARD_PX_RULE, is_shard_px
 from inkbatch.io.store.location import Location
+from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
-from inkbatch.text import bytes_text
+from inkbatch.steps.labels.clean_page import page as report_page
+from inkbatch.steps.labels.clean_page import removed_text
+from inkbatch.text import bytes_text, count_text
 
 UNIT_PX = 2048
 LISTED = 1_000  # components in components.json
@@ -147,7 +150,10 @@ def make_plan(config: CleanConfig) -> CleanPlan:
     settings = config.model_dump(mode="json", exclude={"root", "output_root", "name", "result"})
     settings |= {"name": result, "threshold": threshold}
     request = config.request(name=map_address(source.name), result=result)
-    manifest = RunManifest("clean", settings, {"prediction": source.identity}, len(units), request)
+    inputs: dict[str, Any] = {"prediction": source.identity}
+    if trained_on := source.trained_on.document:
+        inputs["trained_on"] = trained_on
+    manifest = RunManifest("clean", settings, inputs, len(units), request)
     return CleanPlan(config, source, threshold, units, folder, manifest)
 
 
@@ -171,13 +177,20 @@ def _run(plan: CleanPlan, context: RunContext) -> JobReport:
         first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(
-                f"clean: {first.left} of {first.units} units are counted by other shards; the last one of them "
-                "finishes the map"
+                f"clean: {first.left} of {count_text(first.units, 'unit')} to be counted by other shards; the "
+                "last one of them finishes the map"
             )
             return first
 
     def write(part: RunContext) -> JobReport:
-        return run_job(plan.record, plan.units, lambda: _map_work(plan), part, lambda _: _finish(plan))
+        return run_job(
+            plan.record,
+            plan.units,
+            lambda: _map_work(plan),
+            part,
+            lambda _: _finish(plan),
+            lambda folder, note: leave_report(folder, note, report_page),
+        )
 
     return run_rest(write, context)
 
@@ -199,6 +212,11 @@ def describe(config: CleanConfig) -> str:
         f"  writes        about {bytes_text(2 * height * width * 4 / 3)} (before compression) to {plan.folder}",
     ]
     return "\n".join(rows)
+
+
+def summary(folder: Location) -> list[str]:
+    """Sum up a finished map in lines of text: what was removed, what is left."""
+    return [f"clean: {removed_text((folder / 'components.json').read_json())}"]
 
 
 def _load(plan: CleanPlan, unit: Unit) -> Floats:

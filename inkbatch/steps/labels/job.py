@@ -27,6 +27,7 @@ from inkbatch.run.job import JobReport, RunContext, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.steps.labels.plan import LISTED, LabelsConfig, LabelsPlan, describe, make_plan
 from inkbatch.steps.labels.report import write_before_and_after, write_statistics
+from inkbatch.text import count_text
 
 OUTPUTS = ("ink_labels.zarr", "ignore_mask.zarr", "labels")
 
@@ -57,8 +58,8 @@ def _run(plan: LabelsPlan, context: RunContext) -> JobReport:
         first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(
-                f"labels: {first.left} of {first.units} units are counted by other shards; the last one of them "
-                "finishes the labels"
+                f"labels: {first.left} of {count_text(first.units, 'unit')} to be counted by other shards; the "
+                "last one of them finishes the labels"
             )
             return first
     return run_rest(lambda shard: clean_labels(plan, shard), context)

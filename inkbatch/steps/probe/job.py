@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.datasets.trained_pixels import pixels_on
 from inkbatch.data.segments.prepared import open_prepared
 from inkbatch.geometry import Unit
 from inkbatch.io.store.location import Location
@@ -33,7 +34,8 @@ from inkbatch.steps.probe.page import page as report_page
 from inkbatch.steps.probe.picture import draw_probe
 from inkbatch.steps.probe.settings import ProbeConfig as ProbeConfig
 from inkbatch.steps.probe.verdict import Verdict, judge
-from inkbatch.steps.stored_probe import PICTURE_NAME, VERDICT_NAME, probe_folder, read_verdict
+from inkbatch.steps.stored_probe import PICTURE_NAME, VERDICT_NAME, has_reading, probe_folder, read_verdict
+from inkbatch.text import share_text
 
 SMALLEST_WINDOW_PX = 256
 MEASURES_NAME = "measures"
@@ -97,11 +99,14 @@ def make_plan(config: ProbeConfig) -> ProbePlan:
         "override": dict(config.override),
         "contract": contract.model_dump(mode="json"),
     }
-    inputs = {
+    inputs: dict[str, Any] = {
         "surface": surface_digest,
         "bundle": bundle.document.name,
         "weights_sha256": bundle.document.weights_sha256,
     }
+    trained = pixels_on(bundle.document.training, volume, str(bundle.location)).share(boxes)
+    if trained:
+        inputs["trained_share"] = trained
     request = config.request(bundle=bundle_address(config.bundle))
     manifest = RunManifest("probe", settings, inputs, len(boxes), request)
     units = [Unit(index, box, box) for index, box in enumerate(boxes)]
@@ -132,9 +137,9 @@ def verdict_lines(folder: Location) -> list[str]:
     found = read_verdict(folder)
     numbers = found["numbers"]
     start, stop = found["layers"]
+    reading = f" · {found['depth_order']} order, layers {start}:{stop} · confidence {found['confidence']:.2f}"
     lines = [
-        f"verdict: {found['verdict']} · {found['depth_order']} order, layers {start}:{stop} · "
-        f"confidence {found['confidence']:.2f}",
+        f"verdict: {found['verdict']}{reading if has_reading(found) else ''}",
         f"  because     {found['reason']}",
         "  planted ink " + ", ".join(f"{order} lift {max(curve):.2f}" for order, curve in numbers["lift"].items()),
     ]
@@ -144,6 +149,8 @@ def verdict_lines(folder: Location) -> list[str]:
         lines.append(f"  {face + ' face':<11} layer {row['layer']:g} of the surface: ink there {lifts}")
     for name, null in numbers["nulls"].items():
         lines.append(f"  null input  {name}: answered with {null['answer']:.2f} (ink in it lifts {null['lift']:.2f})")
+    if share := found.get("trained_share", 0):
+        lines.append(f"  careful     {share_text(share)} of these windows trained this network")
     cure = "infer --layers auto takes it" if found["usable"] else "infer --layers auto refuses it"
     return [*lines, f"  {cure} · picture: {folder / PICTURE_NAME}"]
 
@@ -206,6 +213,7 @@ def _document(plan: ProbePlan, verdict: Verdict) -> dict[str, Any]:
         "start": verdict.start,
         "displaced_by": verdict.displaced_by,
         "confidence": verdict.confidence,
+        "trained_share": plan.manifest.inputs.get("trained_share", 0.0),
         "usual": {"depth_order": plan.asked.usual_order, "layers": numbers(plan.asked.usual_start)},
         "numbers": verdict.numbers,
     }

@@ -11,6 +11,8 @@ from inkbatch.reports.page import Chart, Figure, Page, Promise, Section, Table, 
 from inkbatch.reports.stored import RERUN, interruptions, links, money, shown
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
+from inkbatch.steps.stored_probe import has_reading
+from inkbatch.text import share_text
 
 FILES = (
     ("verdict.json", "the verdict and every number behind it"),
@@ -23,7 +25,9 @@ STAGES = ("building the network", "computing", "waiting for storage", "weighing 
 MEANING = {
     "clear": "the bundle sees ink here, and this is how it takes the layers",
     "displaced": "the bundle sees ink here, but not in its usual layers",
-    "blind": "the bundle does not see ink here, or cannot say in which layers",
+    "blind": "the bundle does not see planted ink here",
+    "no ink": "the bundle sees planted ink, but hardly any of the windows' own",
+    "undecided": "the bundle sees ink here, but cannot say in which layers or which order",
     "false positives": "the bundle answers what is no ink",
 }
 
@@ -54,12 +58,7 @@ def page(run: StoredRun, root: Location) -> Page:
         hero=(_answers(found), _lifts(found), _nulls(found)),
         figures=(
             Figure(found["verdict"], "verdict", MEANING.get(word, "")),
-            Figure(f"{start}:{stop}", "layers", f"{found['depth_order']} order"),
-            Figure(
-                f"{found['confidence']:.0%}",
-                "confidence",
-                "of resampled probes come to this reading; at least 95 % expected",
-            ),
+            *_reading(found),
             Figure(
                 shown(numbers["fit"], 2), "fit", "of the answers to what planted ink predicts; at least 0.8 expected"
             ),
@@ -96,6 +95,18 @@ READING = (
     "must answer if the segment's own ink is there; the probe takes the reading whose prediction fits best, "
     "not the loudest one. Null inputs hold no ink: a bundle that answers them makes things up."
 )
+
+
+def _reading(found: dict[str, Any]) -> tuple[Figure, ...]:
+    """Layers and confidence of the reading; none where planted ink is not seen, so that there is no reading."""
+    if not has_reading(found):
+        return ()
+    start, stop = found["layers"]
+    words = "of resampled probes come to this reading; at least 95 % expected"
+    return (
+        Figure(f"{start}:{stop}", "layers", f"{found['depth_order']} order"),
+        Figure(f"{found['confidence']:.0%}", "confidence", words),
+    )
 
 
 def _answers(found: dict[str, Any]) -> Chart:
@@ -163,6 +174,11 @@ def _warnings(run: StoredRun, found: dict[str, Any], config: dict[str, Any]) -> 
         listed.append(
             f"By itself infer takes layers {start}:{stop} in {found['usual']['depth_order']} order, and would look "
             "past the ink; give --layers auto."
+        )
+    if share := found.get("trained_share", 0):
+        listed.append(
+            f"{share_text(share)} of these pixels trained this network: what it finds there it may remember. Probe "
+            "windows that it has not seen (at)."
         )
     listed += [f"The bundle's {key} was overridden with {value}." for key, value in sorted(config["override"].items())]
     return (*listed, *interruptions(run))

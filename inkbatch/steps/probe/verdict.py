@@ -17,7 +17,7 @@ from inkbatch.io.surface import DepthOrder
 from inkbatch.steps.probe.evidence import MIN_AMOUNT, MIN_FIT, MIN_LIFT, NULL_SHARE, Evidence, Scene
 from inkbatch.steps.probe.inputs import INK_SHARE
 
-Word = Literal["clear", "displaced", "blind", "false positives"]
+Word = Literal["clear", "displaced", "blind", "no ink", "undecided", "false positives"]
 
 MIN_RIDGE = 0.3  # of the planted ink's contrast, by which the layer with the ink must stand out
 MAX_DOUBT = 3.5  # of the doubt about ink that nothing disturbs; texture had 3.7 and more, ink mostly below 2.8
@@ -30,7 +30,9 @@ class Verdict:
     """Verdict of a probe; see `judge`.
 
     Attributes:
-        word: ``clear`` and ``displaced`` may be used; ``blind`` and ``false positives`` may not.
+        word: ``clear`` and ``displaced`` may be used; the others may not. ``blind`` is a bundle that does not see
+            planted ink, ``no ink`` are windows that hold too little ink of their own, and ``undecided`` is said where
+            several readings explain the answers.
         reason: In words, with the numbers that decided.
         order: Depth order of the best reading.
         start: Its first layer, as an index of the surface.
@@ -96,7 +98,7 @@ def _weigh(evidence: Evidence, best: int | None, confidence: float) -> tuple[Wor
         )
     answer, fit, amount = evidence.answers[best], evidence.fits(evidence.answers)[best], evidence.amount(best)
     if amount < MIN_AMOUNT:
-        return "blind", (
+        return "no ink", (
             f"planted ink is seen (lift {lift:.2f}), but the windows hold too little of their own: ink on about "
             f"{amount * INK_SHARE:.0%}, expected {MIN_AMOUNT * INK_SHARE:.0%}; give windows on writing: at=[[y, x], …]"
         )
@@ -128,12 +130,12 @@ def _weigh(evidence: Evidence, best: int | None, confidence: float) -> tuple[Wor
         )
     if (rival := evidence.rival(best)) is not None:
         order, start = evidence.readings[rival]
-        return "blind", (
+        return "undecided", (
             f"two readings show the same ink: {evidence.words(best)}, and {order} from layer {start} "
             f"({evidence.answers[rival]:.2f}); the answers cannot tell the order of the layers"
         )
     if confidence < MIN_CONFIDENCE:
-        return "blind", (
+        return "undecided", (
             f"the windows do not agree: only {confidence:.0%} of resampled probes come to this reading, "
             f"expected {MIN_CONFIDENCE:.0%}; probe more windows"
         )

@@ -14,6 +14,7 @@ from lightning.fabric import Fabric
 from inkbatch.config import parse_bytes
 from inkbatch.data.datasets.index import DatasetIndex, Sample, root_of
 from inkbatch.data.datasets.sample_reader import SampleReader
+from inkbatch.data.datasets.trained_pixels import records_of
 from inkbatch.data.maps.stored import map_address
 from inkbatch.errors import ConfigError, InkbatchError, Preempted
 from inkbatch.io.store.location import Location
@@ -215,8 +216,10 @@ def _carry_out(
         fabric.barrier()  # all pictures are stored
         if fabric.is_global_zero:
             write_curves(one.folder, progress)
+            shown = {"train": one.train, "validation": one.validation}
+            pixels = records_of(one.index, shown, root_of(one.dataset))
             bundle = write_bundle(
-                one.folder / "bundle", one.config, one.index, one.contract, _network(one), store, progress
+                one.folder / "bundle", one.config, one.index, one.contract, _network(one), store, progress, pixels
             )
             split = {"training": one.train, "validation": one.validation}
             write_data(one.folder, one.index, split, _card(one))

@@ -13,9 +13,11 @@ from inkbatch.io.store.location import Location
 from inkbatch.reports.charts.shapes import Axis, Line, Mark
 from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import Chart, Code, Figure, Link, Page, Picture, Promise, Section, Table, Words
+from inkbatch.reports.picture_words import in_picture_words
 from inkbatch.reports.stored import RERUN, below, document, interruptions, links, money, number, pixels, shown, table
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
+from inkbatch.text import count_text
 
 FILES = (
     ("bundle/bundle.json", "the contract: what the network must be fed, and its scores"),
@@ -55,20 +57,19 @@ def page(run: StoredRun, root: Location) -> Page:
     fold = "" if config.get("fold") is None else f", while fold {config['fold']} validated"
     contract = bundle["contract"]
     overall = next(row for row in epochs if int(row["epoch"]) == best)
-    return Page(
+    made = Page(
         job="train",
         title=config["run"] if config.get("fold") is None else f"{config['run']}, fold {config['fold']}",
         sentence=(
             f"A network ({' '.join([bundle['architecture'], *_words(bundle['model'])])}) learned on dataset "
             f"{run.manifest['inputs']['dataset']} for {len(epochs)} epochs to find ink in "
-            f"{contract['layers']['count']} layers of {contract['voxel_size_um']:g} µm{fold}; epoch {best}, counted "
-            "from 0, was kept."
+            f"{count_text(contract['layers']['count'], 'layer')}{_scale(contract)}{fold}; epoch {best} was kept."
         ),
         hero=(*_pictures(run.folder, rows, best), losses_chart(epochs, best), scores_chart(epochs, best)),
         figures=(
             *(Figure(shown(number(overall[name]), 4), words, NOTES.get(name, "")) for name, words in SCORES.items()),
             Figure(shown(number(overall["threshold"]), 4), "threshold", "a pixel counts as ink from here on"),
-            Figure(f"{best} of {len(epochs)}", "best epoch", f"by {_monitor(config)}, counted from 0"),
+            Figure(f"{best} of {len(epochs)}", "best epoch", f"by {_monitor(config)}"),
             *money(run),
         ),
         warnings=(*_warnings(config, rows, epochs, best), *interruptions(run)),
@@ -83,6 +84,7 @@ def page(run: StoredRun, root: Location) -> Page:
         repeat_note="On a CPU the same settings and the same dataset give the same weights, to the bit.",
         files=links(run.folder, FILES),
     )
+    return in_picture_words(made) if contract.get("reads") == "pictures" else made
 
 
 def _words(shape: Mapping[str, Any]) -> list[str]:
@@ -188,9 +190,7 @@ def _contract(bundle: Mapping[str, Any], data: Mapping[str, Any] | None) -> tupl
     rows = [
         Promise("layers", f"{layers['count']}", _range(layers), trained),
         Promise("depth order", str(contract["depth_order"]), str(contract["depth_order"]), trained),
-        Promise(
-            "voxel size", f"{contract['voxel_size_um']:g} µm", "that of all its segments, within 5 %", "build-dataset"
-        ),
+        Promise("voxel size", *_promised_scale(contract), "build-dataset"),
         Promise("grey values", str(contract["dtype"]), scale, "the network's own input"),
         Promise(
             "tiles",
@@ -208,6 +208,18 @@ def _contract(bundle: Mapping[str, Any], data: Mapping[str, Any] | None) -> tupl
     if data is not None:
         rows.append(Promise("data", str(data["dataset"]), f"digest {str(data['digest'])[:12]}", "checked on opening"))
     return tuple(rows)
+
+
+def _scale(contract: Mapping[str, Any]) -> str:
+    um = contract.get("voxel_size_um")
+    return "" if um is None else f" of {um:g} µm"
+
+
+def _promised_scale(contract: Mapping[str, Any]) -> tuple[str, str]:
+    um = contract.get("voxel_size_um")
+    if um is None:
+        return "not stated", "none of its pictures states one"
+    return f"{um:g} µm", "that of all its segments, within 5 %"
 
 
 def _range(layers: Mapping[str, Any]) -> str:
@@ -228,7 +240,7 @@ def _sections(
     use = Section(
         "Use it",
         (
-            Code(f"inkbatch infer SEGMENT --root ROOT --bundle {place}/bundle"),
+            Code(_use(bundle["contract"], f"{place}/bundle")),
             Words("ROOT is the folder or s3:// address that this run lies in."),
         ),
     )
@@ -239,6 +251,13 @@ def _sections(
         *([Section("Data", (_data(run, data),))] if data is not None else []),
         Section("Configuration", (Code(_as_yaml(run.manifest["config"])),), folded=True),
     ]
+
+
+def _use(contract: Mapping[str, Any], place: str) -> str:
+    """Name the command that uses a bundle: one for pictures is no bundle for segments."""
+    if contract.get("reads") == "pictures":
+        return f"inkbatch infer-pictures --bundle {place} --images FOLDER --to MAPS"
+    return f"inkbatch infer SEGMENT --root ROOT --bundle {place}"
 
 
 def _by_area(rows: Sequence[Mapping[str, str]], best: int) -> Table:

@@ -237,3 +237,9 @@ def test_the_command_line_prints_json(settings, box, figures, capsys):
     assert stopped.value.code == 64
     assert "--all" in capsys.readouterr().err
     assert not Location.parse(Path(config.root) / "predictions").exists()
+
+
+def test_a_job_under_a_minute_says_so_instead_of_digits(settings, box):
+    text = str(run(settings(segment="tiny", machine="box")))
+    assert "under a minute, under 0.6 USD" in text
+    assert "MB/s makes it longer" not in text

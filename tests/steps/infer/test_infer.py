@@ -27,7 +27,9 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
+from inkbatch.run.progress import QuietReporter
 from inkbatch.steps.infer.job import InferConfig, make_plan, run
+from inkbatch.testing.datasets import labelled_segment
 from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
 from inkbatch.testing.segments import identity_bundle, network_bundle
 
@@ -308,3 +310,25 @@ def test_a_dry_run_states_the_plan_and_writes_nothing(tiny_segment, bundle_folde
     for word in ("units", "tiles", "reads", "writes", "peak memory", "USD", "0 already done"):
         assert word in result.stdout
     assert stored_bytes(tiny_segment.root) == before
+
+
+def test_progress_moves_within_a_unit(tmp_path):
+    class Parts(QuietReporter):
+        def __init__(self) -> None:
+            self.shares: list[float] = []
+            self.tiles = 0.0
+
+        def part(self, share, facts):
+            self.shares.append(share)
+            self.tiles += facts["tiles"]
+
+    labelled_segment(tmp_path, "s", np.zeros((96, 96), np.uint8))
+    bundle = identity_bundle(tmp_path / "bundle")
+    parts = Parts()
+    config = InferConfig(segment="s", bundle=str(bundle.location), root=str(tmp_path), device="cpu")
+    report = run(config, RunContext(reporter=parts))
+    assert report.units == 1
+    assert parts.shares == sorted(parts.shares)
+    assert parts.shares[-1] == 1
+    assert len(parts.shares) > 3
+    assert parts.tiles == report.facts["tiles"]

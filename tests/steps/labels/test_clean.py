@@ -14,7 +14,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
-from inkbatch.steps.labels.clean import CleanConfig, describe, make_plan, run
+from inkbatch.steps.labels.clean import CleanConfig, describe, make_plan, run, summary
 from inkbatch.testing.faults import preempted_context, stored_bytes
 from inkbatch.testing.maps import store_map
 
@@ -141,3 +141,15 @@ def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, tmp_path)
     assert "median" in text
     assert "components from 120 px" in text
     assert not (tmp_path / "root/predictions/s/map-clean").exists()
+
+
+def test_a_cleaned_map_says_what_was_removed_and_leaves_a_page(configure):
+    report = run(configure(), RunContext())
+    facts = json.loads(Path(str(report.location / "components.json")).read_text())
+    (line,) = summary(report.location)
+    assert facts["removed_components"] > 1
+    assert line.startswith(f"clean: {facts['removed_components']} components ({facts['removed_px']:,} px) were removed")
+    page = (report.location / "report.html").read_bytes().decode()
+    assert f"{facts['removed_px']:,} px" in page
+    none = run(configure(min_area_px=1, result="all"), RunContext())
+    assert summary(none.location)[0].startswith("clean: none was removed")

@@ -5,6 +5,7 @@ import pytest
 
 from inkbatch.steps.probe.evidence import Scene
 from inkbatch.steps.probe.verdict import judge
+from inkbatch.steps.stored_probe import has_reading
 
 DEPTH = 7
 PEAK = (0.4, 0.8, 0.4, 0.0, 0.0, 0.0, 0.0)  # lift by place: this bundle wants its ink at place 1
@@ -98,9 +99,9 @@ def test_a_bundle_that_answers_nulls_but_not_planted_ink_is_a_false_positive():
     assert (verdict.words, verdict.usable) == ("false positives", False)
 
 
-def test_papyrus_without_ink_is_blind_although_planted_ink_is_seen():
+def test_papyrus_without_ink_is_told_from_a_blind_bundle_by_planted_ink():
     verdict = judge(measures(sweep(2, scale=0.02)), SCENE)
-    assert (verdict.words, verdict.usable) == ("blind", False)
+    assert (verdict.words, verdict.usable) == ("no ink", False)
     assert "too little of their own" in verdict.reason
 
 
@@ -153,3 +154,9 @@ def test_equal_measures_give_equal_verdicts():
 def test_where_one_layer_repeated_shows_no_ink_that_in_papyrus_is_the_measure():
     verdict = judge(measures(sweep(2), sure=0.85, undisturbed=0.0), SCENE)
     assert (verdict.words, verdict.numbers["doubt"]) == ("false positives", pytest.approx(0.15 / 0.04, abs=0.01))
+
+
+def test_a_verdict_without_a_reading_shows_no_order_and_no_confidence():
+    assert not has_reading({"usable": False, "confidence": 0.0})
+    assert has_reading({"usable": False, "confidence": 0.6})
+    assert has_reading({"usable": True, "confidence": 0.99})

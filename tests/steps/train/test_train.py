@@ -20,6 +20,7 @@ from inkbatch.models.rules import Normaliser
 from inkbatch.predict.reference import check_reference
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
+from inkbatch.run.progress import LineReporter
 from inkbatch.steps.dataset import job as build_dataset
 from inkbatch.steps.infer import job as infer
 from inkbatch.steps.train.job import TrainConfig, describe, make_plan, run
@@ -94,12 +95,12 @@ def test_every_epoch_leaves_scores_curves_and_a_picture(root):
     with (folder / "metrics.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert [(row["epoch"], row["segment"]) for row in rows] == [
-        (epoch, name) for epoch in "01" for name in ("overall", "s1")
+        (epoch, name) for epoch in "12" for name in ("overall", "s1")
     ]
     assert all(0 <= float(row["f05"]) <= 1 and 0 <= float(row["auc"]) <= 1 for row in rows)
     with (folder / "losses.csv").open() as lines:
         assert len(list(csv.DictReader(lines))) == 12
-    for name in ("curves.png", "validation/epoch-000-s1.png", "validation/epoch-001-s1.png"):
+    for name in ("curves.png", "validation/epoch-001-s1.png", "validation/epoch-002-s1.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     facts = json.loads((folder / "complete.json").read_text())
     assert facts["scores"]["f05"] == pytest.approx(max(float(row["f05"]) for row in rows), abs=1e-6)
@@ -111,8 +112,8 @@ def test_the_bundle_holds_the_best_epoch_and_patience_stops(root):
     with (folder / "metrics.csv").open() as lines:
         losses = [float(row["validation_loss"]) for row in csv.DictReader(lines) if row["segment"] == "overall"]
     best = json.loads((folder / "complete.json").read_text())["best_epoch"]
-    assert losses[best] == min(losses)
-    assert len(losses) in (best + 2, 9)
+    assert losses[best - 1] == min(losses)
+    assert len(losses) in (best + 1, 9)
     assert len(losses) < 9
 
 
@@ -167,7 +168,7 @@ def test_unknown_keys_and_two_ways_to_fold_are_refused(root):
 def test_a_loss_that_is_no_number_names_its_batch(root):
     settings = config_of(root, input={"std": 1e-44}, batch=2)
     with pytest.raises(
-        NonFiniteError, match=r"loss of epoch 0, step 0 is nan; its batch holds the samples s0-y"
+        NonFiniteError, match=r"loss of epoch 1, step 0 is nan; its batch holds the samples s0-y"
     ) as caught:
         run(settings, RunContext())
     assert "lower optimiser.rate, set clip_gradient" in str(caught.value)
@@ -287,3 +288,17 @@ def test_a_run_on_an_object_store_stops_goes_on_and_leaves_the_bytes_of_a_local_
     assert seen == [3, 4, 5, 6]
     for name in ("bundle/weights.safetensors", "bundle/bundle.json", "metrics.csv", "losses.csv", "complete.json"):
         assert (s3_root / "runs/first" / name).read_bytes() == (root / "runs/first" / name).read_bytes()
+
+
+def test_training_says_loss_and_score_of_every_epoch_and_counts_from_one(root, capsys):
+    run(config_of(root), RunContext(reporter=LineReporter(as_json=False)))
+    lines = [line for line in capsys.readouterr().err.splitlines() if ": epoch " in line]
+    with (root / "runs" / "first" / "metrics.csv").open() as rows:
+        overall = [row for row in csv.DictReader(rows) if row["segment"] == "overall"]
+    assert [row["epoch"] for row in overall] == ["1", "2"]
+    for number, (line, row) in enumerate(zip(lines, overall, strict=True), start=1):
+        assert line.startswith(
+            f"train first: epoch {number} of 2: loss {float(row['train_loss']):.4g}, validation loss "
+        )
+        assert f"F0.5 {float(row['f05']):.3f}" in line
+    assert "the best so far" in lines[0]
