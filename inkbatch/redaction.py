@@ -27,6 +27,28 @@ def holds_secret(name: str) -> bool:
     return bool(_SECRET.search(_CAMEL.sub("_", name).replace("-", "_").upper()))
 
 
+def shown(value: object, name: str = "", most: int = 80) -> str:
+    """Write a value that somebody gave for a message: short, and without what looks like a secret.
+
+    Args:
+        value: Any value.
+        name: Setting that it was given for; a telling one hides the whole value.
+        most: Characters at most.
+    """
+    if holds_secret(name):
+        return HIDDEN
+    if isinstance(value, (dict, list, tuple, set)):
+        return f"a {type(value).__name__} of {len(value)}" if len(value) > 3 else redact(_bounded(value, most))
+    return redact(_bounded(value, most))
+
+
+def _bounded(value: object, most: int) -> str:
+    # Redacted before it is cut: the cut must not take away the end by which a secret is recognised.
+    text = repr(value[: 8 * most] if isinstance(value, (str, bytes)) else value)
+    text = redact(text)
+    return text if len(text) <= most else f"{text[: most - 1]}{HIDDEN}"
+
+
 def redact(text: str) -> str:
     """Hide what looks like a secret: users, passwords and queries of addresses, values of telling names, known keys.
 

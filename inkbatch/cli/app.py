@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from inkbatch import __version__
 from inkbatch.cli import doctor as cli_doctor
@@ -43,7 +42,9 @@ from inkbatch.cli.options import (
     run_context,
 )
 from inkbatch.config import ends_with_check
+from inkbatch.documents import parse_yaml
 from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
+from inkbatch.redaction import shown
 
 app = typer.Typer(
     name="inkbatch",
@@ -330,11 +331,8 @@ def _pairs(items: list[str]) -> dict[str, Any]:
     for item in items:
         key, equals, text = item.partition("=")
         if not equals:
-            raise ConfigError(f"--override: expected key=value, for example divisor=200, got {item!r}")
-        try:
-            pairs[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--override {item!r}: expected a YAML value, got {error}") from error
+            raise ConfigError(f"--override: expected key=value, for example divisor=200, got {shown(item)}")
+        pairs[key] = parse_yaml(text, f"--override {key}=…")
     return pairs
 
 

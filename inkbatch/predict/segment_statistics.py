@@ -44,7 +44,7 @@ def stored_statistics(
         return None
     place = folder / FILE_NAME
     try:
-        values = place.read_json()
+        values = place.read_mapping()
     except FileNotFoundError:
         found = segment_statistics(volume, contract.normaliser, check)
         values = {key: float(value) for key, value in found._asdict().items()}

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.config import near_matches
+from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
+from inkbatch.redaction import redact
 from inkbatch.text import rough_seconds_text
 
 PRICES_VARIABLE = "INKBATCH_PRICES"
@@ -58,10 +59,12 @@ def machines() -> dict[str, Machine]:
     """
     path = Path(os.environ.get(PRICES_VARIABLE) or Path(__file__).with_name("prices.yaml"))
     try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))["machines"]
+        rows = read_yaml_file(path)["machines"]
         return {name: Machine.model_validate(row) for name, row in rows.items()}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise ConfigError(f"price table {path}: cannot be read: {error}") from error
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise ConfigError(
+            f"price table {path}: expected a mapping with machines ({redact(str(error))[:300]}); correct it"
+        ) from error
 
 
 def machine_named(name: str, place: str = "--machine ") -> Machine:

@@ -6,13 +6,11 @@ Both become pictures of the annotated size, 255 where a pixel is ink, which `ink
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +21,7 @@ from inkbatch.data.datasets.coco import CATEGORY, CocoImage, parse_coco
 from inkbatch.data.datasets.polygons import filled_polygon, filled_runs
 from inkbatch.data.labels.components import Bools
 from inkbatch.data.labels.ink import LABEL_MAX
+from inkbatch.documents import parse_json
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
@@ -164,21 +163,13 @@ def _open_export(export: Location) -> _Export:
 
 def _read_coco(files: _Export, name: str, ink: Sequence[str], ignore: Sequence[str]) -> Iterator[Annotated]:
     place = files.where(name)
-    try:
-        document = _parsed(files.read(name))
-    except ValueError as error:
-        raise CorruptDataError(f"{place}: not JSON ({error}); export it again") from error
-    known = [str(entry.get("name")) for entry in document.get("categories", []) if isinstance(entry, dict)]
-    _require_known([*ink, *ignore], known, place)
-    for image in parse_coco(document, place):
-        yield Annotated(_stem(image.file_name), _drawn(image, ink, place), _drawn(image, ignore, place))
-
-
-def _parsed(data: bytes) -> dict[str, Any]:
-    document = json.loads(data)
+    document = parse_json(files.read(name), place, CorruptDataError)
     if not isinstance(document, dict):
-        raise ValueError(f"expected a mapping, got a {type(document).__name__}")
-    return document
+        raise CorruptDataError(f"{place}: expected a mapping, got a {type(document).__name__}; export it again")
+    images = parse_coco(document, place)
+    _require_known([*ink, *ignore], [str(entry.get("name")) for entry in document["categories"]], place)
+    for image in images:
+        yield Annotated(_stem(image.file_name), _drawn(image, ink, place), _drawn(image, ignore, place))
 
 
 def _drawn(image: CocoImage, categories: Sequence[str], place: str) -> Bools:

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from inkbatch.documents import Document, parse_json
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageError
 from inkbatch.io.store.clients import filesystem, filesystem_options
 from inkbatch.io.store.faults import WrongKindError, judge
@@ -229,13 +230,21 @@ class Location:
         """Read the object and parse it as JSON.
 
         Raises:
-            CorruptDataError: It is not JSON.
+            CorruptDataError: It is not JSON; see `documents.parse_json`.
         """
-        data = self.read_bytes()
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            raise CorruptDataError(f"{self.uri}: not JSON ({error}); it was damaged or is another file") from error
+        return parse_json(self.read_bytes(), self.uri, CorruptDataError)
+
+    def read_mapping(self) -> Document:
+        """Read the object, a JSON mapping. A key that is asked for and missing is a `CorruptDataError`, too.
+
+        Raises:
+            CorruptDataError: It is not JSON, or no mapping.
+        """
+        found = self.read_json()
+        if not isinstance(found, dict):
+            kind = type(found).__name__
+            raise CorruptDataError(f"{self.uri}: expected a mapping, got a {kind}; it was damaged or is another file")
+        return Document(found, self.uri)
 
     def write_json(self, value: Any) -> None:
         """Write `value` as JSON with sorted keys, so that equal values are equal bytes."""

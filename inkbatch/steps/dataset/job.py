@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inkbatch.config import JobConfig
+from inkbatch.config import JobConfig, LayerPair
 from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
 from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
@@ -51,7 +51,7 @@ class SegmentChoice(JobConfig):
     """
 
     id: str
-    layers: tuple[int, int] | None = None
+    layers: LayerPair | None = None
     labels: dict[str, Any] | None = None
     ignore_mask: bool = True
 
@@ -82,7 +82,7 @@ class BuildDatasetConfig(SamplePlan):
     output_root: str | None = None
     catalog: str | None = None
     segments: tuple[SegmentChoice, ...] = ()
-    layers: tuple[int, int] | None = None
+    layers: LayerPair | None = None
     labels: dict[str, Any] | None = None
     images: ImageFolders | None = None
     form: Literal["index", "pack"] = "index"

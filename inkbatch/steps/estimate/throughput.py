@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
+from inkbatch.redaction import redact
 
 FIGURES_VARIABLE = "INKBATCH_FIGURES"
 SAME_FLOPS = 0.01  # networks whose FLOPs per tile differ by less are taken for one
@@ -82,10 +84,12 @@ def read_figures(path: Path) -> list[Figure]:
         ConfigError: It cannot be read.
     """
     try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))["figures"]
+        rows = read_yaml_file(path)["figures"]
         return [Figure.model_validate(row) for row in reversed(rows)]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
-        raise ConfigError(f"figures {path}: cannot be read: {error}") from error
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ConfigError(
+            f"figures {path}: expected a mapping with figures ({redact(str(error))[:300]}); correct it"
+        ) from error
 
 
 def add_figure(path: Path, figure: Figure) -> None:

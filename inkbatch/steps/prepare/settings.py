@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from inkbatch.config import JobConfig
+from inkbatch.config import JobConfig, LayerPair
 from inkbatch.errors import DataError
 from inkbatch.io.intensity import IntensityMap, LutPoints
 from inkbatch.io.layers.base import LayerSource
@@ -56,7 +56,7 @@ class PrepareConfig(JobConfig):
     root: str = "root"
     source: str | None = None
     catalog: str | None = None
-    layers: tuple[int, int] | None = None
+    layers: LayerPair | None = None
     depth_order: DepthOrder | None = None
     voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     intensity: str | None = None
