@@ -37,16 +37,20 @@ def shown(value: object, name: str = "", most: int = 80) -> str:
     """
     if holds_secret(name):
         return HIDDEN
-    if isinstance(value, (dict, list, tuple, set)):
-        return f"a {type(value).__name__} of {len(value)}" if len(value) > 3 else redact(_bounded(value, most))
-    return redact(_bounded(value, most))
-
-
-def _bounded(value: object, most: int) -> str:
+    if isinstance(value, dict):
+        return f"a mapping of {len(value)}"
+    if isinstance(value, (list, tuple, set)) and (len(value) > 4 or any(map(_is_nested, value))):
+        return f"a {type(value).__name__} of {len(value)}"
+    try:
+        text = redact(repr(value[: 8 * most] if isinstance(value, (str, bytes)) else value))
+    except ValueError:  # an integer of more digits than Python prints
+        text = f"a number of {value.bit_length() if isinstance(value, int) else 0} bits"
     # Redacted before it is cut: the cut must not take away the end by which a secret is recognised.
-    text = repr(value[: 8 * most] if isinstance(value, (str, bytes)) else value)
-    text = redact(text)
     return text if len(text) <= most else f"{text[: most - 1]}{HIDDEN}"
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, (dict, list, tuple, set))
 
 
 def redact(text: str) -> str:

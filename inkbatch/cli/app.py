@@ -41,10 +41,11 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
+from inkbatch.cli.streams import guard_streams
 from inkbatch.config import ends_with_check
 from inkbatch.documents import parse_yaml
-from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
-from inkbatch.redaction import shown
+from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError
+from inkbatch.redaction import redact, shown
 
 app = typer.Typer(
     name="inkbatch",
@@ -343,6 +344,7 @@ def main(arguments: list[str] | None = None) -> None:
     that read and write, and on shared cores they made the same inference three times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    guard_streams()
     sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False)))
 
 
@@ -361,28 +363,30 @@ def run_command(command: Callable[[], Any]) -> int:
     """Run `command`; print errors as one clear message and return the exit code."""
     try:
         code = command()
-    except Preempted as error:
-        sys.stderr.write(f"inkbatch: {error}\n")
-        return error.exit_code
     except InkbatchError as error:
-        sys.stderr.write(f"inkbatch: {error}\n")
+        _say(str(error))
         return error.exit_code
     except typer.Exit as stop:
         return int(stop.exit_code)
     except USAGE_ERROR as error:
-        sys.stderr.write(f"inkbatch: {error.format_message()}\nTry: {_help_of(error)}\n")
+        _say(f"{error.format_message()}\nTry: {_help_of(error)}")
         return EXIT_CONFIG
     except KeyboardInterrupt:
-        sys.stderr.write("inkbatch: aborted; what is stored is kept, run the same command again to continue\n")
+        _say("aborted; what is stored is kept, run the same command again to continue")
         return 130
     except Exception as error:
         if is_out_of_memory(error):
-            sys.stderr.write(f"inkbatch: out of memory: {str(error).splitlines()[0]}; {MEMORY_CURE}\n")
+            _say(f"out of memory: {(str(error).splitlines() or [type(error).__name__])[0]}; {MEMORY_CURE}")
             return EXIT_CONFIG
-        traceback.print_exc()
-        sys.stderr.write("inkbatch: this is a bug in inkbatch; please report it with the lines above\n")
+        sys.stderr.write(redact(traceback.format_exc()))
+        _say("this is a bug in inkbatch; please report it with the lines above")
         return EXIT_BUG
     return code if isinstance(code, int) else 0
+
+
+def _say(text: str) -> None:
+    """Write a message for people, without secrets."""
+    sys.stderr.write(f"inkbatch: {redact(text)}\n")
 
 
 def _help_of(error: Any) -> str:

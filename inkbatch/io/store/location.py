@@ -26,6 +26,7 @@ from inkbatch.io.store.clients import filesystem, filesystem_options
 from inkbatch.io.store.faults import WrongKindError, judge
 from inkbatch.io.store.local_files import local_sizes, read_local, write_atomically
 from inkbatch.io.store.meter import READ, WRITTEN
+from inkbatch.redaction import shown
 
 Result = TypeVar("Result")
 
@@ -69,9 +70,14 @@ class Location:
         Raises:
             ConfigError: Empty text, or credentials inside the URI (they would end up in logs and manifests).
         """
-        uri = os.fspath(text).strip()
-        if not uri:
+        uri = os.fspath(text)
+        if not uri.strip():
             raise ConfigError("storage: the location is empty; give a folder or a URI such as s3://bucket/prefix")
+        if uri != uri.strip() or any(ord(letter) < 32 or ord(letter) == 127 for letter in uri):
+            raise ConfigError(
+                f"storage: {shown(uri)}: expected a location without blanks at its ends and without tabs, line ends or "
+                "other control characters; correct it, or rename the folder"
+            )
         if uri.lower().startswith("file:/"):
             return Location(_path_of(uri))
         if "://" not in uri:
