@@ -144,12 +144,12 @@ def make_launcher(engine: str, options: Sequence[str] | None, file: str | None, 
 
 def _arguments(settings: SettingOptions, jobs: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Split further arguments by job; as the last job, prepare takes its own before those of --args."""
-    found = {"prepare": _words("--prepare-args", settings.prepare_args)}
-    found[jobs[-1]] = [*found.get(jobs[-1], []), *_words("--args", settings.args)]
+    found = {"prepare": split_words("--prepare-args", settings.prepare_args)}
+    found[jobs[-1]] = [*found.get(jobs[-1], []), *split_words("--args", settings.args)]
     return found
 
 
-def _words(option: str, text: str) -> list[str]:
+def split_words(option: str, text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:

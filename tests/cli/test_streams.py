@@ -24,7 +24,8 @@ def test_streams_that_cannot_be_written_do_not_change_the_code(streams, tmp_path
 
 
 def test_a_reader_that_hangs_up_does_not_change_the_code(tmp_path):
-    ended = run(f"(sleep 0.2; {SEGMENTS}; echo $? >code) | true; while [ ! -s code ]; do sleep 0.1; done; cat code".replace("exec ", ""), tmp_path)
+    command = f"(sleep 0.2; {sys.executable} -m inkbatch segments; echo $? >code) | true"
+    ended = run(f"{command}; while [ ! -s code ]; do sleep 0.1; done; cat code", tmp_path)
     assert ended.stdout.decode().strip() == "0", ended.stderr
 
 
