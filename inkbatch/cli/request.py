@@ -11,6 +11,7 @@ import typer
 
 from inkbatch.cli.options import CatalogFile, Root, chosen_root
 from inkbatch.errors import ConfigError
+from inkbatch.redaction import shown
 
 if TYPE_CHECKING:
     from inkbatch.launch.base import Launcher
@@ -150,10 +151,15 @@ def _arguments(settings: SettingOptions, jobs: Sequence[str]) -> Mapping[str, Se
 
 
 def split_words(option: str, text: str) -> list[str]:
+    """Split a text into words as a shell does.
+
+    Raises:
+        ConfigError: A quote that is not closed.
+    """
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise ConfigError(f"{option} {text!r}: expected words as a shell reads them, got {error}") from error
+        raise ConfigError(f"{option} {shown(text)}: expected words as a shell reads them, got {error}") from error
 
 
 def _shards(text: str | None, jobs: Sequence[str]) -> dict[str, int]:

@@ -132,9 +132,8 @@ def _kind(file: Path, source: str) -> str:
     if head[8:] == b"{":
         return "safetensors"
     if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise DataError(f"{source}: a TorchScript program, not weights; save the network's state dict instead")
+        if any(entry.filename.endswith("/constants.pkl") for entry in _members(file, source)):
+            raise DataError(f"{source}: a TorchScript program, not weights; save the network's state dict instead")
         return "zip"
     if head[:1] == b"\x80":
         return "pickle"
@@ -187,12 +186,23 @@ def _read_torch(
         ) from error
 
 
+def _members(file: Path, source: str) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.infolist()
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile raises whatever a damaged directory leads it to
+        raise CorruptDataError(
+            f"{source}: its directory cannot be read ({type(error).__name__}); fetch it again"
+        ) from error
+
+
 def _require_modest_zip(file: Path) -> None:
     """Refuse an archive that unpacks to many times its size; torch stores weights as they are."""
     if not zipfile.is_zipfile(file):
         return
-    with zipfile.ZipFile(file) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
+    unpacked = sum(entry.file_size for entry in _members(file, file.name))
     size = file.stat().st_size
     if unpacked > 4 * size + (64 << 20):
         raise CorruptDataError(

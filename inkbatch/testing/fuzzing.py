@@ -133,7 +133,7 @@ def readers() -> Mapping[str, Reader]:
         Reader("jpg", lambda: [_picture(".jpg"), _picture(".jpg", 3)], _read_layers, "a.jpg"),
         Reader("npy", _arrays, _read_layers, "a.npy"),
         Reader("zarr-v3", lambda: [ZARR3], _read_layers_beside, "zarr.json"),
-        Reader("zarr-v2", lambda: [ZARR2], _read_layers_beside, ".zarray"),
+        Reader("zarr-v2", lambda: [ZARR2], lambda path: _read_stack(str(path.parent), "zyx"), ".zarray"),
         Reader("ome-zarr", lambda: [OME], _read_layers_beside, "zarr.json"),
         Reader("picture", lambda: [_picture(".png", 3), _picture(".tif"), _picture(".bmp", 3)], _read_picture),
         Reader("safetensors", _safetensors, lambda path: read_state_dict(path)),

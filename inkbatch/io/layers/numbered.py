@@ -24,6 +24,7 @@ from inkbatch.text import count_text
 LAYER_NAME = re.compile(r"([0-9]+)\.(?:tiff?|png|jpe?g)", re.IGNORECASE)
 MAGIC_BYTES = 16
 HUGE_BLOCK_SHARE = 8  # a strip of more than an eighth of the budget is decoded once and kept
+LEAST_BYTES = 16 << 20  # smaller pictures and tiles are decoded whatever the budget says
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -190,7 +191,7 @@ def _require_fitting(uri: str, layers: Sequence[Plane | Picture], memory_bytes: 
             needed = 0 if layer.codec == "none" else layer.block_bytes
         else:
             needed = layer.shape_yx[0] * layer.shape_yx[1] * layer.samples * layer.dtype.itemsize
-        if needed > memory_bytes:
+        if needed > max(memory_bytes, LEAST_BYTES):
             raise DataError(
                 f"{uri}: {_name(layer)} unpacks to {needed:,} bytes at once, more than the memory budget of "
                 f"{memory_bytes:,}; allow more memory, or store it in smaller tiles"
