@@ -27,8 +27,8 @@ from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 
 TOKENS = (
-    b"{", b"}", b"[", b"]", b":", b",", b'"', b"\n", b"- ", b"&a ", b"*a", b"!!python/object:os.system ", b"null", b"-1",
-    b"1e999", b"9" * 40, b"NaN", b"\x00", b"\xff\xfe", b"\xc3", b"../", b"17:43", b"2001-99-99", b"true", b"<<: ",
+    b"{", b"}", b"[", b"]", b":", b",", b'"', b"\n", b"- ", b"&a ", b"*a", b"!!python/object:os.system ", b"null",
+    b"-1", b"1e999", b"<<: ",, b"9" * 40, b"NaN", b"\x00", b"\xff\xfe", b"\xc3", b"../", b"17:43", b"2001-99-99", b"true",
     b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00", b"[" * 3000, b"%s", b"'", b"0x_", b"1_0", b"~",
 )  # fmt: skip
 
@@ -117,7 +117,7 @@ def readers() -> Mapping[str, Reader]:
         Reader("set", lambda: [b"layers=[1, 4]", b"clahe={clip_limit: 2.0, cell_px: 8}", b"mask=a"], _read_set),
         Reader("catalog", lambda: [CATALOG], read_catalog, "segments.yaml"),
         Reader("job-file", lambda: [JOB_FILE], lambda path: JobFile.load("infer", str(path))),
-        Reader("preset", lambda: [PRESET], lambda path: load_preset(str(path)), "preset.yaml"),
+        Reader("preset", _presets, lambda path: load_preset(str(path)), "preset.yaml"),
         Reader("figures", lambda: [b"figures: []\n", b"figures: [{a: 1}]\n"], read_figures),
         Reader("words", lambda: [b"--set 'a=b c' -x \"y\""], _read_words),
         Reader("address", lambda: [b"s3://bucket/a", b"file:///a/b", b"memory://x/y", b"odd://a@b?c#d"], _read_address),
@@ -142,13 +142,12 @@ def readers() -> Mapping[str, Reader]:
     return {reader.name: reader for reader in listed}
 
 
-CONFIG = b"segment: a\nroot: r\nlayers: [1, 4]\ndepth_order: forward\nvoxel_size_um: 7.91\nclahe: {clip_limit: 2.0}\n"
+CONFIG = b"segment: a\nroot: r\nlayers: [1, 4]\nvoxel_size_um: 7.91\nclahe: {clip_limit: 2.0, cell_px: 8}\n"
 CATALOG = (
     b"defaults: {energy_kev: 54, layers: 17:43}\nsegments:\n  a: {source: layers, voxel_size_um: 7.9, note: x}\n"
     b"  '20230702185753': &b {source: s3://bucket/x, depth_order: reversed, layers: [0, 65]}\n  c: *b\n"
 )
 JOB_FILE = b"tta: [flip-y]\nlaunch:\n  resources: {gpus: 1, memory: 16GiB}\n  time_limit: 6h\n  shards: {most: 4}\n"
-PRESET = b"title: x\nby: y\nmodel: {architecture: smp}\ncontract: {tile_px: 64}\n"
 MANIFEST = b'{"job": "infer", "config": {"segment": "a"}, "inputs": {}, "digest": "00", "units": 1, "request": {}}'
 COMPLETE = b'{"digest": "00", "units": 1}'
 COCO = json.dumps(
@@ -315,6 +314,12 @@ def _exports() -> list[bytes]:
                     archive.writestr(name, content)
             found.append(file.getvalue())
     return found
+
+
+def _presets() -> list[bytes]:
+    import inkbatch.models.presets as presets
+
+    return [presets._path(name).read_bytes() for name in presets.preset_names()[:2]]
 
 
 def _bundles() -> list[bytes]:
