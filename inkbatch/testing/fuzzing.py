@@ -28,7 +28,7 @@ from inkbatch.io.store.location import Location
 
 TOKENS = (
     b"{", b"}", b"[", b"]", b":", b",", b'"', b"\n", b"- ", b"&a ", b"*a", b"!!python/object:os.system ", b"null",
-    b"-1", b"1e999", b"<<: ",, b"9" * 40, b"NaN", b"\x00", b"\xff\xfe", b"\xc3", b"../", b"17:43", b"2001-99-99", b"true",
+    b"-1", b"1e999", b"<<: ", b"9" * 40, b"NaN", b"\x00", b"\xff\xfe", b"\xc3", b"../", b"17:43", b"2001-99-99",
     b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00", b"[" * 3000, b"%s", b"'", b"0x_", b"1_0", b"~",
 )  # fmt: skip
 
