@@ -21,7 +21,7 @@ def slow_clients(port: int, count: int, kind: SlowKind) -> Iterator[list[socket.
         count: Connections.
         kind: ``silent`` sends nothing, ``head`` never ends its request, ``reader`` asks and never reads the answer.
     """
-    words = {"silent": b"", "head": HEAD, "reader": (HEAD + b"\r\n") * 20}[kind]
+    words = {"silent": b"", "head": HEAD, "reader": (HEAD + b"\r\n") * 5}[kind]
     with contextlib.ExitStack() as stack:
         clients = []
         for _ in range(count):

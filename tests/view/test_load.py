@@ -90,9 +90,12 @@ def test_a_signal_ends_it_whatever_clients_do(root, number):
         assert process.stdout is not None
         line = next(line for line in process.stdout if "Ctrl-C" in line)
         port = int(line.split("localhost:")[1].split("/")[0])
-        with slow_clients(port, 80, "head"):
-            assert asked(port, "/scene", timeout_s=10) == 200
-            begun = time.monotonic()
-            process.send_signal(number)
-            assert process.wait(10) == 0
-            assert time.monotonic() - begun < 5
+        try:
+            with slow_clients(port, 80, "head"):
+                assert asked(port, "/scene", timeout_s=10) == 200
+                begun = time.monotonic()
+                process.send_signal(number)
+                assert process.wait(10) == 0
+                assert time.monotonic() - begun < 5
+        finally:
+            process.kill()

@@ -21,7 +21,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from inkbatch.documents import Document, parse_json
-from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageError
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, InkbatchError, StorageError
 from inkbatch.io.store.clients import filesystem, filesystem_options
 from inkbatch.io.store.faults import WrongKindError, judge
 from inkbatch.io.store.local_files import local_sizes, read_local, write_atomically
@@ -307,9 +307,10 @@ def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
     results: list[bytes] = [b""] * len(ranges)
     open_indices = [index for index, (_, start, stop) in enumerate(ranges) if stop > start]
     waits = list(RETRY_DELAYS_S)
+    was_short: set[int] = set()
     while open_indices:
         failed: list[int] = []
-        fault: tuple[StorageError, BaseException] | None = None
+        fault: tuple[InkbatchError, BaseException] | None = None
         for index, answer in zip(open_indices, _fetch([ranges[index] for index in open_indices]), strict=True):
             location, start, stop = ranges[index]
             if isinstance(answer, BaseException):
@@ -321,15 +322,20 @@ def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
                 failed.append(index)
                 fault = verdict, answer
             elif len(answer) != stop - start:
-                raise CorruptDataError(
+                short = CorruptDataError(
                     f"{location.uri}: expected bytes {start}:{stop}, got {len(answer)}; the object is truncated, "
                     "copy it again"
                 )
+                if location.is_local or index in was_short:
+                    raise short
+                was_short.add(index)  # a connection that broke may have cut it: it is read once more
+                failed.append(index)
+                fault = short, short
             else:
                 results[index] = answer
         if fault is not None:
             if not waits:
-                raise fault[0] from fault[1]
+                raise fault[0] from (fault[1] if fault[1] is not fault[0] else None)
             time.sleep(waits.pop(0))
         open_indices = failed
     READ.add(sum(len(data) for data in results))
