@@ -16,6 +16,7 @@ from inkbatch.config import near_matches
 from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
 from inkbatch.models.bundle import Contract
+from inkbatch.redaction import shown
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FOLDERS = (PACKAGE / "jobs" / "presets" / "models", PACKAGE.parent / "jobs" / "presets" / "models")
@@ -165,6 +166,9 @@ def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"preset {path}: expected a mapping of keys to values, got a {type(values).__name__}")
     if "name" in values:
         raise ConfigError(f"preset {path}: a preset is named by its file; leave 'name' out")
+    for key in MERGED:
+        if not isinstance(values.get(key) or {}, dict):
+            raise ConfigError(f"preset {path}: {key}: expected a mapping of keys to values, got {shown(values[key])}")
     base_name = values.pop("extends", None)
     if base_name is None:
         return values
