@@ -78,6 +78,12 @@ def cases() -> dict[str, Case]:
         "resnet3d-50": Case("resnet3d", {"depth_layers": 30, "resnet": 50}, 64),
         "resnet3d-101": of_preset("resnet3d-101-gp"),
         "resnet3d-152-3d-decoder": of_preset("resnet3d-152-3d-decoder"),
+        "ink-9um": of_preset("ink-9um"),
+        "hecate-2.4um": of_preset("hecate-2.4um"),
+        "hecate-9.6um": of_preset("hecate-9.6um"),
+        "ink-8um-v8in": of_preset("ink-8um-v8in"),
+        "timesformer-large": of_preset("timesformer-large-scroll1"),
+        "residual-unet": Case("residual-unet", {"depth_layers": 17}, 128),
         "unetr-segformer": of_preset("unetr-segformer-title"),
         "unet-resnet34-2.5d": Case("smp", {"depth_layers": 16, "family": "Unet", "encoder": "resnet34"}, 128),
         "segformer-mit_b3-2.5d": Case("smp", {"depth_layers": 16, "family": "Segformer", "encoder": "mit_b3"}, 128),
@@ -148,7 +154,7 @@ def results(
         depth = model.config.depth_layers
         batch = batch_size(case, depth, device, arguments.batch)
         subvolumes = torch.rand((batch, 1, depth, case.tile_px, case.tile_px), device=device)
-        kinds = ["eager", *(["compiled"] if device.type == "cuda" or arguments.compile else [])]
+        kinds = ["eager", *(["compiled"] if arguments.compile else [])]
         for precision, kind in itertools.product(arguments.precision, kinds):
             for last in layouts(arguments.memory_format, device, PRECISIONS[precision]):
                 arrange(model, channels_last=last)
@@ -232,6 +238,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     settings = parsed(arguments)
     device = choose_device(settings.device)
+    settings.compile |= device.type == "cuda"
     if settings.cpu_time:
         torch.set_num_threads(1)
     rows = []

@@ -107,7 +107,9 @@ def preset_row(preset: Preset) -> str:
     contract = preset.contract
     chosen = contract.layers.source_range
     layers = f"{contract.layers.count} layers" + (f" {chosen[0]}:{chosen[1]}" if chosen else " centred")
-    return f"{preset.name:<33}{layers:<18}{contract.tile_px:>4} px  / {contract.divisor:g}   {preset.title}"
+    rule = contract.normaliser
+    fed = f"{rule.kind} per {rule.statistics}" if rule.by_statistics else f"/ {contract.divisor:g}"
+    return f"{preset.name:<33}{layers:<18}{contract.tile_px:>4} px  {fed:<22}{preset.title}"
 
 
 def _lut(points: tuple[tuple[int, int], ...] | None) -> str:

@@ -1,4 +1,4 @@
-"""A bundle's reference tile: what its network answered where it was imported, asked again on every new device.
+"""A bundle's reference tile: what its network answered where it was made, asked again on every new device.
 
 A wrong driver, a damaged GPU or a bad compile must not give maps. The tile is made up; it shows nothing scanned.
 """
@@ -22,6 +22,7 @@ from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, Contract
 from inkbatch.predict.device import TOLERANCE, autocast, spread_of
 from inkbatch.predict.normalise import normalise_tiles
+from inkbatch.predict.passes import cpu_threads
 from inkbatch.predict.segment_statistics import array_statistics
 
 REFERENCE_FILE = "reference.safetensors"
@@ -71,6 +72,8 @@ def made_up_tile(contract: Contract, tile_px: int) -> NDArray[Any]:
 def keep_reference(location: Location, model: InkModel, contract: Contract) -> dict[str, Any]:
     """Ask a network on the CPU in float32, and store tile and answer in its bundle's folder.
 
+    One thread makes the pass, which rounds the same however many there are.
+
     Args:
         location: The bundle's folder.
         model: The network, in evaluation mode on the CPU.
@@ -80,7 +83,7 @@ def keep_reference(location: Location, model: InkModel, contract: Contract) -> d
         What ``bundle.json`` says of it: ``tile_px`` and the file's ``sha256``.
     """
     tile = made_up_tile(contract, probe_px(model, contract))
-    with torch.inference_mode():
+    with cpu_threads(1), torch.inference_mode():
         expected = model(network_input(tile, contract, torch.device("cpu"))).float().contiguous()
     data = safetensors.torch.save({"tile": torch.from_numpy(tile), "expected": expected})
     (location / REFERENCE_FILE).write_bytes(data)

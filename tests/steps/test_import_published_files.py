@@ -255,7 +255,8 @@ def test_a_bundle_that_answers_otherwise_here_gives_no_map(tmp_path, preset, net
     torch.save(network.state_dict(), tmp_path / "net.pth")
     imported(tmp_path / "net.pth", tmp_path / "bundle", preset)
     monkeypatch.setattr(reference, "_checked", set())
-    monkeypatch.setattr(reference, "normalise", lambda stored, contract: -stored.float())  # as a broken device would
+    # as a broken device would
+    monkeypatch.setattr(reference, "normalise_tiles", lambda tiles, contract, statistics: -tiles.float())
     where = {"segment": tiny_segment.segment, "root": str(tiny_segment.root), "bundle": str(tmp_path / "bundle")}
     with pytest.raises(DataError, match="its reference tile gives another answer here than where it was imported"):
         run_infer(InferConfig(**where, device="cpu", unit_px=64), RunContext())

@@ -99,6 +99,7 @@ class DatasetSegment(BaseModel):
 
     Attributes:
         id: Segment id.
+        scroll: Scroll or fragment that it is part of, for quotas in a batch; None: it stands for itself.
         surface: The segment's folder with ``surface.zarr`` and ``mask.zarr``; for ``image``, the picture file.
         ink_labels: ``ink_labels.zarr``, 0 (no ink) to 255 (ink); for ``image``, the annotation file.
         ignore_mask: ``ignore_mask.zarr``, non-zero where pixels count in no loss and no metric; None: none are.
@@ -118,6 +119,7 @@ class DatasetSegment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
+    scroll: str | None = None
     surface: str
     ink_labels: str
     ignore_mask: str | None = None
@@ -246,6 +248,11 @@ class DatasetIndex(BaseModel):
             if segment.id == segment_id:
                 return segment
         raise DataError(f"dataset {self.name}: segment {segment_id!r} is not in its index; run build-dataset again")
+
+    @property
+    def scrolls(self) -> dict[str, str]:
+        """The scroll of each segment id; a segment that states none stands for itself."""
+        return {segment.id: segment.scroll or segment.id for segment in self.segments}
 
     @property
     def fold_count(self) -> int:

@@ -43,6 +43,7 @@ class SegmentChoice(JobConfig):
 
     Attributes:
         id: Segment id; it must be prepared.
+        scroll: Scroll or fragment that it is part of; training can give each its quota of a batch.
         layers: Half-open range of source layer numbers; None: the dataset's. Layers beyond what the network takes leave
             room for training to shift its window.
         labels: Settings of `inkbatch labels`, which is run first (``{}`` takes the catalog's labels); None: the
@@ -51,6 +52,7 @@ class SegmentChoice(JobConfig):
     """
 
     id: str
+    scroll: str | None = Field(None, min_length=1)
     layers: LayerPair | None = None
     labels: dict[str, Any] | None = None
     ignore_mask: bool = True
@@ -321,6 +323,7 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
     here = f"segments/{choice.id}"
     segment = DatasetSegment(
         id=choice.id,
+        scroll=choice.scroll,
         surface=here,
         ink_labels=f"{here}/ink_labels.zarr",
         ignore_mask=f"{here}/ignore_mask.zarr" if has_mask else None,
