@@ -68,7 +68,8 @@ def _require_one_page(data: bytes, place: str) -> None:
         return
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            count = sum(1 for page in tiff.pages if not int(page.subfiletype) & _SMALLER_OR_MASK)
+            pages: list[Any] = list(tiff.pages)
+            count = len([page for page in pages if not int(page.subfiletype) & _SMALLER_OR_MASK])
     except Exception as error:  # tifffile raises whatever damaged tags lead it to
         raise CorruptDataError(
             f"{place}: its TIFF header cannot be read ({type(error).__name__}); copy the file again"
