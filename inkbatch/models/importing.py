@@ -222,7 +222,7 @@ def require_plain_tensors(weights: Mapping[str, Any], source: str) -> None:
             kind = f"{tensor.layout}, {tensor.dtype}".replace("torch.", "")
         elif tensor.device.type == "meta":
             kind = "one without values"
-        elif tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), 1 << 20):
+        elif tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), 1 << 30):
             kind = f"{list(tensor.shape)} that repeats {tensor.untyped_storage().nbytes()} bytes"
         if kind:
             raise DataError(f"{source}: weight {shown(name)}: expected a plain tensor, got {kind}; save it as one")
