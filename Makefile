@@ -269,6 +269,14 @@ test-pythons: $(VENV)/.runtime ## The demo with the oldest and the newest Python
 test-probe: $(VENV)/.dev ## The probe's verdicts on 80 phantoms of known truth (ten minutes alone, up to an hour)
 	$(BIN)/python -m pytest -s -m many_seeds -o faulthandler_timeout=7200
 
+.PHONY: test-fuzz
+test-fuzz: $(VENV)/.dev ## Every reader with 5,000 mutated inputs, then minutes of a coverage-guided fuzzer (ARGS='--minutes 10')
+	$(BIN)/python scripts/fuzz.py $(ARGS)
+
+.PHONY: test-view-load
+test-view-load: $(VENV)/.dev ## The viewer beside slow and with many clients: seconds per answer, memory (ARGS='--clients 500')
+	$(BIN)/python scripts/view_load.py $(ARGS)
+
 .PHONY: test-slurm
 test-slurm: $(VENV)/.dev ## Arrays on a real one-node Slurm, which is installed (Debian, root) and started for it
 	scripts/slurm_node.sh $(BIN)/python -m pytest -m slurm -o faulthandler_timeout=1800

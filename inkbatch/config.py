@@ -20,18 +20,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from inkbatch.documents import parse_yaml, read_yaml_file
 from inkbatch.errors import ConfigError
+from inkbatch.redaction import redact, shown
 
 PRESET_KEY = "recipe"
 LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
 DESTINATION_KEYS = ("root", "output_root")
 
 WindowName = Literal["hann", "gaussian", "uniform", "hann-symmetric", "gaussian-cdf"]  # blending weights of a tile
+
+_RANGE_TEXT = re.compile(r"(\d{1,9}):(\d{1,9})")
+
+
+def _range_of_text(value: Any) -> Any:
+    found = _RANGE_TEXT.fullmatch(value.strip()) if isinstance(value, str) else None
+    return (int(found[1]), int(found[2])) if found else value
+
+
+LayerPair = Annotated[tuple[int, int], BeforeValidator(_range_of_text, json_schema_input_type=tuple[int, int] | str)]
+"""Half-open range of layer numbers: ``[17, 43]``, or ``17:43`` as the command line writes it."""
 
 _CHECK: ContextVar[SettingsCheck | None] = ContextVar("inkbatch_settings_check", default=None)
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*$", re.IGNORECASE)
@@ -243,35 +255,32 @@ def read_yaml(file: str) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, is not YAML, or holds something else than a mapping.
     """
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not YAML: {error}") from error
+    values = read_yaml_file(file)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: expected a mapping of keys to values, got a {type(values).__name__}")
+    return _with_text_keys(values, file)
+
+
+def _with_text_keys(values: dict[Any, Any], file: str) -> dict[str, Any]:
+    for key in values:
+        if not isinstance(key, str):
+            raise ConfigError(f"{file}: expected keys of text, got {shown(key)}; put quotes around it")
     return values
 
 
 def _apply_set(values: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {item!r}: expected key=value, for example --set stride_px=32")
+        raise ConfigError(f"--set {shown(item)}: expected key=value, for example --set stride_px=32")
     target = values
     *parents, last = key.split(".")
     for parent in parents:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
-            raise ConfigError(f"--set {item!r}: {parent!r} is not a mapping")
-    try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {item!r}: the value is not YAML: {error}") from error
+            raise ConfigError(f"--set {key}: {parent!r} is not a mapping")
+    target[last] = parse_yaml(text, f"--set {key}=…")
 
 
 def _explain(model: type[BaseModel], entry: Any) -> str:
@@ -280,7 +289,7 @@ def _explain(model: type[BaseModel], entry: Any) -> str:
         return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), _keys_at(model, entry['loc'][:-1]))}"
     if entry["type"] == "missing":
         return f"{place!r} is required and not given"
-    return f"{place}: {entry['msg']} (found {entry['input']!r})"
+    return f"{place}: {redact(entry['msg'])} (found {shown(entry['input'], place)})"
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:

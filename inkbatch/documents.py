@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from inkbatch.errors import ConfigError, InkbatchError
+from inkbatch.errors import ConfigError, CorruptDataError, InkbatchError
 
 MOST_BYTES = 64 << 20
 MOST_NODES = 2_000_000  # of a YAML document with its aliases written out
@@ -50,6 +51,35 @@ def parse_yaml(data: bytes | str, place: str, error: type[InkbatchError] = Confi
     finally:
         if loader:
             loader.dispose()
+
+
+def read_yaml_file(file: str | Path, error: type[InkbatchError] = ConfigError) -> Any:
+    """Read one YAML document from a local file; see `parse_yaml`.
+
+    Raises:
+        InkbatchError: Of class `error`: as `parse_yaml`, or the file cannot be read.
+    """
+    try:
+        data = Path(file).read_bytes()
+    except (OSError, ValueError) as fault:
+        raise error(f"{file}: cannot be read: {getattr(fault, 'strerror', None) or fault}; check its path") from fault
+    return parse_yaml(data, str(file), error)
+
+
+class Document(dict[str, Any]):
+    """A mapping read from a store, whose missing keys are damage and no bug: ``document["digest"]`` names the file.
+
+    Args:
+        values: Content.
+        place: Object that it was read from.
+    """
+
+    def __init__(self, values: Mapping[str, Any], place: str) -> None:
+        super().__init__(values)
+        self._place = place
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise CorruptDataError(f"{self._place}: expected a key {key!r}, got none; it was damaged or is another file")
 
 
 def parse_json(data: bytes | str, place: str, error: type[InkbatchError] = ConfigError) -> Any:

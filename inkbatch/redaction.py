@@ -27,6 +27,32 @@ def holds_secret(name: str) -> bool:
     return bool(_SECRET.search(_CAMEL.sub("_", name).replace("-", "_").upper()))
 
 
+def shown(value: object, name: str = "", most: int = 80) -> str:
+    """Write a value that somebody gave for a message: short, and without what looks like a secret.
+
+    Args:
+        value: Any value.
+        name: Setting that it was given for; a telling one hides the whole value.
+        most: Characters at most.
+    """
+    if holds_secret(name):
+        return HIDDEN
+    if isinstance(value, dict):
+        return f"a mapping of {len(value)}"
+    if isinstance(value, (list, tuple, set)) and (len(value) > 4 or any(map(_is_nested, value))):
+        return f"a {type(value).__name__} of {len(value)}"
+    try:
+        text = redact(repr(value[: 8 * most] if isinstance(value, (str, bytes)) else value))
+    except ValueError:  # an integer of more digits than Python prints
+        text = f"a number of {value.bit_length() if isinstance(value, int) else 0} bits"
+    # Redacted before it is cut: the cut must not take away the end by which a secret is recognised.
+    return text if len(text) <= most else f"{text[: most - 1]}{HIDDEN}"
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, (dict, list, tuple, set))
+
+
 def redact(text: str) -> str:
     """Hide what looks like a secret: users, passwords and queries of addresses, values of telling names, known keys.
 

@@ -6,6 +6,7 @@ import pytest
 
 from inkbatch.config import JobConfig, digest, parse_bytes
 from inkbatch.errors import ConfigError
+from inkbatch.steps.prepare.settings import PrepareConfig
 
 
 class Sub(JobConfig):
@@ -62,3 +63,30 @@ def test_sizes_that_are_none_are_refused(text):
 
 def test_a_digest_depends_on_values_and_not_on_order():
     assert digest({"a": 1, "b": [2, 3]}) == digest({"b": [2, 3], "a": 1}) != digest({"a": 1, "b": [3, 2]})
+
+
+def test_layers_may_be_written_as_on_the_command_line(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text("segment: a\nlayers: 1:4\n")
+    config = PrepareConfig.load(str(file), (), {"root": "r"})
+    assert config.layers == (1, 4)
+    assert PrepareConfig.load(None, ["layers=17:43"], {"segment": "a", "root": "r"}).layers == (17, 43)
+
+
+def test_keys_that_stand_twice_are_refused_by_line(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text("segment: a\nlayers: 1:4\nsegment: b\n")
+    with pytest.raises(ConfigError, match=r"line 3: key 'segment' stands twice, first in line 1"):
+        PrepareConfig.load(str(file), (), {"root": "r"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layers", "s3://user:s3cr3t@host/x"), ("clahe", {"api_key": "s3cr3t"}), ("level", "s3cr3t=1" * 999)],
+)
+def test_values_of_a_wrong_type_are_not_echoed_whole(key, value):
+    with pytest.raises(ConfigError) as caught:
+        PrepareConfig.load(None, (), {"segment": "a", "root": "r", key: value})
+    assert "s3cr3t@" not in str(caught.value)
+    assert "'s3cr3t'" not in str(caught.value)
+    assert len(str(caught.value)) < 600

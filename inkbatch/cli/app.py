@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
 
 from inkbatch import __version__
 from inkbatch.cli import doctor as cli_doctor
@@ -44,8 +43,11 @@ from inkbatch.cli.options import (
     run_context,
     segments_asked,
 )
+from inkbatch.cli.streams import guard_streams
 from inkbatch.config import ends_with_check
-from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError, Preempted
+from inkbatch.documents import parse_yaml
+from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError
+from inkbatch.redaction import redact, shown
 
 if TYPE_CHECKING:
     from inkbatch.run.job import RunContext
@@ -389,11 +391,8 @@ def _pairs(items: list[str]) -> dict[str, Any]:
     for item in items:
         key, equals, text = item.partition("=")
         if not equals:
-            raise ConfigError(f"--override: expected key=value, for example divisor=200, got {item!r}")
-        try:
-            pairs[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--override {item!r}: expected a YAML value, got {error}") from error
+            raise ConfigError(f"--override: expected key=value, for example divisor=200, got {shown(item)}")
+        pairs[key] = parse_yaml(text, f"--override {key}=…")
     return pairs
 
 
@@ -404,6 +403,7 @@ def main(arguments: list[str] | None = None) -> None:
     that read and write, and on shared cores they made the same inference three times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    guard_streams()
     words = sys.argv[1:] if arguments is None else arguments
     sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False), _command_of(words)))
 
@@ -434,29 +434,31 @@ def run_command(command: Callable[[], Any], name: str = "inkbatch") -> int:
     """
     try:
         code = command()
-    except Preempted as error:
-        sys.stderr.write(f"inkbatch: {error}\n")
-        return error.exit_code
     except InkbatchError as error:
-        cure = f"Try: {name} --help\n" if error.exit_code == EXIT_CONFIG else ""
-        sys.stderr.write(f"inkbatch: {error}\n{cure}")
+        cure = f"\nTry: {name} --help" if error.exit_code == EXIT_CONFIG else ""
+        _say(f"{error}{cure}")
         return error.exit_code
     except typer.Exit as stop:
         return int(stop.exit_code)
     except USAGE_ERROR as error:
-        sys.stderr.write(f"inkbatch: {error.format_message()}\nTry: {_help_of(error)}\n")
+        _say(f"{error.format_message()}\nTry: {_help_of(error)}")
         return EXIT_CONFIG
     except KeyboardInterrupt:
-        sys.stderr.write("inkbatch: aborted; what is stored is kept, run the same command again to continue\n")
+        _say("aborted; what is stored is kept, run the same command again to continue")
         return 130
     except Exception as error:
         if is_out_of_memory(error):
-            sys.stderr.write(f"inkbatch: out of memory: {str(error).splitlines()[0]}; {MEMORY_CURE}\n")
+            _say(f"out of memory: {(str(error).splitlines() or [type(error).__name__])[0]}; {MEMORY_CURE}")
             return EXIT_CONFIG
-        traceback.print_exc()
-        sys.stderr.write("inkbatch: this is a bug in inkbatch; please report it with the lines above\n")
+        sys.stderr.write(redact(traceback.format_exc()))
+        _say("this is a bug in inkbatch; please report it with the lines above")
         return EXIT_BUG
     return code if isinstance(code, int) else 0
+
+
+def _say(text: str) -> None:
+    """Write a message for people, without secrets."""
+    sys.stderr.write(f"inkbatch: {redact(text)}\n")
 
 
 def _help_of(error: Any) -> str:

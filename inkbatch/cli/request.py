@@ -11,6 +11,7 @@ import typer
 
 from inkbatch.cli.options import CatalogFile, Root, chosen_root
 from inkbatch.errors import ConfigError
+from inkbatch.redaction import shown
 
 if TYPE_CHECKING:
     from inkbatch.launch.base import Launcher
@@ -144,16 +145,21 @@ def make_launcher(engine: str, options: Sequence[str] | None, file: str | None, 
 
 def _arguments(settings: SettingOptions, jobs: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Split further arguments by job; as the last job, prepare takes its own before those of --args."""
-    found = {"prepare": _words("--prepare-args", settings.prepare_args)}
-    found[jobs[-1]] = [*found.get(jobs[-1], []), *_words("--args", settings.args)]
+    found = {"prepare": split_words("--prepare-args", settings.prepare_args)}
+    found[jobs[-1]] = [*found.get(jobs[-1], []), *split_words("--args", settings.args)]
     return found
 
 
-def _words(option: str, text: str) -> list[str]:
+def split_words(option: str, text: str) -> list[str]:
+    """Split a text into words as a shell does.
+
+    Raises:
+        ConfigError: A quote that is not closed.
+    """
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise ConfigError(f"{option} {text!r}: expected words as a shell reads them, got {error}") from error
+        raise ConfigError(f"{option} {shown(text)}: expected words as a shell reads them, got {error}") from error
 
 
 def _shards(text: str | None, jobs: Sequence[str]) -> dict[str, int]:

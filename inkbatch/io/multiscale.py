@@ -155,7 +155,7 @@ class Multiscale:
             DataError: There is none, or inkbatch did not write it.
         """
         try:
-            document = (location / "zarr.json").read_json()
+            document = (location / "zarr.json").read_mapping()
         except FileNotFoundError as error:
             raise DataError(f"{location}: no OME-Zarr group here; {_cure(location.name)}") from error
         attributes = document.get("attributes", {})

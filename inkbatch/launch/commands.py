@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import yaml
-
 from inkbatch.data.segments.catalog import Catalog, check_segment_id, shipped_catalog
 from inkbatch.data.segments.prepared import segment_folder
+from inkbatch.documents import parse_yaml
 from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.launch.jobfile import JobFile
@@ -239,8 +238,8 @@ def _yaml_word(value: Any) -> str:
     """Write a value as YAML on one line: plain text stays plain where YAML reads it back as the same text."""
     if isinstance(value, str):
         try:
-            plain = yaml.safe_load(value) == value
-        except yaml.YAMLError:
+            plain = parse_yaml(value, "value") == value
+        except ConfigError:
             plain = False
         return value if plain else json.dumps(value)
     return json.dumps(value)

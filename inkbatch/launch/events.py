@@ -34,7 +34,14 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
+    return [row for line in lines if isinstance(row := _row(line), dict)]
+
+
+def _row(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):  # a process that was killed left half a line
+        return None
 
 
 def _words(row: dict[str, Any]) -> str:

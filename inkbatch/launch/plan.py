@@ -13,11 +13,10 @@ from inkbatch.io.store.location import Location
 from inkbatch.launch.commands import Request, arrays_of, task_command, with_subject
 from inkbatch.launch.jobfile import JobFile, Resources
 from inkbatch.launch.members import require_order
+from inkbatch.redaction import holds_secret
 from inkbatch.run.deadline import DEADLINE_VARIABLE
 
 DEADLINE_SHARE = 0.95  # a job ends itself with 75 before an engine's time-out, which would not be retried
-
-_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def refuse_secrets(names: Sequence[str], place: str) -> None:
         ConfigError: There is one.
     """
     for name in names:
-        if _SECRET.search(name):
+        if holds_secret(name):
             raise ConfigError(
                 f"{place}: {name} looks like a credential, and rendered jobs are stored; leave it to the environment, "
                 "the AWS config or the machine's role"

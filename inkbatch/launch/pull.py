@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import threading
 import time
@@ -115,8 +114,8 @@ class _Folder:
     def __init__(self, source: Location, target: Path, transfer: Transfer) -> None:
         self.source, self.target, self.transfer = source, target, transfer
         self.state: dict[str, Any] = {}
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            self.state = json.loads((target / STATE).read_text(encoding="utf-8"))
+        with contextlib.suppress(FileNotFoundError, DataError):
+            self.state = Location.parse(target / STATE).read_mapping()
         self._noting, self._noted = threading.Lock(), time.monotonic()
 
     def pull(self, report: PullReport) -> None:

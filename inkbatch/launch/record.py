@@ -45,7 +45,7 @@ class LaunchRecord:
         """
         place = _folder(root) / f"{launch}.json"
         try:
-            body: dict[str, Any] = place.read_json()
+            body: dict[str, Any] = place.read_mapping()
         except FileNotFoundError as error:
             raise DataError(f"launch {launch!r}: {place} does not exist; inkbatch status lists the launches") from error
         try:

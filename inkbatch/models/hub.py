@@ -6,13 +6,13 @@ is imported only where such a file is asked for.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inkbatch.documents import parse_json
 from inkbatch.errors import ConfigError, DataError, InkbatchError, StorageError
 
 SCHEME = "hf://"
@@ -114,8 +114,8 @@ def _config(repo: str, commit: str, names: list[str] | None) -> dict[str, Any]:
         return {}
     try:
         path = hf_hub_download(repo, CONFIG_FILE, revision=commit, local_files_only=names is None)
-        values = json.loads(Path(path).read_bytes())
-    except (EntryNotFoundError, ValueError):
+        values = parse_json(Path(path).read_bytes(), f"{SCHEME}{repo}/{CONFIG_FILE}", DataError)
+    except (EntryNotFoundError, DataError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from inkbatch.errors import CorruptDataError, DataError
+from inkbatch.errors import CorruptDataError, DataError, InkbatchError
 from inkbatch.io.store.location import Location, retried
 from inkbatch.models.stub_modules import inert_globals
 from inkbatch.models.unpickling import (
@@ -35,6 +35,7 @@ from inkbatch.models.unpickling import (
     weights_in,
 )
 from inkbatch.models.untrusted import unpickle_untrusted
+from inkbatch.redaction import shown
 
 HASH_BLOCK_BYTES = 1 << 20
 WEB = ("http", "https")
@@ -87,6 +88,7 @@ def read_state_dict(
         try:
             if kind == "safetensors":
                 weights, settings = _read_safetensors(file, location.uri)
+                require_plain_tensors(weights, location.uri)
                 return ReadCheckpoint(weights_in(weights, section), settings, digest, location.uri, section or "")
             return _read_torch(file, location, digest, section, trust_pickle=trust_pickle)
         except UnclearWeightsError as error:
@@ -128,9 +130,8 @@ def _kind(file: Path, source: str) -> str:
     if head[8:] == b"{":
         return "safetensors"
     if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise DataError(f"{source}: a TorchScript program, not weights; save the network's state dict instead")
+        if any(entry.filename.endswith("/constants.pkl") for entry in _members(file, source)):
+            raise DataError(f"{source}: a TorchScript program, not weights; save the network's state dict instead")
         return "zip"
     if head[:1] == b"\x80":
         return "pickle"
@@ -144,8 +145,10 @@ def _read_safetensors(file: Path, source: str) -> tuple[dict[str, Tensor], dict[
         with safe_open(file, framework="pt", device="cpu") as opened:
             weights = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118  # no mapping
             settings = dict(opened.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CorruptDataError(f"{source}: no valid safetensors file: {error}; fetch it again") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # malformed headers and unknown kinds of numbers fail in many ways
+        raise CorruptDataError(f"{source}: no valid safetensors file: {shown(str(error))}; fetch it again") from error
     if not weights:
         raise DataError(f"{source}: the safetensors file holds no tensors; name another file")
     return weights, settings
@@ -156,11 +159,15 @@ def _read_torch(
 ) -> ReadCheckpoint:
     loaded: Any = None
     try:
+        _require_modest_zip(file)
         loaded = _load_weights_only(file)
         weights = weights_in(loaded, section)
+        require_plain_tensors(weights, location.uri)
         taken = section or (section_of(loaded) if isinstance(loaded, Mapping) else "")
         return ReadCheckpoint(weights, settings_in(loaded), digest, location.uri, taken)
     except UnclearWeightsError:
+        raise
+    except InkbatchError:
         raise
     except (pickle.UnpicklingError, NoPlainWeightsError) as error:
         if isinstance(loaded, Mapping):  # it was read; unpickling would give no more
@@ -175,6 +182,48 @@ def _read_torch(
         raise CorruptDataError(
             f"{location}: torch cannot read it: {type(error).__name__}: {str(error)[:200]}; fetch it again"
         ) from error
+
+
+def _members(file: Path, source: str) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.infolist()
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile raises whatever a damaged directory leads it to
+        raise CorruptDataError(
+            f"{source}: its directory cannot be read ({type(error).__name__}); fetch it again"
+        ) from error
+
+
+def _require_modest_zip(file: Path) -> None:
+    """Refuse an archive that unpacks to many times its size; torch stores weights as they are."""
+    if not zipfile.is_zipfile(file):
+        return
+    unpacked = sum(entry.file_size for entry in _members(file, file.name))
+    size = file.stat().st_size
+    if unpacked > 4 * size + (64 << 20):
+        raise CorruptDataError(
+            f"{file.name}: expected about {size:,} bytes, it unpacks to {unpacked:,}; fetch it again"
+        )
+
+
+def require_plain_tensors(weights: Mapping[str, Any], source: str) -> None:
+    """Refuse tensors that are no plain arrays: sparse, quantised, complex, without values, or larger than their data.
+
+    Raises:
+        DataError: There is one; it is named.
+    """
+    for name, tensor in weights.items():
+        kind = ""
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            kind = f"{tensor.layout}, {tensor.dtype}".replace("torch.", "")
+        elif tensor.device.type == "meta":
+            kind = "one without values"
+        elif tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), 1 << 30):
+            kind = f"{list(tensor.shape)} that repeats {tensor.untyped_storage().nbytes()} bytes"
+        if kind:
+            raise DataError(f"{source}: weight {shown(name)}: expected a plain tensor, got {kind}; save it as one")
 
 
 def _load_weights_only(file: Path) -> Any:

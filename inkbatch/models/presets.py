@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inkbatch.config import near_matches
+from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
 from inkbatch.models.bundle import Contract
+from inkbatch.redaction import shown
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FOLDERS = (PACKAGE / "jobs" / "presets" / "models", PACKAGE.parent / "jobs" / "presets" / "models")
@@ -160,15 +161,16 @@ def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     if path in below:
         raise ConfigError(f"preset {path}: extends itself, by way of {' and '.join(file.stem for file in below)}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"preset {path}: cannot be read: {error.strerror}; check its path") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"preset {path}: not YAML: {error}") from error
+        values = read_yaml_file(path)
+    except ConfigError as error:
+        raise ConfigError(f"preset {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"preset {path}: expected a mapping of keys to values, got a {type(values).__name__}")
     if "name" in values:
         raise ConfigError(f"preset {path}: a preset is named by its file; leave 'name' out")
+    for key in MERGED:
+        if not isinstance(values.get(key) or {}, dict):
+            raise ConfigError(f"preset {path}: {key}: expected a mapping of keys to values, got {shown(values[key])}")
     base_name = values.pop("extends", None)
     if base_name is None:
         return values

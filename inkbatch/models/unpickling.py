@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +28,8 @@ SECTIONS = ("state_dict", "model_state_dict", "model")
 
 AVERAGED = ("ema_model", "model_ema", "ema_state_dict", "state_dict_ema", "ema")
 """Where it may keep their running average over training: other weights, and another answer."""
+
+MOST_SETTINGS = 1_000_000
 
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
@@ -120,7 +122,17 @@ def settings_in(loaded: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Turn a value into what JSON can hold; anything but text, number, list or dict becomes its description."""
+    """Turn a value into what JSON can hold; anything but text, number, list or dict becomes its description.
+
+    Raises:
+        NoPlainWeightsError: It holds more than `MOST_SETTINGS` values once shared lists are written out.
+    """
+    return _plain(value, iter(range(MOST_SETTINGS)))
+
+
+def _plain(value: Any, budget: Iterator[int]) -> Any:
+    if next(budget, None) is None:
+        raise NoPlainWeightsError(f"its settings unpack to more than {MOST_SETTINGS:,} values")
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, bytes):
@@ -128,13 +140,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, Namespace | SimpleNamespace):
         value = vars(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): _plain(inner, budget) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(inner) for inner in value]
+        return [_plain(inner, budget) for inner in value]
     if isinstance(value, os.PathLike):
         return str(value)
     if hasattr(value, "item") and getattr(value, "size", None) == 1:
-        return plain(value.item())
+        return _plain(value.item(), budget)
     return f"<{type(value).__module__}.{type(value).__qualname__}>"
 
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from inkbatch.documents import parse_json
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.models import unpickling
 
@@ -96,7 +97,7 @@ def _read_output(output: Path, source: str) -> tuple[dict[str, Tensor], dict[str
     if any(written.is_symlink() or not written.is_file() for written in (weights, facts)):
         raise DataError(f"{source}: the unpickled file left no weights; ask for a .safetensors file")
     try:
-        settings = json.loads(facts.read_text(encoding="utf-8"))
+        settings = parse_json(facts.read_bytes(), source, DataError)
         tensors = load_file(weights)
     except (ValueError, SafetensorError) as error:
         raise DataError(f"{source}: what was unpickled cannot be read: {error}; ask for a .safetensors file") from error

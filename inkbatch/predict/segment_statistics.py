@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,12 @@ def stored_statistics(
         return None
     place = folder / FILE_NAME
     try:
-        values = place.read_json()
+        values: Mapping[str, Any] = place.read_mapping()
     except FileNotFoundError:
         found = segment_statistics(volume, contract.normaliser, check)
-        values = {key: float(value) for key, value in found._asdict().items()}
-        place.write_json(values)
+        counted = {key: float(value) for key, value in found._asdict().items()}
+        place.write_json(counted)
+        values = counted
     return Statistics(*(torch.tensor([values[key]], dtype=torch.float32, device=device) for key in Statistics._fields))
 
 

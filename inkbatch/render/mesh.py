@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.config import digest
-from inkbatch.errors import CorruptDataError, DataError, MismatchError, NonFiniteError
+from inkbatch.errors import DataError, MismatchError, NonFiniteError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import LayerSource, open_layer_source
 from inkbatch.io.store.location import Location
@@ -124,12 +124,9 @@ def open_mesh(uri: str) -> Mesh:
 
 def _meta(location: Location) -> dict[str, Any]:
     try:
-        meta = (location / META).read_json()
+        return (location / META).read_mapping()
     except FileNotFoundError as error:
         raise DataError(f"{location}: expected {META} beside x.tif, got none; copy the whole tifxyz folder") from error
-    if not isinstance(meta, dict):
-        raise CorruptDataError(f"{location / META}: expected a JSON object, got {type(meta).__name__}; copy it again")
-    return meta
 
 
 def _scale(location: Location, meta: dict[str, Any]) -> tuple[float, float]:

@@ -144,10 +144,10 @@ def _base_um(location: Location, ome_um: float | None, stated_um: float | None) 
     said = {"its OME metadata": ome_um, "what you state": stated_um}
     for name in METADATA_FILES:
         try:
-            document = (location / name).read_json()
+            document = (location / name).read_mapping()
         except FileNotFoundError:
             continue
-        size = document.get("voxelsize") if isinstance(document, dict) else None
+        size = document.get("voxelsize")
         if isinstance(size, (int, float)) and not isinstance(size, bool):
             said[name] = float(size)
             break

@@ -10,8 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from inkbatch.config import near_matches, read_yaml
+from inkbatch.config import near_matches
+from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
+from inkbatch.redaction import redact
 from inkbatch.text import rough_range_text
 
 PRICES_VARIABLE = "INKBATCH_PRICES"
@@ -55,9 +57,12 @@ def machines() -> dict[str, Machine]:
     """
     file = os.environ.get(PRICES_VARIABLE) or str(Path(__file__).with_name("prices.yaml"))
     try:
-        return {name: Machine.model_validate(row) for name, row in read_yaml(file)["machines"].items()}
-    except (KeyError, AttributeError, ValidationError) as error:
-        raise ConfigError(f"price table {file}: cannot be read: {error}") from error
+        rows = read_yaml_file(file)["machines"]
+        return {name: Machine.model_validate(row) for name, row in rows.items()}
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise ConfigError(
+            f"price table {file}: expected a mapping with machines ({redact(str(error))[:300]}); correct it"
+        ) from error
 
 
 def machine_named(name: str, place: str = "--machine ") -> Machine:

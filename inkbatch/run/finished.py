@@ -84,7 +84,7 @@ def open_run(text: str) -> StoredRun:
             f"{folder / MANIFEST_NAME}: expected the manifest of an inkbatch run, got something else; name another file"
         )
     try:
-        complete = (folder / "complete.json").read_json().get("digest") == manifest["digest"]
+        complete = (folder / "complete.json").read_mapping().get("digest") == manifest["digest"]
     except FileNotFoundError:
         complete = False
     return StoredRun(folder, manifest, complete, run_rows(folder, manifest["digest"]))

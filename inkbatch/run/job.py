@@ -8,6 +8,7 @@ from typing import Any
 
 from inkbatch.errors import InkbatchError, Preempted
 from inkbatch.geometry import Unit
+from inkbatch.io.store.local_files import remove_leftovers
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
@@ -107,6 +108,7 @@ def run_job(
         return _already_complete(folder, units, context, report)
     if report:
         _delete_pages(folder)  # they would show a result that is not whole
+    _remove_leftovers(folder)
     process = _Process(folder, units, context, usage)
     try:
         process.do_pending_units(make_work)
@@ -166,6 +168,13 @@ def _write_pages(runs: Iterable[RunFolder], context: RunContext, report: Report)
 def _delete_pages(folder: RunFolder | RunFolders) -> None:
     for run in folder.runs:
         _page_of(run).delete()
+
+
+def _remove_leftovers(folder: RunFolder | RunFolders) -> None:
+    """Remove temporary files of processes that were killed, on a local disk."""
+    for run in folder.runs:
+        if run.location.is_local:
+            remove_leftovers(_page_of(run).parent.path)
 
 
 def _page_of(run: RunFolder) -> Location:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from inkbatch.redaction import redact
 from inkbatch.run.cost import hourly_usd
 from inkbatch.text import count_text
 
@@ -144,9 +145,9 @@ class LineReporter:
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if self.as_json:
-            text = json.dumps(row, ensure_ascii=False)
+            text = json.dumps({key: _clean(value) for key, value in row.items()}, ensure_ascii=False)
         elif row["event"] == "note":
-            text = str(row["text"])
+            text = redact(str(row["text"]))
         elif row["event"] == "start":
             text = f"{row['job']}: {count_text(row['units'], 'unit')}, {row['done']:,} already done"
         else:
@@ -156,6 +157,10 @@ class LineReporter:
             text = f"{row['job']}: {said} ({beside})"
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
+
+
+def _clean(value: Any) -> Any:
+    return redact(value) if isinstance(value, str) else value
 
 
 class BarReporter:
@@ -198,7 +203,7 @@ class BarReporter:
 
     def note(self, text: str) -> None:
         """Print above the bar."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(redact(text), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -90,7 +90,7 @@ class RunFolder:
         """
         place = self.location / "manifest.json"
         try:
-            found = place.read_json()
+            found = place.read_mapping()
         except FileNotFoundError:
             place.write_json(self.manifest.document)
             return
@@ -108,14 +108,14 @@ class RunFolder:
     def is_begun(self) -> bool:
         """Tell if the stored manifest is this very one."""
         try:
-            return bool((self.location / "manifest.json").read_json().get("digest") == self.manifest.digest)
+            return bool((self.location / "manifest.json").read_mapping().get("digest") == self.manifest.digest)
         except (FileNotFoundError, DataError):
             return False
 
     def is_complete(self) -> bool:
         """Tell if `complete.json` belongs to this very manifest."""
         try:
-            return bool((self.location / "complete.json").read_json().get("digest") == self.manifest.digest)
+            return bool((self.location / "complete.json").read_mapping().get("digest") == self.manifest.digest)
         except FileNotFoundError:
             return False
 
@@ -142,7 +142,7 @@ class RunFolder:
             DataError: It has none.
         """
         try:
-            found: dict[str, Any] = (self.location / "done" / f"{self._prefix}-{unit.name}.json").read_json()
+            found: dict[str, Any] = (self.location / "done" / f"{self._prefix}-{unit.name}.json").read_mapping()
         except FileNotFoundError as error:
             raise DataError(f"{self.location}: unit {unit.name} is not done; run the job again") from error
         return found
@@ -241,11 +241,11 @@ def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]
         DataError: There is no run, or it is not complete; says how far it came.
     """
     try:
-        manifest: dict[str, Any] = (location / "manifest.json").read_json()
+        manifest: dict[str, Any] = (location / "manifest.json").read_mapping()
     except FileNotFoundError as error:
         raise DataError(f"{what}: nothing at {location}; {cure}") from error
     try:
-        complete = (location / "complete.json").read_json()
+        complete = (location / "complete.json").read_mapping()
     except FileNotFoundError as error:
         done = len((location / "done").names())
         raise DataError(f"{what}: incomplete, {done} of {manifest.get('units')} units are stored; {cure}") from error

@@ -171,7 +171,7 @@ def run_rows(folder: Location, digest: str) -> list[dict[str, Any]]:
     found = []
     for name in folder.names():
         if name == "run.json" or (name.startswith("run-") and name.endswith(".json")):
-            row = (folder / name).read_json()
+            row = (folder / name).read_mapping()
             if row.get("digest") == digest:
                 found += [*row.get("earlier", []), row]
     return found
@@ -235,10 +235,10 @@ def _code_digest() -> str:
 
 def _earlier(place: Location, digest: str) -> list[dict[str, Any]]:
     try:
-        row = place.read_json()
+        row = place.read_mapping()
     except (FileNotFoundError, DataError):  # the first process; or a damaged file, which says nothing
         return []
-    if not isinstance(row, dict) or row.get("digest") != digest:
+    if row.get("digest") != digest:
         return []
     before = row.pop("earlier", [])
     row.pop("all_processes", None)

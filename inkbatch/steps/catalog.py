@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from inkbatch.config import JobConfig
-from inkbatch.data.segments.catalog import CatalogDocument
+from inkbatch.data.segments.catalog import read_catalog
 from inkbatch.errors import ConfigError, DataError, InkbatchError
 from inkbatch.run.job import RunContext
 from inkbatch.steps import chains
@@ -42,7 +40,7 @@ def run(config: CatalogConfig, context: RunContext) -> Iterator[str]:
         DataError: Some segments could not be done; they were named.
         Preempted: A stop was asked for; markers tell what is done.
     """
-    document = CatalogDocument.model_validate(yaml.safe_load(Path(config.catalog).read_text(encoding="utf-8")) or {})
+    document = read_catalog(Path(config.catalog))
     failed = []
     for segment in sorted(document.segments):
         context.stop.check()

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from inkbatch.config import JobConfig
+from inkbatch.documents import parse_yaml
 from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.models import hub
@@ -140,9 +140,10 @@ def _in_folder(location: Location) -> tuple[Location, dict[str, Any]]:
 
 def _mapping(location: Location) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(location.read_bytes())
-    except (FileNotFoundError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"settings {location}: cannot be read as JSON or YAML: {error}; check the file") from error
+        data = location.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(f"settings {location}: not there; check the spelling of the location") from error
+    values = parse_yaml(data, f"settings {location}")
     if not isinstance(values, dict):
         raise ConfigError(f"settings {location}: expected a mapping of names to values, got {type(values).__name__}")
     return values

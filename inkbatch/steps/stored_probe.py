@@ -43,7 +43,7 @@ def read_verdict(folder: Location) -> dict[str, Any]:
         DataError: There is none, or the probe is not complete.
     """
     require_complete(folder, "probe", "run inkbatch probe (again)")
-    found: dict[str, Any] = (folder / VERDICT_NAME).read_json()
+    found: dict[str, Any] = (folder / VERDICT_NAME).read_mapping()
     return found
 
 
@@ -74,7 +74,7 @@ def stored_layers(segment: str, bundle_uri: str, root: str, override: dict[str, 
         "weights": manifest["inputs"]["weights_sha256"],
         "contract": manifest["config"]["contract"],
     }
-    surface = (segment_folder(root, segment) / "prepare" / "manifest.json").read_json()
+    surface = (segment_folder(root, segment) / "prepare" / "manifest.json").read_mapping()
     wanted = {
         "surface": surface["digest"],
         "weights": bundle.document.weights_sha256,

@@ -105,10 +105,14 @@ class CheckpointStore:
         others = tuple(one for one in old.last if one.file != entry.file)
         new = Pointer(last=(entry, *others)[:KEPT], best=entry if best else old.best)
         (self.location / "pointer.json").write_json(new.model_dump(mode="json"))
-        for name in self.location.names():
-            if name.startswith(PREFIX) and name.endswith(SUFFIX) and name not in new.files:
-                (self.location / name).delete()
+        self._remove_orphans(new)
         return entry
+
+    def _remove_orphans(self, pointer: Pointer) -> None:
+        """Delete checkpoints that the pointer does not name: older ones, and those of a process that was killed."""
+        for name in self.location.names():
+            if name.startswith(PREFIX) and name.endswith(SUFFIX) and name not in pointer.files:
+                (self.location / name).delete()
 
     def newest(self) -> dict[str, Any] | None:
         """Load the newest whole checkpoint; None if nothing was saved yet.
@@ -116,7 +120,9 @@ class CheckpointStore:
         Raises:
             CorruptDataError: There are checkpoints, and none of them is whole.
         """
-        entries = self.pointer().last
+        pointer = self.pointer()
+        self._remove_orphans(pointer)
+        entries = pointer.last
         for entry in entries:
             try:
                 return self._load(entry)

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from inkbatch import __version__
 from inkbatch.errors import ConfigError, InkbatchError
+from inkbatch.view.connections import Connections
 from inkbatch.view.guard import HEADERS, allowed_names, is_loopback, refusal
 from inkbatch.view.render import UnknownNameError
 from inkbatch.view.viewer import Answer, Viewer
@@ -45,8 +46,10 @@ FILES = {
         )
     },
 }
-IDLE_S = 60
-MOST_CONNECTIONS = 64
+IDLE_S = 60  # for one answer to be taken
+PATIENCE_S = 30  # for one request to be sent
+MOST_CONNECTIONS = 256  # one thread each
+BACKLOG = 512  # connections that the system holds until they are taken
 _TILE = re.compile(r"/tile/(\d{1,4})/(papyrus|map|outlines)/(\d{1,2})/(\d{1,6})_(\d{1,6})")
 _GROUP = re.compile(r"/(value|profile|picture|range)/(\d{1,4})")
 
@@ -63,32 +66,36 @@ class ViewServer(ThreadingHTTPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = BACKLOG
 
     def __init__(self, viewer: Viewer, host: str = "127.0.0.1", port: int = 0, names: tuple[str, ...] = ()) -> None:
         self.viewer = viewer
         self.names = allowed_names(host, names)
         self.local_only = is_loopback(host)
         self.slots = threading.BoundedSemaphore(max(2, (os.cpu_count() or 2) + 1))
-        self._connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self.connections = Connections(MOST_CONNECTIONS, PATIENCE_S)
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Take a connection; above `MOST_CONNECTIONS` they wait, so that memory stays bounded."""
-        self._connections.acquire()
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            self._connections.release()
-            raise
+        """Take a connection; never waits, whatever the others do."""
+        self.connections.admit(request)
+        super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._connections.release()
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection."""
+        self.connections.leave(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Close slow connections; called between requests."""
+        self.connections.close_late()
+
+    def server_close(self) -> None:
+        """Stop listening, and end every connection."""
+        super().server_close()
+        self.connections.close_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report errors, except a browser that hangs up."""
@@ -112,6 +119,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log nothing: an address may hold names of unpublished work."""
+
+    def handle_one_request(self) -> None:
+        """Wait for a request and answer it."""
+        self.server.connections.wait(self.connection)
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        """Read the request's head; from then on its answer is ours to give."""
+        is_whole = super().parse_request()
+        self.server.connections.answer(self.connection)
+        return is_whole
 
     def do_GET(self) -> None:  # named by http.server
         """Answer."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from inkbatch import __version__
 from inkbatch.config import digest
+from inkbatch.documents import parse_json
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 from inkbatch.io.pictures.png import indexed_png
@@ -182,10 +183,7 @@ def _grey_range(renderer: Renderer, values: Mapping[str, object]) -> dict[str, A
 
 def _picture(renderer: Renderer, values: dict[str, object]) -> Answer:
     """Answer with a picture; its nested settings are JSON under ``look``."""
-    try:
-        document = json.loads(str(values.get("look", "")))
-    except ValueError as error:
-        raise ConfigError("view: the picture's settings cannot be read") from error
+    document = parse_json(str(values.get("look", "")), "view: the picture's settings")
     if not isinstance(document, dict) or set(values) != {"look"}:
         raise ConfigError("view: the picture's settings cannot be read")
     picture = SavedPicture(renderer, PictureLook.parse(document))

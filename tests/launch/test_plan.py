@@ -162,7 +162,7 @@ def test_credentials_in_root_are_refused_and_not_repeated():
     assert "hidden" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "hf_token", "DB_PASSWORD"])
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "hf_token", "DB_PASS", "WANDB_API_KEY", "AUTHORIZATION"])
 def test_variables_that_look_like_credentials_are_refused(name):
     with pytest.raises(ConfigError, match=name):
         refuse_secrets([name], "environment")

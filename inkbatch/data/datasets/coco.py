@@ -6,20 +6,22 @@ COCO states a box as ``[x, y, width, height]`` in pixels, measured from the uppe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inkbatch.data.datasets.ink_boxes import InkBox
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.pictures.decoding import MOST_PIXELS
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.pictures.preview import preview_level
 from inkbatch.io.store.location import Location
+from inkbatch.redaction import shown
 
 CATEGORY = "ink"
 PREVIEW_PX = 2_000
@@ -34,8 +36,8 @@ class _Entry(BaseModel):
 class _ImageEntry(_Entry):
     id: int
     file_name: str
-    height: int
-    width: int
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
 
 
 class _CategoryEntry(_Entry):
@@ -109,7 +111,16 @@ def parse_coco(document: Any, place: str) -> tuple[CocoImage, ...]:
         raise DataError(
             f"{place}: not a COCO file (images, categories, annotations): {where}: {first['msg']}; export it again"
         ) from error
+    _require_once((image.id for image in found.images), "image id", place)
+    _require_once((category.id for category in found.categories), "category id", place)
+    _require_once((category.name for category in found.categories), "category", place)
     images = {image.id: image for image in found.images}
+    for image in found.images:
+        if image.height * image.width > MOST_PIXELS:
+            raise DataError(
+                f"{place}: image {image.id}: expected at most {MOST_PIXELS:,} pixels, got {image.height} x "
+                f"{image.width} (height x width); correct it"
+            )
     names = {category.id: category.name for category in found.categories}
     by_image: dict[int, list[CocoAnnotation]] = {number: [] for number in images}
     for entry in found.annotations:
@@ -124,6 +135,17 @@ def parse_coco(document: Any, place: str) -> tuple[CocoImage, ...]:
     return tuple(
         CocoImage(image.file_name, (image.height, image.width), tuple(by_image[image.id])) for image in found.images
     )
+
+
+def _require_once(values: Iterable[int | str], what: str, place: str) -> None:
+    seen: set[int | str] = set()
+    for value in values:
+        if value in seen:
+            raise DataError(
+                f"{place}: {what} {shown(value)} stands twice, so annotations of the one would count for the other; "
+                "give each its own"
+            )
+        seen.add(value)
 
 
 def coco_document(file_name: str, shape_yx: tuple[int, int], boxes: Sequence[InkBox]) -> dict[str, Any]:

@@ -6,13 +6,11 @@ Both become pictures of the annotated size, 255 where a pixel is ink, which `ink
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import cv2
 import numpy as np
@@ -23,13 +21,17 @@ from inkbatch.data.datasets.coco import CATEGORY, CocoImage, parse_coco
 from inkbatch.data.datasets.polygons import filled_polygon, filled_runs
 from inkbatch.data.labels.components import Bools
 from inkbatch.data.labels.ink import LABEL_MAX
+from inkbatch.documents import parse_json
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
+from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
+from inkbatch.redaction import shown
 
 COLOUR_TABLE = "labelmap.txt"
 CLASS_FOLDER = "SegmentationClass"
 _COCO_NAME = re.compile(r"(^|.*/)(instances|person_keypoints)?[^/]*\.json$")
+MOST_MEMBER_BYTES = 1 << 30
 _DEEPEST = 4  # folders below the export's own
 
 
@@ -60,6 +62,19 @@ def read_cvat(export: Location, ink: Sequence[str] = (CATEGORY,), ignore: Sequen
         ConfigError: A label name that the export does not know; near matches are named.
         DataError: The export has neither format, has both, or is damaged.
     """
+    for drawing in _drawings(export, ink, ignore):
+        yield drawing.draw()
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """An annotated picture that is not drawn yet."""
+
+    name: str
+    draw: Callable[[], Annotated]
+
+
+def _drawings(export: Location, ink: Sequence[str], ignore: Sequence[str]) -> list[_Drawing]:
     files = _open_export(export)
     names = files.names()
     tables = [name for name in names if name == COLOUR_TABLE or name.endswith(f"/{COLOUR_TABLE}")]
@@ -70,9 +85,8 @@ def read_cvat(export: Location, ink: Sequence[str] = (CATEGORY,), ignore: Sequen
             f"{', '.join([*tables, *documents]) or 'neither'}; export one task from CVAT in one of these formats"
         )
     if tables:
-        yield from _read_masks(files, tables[0], names, ink, ignore)
-    else:
-        yield from _read_coco(files, documents[0], ink, ignore)
+        return list(_read_masks(files, tables[0], names, ink, ignore))
+    return list(_read_coco(files, documents[0], ink, ignore))
 
 
 def import_cvat(
@@ -84,19 +98,31 @@ def import_cvat(
         Names of the pictures, in order.
 
     Raises:
-        InkbatchError: See `read_cvat`; two pictures of one name.
+        InkbatchError: See `read_cvat`; two pictures whose files would have one name. Nothing is written then.
     """
-    done: list[str] = []
-    for picture in read_cvat(export, ink, ignore):
-        if picture.name in done:
-            raise DataError(f"{export}: holds two pictures named {picture.name}; rename one in CVAT")
+    drawings = _drawings(export, ink, ignore)
+    if not drawings:
+        raise DataError(f"{export}: holds no annotated picture; export a task that has some")
+    _require_own_files([drawing.name for drawing in drawings], bool(ignore), export)
+    for drawing in drawings:
+        picture = drawing.draw()
         _write_mask(target / f"{picture.name}.png", picture.ink)
         if ignore:
             _write_mask(target / f"{picture.name}-ignore.png", picture.ignored)
-        done.append(picture.name)
-    if not done:
-        raise DataError(f"{export}: holds no annotated picture; export a task that has some")
-    return done
+    return [drawing.name for drawing in drawings]
+
+
+def _require_own_files(names: Sequence[str], with_ignored: bool, export: Location) -> None:
+    """Refuse pictures that would write one file: two of one name, or ``a-ignore`` beside ``a``."""
+    owner: dict[str, str] = {}
+    for name in names:
+        for file in (f"{name}.png", f"{name}-ignore.png")[: 1 + with_ignored]:
+            if file in owner:
+                raise DataError(
+                    f"{export}: holds two pictures named {name}, or {owner[file]} and {name} would both write {file}; "
+                    "rename one in CVAT"
+                )
+            owner[file] = name
 
 
 class _Export:
@@ -143,17 +169,29 @@ class _Zip(_Export):
         super().__init__(str(file))
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(file.read_bytes()))
-        except zipfile.BadZipFile as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile raises whatever a damaged directory leads it to
             raise CorruptDataError(f"{file}: not a zip file, or a damaged one; export it again") from error
 
     def names(self) -> list[str]:
         return sorted(name for name in self._zip.namelist() if not name.endswith("/"))
 
     def read(self, name: str) -> bytes:
+        size = self._zip.getinfo(name).file_size
+        if size > MOST_MEMBER_BYTES:
+            raise DataError(
+                f"{self.where(name)}: expected at most {MOST_MEMBER_BYTES >> 20} MiB once it is unpacked, got "
+                f"{size >> 20} MiB; export fewer pictures at once"
+            )
         try:
             return self._zip.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise CorruptDataError(f"{self.where(name)}: cannot be unpacked; export it again") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # other methods of compression, passwords, damaged streams
+            raise CorruptDataError(
+                f"{self.where(name)}: cannot be unpacked ({type(error).__name__}); export it again"
+            ) from error
 
 
 def _open_export(export: Location) -> _Export:
@@ -162,23 +200,19 @@ def _open_export(export: Location) -> _Export:
     return _Zip(export)
 
 
-def _read_coco(files: _Export, name: str, ink: Sequence[str], ignore: Sequence[str]) -> Iterator[Annotated]:
+def _read_coco(files: _Export, name: str, ink: Sequence[str], ignore: Sequence[str]) -> Iterator[_Drawing]:
     place = files.where(name)
-    try:
-        document = _parsed(files.read(name))
-    except ValueError as error:
-        raise CorruptDataError(f"{place}: not JSON ({error}); export it again") from error
-    known = [str(entry.get("name")) for entry in document.get("categories", []) if isinstance(entry, dict)]
-    _require_known([*ink, *ignore], known, place)
-    for image in parse_coco(document, place):
-        yield Annotated(_stem(image.file_name), _drawn(image, ink, place), _drawn(image, ignore, place))
-
-
-def _parsed(data: bytes) -> dict[str, Any]:
-    document = json.loads(data)
+    document = parse_json(files.read(name), place, CorruptDataError)
     if not isinstance(document, dict):
-        raise ValueError(f"expected a mapping, got a {type(document).__name__}")
-    return document
+        raise CorruptDataError(f"{place}: expected a mapping, got a {type(document).__name__}; export it again")
+    images = parse_coco(document, place)
+    _require_known([*ink, *ignore], [str(entry.get("name")) for entry in document["categories"]], place)
+    for image in images:
+        yield _Drawing(_stem(image.file_name), partial(_draw_coco, image, ink, ignore, place))
+
+
+def _draw_coco(image: CocoImage, ink: Sequence[str], ignore: Sequence[str], place: str) -> Annotated:
+    return Annotated(_stem(image.file_name), _drawn(image, ink, place), _drawn(image, ignore, place))
 
 
 def _drawn(image: CocoImage, categories: Sequence[str], place: str) -> Bools:
@@ -203,18 +237,21 @@ def _drawn(image: CocoImage, categories: Sequence[str], place: str) -> Bools:
 
 def _read_masks(
     files: _Export, table: str, names: Sequence[str], ink: Sequence[str], ignore: Sequence[str]
-) -> Iterator[Annotated]:
+) -> Iterator[_Drawing]:
     colours = _colours(files.read(table).decode("utf-8", "replace"), files.where(table))
     _require_known([*ink, *ignore], list(colours), files.where(table))
     folder = f"{table.removesuffix(COLOUR_TABLE)}{CLASS_FOLDER}/"
     found = [name for name in names if name.startswith(folder) and name.lower().endswith(".png")]
     for name in found:
-        picture = cv2.imdecode(np.frombuffer(files.read(name), np.uint8), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise CorruptDataError(f"{files.where(name)}: cannot be decoded as a picture; export it again")
-        rgb = np.asarray(picture, np.uint8)[..., ::-1]
-        _require_listed(rgb, colours, files.where(name))
-        yield Annotated(_stem(name.removeprefix(folder)), _painted(rgb, colours, ink), _painted(rgb, colours, ignore))
+        stem = _stem(name.removeprefix(folder))
+
+        def draw(name: str = name, stem: str = stem) -> Annotated:
+            picture = decode_image(files.read(name), cv2.IMREAD_COLOR, files.where(name))
+            rgb = np.asarray(picture, np.uint8)[..., ::-1]
+            _require_listed(rgb, colours, files.where(name))
+            return Annotated(stem, _painted(rgb, colours, ink), _painted(rgb, colours, ignore))
+
+        yield _Drawing(stem, draw)
 
 
 def _colours(text: str, place: str) -> dict[str, tuple[int, int, int]]:
@@ -223,10 +260,15 @@ def _colours(text: str, place: str) -> dict[str, tuple[int, int, int]]:
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
             continue
-        match = re.match(r"^(.+?):(\d+),(\d+),(\d+)(:|$)", line)
+        match = re.match(r"^(.+?):(\d{1,9}),(\d{1,9}),(\d{1,9})(:|$)", line)
         if match is None:
-            raise DataError(f"{place}: expected lines name:red,green,blue:…, got {line!r}; export it again")
-        found[match[1]] = (int(match[2]), int(match[3]), int(match[4]))
+            raise DataError(f"{place}: expected lines name:red,green,blue:…, got {shown(line)}; export it again")
+        colour = (int(match[2]), int(match[3]), int(match[4]))
+        if max(colour) > 255:
+            raise DataError(f"{place}: expected colours of 0 to 255, got {shown(line)}; export it again")
+        if match[1] in found:
+            raise DataError(f"{place}: label {shown(match[1])} stands twice; export it again")
+        found[match[1]] = colour
     return found
 
 

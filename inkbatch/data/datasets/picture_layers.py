@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.errors import CorruptDataError, DataError
+from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import equalise
+from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings
 
@@ -19,7 +20,7 @@ def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
     """Decode a picture: (3, Y, X) in the order R, G, B, or (Y, X) grey; uint8.
 
     Raises:
-        DataError: It is not there.
+        DataError: It is not there, has several pages or transparent pixels, or not 8 bits.
         CorruptDataError: It cannot be decoded.
     """
     try:
@@ -28,15 +29,13 @@ def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
         raise DataError(
             f"{place}: this picture of the dataset is missing; restore it, or build the dataset again"
         ) from error
-    kept = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if kept is None:
-        raise CorruptDataError(f"{place}: cannot be decoded as a picture; replace it, or leave it out")
+    kept = decode_image(data, cv2.IMREAD_UNCHANGED, str(place))
     if kept.dtype != np.uint8:
         raise DataError(
             f"{place}: expected a picture of 8 bits, got {kept.dtype}; convert it, values are never rounded"
         )
     mode = cv2.IMREAD_COLOR if in_colour else cv2.IMREAD_GRAYSCALE
-    found: NDArray[Any] = cv2.imdecode(np.frombuffer(data, np.uint8), mode)  # type: ignore[assignment]
+    found = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), mode))
     return np.ascontiguousarray(found[..., ::-1].transpose(2, 0, 1)) if in_colour else found
 
 

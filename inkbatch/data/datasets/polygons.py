@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from inkbatch.data.labels.components import Bools
 from inkbatch.errors import DataError
+from inkbatch.redaction import shown
 
 FIRST_CODE, GROUP_BITS, SIGN, MORE = 48, 5, 16, 32  # of compressed run-length masks
 LONGEST_SHIFT = 60
+_FARTHEST_PX = 1e9  # beyond any picture; NaN is not below it, either
 
 
 def filled_polygon(canvas: Bools, outline: Any, place: str) -> None:
@@ -67,13 +69,13 @@ def filled_runs(mask: Mapping[str, Any], shape_yx: tuple[int, int], place: str) 
     try:
         runs = np.array(counts, np.int64)
         fits = [int(value) for value in size or ()] == list(shape_yx) and runs.ndim == 1
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         fits = False
         runs = np.zeros(0, np.int64)
     if not fits or (runs < 0).any() or runs.sum() != shape_yx[0] * shape_yx[1]:
         raise DataError(
-            f"{place}: expected a run-length mask of {shape_yx} (height, width), got size {size} and runs that do "
-            "not fill the picture; export it again"
+            f"{place}: expected a run-length mask of {shape_yx} (height, width), got size {shown(size)} and runs that "
+            "do not fill the picture; export it again"
         )
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return np.ascontiguousarray(flat.reshape(shape_yx[1], shape_yx[0]).T)
@@ -98,7 +100,7 @@ def unpacked_runs(text: str, place: str) -> list[int]:
     for character in text:
         group = ord(character) - FIRST_CODE
         if not 0 <= group < 2 * MORE or shift > LONGEST_SHIFT:
-            raise DataError(f"{place}: unexpected character {character!r} in a compressed mask; export it again")
+            raise DataError(f"{place}: unexpected character {shown(character)} in a compressed mask; export it again")
         value |= (group & (MORE - 1)) << shift
         shift += GROUP_BITS
         if group & MORE:
@@ -115,9 +117,9 @@ def unpacked_runs(text: str, place: str) -> list[int]:
 def _points(outline: Any, place: str) -> NDArray[np.float64]:
     try:
         points = np.array(outline, np.float64).reshape(-1, 2)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         points = np.zeros((0, 2))
-    if len(points) < 3 or not np.isfinite(points).all():
+    if len(points) < 3 or not (np.abs(points) < _FARTHEST_PX).all():
         raise DataError(
             f"{place}: expected an outline of at least three points x, y, got {len(points)} readable ones; "
             "correct it in CVAT"

@@ -115,7 +115,7 @@ def open_map(root: str, segment: str, name: str | None = None) -> StoredMap:
     shown = name or folder.name
     place = f"prediction {segment}/{shown}" if "/" not in shown else f"prediction {shown}"
     manifest = require_complete(folder, place, "run the job that makes it again until it says complete")
-    found = StoredMap(shown, folder, Prediction.open(folder), manifest, (folder / "complete.json").read_json())
+    found = StoredMap(shown, folder, Prediction.open(folder), manifest, (folder / "complete.json").read_mapping())
     if found.segment != segment:
         raise MismatchError(
             f"{place}: expected a map of segment {segment}, got one of {found.segment}; name predictions of one segment"

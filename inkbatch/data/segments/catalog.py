@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from inkbatch.config import near_matches
+from inkbatch.config import LayerPair, near_matches
+from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder
+from inkbatch.redaction import redact, shown
 from inkbatch.workspace import find_workspace
 
 SEGMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -62,7 +63,7 @@ class SegmentEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str | None = None
-    layers: tuple[int, int] | None = None
+    layers: LayerPair | None = None
     depth_order: DepthOrder | None = None
     voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     z_spacing_um: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -114,7 +115,7 @@ class Catalog:
     @property
     def own(self) -> list[str]:
         """Ids of the user's segments, sorted: without those that are shipped, unless there are no others."""
-        shipped = set(_read(shipped_catalog()).segments)
+        shipped = set(read_catalog(shipped_catalog()).segments)
         return sorted(set(self.entries) - shipped) or sorted(self.entries)
 
     @staticmethod
@@ -140,7 +141,7 @@ class Catalog:
         entries: dict[str, SegmentEntry] = {}
         template: SegmentEntry | None = None
         for path in paths:
-            document = _read(path)
+            document = read_catalog(path)
             base = document.defaults
             for segment, entry in document.segments.items():
                 entries[check_segment_id(segment)] = _absolute(_merged(base, entry), segment, path.parent)
@@ -198,27 +199,34 @@ def catalog_schema() -> dict[str, Any]:
     return CatalogDocument.model_json_schema()
 
 
-def _read(path: Path) -> CatalogDocument:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"catalog {path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"catalog {path}: not YAML: {error}") from error
+def read_catalog(path: Path) -> CatalogDocument:
+    """Read one ``segments.yaml``.
+
+    Raises:
+        ConfigError: It cannot be read, a key stands twice, or it does not validate.
+    """
+    values = _content(path)
     values = {} if values is None else values
     segments = values.get("segments") if isinstance(values, dict) else None
     if isinstance(segments, dict) and (bad := [key for key in segments if not isinstance(key, str)]):
-        raise ConfigError(f"catalog {path}: segment ids are text; put quotes around {bad[0]!r}")
+        raise ConfigError(f"catalog {path}: segment ids are text; put quotes around {shown(bad[0])}")
     try:
         return CatalogDocument.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"catalog {path}: {'; '.join(_in_words(entry) for entry in error.errors())}") from error
 
 
+def _content(path: Path) -> Any:
+    try:
+        return read_yaml_file(path)
+    except ConfigError as error:
+        raise ConfigError(f"catalog {error}") from error
+
+
 def _in_words(entry: Any) -> str:
     place = ".".join(str(part) for part in entry["loc"]) or "the whole file"
     if entry["type"] != "extra_forbidden":
-        return f"{place}: {entry['msg']}"
+        return f"{place}: {redact(entry['msg'])} (found {shown(entry['input'], place)})"
     known = CatalogDocument.model_fields if len(entry["loc"]) == 1 else SegmentEntry.model_fields
     return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), sorted(known))}"
 

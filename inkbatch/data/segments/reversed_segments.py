@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from inkbatch.data.segments.catalog import check_segment_id
+from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
 
 FILE = Path(__file__).with_suffix(".yaml")
@@ -74,8 +74,8 @@ def read_reversed(file: Path) -> Mapping[str, ReversedSegment]:
         ConfigError: It cannot be read or does not validate.
     """
     try:
-        document = ReversedDocument.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+        document = ReversedDocument.model_validate(read_yaml_file(file))
+    except (ConfigError, ValidationError) as error:
         raise ConfigError(f"reversed segments {file}: cannot be read: {error}; install inkbatch again") from error
     return {
         check_segment_id(segment): ReversedSegment(segment, tuple(document.sources[key] for key in said_by))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from inkbatch.io.layers.planes import NO_PREDICTOR, Plane
 from inkbatch.io.layers.stack import PlaneStack
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.meter import READ
+from inkbatch.redaction import shown
 
 NPY_MAGIC = b"\x93NUMPY"
 
@@ -73,7 +75,7 @@ def open_npy(location: Location, axes: str | None) -> LayerSource:
             f"{location}: expected a 3-D array and its axes, got shape {shape} and axes {axes!r}; "
             "give axes, for example zyx for (layers, rows, columns)"
         )
-    stop = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    stop = offset + math.prod(shape) * dtype.itemsize
     if stop > size or 0 in shape:
         raise CorruptDataError(
             f"{location}: expected {stop} bytes for shape {shape}, the file has {size}; copy it again"
@@ -107,8 +109,11 @@ def _header(location: Location, size: int) -> tuple[tuple[int, ...], bool, np.dt
         version = np.lib.format.read_magic(buffered)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(buffered)
-    except ValueError as error:
-        raise CorruptDataError(f"{location}: its npy header cannot be read ({error}); copy it again") from error
+    except Exception as error:  # the header is a Python literal, which fails in many ways
+        finding = f"{type(error).__name__}: {shown(str(error))}"
+        raise CorruptDataError(f"{location}: its npy header cannot be read ({finding}); copy it again") from error
+    if not all(isinstance(length, int) and 0 <= length < 1 << 62 for length in shape):
+        raise CorruptDataError(f"{location}: its npy header states a shape of {shown(shape)}; copy it again")
     return shape, fortran, dtype, buffered.tell()
 
 

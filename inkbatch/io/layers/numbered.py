@@ -24,6 +24,7 @@ from inkbatch.text import count_text
 LAYER_NAME = re.compile(r"([0-9]+)\.(?:tiff?|png|jpe?g)", re.IGNORECASE)
 MAGIC_BYTES = 16
 HUGE_BLOCK_SHARE = 8  # a strip of more than an eighth of the budget is decoded once and kept
+LEAST_BYTES = 16 << 20  # smaller pictures and tiles are decoded whatever the budget says
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,7 +43,9 @@ class Keeping:
     scratch: str | None
 
 
-def numbered_files(folder: Location, sizes: Mapping[str, int | None]) -> tuple[int, list[tuple[Location, int | None]]]:
+def numbered_files(
+    folder: Location, sizes: Mapping[str, int | None], folders: Sequence[str] = ()
+) -> tuple[int, list[tuple[Location, int | None]]]:
     """Find the layers in a folder: files whose stem is a number, ``00.tif``, ``7.PNG``, ``012.jpeg``.
 
     Everything else is ignored: hidden files, notes, masks, and pictures whose stem is not a number alone.
@@ -50,12 +53,13 @@ def numbered_files(folder: Location, sizes: Mapping[str, int | None]) -> tuple[i
     Args:
         folder: The folder, for messages.
         sizes: Its files and their bytes.
+        folders: Names of the folders in it.
 
     Returns:
         The smallest number, and the files in the order of their numbers.
 
     Raises:
-        DataError: No such file, two files for one number, or a number missing in between.
+        DataError: No such file, two files for one number, a number missing in between, or a folder in place of a file.
     """
     found: dict[int, str] = {}
     for name in sorted(sizes):
@@ -69,6 +73,13 @@ def numbered_files(folder: Location, sizes: Mapping[str, int | None]) -> tuple[i
                 "remove one of them"
             )
         found[number] = name
+    if found and folders:
+        named = next((name for name in sorted(folders) if LAYER_NAME.fullmatch(name)), None)
+        if named is not None:
+            raise DataError(
+                f"{folder}: expected a file for each layer, but {named!r} is a folder; copy that layer again, or move "
+                "the folder away"
+            )
     if not found:
         seen = ", ".join(repr(name) for name in sorted(sizes)[:3]) or "nothing"
         raise DataError(
@@ -96,7 +107,8 @@ def open_folder(folder: Location, sizes: Mapping[str, int | None], keeping: Keep
         DataError: See `numbered_files`; layers of several formats, shapes or dtypes; RGB layers.
         CorruptDataError: A file is truncated, or is no picture.
     """
-    first, files = numbered_files(folder, sizes)
+    folders = [name for name in folder.names() if name not in sizes] if folder.is_local else []
+    first, files = numbered_files(folder, sizes, folders)
     opened = _each(files, lambda file: _open_file(file[0], file[1], all_pages=False), remote=not folder.is_local)
     for layer in opened:
         if layer[0].samples > 1 or len(layer) > 1:
@@ -172,8 +184,23 @@ def _format(layer: Plane | Picture) -> str:
     return "TIFF" if isinstance(layer, Plane) else "picture (PNG or JPG)"
 
 
+def _require_fitting(uri: str, layers: Sequence[Plane | Picture], memory_bytes: int) -> None:
+    """Refuse pictures, strips and tiles that cannot be decoded within the budget."""
+    for layer in layers:
+        if isinstance(layer, Plane):
+            needed = 0 if layer.codec == "none" else layer.block_bytes
+        else:
+            needed = layer.shape_yx[0] * layer.shape_yx[1] * layer.samples * layer.dtype.itemsize
+        if needed > max(memory_bytes, LEAST_BYTES):
+            raise DataError(
+                f"{uri}: {_name(layer)} unpacks to {needed:,} bytes at once, more than the memory budget of "
+                f"{memory_bytes:,}; allow more memory, or store it in smaller tiles"
+            )
+
+
 def _source(uri: str, layers: Sequence[Plane | Picture], first: int, keeping: Keeping) -> LayerSource:
     planes = [layer for layer in layers if isinstance(layer, Plane)]
+    _require_fitting(uri, layers, keeping.memory_bytes)
     if not planes:
         pictures = PictureStack(uri, [layer for layer in layers if isinstance(layer, Picture)], first)
         return DecodedLayers(pictures, keeping.memory_bytes, keeping.scratch)

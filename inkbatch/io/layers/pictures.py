@@ -21,6 +21,7 @@ from inkbatch.text import count_text
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPG_MAGIC = b"\xff\xd8\xff"
 JPG_END = b"\xff\xd9"
+MOST_RATIO = {"png": 1_100, "jpg": 20_000}  # bytes of pixels that one stored byte can decode to
 PNG_COLOURS = {0: "grey", 2: "RGB", 3: "a palette", 4: "grey with alpha", 6: "RGB with alpha"}
 
 
@@ -100,6 +101,11 @@ def read_picture(location: Location, size: int, header: BinaryIO | RangeFile) ->
         )
     if min(height, width) < 1:
         raise CorruptDataError(f"{location}: its size is {height} x {width}; it holds no pixels, copy it again")
+    if height * width * samples * bits // 8 > MOST_RATIO[kind] * size:
+        raise CorruptDataError(
+            f"{location}: its header promises {height} x {width} pixels, more than its {size} bytes can hold; the file "
+            "is damaged, copy it again"
+        )
     return Picture(location, size, kind, (height, width), samples, np.dtype(np.uint8 if bits == 8 else np.uint16))
 
 

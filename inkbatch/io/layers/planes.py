@@ -24,6 +24,9 @@ DECODERS: dict[str, Any] = {
 if imagecodecs.ZSTD.available:
     DECODERS["zstd"] = imagecodecs.zstd_decode
 
+# The most bytes that one stored byte can decode to; zstd repeats a byte over a block of 128 KiB.
+MOST_RATIO = {"lzw": 4_096, "deflate": 1_100, "packbits": 128, "zstd": 65_536}
+
 NO_PREDICTOR, HORIZONTAL, FLOATING = 1, 2, 3
 
 

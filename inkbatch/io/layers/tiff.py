@@ -12,7 +12,7 @@ import tifffile
 
 from inkbatch.errors import CorruptDataError, DataError, InkbatchError
 from inkbatch.io.layers.files import RangeFile
-from inkbatch.io.layers.planes import DECODERS, FLOATING, HORIZONTAL, NO_PREDICTOR, Plane
+from inkbatch.io.layers.planes import DECODERS, FLOATING, HORIZONTAL, MOST_RATIO, NO_PREDICTOR, Plane
 from inkbatch.io.store.location import Location
 from inkbatch.text import count_text
 
@@ -44,16 +44,20 @@ def read_planes(location: Location, size: int, header: BinaryIO | RangeFile, *, 
     """
     try:
         with tifffile.TiffFile(cast("BinaryIO", header), name=location.name) as tiff:
-            pages = _pages(tiff, all_pages)
-            has_more = not all_pages and _has_second_layer(tiff)
-    except InkbatchError:
+            return _layers(tiff, location, size, all_pages=all_pages)
+    except (InkbatchError, MemoryError):
         raise
     except Exception as error:  # tifffile raises whatever damaged tags lead it to
         raise CorruptDataError(
             f"{location}: its TIFF header cannot be read ({type(error).__name__}: {error}); "
             "the file is truncated or damaged, copy it again"
         ) from error
-    if has_more:
+
+
+def _layers(tiff: Any, location: Location, size: int, *, all_pages: bool) -> list[Plane]:
+    require_one_long_axis(tiff.pages[0].description, location)
+    pages = _pages(tiff, all_pages)
+    if not all_pages and _has_second_layer(tiff):
         raise DataError(
             f"{location}: expected one layer per file, found several pages; "
             "split it into numbered files, or give that file alone if its pages are the layers"
@@ -66,6 +70,42 @@ def read_planes(location: Location, size: int, header: BinaryIO | RangeFile, *, 
         )
     labels = [f"{location}, page {number}" if len(pages) > 1 else str(location) for number in range(len(pages))]
     return [plane for label, page in zip(labels, pages, strict=True) for plane in _planes(location, label, size, page)]
+
+
+def require_one_long_axis(description: str, location: Location) -> None:
+    """Refuse stacks of several channels or times, and files of several images: their pages are not all layers.
+
+    Args:
+        description: Description of the first page: ImageJ's lines, OME-XML, or tifffile's JSON. Others say nothing.
+        location: The file, for messages.
+
+    Raises:
+        DataError: More than one of depth, channels and times exceeds 1, or there are several images.
+    """
+    if "<OME" in description[:2000]:
+        images = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", description)
+        if len(images) > 1:
+            raise DataError(
+                f"{location}: expected one image, its OME metadata list {len(images)}; save the one that you mean as a "
+                "file of its own"
+            )
+        found = [(axis, int(n)) for text in images for axis, n in re.findall(r'\bSize([ZCT])="(\d{1,9})"', text)]
+    elif description.startswith("ImageJ="):
+        names = {"slices": "Z", "channels": "C", "frames": "T"}
+        rows = re.findall(r"^(slices|channels|frames)=(\d{1,9})\s*$", description, re.MULTILINE)
+        found = [(names[name], int(n)) for name, n in rows]
+    else:
+        shape = re.match(r'\{"shape": *\[([\d, ]{1,200})\]', description)
+        axes = re.search(r'"axes": *"([A-Z]{1,20})"', description)
+        lengths = [int(n) for n in shape[1].split(",")] if shape and axes else []
+        found = [(axis, n) for axis, n in zip(axes[1] if axes else "", lengths, strict=False) if axis not in "YXS"]
+    long = [(axis, count) for axis, count in found if count > 1]
+    if len(long) > 1:
+        listed = ", ".join(f"{count} along {axis}" for axis, count in long)
+        raise DataError(
+            f"{location}: expected one stack of layers, got {listed}: its pages are not all layers; save the channel "
+            "and time that you mean as a stack of its own"
+        )
 
 
 def _pages(tiff: Any, all_pages: bool) -> list[Any]:
@@ -205,6 +245,14 @@ def _require_whole(plane: Plane, size: int) -> None:
             f"{plane.label}: {unwritten.size} of {plane.block_count} blocks were never written (the first is "
             f"{unwritten[0]}); the writer was stopped, or the file is sparse: write it again in full"
         )
+    most = MOST_RATIO.get(plane.codec)
+    if most is not None:
+        swollen = np.flatnonzero(plane.counts < plane.block_bytes // (2 * most))
+        if swollen.size > 1 or (swollen.size and plane.block_count == 1):
+            raise CorruptDataError(
+                f"{plane.label}: block {swollen[0]} of {plane.block_count} has {plane.counts[swollen[0]]} bytes, which "
+                f"cannot hold the {plane.block_bytes:,} that its tags promise; the file is damaged, copy it again"
+            )
     if plane.codec == "none":
         wanted = plane.decoded_counts
         short = np.flatnonzero(plane.counts < wanted)

@@ -11,6 +11,7 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from inkbatch.errors import ConfigError
+from inkbatch.redaction import redact, shown
 
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 
@@ -60,8 +61,13 @@ def _made(protocol: str, environment: str, process: int) -> AbstractFileSystem:
 
             return WebFileSystem(skip_instance_cache=True, **filesystem_options(protocol))
         return fsspec.filesystem(protocol, skip_instance_cache=True, **filesystem_options(protocol))
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"storage: no file system for protocol {protocol!r}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # each file system has its own ways to say that something is missing
+        raise ConfigError(
+            f"storage: no file system for protocol {shown(protocol)}: {redact(str(error))[:200]}; "
+            "use a local folder, s3://, http(s):// or memory://"
+        ) from error
 
 
 def _environment_digest() -> str:

@@ -7,10 +7,10 @@ names the place and the cure and never holds a credential, a signature or a quer
 from __future__ import annotations
 
 import errno
-import re
 from typing import Any
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, InkbatchError, StorageError
+from inkbatch.redaction import redact
 
 
 class MissingObjectError(DataError, FileNotFoundError):
@@ -91,14 +91,6 @@ PASSING_S3_CODES = frozenset(
     }
 )
 
-_USER_INFO = re.compile(r"(\w+://)[^\s/@'\"]*@")
-_QUERY = re.compile(r"(\w+://[^\s?'\"]*)\?[^\s'\")]*")
-
-
-def scrubbed(text: str) -> str:
-    """Remove user names, passwords, tokens and signatures from the URLs in a text."""
-    return _QUERY.sub(r"\1?…", _USER_INFO.sub(r"\1…@", text))
-
 
 def from_status(place: str, status: int, words: str = "") -> InkbatchError:
     """Make the error for an HTTP status (400 and above) of a web server or an object store."""
@@ -165,7 +157,7 @@ def _client_error(error: BaseException) -> Any | None:
 
 def _judge_s3_answer(place: str, error: Any) -> InkbatchError:
     answer = error.response.get("Error", {})
-    code, words = str(answer.get("Code", "")), scrubbed(str(answer.get("Message", "")))
+    code, words = str(answer.get("Code", "")), redact(str(answer.get("Message", "")))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     if code in PASSING_S3_CODES:
         status = 503
@@ -188,7 +180,7 @@ def _judge_botocore(place: str, error: BaseException) -> InkbatchError:
         return ForbiddenError(f"{place}: no usable credentials ({type(error).__name__}); {CREDENTIAL_CURE}")
     if names & BOTOCORE_CONFIG_FAULTS:
         return ConfigError(
-            f"{place}: the S3 client refuses its configuration: {scrubbed(str(error))[:200]}; check AWS_* and names"
+            f"{place}: the S3 client refuses its configuration: {redact(str(error))[:200]}; check AWS_* and names"
         )
     return _passing(place, error)
 
@@ -197,20 +189,18 @@ def _judge_os_error(place: str, error: OSError) -> InkbatchError:
     if isinstance(error, FileNotFoundError):
         return MissingObjectError(f"{place}: not there; check the spelling of the location")
     if isinstance(error, PermissionError):
-        return ForbiddenError(
-            f"{place}: access refused ({scrubbed(str(error))}); check the rights of this user or role"
-        )
+        return ForbiddenError(f"{place}: access refused ({redact(str(error))}); check the rights of this user or role")
     if isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError)):
         return WrongKindError(
             f"{place}: found a folder where a file was expected, or a file in place of a folder; rename one"
         )
     if error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP):
-        return ConfigError(f"{place}: cannot be used: {scrubbed(str(error))}; choose another location")
+        return ConfigError(f"{place}: cannot be used: {redact(str(error))}; choose another location")
     return _passing(place, error)
 
 
 def _passing(place: str, error: BaseException) -> StorageError:
     return StorageError(
-        f"{place}: storage failed again after retries: {type(error).__name__}: {scrubbed(str(error))}; "
+        f"{place}: storage failed again after retries: {type(error).__name__}: {redact(str(error))}; "
         "check the connection and free space, then run the same command again"
     )

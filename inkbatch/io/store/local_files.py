@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import time
 import uuid
 from collections.abc import Sequence
+
+LEFTOVER_AGE_S = 3600.0  # no single object takes longer to write
+_TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{8}\.partial$")
 
 
 class NewFile:
@@ -74,6 +79,29 @@ def write_atomically(path: str, parts: Sequence[bytes | bytearray | memoryview])
     except BaseException:
         new.abandon()
         raise
+
+
+def remove_leftovers(folder: str, older_than_s: float = LEFTOVER_AGE_S) -> int:
+    """Remove temporary files below a folder that a process left when it was killed.
+
+    Args:
+        folder: The folder.
+        older_than_s: Age from which a file is a leftover; younger ones another process may be writing.
+
+    Returns:
+        Files removed.
+    """
+    removed, before = 0, time.time() - older_than_s
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if not _TEMPORARY.search(name):
+                continue
+            with contextlib.suppress(OSError):
+                path = os.path.join(place, name)
+                if os.stat(path).st_mtime < before:
+                    os.unlink(path)
+                    removed += 1
+    return removed
 
 
 def _temporary_name(path: str) -> str:

@@ -20,11 +20,13 @@ from urllib.parse import unquote
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageError
+from inkbatch.documents import Document, parse_json
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, InkbatchError, StorageError
 from inkbatch.io.store.clients import filesystem, filesystem_options
 from inkbatch.io.store.faults import WrongKindError, judge
 from inkbatch.io.store.local_files import local_sizes, read_local, write_atomically
 from inkbatch.io.store.meter import READ, WRITTEN
+from inkbatch.redaction import shown
 
 Result = TypeVar("Result")
 
@@ -68,9 +70,14 @@ class Location:
         Raises:
             ConfigError: Empty text, or credentials inside the URI (they would end up in logs and manifests).
         """
-        uri = os.fspath(text).strip()
-        if not uri:
+        uri = os.fspath(text)
+        if not uri.strip():
             raise ConfigError("storage: the location is empty; give a folder or a URI such as s3://bucket/prefix")
+        if uri != uri.strip() or any(ord(letter) < 32 or ord(letter) == 127 for letter in uri):
+            raise ConfigError(
+                f"storage: {shown(uri)}: expected a location without blanks at its ends and without tabs, line ends or "
+                "other control characters; correct it, or rename the folder"
+            )
         if uri.lower().startswith("file:/"):
             return Location(_path_of(uri))
         if "://" not in uri:
@@ -229,13 +236,21 @@ class Location:
         """Read the object and parse it as JSON.
 
         Raises:
-            CorruptDataError: It is not JSON.
+            CorruptDataError: It is not JSON; see `documents.parse_json`.
         """
-        data = self.read_bytes()
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            raise CorruptDataError(f"{self.uri}: not JSON ({error}); it was damaged or is another file") from error
+        return parse_json(self.read_bytes(), self.uri, CorruptDataError)
+
+    def read_mapping(self) -> Document:
+        """Read the object, a JSON mapping. A key that is asked for and missing is a `CorruptDataError`, too.
+
+        Raises:
+            CorruptDataError: It is not JSON, or no mapping.
+        """
+        found = self.read_json()
+        if not isinstance(found, dict):
+            kind = type(found).__name__
+            raise CorruptDataError(f"{self.uri}: expected a mapping, got a {kind}; it was damaged or is another file")
+        return Document(found, self.uri)
 
     def write_json(self, value: Any) -> None:
         """Write `value` as JSON with sorted keys, so that equal values are equal bytes."""
@@ -292,9 +307,10 @@ def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
     results: list[bytes] = [b""] * len(ranges)
     open_indices = [index for index, (_, start, stop) in enumerate(ranges) if stop > start]
     waits = list(RETRY_DELAYS_S)
+    was_short: set[int] = set()
     while open_indices:
         failed: list[int] = []
-        fault: tuple[StorageError, BaseException] | None = None
+        fault: tuple[InkbatchError, BaseException] | None = None
         for index, answer in zip(open_indices, _fetch([ranges[index] for index in open_indices]), strict=True):
             location, start, stop = ranges[index]
             if isinstance(answer, BaseException):
@@ -306,15 +322,20 @@ def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
                 failed.append(index)
                 fault = verdict, answer
             elif len(answer) != stop - start:
-                raise CorruptDataError(
+                short = CorruptDataError(
                     f"{location.uri}: expected bytes {start}:{stop}, got {len(answer)}; the object is truncated, "
                     "copy it again"
                 )
+                if location.is_local or index in was_short:
+                    raise short
+                was_short.add(index)  # a connection that broke may have cut it: it is read once more
+                failed.append(index)
+                fault = short, short
             else:
                 results[index] = answer
         if fault is not None:
             if not waits:
-                raise fault[0] from fault[1]
+                raise fault[0] from (fault[1] if fault[1] is not fault[0] else None)
             time.sleep(waits.pop(0))
         open_indices = failed
     READ.add(sum(len(data) for data in results))

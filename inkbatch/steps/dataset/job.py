@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inkbatch.config import JobConfig, is_pattern, matching
+from inkbatch.config import JobConfig, LayerPair, is_pattern, matching
 from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
 from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
@@ -55,7 +55,7 @@ class SegmentChoice(JobConfig):
 
     id: str
     scroll: str | None = Field(None, min_length=1)
-    layers: tuple[int, int] | None = None
+    layers: LayerPair | None = None
     labels: dict[str, Any] | None = None
     ignore_mask: bool = True
 
@@ -86,7 +86,7 @@ class BuildDatasetConfig(SamplePlan):
     output_root: str | None = None
     catalog: str | None = None
     segments: tuple[SegmentChoice, ...] = ()
-    layers: tuple[int, int] | None = None
+    layers: LayerPair | None = None
     labels: dict[str, Any] | None = None
     images: ImageFolders | None = None
     form: Literal["index", "pack"] = "index"

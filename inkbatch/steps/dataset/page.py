@@ -51,7 +51,7 @@ def page(run: StoredRun, root: Location) -> Page:
         DataError: The index was edited or is not there.
     """
     index = DatasetIndex.open(run.folder)
-    facts = (run.folder / "complete.json").read_json()
+    facts = (run.folder / "complete.json").read_mapping()
     rounds = _rounds(index)
     contract = index.contract
     segments = f"{len(index.segments)} segment{'s' if len(index.segments) != 1 else ''}"

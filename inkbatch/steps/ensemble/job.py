@@ -291,7 +291,7 @@ def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: Run
     """Read ``weights.json``; the first process fits the weights and writes it."""
     place = plan.folder / WEIGHTS_NAME
     try:
-        found: dict[str, Any] = place.read_json()
+        found: dict[str, Any] = place.read_mapping()
     except FileNotFoundError:
         found = {}
     if found.get("digest") != plan.manifest.digest:
@@ -316,7 +316,7 @@ def _finish(plan: EnsemblePlan) -> Mapping[str, Any]:
         write_preview(second.pyramid, plan.folder / "disagreement.png")
     if plan.config.fit is None:
         return {}
-    found = (plan.folder / WEIGHTS_NAME).read_json()
+    found = (plan.folder / WEIGHTS_NAME).read_mapping()
     return {"weights": found["weights"], "threshold": found["threshold"]}
 
 

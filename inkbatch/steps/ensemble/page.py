@@ -91,7 +91,7 @@ def page(run: StoredRun, root: Location) -> Page:
 
 
 def _width(folder: Location) -> int:
-    return int((folder / "prediction.zarr" / "0" / "zarr.json").read_json()["shape"][-1])
+    return int((folder / "prediction.zarr" / "0" / "zarr.json").read_mapping()["shape"][-1])
 
 
 def _pictures(

@@ -66,7 +66,7 @@ def real_runs(root: Location, segment: str, weights: str, device: str, times: Ca
     folder = root / "predictions" / segment
     for name in folder.names():
         try:
-            manifest = (folder / name / "manifest.json").read_json()
+            manifest = (folder / name / "manifest.json").read_mapping()
         except FileNotFoundError:
             continue
         if manifest.get("job") != "infer" or manifest.get("inputs", {}).get("weights_sha256") != weights:

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from inkbatch.config import read_yaml
+from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
+from inkbatch.redaction import redact
 
 FIGURES_VARIABLE = "INKBATCH_FIGURES"
 SAME_FLOPS = 0.01  # networks whose FLOPs per tile differ by less are taken for one
@@ -79,9 +80,12 @@ def read_throughputs(path: Path) -> list[Throughput]:
         ConfigError: It cannot be read.
     """
     try:
-        return [Throughput.model_validate(row) for row in reversed(read_yaml(str(path))["figures"])]
+        rows = read_yaml_file(path)["figures"]
+        return [Throughput.model_validate(row) for row in reversed(rows)]
     except (KeyError, TypeError, ValidationError) as error:
-        raise ConfigError(f"figures {path}: cannot be read: {error}") from error
+        raise ConfigError(
+            f"figures {path}: expected a mapping with figures ({redact(str(error))[:300]}); correct it"
+        ) from error
 
 
 def add_throughput(path: Path, measured: Throughput) -> None:

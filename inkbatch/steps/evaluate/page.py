@@ -60,7 +60,7 @@ def page(run: StoredRun, root: Location) -> Page:
         run: The run, beside its prediction or wherever ``to`` led it.
         root: Not needed.
     """
-    found = (run.folder / DOCUMENT).read_json()
+    found = (run.folder / DOCUMENT).read_mapping()
     drawn, config = document(run.folder / PICTURES), run.manifest["config"]
     names, segment = [one["name"] for one in found["maps"]], config["segment"]
     share = found["ink_px"] / found["counted_px"]

@@ -256,7 +256,7 @@ def write_report(folder: Location, evaluation: Evaluation, basis: Basis) -> None
 
 def lines(folder: Location) -> Iterator[str]:
     """Describe ``evaluation.json`` for people."""
-    found = (folder / DOCUMENT).read_json()
+    found = (folder / DOCUMENT).read_mapping()
     yield f"{found['counted_px']:,} pixels count, {found['ink_px'] / found['counted_px']:.1%} of them are ink"
     if found["labels_made_from"]:
         yield f"careful: the labels were made from the prediction {found['labels_made_from']}"

@@ -124,8 +124,8 @@ def _papyrus(run: StoredRun, root: Location) -> Papyrus | None:
     """Open the very surface that was read; None if ROOT does not have it."""
     folder = root / "segments" / run.manifest["config"]["segment"]
     try:
-        manifest = (folder / "prepare" / "manifest.json").read_json()
-        facts = (folder / "prepare" / "complete.json").read_json()
+        manifest = (folder / "prepare" / "manifest.json").read_mapping()
+        facts = (folder / "prepare" / "complete.json").read_mapping()
         if manifest["digest"] != run.manifest["inputs"]["surface"]:
             return None
         return Papyrus(SurfaceVolume.open(folder), int(facts["mask_pixels"]))
@@ -190,7 +190,7 @@ def _pictures(
 def _figures(
     run: StoredRun, prediction: Prediction, papyrus: Papyrus | None, ink: float | None, threshold: float
 ) -> Iterator[Figure]:
-    facts = (run.folder / "complete.json").read_json()
+    facts = (run.folder / "complete.json").read_mapping()
     score = _score(run)
     if score is not None:
         if score.own is not None:
@@ -225,7 +225,7 @@ def _states_threshold(run: StoredRun) -> bool:
 def _score(run: StoredRun) -> Score | None:
     """Read the scores of `inkbatch evaluate` for this map if there are any, else those that infer stored."""
     try:
-        found = (run.folder / "evaluation" / "evaluation.json").read_json()
+        found = (run.folder / "evaluation" / "evaluation.json").read_mapping()
     except FileNotFoundError:
         return _own_score(run)
     one, threshold = found["maps"][0], float(run.manifest["config"]["contract"].get("threshold") or DEFAULT_THRESHOLD)
@@ -238,7 +238,7 @@ def _score(run: StoredRun) -> Score | None:
 
 def _own_score(run: StoredRun) -> Score | None:
     try:
-        found = (run.folder / SCORE_NAME).read_json()
+        found = (run.folder / SCORE_NAME).read_mapping()
     except FileNotFoundError:
         return None
     best, at = found["best_f05"], found["best_threshold"]

@@ -52,7 +52,7 @@ def leave_score(folder: Location, root: str, segment: str, choice: TruthChoice, 
 def stored_score(folder: Location) -> dict[str, Any] | None:
     """Read what `leave_score` stored; None if there is nothing."""
     try:
-        found: dict[str, Any] = (folder / SCORE_NAME).read_json()
+        found: dict[str, Any] = (folder / SCORE_NAME).read_mapping()
     except FileNotFoundError:
         return None
     return found

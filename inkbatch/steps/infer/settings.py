@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from inkbatch.config import JobConfig, WindowName
+from inkbatch.config import JobConfig, LayerPair, WindowName
 from inkbatch.predict.names import Combine, DeviceName, PrecisionName, ViewName
 from inkbatch.steps.infer.choices import RunChoices
 
@@ -51,7 +51,7 @@ class InferConfig(JobConfig):
     catalog: str | None = None
     source: str | None = None
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    layers: tuple[int, int] | Literal["auto"] | None = None
+    layers: LayerPair | Literal["auto"] | None = None
     layer_starts: tuple[int, int] | tuple[int, int, int] | None = None
     layer_groups: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
     store_windows: bool = False

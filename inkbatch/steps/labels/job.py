@@ -188,7 +188,7 @@ def _finish(plan: LabelsPlan, context: RunContext) -> Mapping[str, Any]:
 
 def _remove_others(plan: LabelsPlan, context: RunContext) -> None:
     try:
-        found = (plan.record.location / "manifest.json").read_json()
+        found = (plan.record.location / "manifest.json").read_mapping()
     except FileNotFoundError:
         found = None
     if found is not None and found.get("digest") == plan.manifest.digest:

@@ -111,7 +111,7 @@ class LabelsPlan:
         Raises:
             DataError: No ink is left.
         """
-        documents = [self.facts_place(unit).read_json() for unit in self.units]
+        documents = [self.facts_place(unit).read_mapping() for unit in self.units]
         rules = self.config.clean
         merged = merge(
             [UnitFacts.model_validate(document["facts"]) for document in documents],

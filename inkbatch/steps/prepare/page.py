@@ -37,7 +37,7 @@ def page(run: StoredRun, root: Location) -> Page:
     volume = SurfaceVolume.open(run.folder.parent)
     said, um = volume.provenance, volume.provenance.voxel_size_um
     mask = small_mask(volume)
-    facts = (run.folder / "complete.json").read_json()
+    facts = (run.folder / "complete.json").read_mapping()
     counts = _histogram(volume)
     ends = _at_the_ends(counts)
     height, width = volume.shape_yx
@@ -289,7 +289,7 @@ def _rendering(said: SurfaceProvenance, folder: Location) -> tuple[tuple[str, st
     region = () if said.box is None else (("region", "rows {0}:{2}, columns {1}:{3} of it".format(*said.box)),)
     if said.rendered is None:
         return region
-    facts = (folder / "complete.json").read_json()
+    facts = (folder / "complete.json").read_mapping()
     surface = facts["mask_pixels"] + facts["outside_pixels"]
     left_out = f"{facts['outside_pixels'] / max(1, surface):.1%} of the surface's pixels ({facts['outside_pixels']:,})"
     direction = "against the mesh's normals" if said.rendered.flip_normals else "along the mesh's normals"

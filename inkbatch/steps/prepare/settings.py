@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from inkbatch.config import JobConfig
+from inkbatch.config import JobConfig, LayerPair
 from inkbatch.data.segments.catalog import spacing_text
 from inkbatch.errors import DataError
 from inkbatch.io.intensity import IntensityMap, LutPoints
@@ -61,7 +61,7 @@ class PrepareConfig(JobConfig):
     root: str = "root"
     source: str | None = None
     catalog: str | None = None
-    layers: tuple[int, int] | None = None
+    layers: LayerPair | None = None
     depth_order: DepthOrder | None = None
     voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     z_spacing_um: float | None = Field(None, gt=0, allow_inf_nan=False)

@@ -189,7 +189,7 @@ def _work(config: ProbeConfig, plan: ProbePlan, record: RunFolder, context: RunC
 
 
 def _finish(plan: ProbePlan, seed: int) -> Mapping[str, Any]:
-    measures = [(plan.folder / MEASURES_NAME / f"{unit.name}.json").read_json() for unit in plan.units]
+    measures = [(plan.folder / MEASURES_NAME / f"{unit.name}.json").read_mapping() for unit in plan.units]
     verdict = judge(measures, plan.scene, seed)
     (plan.folder / PICTURE_NAME).write_bytes(draw_probe(verdict, plan.scene))
     document = _document(plan, verdict)

@@ -39,7 +39,7 @@ def page(run: StoredRun, root: Location) -> Page:
         run: The run, in ``ROOT/probes/{segment}/{name}``.
         root: Not needed.
     """
-    found = (run.folder / "verdict.json").read_json()
+    found = (run.folder / "verdict.json").read_mapping()
     config, numbers = run.manifest["config"], found["numbers"]
     windows, (start, stop) = len(config["windows"]), found["layers"]
     word = found["verdict"].split(" by ")[0]

@@ -103,7 +103,7 @@ def read_picture(uri: str) -> NDArray[np.uint8]:
 
 def _is_done(config: PhantomConfig, output: Location) -> bool:
     try:
-        found = (output / "phantom.json").read_json()
+        found = (output / "phantom.json").read_mapping()
     except FileNotFoundError:
         return False
     if found.get("config") != _settings(config):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import yaml
 
 from inkbatch.data.synthetic.phantom_series import PhantomSeriesConfig
+from inkbatch.documents import parse_yaml
+from inkbatch.errors import ConfigError
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.store.location import Location
 from inkbatch.steps.synthetic import phantom
@@ -39,9 +43,17 @@ def run(config: PhantomSeriesConfig) -> list[str]:
     return [*lines, f"catalog: {place}"]
 
 
+def _segments(place: Location) -> dict[str, Any]:
+    document = parse_yaml(place.read_bytes(), str(place))
+    found = document.get("segments") if isinstance(document, dict) else None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{place}: expected a catalog with segments, got something else; choose another output")
+    return found
+
+
 def _write_catalog(place: Location, config: PhantomSeriesConfig) -> None:
     try:
-        known = yaml.safe_load(place.read_bytes())["segments"]
+        known = _segments(place)
     except FileNotFoundError:
         known = {}
     mine = {

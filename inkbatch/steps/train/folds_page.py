@@ -162,7 +162,7 @@ def _curves(runs: Sequence[StoredRun], losses: bool) -> list[Chart]:
         epochs = [row for row in table(run.folder / "metrics.csv") if row["segment"] == OVERALL]
         if not epochs:
             raise DataError(f"{run.folder / 'metrics.csv'}: no curves are there; train the fold again")
-        best = int((run.folder / "complete.json").read_json()["best_epoch"])
+        best = int((run.folder / "complete.json").read_mapping()["best_epoch"])
         drawn = losses_chart(epochs, best) if losses else scores_chart(epochs, best)
         fold = f"Fold {run.manifest['config']['fold']}"
         charts.append(replace(drawn, alt=f"{fold}. {drawn.alt}", caption=f"{fold}; epoch {best} was kept."))

@@ -342,7 +342,7 @@ def _write_summary(folder: Location, plans: list[TrainPlan]) -> None:
     """Write the table over all folds once all are complete: one line each, then mean and standard deviation."""
     rows = []
     for one in plans:
-        facts = (one.folder / "complete.json").read_json()
+        facts = (one.folder / "complete.json").read_mapping()
         rows.append((str(one.config.fold), facts["best_epoch"], facts["scores"]))
     values = {name: torch.tensor([_number(scores[name]) for _, _, scores in rows]) for name in SCORES}
     lines: list[list[Any]] = [["fold", "best_epoch", *SCORES]]

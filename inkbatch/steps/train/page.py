@@ -50,8 +50,8 @@ def page(run: StoredRun, root: Location) -> Page:
         run: The run, in ``ROOT/runs/{run}``, or one fold below it.
         root: ROOT, for the command that uses the bundle.
     """
-    config, complete = run.manifest["config"], (run.folder / "complete.json").read_json()
-    bundle, data = (run.folder / "bundle/bundle.json").read_json(), document(run.folder / "data.json")
+    config, complete = run.manifest["config"], (run.folder / "complete.json").read_mapping()
+    bundle, data = (run.folder / "bundle/bundle.json").read_mapping(), document(run.folder / "data.json")
     rows, best = table(run.folder / "metrics.csv"), int(complete["best_epoch"])
     epochs = [row for row in rows if row["segment"] == OVERALL]
     fold = "" if config.get("fold") is None else f", while fold {config['fold']} validated"

@@ -23,9 +23,9 @@ from inkbatch.io.store.faults import (
     WrongKindError,
     from_status,
     judge,
-    scrubbed,
 )
 from inkbatch.io.store.location import Location, read_ranges, retried
+from inkbatch.redaction import redact
 from inkbatch.testing.stores import StoreContract
 
 
@@ -236,7 +236,7 @@ def test_s3_answers_are_told_apart(code: str, status: int, kind: type, translate
 
 
 def test_messages_carry_no_credentials() -> None:
-    text = scrubbed("GET https://user:pw@host/a?X-Amz-Signature=abc&b=c failed (http://h/x?token=t)")
+    text = redact("GET https://user:pw@host/a?X-Amz-Signature=abc&b=c failed (http://h/x?token=t)")
     for secret in ("pw", "user", "abc", "token"):
         assert secret not in text
     assert "host/a" in text

@@ -1,0 +1,94 @@
+"""Pictures and annotations of other people's making, decoded whole or refused by name."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from inkbatch.errors import CorruptDataError, DataError
+
+MOST_PIXELS = 1 << 30  # of a picture that is decoded whole
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+DEFLATE_RATIO = 1_100  # deflate gives at most 1,032 bytes for one
+_SMALLER_OR_MASK = 0b101  # NewSubfileType of TIFF
+
+
+def decode_image(data: bytes, mode: int, place: str) -> NDArray[Any]:
+    """Decode a PNG, JPEG, TIFF or BMP as OpenCV does, after a look at what would be lost.
+
+    Args:
+        data: The file.
+        mode: ``cv2.IMREAD_GRAYSCALE``, ``IMREAD_COLOR`` (blue, green, red) or ``IMREAD_UNCHANGED``.
+        place: Opens the message of a failure.
+
+    Returns:
+        (Y, X) or (Y, X, channels).
+
+    Raises:
+        CorruptDataError: It cannot be decoded, or its header promises far more pixels than its bytes can hold.
+        DataError: Several pages, transparency, or more than `MOST_PIXELS`.
+    """
+    _require_sane_png(data, place)
+    _require_one_page(data, place)
+    pixels = np.frombuffer(data, np.uint8)
+    if mode != cv2.IMREAD_UNCHANGED:
+        _require_opaque(_decoded(pixels, cv2.IMREAD_UNCHANGED, place), place)
+    found = _decoded(pixels, mode, place)
+    _require_opaque(found, place)
+    return found
+
+
+def _decoded(pixels: NDArray[np.uint8], mode: int, place: str) -> NDArray[Any]:
+    try:
+        found = cv2.imdecode(pixels, mode) if pixels.size else None
+    except cv2.error as error:
+        raise CorruptDataError(f"{place}: cannot be decoded as a picture ({error.err}); replace it") from error
+    if found is None:
+        raise CorruptDataError(f"{place}: cannot be decoded as a picture; replace it, or leave it out")
+    return np.asarray(found)
+
+
+def _require_opaque(picture: NDArray[Any], place: str) -> None:
+    if picture.ndim == 3 and picture.shape[2] == 4 and (picture[..., 3] != np.iinfo(picture.dtype).max).any():
+        raise DataError(
+            f"{place}: expected an opaque picture, got transparent pixels, whose ground nothing states; flatten it "
+            "onto the ground that you mean, and save it without alpha"
+        )
+
+
+def _require_one_page(data: bytes, place: str) -> None:
+    if not data.startswith(TIFF_MAGIC):
+        return
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            pages: list[Any] = list(tiff.pages)
+            count = len([page for page in pages if not int(page.subfiletype) & _SMALLER_OR_MASK])
+    except Exception as error:  # tifffile raises whatever damaged tags lead it to
+        raise CorruptDataError(
+            f"{place}: its TIFF header cannot be read ({type(error).__name__}); copy the file again"
+        ) from error
+    if count > 1:
+        raise DataError(f"{place}: expected one picture, got a TIFF of {count} pages; save the one you mean by itself")
+
+
+def _require_sane_png(data: bytes, place: str) -> None:
+    if not data.startswith(PNG_MAGIC):
+        return
+    try:
+        width, height, bits = struct.unpack(">IIB", data[16:25])
+    except struct.error as error:
+        raise CorruptDataError(f"{place}: its picture header cannot be read; copy it again") from error
+    if height * width > MOST_PIXELS:
+        raise DataError(f"{place}: expected at most {MOST_PIXELS:,} pixels, got {height} x {width}; cut it into parts")
+    if height * width * bits // 8 > DEFLATE_RATIO * len(data):
+        raise CorruptDataError(
+            f"{place}: its header promises {height} x {width} pixels, more than its {len(data)} bytes can hold; "
+            "copy it again"
+        )
