@@ -37,6 +37,9 @@ CatalogFile = Annotated[
     typer.Option("--catalog", help="Catalog of segments, a YAML file (default: INKBATCH_CATALOG, then segments.yaml)."),
 ]
 Shard = Annotated[str | None, typer.Option(help="Do only shard i of n, for example 0/4.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Remove a result of other settings or inputs that is at this place first.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is already done; do nothing.")]
 Log = Annotated[str, typer.Option(help="auto (a progress bar on a terminal), plain or json (one line per unit).")]
 
@@ -97,7 +100,7 @@ def chosen_root(root: str | None) -> str | None:
     return root or os.environ.get("INKBATCH_ROOT")
 
 
-def run_context(shard: str | None, log: str) -> RunContext:
+def run_context(shard: str | None, log: str, *, replace: bool = False) -> RunContext:
     """Build the context of this process; call it before torch is imported.
 
     It installs the signal handlers and starts to watch for a spot reclaim.
@@ -115,7 +118,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
     if log not in ("auto", "plain", "json"):
         raise ConfigError(f"--log: expected auto, plain or json, got {log!r}")
     if is_checking():
-        return RunContext(ShardSpec.parse(shard) if shard else ShardSpec())
+        return RunContext(ShardSpec.parse(shard) if shard else ShardSpec(), replace=replace)
     identity = task_identity()
     stop = StopFlag()
     install_handlers(stop)
@@ -123,7 +126,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
     chosen = ShardSpec.parse(shard) if shard else identity.shard
     reporter = make_reporter(log)  # type: ignore[arg-type]
     start_watch(stop, reporter.note)
-    return RunContext(chosen, stop, reporter, attempt=identity.attempt)
+    return RunContext(chosen, stop, reporter, attempt=identity.attempt, replace=replace)
 
 
 def parse_starts(text: str | None) -> tuple[int, ...] | None:

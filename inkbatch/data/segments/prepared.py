@@ -7,7 +7,7 @@ from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.errors import MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.run.record import require_complete
+from inkbatch.run.record import OUTSIDE_DIGEST, require_complete
 
 
 def segment_folder(root: str, segment: str) -> Location:
@@ -35,10 +35,7 @@ def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
         for key, value in volume.provenance.model_dump(mode="json").items()
         if recorded.get(key) != value
     ]
-    if (
-        digest({key: value for key, value in manifest.items() if key not in ("digest", "request")})
-        != manifest["digest"]
-    ):
+    if digest({key: value for key, value in manifest.items() if key not in OUTSIDE_DIGEST}) != manifest["digest"]:
         edited.append("manifest.json: its digest does not match its content")
     if edited:
         raise MismatchError(

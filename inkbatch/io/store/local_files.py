@@ -51,6 +51,24 @@ class NewFile:
         self._close()
         os.replace(self._temporary, self._path)
 
+    def publish_new(self) -> bool:
+        """Give the file its name unless another file has it.
+
+        Returns:
+            False if another one has it; this one leaves no trace.
+        """
+        os.fsync(self.handle)
+        try:
+            if self._nameless:
+                _give_name(self.handle, self._path)
+            else:
+                os.link(self._temporary, self._path)
+        except FileExistsError:
+            return False
+        finally:
+            self.abandon()
+        return True
+
     def abandon(self) -> None:
         """Leave no trace; also after a failed `publish`."""
         self._close()
@@ -71,6 +89,21 @@ def write_atomically(path: str, parts: Sequence[bytes | bytearray | memoryview])
         for part in parts:
             new.write(memoryview(part))
         new.publish()
+    except BaseException:
+        new.abandon()
+        raise
+
+
+def create_atomically(path: str, data: bytes) -> bool:
+    """Write a whole file unless one is there; makes folders that are missing.
+
+    Returns:
+        False if a file is there: it stays as it is.
+    """
+    new = NewFile(path)
+    try:
+        new.write(memoryview(data))
+        return new.publish_new()
     except BaseException:
         new.abandon()
         raise
