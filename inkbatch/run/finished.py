@@ -43,6 +43,11 @@ class StoredRun:
         require_complete(self.folder, f"{self.job} run", "run the same command again to finish it")
 
     @property
+    def base(self) -> Location:
+        """The folder that paths of stored objects count from."""
+        return self.folder.parent if self.job in BESIDE else self.folder
+
+    @property
     def outputs(self) -> list[Location]:
         """Folders that hold everything the run made."""
         return [*(self.folder.parent / name for name in BESIDE.get(self.job, ())), self.folder]

@@ -33,6 +33,7 @@ BESIDE = {"prepare": ("surface.zarr", "mask.zarr"), "labels": ("ink_labels.zarr"
 """Arrays that a job stores beside its run's folder; all others store inside it."""
 LEDGER = "_ledger"  # key among a unit's facts: what it stored, see `inkbatch.io.store.ledger`
 OUTSIDE_DIGEST = frozenset({"digest", "request", "state"})  # keys of a manifest
+RECORDED = ("objects", "content", "files")  # keys of markers and ``complete.json`` that older versions lack
 READ_AT_ONCE = 16
 
 _DIGEST_CHARS = 12
@@ -383,9 +384,9 @@ def content_of(folder: Location) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def states_of(**folders: Location | None) -> dict[str, str]:
+def states_of(folders: Mapping[str, Location]) -> dict[str, Any]:
     """Collect the content digests of the runs that a job reads, for the state of its manifest; without older ones."""
-    found = {key: content_of(folder) for key, folder in folders.items() if folder is not None}
+    found = {key: content_of(folder) for key, folder in folders.items()}
     return {key: content for key, content in found.items() if content is not None}
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from inkbatch.data.maps.truth import TruthChoice
-from inkbatch.data.segments.prepared import open_prepared
+from inkbatch.data.segments.prepared import open_prepared, surface_state
 from inkbatch.errors import DataError
 from inkbatch.geometry import TileGrid, Unit
 from inkbatch.io.pictures.preview import write_preview
@@ -138,6 +138,7 @@ def make_plan(config: InferConfig) -> InferPlan:
         **({"warnings": list(bundle.document.warnings)} if bundle.document.warnings else {}),
     }
     request = config.request(bundle=bundle_address(config.bundle), catalog=None)
+    state = surface_state(config.root, config.segment)
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
         variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
@@ -158,7 +159,7 @@ def make_plan(config: InferConfig) -> InferPlan:
         if len(fed) > 1:
             settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
         folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
-        outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request)))
+        outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request, state)))
     return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.segments.prepared import open_prepared
+from inkbatch.data.segments.prepared import open_prepared, surface_state
 from inkbatch.geometry import Unit
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
@@ -103,7 +103,8 @@ def make_plan(config: ProbeConfig) -> ProbePlan:
         "weights_sha256": bundle.document.weights_sha256,
     }
     request = config.request(bundle=bundle_address(config.bundle))
-    manifest = RunManifest("probe", settings, inputs, len(boxes), request)
+    state = surface_state(config.root, config.segment)
+    manifest = RunManifest("probe", settings, inputs, len(boxes), request, state)
     units = [Unit(index, box, box) for index, box in enumerate(boxes)]
     folder = probe_folder(config.output_root or config.root, config.segment, config.name or bundle.document.name)
     return ProbePlan(volume, bundle, asked, units, folder, manifest)

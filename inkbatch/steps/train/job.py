@@ -12,6 +12,7 @@ import torch
 from lightning.fabric import Fabric
 
 from inkbatch.config import parse_bytes
+from inkbatch.data.datasets.current import require_current
 from inkbatch.data.datasets.index import DatasetIndex, Sample, root_of
 from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.maps.stored import map_address
@@ -26,11 +27,11 @@ from inkbatch.predict.device import device_facts
 from inkbatch.predict.memory_format import arrange_all
 from inkbatch.reports.leave import leave, leave_report
 from inkbatch.run.identity import ShardSpec
-from inkbatch.run.job import JobReport, RunContext
+from inkbatch.run.job import JobReport, RunContext, begin
 from inkbatch.run.malloc import keep_freed_memory
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import QuietReporter, Reporting
-from inkbatch.run.record import RunFolder, RunManifest, report_place
+from inkbatch.run.record import RunFolder, RunManifest, report_place, states_of
 from inkbatch.run.run_file import Usage, core_count, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.steps.train.folds_page import write_folds_page
@@ -120,7 +121,9 @@ def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folde
     inputs = {"dataset": index.name, "digest": index.digest}
     if config.model.start_from is not None:
         inputs["start_from"] = Bundle.open(bundle_location(config.model.start_from)).document.weights_sha256
-    manifest = RunManifest("train", config.result_settings(), inputs, 1, _request(config))
+    require_current(dataset, index, root_of(dataset))
+    state = states_of({f"dataset {index.name}": dataset})
+    manifest = RunManifest("train", config.result_settings(), inputs, 1, _request(config), state)
     return TrainPlan(config, index, dataset, train, validation, contract, settings, folder, manifest)
 
 
@@ -166,7 +169,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
     with Reporting(context.reporter) as reporter, contextlib.ExitStack() as together:
         for one in mine:
             record = RunFolder(one.folder, one.manifest)
-            record.begin()
+            begin(record, context)
             if record.is_complete():
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
                 if not report_place(one.folder, "train").exists():
