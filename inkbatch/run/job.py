@@ -112,7 +112,7 @@ def run_job(
     """
     usage = Usage()
     begin(folder, context)
-    if _is_whole(folder, units, context):
+    if is_whole(folder, units, context):
         return _already_complete(folder, units, context, report)
     if report:
         _delete_pages(folder)  # they would show a result that is not whole
@@ -178,7 +178,7 @@ def _already_complete(
     return _report_of(folder, units, skipped=len(units))
 
 
-def _is_whole(folder: RunFolder | RunFolders, units: Sequence[Unit], context: RunContext) -> bool:
+def is_whole(folder: RunFolder | RunFolders, units: Sequence[Unit], context: RunContext) -> bool:
     """Tell if the run is complete and its objects are there; what is missing is forgotten, to be done again.
 
     Where no marker is left (a copy of the result alone), ``complete.json`` stands for itself.

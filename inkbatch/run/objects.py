@@ -102,11 +102,10 @@ class _Sizes:
             found = self._size(path, int(size))
             if found != size:
                 return f"{path} is missing" if found is None else f"{path} has {found} bytes instead of {size}"
-        for path in metadata_of(rows):
-            if not self._size(path, None):
-                (self._base / path).delete()  # an empty one would be refused as damage, and not written again
-                return f"{path} is missing"
-        return ""
+        gone = [path for path in metadata_of(rows) if not self._size(path, None)]
+        for path in gone:
+            (self._base / path).delete()  # an empty one would be refused as damage, and not written again
+        return f"{gone[0]} is missing" if gone else ""
 
     def _size(self, path: str, expected: int | None) -> int | None:
         found = self._sizes.get(path)

@@ -104,7 +104,7 @@ def _check(run: StoredRun, found: Verification) -> None:
     content = complete.get("content")
     if not run.complete:
         found.notes.append(f"  {run.folder}: not complete, {units} units were compared")
-    elif units == 0 and not content:
+    elif not expected and not content:
         found.notes.append(f"  {run.folder}: does not say what it stored; only checksums inside its arrays were tested")
     elif 0 < units < int(run.manifest["units"]):
         found.faults.append(f"{run.folder}: {int(run.manifest['units']) - units} units have no marker")

@@ -23,7 +23,7 @@ from inkbatch.errors import DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.layers.single import read_one_layer
 from inkbatch.io.multiscale import Multiscale, Pooling
-from inkbatch.run.job import JobReport, RunContext, begin, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import BESIDE
 from inkbatch.steps.labels.plan import LISTED, LabelsConfig, LabelsPlan, describe, make_plan
@@ -52,8 +52,8 @@ def run(config: LabelsConfig, context: RunContext) -> JobReport:
 
 def _run(plan: LabelsPlan, context: RunContext) -> JobReport:
     context = replace(context, replace=context.replace or plan.config.replace)
-    if not plan.record.is_complete():
-        begin(plan.record, context)  # refuses labels of other settings before any work is done
+    begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
+    if not is_whole(plan.record, plan.units, context):
         first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(

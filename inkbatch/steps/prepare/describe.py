@@ -31,6 +31,7 @@ def describe(config: PrepareConfig) -> str:
             f"  writes        about {bytes_text(written)} (before compression) to {plan.folder}",
             f"  peak memory   about {bytes_text(plan.units.peak_bytes)} of {config.memory}",
         ]
+        rows += [f"  missing       {holes}" for holes in plan.holes]
         if cost is not None:
             rows += _rendering_rows(plan, cost)
         if plan.units.decodes > 1:

@@ -23,7 +23,14 @@ from inkbatch.run.job import JobReport, RunContext, begin, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import BESIDE, RunFolder, RunManifest, state_changes
 from inkbatch.steps.live_preview import drawn, live_preview
-from inkbatch.steps.prepare.choices import layer_range, open_mask, required_order, required_voxel_size, sampled
+from inkbatch.steps.prepare.choices import (
+    counted_holes,
+    layer_range,
+    open_mask,
+    required_order,
+    required_voxel_size,
+    sampled,
+)
 from inkbatch.steps.prepare.page import page as report_page
 from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
 from inkbatch.steps.prepare.source import open_source, rendered_from, rendering_request, z_spacing
@@ -49,6 +56,7 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
     mapping = _grey_values(config, entry, source, layers)
     mask_uri = config.mask or entry.mask
     mask_source = open_mask(config, mask_uri, source, memory) if mask_uri else None
+    holes = counted_holes(config, (source, mask_source))
     provenance = SurfaceProvenance(
         segment=config.segment,
         source=source.uri,
@@ -82,7 +90,7 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         _request(config, entry, provenance),
         input_states(source, mask_source),
     )
-    return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest)
+    return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest, holes)
 
 
 def _entry(config: PrepareConfig) -> SegmentEntry:
@@ -150,6 +158,8 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
     """
     plan = make_plan(config)
     record = RunFolder(plan.folder / "prepare", plan.manifest)
+    for holes in plan.holes:
+        context.reporter.note(f"prepare: {holes}")
     with plan.source:
         created = begin(record, context)
         own = [name for name in ARRAYS if not (plan.folder / name / "zarr.json").exists()] if created else []
@@ -218,6 +228,11 @@ def _finish(record: RunFolder, plan: PreparePlan) -> Mapping[str, Any]:
             f"segment {plan.provenance.segment}: the mask is empty, so there is no papyrus to read; "
             f"check {plan.provenance.mask if plan.mask_source else plan.source.uri}; nothing was stored"
         )
+    missing = {"missing_chunks": sum(holes.missing for holes in plan.holes)} if plan.holes else {}
     if plan.provenance.rendered is None:
-        return {"mask_pixels": pixels}
-    return {"mask_pixels": pixels, "outside_pixels": sum(record.marker(u)["outside_pixels"] for u in plan.units.units)}
+        return {"mask_pixels": pixels, **missing}
+    return {
+        "mask_pixels": pixels,
+        **missing,
+        "outside_pixels": sum(record.marker(u)["outside_pixels"] for u in plan.units.units),
+    }
