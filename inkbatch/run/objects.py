@@ -10,7 +10,7 @@ from inkbatch.geometry import Unit
 from inkbatch.io.store.ledger import Ledger, below, whole_checksum
 from inkbatch.io.store.listing import objects_below
 from inkbatch.io.store.location import Location
-from inkbatch.run.record import RunFolder
+from inkbatch.run.record import BESIDE, DIGEST_CHARS, RunFolder
 
 Row = Sequence[Any]  # [bytes, checksum]
 Rows = dict[str, Row]  # by path in the run's base
@@ -80,6 +80,24 @@ def metadata_of(paths: Iterable[str]) -> list[str]:
     return sorted(f"{folder}/{_METADATA}" for folder in arrays | groups)
 
 
+def holes_of(folder: Location) -> list[str]:
+    """List what the markers of a stored run name and is not there: one line per unit.
+
+    Args:
+        folder: The run's folder. A run that is not there, or whose markers an older version wrote, has no holes.
+    """
+    try:
+        manifest = (folder / "manifest.json").read_json()
+    except FileNotFoundError:
+        return []
+    prefix = f"{manifest['digest'][:DIGEST_CHARS]}-"
+    markers = [(folder / "done" / name).read_json() for name in (folder / "done").names() if name.startswith(prefix)]
+    named = [rows_of(marker) or {} for marker in markers]
+    base = folder.parent if manifest.get("job") in BESIDE else folder
+    there = _Sizes(base, (path for rows in named for path in rows))
+    return [fault for fault in (there.fault_of(rows, repair=False) for rows in named) if fault]
+
+
 class _Sizes:
     """Sizes of stored objects, from one listing of each folder; what it lacks is asked for by name.
 
@@ -96,15 +114,20 @@ class _Sizes:
             else:
                 self._sizes |= dict(base.sizes())
 
-    def fault_of(self, rows: Rows) -> str:
-        """Say what is wrong with a unit's objects; an empty text where nothing is."""
+    def fault_of(self, rows: Rows, *, repair: bool = True) -> str:
+        """Say what is wrong with a unit's objects; an empty text where nothing is.
+
+        Args:
+            rows: The objects.
+            repair: Remove empty metadata, which would be refused as damage and not written again.
+        """
         for path, (size, _) in rows.items():
             found = self._size(path, int(size))
             if found != size:
                 return f"{path} is missing" if found is None else f"{path} has {found} bytes instead of {size}"
         gone = [path for path in metadata_of(rows) if not self._size(path, None)]
-        for path in gone:
-            (self._base / path).delete()  # an empty one would be refused as damage, and not written again
+        for path in gone if repair else ():
+            (self._base / path).delete()
         return f"{gone[0]} is missing" if gone else ""
 
     def _size(self, path: str, expected: int | None) -> int | None:

@@ -36,7 +36,7 @@ OUTSIDE_DIGEST = frozenset({"digest", "request", "state"})  # keys of a manifest
 RECORDED = ("objects", "content", "files")  # keys of markers and ``complete.json`` that older versions lack
 READ_AT_ONCE = 16
 
-_DIGEST_CHARS = 12
+DIGEST_CHARS = 12
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class RunFolder:
 
     @property
     def _prefix(self) -> str:
-        return self.manifest.digest[:_DIGEST_CHARS]
+        return self.manifest.digest[:DIGEST_CHARS]
 
     @property
     def runs(self) -> tuple[RunFolder, ...]:

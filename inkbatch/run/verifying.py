@@ -19,6 +19,7 @@ from inkbatch.io.store.listing import objects_below
 from inkbatch.io.store.location import Location
 from inkbatch.run.finished import MANIFEST_NAME, StoredRun, open_run
 from inkbatch.run.objects import Row, Rows, rows_of
+from inkbatch.run.record import DIGEST_CHARS
 
 AT_ONCE = 4  # objects; each holds `READ_BYTES`
 SHOWN = 10  # faults in a message
@@ -135,7 +136,9 @@ def _complete(run: StoredRun) -> dict[str, Any]:
 def _named(run: StoredRun) -> tuple[Rows, int]:
     """Return the objects that the markers of a run name, and the number of markers."""
     rows: Rows = {}
-    names = [name for name in (run.folder / "done").names() if name.startswith(f"{run.manifest['digest'][:12]}-")]
+    names = [
+        name for name in (run.folder / "done").names() if name.startswith(f"{run.manifest['digest'][:DIGEST_CHARS]}-")
+    ]
     for name in names:
         rows |= rows_of((run.folder / "done" / name).read_json()) or {}
     return rows, len(names)

@@ -20,6 +20,7 @@ from inkbatch.io.store import ledger, versions
 from inkbatch.io.store.local_files import NewFile
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
+from inkbatch.launch.pull import pull
 from inkbatch.run import pipeline
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
@@ -332,6 +333,19 @@ def test_maps_and_labels_with_holes_are_completed(prepare_config, source, infer_
     assert {
         name for name in before if before[name] != after[name] and not name.endswith((".html", "run.json"))
     } == set()
+
+
+def test_a_map_with_holes_is_not_pulled(prepare_config, source, infer_config, tmp_path):
+    prepare = prepare_config(source)
+    run(prepare, RunContext())
+    run_infer(infer_config(), RunContext())
+    assert pull(prepare.root, "tiny", tmp_path / "here").finished
+    (Path(prepare.root) / "predictions/tiny/map/prediction.zarr/0/c/0/1").unlink()
+    with pytest.raises(DataError, match="1 unit of it lost objects .prediction.zarr/0/c/0/1 is missing.*run the job"):
+        pull(prepare.root, "tiny", tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+    run_infer(infer_config(), RunContext())
+    assert pull(prepare.root, "tiny", tmp_path / "there").finished
 
 
 def test_objects_that_vanish_at_once_end_with_75(prepare_config, source, monkeypatch):
