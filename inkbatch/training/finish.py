@@ -74,6 +74,7 @@ def write_bundle(
     model: InkModel,
     store: CheckpointStore,
     progress: Progress,
+    contents: Mapping[str, Any],
 ) -> Bundle:
     """Make the bundle of a finished run; equal runs give equal bundles.
 
@@ -85,6 +86,7 @@ def write_bundle(
         model: A network of the run's shape; its weights are replaced.
         store: The run's checkpoints.
         progress: The finished run.
+        contents: Content digests of the dataset and of the surfaces and labels that it was built from.
 
     Raises:
         CorruptDataError: The best checkpoint is gone or damaged.
@@ -115,6 +117,7 @@ def write_bundle(
             "steps": progress.total_steps,
             "averaged_weights": average is not None,
             **({"fold": config.fold} if config.fold is not None else {}),
+            **({"contents": dict(contents)} if contents else {}),
         },
         metrics={
             "measured_on": f"stitched validation areas of dataset {index.name}{_fold_words(config)}",

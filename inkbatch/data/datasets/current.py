@@ -20,6 +20,17 @@ def segments_state(root: str, segments: Iterable[str]) -> dict[str, Any]:
     return states_of(places)
 
 
+def dataset_state(dataset: Location, index: DatasetIndex) -> dict[str, Any]:
+    """Return the contents of a dataset and of the segments that it was built from, for the state of a training run."""
+    try:
+        manifest = (dataset / "manifest.json").read_json()
+    except (FileNotFoundError, DataError):
+        return {}
+    built_from = manifest.get("state") if isinstance(manifest, dict) else None
+    own = states_of({f"dataset {index.name}": dataset})
+    return {**(built_from if isinstance(built_from, dict) else {}), **own}
+
+
 def require_current(dataset: Location, index: DatasetIndex, root: Location) -> None:
     """Refuse a dataset whose samples lie in segments that were prepared or labelled again since it was built.
 

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric import Fabric
 
 from inkbatch.config import parse_bytes
-from inkbatch.data.datasets.current import require_current
+from inkbatch.data.datasets.current import dataset_state, require_current
 from inkbatch.data.datasets.index import DatasetIndex, Sample, root_of
 from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.maps.stored import map_address
@@ -31,7 +31,7 @@ from inkbatch.run.job import JobReport, RunContext, begin
 from inkbatch.run.malloc import keep_freed_memory
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import QuietReporter, Reporting
-from inkbatch.run.record import RunFolder, RunManifest, report_place, states_of
+from inkbatch.run.record import RunFolder, RunManifest, report_place
 from inkbatch.run.run_file import Usage, core_count, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.steps.train.folds_page import write_folds_page
@@ -122,7 +122,7 @@ def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folde
     if config.model.start_from is not None:
         inputs["start_from"] = Bundle.open(bundle_location(config.model.start_from)).document.weights_sha256
     require_current(dataset, index, root_of(dataset))
-    state = states_of({f"dataset {index.name}": dataset})
+    state = dataset_state(dataset, index)
     manifest = RunManifest("train", config.result_settings(), inputs, 1, _request(config), state)
     return TrainPlan(config, index, dataset, train, validation, contract, settings, folder, manifest)
 
@@ -211,7 +211,14 @@ def _carry_out(
         if fabric.is_global_zero:
             write_curves(one.folder, progress)
             bundle = write_bundle(
-                one.folder / "bundle", one.config, one.index, one.contract, _network(one), store, progress
+                one.folder / "bundle",
+                one.config,
+                one.index,
+                one.contract,
+                _network(one),
+                store,
+                progress,
+                one.manifest.state,
             )
             split = {"training": one.train, "validation": one.validation}
             write_data(one.folder, one.index, split, _card(one))
