@@ -116,12 +116,13 @@ def prepare(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Prepare a segment: its surface volume and segment mask; with --volume layers are rendered from a surface mesh.
+    """Prepare a segment: its surface volume and mask.
 
     Copies the layers into surface.zarr and writes mask.zarr, both under ROOT/segments/SEGMENT. Sources: numbered TIFF,
     PNG or JPG layers, zarr v2/v3, OME-Zarr, one picture; local, s3://, http(s)://, memory://. The catalog gives what
     the options do not. Other settings through --set: mask=URI, axes=zyx, level=0, lut=[[0,0],[128,64],[255,255]],
-    clahe={clip_limit: 2.0, cell_px: 128}, shard_px=1024, codec=lz4|lz4-bit|zstd.
+    clahe={clip_limit: 2.0, cell_px: 128}, shard_px=1024, codec=lz4|lz4-bit|zstd. With --volume the layers are
+    rendered from a surface mesh (tifxyz) and the volume of the scroll.
     """
     from inkbatch.steps.prepare import job as step
     from inkbatch.steps.prepare.settings import PrepareConfig

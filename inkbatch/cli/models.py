@@ -72,7 +72,7 @@ def import_checkpoint(
 def models(
     preset: Annotated[str | None, typer.Argument(help="Show this preset.", show_default=False)] = None,
 ) -> None:
-    """List networks and, by scale, presets of published checkpoints."""
+    """List networks, and presets by voxel size."""
     from inkbatch.models import known_architectures
     from inkbatch.models.describing import describe_preset, preset_rows
     from inkbatch.models.presets import load_preset, presets_by_scale

@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch.overrides import TorchFunctionMode
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
@@ -23,6 +23,7 @@ from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.base import InkModel, build_model
 from inkbatch.models.contract import Contract as Contract
 from inkbatch.models.contract import LayerRule as LayerRule
+from inkbatch.models.rules import Grown
 from inkbatch.models.seal import broken_seals, seal_of
 
 SHIPPED_BUNDLE = "demo"
@@ -30,7 +31,7 @@ DRAWS = frozenset({"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_",
 TTA_AXES = ("flip-y", "flip-x", "turn-90", "turn-180", "turn-270")
 
 
-class BundleDocument(BaseModel):
+class BundleDocument(Grown):
     """The content of ``bundle.json``.
 
     Attributes:
@@ -49,7 +50,7 @@ class BundleDocument(BaseModel):
         seal: Digests of the contract's values and the network's, made on saving; an edited value is refused by name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    younger: ClassVar[frozenset[str]] = frozenset({"warnings", "reference"})
 
     format: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")

@@ -30,7 +30,7 @@ def test_a_device_that_computes_wrong_fails(monkeypatch):
     monkeypatch.setattr(checkup, "TOLERANCE", {torch.float32: -1.0})
     (finding,) = checkup.check_device("cpu", None)
     assert finding.error.exit_code == EXIT_DATA
-    assert "is wrong by" in finding.detail
+    assert "product differs by" in finding.detail
 
 
 def test_a_device_that_breaks_fails_with_its_own_words(monkeypatch):

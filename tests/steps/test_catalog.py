@@ -45,9 +45,9 @@ def test_every_segment_is_prepared_and_inferred_and_what_is_complete_is_passed_o
     config = catalog("b", "a")
     lines = list(run(config, RunContext()))
     assert [line.split(":")[0] for line in lines] == ["a", "b"]
-    assert all("complete at" in line and "(1 units stored, 0 " in line for line in lines)
+    assert all("complete at" in line and "(1 unit stored, 0 already done" in line for line in lines)
     assert maps_of(config) == ["a", "b"]
-    assert all("(0 units stored, 1 " in line for line in run(config, RunContext()))
+    assert all("(0 units stored, 1 already done" in line for line in run(config, RunContext()))
 
 
 def test_a_segment_that_cannot_be_done_is_named_and_does_not_stop_the_others(catalog):

@@ -286,7 +286,7 @@ def test_splits_and_coco_say_what_the_index_says(root):
     coco = json.loads((folder / "coco.json").read_text())
     first, sample = coco["annotations"][0], index.samples[0]
     assert first["bbox"] == [sample.box[1], sample.box[0], 32, 32]
-    with pytest.raises(ConfigError, match="say which one validates"):
+    with pytest.raises(ConfigError, match="choose the one that validates"):
         index.samples_of("train")
 
 

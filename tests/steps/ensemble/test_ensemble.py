@@ -210,7 +210,7 @@ def test_areas_that_teach_nothing_are_refused(configure, fit, error, words):
         ({"method": "odds", "weights": [1, -2, 3]}, "not negative"),
         ({"method": "odds", "weights": [1, 2, 3], "fit": {}}, "drop one of them"),
         ({"method": "vote"}, "method"),
-        ({"unit_px": 100}, "expected a power of two of at least 32, got 100"),
+        ({"unit_px": 100}, "unit_px 100: expected a power of two of at least 32"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(configure, changes, words):

@@ -198,7 +198,7 @@ REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     "CLAHE": (saved_with(clahe={"clip_limit": 2.0, "cell_px": 128}), "clahe: bundle wants"),
     "depth order, edited bundle": (edited(depth_order="reversed"), r"depth_order \(now 'reversed'\)"),
     "depth order, edited surface": (lying_surface(depth_order="reversed"), "depth_order: the surface says 'reversed'"),
-    "depth order, edited record": (forged_record, "its digest does not fit"),
+    "depth order, edited record": (forged_record, "its digest does not match"),
     "layer count": (lambda case: identity_bundle(case.bundle, layers=9) and None, "wants 9 layers, surface has 5"),
     "layer count, edited network": (deeper_network, r"model \(now .*copy the bundle again$"),
     "window": (

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from inkbatch.geometry import Box
+from inkbatch.models.rules import Stitching
 from inkbatch.steps.probe.measure import ORDERS, Asked, ProbeInk, measure
 
 DEPTH, STARTS = 4, (0, 1, 2)
@@ -15,7 +16,7 @@ DEPTH, STARTS = 4, (0, 1, 2)
 class Counting:
     """Answers with the mean of the layers that it is given, and remembers them."""
 
-    contract = SimpleNamespace(tile_px=32, stride_px=32)
+    contract = SimpleNamespace(tile_px=32, stride_px=32, stitching=Stitching())
 
     def __init__(self) -> None:
         self.given: list[bytes] = []

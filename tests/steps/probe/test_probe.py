@@ -127,7 +127,7 @@ def test_a_displaced_window_is_found_and_used(tmp_path, layer, turned):
     assert found["verdict"] == ("clear" if found["displaced_by"] == 0 else found["verdict"])
     plan = plan_infer(infer_config(root))
     assert plan.layers == range(found["start"], found["start"] + 13)
-    assert plan.bundle.contract.depth_order == ("reversed" if turned else "forward")
+    assert plan.contract.depth_order == ("reversed" if turned else "forward")
     assert plan.manifest.config["probe"]["verdict"] == found["verdict"]
 
 

@@ -107,7 +107,7 @@ def test_another_series_under_the_same_ids_is_refused(material):
     ("changes", "words"),
     [
         ({"amplitude": [70, 30]}, r"amplitude: \[70, 30\] runs downwards"),
-        ({"label_scale": [0.1, 0.1]}, "wants letters on 400 x 600 px, there are 200 x 300"),
+        ({"label_scale": [0.1, 0.1]}, "needs letters on 400 x 600 px, got 200 x 300"),
         ({"amplitude": [0, 0]}, "amplitude 0 plants no ink"),
         ({"prefix": "a/b"}, "an id is"),
         ({"amplitud": [1, 2]}, "did you mean 'amplitude'"),
