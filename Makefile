@@ -280,6 +280,14 @@ infra-lint: $(VENV)/.dev ## cfn-lint and checkov (in an environment of its own) 
 bench: $(VENV)/.dev ## Speed and memory, each figure beside its floor
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
+.PHONY: gpu-check
+gpu-check: $(VENV)/.runtime ## All that only a GPU can tell, in eight minutes (ARGS='--device cpu --quick' rehearses it)
+	$(BIN)/python -m benchmarks.gpu_check --out build/gpu-check.jsonl $(ARGS)
+
+.PHONY: gpu-pack
+gpu-pack: $(VENV)/.dev ## Wheels for gpu-check on a machine without network: build/gpu (ARGS='--there pip-list.txt')
+	$(BIN)/python -m benchmarks.gpu_pack --to build/gpu $(ARGS)
+
 ##@ Development: documentation and releases
 
 .PHONY: docs

@@ -41,7 +41,7 @@ WEIGHTS = (3.0, 2.0, 1.0)
 
 
 def make_maps(root: Path, edge: int, layers: Path | None) -> None:
-    """Three maps that agree in part, a mask and labels of specks; one map again with labels of strokes."""
+    """Make three maps that agree in part, a mask and labels of specks; one map again with labels of strokes."""
     stack = real_layers(len(MEMBERS), (edge, edge), layers)
     unit_px = min(UNIT_PX, 1 << (edge - 1).bit_length())
     for name, layer in zip(MEMBERS, stack, strict=True):
@@ -57,7 +57,7 @@ def make_maps(root: Path, edge: int, layers: Path | None) -> None:
 
 
 def _strokes(layer: np.ndarray) -> np.ndarray:
-    """Labels with as much ink in as wide areas as letters have, about: a sixth of all, where a layer is bright."""
+    """Make labels with about as much ink in as wide areas as letters have: a sixth of all, where layers are bright."""
     height, width = layer.shape
     small = cv2.resize(layer, (max(1, width // 8), max(1, height // 8)), interpolation=cv2.INTER_AREA)
     smooth = cv2.resize(cv2.GaussianBlur(small.astype(np.float32), (0, 0), 4), (width, height))
@@ -103,7 +103,7 @@ def reading_judged(config: evaluate.EvaluateConfig) -> Callable[[], Sample]:
 
 
 def job(folder: Path, run: Callable[[], JobReport], loops: list[float]) -> Callable[[], Sample]:
-    """A whole job, its former result put aside; the seconds of its units alone go to `loops`.
+    """Run a whole job, its former result moved aside; the seconds of its units alone go to `loops`.
 
     Files are emptied, not removed: for minutes after a removal ext4 looks for an inode that was not freed lately, which
     made each new file cost 0.6 ms.

@@ -52,7 +52,7 @@ def linked(pyramid: Multiscale, block: NDArray[Any]) -> None:
 
 
 def linked_segment(root: Path, edge: int, shard_px: int, layers: NDArray[np.uint8]) -> None:
-    """A complete prepared segment of one shard, again and again."""
+    """Make a complete prepared segment of one shard, linked many times."""
     folder = Location.parse(root) / "segments" / str(edge)
     provenance = SurfaceProvenance(
         segment=str(edge),
@@ -82,7 +82,7 @@ def infer(root: Path, edge: int, bundle: Path) -> Usage:
 
 
 def sparse_stack(folder: Path, edge: int, corner: NDArray[np.uint8]) -> Path:
-    """Layers of 16 bits, zero but for their first corner; one file, linked."""
+    """Make layers of 16 bits, zero but for their first corner; one file, linked."""
     folder.mkdir(parents=True)
     first = folder / "00.tif"
     mapped = tifffile.memmap(first, shape=(edge, edge), dtype=np.uint16)

@@ -70,7 +70,7 @@ def of_preset(name: str) -> Case:
 
 
 def cases() -> dict[str, Case]:
-    """The networks, by a short name."""
+    """List the networks, by a short name."""
     return {
         "timesformer": of_preset("timesformer-gp"),
         "i3d": of_preset("i3d-first-letters"),
@@ -78,6 +78,12 @@ def cases() -> dict[str, Case]:
         "resnet3d-50": Case("resnet3d", {"depth_layers": 30, "resnet": 50}, 64),
         "resnet3d-101": of_preset("resnet3d-101-gp"),
         "resnet3d-152-3d-decoder": of_preset("resnet3d-152-3d-decoder"),
+        "ink-9um": of_preset("ink-9um"),
+        "hecate-2.4um": of_preset("hecate-2.4um"),
+        "hecate-9.6um": of_preset("hecate-9.6um"),
+        "ink-8um-v8in": of_preset("ink-8um-v8in"),
+        "timesformer-large": of_preset("timesformer-large-scroll1"),
+        "residual-unet": Case("residual-unet", {"depth_layers": 17}, 128),
         "unetr-segformer": of_preset("unetr-segformer-title"),
         "unet-resnet34-2.5d": Case("smp", {"depth_layers": 16, "family": "Unet", "encoder": "resnet34"}, 128),
         "segformer-mit_b3-2.5d": Case("smp", {"depth_layers": 16, "family": "Segformer", "encoder": "mit_b3"}, 128),
@@ -87,7 +93,7 @@ def cases() -> dict[str, Case]:
 def seconds_of(
     action: Callable[[], object], device: torch.device, budget_s: float, clock: Callable[[], float]
 ) -> float:
-    """Median seconds of one call, over as many calls as fit into the budget, three at least."""
+    """Measure the median seconds of one call, over as many calls as fit into the budget, three at least."""
     action()
     measured: list[float] = []
     ends = time.perf_counter() + budget_s
@@ -101,7 +107,7 @@ def seconds_of(
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, budget_s: float, clock: Callable[[], float]) -> float:
-    """FLOP/s of one large matrix product: the most that a network could reach here."""
+    """Measure the FLOP/s of one large matrix product: the most that a network could reach here."""
     edge = MATMUL_EDGE[device.type]
     left, right = (torch.randn(edge, edge, device=device, dtype=dtype) for _ in range(2))
     return 2 * edge**3 / seconds_of(lambda: left @ right, device, budget_s, clock)
@@ -113,7 +119,7 @@ def batch_size(case: Case, depth: int, device: torch.device, wanted: int) -> int
 
 
 def layouts(argument: str, device: torch.device, dtype: torch.dtype) -> list[bool]:
-    """Whether channels come last, for each run that was asked for."""
+    """Tell for each run that was asked for whether channels come last."""
     return {"both": [False, True], "contiguous": [False], "channels-last": [True]}.get(
         argument, [channels_last_pays(device, dtype)]
     )
@@ -123,7 +129,7 @@ def layouts(argument: str, device: torch.device, dtype: torch.dtype) -> list[boo
 def measured(
     model: InkModel, subvolumes: Tensor, dtype: torch.dtype, budget_s: float, clock: Callable[[], float]
 ) -> float:
-    """Tiles per second."""
+    """Measure tiles per second."""
     device = subvolumes.device
 
     def forward() -> Tensor:
@@ -136,7 +142,7 @@ def measured(
 def results(
     arguments: argparse.Namespace, device: torch.device, clock: Callable[[], float]
 ) -> Iterator[dict[str, Any]]:
-    """One row per network, precision, layout and kind (eager, compiled)."""
+    """Measure one row per network, precision, layout and kind (eager, compiled)."""
     ceilings = {name: matmul_rate(device, PRECISIONS[name], arguments.seconds, clock) for name in arguments.precision}
     for name, rate in ceilings.items():
         yield {"matmul": name, "edge": MATMUL_EDGE[device.type], "flop_per_s": rate}
@@ -148,7 +154,7 @@ def results(
         depth = model.config.depth_layers
         batch = batch_size(case, depth, device, arguments.batch)
         subvolumes = torch.rand((batch, 1, depth, case.tile_px, case.tile_px), device=device)
-        kinds = ["eager", *(["compiled"] if device.type == "cuda" or arguments.compile else [])]
+        kinds = ["eager", *(["compiled"] if arguments.compile else [])]
         for precision, kind in itertools.product(arguments.precision, kinds):
             for last in layouts(arguments.memory_format, device, PRECISIONS[precision]):
                 arrange(model, channels_last=last)
@@ -170,7 +176,7 @@ def results(
 
 
 def end_to_end(device: torch.device, *, quick: bool) -> Iterator[dict[str, Any]]:
-    """One row per network whose whole job is measured."""
+    """Measure one row per network whose whole job is run."""
     found = argparse.Namespace(quick=quick, layers=None, scratch=None, rounds=1 if quick else 3, json=None)
     report = Report("models, end to end", found)
     for name in ["timesformer"] if quick else ["timesformer", "resnet3d-152-3d-decoder"]:
@@ -179,7 +185,7 @@ def end_to_end(device: torch.device, *, quick: bool) -> Iterator[dict[str, Any]]
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What was measured on."""
+    """Describe the machine that was measured."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "device": device.type,
@@ -232,6 +238,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     settings = parsed(arguments)
     device = choose_device(settings.device)
+    settings.compile |= device.type == "cuda"
     if settings.cpu_time:
         torch.set_num_threads(1)
     rows = []

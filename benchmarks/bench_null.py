@@ -62,7 +62,7 @@ class Gatherer:
         self.kept: torch.Tensor | None = None
 
     def materialise(self, *, fresh: bool) -> float:
-        """Tiles per second into one large array."""
+        """Measure tiles per second into one large array."""
         columns, depth = self.grid.columns.regular_count, len(self.layers)
         width = self.layers.shape[2]
         shape = (columns, depth, TILE_PX, TILE_PX)
@@ -80,7 +80,7 @@ class Gatherer:
         return self.rows * columns / timed(run).wall_s
 
     def through_the_cache(self, cores: int) -> float:
-        """Tiles per second through a small buffer per core."""
+        """Measure tiles per second through a small buffer per core."""
         columns = self.grid.columns.regular_count
 
         def rows_of(core: int) -> None:
@@ -103,7 +103,7 @@ class Gatherer:
 
 
 def job(folder: Path, unit_px: int) -> Callable[[], Sample]:
-    """The whole step, once."""
+    """Run the whole step, once."""
     config = infer.InferConfig(
         segment="null", root=str(folder / "root"), bundle=str(folder / "bundle"), device="cpu", unit_px=unit_px
     )

@@ -1,8 +1,8 @@
-"""What a job costs beside its network: the whole `infer` step against the same forward passes on tensors in memory.
+"""Cost of a job beside its network: the whole `infer` step against the same forward passes on tensors in memory.
 
-Networks as users run them (TimeSformer, the 3-D ResNet-152 with its 3-D decoder, a U-Net with a ResNet-34) and, as the
-hard case, the shipped demo bundle: it is so small that reading, tiling, blending and writing weigh most beside it. Each
-reads as many real layers as it takes, from a local store.
+Networks as users run them (TimeSformer, the 3-D ResNet-152 with its 3-D decoder, ``ink_9um``, a U-Net with a ResNet-34)
+and, as the hard case, the shipped demo bundle: it is so small that reading, tiling, blending and writing weigh most
+beside it. Each reads as many real layers as it takes, from a local store.
 
 The floor runs the same network in this process: as many passes as the job made, on batches of the same shape that lie
 in memory already, as many side by side as there are threads, like the job. On a CPU the same passes one by one, each
@@ -55,7 +55,7 @@ from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 
 NORMALISER_SHARE = 0.03  # of a forward pass, at most
-SMALLEST = "unet-resnet34"  # of the networks whose tiles may be normalised one by one
+SMALLEST = "ink-9um"  # of the networks whose tiles may be normalised one by one
 REPLACED = ("clip", "divisor", "scaling", "mean", "std", "normaliser")  # by statistics of a tile
 ONE_BY_ONE = 32  # passes; the time of all is reckoned from them
 BATCHES_BYTES, MEMORY_SHARE = 1 << 30, 0.25  # in memory for the floor: this, or a share of what is free
@@ -117,7 +117,7 @@ def shapes_of_passes(found: list[tuple[int, ...]]) -> Iterator[None]:
 
 
 def batches_in_memory(shape: tuple[int, ...], count: int, device: torch.device) -> torch.Tensor:
-    """So many batches, or what fits: far more than any cache in any case."""
+    """Make so many batches, or as many as fit: far more than any cache in any case."""
     fitting = int(min(BATCHES_BYTES, MEMORY_SHARE * free_bytes())) // (4 * math.prod(shape))
     return torch.rand((max(1, min(count, fitting)), *shape)).to(device)
 
@@ -131,7 +131,7 @@ def job(config: infer.InferConfig, reports: list[Any]) -> Callable[[], Sample]:
 
 
 def prepared(folder: Path, name: str, edge: int, layers: Path | None, device: torch.device, quick: bool) -> Any:
-    """A segment of real layers and a bundle, ready for `infer`: its configuration and the bundle."""
+    """Prepare a segment of real layers and a bundle for `infer`; return its configuration and the bundle."""
     bundle = bundle_of(name, folder, quick=quick)
     write_stack(folder / "layers", real_layers(bundle.contract.layers.count, (edge, edge), layers))
     values = {"segment": "real", "root": str(folder / "root"), "source": str(folder / "layers")}
@@ -178,7 +178,7 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> dict
 
 
 def measure_normalisers(report: Report, name: str, found: Any, device: torch.device) -> None:
-    """What normalising a batch by each tile's own statistics costs beside one forward pass of the same batch.
+    """Measure normalising a batch by each tile's own statistics beside one forward pass of the same batch.
 
     As `infer` does it: on the device, grey values as stored, on a CPU by the one thread that makes the pass.
     """
@@ -189,7 +189,8 @@ def measure_normalisers(report: Report, name: str, found: Any, device: torch.dev
     count = Passes(model, bundle.contract, device, dtype, StopFlag()).batch_tiles
     stored = torch.from_numpy(real_layers(depth, (edge, edge * count), found.layers))
     tiles = torch.stack(torch.split(stored, edge, dim=-1))[:, None].to(device)
-    fed = normalise_tiles(tiles, Contract(**{**bundle.contract.model_dump(), "divisor": 255}))
+    plain = {key: value for key, value in bundle.contract.model_dump().items() if key not in REPLACED}
+    fed = normalise_tiles(tiles, Contract(**plain, divisor=255))
 
     @torch.inference_mode()
     def forward() -> None:
@@ -204,7 +205,6 @@ def measure_normalisers(report: Report, name: str, found: Any, device: torch.dev
 
         return timed(run)
 
-    plain = {key: value for key, value in bundle.contract.model_dump().items() if key not in REPLACED}
     actions: dict[str, Callable[[], Sample]] = {"pass": lambda: timed(forward)}
     for kind in BY_STATISTICS:
         actions[kind] = functools.partial(normalise, Contract(**plain, normaliser=Normaliser(kind=kind)))
@@ -221,7 +221,7 @@ def measure_normalisers(report: Report, name: str, found: Any, device: torch.dev
 
 def main(arguments: Sequence[str] | None = None) -> int:
     known = parser(__doc__)
-    known.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), metavar="NETWORK")
+    known.add_argument("--networks", nargs="*", default=list(NETWORKS), metavar="NETWORK")
     known.add_argument(
         "--normalisers-of",
         choices=list(NETWORKS),
@@ -231,6 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     known.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     found = known.parse_args(arguments)
+    if unknown := set(found.networks) - set(NETWORKS):
+        known.error(f"--networks: expected some of {', '.join(NETWORKS)}, or none; got {', '.join(sorted(unknown))}")
     found.rounds = found.rounds or (1 if found.quick else 3)
     device = choose_device(found.device)
     report = Report("overhead", found, {"device": device.type})

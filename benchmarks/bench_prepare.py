@@ -44,7 +44,7 @@ SHARED_LZW_LAYERS = 8  # LZW files are made slowly: so many differ, the others a
 
 
 def write_source(folder: Path, layers: int, edge: int, shipped: Path | None, *, lzw: bool) -> Path:
-    """Layers of 16 bits, ``00.tif`` and on."""
+    """Write layers of 16 bits, ``00.tif`` and on."""
     folder.mkdir()
     noise = np.random.default_rng(0)
     real = real_layers(min(layers, 13), (edge, edge), shipped)
@@ -115,7 +115,7 @@ class Runs:
         return found
 
     def command(self) -> Usage:
-        """The command line tool in a process of its own."""
+        """Run the command line tool in a process of its own."""
         shutil.rmtree(self.folder / "out", ignore_errors=True)
         config = self.config()
         arguments = ["--root", config.root, "--source", str(self.source), "--depth-order", "forward"]

@@ -55,7 +55,7 @@ def write_volume(folder: Path, shape: tuple[int, int, int], chunk: int) -> Path:
 
 
 def write_mesh(folder: Path, picture_yx: tuple[int, int], shape: tuple[int, int, int]) -> Path:
-    """A wavy sheet; where the picture is larger than the volume, it runs to and fro."""
+    """Write a wavy sheet; if the picture is larger than the volume, it runs to and fro."""
     grid = np.meshgrid(*(np.arange(size // SPACING + 2) * float(SPACING) for size in picture_yx), indexing="ij")
     y, x = (40 + _folded(at, size - 80) for at, size in zip(grid, shape[1:], strict=True))
     z = shape[0] / 2 + shape[0] / 8 * np.sin(x / 200) + shape[0] / 16 * np.cos(y / 150)
@@ -67,13 +67,13 @@ def write_mesh(folder: Path, picture_yx: tuple[int, int], shape: tuple[int, int,
 
 
 def _folded(at: NDArray[np.float64], length: float) -> NDArray[np.float64]:
-    """A way to and fro between 0 and `length`."""
+    """Fold coordinates to and fro between 0 and `length`."""
     rest = np.mod(at, 2 * length)
     return np.minimum(rest, 2 * length - rest)
 
 
 def needed_chunks(surface: RenderedSurface, box: Box) -> int:
-    """Chunks that hold a voxel which some point of a box needs; every point is looked at."""
+    """Count the chunks that hold a voxel which some point of a box needs; every point is looked at."""
     marks = np.zeros(surface.volume.chunk_counts, bool)
     last = np.array(surface.volume.shape_zyx)[:, None] - 1
     part = np.array(surface.volume.chunk_zyx)[:, None]
@@ -89,20 +89,20 @@ def needed_chunks(surface: RenderedSurface, box: Box) -> int:
 
 
 def read_bytes() -> int:
-    """Bytes that this process has asked the kernel for."""
+    """Return the bytes that this process has asked the kernel for."""
     lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("rchar")))
 
 
 def sampled_by_scipy(surface: RenderedSurface, volume: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """The same points, the volume in memory."""
+    """Sample the same points from the volume in memory."""
     pixels = surface.picture.pixels(box)
     points = pixels.points.astype(np.float32)[:, None] + surface.offsets[:, None, None] * pixels.normals[:, None]
     return map_coordinates(volume, points.reshape(3, -1), order=1, output=np.uint8, prefilter=False)
 
 
 def in_memory(surface: RenderedSurface) -> NDArray[np.uint8]:
-    """The whole volume, read once."""
+    """Read the whole volume, once."""
     depth, height, width = surface.volume.shape_zyx
     return np.asarray(surface.volume.array.read(range(depth), Box(0, 0, height, width)), np.uint8)
 
@@ -138,7 +138,7 @@ def engine(report: Report, surface: RenderedSurface, units: Sequence[Box], round
 
 
 def command(folder: Path, mesh: Path, volume: Path, layers: int, *more: str) -> Usage:
-    """The command line tool in a process of its own."""
+    """Run the command line tool in a process of its own."""
     shutil.rmtree(folder / "out", ignore_errors=True)
     arguments = ["prepare", "sheet", "--root", folder / "out", "--source", mesh, "--volume", volume]
     arguments += ["--layers-count", layers, "--depth-order", "forward", "--max-outside", "0.5", *more]

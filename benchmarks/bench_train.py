@@ -1,11 +1,11 @@
-"""What reading costs beside training: the step rate of the whole `train` job against the same job on tensors in memory.
+"""Cost of reading beside training: the step rate of the whole `train` job against the same job on tensors in memory.
 
 Two networks train on 128-pixel tiles cut at random out of samples of 192 px, 13 real layers, augmented, streamed from
 segments (`index`) or from a pack: a U-Net with ResNet-34, the field's most common one, and the demo's, the smallest
 that we ship and the worst case, for on two cores reading takes from the device what it takes itself.
 
 The machine's own pace drifts by more than reading costs. Therefore the floor and what is measured take turns within one
-run, a few steps each, on the very same batches: all of them in memory before they are wanted (the floor); streamed by
+run, a few steps each, on the very same batches: all of them in memory before they are needed (the floor); streamed by
 readers that have kept nothing yet and opened nothing, as in the first epoch; streamed again, as in every later one. The
 median over all turns of the ratio within a turn counts, and its standard error, found by drawing turns again, says what
 it is worth.
@@ -58,7 +58,7 @@ LAYERS, SAMPLE_PX, STRIDE_PX, TILE_PX = 13, 192, 96, 128
 
 @dataclass(frozen=True)
 class Size:
-    """How much is trained.
+    """Size of a training.
 
     Attributes:
         edge_px: Edge of the training segment.
@@ -89,7 +89,7 @@ class Watch:
         self.cpu.append(usage.ru_utime + usage.ru_stime)
 
     def step_s(self, clock: Sequence[float], kind: int) -> list[float]:
-        """Seconds per step in the epochs of one kind; the first steps of each and the first turn are left out."""
+        """Return seconds per step in the epochs of one kind, without the first steps of each and the first turn."""
         starts = range((len(KINDS) + kind) * self.size.steps, len(clock), len(KINDS) * self.size.steps)
         timed = self.size.steps - self.size.warm_up
         return [(clock[at + self.size.steps - 1] - clock[at + self.size.warm_up - 1]) / timed for at in starts]
@@ -139,7 +139,7 @@ def config_of(folder: Path, form: str, size: Size, network: str = "demo", **chan
 
 
 def in_turns(config: train.TrainConfig, size: Size) -> Watch:
-    """The whole job, once; the kinds of reading take turns."""
+    """Run the whole job, once; the kinds of reading take turns."""
     read = StepStream.run
 
     def run(self: StepStream, epoch: int, step: int) -> Iterator[Step]:
@@ -160,14 +160,14 @@ def in_turns(config: train.TrainConfig, size: Size) -> Watch:
 
 
 def _reading_on(stream: StepStream, epoch: int) -> StepStream:
-    """A stream that reads ahead into the next epoch, so that reading does not end before the steps do."""
+    """Make a stream that reads ahead into the next epoch, so that reading does not end before the steps do."""
     own = copy.copy(stream)
     own.epochs = epoch + 2
     return own
 
 
 def ratio_of(wall: Sequence[float], memory: Sequence[float]) -> tuple[float, float]:
-    """Median ratio of the rates within a turn, and its standard error by drawing turns again (bootstrap)."""
+    """Compute the median ratio of the rates within a turn, and its standard error (bootstrap over turns)."""
     ratios = np.array(memory) / np.array(wall)
     drawn = np.random.default_rng(0).integers(0, len(ratios), (1000, len(ratios)))
     return float(np.median(ratios)), float(np.std(np.median(ratios[drawn], axis=1)))
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def state(report: Report, name: str, watch: Watch, target: float | None = 0.95) -> None:
-    """The rows of one network and one form."""
+    """Write the rows of one network and one form."""
     floor = "the same batches in memory"
     memory = watch.step_s(watch.wall, 0)
     for number, kind in list(enumerate(KINDS))[1:]:

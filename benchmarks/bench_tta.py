@@ -1,4 +1,4 @@
-"""What quarter turns cost: the whole `infer` step with four views of every tile against one forward pass per tile.
+"""Cost of quarter turns: the whole `infer` step with four views of every tile against one forward pass per tile.
 
 Four passes cannot cost less than four; turning tiles, turning maps back and everything that is no network must fit in
 the tenth of a pass that is left. The floor makes one pass per tile, on batches of the job's shape that lie in memory

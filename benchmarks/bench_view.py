@@ -66,7 +66,7 @@ def link_all(pyramid: Multiscale, block: NDArray[Any]) -> None:
 
 
 def make_segment(root: Path, shape_yx: tuple[int, int], layers: int, papyrus: NDArray[np.uint8]) -> None:
-    """A segment and two predictions under `root`."""
+    """Make a segment and two predictions under `root`."""
     folder = Location.parse(root) / "segments" / "large"
     made = SurfaceProvenance(
         segment="large", source="memory://large", source_dtype="uint8", source_layers=(0, layers),
@@ -94,7 +94,7 @@ class Client:
         self._pool = ThreadPoolExecutor(CONNECTIONS)
 
     def one(self, path: str) -> float:
-        """Seconds of one tile."""
+        """Measure the seconds of one tile."""
         connection = self._free.get()
         try:
             start = time.perf_counter()
@@ -108,7 +108,7 @@ class Client:
             self._free.put(connection)
 
     def screen(self, paths: Sequence[str]) -> float:
-        """Seconds until a whole screen is there."""
+        """Measure the seconds until a whole screen is there."""
         start = time.perf_counter()
         list(self._pool.map(self.one, paths))
         return time.perf_counter() - start
@@ -120,14 +120,14 @@ def tile_path(view: tuple[str, str], level: int, row: int, column: int) -> str:
 
 
 def places(shape_yx: tuple[int, int], count: int, seed: int) -> list[tuple[int, int]]:
-    """Tiles of full size at random, none of them at a border."""
+    """Choose tiles of full size at random, none of them at a border."""
     rows, columns = (max(1, size // TILE_PX) for size in shape_yx)
     random = np.random.default_rng(seed)
     return [divmod(int(place), columns) for place in random.permutation(rows * columns)[:count]]
 
 
 def floor_s(root: Path, view: tuple[str, str], where: Sequence[tuple[int, int]]) -> float:
-    """Median seconds of reading what a tile needs."""
+    """Measure the median seconds of reading the bytes of a tile."""
     surface = SurfaceVolume.open(Location.parse(root) / "segments" / "large").volume.levels[0]
     maps = [Prediction.open(Location.parse(root) / "predictions" / "large" / name) for name in ("one", "two")]
     found = []
@@ -145,13 +145,13 @@ def floor_s(root: Path, view: tuple[str, str], where: Sequence[tuple[int, int]])
 
 
 def memory_bytes(pid: int) -> int:
-    """The server's own memory; pages of mapped files are not in it."""
+    """Return the server's own memory; pages of mapped files are not in it."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("RssAnon"))
 
 
 def pan(client: Client, shape_yx: tuple[int, int], screens: int, first: int) -> list[float]:
-    """Screens side by side over the segment, papyrus and a map; seconds of each."""
+    """Pan over the segment, papyrus and a map, screen beside screen; return the seconds of each."""
     rows, columns = (max(1, size // TILE_PX) for size in shape_yx)
     found = []
     for number in range(first, first + screens):

@@ -1,4 +1,4 @@
-"""Which chunks, shards and codec: the two patterns that inkbatch reads, our own code beside zarr-python and zarrs.
+"""Choice of chunks, shards and codec: the two patterns that inkbatch reads, our own code beside zarr-python and zarrs.
 
 A surface of real layers, sharded, is written once per setting and read in two patterns: a unit (all layers of 4096 x
 4096 pixels) and training tiles (26 layers, 256 x 256, at random places). Stated per setting: stored bytes, MB/s of
@@ -49,7 +49,7 @@ class Setting:
 
 
 def settings(*, quick: bool) -> list[Setting]:
-    """The settings: chunk shapes, then codecs and shard edges at the chosen chunk."""
+    """List the settings to compare: chunk shapes, then codecs and shard edges at the chosen chunk."""
     chosen = (CHUNK_LAYERS, CHUNK_PX, CHUNK_PX)
     if quick:
         return [Setting((8, 64, 64), 128), Setting((8, 64, 64), 128, "zstd")]
@@ -68,7 +68,7 @@ def write(array: ShardedArray, content: NDArray[np.uint8]) -> int:
 
 
 def tile_windows(shape: tuple[int, ...], count: int) -> list[tuple[slice, slice, slice]]:
-    """Random windows of a training tile."""
+    """Draw random windows of a training tile."""
     random = np.random.default_rng(0)
     size = (min(TILE_LAYERS, shape[0]), min(TILE_PX, shape[1]), min(TILE_PX, shape[2]))
     first = shape[0] // 2 - size[0] // 2
@@ -80,7 +80,7 @@ def tile_windows(shape: tuple[int, ...], count: int) -> list[tuple[slice, slice,
 
 
 def chunks_of(window: tuple[slice, slice, slice], chunk: tuple[int, ...]) -> int:
-    """Chunks that a window touches."""
+    """Count the chunks that a window touches."""
     return int(np.prod([-(-part.stop // size) - part.start // size for part, size in zip(window, chunk, strict=True)]))
 
 

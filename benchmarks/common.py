@@ -1,4 +1,4 @@
-"""What all benchmarks share: real layers, timing, the machine's description, and a report of figures beside floors."""
+"""Common parts of all benchmarks: real layers, timing, the machine's description, a report of figures beside floors."""
 
 from __future__ import annotations
 
@@ -69,17 +69,17 @@ def in_turn(actions: Mapping[str, Callable[[], Sample]], rounds: int) -> dict[st
 
 
 def best(samples: Sequence[Sample]) -> float:
-    """Shortest wall-clock seconds: what the machine can do."""
+    """Measure the shortest wall-clock seconds: what the machine can do."""
     return min(sample.wall_s for sample in samples)
 
 
 def median(samples: Sequence[Sample]) -> float:
-    """Median of wall-clock seconds: what it did."""
+    """Measure the median of wall-clock seconds: what it did."""
     return statistics.median(sample.wall_s for sample in samples)
 
 
 def cpu(samples: Sequence[Sample]) -> float:
-    """Fewest CPU seconds."""
+    """Measure the fewest CPU seconds."""
     return min(sample.cpu_s for sample in samples)
 
 
@@ -181,7 +181,7 @@ def _number(value: float) -> str:
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark takes."""
+    """Make the options that every benchmark takes."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="DIR", help="write the figures to DIR, too")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
@@ -201,7 +201,7 @@ def options(doc: str | None, arguments: Sequence[str] | None, rounds: int = 5) -
 
 @contextmanager
 def scratch(found: argparse.Namespace) -> Iterator[Path]:
-    """A folder of our own on the disk that is measured; removed afterwards."""
+    """Make a folder of our own on the disk that is measured; removed afterwards."""
     if found.scratch is not None:
         found.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="inkbatch-bench-", dir=found.scratch) as folder:
@@ -209,7 +209,7 @@ def scratch(found: argparse.Namespace) -> Iterator[Path]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Describe the machine that was measured."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "cpu": _cpu_name(),
@@ -232,13 +232,13 @@ def _cpu_name() -> str:
 
 
 def free_bytes() -> int:
-    """Memory that can be had without swapping."""
+    """Return the memory that is free without swapping."""
     lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
 
 
 def real_layers(count: int, shape_yx: tuple[int, int], folder: Path | None = None) -> NDArray[np.uint8]:
-    """Layers of real papyrus, mirrored at their borders up to a size; numbers repeat beyond those that are there.
+    """Return layers of real papyrus, mirrored at their borders up to a size; numbers repeat beyond those that exist.
 
     Args:
         count: Layers.
@@ -273,7 +273,7 @@ def write_stack(folder: Path, layers: NDArray[Any], **settings: Any) -> Path:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process used.
+    """Resources that a process used.
 
     Attributes:
         wall_s: Wall-clock seconds, with the start of the interpreter.

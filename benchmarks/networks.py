@@ -12,6 +12,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.models import build_model
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract, LayerRule
 from inkbatch.models.presets import load_preset
+from inkbatch.models.rules import Normaliser
 from inkbatch.testing.segments import network_bundle
 
 DEMO_BUNDLE = REPOSITORY / "inkbatch" / "demo" / "bundle"
@@ -38,6 +39,7 @@ class Network:
 NETWORKS = {
     "timesformer": Network("timesformer-gp", {"cpu": 448, "cuda": 4000}, 128),
     "resnet3d-152-3d-decoder": Network("resnet3d-152-3d-decoder", {"cpu": 640, "cuda": 4000}, 8),
+    "ink-9um": Network("ink-9um", {"cpu": 640, "cuda": 6000}, 64),
     "unet-resnet34": Network("", {"cpu": 3000, "cuda": 8000}, 64),
     "demo": Network("", {"cpu": 8000, "cuda": 8000}, 256, target=None),
 }
@@ -50,9 +52,11 @@ def bundle_of(name: str, folder: Path, *, quick: bool) -> Bundle:
     if name == "demo":
         return Bundle.open(Location.parse(DEMO_BUNDLE))
     architecture, settings, tile_px = "smp", {"depth_layers": 16, "family": "Unet", "encoder": "resnet34"}, 224
+    normaliser = Normaliser()
     if preset_name := NETWORKS[name].preset:
         preset = load_preset(preset_name)
         architecture, settings, tile_px = preset.architecture, dict(preset.model), preset.contract.tile_px
+        normaliser = preset.contract.normaliser
     torch.manual_seed(0)
     model = build_model(architecture, settings).eval()
     contract = Contract(
@@ -60,6 +64,7 @@ def bundle_of(name: str, folder: Path, *, quick: bool) -> Bundle:
         voxel_size_um=VOXEL_SIZE_UM,
         tile_px=tile_px,
         stride_px=tile_px // 2,
+        normaliser=normaliser,
     )
     document = BundleDocument(
         name=f"bench-{name}", architecture=architecture, model=settings, contract=contract, flops_per_tile=1.0

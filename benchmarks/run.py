@@ -22,7 +22,7 @@ BENCHMARKS = ("null", "overhead", "prepare", "render", "memory", "zarr", "train"
 
 
 def command(name: str, found: argparse.Namespace) -> list[str]:
-    """The command of one benchmark; `models` has options of its own."""
+    """Make the command of one benchmark; `models` has options of its own."""
     line = [sys.executable, "-m", f"benchmarks.bench_{name}", *(["--quick"] if found.quick else [])]
     if name == "models":
         return line if found.json is None else [*line, "--json", str(found.json.resolve() / "models.json")]

@@ -291,6 +291,7 @@ class Predictor:
         voxel_size_um: float,
         depth_order: DepthOrder,
         mask: NDArray[np.bool_] | None = None,
+        z_spacing_um: float | None = None,
     ) -> NDArray[np.float32]:
         """Compute the probability of ink.
 
@@ -300,6 +301,7 @@ class Predictor:
             voxel_size_um: Edge of a voxel; compared with the contract, never guessed.
             depth_order: The order in which `layers` run.
             mask: (Y, X), True where there is papyrus; None: where any layer is not zero.
+            z_spacing_um: Spacing of layers, where it is not `voxel_size_um`.
 
         Returns:
             (Y, X) float32; 0 outside the mask.
@@ -312,7 +314,7 @@ class Predictor:
         from inkbatch.predict.predictor import SubVolume
 
         contract = self.bundle.contract
-        self._require(layers, voxel_size_um, mask)
+        self._require(layers, (voxel_size_um, z_spacing_um), mask)
         height, width = layers.shape[1:]
         ground = np.asarray(layers.any(axis=0)) if mask is None else mask
         grid = self._predictor.grid((height, width))
@@ -328,7 +330,9 @@ class Predictor:
         read = np.stack([_cut(layer, unit.read_box) for layer in ordered])
         return self._predictor.blend(Unit(0, unit.write_box, unit.read_box), SubVolume(read, inside, tiles))
 
-    def _require(self, layers: NDArray[Any], voxel_size_um: float, mask: NDArray[np.bool_] | None) -> None:
+    def _require(
+        self, layers: NDArray[Any], spacing_um: tuple[float, float | None], mask: NDArray[np.bool_] | None
+    ) -> None:
         contract = self.bundle.contract
         name = self.bundle.document.name
         if layers.ndim != 3:
@@ -348,7 +352,8 @@ class Predictor:
             intensity=contract.intensity[0],
             lut=contract.lut,
             clahe=contract.clahe,
-            voxel_size_um=voxel_size_um,
+            voxel_size_um=spacing_um[0],
+            z_spacing_um=spacing_um[1],
             mask="given",
         )
         found = contract.mismatches(stated, layers.dtype.name)

@@ -138,7 +138,7 @@ class JobConfig(BaseModel):
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of the canonical JSON of `value`, in hexadecimal."""
+    """Compute the SHA-256 of the canonical JSON of `value`, in hexadecimal."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

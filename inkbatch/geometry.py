@@ -48,7 +48,7 @@ class Box:
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
     def within(self, outer: Box) -> tuple[slice, slice]:
-        """Index of this box in an array that holds `outer`.
+        """Return the index of this box in an array that holds `outer`.
 
         Raises:
             ValueError: This box leaves `outer`.
@@ -67,11 +67,11 @@ class Box:
         return Box(y0, x0, max(y0, min(self.y1, other.y1)), max(x0, min(self.x1, other.x1)))
 
     def union(self, other: Box) -> Box:
-        """The smallest box that holds both."""
+        """Return the smallest box that holds both."""
         return Box(min(self.y0, other.y0), min(self.x0, other.x0), max(self.y1, other.y1), max(self.x1, other.x1))
 
     def grow(self, margin: int) -> Box:
-        """The box with so many pixels more on every side; it may leave the surface."""
+        """Return the box with so many pixels more on every side; it may leave the surface."""
         return Box(self.y0 - margin, self.x0 - margin, self.y1 + margin, self.x1 + margin)
 
     def shift(self, y: int, x: int) -> Box:
@@ -165,11 +165,11 @@ class TileAxis:
         return self.regular_count + int(self.has_moved)
 
     def origin(self, index: int) -> int:
-        """First pixel of tile `index`."""
+        """Return the first pixel of tile `index`."""
         return index * self.stride if index < self.regular_count else self.length - self.tile
 
     def touching(self, start: int, stop: int) -> range:
-        """Indices of the tiles that touch ``[start, stop)``; contiguous, since origins ascend."""
+        """Return the indices of the tiles that touch ``[start, stop)``; contiguous, since origins ascend."""
         if stop <= start:
             return range(0)
         first = max(0, -(-(start - self.tile + 1) // self.stride))  # first origin > start - tile
@@ -206,7 +206,7 @@ class TileGrid:
         return TileAxis(self.shape_yx[1], self.tile_px, self.stride_px, self.flush)
 
     def touching(self, box: Box) -> tuple[range, range]:
-        """Row and column indices of all tiles that touch `box`; both empty where none does."""
+        """Return the row and column indices of all tiles that touch `box`; both empty where none does."""
         rows, columns = self.rows.touching(box.y0, box.y1), self.columns.touching(box.x0, box.x1)
         return (rows, columns) if rows and columns else (range(0), range(0))
 
@@ -227,7 +227,7 @@ class TileGrid:
         return [Unit(index, box, self.read_box(box)) for index, box in enumerate(boxes)]
 
     def read_box(self, write_box: Box) -> Box:
-        """The smallest box that holds a write box and every tile that touches it."""
+        """Return the smallest box that holds a write box and every tile that touches it."""
         tiles = self.hull(*self.touching(write_box))
         if tiles.contains(write_box):
             return tiles

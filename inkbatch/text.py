@@ -34,9 +34,14 @@ def rough_seconds_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def count_text(count: int, noun: str) -> str:
-    """Say how many there are of something whose plural takes an s: ``1 unit``, ``12 units``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def rough_range_text(seconds: tuple[float, float]) -> str:
+    """Say an estimated range of durations: ``15 min to 40 min``."""
+    return " to ".join(rough_seconds_text(value) for value in seconds)
+
+
+def count_text(count: int, noun: str, plural: str = "") -> str:
+    """Say how many there are of something: ``1 unit``, ``12 units``; `plural` is for nouns that take more than an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def done_text(done: int, *, complete: bool) -> str:

@@ -1,4 +1,4 @@
-"""Train the demo bundle anew, with the commands that a user has, and compare it with the shipped one.
+"""Train the demo bundle again, with the commands that a user has, and compare it with the shipped one.
 
     python scripts/demo_train.py --root root        (make demo-train)
 
@@ -88,7 +88,7 @@ def _children_cpu_s() -> float:
 
 
 def train(jobs: Jobs, sets: list[str]) -> Path:
-    """From papyrus and letters to a bundle; returns its folder."""
+    """Train from papyrus and letters to a bundle; return its folder."""
     phantoms = jobs.root / "phantoms"
     for part in ("train", "validation"):  # one after the other: both write the catalog
         jobs.run("phantoms", "--config", JOBS / f"phantoms-{part}.yaml", "--set", f"output={phantoms}")
@@ -109,7 +109,7 @@ def held_out(jobs: Jobs, name: str, bundle: Path) -> ScoreHistogram:
 
 
 def threshold_of(bundle: Path) -> float:
-    """The threshold that a bundle states."""
+    """Read the threshold that a bundle states."""
     return float(yaml.safe_load((bundle / "bundle.json").read_text(encoding="utf-8"))["contract"]["threshold"])
 
 
@@ -142,7 +142,7 @@ def main() -> int:
         print(f"{name:<38} {found[name]:<34.3f} {histogram.auc():.3f}")
     print(f"report: {bundle.parent / 'report.html'}")
     if found["trained now"] < TARGET_F05:
-        print(f"F0.5 of at least {TARGET_F05} was wanted", file=sys.stderr)
+        print(f"F0.5 of at least {TARGET_F05} was expected", file=sys.stderr)
         return 1
     if arguments.ship:
         if found["trained now"] < found["shipped"]:

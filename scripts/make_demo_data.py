@@ -97,7 +97,7 @@ def make_training_data(folder: Path, data: Path) -> None:
 
 
 def require_disjoint() -> None:
-    """Training must see neither the demo's pixels nor its letters."""
+    """Refuse a training that sees the demo's pixels or its letters."""
     shared = Box(*DEMO_PAPYRUS).intersect(Box(*TRAINING_PAPYRUS)).area
     files = {DEMO_LETTERS[0]} & {labels for labels, _ in TRAINING_LETTERS.values()}
     if shared or files:

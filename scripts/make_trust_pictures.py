@@ -29,14 +29,14 @@ SCALE = 0.5
 
 
 def panel(title: str, ink_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A map under its title."""
+    """Draw a map under its title."""
     head = np.full((TITLE_PX, ink_map.shape[1]), 255, np.uint8)
     cv2.putText(head, title, (6, 31), cv2.FONT_HERSHEY_SIMPLEX, 1.0, 0, 2, cv2.LINE_AA)
     return np.vstack([head, ink_map])
 
 
 def read_map(root: Path, segment: str, name: str) -> NDArray[np.uint8]:
-    """A prediction as grey values."""
+    """Read a prediction as grey values."""
     folder = root / "predictions" / segment / name
     if not (folder / "complete.json").exists():
         raise SystemExit(f"{folder}: no complete prediction; run the commands of docs/trust.md first")

@@ -4,7 +4,7 @@
     python scripts/screenshots.py --root root --to docs/images
 
 What the demo lacks under ROOT (prepared layers, predictions, labels, the ensemble of docs/ensembles.md and its
-evaluation, a probe, a dataset and a short training) is made first. `--only NAME` draws one picture anew.
+evaluation, a probe, a dataset and a short training) is made first. `--only NAME` draws one picture again.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ TRAINING = {  # short: for its curves, not for its network
 
 
 def demo(root: str) -> None:
-    """Prepare, infer twice and label the demo segment; what is there is used on."""
+    """Prepare, infer twice and label the demo segment; existing results are used again."""
     prepare.run(PrepareConfig.load(options={"segment": "demo", "root": root}), RunContext())
     for name, stride in (("fine", 64), ("rough", 128)):
         options = {"segment": "demo", "root": root, "bundle": "demo", "name": name, "stride_px": stride}
@@ -106,7 +106,7 @@ def demo(root: str) -> None:
 
 
 def joined(root: str) -> None:
-    """The ensembles of docs/ensembles.md, and how much better the fitted one is."""
+    """Compute the ensembles of docs/ensembles.md, and how much better the fitted one is."""
     where = {"segment": "demo", "root": root}
     for name, changes in MEMBERS.items():
         infer.run(infer.InferConfig.load(options={**where, "bundle": "demo", "name": name, **changes}), RunContext())
@@ -119,14 +119,14 @@ def joined(root: str) -> None:
 
 
 def learned(root: str) -> None:
-    """A dataset of the demo's blocks, and a short training on it."""
+    """Make a dataset of the demo's blocks, and run a short training on it."""
     options = {**DATASET, "root": root}
     chains.build_dataset(build_dataset.BuildDatasetConfig.load(options=options), RunContext())
     train.run(train.TrainConfig.load(options={**TRAINING, "root": root}), RunContext())
 
 
 def compact(picture: bytes) -> bytes:
-    """The picture as WebP: a tenth of the bytes of a PNG."""
+    """Encode the picture as WebP: a tenth of the bytes of a PNG."""
     pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
     return cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 86])[1].tobytes()
 

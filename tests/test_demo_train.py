@@ -40,7 +40,7 @@ def test_the_whole_way_runs_says_what_it_does_and_judges_the_result(tmp_path):
         command += ["--set", setting]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 1, done.stderr
-    assert "F0.5 of at least 0.85 was wanted" in done.stderr
+    assert "F0.5 of at least 0.85 was expected" in done.stderr
     jobs = re.findall(r"^\$ inkbatch (\S+)", done.stdout, re.MULTILINE)
     assert list(dict.fromkeys(jobs)) == ["phantoms", "prepare", "build-dataset", "train", "infer"]
     table = {

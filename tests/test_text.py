@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inkbatch.text import bytes_text, count_text, done_text, rough_seconds_text, seconds_text
+from inkbatch.text import bytes_text, count_text, done_text, rough_range_text, rough_seconds_text, seconds_text
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,14 @@ def test_one_is_not_many(count, said):
     assert count_text(count, "unit") == said
 
 
+def test_a_plural_of_its_own_is_taken():
+    assert [count_text(count, "process", "processes") for count in (1, 2)] == ["1 process", "2 processes"]
+
+
 def test_what_is_there_is_said_as_one_says_it():
     assert done_text(3, complete=False) == "3 already done"
     assert done_text(3, complete=True) == "already complete"
+
+
+def test_a_range_is_said_by_its_ends():
+    assert rough_range_text((900, 2400)) == "15 min to 40 min"

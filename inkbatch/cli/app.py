@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
@@ -92,11 +92,15 @@ def prepare(
         str | None, typer.Option(help="Depth order of the layers: forward or reversed; required, never guessed.")
     ] = None,
     voxel_size_um: Annotated[float | None, typer.Option(help="Voxel size in micrometres, for example 7.91.")] = None,
+    z_spacing_um: Annotated[float | None, typer.Option(help="Spacing of layers, if not as pixels.")] = None,
     intensity: Annotated[
         str | None,
         typer.Option(help="Mapping of grey values: keep, high-byte, window:LO:HI or percentile:LO:HI (16 to 8 bits)."),
     ] = None,
     layers: Layers = None,
+    resample: Annotated[
+        str | None, typer.Option(help="Spacing to bring stored layers to: 9.6, or z,y,x, or a pooling rule's name.")
+    ] = None,
     volume: Annotated[str | None, typer.Option(help="Volume of the scroll: renders SOURCE, a tifxyz mesh.")] = None,
     layers_count: Annotated[int | None, typer.Option(help="Layers to render, for example 65.")] = None,
     step_um: Annotated[float | None, typer.Option(help="Spacing of rendered layers; else that of pixels.")] = None,
@@ -129,6 +133,7 @@ def prepare(
 
     options: dict[str, Any] = {"segment": segment, "root": chosen_root(root), "source": source, "catalog": catalog}
     options |= {"memory": memory, "depth_order": depth_order, "voxel_size_um": voxel_size_um, "intensity": intensity}
+    options |= {"z_spacing_um": z_spacing_um, "resample": resample}
     options |= {"volume": volume, "layers_count": layers_count, "step_um": step_um, "volume_um": volume_um}
     options |= {"flip_normals": flip_normals, "max_outside": max_outside, "box": parse_box(box)}
     options["layers"] = parse_layers(layers)
@@ -253,20 +258,32 @@ def export(
     segment: Segment,
     name: Annotated[str | None, typer.Option(help="Name of the prediction; needed if there are several.")] = None,
     to: Annotated[str | None, typer.Option(help="File to write; its suffix chooses PNG, TIFF, JPG or NPY.")] = None,
+    kind: Annotated[
+        Literal["tiff", "ome-zarr-v2"], typer.Option("--as", help="A picture, or OME-Zarr for the field's viewers.")
+    ] = "tiff",
+    surface: Annotated[bool, typer.Option("--surface", help="Export the surface (ome-zarr-v2 only).")] = False,
+    scale_bar: Annotated[str | None, typer.Option(help="Draw a scale bar of 1cm or 1mm.")] = None,
     root: Root = None,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
-    """Export a prediction as PNG, TIFF, JPG or NPY.
+    """Export a prediction as PNG, TIFF, JPG, NPY or OME-Zarr.
 
     At full size or at a level of the pyramid, in bounded memory. Settings through --set: level=0, flip=none|x|y|xy,
     threshold=0.5, boost=3, bits=8|16, crop=[y0,x0,y1,x1], bigtiff=true, quality=90, memory=1GiB,
-    stretch=true (the display range that the map's network states), rounding=nearest|truncate.
+    stretch=true (the display range that the map's network states), rounding=nearest|truncate. With --as ome-zarr-v2
+    (uint8, / between chunk numbers, true scale; threshold=0.5, papyrus=ADDRESS of an exported surface) a Neuroglancer
+    link is printed, and shown on the map's page.
     """
+    options = {"segment": segment, "name": name, "to": to, "root": chosen_root(root)}
+    if kind == "ome-zarr-v2":
+        cli_maps.export_ome_zarr(options, config, sets, surface=surface, scale_bar=scale_bar)
+        return
+    if surface:
+        raise ConfigError("--surface: a surface has many layers; give --as ome-zarr-v2 as well")
     from inkbatch.steps.export import picture as step
 
-    options = {"segment": segment, "name": name, "to": to, "root": chosen_root(root)}
-    typer.echo(step.run(step.ExportConfig.load(config, sets or (), options)))
+    typer.echo(step.run(step.ExportConfig.load(config, sets or (), {**options, "scale_bar": scale_bar})))
 
 
 @app.command()

@@ -26,6 +26,7 @@ from inkbatch.cli.request import (
     make_request,
 )
 from inkbatch.errors import EXIT_TRY_AGAIN, ConfigError, InkbatchError
+from inkbatch.text import bytes_text, count_text
 
 if TYPE_CHECKING:
     from inkbatch.launch.commands import Request
@@ -202,8 +203,8 @@ def pull(
         typer.echo(f"finished: {folder}")
     for progress in report.unfinished:
         typer.echo(f"not finished: {progress}")
-    size = f"{report.fetched_bytes / (1 << 20):.1f} MiB"
-    typer.echo(f"pull: {report.fetched} files copied ({size}), {report.kept} already here")
+    copied = f"{count_text(report.fetched, 'file')} copied ({bytes_text(report.fetched_bytes)})"
+    typer.echo(f"pull: {copied}, {report.kept:,} already here")
     if not report.finished:
         raise typer.Exit(EXIT_TRY_AGAIN)
 

@@ -20,6 +20,7 @@ from inkbatch.cli.options import (
     run_context,
 )
 from inkbatch.config import ends_with_check
+from inkbatch.errors import ConfigError
 
 Segment = Annotated[str, typer.Argument(help="Segment id.", show_default=False)]
 Labels = Annotated[
@@ -164,6 +165,23 @@ def clean(
         typer.echo(step.describe(job))
         return
     print_report(step.run(job, context))
+
+
+def export_ome_zarr(
+    options: dict[str, Any], config: str | None, sets: list[str] | None, *, surface: bool, scale_bar: str | None
+) -> None:
+    """Carry out `inkbatch export --as ome-zarr-v2`; the map's page is made again, with the link."""
+    from inkbatch.steps.export import ome_zarr as step
+    from inkbatch.steps.report.job import ReportConfig
+    from inkbatch.steps.report.job import run as report
+
+    if scale_bar is not None:
+        raise ConfigError("--scale-bar: an OME-Zarr states its scale, viewers draw the bar; leave it out")
+    found = step.run(step.OmeZarrConfig.load(config, sets or (), {**options, "what": "surface" if surface else "map"}))
+    typer.echo(str(found))
+    if not surface:
+        for line in report(ReportConfig(run=found.made_from.uri, root=options["root"])):
+            typer.echo(line)
 
 
 def export_rle(

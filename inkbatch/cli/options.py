@@ -13,6 +13,7 @@ import typer
 
 from inkbatch.config import is_checking
 from inkbatch.errors import ConfigError
+from inkbatch.text import count_text
 
 if TYPE_CHECKING:
     from inkbatch.run.job import JobReport, RunContext
@@ -161,9 +162,7 @@ def parse_groups(text: str | None) -> list[tuple[int, ...]] | None:
 
 def print_report(report: JobReport) -> None:
     """Print the result of a job in one line, and the places of further results."""
-    units = f"{report.units} unit{'' if report.units == 1 else 's'}"
-    state = "complete" if report.complete else f"{report.left} of {units} still missing"
-    stored = f"{report.stored} unit{'' if report.stored == 1 else 's'} stored, {report.skipped} already done"
-    typer.echo(f"{report.job}: {state} · {stored} · {report.seconds:.1f} s · {report.location}")
+    state = "complete" if report.complete else f"{report.left} of {count_text(report.units, 'unit')} still missing"
+    typer.echo(f"{report.job}: {state} · {report.counts} · {report.seconds:.1f} s · {report.location}")
     for location in report.beside:
         typer.echo(f"{report.job}: also · {location}")

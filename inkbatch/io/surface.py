@@ -19,7 +19,13 @@ from inkbatch.io.multiscale import CHUNK_PX, Multiscale
 from inkbatch.io.store.location import Location
 
 DepthOrder = Literal["forward", "reversed"]
-LATER_KEYS = ("z_spacing_um", "box", "rendered")  # of the provenance, not in surfaces of older versions
+LATER_KEYS = (
+    "z_spacing_um",
+    "scale_reading",
+    "box",
+    "rendered",
+    "resampled",
+)  # of the provenance, not in surfaces of older versions
 CHUNK_LAYERS = 16  # see benchmarks/README.md
 
 
@@ -38,7 +44,7 @@ class ClaheSettings(BaseModel):
 
 
 class RenderedFrom(BaseModel):
-    """How layers were rendered from a surface mesh.
+    """Origin of layers that were rendered from a surface mesh.
 
     Attributes:
         volume: URI of the volume.
@@ -59,6 +65,24 @@ class RenderedFrom(BaseModel):
     outside: float
 
 
+class ResampledFrom(BaseModel):
+    """How stored layers were brought to another spacing.
+
+    Attributes:
+        rule: What was done.
+        layers: Half-open range of the source's layer numbers that were read.
+        uri: The level that was read.
+        spacing_zyx_um: Its spacing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: str
+    layers: tuple[int, int]
+    uri: str
+    spacing_zyx_um: tuple[float, float, float]
+
+
 class SurfaceProvenance(BaseModel):
     """Source of a surface volume and treatment of its intensities, stored in its attributes.
 
@@ -72,11 +96,13 @@ class SurfaceProvenance(BaseModel):
         intensity: The 16 -> 8 bit rule: ``keep``, ``high-byte`` or ``window:LO:HI`` (percentiles are resolved).
         lut: Control points of the lookup table, or None.
         clahe: CLAHE settings, or None.
-        voxel_size_um: Voxel edge in micrometres.
+        voxel_size_um: Edge of a pixel in micrometres.
         mask: ``derived`` or the mask's URI.
         z_spacing_um: Spacing of layers in micrometres where it is not the voxel edge, else None.
+        scale_reading: How the two were found, where that is more than one plain statement, else None.
         box: (y0, x0, y1, x1) in pixels of the source, where only a region was taken, else None.
         rendered: How the layers were rendered, or None where they were stored.
+        resampled: How they were resampled, or None; source layer numbers then count the result's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,11 +118,18 @@ class SurfaceProvenance(BaseModel):
     voxel_size_um: float
     mask: str
     z_spacing_um: float | None = None
+    scale_reading: str | None = None
     box: tuple[int, int, int, int] | None = None
     rendered: RenderedFrom | None = None
+    resampled: ResampledFrom | None = None
+
+    @property
+    def layer_um(self) -> float:
+        """Spacing of layers in micrometres; older surfaces state none of their own."""
+        return self.z_spacing_um or self.voxel_size_um
 
     def document(self) -> dict[str, Any]:
-        """As stored; keys that older surfaces do not have are left out where they say nothing."""
+        """Return the stored form; keys that older surfaces do not have are left out when they say nothing."""
         values = self.model_dump(mode="json")
         return {key: value for key, value in values.items() if value is not None or key not in LATER_KEYS}
 

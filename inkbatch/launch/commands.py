@@ -25,6 +25,11 @@ DOCTOR_REPORT = "first-try"  # name of doctor's report if none is given
 LOGGING_JOBS = frozenset(
     {"prepare", "labels", "build-dataset", "train", "probe", "infer", "ensemble", "evaluate", "clean"}
 )
+PREPARE_KEYS = (
+    *("source", "layers", "depth_order", "voxel_size_um", "z_spacing_um", "intensity", "mask", "axes", "level"),
+    *("volume", "layers_count", "step_um", "volume_um", "flip_normals", "max_outside"),
+    *("resample", "resample_depth", "resample_finer"),
+)  # of a catalog's entry that a job far from the catalog is told
 
 
 @dataclass(frozen=True)
@@ -220,9 +225,8 @@ def _layers_of(request: Request) -> dict[str, Any]:
     shipped = str(shipped_catalog().parent)
     if request.source is None and (entry.source or "").startswith(shipped):
         return {}
-    taken = ("source", "layers", "depth_order", "voxel_size_um", "intensity", "mask", "axes", "level")
-    found = {key: value for key in taken if (value := getattr(entry, key)) is not None}
-    return {key: _absolute(value) if key in ("source", "mask") else value for key, value in found.items()}
+    found = {key: value for key in PREPARE_KEYS if (value := getattr(entry, key)) is not None}
+    return {key: _absolute(value) if key in ("source", "mask", "volume") else value for key, value in found.items()}
 
 
 def _absolute(place: str) -> str:

@@ -90,7 +90,7 @@ def target_input(stack: str, name: str, kind: str, queue: str) -> str:
 
 
 def job_name(stack: str, name: str) -> str:
-    """Name of the jobs that a schedule submits."""
+    """Return the name of the jobs that a schedule submits."""
     return f"{stack}-schedule-{name}"
 
 
@@ -222,7 +222,7 @@ def _age(row: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def run_name(name: str, due: str) -> str:
-    """Name of the run that was due at a moment, such as ``weekly-20261122-0300``.
+    """Return the name of the run that was due at a moment, such as ``weekly-20261122-0300``.
 
     Raises:
         ConfigError: `due` is no moment such as 2026-11-22T03:00:00Z.

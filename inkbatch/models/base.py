@@ -1,4 +1,4 @@
-"""What a model is here: a config that is data, a network, and a registry by name.
+"""Models: a config that is data, a network, and a registry by name.
 
 A new architecture is one file in this folder with a frozen config and a registered class; `models/__init__.py`
 imports it; its test subclasses `inkbatch.testing.models.ModelContract`.
@@ -55,7 +55,7 @@ class InkModel(nn.Module):
 
     @property
     def normalises_input(self) -> bool:
-        """Whether its first layer takes the tile's own statistics; its contract's normaliser is ``network`` then."""
+        """True if the first layer takes the tile's own statistics; its contract's normaliser is ``network`` then."""
         return False
 
     @property
@@ -79,14 +79,14 @@ class InkModel(nn.Module):
 
     @abstractmethod
     def forward(self, subvolume: Tensor) -> Tensor:
-        """(B, 1, Z, Y, X) -> logits (B, 1, Y / output_scale, X / output_scale)."""
+        """Map (B, 1, Z, Y, X) to logits (B, 1, Y / output_scale, X / output_scale)."""
 
 
 _REGISTRY: dict[str, type[InkModel]] = {}
 
 
 def register_model(name: str, config_class: type[ModelConfig]) -> Callable[[type[InkModel]], type[InkModel]]:
-    """Class decorator: make an architecture known under `name`, built from `config_class`."""
+    """Make a class decorator that registers an architecture as `name`, built from `config_class`."""
 
     def register(network: type[InkModel]) -> type[InkModel]:
         if name in _REGISTRY:
@@ -100,12 +100,12 @@ def register_model(name: str, config_class: type[ModelConfig]) -> Callable[[type
 
 
 def known_architectures() -> list[str]:
-    """Registered names, sorted."""
+    """List the registered names, sorted."""
     return sorted(_REGISTRY)
 
 
 def model_class(name: str) -> type[InkModel]:
-    """The class of a registered architecture.
+    """Look up the class of a registered architecture.
 
     Raises:
         ConfigError: There is none of that name; near matches or all names are listed.

@@ -67,24 +67,24 @@ class BundleDocument(Grown):
     seal: dict[str, str] = Field(default_factory=dict)
 
     def sealed(self) -> dict[str, str]:
-        """The seal that fits what the document says now."""
+        """Compute the seal that fits the document as it is now."""
         return seal_of(self.contract.model_dump(mode="json"), self.architecture, self.model)
 
     def edited(self) -> list[str]:
-        """Names of values that were changed since the bundle was saved."""
+        """Name the values that were changed since the bundle was saved."""
         optional = Contract(layers=LayerRule(count=1), voxel_size_um=1, tile_px=1, stride_px=1)
         return broken_seals(self.seal, self.sealed(), optional.model_dump(mode="json"))
 
 
 def bundle_location(text: str) -> Location:
-    """Where a bundle lies: ``demo`` is the one that is shipped, anything else a folder or URI."""
+    """Locate a bundle: ``demo`` is the shipped one, anything else a folder or URI."""
     if text == SHIPPED_BUNDLE:
         return Location.parse(Path(__file__).parent.parent / "demo" / "bundle")
     return Location.parse(text)
 
 
 def bundle_address(text: str) -> str:
-    """What names a bundle from any folder: ``demo``, or an absolute path or URI."""
+    """Spell a bundle's address so that it holds from any folder: ``demo``, or an absolute path or URI."""
     return text if text == SHIPPED_BUNDLE else Location.parse(text).uri
 
 
@@ -156,7 +156,7 @@ class Bundle:
             raise MismatchError(
                 f"segment {volume.provenance.segment} does not match bundle {self.document.name}: "
                 + "; ".join(found)
-                + f"; prepare the segment as the bundle wants, or state --override {keys[0]}=… (it is recorded)"
+                + f"; prepare the segment as the bundle expects, or state --override {keys[0]}=… (it is recorded)"
             )
 
     def _require_unedited(self) -> None:
@@ -194,7 +194,7 @@ class Bundle:
         if model.config.depth_layers != self.contract.layers.count:
             raise MismatchError(
                 f"{self.location}: the network takes {model.config.depth_layers} layers, "
-                f"its contract gives it {self.contract.layers.count}; leave out --override layers, or import it again"
+                f"its contract states {self.contract.layers.count}; leave out --override layers, or import it again"
             )
         self._require_normaliser(model)
         load_strictly(model, safetensors.torch.load(data), str(place))

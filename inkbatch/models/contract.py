@@ -16,7 +16,7 @@ UNUSED_DIVISOR = 255.0  # the default; where statistics of the data take its pla
 
 
 class LayerRule(Grown):
-    """Which layers a network takes.
+    """Choice of the layers that a network takes.
 
     Attributes:
         count: Number of layers.
@@ -42,7 +42,7 @@ class LayerRule(Grown):
         return self
 
     def first_of(self, total: int, *, mirrored: bool) -> int:
-        """First of the centred layers.
+        """Return the first of the centred layers.
 
         Args:
             total: Layers to choose from, `count` at least.
@@ -54,7 +54,7 @@ class LayerRule(Grown):
 
 
 class Contract(Grown):
-    """What a network must be fed, and how its output is put together.
+    """Contract of a network: its input, and the stitching of its output.
 
     Intensities x become ``(min(max(x, clip[0]), clip[1]) / divisor - mean) / std`` in float32, unless `normaliser`
     says that statistics of the data take the place of these numbers.
@@ -72,8 +72,9 @@ class Contract(Grown):
         mean: Subtracted after division.
         std: Divides at last.
         normaliser: Statistics of a tile or a segment in place of these four numbers.
-        voxel_size_um: Voxel edge that the network was trained at.
-        voxel_tolerance: Accepted relative difference of the voxel edge.
+        voxel_size_um: Edge of a pixel that the network was trained at.
+        z_spacing_um: Spacing of layers that it was trained at; None: as that of pixels.
+        voxel_tolerance: Accepted relative difference of both.
         tile_px: Tile edge.
         stride_px: Step between tile origins.
         window: Blending weights of a tile.
@@ -90,7 +91,7 @@ class Contract(Grown):
     """
 
     younger: ClassVar[frozenset[str]] = frozenset(
-        {"scaling", "normaliser", "stitching", "display_range", "export_rounding"}
+        {"scaling", "normaliser", "z_spacing_um", "stitching", "display_range", "export_rounding"}
     )
 
     layers: LayerRule
@@ -106,6 +107,7 @@ class Contract(Grown):
     std: float = Field(1.0, gt=0)
     normaliser: Normaliser = Normaliser()
     voxel_size_um: float = Field(gt=0)
+    z_spacing_um: float | None = Field(None, gt=0)
     voxel_tolerance: float = Field(0.05, ge=0)
     tile_px: int = Field(ge=1)
     stride_px: int = Field(ge=1)
@@ -142,7 +144,7 @@ class Contract(Grown):
         return self
 
     def overridden(self, overrides: Mapping[str, Any]) -> Contract:
-        """The contract with some values replaced, as ``--override key=value`` asks; they go into the manifest.
+        """Replace some values of the contract, as ``--override key=value`` asks; they go into the manifest.
 
         ``normaliser.kind=robust-mad`` replaces one value of a group, ``normaliser={…}`` the group.
 
@@ -166,7 +168,7 @@ class Contract(Grown):
             raise ConfigError(f"--override: {'; '.join(entry['msg'] for entry in error.errors())}") from error
 
     def layer_indices(self, volume: SurfaceVolume, layers: tuple[int, int] | None = None) -> range:
-        """Indices (depth order) of the layers that the network takes from this volume.
+        """Return the indices (depth order) of the layers that the network takes from this volume.
 
         Args:
             volume: The surface volume.
@@ -181,14 +183,14 @@ class Contract(Grown):
             if last - first != self.layers.count:
                 raise LayerRangeError(
                     f"segment {volume.provenance.segment}: --layers {first}:{last} are {last - first} layers, the "
-                    f"bundle wants {self.layers.count}; give a range of that many, for example "
+                    f"bundle expects {self.layers.count}; give a range of that many, for example "
                     f"{first}:{first + self.layers.count}"
                 )
             return volume.provenance.index_range(wanted)
         spare = volume.layer_count - self.layers.count
         if spare < 0:
             raise LayerRangeError(
-                f"segment {volume.provenance.segment}: bundle wants {self.layers.count} layers, "
+                f"segment {volume.provenance.segment}: bundle expects {self.layers.count} layers, "
                 f"surface has {volume.layer_count}; prepare more layers or take another bundle"
             )
         mirrored = {"source": volume.provenance.depth_order, "reading": self.depth_order}.get(self.layers.counted_in)
@@ -196,23 +198,39 @@ class Contract(Grown):
         return range(first, first + self.layers.count)
 
     def mismatches(self, provenance: SurfaceProvenance, dtype: str) -> list[str]:
-        """Every way in which a volume differs from what the network was trained on, in words naming both sides."""
+        """List every way in which a volume differs from the network's training data, in words naming both sides."""
         found: list[str] = []
         if dtype != self.dtype:
-            found.append(f"dtype: bundle wants {self.dtype}, surface is {dtype}")
+            found.append(f"dtype: bundle expects {self.dtype}, surface is {dtype}")
         if not any(_rule_accepts(rule, provenance.intensity) for rule in self.intensity):
             wanted = " or ".join(self.intensity)
-            found.append(f"intensity: bundle wants {wanted}, surface was made with {provenance.intensity}")
+            found.append(f"intensity: bundle expects {wanted}, surface was made with {provenance.intensity}")
         if provenance.lut != self.lut:
-            found.append(f"lut: bundle wants {self.lut}, surface was made with {provenance.lut}")
+            found.append(f"lut: bundle expects {self.lut}, surface was made with {provenance.lut}")
         if provenance.clahe != self.clahe:
-            found.append(f"clahe: bundle wants {self.clahe}, surface was made with {provenance.clahe}")
+            found.append(f"clahe: bundle expects {self.clahe}, surface was made with {provenance.clahe}")
         if abs(provenance.voxel_size_um - self.voxel_size_um) > self.voxel_tolerance * self.voxel_size_um:
             found.append(
-                f"voxel_size_um: bundle wants {self.voxel_size_um} within {self.voxel_tolerance:.0%}, "
+                f"voxel_size_um: bundle expects {self.voxel_size_um} within {self.voxel_tolerance:.0%}, "
                 f"surface has {provenance.voxel_size_um}"
             )
+        if abs(provenance.layer_um - self.layer_um) > self.voxel_tolerance * self.layer_um:
+            found.append(
+                f"z_spacing_um: bundle wants {self.layer_um:g} µm between layers within {self.voxel_tolerance:.0%}, "
+                f"surface has {provenance.layer_um:g} (and {provenance.voxel_size_um:g} in the plane){self._pooling()}"
+            )
         return found
+
+    @property
+    def layer_um(self) -> float:
+        """Spacing of layers in micrometres."""
+        return self.z_spacing_um or self.voxel_size_um
+
+    def _pooling(self) -> str:
+        """How to bring a surface to the wished spacing."""
+        plane, layers = f"{self.voxel_size_um:g}", f"{self.layer_um:g}"
+        target = plane if plane == layers else f"{layers},{plane},{plane}"
+        return f"; pool its source: inkbatch prepare --resample {target}"
 
 
 def _rule_accepts(rule: str, found: str) -> bool:

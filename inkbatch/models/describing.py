@@ -15,7 +15,7 @@ LUT_POINTS_SHOWN = 4
 
 
 def describe_contract(contract: Contract) -> list[str]:
-    """What a network must be fed, one rule per line."""
+    """Describe the input that a network needs, one rule per line."""
     chosen = contract.layers.source_range
     where = f"numbers {chosen[0]}:{chosen[1]} of the source" if chosen else "the centre ones of what is prepared"
     low, high = contract.clip or (None, None)
@@ -27,7 +27,7 @@ def describe_contract(contract: Contract) -> list[str]:
     rows = [
         ("layers", f"{contract.layers.count}, {where}"),
         ("depth order", contract.depth_order),
-        ("voxel", f"{contract.voxel_size_um:g} µm on every axis, within {contract.voxel_tolerance:.0%}"),
+        ("voxel", _voxel(contract)),
         ("surface", f"{contract.dtype}, made with {' or '.join(contract.intensity)}"),
         ("lookup table", _lut(contract.lut)),
         ("clahe", "none" if contract.clahe is None else str(contract.clahe)),
@@ -41,8 +41,15 @@ def describe_contract(contract: Contract) -> list[str]:
     return _table(rows)
 
 
+def _voxel(contract: Contract) -> str:
+    within = f"within {contract.voxel_tolerance:.0%}"
+    if contract.z_spacing_um is None:
+        return f"{contract.voxel_size_um:g} µm on every axis, {within}"
+    return f"{contract.voxel_size_um:g} µm in the plane, {contract.z_spacing_um:g} µm between layers, {within}"
+
+
 def describe_bundle(document: BundleDocument) -> list[str]:
-    """A bundle: network, contract, where it came from."""
+    """Describe a bundle: network, contract, origin."""
     flops = "unknown" if document.flops_per_tile is None else f"{document.flops_per_tile / 1e9:,.1f} GFLOP per tile"
     config = ", ".join(f"{key} {value}" for key, value in document.model.items())
     rows = [("network", document.architecture), ("config", config), ("work", flops)]
@@ -54,12 +61,14 @@ def describe_bundle(document: BundleDocument) -> list[str]:
     rows += [(key, str(value)) for key, value in document.metrics.items()]
     rows += [("warning", text) for text in document.warnings]
     if document.reference:
-        rows.append(("reference", f"a tile of {document.reference.get('tile_px')} px, asked once on every new device"))
+        rows.append(
+            ("reference", f"a tile of {document.reference.get('tile_px')} px, compared once on every new device")
+        )
     return [f"bundle {document.name}", *_table(rows), *describe_contract(document.contract)]
 
 
 def prepare_settings(contract: Contract) -> dict[str, Any]:
-    """Settings of `inkbatch prepare` without which a segment does not match the contract.
+    """List the settings of `inkbatch prepare` that a segment needs to match the contract.
 
     The 16 -> 8 bit rule is among them where the contract accepts only one.
     """
@@ -74,7 +83,7 @@ def prepare_settings(contract: Contract) -> dict[str, Any]:
 
 
 def describe_preset(preset: Preset) -> list[str]:
-    """A preset with all that it says."""
+    """Describe a preset with all that it says."""
     texts = [
         (key.replace("_", " "), getattr(preset, key)) for key in ("layers", "depth_order", "intensity", "training")
     ]
@@ -103,11 +112,13 @@ def preset_rows(presets: Iterable[Preset]) -> list[str]:
 
 
 def preset_row(preset: Preset) -> str:
-    """A preset in one line."""
+    """Describe a preset in one line."""
     contract = preset.contract
     chosen = contract.layers.source_range
     layers = f"{contract.layers.count} layers" + (f" {chosen[0]}:{chosen[1]}" if chosen else " centred")
-    return f"{preset.name:<33}{layers:<18}{contract.tile_px:>4} px  / {contract.divisor:g}   {preset.title}"
+    rule = contract.normaliser
+    fed = f"{rule.kind} per {rule.statistics}" if rule.by_statistics else f"/ {contract.divisor:g}"
+    return f"{preset.name:<33}{layers:<18}{contract.tile_px:>4} px  {fed:<22}{preset.title}"
 
 
 def _lut(points: tuple[tuple[int, int], ...] | None) -> str:
@@ -120,7 +131,7 @@ def _lut(points: tuple[tuple[int, int], ...] | None) -> str:
 
 
 def _normaliser(contract: Contract) -> str:
-    """Statistics in the place of clip and divisor; empty where the contract takes none."""
+    """Describe statistics in the place of clip and divisor; empty if the contract takes none."""
     rule = contract.normaliser
     if not rule.by_statistics:
         return ""

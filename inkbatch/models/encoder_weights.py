@@ -22,7 +22,7 @@ RGB = 3
 
 
 class EncoderConfig(BaseModel):
-    """What training does with a network's encoder; part of the configuration of a run, not of the network.
+    """Training's treatment of a network's encoder; part of the configuration of a run, not of the network.
 
     Attributes:
         encoder_weights: ``imagenet`` or another published name, a file or URI, or ``none`` for fresh weights; see
@@ -44,7 +44,7 @@ def prepare_encoder(model: InkModel, config: EncoderConfig) -> None:
         config: What to do.
 
     Raises:
-        ConfigError: The network has no encoder that can be filled or frozen by itself, or its weights cannot be had.
+        ConfigError: The network has no encoder to fill or freeze by itself, or its weights are not available.
         MismatchError: The file holds another network.
         DataError: The file is not there, or holds no plain weights.
     """
@@ -109,11 +109,11 @@ def _fetch(model: SmpNet, name: str) -> dict[str, Tensor]:
     if known is not None and name not in known:
         raise ConfigError(
             f"model smp: encoder {config.encoder!r} has no published weights {name!r}; it has {sorted(known)}; "
-            "name one of them, give a file, or start without"
+            "name one of them, give a file, or start without pretrained weights"
         )
     try:
         fresh = build_net(config, encoder_weights=True if known is None else name)
-    except Exception as error:  # the client libraries raise a zoo of classes when there is no network
+    except Exception as error:  # the client libraries raise many unrelated classes when there is no network
         if isinstance(error, ConfigError) and not isinstance(error.__cause__, RuntimeError | OSError):
             raise
         raise ConfigError(
@@ -151,7 +151,7 @@ def _load(model: SmpNet, source: str, state: dict[str, Tensor]) -> None:
 
 
 def _timm_renamed(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A file of timm's own under the keys of an encoder that smp makes of a timm model; other files as they are.
+    """Rename a file of timm's own to the keys of an encoder that smp makes of a timm model; leave others as they are.
 
     smp puts ``model.`` in front, timm's feature extractors have an underscore for some dots, and the classifier is no
     part of an encoder. What is left over inside a part that the encoder has stays, and is refused: another network's.

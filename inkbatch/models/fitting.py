@@ -83,7 +83,7 @@ def fitting_preset(read: ReadCheckpoint) -> Preset:
     if found:
         listed = "; ".join(f"{preset.name} ({preset.title})" for preset in found)
         raise ConfigError(
-            f"{read.source}: {len(found)} presets fit these weights, and they feed them differently: {listed}; "
+            f"{read.source}: {len(found)} presets fit these weights, and they expect different input: {listed}; "
             "choose one with --as PRESET"
         )
     if names:
@@ -135,7 +135,7 @@ def require_contract(model: InkModel, contract: Contract, preset: Preset) -> Non
 
 
 def hints(said: Mapping[str, Any], model: InkModel, contract: Contract) -> list[str]:
-    """What a checkpoint's own notes say otherwise than the contract, in words.
+    """Say in words how a checkpoint's own notes differ from the contract.
 
     They are notes of a training script and not reliable (the Grand Prize network was built for 30 layers and fed 26),
     so that they are worth a look and no refusal.
@@ -165,7 +165,7 @@ def hints(said: Mapping[str, Any], model: InkModel, contract: Contract) -> list[
     }
     found = _flat(said)
     return [
-        f"note: the checkpoint's own {key} is {found[key]}, the bundle's {meaning} is {value}; see which is meant"
+        f"note: the checkpoint's own {key} is {found[key]}, the bundle's {meaning} is {value}; check which one is right"
         for key, (meaning, value) in known.items()
         if value is not None and key in found and not _same(found[key], value)
     ]
@@ -189,7 +189,7 @@ def _same(said: Any, value: Any) -> bool:
 
 
 def _facts(preset: Preset, read: ReadCheckpoint) -> dict[str, Any]:
-    """What the names and shapes of the weights say about the config; nothing for networks that cannot be told so."""
+    """Derive facts about the config from the weights' names and shapes; none for networks that do not show them."""
     network = model_class(preset.architecture)
     if not hasattr(network, "infer_config"):
         return {}
@@ -203,7 +203,7 @@ def _facts(preset: Preset, read: ReadCheckpoint) -> dict[str, Any]:
 
 
 def _recognised(state_dict: Mapping[str, Tensor]) -> list[str]:
-    """Architectures, with their presets, whose keys these are."""
+    """Name the architectures, with their presets, whose keys these are."""
     found = []
     for name in known_architectures():
         try:

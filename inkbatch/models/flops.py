@@ -1,4 +1,4 @@
-"""What one forward pass costs, counted from shapes: nothing is computed."""
+"""Cost of one forward pass, counted from shapes: nothing is computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inkbatch.models.base import InkModel
 
 
 def flops_per_tile(model: InkModel, tile_px: int) -> float:
-    """Floating-point operations of one forward pass of one tile; a multiplication and an addition count as two.
+    """Count the floating-point operations of one forward pass of one tile; a multiplication and an addition are two.
 
     Matrix products, convolutions and attention are counted; what works element by element is not.
 

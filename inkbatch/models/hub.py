@@ -47,7 +47,9 @@ class HubReference:
         parts = rest.split("/")
         wrong_revision = "@" in text and (not revision or ("/" in revision and not revision.startswith("refs/")))
         if not text.startswith(SCHEME) or len(parts) < 2 or "" in parts or ".." in parts or wrong_revision:
-            raise ConfigError(f"{text}: wanted hf://owner/repo, hf://owner/repo/file or hf://owner/repo/file@revision")
+            raise ConfigError(
+                f"{text}: expected hf://owner/repo, hf://owner/repo/file or hf://owner/repo/file@revision"
+            )
         return HubReference("/".join(parts[:2]), "/".join(parts[2:]) or None, revision or None)
 
     def __str__(self) -> str:
@@ -104,7 +106,7 @@ def fetch(reference: HubReference) -> HubFile:
 
 
 def _config(repo: str, commit: str, names: list[str] | None) -> dict[str, Any]:
-    """The repository's ``config.json``: fetched where it is listed; from the cache alone where nothing was asked."""
+    """Fetch the repository's ``config.json`` where it is listed; from the cache alone if the host was not asked."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -142,7 +144,7 @@ def only_checkpoint(place: str, names: list[str], prefix: str = "") -> str:
 
 
 def _explained(reference: HubReference, error: Exception) -> InkbatchError:
-    """Our error for one of the client's."""
+    """Translate an error of the client into one of ours."""
     from huggingface_hub import errors
 
     reason = (str(error).splitlines() or [""])[0][:300] or type(error).__name__

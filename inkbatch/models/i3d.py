@@ -63,14 +63,14 @@ class I3dConfig(ModelConfig):
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and behind one axis, so that ceil(size / stride) windows fit; an odd one goes behind."""
+    """Count the zeros before and behind one axis, so that ceil(size / stride) windows fit; an odd one goes behind."""
     overhang = size % stride or stride
     total = max(kernel - overhang, 0)
     return total // 2, total - total // 2
 
 
 def padded(volume: Tensor, kernel: Triple, stride: Triple) -> Tensor:
-    """(B, C, Z, Y, X) with the zeros of `same_padding` around it; as it came where none are wanted."""
+    """Pad (B, C, Z, Y, X) with the zeros of `same_padding`; return it unchanged if there are none."""
     pads = [same_padding(*axis) for axis in zip(volume.shape[2:], kernel, stride, strict=True)]
     last_axis_first = list(chain.from_iterable(reversed(pads)))
     return functional.pad(volume, last_axis_first) if any(last_axis_first) else volume
@@ -100,7 +100,7 @@ class MaxPool(nn.Module):
         self.stride = stride
 
     def forward(self, volume: Tensor) -> Tensor:
-        """(B, C, Z, Y, X) -> every axis divided by its stride, rounded up."""
+        """Convolve (B, C, Z, Y, X); every axis is divided by its stride, rounded up."""
         return functional.max_pool3d(padded(volume, self.kernel, self.stride), self.kernel, self.stride)
 
 
@@ -119,7 +119,7 @@ class Mixed(nn.ModuleDict):
         self["b3b"] = ConvUnit(inputs, b3b, 1)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """(B, inputs, Z, Y, X) -> (B, b0 + b1b + b2b + b3b, Z, Y, X)."""
+        """Map (B, inputs, Z, Y, X) to (B, b0 + b1b + b2b + b3b, Z, Y, X)."""
         if "nl_block" in self:
             volume = self["nl_block"](volume)
         branches = (
@@ -168,7 +168,7 @@ class Backbone(nn.ModuleDict):
         self["logits"] = UnusedLogits(channels, config.unused_logits)
 
     def forward(self, subvolume: Tensor) -> list[Tensor]:
-        """(B, 1, Z, Y, X) -> the maps of `FEATURES`, (B, C, Z', Y', X') each, finest first."""
+        """Map (B, 1, Z, Y, X) to the maps of `FEATURES`, (B, C, Z', Y', X') each, finest first."""
         features = []
         volume = subvolume
         for name, end_point in self.items():
@@ -216,12 +216,12 @@ class I3d(InkModel):
         return self.decoder(flat)  # type: ignore[no-any-return]
 
     def without_depth(self, feature: Tensor) -> Tensor:
-        """(B, C, Z, Y, X) -> (B, C, Y, X)."""
+        """Map (B, C, Z, Y, X) to (B, C, Y, X)."""
         return feature.mean(dim=2)
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> I3dConfig:
-        """Config of a published checkpoint, from its key names and shapes.
+        """Derive the config of a published checkpoint from its key names and shapes.
 
         The number of layers is not in the weights; the config gets the default, 30.
 
@@ -237,7 +237,7 @@ class I3d(InkModel):
             )
         if with_entrance != set(cls.entrances):
             raise MismatchError(
-                f"{cls.architecture}: wants non-local blocks in {sorted(cls.entrances)}, the checkpoint has them in "
+                f"{cls.architecture}: expected non-local blocks in {sorted(cls.entrances)}, the checkpoint has them in "
                 f"{sorted(with_entrance)}; import it as {'i3d-nonlocal' if with_entrance else 'i3d'}"
             )
         return I3dConfig(unused_logits=width[0], with_norm="normalization.weight" in shapes)

@@ -34,7 +34,7 @@ class NonLocalBlock(nn.Module):
         self.W_z = nn.Sequential(nn.Conv3d(channels // 2, channels, 1), norm)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """(B, C, Z, Y, X) -> the same."""
+        """Map (B, C, Z, Y, X) to the same shape."""
         with torch.autocast(volume.device.type, enabled=False):
             asked = volume.flatten(2).transpose(1, 2).float()
             told = self.g(volume.to(self.g.weight.dtype)).flatten(2).transpose(1, 2).float()
@@ -53,5 +53,5 @@ class I3dNonlocal(I3d):
     }
 
     def without_depth(self, feature: Tensor) -> Tensor:
-        """(B, C, Z, Y, X) -> (B, C, Y, X)."""
+        """Map (B, C, Z, Y, X) to (B, C, Y, X)."""
         return feature.amax(dim=2)

@@ -43,7 +43,7 @@ WEB = ("http", "https")
 
 @dataclass(frozen=True)
 class ReadCheckpoint:
-    """What a checkpoint file holds.
+    """Content of a checkpoint file.
 
     Attributes:
         state_dict: Tensors on the CPU, under the file's own keys.
@@ -90,14 +90,12 @@ def read_state_dict(
                 return ReadCheckpoint(weights_in(weights, section), settings, digest, location.uri, section or "")
             return _read_torch(file, location, digest, section, trust_pickle=trust_pickle)
         except UnclearWeightsError as error:
-            raise DataError(
-                f"{location}: {error}; they give other answers, state which you mean: --weights NAME"
-            ) from error
+            raise DataError(f"{location}: {error}; their predictions differ, choose one with --weights NAME") from error
 
 
 @contextmanager
 def _on_disk(location: Location) -> Iterator[Path]:
-    """The file on a local disk; fetched into a temporary folder where it is not."""
+    """Yield the file on a local disk; fetched into a temporary folder if it is remote."""
     try:
         if location.protocol not in WEB and location.is_folder():
             raise DataError(f"{location}: a folder; name the checkpoint file in it")
@@ -122,7 +120,7 @@ def _sha256(file: Path) -> str:
 
 
 def _kind(file: Path, source: str) -> str:
-    """``safetensors``, ``zip`` (torch from 1.6 on) or ``pickle`` (before), by the first bytes."""
+    """Tell the format by the first bytes: ``safetensors``, ``zip`` (torch from 1.6 on) or ``pickle`` (before)."""
     with file.open("rb") as stream:
         head = stream.read(9)
     if head[:2] == b"\x80\x02":

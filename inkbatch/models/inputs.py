@@ -24,7 +24,7 @@ def require_subvolume(model: InkModel, subvolume: Tensor) -> None:
     """
     shape, name = tuple(subvolume.shape), model.architecture
     if len(shape) != 5 or shape[1] != 1:
-        raise ConfigError(f"model {name}: wants a subvolume (B, 1, Z, Y, X), got shape {shape}; add or drop an axis")
+        raise ConfigError(f"model {name}: expected a subvolume (B, 1, Z, Y, X), got shape {shape}; add or drop an axis")
     if shape[2] != model.config.depth_layers:
         raise ConfigError(
             f"model {name}: built for {model.config.depth_layers} layers, got a subvolume with {shape[2]}; "

@@ -19,6 +19,7 @@ from torch import Tensor
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.models.base import InkModel, ModelConfig
 from inkbatch.models.unpickling import NoPlainWeightsError, UnclearWeightsError, weights_in
+from inkbatch.text import count_text
 
 LISTED_KEYS = 20
 
@@ -58,7 +59,8 @@ class Matched:
         if self.left_out:
             lines.append(f"note: left out, since no network has them: {_listed(self.left_out)}")
         if self.twice:
-            lines.append(f"note: {self.twice} tensors stand in the file under two names and are equal; one was taken")
+            tensors = count_text(self.twice, "tensor")
+            lines.append(f"note: {tensors} stored under two names in the file, with equal values; one was taken")
         return lines
 
 
@@ -102,7 +104,7 @@ def matched(
     except NoPlainWeightsError as error:
         raise DataError(f"{source}: no plain weights: {error}") from error
     except UnclearWeightsError as error:
-        raise DataError(f"{source}: {error}; state which you mean") from error
+        raise DataError(f"{source}: {error}; choose one of them") from error
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     left_out = tuple(key for key in weights if _is_left_out(key, wanted, leave_out))
     kept = {key: value for key, value in weights.items() if key not in set(left_out)}
@@ -178,13 +180,13 @@ def _require_equal(weights: Mapping[str, Tensor], twins: Sequence[tuple[str, str
     ]
     if differing:
         raise DataError(
-            f"{source}: {len(differing)} tensors stand in the file under two names and differ: {_listed(differing)}; "
-            "the file is damaged or was put together from two, fetch it again"
+            f"{source}: {count_text(len(differing), 'tensor')} stored under two names in the file, with values that "
+            f"differ: {_listed(differing)}; the file is damaged or was put together from two, fetch it again"
         )
 
 
 def _spellings(weights: Mapping[str, Tensor], model: InkModel | type[InkModel]) -> Iterator[_Spelling]:
-    """Ways to spell the keys, the file's own first: without wrappers, and with the network's own first word."""
+    """List ways to spell the keys, the file's own first: without wrappers, and with the network's own first word."""
     rename = getattr(model, "published_key", str)
     own = OWN if isinstance(model, type) else tuple({key.partition(".")[0] for key in model.state_dict()})
     if not isinstance(model, type) and len(own) > 1:
@@ -209,7 +211,7 @@ def _renamed(names: Mapping[str, str], rename: Any) -> _Spelling:
 
 
 def _without_common_prefix(weights: Mapping[str, Tensor]) -> Iterator[dict[str, str]]:
-    """The keys as they are, then without the first word that all have in common, then without the next, and so on."""
+    """Yield the keys as they are, then without the first word common to all, then without the next, and so on."""
     current = {key: key for key in weights}
     while True:
         yield current
@@ -222,7 +224,7 @@ def _without_common_prefix(weights: Mapping[str, Tensor]) -> Iterator[dict[str, 
 
 
 def _without_wrappers(key: str) -> str:
-    """A key without its leading wrappers' words, whichever it has."""
+    """Remove the leading wrappers' words from a key, whichever it has."""
     words = key.split(".")
     while len(words) > 1 and words[0] in WRAPPERS:
         words = words[1:]
@@ -242,7 +244,7 @@ def _problems(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[i
 
 
 def _other_kinds(model: InkModel, found: Mapping[str, Tensor]) -> list[str]:
-    """Numbers of another kind: integers (quantised weights), booleans or complex numbers where floats belong."""
+    """Find numbers of another kind: integers (quantised weights), booleans or complex numbers instead of floats."""
     other = [
         f"{key} (model {value.dtype}, file {found[key].dtype})"
         for key, value in model.state_dict().items()

@@ -60,11 +60,11 @@ class Preset(BaseModel):
         depth_order: Which segments must be reversed, and who says so.
         intensity: How 16 bits became 8, and what was done to the 8.
         training: What it was trained on and, above all, what intensities were divided by.
-        seen: Data that it was trained on, so that nobody scores it there.
+        seen: Data that it was trained on; scores there say nothing.
         blending: How the original put tiles together, and how inkbatch differs.
         published: Where the weights are.
         licence: Of the weights, as far as stated.
-        assumptions: What nobody has published and is assumed here.
+        assumptions: Values that are not published and are assumed here.
         text: Anything else.
     """
 
@@ -90,7 +90,7 @@ class Preset(BaseModel):
 
 
 def preset_names() -> list[str]:
-    """Names of the shipped presets, sorted."""
+    """List the names of the shipped presets, sorted."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
@@ -113,7 +113,7 @@ def load_preset(name: str) -> Preset:
 
 
 def changed_contract(contract: Contract, changes: Mapping[str, Any], place: str) -> Contract:
-    """A contract with some values replaced; ``{layers: {count: 30}}`` replaces that one value only.
+    """Replace some values of a contract; ``{layers: {count: 30}}`` replaces that one value only.
 
     Raises:
         ConfigError: A key that a contract does not have, or a value that does not validate.
@@ -124,7 +124,7 @@ def changed_contract(contract: Contract, changes: Mapping[str, Any], place: str)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping; neither is changed."""
+    """Lay `changes` over `base`, mapping by mapping; neither is changed."""
     result = dict(base)
     for key, value in changes.items():
         old = result.get(key)
@@ -143,7 +143,7 @@ def _folder() -> Path:
 
 
 def _path(name: str, folder: Path = Path()) -> Path:
-    """The file of a preset; a path is relative to `folder`."""
+    """Find the file of a preset; a path is relative to `folder`."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return folder / Path(name).expanduser()
     known = preset_names()
@@ -154,7 +154,7 @@ def _path(name: str, folder: Path = Path()) -> Path:
 
 
 def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a preset file, over those of the preset that it extends."""
+    """Read the values of a preset file, over those of the preset that it extends."""
     if path in below:
         raise ConfigError(f"preset {path}: extends itself, by way of {' and '.join(file.stem for file in below)}")
     try:
@@ -164,7 +164,7 @@ def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"preset {path}: not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"preset {path}: wanted a mapping of keys to values, found a {type(values).__name__}")
+        raise ConfigError(f"preset {path}: expected a mapping of keys to values, got a {type(values).__name__}")
     if "name" in values:
         raise ConfigError(f"preset {path}: a preset is named by its file; leave 'name' out")
     base_name = values.pop("extends", None)

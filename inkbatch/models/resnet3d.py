@@ -52,7 +52,7 @@ class Resnet3d(InkModel):
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> Resnet3dConfig:
-        """Config of a published checkpoint, from its key names and shapes.
+        """Derive the config of a published checkpoint from its key names and shapes.
 
         The number of layers is not in the weights; the config gets the default, 30.
 

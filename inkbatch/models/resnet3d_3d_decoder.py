@@ -48,7 +48,7 @@ class DecoderBlock(nn.Module):
         self.shortcut = nn.Conv3d(inputs, outputs, 1, bias=False)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """(B, inputs, Z, Y, X) -> (B, outputs, Z, Y, X)."""
+        """Map (B, inputs, Z, Y, X) to (B, outputs, Z, Y, X)."""
         inner = functional.relu(self.gn1(self.conv1(volume)), inplace=True)
         return functional.relu(self.gn2(self.conv2(inner)) + self.shortcut(volume), inplace=True)
 
@@ -61,7 +61,7 @@ class DepthCollapse(nn.Module):
         self.attn_conv = nn.Conv3d(channels, 1, 1)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """(B, C, Z, Y, X) -> (B, C, Y, X)."""
+        """Map (B, C, Z, Y, X) to (B, C, Y, X)."""
         weights: Tensor = self.attn_conv(volume).softmax(dim=2)
         return (volume * weights).sum(dim=2)
 
@@ -108,7 +108,7 @@ class Decoder3d(nn.Module):
         return current
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps of `FEATURE_WIDTHS`, finest first -> logits (B, 1, Y, X), as fine as the first map."""
+        """Map features of `FEATURE_WIDTHS`, finest first, to logits (B, 1, Y, X), as fine as the first of them."""
         logits: Tensor = self.logit(self.depth_collapse(self.voxels(features)))
         return logits
 
@@ -159,7 +159,7 @@ class Resnet3dDecoder3d(InkModel):
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> Resnet3dDecoder3dConfig:
-        """Config of a published checkpoint, from its key names and shapes.
+        """Derive the config of a published checkpoint from its key names and shapes.
 
         The number of layers is not in the weights; the config gets the default, 62.
 

@@ -132,8 +132,8 @@ def backbone_facts(architecture: str, shapes: Mapping[str, tuple[int, ...]]) -> 
     if resnet is None or "backbone.layer1.0.conv3.weight" not in shapes:
         known = ", ".join(f"{depth}: {counts}" for depth, counts in BLOCKS.items())
         raise MismatchError(
-            f"{architecture}: the checkpoint has {found} bottleneck blocks in backbone.layer1 to layer4, wanted one of "
-            f"{known}; name the architecture that it was trained with"
+            f"{architecture}: the checkpoint has {found} bottleneck blocks in backbone.layer1 to layer4, "
+            f"expected one of {known}; name the architecture that it was trained with"
         )
     fc = shapes.get("backbone.fc.weight")
     return {

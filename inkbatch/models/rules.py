@@ -32,7 +32,7 @@ class Grown(BaseModel):
 
 
 class Normaliser(BaseModel):
-    """How the intensities of a tile become what a network sees.
+    """Rule that turns the intensities of a tile into the network's input.
 
     Attributes:
         kind: ``fixed``: the contract's clip, divisor, mean and std. ``robust-mad``: clip to percentiles, less the
@@ -54,12 +54,12 @@ class Normaliser(BaseModel):
 
     @property
     def by_statistics(self) -> bool:
-        """Whether statistics of the data take the place of clip, divisor, mean and std."""
+        """True if statistics of the data take the place of clip, divisor, mean and std."""
         return self.kind in BY_STATISTICS
 
     @property
     def per_tile(self) -> bool:
-        """Whether every tile is normalised by statistics of its own, outside the network."""
+        """True if every tile is normalised by statistics of its own, outside the network."""
         return self.by_statistics and self.statistics == "tile"
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class Normaliser(BaseModel):
 
 
 class Stitching(BaseModel):
-    """How the maps of tiles become one map.
+    """Rule that joins the maps of tiles into one map.
 
     Attributes:
         divide_by: The sum of weighted maps is divided by the sum of ``weights``, or by the ``count`` of tiles (which

@@ -15,7 +15,7 @@ _CHARS = 12
 
 
 def seal_of(contract: Mapping[str, Any], architecture: str, model: Mapping[str, Any]) -> dict[str, str]:
-    """Digests by name: every key of the contract, ``architecture`` and ``model``.
+    """Compute digests by name: every key of the contract, ``architecture`` and ``model``.
 
     Args:
         contract: The contract as JSON values.
@@ -27,7 +27,7 @@ def seal_of(contract: Mapping[str, Any], architecture: str, model: Mapping[str, 
 
 
 def broken_seals(stored: Mapping[str, str], found: Mapping[str, str], defaults: Mapping[str, Any]) -> list[str]:
-    """Names of values that are not what was saved.
+    """Name the values that differ from what was saved.
 
     Args:
         stored: The bundle's seal; empty in bundles that were never sealed.

@@ -18,7 +18,7 @@ from inkbatch.errors import ConfigError
 
 
 class SegformerShape(NamedTuple):
-    """What tells the sizes of SegFormer apart: widths and blocks of its four stages, width of its decode head."""
+    """Sizes that tell SegFormers apart: widths and blocks of the four stages, width of the decode head."""
 
     widths: tuple[int, int, int, int]
     blocks: tuple[int, int, int, int]
@@ -87,8 +87,8 @@ def segformer(size: str, channels: int) -> nn.Module:
     names = {key: version_4_name(key) for key in net.state_dict()}
     if not set(MARKS) <= set(names.values()):
         raise ConfigError(
-            f"model segformer: transformers {transformers.__version__} names its parameters in a way that is not known "
-            f"here (wanted {MARKS[0]}, found {next(iter(names))}); install transformers 4.51 or 5.23"
+            f"model segformer: transformers {transformers.__version__} names its parameters in an unknown way "
+            f"(expected {MARKS[0]}, got {next(iter(names))}); install transformers 4.51 or 5.23"
         )
     rename_state(net, names)
     return cast(nn.Module, net)

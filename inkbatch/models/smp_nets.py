@@ -43,7 +43,7 @@ def _families() -> dict[str, Any]:
 
 
 def _family_options(family: str) -> set[str]:
-    """Arguments that a family's constructor names itself."""
+    """List the arguments that a family's constructor names itself."""
     parameters = inspect.signature(_families()[family.lower()].__init__).parameters.values()
     return {p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD} - {"self"}
 
@@ -83,15 +83,17 @@ class SmpConfig(ModelConfig):
             return self
         lengths = {len(group) for group in self.layer_groups}
         if len(lengths) != 1 or 0 in lengths:
-            raise ValueError(f"layer_groups have {sorted(lengths)} layers; want one or more groups of equal length")
+            raise ValueError(
+                f"layer_groups: expected one or more groups of equal length, got groups of {sorted(lengths)} layers"
+            )
         outside = sorted({i for group in self.layer_groups for i in group if not 0 <= i < self.depth_layers})
         if outside:
-            raise ValueError(f"layer_groups name layers {outside}; the subvolume has 0 to {self.depth_layers - 1}")
+            raise ValueError(f"layer_groups: expected layers 0 to {self.depth_layers - 1}, got {outside}")
         return self
 
     @model_validator(mode="after")
     def _options_known(self) -> SmpConfig:
-        """Refuse what smp would swallow in silence."""
+        """Refuse options that smp would ignore in silence."""
         allowed = _family_options(self.family) - SET_BY_US
         unknown = sorted(set(self.decoder) - allowed)
         if unknown:
@@ -114,7 +116,7 @@ def build_net(config: SmpConfig, encoder_weights: str | bool | None = None) -> n
 
     Args:
         config: Its shape.
-        encoder_weights: What smp is to fetch for the encoder; None starts with fresh weights, without a network.
+        encoder_weights: Weights that smp fetches for the encoder; None starts with fresh weights, without a network.
 
     Raises:
         ConfigError: smp or timm refuse this combination of family, encoder and options.

@@ -62,7 +62,7 @@ class DepthFusion(nn.Module):
         self.attention_logits = nn.Conv3d(channels, 1, 1)
 
     def forward(self, subvolume: Tensor) -> Tensor:
-        """(B, 1, Z, Y, X) -> (B, 2 * channels, Y, X), the sum first."""
+        """Map (B, 1, Z, Y, X) to (B, 2 * channels, Y, X), the sum first."""
         features = self.features(subvolume)
         weights = self.attention_logits(features).float().softmax(dim=2)
         return torch.cat(((features * weights).sum(dim=2).to(features.dtype), features.amax(dim=2)), dim=1)
@@ -79,7 +79,7 @@ class SurfaceUnet(nn.Module):
         self.shared_decoder = Decoder(SURFACE, config.widths, steps)
 
     def forward(self, picture: Tensor) -> Tensor:
-        """(B, inputs, Y, X) -> logits (B, 1, Y, X)."""
+        """Map (B, inputs, Y, X) to logits (B, 1, Y, X)."""
         return self.task_heads["ink"](self.shared_decoder(self.shared_encoder(picture)))  # type: ignore[no-any-return]
 
 

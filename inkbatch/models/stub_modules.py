@@ -77,7 +77,7 @@ class DtypeName:
 
 
 def _scalar(dtype: Any, data: Any = None) -> Any:
-    """A numpy scalar as a Python number; anything but one plain number becomes a stand-in."""
+    """Turn a numpy scalar into a Python number; anything but one plain number becomes a stand-in."""
     if not isinstance(dtype, DtypeName) or dtype.text[:1] not in "biufc":
         return StandIn()
     raw = data.encode("latin-1") if isinstance(data, str) else data
@@ -85,17 +85,17 @@ def _scalar(dtype: Any, data: Any = None) -> Any:
 
 
 def _path(*parts: Any) -> str:
-    """A path as text."""
+    """Turn a path into text."""
     return str(Path(*map(str, parts)))
 
 
 def _dict(*_: Any) -> dict[Any, Any]:
-    """A dict with a default as a plain dict."""
+    """Turn a dict with a default into a plain dict."""
     return {}
 
 
 def _attribute(*_: Any) -> StandIn:
-    """An attribute of a class, such as a scheduler's function: never looked up."""
+    """Stand in for an attribute of a class, such as a scheduler's function; it is never looked up."""
     return StandIn()
 
 
@@ -128,7 +128,7 @@ NAMED: dict[str, Callable[..., Any]] = {
 
 
 def stand_in_for(name: str) -> Callable[..., Any] | None:
-    """What takes the place of a dotted name; None where the name has no business in a checkpoint."""
+    """Return the replacement for a dotted name; None if the name does not belong in a checkpoint."""
     if name in NAMED:
         return NAMED[name]
     if any(name.startswith(f"{module}.") for module in TRAINING_MODULES):
@@ -147,7 +147,7 @@ def _names(stream: IO[bytes], pickles: int) -> Iterator[str]:
 
 
 def names_in(path: Path) -> set[str]:
-    """The dotted names that a torch checkpoint refers to, as far as it can be read. Runs nothing of it."""
+    """List the dotted names that a torch checkpoint refers to, as far as it can be read. Runs nothing of it."""
     found: set[str] = set()
     with contextlib.suppress(ValueError, zipfile.BadZipFile, EOFError):
         if not zipfile.is_zipfile(path):
@@ -162,6 +162,6 @@ def names_in(path: Path) -> set[str]:
 
 
 def inert_globals(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Stand-ins for the names in a file, in the form that `torch.serialization.safe_globals` takes."""
+    """Return stand-ins for the names in a file, in the form that `torch.serialization.safe_globals` takes."""
     pairs = ((stand_in_for(name), name) for name in sorted(names_in(path)))
     return [(stand_in, name) for stand_in, name in pairs if stand_in is not None]

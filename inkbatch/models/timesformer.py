@@ -73,7 +73,7 @@ class FrameRotary(nn.Module):
         self.register_buffer("inv_freqs", 10000.0 ** (-torch.arange(0, head_dim, 2) / head_dim))
 
     def forward(self, frames: int) -> Rotary:
-        """Tables for angle[t, j] = t * inv_freqs[j mod n], shaped (frames, 1, 1, head_dim).
+        """Compute tables for angle[t, j] = t * inv_freqs[j mod n], shaped (frames, 1, 1, head_dim).
 
         The n angles stand twice one after the other, while `rotate` pairs neighbours: the two members of a pair get
         different angles. That is no rotation, yet the published weights were trained with it.
@@ -94,7 +94,7 @@ class SurfaceRotary(nn.Module):
         self.register_buffer("scales", torch.logspace(0.0, math.log2(5.0), head_dim // 4, base=2))
 
     def forward(self, rows: int, columns: int) -> Rotary:
-        """Tables shaped (rows * columns, 1, head_dim): row angles, then column angles, each angle twice in a row.
+        """Compute tables (rows * columns, 1, head_dim): row angles, then column angles, each angle twice in a row.
 
         A coordinate u runs from -1 to 1 over the patches of an axis; its angles are pi * u * scales.
         """
@@ -150,7 +150,7 @@ class DividedAttention(nn.Module):
         return self.to_out(answer.flatten(2))  # type: ignore[no-any-return]
 
     def _attend_in_groups(self, query: Tensor, key: Tensor, value: Tensor, frames: int, rotary: Rotary) -> Tensor:
-        """(B, 1 + frames * patches, heads, head_dim) each -> (B, frames * patches, heads, head_dim)."""
+        """Map (B, 1 + frames * patches, heads, head_dim) each to (B, frames * patches, heads, head_dim)."""
         batch, count, heads, width = query.shape
         grid = (batch, frames, (count - 1) // frames, heads, width)
         to_groups = (0, 2, 3, 1, 4) if self.over_depth else (0, 1, 3, 2, 4)
@@ -176,7 +176,7 @@ class GatedGelu(nn.Module):
     """Split the last axis in halves, value first, gate second: value * GELU(gate)."""
 
     def forward(self, both: Tensor) -> Tensor:
-        """(…, 2 n) -> (…, n); the GELU is the exact one, by the error function."""
+        """Map (…, 2 n) to (…, n); the GELU is the exact one, by the error function."""
         value, gate = both.chunk(2, dim=-1)
         return value * functional.gelu(gate)
 
@@ -194,7 +194,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, tokens, dim) -> the same."""
+        """Map (B, tokens, dim) to the same shape."""
         return self.net(tokens)  # type: ignore[no-any-return]
 
 
@@ -207,7 +207,7 @@ class PreNorm(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: Tensor, *rest: object, **options: object) -> Tensor:
-        """`fn` of the normed tokens; the other arguments go to `fn`."""
+        """Apply `fn` to the normed tokens; the other arguments go to `fn`."""
         return self.fn(self.norm(tokens), *rest, **options)  # type: ignore[no-any-return]
 
 
@@ -224,7 +224,7 @@ class Block(nn.ModuleList):
         )
 
     def forward(self, tokens: Tensor, frames: int, depth: Rotary, surface: Rotary, *, cls_only: bool) -> Tensor:
-        """(B, 1 + frames * patches, dim) -> the same, or (B, 1, dim) with `cls_only`."""
+        """Map (B, 1 + frames * patches, dim) to the same shape, or to (B, 1, dim) with `cls_only`."""
         over_depth, over_surface, feed_forward = self
         tokens = tokens + over_depth(tokens, frames, depth)
         kept = tokens[:, :1] if cls_only else tokens
@@ -261,7 +261,7 @@ class Backbone(nn.Module):
         return self.to_out(tokens[:, 0])  # type: ignore[no-any-return]
 
     def patches(self, subvolume: Tensor, rows: int, columns: int) -> Tensor:
-        """(B, 1, Z, Y, X) -> (B, Z * rows * columns, patch_px ** 2), pixels of a patch row-major."""
+        """Cut (B, 1, Z, Y, X) into (B, Z * rows * columns, patch_px ** 2), pixels of a patch row-major."""
         batch, _, frames = subvolume.shape[:3]
         cut = subvolume.reshape(batch, frames, rows, self.patch_px, columns, self.patch_px)
         return cut.transpose(3, 4).reshape(batch, frames * rows * columns, self.patch_px**2)
@@ -307,7 +307,7 @@ class Timesformer(InkModel):
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> TimesformerConfig:
-        """Config of a published checkpoint, from its key names and shapes.
+        """Derive the config of a published checkpoint from its key names and shapes.
 
         The number of layers is not in the weights; the config gets the default, 26.
 

@@ -64,7 +64,7 @@ class ConvNorm(nn.Module):
         self.active = activation() if active else nn.Identity()
 
     def forward(self, values: Tensor) -> Tensor:
-        """(B, inputs, …) -> (B, outputs, …), every axis divided by the stride."""
+        """Map (B, inputs, …) to (B, outputs, …), every axis divided by the stride."""
         return self.active(self.norm(self.conv(values)))  # type: ignore[no-any-return]
 
 
@@ -88,7 +88,7 @@ class ResidualBlock(nn.Module):
         self.active = activation()
 
     def forward(self, values: Tensor) -> Tensor:
-        """(B, inputs, …) -> (B, outputs, …), every axis divided by the stride."""
+        """Map (B, inputs, …) to (B, outputs, …), every axis divided by the stride."""
         return self.active(self.conv2(self.conv1(values)) + self.skip(values))  # type: ignore[no-any-return]
 
 
@@ -101,7 +101,7 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(first, *(ResidualBlock(space, outputs, outputs) for _ in range(count - 1)))
 
     def forward(self, values: Tensor) -> Tensor:
-        """(B, inputs, …) -> (B, outputs, …)."""
+        """Map (B, inputs, …) to (B, outputs, …)."""
         return self.blocks(values)  # type: ignore[no-any-return]
 
 
@@ -114,7 +114,7 @@ class ConvStack(nn.Module):
         self.convs = nn.Sequential(*(ConvNorm(space, before, after) for before, after in pairwise(widths)))
 
     def forward(self, values: Tensor) -> Tensor:
-        """(B, inputs, …) -> (B, outputs, …)."""
+        """Map (B, inputs, …) to (B, outputs, …)."""
         return self.convs(values)  # type: ignore[no-any-return]
 
 
@@ -139,7 +139,7 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList(Stage(space, *shape) for shape in zip(entries, widths, blocks, steps, strict=True))
 
     def forward(self, values: Tensor) -> list[Tensor]:
-        """(B, inputs, …) -> a map (B, widths[i], …) of each stage."""
+        """Map (B, inputs, …) to a feature map (B, widths[i], …) of each stage."""
         values = self.stem(values)
         maps = []
         for stage in self.stages:
@@ -169,7 +169,7 @@ class Decoder(nn.Module):
         self.transpconvs = nn.ModuleList(space.up(coarse, fine, step, stride=step) for coarse, fine, step in joints)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps of `widths`, finest first -> (B, widths[0], …), as fine as the first map."""
+        """Map features of `widths`, finest first, to (B, widths[0], …), as fine as the first of them."""
         current = maps[-1]
         for up, stage, finer in zip(self.transpconvs, self.stages, reversed(maps[:-1]), strict=True):
             current = stage(torch.cat((up(current), finer), dim=1))

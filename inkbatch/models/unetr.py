@@ -81,7 +81,7 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, subvolume: Tensor) -> Tensor:
-        """(B, 1, Z, Y, X) -> (B, tokens, dim)."""
+        """Map (B, 1, Z, Y, X) to (B, tokens, dim)."""
         tokens = self.patch_embeddings(subvolume).flatten(2).transpose(1, 2)
         embedded: Tensor = self.dropout(tokens + self.position_embeddings)
         return embedded
@@ -100,7 +100,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, tokens, dim) -> the same."""
+        """Map (B, tokens, dim) to the same shape."""
         query, key, value = (
             layer(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
@@ -120,7 +120,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, tokens, dim) -> the same."""
+        """Map (B, tokens, dim) to the same shape."""
         result: Tensor = self.w_2(self.dropout(functional.relu(self.w_1(tokens))))
         return result
 
@@ -136,7 +136,7 @@ class TransformerBlock(nn.Module):
         self.attn = Attention(shape.dim, shape.heads, dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, tokens, dim) -> the same."""
+        """Map (B, tokens, dim) to the same shape."""
         tokens = tokens + self.attn(self.attention_norm(tokens))
         return tokens + self.mlp(self.mlp_norm(tokens))  # type: ignore[no-any-return]
 
@@ -153,7 +153,7 @@ class Transformer(nn.Module):
         self.encoder_norm = nn.LayerNorm(shape.dim, eps=eps).requires_grad_(False)
 
     def forward(self, subvolume: Tensor) -> list[Tensor]:
-        """(B, 1, Z, Y, X) -> four maps (B, dim, Z / 16, Y / 16, X / 16), shallow to deep, not normed."""
+        """Map (B, 1, Z, Y, X) to four maps (B, dim, Z / 16, Y / 16, X / 16), shallow to deep, not normed."""
         tokens = self.embeddings(subvolume)
         maps = []
         for count, block in enumerate(self.layer, start=1):

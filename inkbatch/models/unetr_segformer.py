@@ -110,7 +110,7 @@ class UnetrSegformer(InkModel):
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> UnetrSegformerConfig:
-        """Config of a published checkpoint, from its key names (without ``model.``) and shapes.
+        """Derive the config of a published checkpoint from its key names (without ``model.``) and shapes.
 
         The number of layers is not in the weights, but its product with the tile's area is; the config gets the
         default, 16.
@@ -130,8 +130,8 @@ class UnetrSegformer(InkModel):
         rows = math.isqrt(tokens)
         if unetr is None or rows**2 != tokens:
             raise MismatchError(
-                f"{cls.architecture}: the checkpoint has {tokens} tokens of width {dim}; wanted a square number of "
-                f"tokens, of width 384 (mini) or 768 (full), for {CUBE} layers"
+                f"{cls.architecture}: expected a square number of tokens of width 384 (mini) or 768 (full), for "
+                f"{CUBE} layers, the checkpoint has {tokens} of width {dim}; name the architecture of its training"
             )
         return UnetrSegformerConfig.model_validate(
             {

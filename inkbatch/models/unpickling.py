@@ -38,7 +38,7 @@ PR_SET_NO_NEW_PRIVS = 38
 
 
 class NoPlainWeightsError(ValueError):
-    """Where a checkpoint has its weights, there are none, or other things than tensors."""
+    """Absence of weights where a checkpoint has them, or other things than tensors there."""
 
 
 class UnclearWeightsError(ValueError):
@@ -66,9 +66,7 @@ def weights_in(loaded: Any, section: str | None = None) -> dict[str, Any]:
     others = [str(key) for key, value in found.items() if not torch.is_tensor(value)]
     if others or not found:
         finding = f"things that are no tensors ({', '.join(others[:5])})" if others else "nothing"
-        raise NoPlainWeightsError(
-            f"where weights should be (under {', '.join(SECTIONS)}, or at top level) stands {finding}"
-        )
+        raise NoPlainWeightsError(f"expected weights under {', '.join(SECTIONS)} or at top level, got {finding}")
     return _one_copy({str(key): value.detach() for key, value in found.items()}, section, loaded)
 
 
@@ -122,7 +120,7 @@ def settings_in(loaded: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it; what is neither text, number, list nor dict becomes its description."""
+    """Turn a value into what JSON can hold; anything but text, number, list or dict becomes its description."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, bytes):

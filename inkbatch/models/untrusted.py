@@ -73,7 +73,7 @@ def _run(path: Path, home: Path, output: Path, source: str, section: str | None)
     words = _last_words(ended.stderr)
     if ended.returncode == unpickling.EXIT_NO_ISOLATION:
         raise ConfigError(
-            f"{source}: --trust-pickle wants a process without network, and this system cannot make one ({words}); "
+            f"{source}: --trust-pickle needs a process without network, this system cannot make one ({words}); "
             "nothing was unpickled; convert the file on a Linux machine that allows user namespaces"
         )
     if ended.returncode == unpickling.EXIT_TOO_LONG:
@@ -86,7 +86,7 @@ def _run(path: Path, home: Path, output: Path, source: str, section: str | None)
 
 
 def _last_words(stderr: bytes) -> str:
-    """End of what the process wrote, without control characters: the file's program may have written it."""
+    """Return the end of what the process wrote, without control characters: the file's program may have written it."""
     lines = [re.sub(r"[^\x20-\x7e]", "?", line) for line in stderr.decode("utf-8", "replace").splitlines() if line]
     return lines[-1][-300:] if lines else "no message"
 

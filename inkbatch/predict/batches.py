@@ -60,7 +60,7 @@ def filled(runs: Iterator[PlacedRun], batches: Sequence[Batch], *, aligned: bool
         held: Batches that the caller still uses: those that it got last. With several batches, fewer than these.
 
     Yields:
-        A batch that holds a tile at least; it may be filled anew when as many as `held` were asked for after it.
+        A batch that holds a tile at least; it may be filled again when as many as `held` were asked for after it.
     """
     for batch in batches:
         batch.clear()
@@ -93,7 +93,7 @@ def filled(runs: Iterator[PlacedRun], batches: Sequence[Batch], *, aligned: bool
                     done.clear()
                     free.put(done)
         finally:
-            free.put(None)  # nobody wants more: what is left is not gathered
+            free.put(None)  # the consumer stopped: the rest is not gathered
         producing.result()
 
 

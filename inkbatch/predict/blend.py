@@ -55,7 +55,7 @@ class Blender:
 
         Args:
             row: Global index of the row; rows must come from top to bottom.
-            weighted: (columns, tile, tile) float32, already multiplied by `window`, zero where a tile was not wanted.
+            weighted: (columns, tile, tile) float32, already multiplied by `window`, zero where a tile is not computed.
         """
         top = self.tiles.grid.rows.origin(row) - self.hull.y0
         self._add(self._sum[top : top + self.tiles.grid.tile_px], weighted)
@@ -83,7 +83,7 @@ class Blender:
         self._weighed = max(self._weighed, stop)
 
     def _row_weights(self, row: int, flags: NDArray[np.bool_]) -> Tensor:
-        """The divisors that one row adds: (tile, hull.width)."""
+        """Sum the divisors that one row adds: (tile, hull.width)."""
         if self._axis is not None:
             return self._axis[:, None] * self._column_weights[row - self.tiles.rows.start][None, :]
         key = flags.tobytes()
@@ -95,7 +95,7 @@ class Blender:
         return self._strip[1]
 
     def result(self, box: Box) -> Tensor:
-        """The map in `box` (inside the hull), float32 (height, width); 0 where no tile was computed.
+        """Return the map in `box` (inside the hull), float32 (height, width); 0 where no tile was computed.
 
         It is made in place, once: the sums are gone afterwards.
         """
@@ -105,7 +105,7 @@ class Blender:
 
 
 def _phases(tiles: UnitTiles, hull: Box) -> list[tuple[int, int, int, int]]:
-    """Groups of tiles that do not overlap: (first index, step, count, first pixel in the hull), in summing order."""
+    """List groups of tiles that do not overlap: (first index, step, count, first hull pixel), in summing order."""
     grid = tiles.grid
     cycle = -(-grid.tile_px // grid.stride_px)
     regular = max(0, min(len(tiles.columns), grid.columns.regular_count - tiles.columns.start))
@@ -121,7 +121,7 @@ def _phases(tiles: UnitTiles, hull: Box) -> list[tuple[int, int, int, int]]:
 
 
 def _add_rows(tiles: UnitTiles, counted: NDArray[np.bool_], hull: Box, axis: Tensor) -> Tensor:
-    """Sum of one axis' weights over the counted tiles of each row: (rows, hull.width), in the order of `add_row`."""
+    """Sum one axis' weights over the counted tiles of each row: (rows, hull.width), in the order of `add_row`."""
     flags = torch.from_numpy(counted.astype(np.float32))
     sums = torch.zeros((len(tiles.rows), hull.width), dtype=torch.float32)
     edge = tiles.grid.tile_px

@@ -29,7 +29,7 @@ LARGEST_PX = 4096
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured.
+    """Measured rate of a bundle on a device.
 
     Attributes:
         tiles_per_s: Tiles per second: normalising, cutting, forward passes and blending; reading and writing overlap.
@@ -77,7 +77,7 @@ def calibrate(
 
 
 def _seconds(predictor: Predictor, side: int) -> float:
-    """Seconds for a unit of ``side x side`` tiles."""
+    """Measure the seconds of a unit of ``side x side`` tiles."""
     contract = predictor.contract
     edge = contract.tile_px + contract.stride_px * (side - 1)
     box = Box(0, 0, edge, edge)

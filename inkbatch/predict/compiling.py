@@ -17,7 +17,7 @@ COMPILERS = ("g++", "clang++", "c++")
 def compiled(model: InkModel, device: torch.device) -> InkModel:
     """Compile a network in place, for fixed shapes; the work is done in the first forward pass.
 
-    Each new batch shape is compiled anew, and after eight torch falls back to the eager network: settle the batch size
+    Each new batch shape is compiled again, and after eight torch falls back to the eager network: settle the batch size
     first, and feed every batch in that size. Logits differ by rounding.
 
     Args:
@@ -30,7 +30,7 @@ def compiled(model: InkModel, device: torch.device) -> InkModel:
     wished = os.environ.get("CXX")
     if device.type == "cpu" and not any(shutil.which(name) for name in ([wished] if wished else COMPILERS)):
         raise ConfigError(
-            f"compile: a C++ compiler is wanted, {wished or 'none of ' + ', '.join(COMPILERS)} is not on the PATH; "
+            f"compile: expected a C++ compiler on the PATH, got none ({wished or ', '.join(COMPILERS)}); "
             "install g++, set CXX, or leave compile out"
         )
     model.compile(dynamic=False)
@@ -55,6 +55,6 @@ def require_like_eager(model: InkModel, shape: tuple[int, ...], device: torch.de
     difference = float((found - eager).abs().max()) / spread_of(eager)
     if not difference <= TOLERANCE[dtype]:  # NaN differs too
         raise DataError(
-            f"compile: the compiled {model.name} answers otherwise than the network on {device}: expected logits "
+            f"compile: the compiled {model.name} gives other logits than the network on {device}: expected logits "
             f"within {TOLERANCE[dtype]:g} standard deviations, got {difference:.3g}; leave compile out"
         )

@@ -1,4 +1,4 @@
-"""Which tiles of a unit are computed, by the contract's rules on papyrus."""
+"""Choice of the tiles of a unit that are computed, by the contract's rules on papyrus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mask = NDArray[np.bool_]
 
 
 def grid_of(contract: Contract, shape_yx: tuple[int, int]) -> TileGrid:
-    """The global tile grid of a surface."""
+    """Lay the global tile grid over a surface."""
     flush = contract.stitching.last_tile == "flush"
     return TileGrid(shape_yx, contract.tile_px, contract.stride_px, flush)
 

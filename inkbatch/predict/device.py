@@ -1,4 +1,4 @@
-"""Which device and precision a job computes with; never a silent fall-back from a device that was asked for."""
+"""Choice of device and precision; never a silent fall-back from a device that was asked for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: DeviceName) -> torch.device:
-    """The device to compute on.
+    """Choose the device to compute on.
 
     Args:
         name: ``auto`` takes CUDA, then MPS, then the CPU, or only CUDA where ``INKBATCH_REQUIRE_GPU`` is set; any other
@@ -43,14 +43,14 @@ def choose_device(name: DeviceName) -> torch.device:
     usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if not usable[name]:
         raise DataError(
-            f"device: {name} was asked for, this machine has no usable {name} device; "
+            f"device: expected {name}, this machine has no usable {name} device; "
             "check the driver and that the container sees the GPU, or pass --device cpu"
         )
     return torch.device(name)
 
 
 def choose_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
-    """The dtype of the forward pass.
+    """Choose the dtype of the forward pass.
 
     ``auto`` is bfloat16 on CUDA devices that have it (float16 on older ones) and float32 elsewhere, where results are
     the same to the bit.
@@ -63,7 +63,7 @@ def choose_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
 
 
 def device_facts(device: torch.device, dtype: torch.dtype | None = None) -> dict[str, Any]:
-    """What a run file says of a device: its kind and name, the precision, and its peak memory where it tells."""
+    """Describe a device for run files: its kind and name, the precision, and its peak memory if it tells."""
     facts: dict[str, Any] = {"device": device.type}
     if dtype is not None:
         facts["precision"] = next(name for name, found in _DTYPES.items() if found == dtype)
@@ -74,7 +74,7 @@ def device_facts(device: torch.device, dtype: torch.dtype | None = None) -> dict
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Context in which the forward pass computes in `dtype`."""
+    """Make a context in which the forward pass computes in `dtype`."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)

@@ -35,7 +35,7 @@ VOLUME_KERNEL_AXES = 5  # (out, in, z, y, x)
 
 
 def channels_last_pays(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether 3-D convolutions were measured to be faster with channels last: on a CPU in bfloat16."""
+    """Tell whether 3-D convolutions were measured to be faster with channels last: on a CPU in bfloat16."""
     return device.type == "cpu" and dtype == torch.bfloat16
 
 

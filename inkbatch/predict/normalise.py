@@ -23,7 +23,7 @@ BINS = {torch.uint8: 1 << 8, torch.uint16: 1 << 16}
 
 
 class Statistics(NamedTuple):
-    """What values are normalised by: ``(min(max(x, lower), upper) - centre) / scale``; each float32 (B,)."""
+    """Statistics for ``(min(max(x, lower), upper) - centre) / scale``; each float32 (B,)."""
 
     lower: Tensor
     upper: Tensor
@@ -100,7 +100,7 @@ def statistics_of(tiles: Tensor, rule: Normaliser) -> Statistics:
 
 
 def statistics_of_counts(counts: Tensor, rule: Normaliser) -> Statistics:
-    """The same from histograms.
+    """Compute the same statistics from histograms.
 
     Args:
         counts: (B, n) int64: how often each whole number from 0 occurs.
@@ -119,7 +119,7 @@ def _by_statistics(values: Tensor, statistics: Statistics, *, is_whole: bool) ->
 
 
 def _divisor(value: float, like: Tensor) -> float | Tensor:
-    """A number to divide by: CUDA multiplies by the reciprocal of a plain one, which differs in the last bit."""
+    """Make a number to divide by: CUDA multiplies by the reciprocal of a plain one, which differs in the last bit."""
     return value if like.device.type == "cpu" else torch.full((), value, device=like.device)
 
 
@@ -138,7 +138,7 @@ class _Counted:
     count: Tensor
 
     def at(self, *ranks: Tensor) -> Sequence[Tensor]:
-        """The values of given ranks, (B,) each; ranks beyond the ends are those of the ends."""
+        """Return the values of given ranks, (B,) each; ranks beyond the ends are those of the ends."""
         top = (self.count - 1).clamp_(min=0)
         wanted = torch.stack([torch.minimum(rank.clamp(min=0), top) for rank in ranks], dim=1)
         if self.times is not None:
@@ -146,7 +146,7 @@ class _Counted:
         return self.values.gather(1, wanted).unbind(1)
 
     def percentile(self, q: float) -> Tensor:
-        """Linear between order statistics, float32 (B,)."""
+        """Compute a percentile, linear between order statistics, float32 (B,)."""
         index = (self.count - 1).clamp(min=0).double() * (q / 100)
         below = index.floor()
         share = index - below
@@ -156,12 +156,12 @@ class _Counted:
         return torch.where(share < 0.5, a + step * share.float(), b - step * (1 - share).float())
 
     def median(self) -> Tensor:
-        """The middle value, or the mean of the two middle ones, float32 (B,)."""
+        """Compute the middle value, or the mean of the two middle ones, float32 (B,)."""
         a, b = self.at((self.count - 1) // 2, self.count // 2)
         return (a + b) / 2
 
     def deviations(self, centre: Tensor) -> _Counted:
-        """Absolute differences from `centre` (B,), in ascending order."""
+        """Return absolute differences from `centre` (B,), in ascending order."""
         found = (self.values - centre[:, None]).abs_()
         if self.times is None:
             return _Counted(_behind(found, self.count).sort(dim=1).values, None, self.count)
@@ -169,7 +169,7 @@ class _Counted:
         return _Counted(ascending.values, self.times.gather(1, ascending.indices), self.count)
 
     def std(self) -> Tensor:
-        """Standard deviation (biased), float32 (B,)."""
+        """Compute the standard deviation (biased), float32 (B,)."""
         count = self.count.clamp(min=1)[:, None]
         values, times = self.values.double(), self.times
         if times is None:
@@ -184,12 +184,12 @@ def _is_behind(values: Tensor, count: Tensor) -> Tensor:
 
 
 def _behind(values: Tensor, count: Tensor) -> Tensor:
-    """Values with infinity where none counts."""
+    """Replace values that do not count by infinity."""
     return values.masked_fill_(_is_behind(values, count), torch.inf)
 
 
 def _histogram(flat: Tensor, bins: int) -> Tensor:
-    """How often each value occurs in each row: (B, n) whole numbers -> (B, bins) int64."""
+    """Count the occurrences of each value in each row: (B, n) whole numbers -> (B, bins) int64."""
     rows = len(flat)
     wide = torch.int32 if rows * bins < 2**31 else torch.int64
     index = flat.to(wide) + torch.arange(0, rows * bins, bins, dtype=wide, device=flat.device)[:, None]
@@ -198,7 +198,7 @@ def _histogram(flat: Tensor, bins: int) -> Tensor:
 
 
 def bincount_without_waiting(values: Tensor, minlength: int) -> Tensor:
-    """`torch.bincount` of values below `minlength`; that waits on CUDA for the largest value."""
+    """Count values below `minlength` as `torch.bincount` does; that one waits on CUDA for the largest value."""
     counts = torch.zeros(minlength, dtype=torch.int32, device=values.device)
     one = torch.ones((), dtype=torch.int32, device=values.device)
     return counts.scatter_add_(0, values.long(), one.expand(values.numel())).long()
@@ -241,7 +241,7 @@ def _statistics(found: _Counted, rule: Normaliser) -> Statistics:
 
 
 def _nothing_where_empty(statistics: Statistics, found: _Counted) -> Statistics:
-    """Statistics that turn everything into 0 where nothing counts."""
+    """Make statistics of which nothing counts turn everything into 0."""
     is_empty = found.count == 0
     zeros = [one.masked_fill(is_empty, 0) for one in statistics[:3]]
     return Statistics(zeros[0], zeros[1], zeros[2], statistics.scale.masked_fill(is_empty, 1))

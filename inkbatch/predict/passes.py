@@ -145,7 +145,7 @@ class Passes:
         return maps[:, 0]
 
     def _found_batch(self) -> int:
-        """A batch size for this device.
+        """Find a batch size for this device.
 
         On a CPU it follows from the tile's size alone, so that every machine computes the same bits. On other devices
         the batch is doubled while that is faster and fits.
@@ -167,7 +167,7 @@ class Passes:
         return best
 
     def _seconds(self, tiles: Tensor) -> float:
-        """Seconds of one forward pass, the better of two."""
+        """Measure the seconds of one forward pass, the better of two."""
         best = float("inf")
         for _ in range(2):
             synchronize(self.device)

@@ -38,10 +38,10 @@ IN_FLIGHT = 2  # gathers that passes are made of or wait for, while the next one
 
 @dataclass(frozen=True)
 class SubVolume:
-    """What `infer` loads for one unit.
+    """Input of one unit of `infer`.
 
     Attributes:
-        layers: (Z, height, width) of the unit's read box, depth order as the network wants it, stored dtype. For
+        layers: (Z, height, width) of the unit's read box, depth order as the network expects it, stored dtype. For
             `Predictor.blend` as many as the network takes; for `Predictor.blend_windows` all that its windows take.
         mask: Boolean (height, width) of the read box.
         tiles: The tiles to compute.
@@ -117,7 +117,7 @@ class Predictor:
         return self.device.type == "cpu"
 
     def grid(self, shape_yx: tuple[int, int]) -> TileGrid:
-        """The global tile grid of a surface."""
+        """Lay the global tile grid over a surface."""
         return grid_of(self.contract, shape_yx)
 
     def blend(self, unit: Unit, loaded: SubVolume) -> NDArray[np.float32]:
@@ -172,7 +172,7 @@ class Predictor:
         return result
 
     def _rows(self, unit: Unit, loaded: SubVolume, layers: Tensor, window: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Weighted outputs of each tile row that holds a wanted tile, from top to bottom."""
+        """Yield the weighted outputs of each tile row that holds a tile to compute, from top to bottom."""
         columns, edge = loaded.tiles.columns, self.contract.tile_px
         inputs = self._inputs(len(layers))
         batches = filled(
@@ -194,7 +194,7 @@ class Predictor:
         yield from sorted(rows.items())
 
     def _computed(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, int, Tensor]]:
-        """Gathered tiles with the slot where their maps begin; the next ones are begun before these are waited for."""
+        """Yield gathered tiles with the slot where their maps begin; the next start before these are waited for."""
         size = self._pass_tiles
         begun: deque[tuple[Batch, int, Callable[[], Tensor]]] = deque()
         for batch in batches:
@@ -210,7 +210,7 @@ class Predictor:
             yield last, slot, result()
 
     def _inputs(self, depth: int) -> list[Batch]:
-        """Input tensors for `filled`, the same ones for all units.
+        """Return input tensors for `filled`, the same ones for all units.
 
         On a CPU each of several batches, one for each worker at least: fewer hand-overs between the threads.
         """
@@ -223,7 +223,7 @@ class Predictor:
         return self._batches
 
     def _runs(self, unit: Unit, loaded: SubVolume, layers: Tensor) -> Iterator[PlacedRun]:
-        """Every run of wanted tiles with the band of layers that holds it: normalised, unless each tile is alone."""
+        """Yield every run of tiles to compute with its band of layers: normalised, unless each tile is alone."""
         tiles, edge = loaded.tiles, self.contract.tile_px
         axis = tiles.grid.rows
         budget = CPU_BAND_BYTES if self.device.type == "cpu" else DEVICE_BAND_BYTES

@@ -1,6 +1,6 @@
-"""A bundle's reference tile: what its network answered where it was imported, asked again on every new device.
+"""A bundle's reference tile: what its network answered where it was made, asked again on every new device.
 
-A wrong driver, a damaged GPU or a bad compile must not give maps. The tile is made up; it shows nothing scanned.
+A wrong driver, a damaged GPU or a bad compile must not give maps. The tile is synthetic; it shows nothing scanned.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, Contract
 from inkbatch.predict.device import TOLERANCE, autocast, spread_of
 from inkbatch.predict.normalise import normalise_tiles
+from inkbatch.predict.passes import cpu_threads
 from inkbatch.predict.segment_statistics import array_statistics
 
 REFERENCE_FILE = "reference.safetensors"
@@ -31,7 +32,7 @@ COARSE_PX = 8
 SEED = 1
 
 _checked: set[tuple[str, str, torch.dtype]] = set()
-"""Weights, device and precision that this process has asked already."""
+"""Weights, device and precision that this process has already compared."""
 
 
 def probe_px(model: InkModel, contract: Contract) -> int:
@@ -47,7 +48,7 @@ def network_input(stored: NDArray[Any], contract: Contract, device: torch.device
     """Normalise a tile as the network sees it.
 
     Args:
-        stored: (Z, Y, X) in the contract's dtype, depth order as the network wants it.
+        stored: (Z, Y, X) in the contract's dtype, depth order as the network expects it.
         contract: What the network must be fed.
         device: Where the result lies.
 
@@ -71,6 +72,8 @@ def made_up_tile(contract: Contract, tile_px: int) -> NDArray[Any]:
 def keep_reference(location: Location, model: InkModel, contract: Contract) -> dict[str, Any]:
     """Ask a network on the CPU in float32, and store tile and answer in its bundle's folder.
 
+    One thread makes the pass, which rounds the same however many there are.
+
     Args:
         location: The bundle's folder.
         model: The network, in evaluation mode on the CPU.
@@ -80,7 +83,7 @@ def keep_reference(location: Location, model: InkModel, contract: Contract) -> d
         What ``bundle.json`` says of it: ``tile_px`` and the file's ``sha256``.
     """
     tile = made_up_tile(contract, probe_px(model, contract))
-    with torch.inference_mode():
+    with cpu_threads(1), torch.inference_mode():
         expected = model(network_input(tile, contract, torch.device("cpu"))).float().contiguous()
     data = safetensors.torch.save({"tile": torch.from_numpy(tile), "expected": expected})
     (location / REFERENCE_FILE).write_bytes(data)
@@ -119,8 +122,8 @@ def check_reference(
     difference = float((found - expected).abs().max()) / spread_of(expected)
     if not difference <= TOLERANCE[dtype]:  # NaN differs too
         raise DataError(
-            f"bundle {document.name} on {device}: its reference tile gives another answer here than where it was "
-            f"imported: expected logits within {TOLERANCE[dtype]:g} standard deviations, got {difference:.3g}; check "
+            f"bundle {document.name} on {device}: its reference tile gives other logits here than at import: "
+            f"expected logits within {TOLERANCE[dtype]:g} standard deviations, got {difference:.3g}; check "
             "driver and torch (inkbatch doctor), try --precision fp32, or import the bundle again"
         )
     _checked.add(key)

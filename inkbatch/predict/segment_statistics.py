@@ -21,14 +21,14 @@ WINDOW_PX = 1024
 
 
 def needs_segment(rule: Normaliser) -> bool:
-    """Whether a normaliser takes statistics of the whole segment."""
+    """Tell whether a normaliser takes statistics of the whole segment."""
     return rule.by_statistics and not rule.per_tile
 
 
 def stored_statistics(
     contract: Contract, volume: SurfaceVolume, folder: Location, device: torch.device, check: Callable[[], None]
 ) -> Statistics | None:
-    """A segment's statistics, counted by whoever comes first, and read from the run's folder by the others.
+    """Return a segment's statistics; the first process counts and stores them, the others read the run's folder.
 
     Args:
         contract: The bundle's contract.
@@ -62,7 +62,7 @@ def segment_statistics(volume: SurfaceVolume, rule: Normaliser, check: Callable[
 
 
 def array_statistics(contract: Contract, layers: NDArray[Any], device: torch.device) -> Statistics | None:
-    """The same of layers in memory (Z, Y, X): of a picture, or of made-up values."""
+    """Compute the same statistics of layers in memory (Z, Y, X): of a picture, or of made-up values."""
     if not needs_segment(contract.normaliser):
         return None
     return statistics_of(torch.from_numpy(layers)[None].to(device), contract.normaliser)

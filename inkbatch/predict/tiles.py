@@ -1,4 +1,4 @@
-"""Which tiles a unit computes, in which order, and how they are gathered from memory."""
+"""Tiles of a unit: their choice, their order, and gathering them from memory."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class TileRun:
     step: int
 
     def head(self, count: int) -> TileRun:
-        """The first `count` tiles."""
+        """Return the first `count` tiles."""
         return TileRun(self.row, self.column, count, self.y0, self.x0, self.step)
 
     def tail(self, start: int) -> TileRun:
-        """The tiles from `start` on."""
+        """Return the tiles from `start` on."""
         return TileRun(
             self.row, self.column + start, self.count - start, self.y0, self.x0 + start * self.step, self.step
         )
@@ -52,7 +52,7 @@ class UnitTiles:
         grid: The global grid.
         rows: Global indices of the tile rows that touch the unit's write box.
         columns: Global indices of the tile columns.
-        wanted: Boolean (rows, columns): whether the tile holds papyrus and is computed.
+        wanted: Boolean (rows, columns): True if the tile holds papyrus and is computed.
     """
 
     grid: TileGrid
@@ -66,7 +66,7 @@ class UnitTiles:
         return int(np.count_nonzero(self.wanted))
 
     def runs(self, row: int) -> Iterator[TileRun]:
-        """The wanted tiles of one row, from left to right; the moved-in last tile is a run of its own."""
+        """List the runs of tiles to compute in one row, left to right; the moved-in last tile is a run of its own."""
         flags = self.wanted[row - self.rows.start]
         axis = self.grid.columns
         regular = max(0, min(len(flags), axis.regular_count - self.columns.start))
@@ -83,7 +83,7 @@ class UnitTiles:
 def tiles_of(
     grid: TileGrid, write_box: Box, mask: NDArray[np.bool_], mask_box: Box, *, whole: bool = False
 ) -> UnitTiles:
-    """The tiles that touch a write box, and which of them hold papyrus.
+    """Find the tiles that touch a write box, and which of them hold papyrus.
 
     Args:
         grid: The global grid.

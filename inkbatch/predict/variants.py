@@ -75,7 +75,7 @@ _VIEWS = {
 
 
 def views_of(asked: Sequence[str], contract: Contract, bundle: str) -> tuple[View, ...]:
-    """The views of a job: the tile as it is, then those that were asked for, in one fixed order.
+    """List the views of a job: the tile as it is, then those that were asked for, in one fixed order.
 
     Args:
         asked: Names of `TTA_AXES`; ``turns`` and ``flips`` are short for all of a kind, ``allowed`` for all that the
@@ -101,7 +101,7 @@ def views_of(asked: Sequence[str], contract: Contract, bundle: str) -> tuple[Vie
 
 
 def combined(maps: Iterable[Tensor], how: Combine) -> Tensor:
-    """The mean or the maximum of maps, summed in the order in which they come.
+    """Combine maps by mean or maximum, summed in the order in which they come.
 
     The mean is ``first + sum(map - first) / count``: equal maps give back their bits, whatever their number.
 
@@ -161,17 +161,17 @@ def layer_windows(
     twice = sorted({numbers for numbers in ranges if ranges.count(numbers) > 1})
     if twice:
         listed = ", ".join(f"{start}:{stop}" for start, stop in twice)
-        raise ConfigError(f"layer groups: {listed} is there more than once and would weigh more; name each once")
+        raise ConfigError(f"layer groups: {listed} is listed more than once and would weigh more; name each once")
     return found
 
 
 def hull_of(windows: Sequence[LayerWindow]) -> range:
-    """The layers from the first to the last that any window takes."""
+    """Return the layers from the first to the last that any window takes."""
     return range(min(w.indices.start for w in windows), max(w.indices.stop for w in windows))
 
 
 def parts_of(windows: Sequence[LayerWindow], *, reverse: bool) -> tuple[slice, ...]:
-    """Where each window lies in the layers of `hull_of`.
+    """Locate each window in the layers of `hull_of`.
 
     Args:
         windows: The windows.

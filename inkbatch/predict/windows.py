@@ -30,12 +30,12 @@ class TileWindow:
 
     @staticmethod
     def separable(axis: Weights) -> TileWindow:
-        """The outer product of an axis' weights with themselves."""
+        """Return the outer product of an axis' weights with themselves."""
         return TileWindow(axis[:, None] * axis[None, :], axis)
 
 
 def window_of(contract: Contract) -> TileWindow:
-    """The window that a contract states."""
+    """Compute the window that a contract states."""
     name, edge = contract.window, contract.tile_px
     if name == "hann-symmetric":
         return TileWindow(_hann_symmetric(edge))
@@ -45,7 +45,7 @@ def window_of(contract: Contract) -> TileWindow:
 
 
 def window_1d(name: WindowName, tile_px: int, sigma: float = 0.25) -> Weights:
-    """Blending weights along one axis of a tile; the window of a tile is their outer product.
+    """Compute blending weights along one axis of a tile; the window of a tile is their outer product.
 
     ``hann`` is ``sin²`` at pixel centres, floored; ``gaussian`` has a standard deviation of `sigma` tile edges and is
     cut off by the tile's border; ``uniform`` is one.
@@ -65,7 +65,7 @@ def window_1d(name: WindowName, tile_px: int, sigma: float = 0.25) -> Weights:
 
 
 def _hann_symmetric(tile_px: int) -> Weights:
-    """Hann with zeros at both ends, outer product, divided by its maximum, then floored: what villa and Hecate use.
+    """Compute a Hann with zeros at both ends, outer product over its maximum, then floored: as villa and Hecate do.
 
     For an even tile the maximum is below 1 before. A tile of 1 or 2 px has no such window and weighs 1.
     """
@@ -78,7 +78,7 @@ def _hann_symmetric(tile_px: int) -> Weights:
 
 
 def _gaussian_cdf(tile_px: int) -> Weights:
-    """Differences of the normal distribution function over tile + 1 points from -1 to 1, outer product, peak 1."""
+    """Take differences of the normal distribution function over tile + 1 points in [-1, 1], outer product, peak 1."""
     points = np.linspace(-1, 1, tile_px + 1)
     axis = np.diff([0.5 * (1 + math.erf(point / math.sqrt(2))) for point in points])
     full = np.outer(axis, axis)

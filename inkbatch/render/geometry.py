@@ -62,7 +62,7 @@ class Picture:
         return self.mesh.scale_yx[0] / per_voxel, self.mesh.scale_yx[1] / per_voxel
 
     def grid(self, axis: int, start: int, stop: int) -> NDArray[np.float64]:
-        """Grid coordinates of pixels ``[start, stop)`` along an axis (0 rows, 1 columns), clamped to the grid.
+        """Compute grid coordinates of pixels ``[start, stop)`` along an axis (0 rows, 1 columns), clamped to the grid.
 
         Pixel centres lie at half steps, vertex c at coordinate c: the picture spans 0 to `count`, vertices only
         0 to ``count - 1``.
@@ -96,7 +96,7 @@ class Picture:
         return Pixels(points, np.ascontiguousarray(mesh.normals[:, rows[:, None], columns]), good)
 
     def cells(self, box: Box) -> tuple[range, range]:
-        """Cells of the grid (rows, columns; cell c lies between vertices c and c + 1) that pixels of a box lie in."""
+        """Find the cells of the grid (rows, columns; cell c is between vertices c and c + 1) that pixels are in."""
         ranges = []
         for axis, ends in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
             near, _, _ = _cells(self.grid(axis, *ends)[[0, -1]], self.mesh.shape_yx[axis])
@@ -105,7 +105,7 @@ class Picture:
 
 
 def _cells(grid: NDArray[np.float64], count: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Vertices before and after each coordinate, and the part of the way between them."""
+    """Return the vertices before and after each coordinate, and the part of the way between them."""
     before = np.minimum(np.floor(grid).astype(np.intp), count - 2)
     return before, before + 1, grid - before
 

@@ -75,7 +75,7 @@ class Mesh:
 
 
 def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cross product of vectors whose components are ordered z, y, x."""
+    """Compute the cross product of vectors whose components are ordered z, y, x."""
     (az, ay, ax), (bz, by, bx) = a, b
     return np.stack([ax * by - ay * bx, az * bx - ax * bz, ay * bz - az * by])
 
@@ -133,7 +133,7 @@ def _meta(location: Location) -> dict[str, Any]:
 
 
 def _scale(location: Location, meta: dict[str, Any]) -> tuple[float, float]:
-    """Vertices per voxel along (rows, columns); the file says columns first."""
+    """Read the vertices per voxel along (rows, columns); the file says columns first."""
     scale = meta.get("scale")
     numbers = scale if isinstance(scale, list) and len(scale) == 2 else []
     if not numbers or not all(isinstance(n, (int, float)) and math.isfinite(n) and n > 0 for n in numbers):
@@ -157,7 +157,7 @@ def _open(location: Location, name: str) -> LayerSource:
 
 
 def _plane(source: LayerSource) -> NDArray[np.float32]:
-    """Vertices of one file as float32 (rows, columns)."""
+    """Read the vertices of one file as float32 (rows, columns)."""
     rows, columns = source.shape_zyx[1:]
     first = source.first_layer
     if source.dtype != np.float32:
@@ -173,7 +173,7 @@ def _plane(source: LayerSource) -> NDArray[np.float32]:
 
 
 def _kept(location: Location, shape_yx: tuple[int, int]) -> tuple[NDArray[np.bool_], str]:
-    """Vertices that ``mask.tif`` keeps, and its fingerprint; one pixel below 255 in a vertex's block leaves it out.
+    """Read which vertices ``mask.tif`` keeps, and its fingerprint; one pixel below 255 in a vertex's block drops it.
 
     Raises:
         MismatchError: The mask is no whole multiple of the grid.

@@ -10,10 +10,11 @@ import numpy as np
 
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
+from inkbatch.io.layers.spacing import SIZE_TOLERANCE
 from inkbatch.render.geometry import Picture
 from inkbatch.render.mesh import open_mesh
 from inkbatch.render.surface import DEFAULT_CACHE_BYTES, Layers, RenderedSurface
-from inkbatch.render.volume import SIZE_TOLERANCE, Volume, open_volume
+from inkbatch.render.volume import Volume, open_volume
 
 MOST_OUTSIDE = 0.05  # of the surface, unless more is allowed
 VOXELS_PER_CPU_SECOND = 25e6  # one core on a busy machine; see benchmarks/bench_render.py
@@ -21,7 +22,7 @@ VOXELS_PER_CPU_SECOND = 25e6  # one core on a busy machine; see benchmarks/bench
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What a user wishes of a rendering.
+    """Settings of a rendering, as a user gives them.
 
     Attributes:
         layers_count: Layers.
@@ -46,7 +47,7 @@ class RenderSettings:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a rendering costs, from the mesh alone.
+    """Demand of a rendering on time and memory, from the mesh alone.
 
     Attributes:
         chunks: Chunks to read, each once per unit that touches it.
@@ -95,7 +96,7 @@ def _required_um(settings: RenderSettings, volume: Volume) -> float:
 
 
 def _pixels_per_voxel(settings: RenderSettings, volume: Volume) -> float:
-    """Pixels per voxel of level 0."""
+    """Compute the pixels per voxel of level 0."""
     if settings.spacing_um is None:
         return 2.0**-volume.level
     base = _required_um(settings, volume)
@@ -140,7 +141,7 @@ def require_inside(surface: RenderedSurface, most: float, box: Box | None = None
 
 
 def _hint(surface: RenderedSurface) -> str:
-    """A guess for the message, where the mesh fits a volume that is larger by a power of two."""
+    """Guess a cause for the message: the mesh may fit a volume that is larger by a power of two."""
     mesh, volume = surface.picture.mesh, surface.volume
     reach = mesh.points[:, mesh.valid].max(axis=1) * surface.picture.mesh_factor * surface.picture.level_scale
     ratio = float(np.max(reach / np.array(volume.shape_zyx)))

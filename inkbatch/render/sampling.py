@@ -46,7 +46,7 @@ class Lines:
         return Lines(whole.astype(np.int64), (points - whole).astype(np.float32), normals, reach)
 
     def part(self, pixels: slice) -> Lines:
-        """Some of the pixels."""
+        """Return some of the pixels."""
         return Lines(self.cells[:, pixels], self.fractions[:, pixels], self.normals[:, pixels], self.reach)
 
 
@@ -108,7 +108,7 @@ def _block(brick: Brick, lines: Lines, offsets: NDArray[np.float32], out: NDArra
     size = shape[0] * shape[1]
     scratch = _scratch(size)
     at, cell = scratch.at[:, :size].reshape(3, *shape), scratch.cell[:, :size].reshape(3, *shape)
-    starts = lines.fractions + np.float32(lines.reach)  # no coordinate is negative: cutting off is floor
+    starts = lines.fractions + np.float32(lines.reach)  # no coordinate is negative, so truncation is floor
     for axis in range(3):
         np.multiply(offsets[:, None], lines.normals[axis], out=at[axis])
         at[axis] += starts[axis]

@@ -16,6 +16,7 @@ from inkbatch.config import digest
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, cells
 from inkbatch.io.layers.base import CheckedLayerSource
+from inkbatch.io.layers.spacing import Spacing
 from inkbatch.io.threads import decode_pool
 from inkbatch.render.geometry import Picture
 from inkbatch.render.tiles import TILE_PX, Chunks, Tile, cut_tile
@@ -31,7 +32,7 @@ DEFAULT_CACHE_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Layers:
-    """Which layers are rendered.
+    """Choice of the layers that are rendered.
 
     Attributes:
         count: Layers; for an even number none lies on the surface itself.
@@ -44,7 +45,7 @@ class Layers:
     flip: bool = False
 
     def offsets(self, level_scale: float) -> NDArray[np.float32]:
-        """Offset of each layer along the normal, in voxels of the sampled level."""
+        """Return the offset of each layer along the normal, in voxels of the sampled level."""
         found = (np.arange(self.count) - (self.count - 1) / 2) * self.step * level_scale
         return np.asarray(-found if self.flip else found, np.float32)
 
@@ -58,7 +59,7 @@ class RenderedSurface(CheckedLayerSource):
         picture: The mesh and its pixels.
         volume: The volume's level.
         offsets: Of the layers, in voxels of that level.
-        z_spacing_um: Spacing of layers, where the volume's voxel size is known.
+        spacing: Of layers and pixels, where the volume's voxel size is known.
         chunks: The reader, with its cache.
     """
 
@@ -80,14 +81,15 @@ class RenderedSurface(CheckedLayerSource):
         self.resident_bytes = cache_bytes + 2 * picture.mesh.points.nbytes  # the mesh and its normals
         self.unit_px = UNIT_PX
         base = volume.base_um
-        self.voxel_size_um = None if base is None else base / picture.pixels_per_voxel
-        self.z_spacing_um = None if base is None else base * layers.step
+        if base is not None:
+            pixel_um = base / picture.pixels_per_voxel
+            self.spacing = Spacing(base * layers.step, pixel_um, pixel_um)
         self.grid = ChunkGrid(volume.shape_zyx, volume.chunk_zyx)
         self.chunks = ChunkReader(volume, cache_bytes)
         self.fingerprint = digest({"mesh": picture.mesh.fingerprint, "volume": volume.fingerprint})
 
     def planned_chunks(self, box: Box) -> set[Chunk]:
-        """Chunks that rendering a box reads at most, from the mesh alone."""
+        """List the chunks that rendering a box reads at most, from the mesh alone."""
         return self.grid.touched(hulls_of_mesh(self.picture, box), self.offsets)
 
     def vertices_outside(self, box: Box | None = None) -> tuple[int, int]:
@@ -106,7 +108,7 @@ class RenderedSurface(CheckedLayerSource):
         return int(inside.size - np.count_nonzero(inside)), int(inside.size)
 
     def coverage(self, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Where the surface is, and where all its layers lie inside the volume; nothing is read.
+        """Find the pixels where there is a surface, and where all its layers are inside the volume; nothing is read.
 
         Returns:
             Two arrays (height, width): pixels with a surface, and those of them that have all their layers.
@@ -119,7 +121,7 @@ class RenderedSurface(CheckedLayerSource):
         return surface, whole
 
     def _inside(self, points: NDArray[np.float64], normals: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Whether both ends of each line of layers, and so all of it, lie inside the volume."""
+        """Tell whether both ends of each line of layers, and so all of it, are inside the volume."""
         size = np.array(self.volume.shape_zyx).reshape(3, *[1] * (points.ndim - 1))
         inside = np.ones(points.shape[1:], bool)
         for end in (self.offsets[0], self.offsets[-1]):
@@ -158,5 +160,5 @@ class RenderedSurface(CheckedLayerSource):
             yield from cut_tile(part, self.picture.pixels(part), slice(0, len(offsets)), offsets, self.grid)
 
     def _ahead(self, tile: Tile) -> int:
-        """Tiles whose chunks are read ahead: as many as half of the cache holds."""
+        """Count the tiles whose chunks are read ahead: as many as half of the cache holds."""
         return min(AHEAD, self.chunks.most // (2 * max(1, len(tile.chunks))))

@@ -77,7 +77,7 @@ class Tile:
             out[:, valid] = values
 
     def _brick(self, chunks: Chunks, dtype: np.dtype[Any]) -> Brick:
-        """The voxels of the tile, 0 outside the volume and where no point needs them."""
+        """Read the voxels of the tile, 0 outside the volume and where no point needs them."""
         shape = tuple(int(n) for n in self.high - self.low)
         brick = _buffer("brick", math.prod(shape), dtype).reshape(shape)
         brick[...] = 0
@@ -96,7 +96,7 @@ class Tile:
 
 
 def _buffer(name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Memory of this thread, used again by every tile; contents undefined."""
+    """Return memory of this thread, used again by every tile; contents undefined."""
     kept: NDArray[np.uint8] | None = getattr(_here, name, None)
     needed = size * dtype.itemsize
     if kept is None or kept.size < needed:
@@ -143,7 +143,7 @@ def _halves(box: Box) -> tuple[Box, Box]:
 def _bounds(
     hulls: Hulls, offsets: NDArray[np.float32], grid: ChunkGrid
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
-    """First voxel and one past the last that sampling needs, and whether points may lie outside the volume."""
+    """Return the first voxel and one past the last that sampling needs, and whether points may leave the volume."""
     if not hulls.count:
         return np.zeros(3, np.int64), np.zeros(3, np.int64), False
     least, most = hulls.along(float(offsets.min()), float(offsets.max()))

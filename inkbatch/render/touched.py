@@ -42,14 +42,14 @@ class Hulls:
         return int(self.low.shape[1])
 
     def along(self, first: float, last: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Smallest and largest coordinates between two offsets along the normals, (3, parts) each."""
+        """Return smallest and largest coordinates between two offsets along the normals, (3, parts) each."""
         shifts = [end * normal for end in (first, last) for normal in (self.normal_low, self.normal_high)]
         return self.low + np.minimum.reduce(shifts), self.high + np.maximum.reduce(shifts)
 
 
 @dataclass(frozen=True)
 class ChunkGrid:
-    """How a volume is cut into chunks, axes (z, y, x).
+    """Division of a volume into chunks, axes (z, y, x).
 
     Attributes:
         shape: Voxels of the volume.
@@ -60,7 +60,7 @@ class ChunkGrid:
     chunk: Chunk
 
     def touched(self, hulls: Hulls, offsets: NDArray[np.floating[Any]]) -> set[Chunk]:
-        """Chunks that sampling at some offsets can read; each point takes the voxel after it on each axis as well."""
+        """Find the chunks that sampling at some offsets can read; each point takes the next voxel on each axis too."""
         if not hulls.count:
             return set()
         parts = [hulls.along(*ends) for ends in _groups(offsets)]
@@ -83,7 +83,7 @@ def _groups(offsets: NDArray[np.floating[Any]]) -> list[tuple[float, float]]:
 
 
 def hulls_of_pixels(pixels: Pixels) -> Hulls:
-    """Hulls of the pieces of `PIECE_PX` on a side, as far as pixels are valid."""
+    """Compute the hulls of the pieces of `PIECE_PX` on a side, as far as pixels are valid."""
     ends = []
     for array in (pixels.points, pixels.normals):
         for pick, empty in ((np.minimum, np.inf), (np.maximum, -np.inf)):
@@ -94,7 +94,7 @@ def hulls_of_pixels(pixels: Pixels) -> Hulls:
 
 
 def _pieces(array: NDArray[Any], valid: NDArray[np.bool_], pick: np.ufunc, empty: float) -> NDArray[Any]:
-    """Extremes of the valid pixels of each piece, (3, rows, columns); `empty` where none is."""
+    """Compute extremes of the valid pixels of each piece, (3, rows, columns); `empty` for pieces without any."""
     height, width = valid.shape
     if not valid.all():
         array = np.where(valid, array, array.dtype.type(empty))
@@ -105,7 +105,7 @@ def _pieces(array: NDArray[Any], valid: NDArray[np.bool_], pick: np.ufunc, empty
 
 
 def hulls_of_mesh(picture: Picture, box: Box) -> Hulls:
-    """Hulls of a box of pixels from the cells of the mesh alone; they hold those of its pixels.
+    """Compute hulls of a box of pixels from the cells of the mesh alone; they hold those of its pixels.
 
     Cells that are wide on the picture are cut: a part of a bilinear patch lies in the hull of its own corners.
     """
@@ -127,7 +127,7 @@ def hulls_of_mesh(picture: Picture, box: Box) -> Hulls:
 
 
 def _refined(points: NDArray[np.float64], cuts: int, axis: int) -> NDArray[np.float64]:
-    """Corners of cells that are cut along one axis; linear between the vertices."""
+    """Compute the corners of cells that are cut along one axis; linear between the vertices."""
     count = points.shape[axis]
     places = np.arange((count - 1) * cuts + 1) / cuts
     before = np.minimum(places.astype(np.intp), count - 2)

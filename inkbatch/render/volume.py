@@ -16,17 +16,13 @@ from numpy.typing import NDArray
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
+from inkbatch.io.layers.spacing import LARGEST_UM, METADATA_FILES, SIZE_TOLERANCE, SMALLEST_UM
 from inkbatch.io.layers.zarr_layers import ZarrLayers
 from inkbatch.io.layers.zarr_nodes import ZarrNode, choose_array, find_node, level_count
 from inkbatch.io.store.location import Location
 from inkbatch.io.threads import chunk_pool, remote_chunk_pool
 
 Chunk = tuple[int, int, int]
-
-METADATA_FILES = ("meta.json", "metadata.json")
-SMALLEST_UM, LARGEST_UM = 0.1, 200.0  # voxel sizes that scans of scrolls have
-UNSTATED_UM = 1e-3  # scale 1 with unit nanometer: what a writer that knows no voxel size leaves
-SIZE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,17 +133,14 @@ def _array(node: ZarrNode, level: int) -> ZarrLayers:
 
 
 def _level_um(node: ZarrNode, level: int) -> float | None:
-    """Voxel edge that the OME metadata state for a level; None where they state nothing, or a writer's default."""
+    """Read the voxel edge that the OME metadata state for a level; None if they state nothing usable."""
     if node.is_array:
         return None
-    found = choose_array(node, None, level).voxel_size_um
-    if found is not None and any(math.isclose(found, UNSTATED_UM * factor) for factor in (1, 2**level)):
-        return None
-    return found
+    return choose_array(node, None, level).spacing.plane
 
 
 def _base_um(location: Location, ome_um: float | None, stated_um: float | None) -> float | None:
-    """The voxel edge at level 0: OME metadata, ``meta.json`` or the user's; they must agree."""
+    """Find the voxel edge at level 0: OME metadata, ``meta.json`` or the user's; they must agree."""
     said = {"its OME metadata": ome_um, "what you state": stated_um}
     for name in METADATA_FILES:
         try:
@@ -176,7 +169,7 @@ def _base_um(location: Location, ome_um: float | None, stated_um: float | None) 
 
 
 def _level_for(spacing_um: float | None, base_um: float | None, count: int) -> int:
-    """The coarsest level whose voxels are not larger than the spacing."""
+    """Choose the coarsest level whose voxels are not larger than the spacing."""
     if spacing_um is None or base_um is None:
         return 0
     return min(count - 1, max(0, math.floor(math.log2(spacing_um / base_um * (1 + SIZE_TOLERANCE)))))

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from inkbatch.config import near_matches
+from inkbatch.config import near_matches, read_yaml
 from inkbatch.errors import ConfigError
-from inkbatch.text import rough_seconds_text
+from inkbatch.text import rough_range_text
 
 PRICES_VARIABLE = "INKBATCH_PRICES"
 MACHINE_VARIABLE, RATE_VARIABLE = "INKBATCH_MACHINE", "INKBATCH_USD_PER_HOUR"
@@ -24,15 +23,13 @@ Range = tuple[float, float]  # lowest, highest
 
 
 class Machine(BaseModel):
-    """One kind of rented machine.
+    """Row of the price table: a kind of rented machine, prices in USD per hour.
 
     Attributes:
-        gpu: What it holds.
+        gpu: Count and name, for example ``1 x H100``.
         bf16_tflops: Dense matrix rate of the data sheet, in TFLOP/s.
-        on_demand: USD per hour.
-        spot: Lowest and highest spot price seen, USD per hour.
-        as_of: When the prices were read.
-        source: Where.
+        spot: Lowest and highest price seen.
+        as_of: Date of the prices; `source` is their origin.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,12 +53,11 @@ def machines() -> dict[str, Machine]:
     Raises:
         ConfigError: It cannot be read.
     """
-    path = Path(os.environ.get(PRICES_VARIABLE) or Path(__file__).with_name("prices.yaml"))
+    file = os.environ.get(PRICES_VARIABLE) or str(Path(__file__).with_name("prices.yaml"))
     try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))["machines"]
-        return {name: Machine.model_validate(row) for name, row in rows.items()}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise ConfigError(f"price table {path}: cannot be read: {error}") from error
+        return {name: Machine.model_validate(row) for name, row in read_yaml(file)["machines"].items()}
+    except (KeyError, AttributeError, ValidationError) as error:
+        raise ConfigError(f"price table {file}: cannot be read: {error}") from error
 
 
 def machine_named(name: str, place: str = "--machine ") -> Machine:
@@ -87,8 +83,9 @@ def estimate_lines(flops: float) -> dict[str, str]:
     found = {}
     for name, machine in machines().items():
         seconds = machine.seconds(flops)
-        low, high = seconds[0] / 3600 * machine.spot[0], seconds[1] / 3600 * machine.on_demand
-        time = seconds_range_text(seconds) if seconds[1] >= SHORTEST_S else "under a minute"
+        usd = Price(row=machine).usd(seconds)
+        low, high = usd["spot"][0], usd["on demand"][1]
+        time = rough_range_text(seconds) if seconds[1] >= SHORTEST_S else "under a minute"
         money = f"{low:.2f} to {high:.2f} USD" if high >= 0.01 else "under 0.01 USD"
         found[name] = f"{name} ({machine.gpu}): {time}, {money}"
     return found
@@ -96,13 +93,7 @@ def estimate_lines(flops: float) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Price:
-    """Price of this machine, as its environment states it.
-
-    Attributes:
-        machine: Name in the price table; empty where only a price was stated.
-        hourly: USD per hour that was stated, or None.
-        row: The machine's row of the price table, or None.
-    """
+    """Price of a machine: `hourly` is USD per hour as stated, `row` its row of the price table, if there is one."""
 
     machine: str = ""
     hourly: float | None = None
@@ -123,10 +114,10 @@ class Price:
         """Turn seconds into money, as ``run.json`` keeps it: as stated, on demand and spot, in USD."""
         usd = {kind: [round(value, 4) for value in range_] for kind, range_ in self.usd((seconds, seconds)).items()}
         found: dict[str, Any] = {"usd_stated": usd["stated"][0]} if "stated" in usd else {}
-        if self.row is not None:
-            found |= {"machine": self.machine, "usd_on_demand": usd["on demand"][0]}
-            found |= {"usd_spot": usd["spot"], "prices_as_of": self.row.as_of}
-        return found
+        if self.row is None:
+            return found
+        known = {"machine": self.machine, "usd_on_demand": usd["on demand"][0], "usd_spot": usd["spot"]}
+        return {**found, **known, "prices_as_of": self.row.as_of}
 
 
 def price_here() -> Price | None:
@@ -152,8 +143,3 @@ def hourly_usd() -> float | None:
     """Find USD per hour for the progress bar: as stated, else the machine's price on demand, else None."""
     price = price_here() or Price()
     return price.hourly if price.hourly is not None else price.row.on_demand if price.row else None
-
-
-def seconds_range_text(seconds: Range) -> str:
-    """Write a range of seconds for people."""
-    return " to ".join(rough_seconds_text(value) for value in seconds)

@@ -18,6 +18,7 @@ from inkbatch.run.record import RunFolder, RunFolders, report_place, totals_of
 from inkbatch.run.replacing import remove_other
 from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
+from inkbatch.text import count_text, done_text
 
 ROUNDS = 3  # in which units whose objects vanished are done again
 ASKED_BY_NAME = 512  # markers that a listing lacks and that are read one by one
@@ -76,7 +77,7 @@ class JobReport:
     @property
     def counts(self) -> str:
         """Counts for people, for example ``1 unit stored, 3 already done``."""
-        return f"{self.stored} unit{'' if self.stored == 1 else 's'} stored, {self.skipped} already done"
+        return f"{count_text(self.stored, 'unit')} stored, {done_text(self.skipped, complete=False)}"
 
 
 Finish = Callable[[RunFolder], Mapping[str, Any]]
@@ -342,8 +343,8 @@ class _Process:
         stored = self._sums.units
         left = max(0, len(self._pending) - stored)
         return (
-            f"{error}; {stored} units were stored by this process, {left} of its own are left; "
-            "run the same command again to go on"
+            f"{error}; {count_text(stored, 'unit')} stored by this process, {left} of its own "
+            "are left; run the same command again to go on"
         )
 
     def write_run_files(self) -> JobReport:

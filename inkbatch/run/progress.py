@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from inkbatch.run.cost import hourly_usd
+from inkbatch.text import count_text
 
 LogMode = Literal["auto", "plain", "json"]
 
@@ -124,7 +125,7 @@ class LineReporter:
         self._write({"event": "note", "text": text})
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the line is finished."""
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if self.as_json:
@@ -132,7 +133,7 @@ class LineReporter:
         elif row["event"] == "note":
             text = str(row["text"])
         elif row["event"] == "start":
-            text = f"{row['job']}: {row['units']} units, {row['done']} already done"
+            text = f"{row['job']}: {count_text(row['units'], 'unit')}, {row['done']:,} already done"
         else:
             parts = [f"{row['done']}/{row['units']}", f"{row['seconds']} s", pace_text(row)]
             text = f"{row['job']}: unit {row['unit']} stored ({', '.join(part for part in parts if part)})"

@@ -73,7 +73,7 @@ class Usage:
         self._loop_end, self._cpu_after = time.perf_counter(), time.process_time()
 
     def device_share(self, stages: StageSeconds) -> float:
-        """Share of the loop's time so far in which the device computed."""
+        """Return the share of the loop's time so far in which the device computed."""
         return min(1.0, stages.compute / max(self._loop_seconds(), 1e-9))
 
     def pace(self, stages: StageSeconds | None) -> dict[str, float]:
@@ -89,7 +89,7 @@ class Usage:
         return {**share, "loop_s": round(self._loop_seconds(), 3)}
 
     def stage_facts(self, stages: StageSeconds) -> dict[str, float]:
-        """Seconds per stage.
+        """Return the seconds per stage.
 
         ``load_s`` and ``store_s`` are summed over threads; ``waited_s`` is how long the computing thread waited for
         them; ``waited_share`` is the share of the loop in which nothing was computed, its first load and last store
@@ -157,7 +157,7 @@ def write_run_file(
 
 
 def run_file_name(shard: ShardSpec) -> str:
-    """Name of a shard's run file."""
+    """Return the name of a shard's run file."""
     return "run.json" if shard.count == 1 else f"run-{shard.index}-of-{shard.count}.json"
 
 
@@ -206,12 +206,12 @@ def processor_name() -> str:
 
 
 def core_count() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far.
+    """Return the largest resident memory of this process so far.
 
     Linux states it in ``VmHWM``; ``ru_maxrss`` of a child also counts its parent at the fork. Elsewhere ``ru_maxrss``
     is in bytes on macOS and in KiB on other systems.
@@ -225,7 +225,7 @@ def peak_memory_bytes() -> int:
 
 
 def _code_digest() -> str:
-    """SHA-256 over this package's Python files: tells two states of one version apart."""
+    """Hash this package's Python files (SHA-256): tells two states of one version apart."""
     root = Path(__file__).parent.parent
     total = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

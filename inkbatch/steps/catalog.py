@@ -15,6 +15,7 @@ from inkbatch.steps import chains
 from inkbatch.steps.infer.settings import InferConfig
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.text import count_text
 
 
 class CatalogConfig(JobConfig):
@@ -60,5 +61,5 @@ def _read(segment: str, config: CatalogConfig, context: RunContext) -> str:
     asked = {"segment": segment, "root": config.root, "bundle": config.bundle}
     report = chains.infer(InferConfig.load(None, (), asked), context)
     if not report.complete:
-        raise InkbatchError(f"{report.location}: {report.left} units are missing though this process did all")
+        raise InkbatchError(f"{report.location}: {report.left} of {count_text(report.units, 'unit')} still missing")
     return f"complete at {report.location} ({report.counts})"

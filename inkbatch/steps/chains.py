@@ -75,7 +75,7 @@ def build_dataset(config: BuildDatasetConfig, context: RunContext) -> JobReport:
 
 
 def labels_config(config: BuildDatasetConfig, choice: SegmentChoice) -> LabelsConfig:
-    """Settings of `inkbatch labels` for one segment of a dataset.
+    """Make the settings of `inkbatch labels` for one segment of a dataset.
 
     Raises:
         ConfigError: Settings that belong to the dataset, or that do not validate.

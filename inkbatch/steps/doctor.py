@@ -26,7 +26,7 @@ class DoctorConfig(JobConfig):
     Attributes:
         name: Name of the report, ``ROOT/doctor/{name}-{index}-of-{count}.json``.
         root: ROOT, read and written.
-        device: ``cuda`` asks for a usable GPU; ``auto`` takes what is there.
+        device: ``cuda`` asks for a usable GPU; ``auto`` takes the best device.
         gpus: Number of GPUs that must be usable.
         shm: Free space needed in ``/dev/shm``, for example ``4GiB``.
         disk: Free space needed in the folder for temporary files.

@@ -21,6 +21,7 @@ from inkbatch.models.importing import WEB, ReadCheckpoint, read_state_dict
 from inkbatch.models.presets import Preset, changed_contract, load_preset
 from inkbatch.predict.import_checks import import_warnings
 from inkbatch.predict.reference import keep_reference
+from inkbatch.text import count_text
 
 
 class ImportConfig(JobConfig):
@@ -150,7 +151,7 @@ def _mapping(location: Location) -> dict[str, Any]:
 def _document(
     config: ImportConfig, preset: Preset, contract: Contract, model: InkModel, read: ReadCheckpoint, fetched: Fetched
 ) -> BundleDocument:
-    """All of the bundle but its weights; nothing in it depends on the time or the machine."""
+    """Describe all of the bundle but its weights; nothing in it depends on the time or the machine."""
     changed = {"model": config.model, "contract": config.contract}
     source = {
         **_json_values(fetched.facts),
@@ -187,7 +188,7 @@ def _is_there(dest: Location, document: BundleDocument) -> bool:
     differing = sorted(key for key in found.keys() | wished.keys() if found.get(key) != wished.get(key))
     if differing:
         raise ConfigError(
-            f"import {dest}: another bundle is there already, it differs in {', '.join(differing)}; "
+            f"import {dest}: another bundle already exists there, it differs in {', '.join(differing)}; "
             "choose another destination, or remove that folder"
         )
     return True
@@ -217,7 +218,7 @@ def _summary(preset: Preset, contract: Contract, model: InkModel) -> str:
     layers = f"{chosen[0]}:{chosen[1]}" if chosen else "the centre ones"
     weights = sum(tensor.numel() for tensor in model.state_dict().values())
     return (
-        f"{preset.name}: {preset.title} · {weights:,} numbers in {len(model.state_dict())} tensors · "
+        f"{preset.name}: {preset.title} · {weights:,} numbers in {count_text(len(model.state_dict()), 'tensor')} · "
         f"{contract.layers.count} layers ({layers}), tile {contract.tile_px}, stride {contract.stride_px}, "
         f"divided by {contract.divisor:g}"
     )

@@ -30,6 +30,7 @@ from inkbatch.predict.segment_statistics import array_statistics
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.text import count_text
 
 UNIT_PX = 4096  # of a picture that is computed at a time
 RGB_LAYERS, GREY_LAYERS = 3, 1
@@ -154,7 +155,7 @@ def describe(config: InferPicturesConfig) -> str:
     record = RunFolder(plan.folder, plan.manifest)
     return "\n".join(
         [
-            f"infer-pictures: {len(plan.pictures)} pictures, {record.state}",
+            f"infer-pictures: {count_text(len(plan.pictures), 'picture')}, {record.state}",
             f"  bundle        {plan.bundle.document.name} ({plan.bundle.document.architecture})",
             f"  writes        {', '.join(config.forms)} to {plan.folder}",
         ]
@@ -227,7 +228,7 @@ def _of_folder(config: InferPicturesConfig) -> _Found:
     folder = Location.parse(config.images or "")
     files = picture_files(folder)
     if not files:
-        raise DataError(f"{folder}: expected pictures (.png, .jpg, .tif, …), found none; check images")
+        raise DataError(f"{folder}: expected pictures (.png, .jpg, .tif, …), got none; check images")
     sizes = folder.sizes()
     pictures = [(stem, folder / files[stem]) for stem in sorted(files)]
     chosen = set(files.values())

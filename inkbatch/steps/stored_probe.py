@@ -31,7 +31,7 @@ class AutoLayers:
 
 
 def probe_folder(root: str, segment: str, name: str) -> Location:
-    """``ROOT/probes/{segment}/{name}``."""
+    """Return ``ROOT/probes/{segment}/{name}``."""
     return Location.parse(root) / "probes" / segment / name
 
 

@@ -169,7 +169,7 @@ class Golden:
         model.load_state_dict(fill_state_dict(self.manifest), strict=True)
 
     def difference(self, found: Tensor, expected: Tensor) -> float:
-        """Largest difference of two answers, in standard deviations of the golden logits."""
+        """Return the largest difference of two answers, in standard deviations of the golden logits."""
         return float((found - expected).abs().max() / (self.output.std() if self.std is None else self.std))
 
     def require_match(self, model: nn.Module) -> None:

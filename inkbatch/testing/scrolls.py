@@ -29,7 +29,7 @@ def write_volume(
     meta: Mapping[str, Any] | None = None,
     shards: tuple[int, ...] | None = None,
 ) -> Path:
-    """An OME-Zarr of these levels."""
+    """Write an OME-Zarr of these levels."""
     datasets = [
         {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": [(um or 1) * 2**n] * 3}]}
         for n in range(len(levels))
@@ -61,7 +61,7 @@ def write_volume(
 def write_mesh(
     folder: Path, xyz: NDArray[Any], scale: tuple[float, float] = (0.1, 0.1), mask: NDArray[Any] | None = None
 ) -> Path:
-    """A tifxyz folder; `xyz` is (3, rows, columns), `scale` columns first."""
+    """Write a tifxyz folder; `xyz` is (3, rows, columns), `scale` columns first."""
     folder.mkdir(parents=True)
     for name, plane in zip("xyz", np.asarray(xyz, np.float32), strict=True):
         tifffile.imwrite(folder / f"{name}.tif", np.ascontiguousarray(plane))
@@ -75,6 +75,6 @@ def write_mesh(
 def flat_mesh(
     rows: int = 12, columns: int = 16, step: float = 10, z: float = 48.3, tilt: float = 0.0
 ) -> NDArray[np.float32]:
-    """A plane (x, y, z), a vertex every `step` voxels, that climbs by `tilt` per voxel along x."""
+    """Make a plane (x, y, z), a vertex every `step` voxels, that climbs by `tilt` per voxel along x."""
     y, x = np.meshgrid(np.arange(rows) * step + 4.2, np.arange(columns) * step + 4.6, indexing="ij")
     return np.stack([x, y, z + tilt * x]).astype(np.float32)

@@ -60,6 +60,7 @@ def contract_of(config: TrainConfig, index: DatasetIndex, depth_layers: int, roo
             std=config.input.std,
             normaliser=config.input.normaliser,
             voxel_size_um=stored.voxel_size_um or IMAGE_VOXEL_UM,
+            z_spacing_um=stored.z_spacing_um,
             tile_px=tile_px,
             stride_px=config.stride_px or max(1, tile_px // 2),
             window=config.window,

@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.predict.device import REQUIRE_GPU
+from inkbatch.text import count_text
 from inkbatch.training.settings import TrainConfig
 
 PORT = "29500"
@@ -62,11 +63,6 @@ def started_by(environment: Mapping[str, str]) -> Started | None:
     return None
 
 
-def _counted(count: int, one: str, several: str) -> str:
-    """Format a count: ``1 node``, ``2 nodes``."""
-    return f"{count} {one if count == 1 else several}"
-
-
 def _devices_and_nodes(config: TrainConfig, started: Started | None, on_cuda: bool) -> tuple[int | str, int]:
     """Choose devices and nodes for Lightning.
 
@@ -79,10 +75,10 @@ def _devices_and_nodes(config: TrainConfig, started: Started | None, on_cuda: bo
     devices = (told.per_node or alone) if config.devices == "auto" else config.devices
     nodes = told.nodes if config.num_nodes == "auto" else config.num_nodes
     if started and (nodes != started.nodes or started.per_node not in (None, devices)):
-        each = "" if started.per_node is None else f" with {_counted(started.per_node, 'process', 'processes')} each"
+        each = "" if started.per_node is None else f" with {count_text(started.per_node, 'process', 'processes')} each"
         raise ConfigError(
             f"devices {config.devices}, num_nodes {config.num_nodes}: not available here: {started.who} started "
-            f"{_counted(started.nodes, 'node', 'nodes')}{each}; set devices and num_nodes to that, or leave them at "
+            f"{count_text(started.nodes, 'node')}{each}; set devices and num_nodes to that, or leave them at "
             "auto"
         )
     return devices, nodes

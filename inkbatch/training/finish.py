@@ -12,6 +12,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract
 from inkbatch.models.flops import flops_per_tile
+from inkbatch.predict.reference import keep_reference
 from inkbatch.reports.charts import raster
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.metrics import OVERALL
@@ -76,7 +77,7 @@ def write_bundle(
     progress: Progress,
     contents: Mapping[str, Any],
 ) -> Bundle:
-    """Make the bundle of a finished run; equal runs give equal bundles.
+    """Make the bundle of a finished run, with a reference tile; equal runs give equal bundles.
 
     Args:
         folder: The bundle's folder.
@@ -123,8 +124,9 @@ def write_bundle(
             "measured_on": f"stitched validation areas of dataset {index.name}{_fold_words(config)}",
             "validation": {name: finite(scores) for name, scores in best.scores.items()},
         },
+        reference=keep_reference(folder, model.eval(), fitted),
     )
-    return Bundle.save(folder, model.eval(), document)
+    return Bundle.save(folder, model, document)
 
 
 def finite(scores: dict[str, float]) -> dict[str, Any]:

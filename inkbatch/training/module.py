@@ -67,7 +67,7 @@ class InkModule(LightningModule):
         return subvolume, *coarse_targets(labels, counted, self.net.output_scale)
 
     def normalised(self, tiles: Tensor, sample_ids: Sequence[str]) -> Tensor:
-        """(B, Z, Y, X) intensities as inference feeds them: (B, 1, Z, Y, X); `sample_ids` name each tile's sample."""
+        """Normalise (B, Z, Y, X) intensities as inference does to (B, 1, Z, Y, X); `sample_ids` name the samples."""
         statistics = self.statistics.of(sample_ids, tiles.device) if self.statistics else None
         return normalise_tiles(tiles, self.contract, statistics)[:, None]
 
@@ -81,7 +81,7 @@ class InkModule(LightningModule):
 
 
 def sum_over_devices(values: Tensor) -> Tensor:
-    """Sum of all devices' tensors, gradients included; the tensor itself on one device."""
+    """Sum all devices' tensors, gradients included; the tensor itself on one device."""
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return values
     total: Tensor = _Sum.apply(values)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inkbatch.data.datasets.index import Sample
-from inkbatch.errors import DataError
+from inkbatch.errors import ConfigError, DataError
+from inkbatch.models.rules import Grown
 
 FITTING_ROUNDS = 100
 TINY = 1e-300
 
 
-class SamplerConfig(BaseModel):
+class SamplerConfig(Grown):
     """Rules for drawing an epoch's samples.
 
     Attributes:
@@ -24,14 +26,17 @@ class SamplerConfig(BaseModel):
         by_segment: Every segment gets the same share of the epoch, whatever its number of samples.
         ink_share: Share of drawn samples that hold ink; None: as they come.
         ink_from: Share of ink from which a sample counts as one that holds ink.
+        quotas: Samples of each scroll in every batch; they sum to the batch. A segment without a scroll stands for
+            itself. Within a scroll samples are drawn as the other settings say. Empty: scrolls play no part.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    younger: ClassVar[frozenset[str]] = frozenset({"quotas"})
 
     samples_per_epoch: int | None = Field(None, ge=1)
     by_segment: bool = False
     ink_share: float | None = Field(None, ge=0, le=1)
     ink_from: float = Field(0.001, gt=0, le=1)
+    quotas: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
     @property
     def balanced(self) -> bool:
@@ -75,6 +80,48 @@ def _by_ink(samples: Sequence[Sample], config: SamplerConfig, share: float) -> l
     return [(which, wanted) for which, wanted, _ in groups]
 
 
+def places_by_scroll(samples: Sequence[Sample], scrolls: Mapping[str, str]) -> dict[str, NDArray[np.int64]]:
+    """List places in `samples` by scroll, ascending; a segment that `scrolls` lacks stands for itself."""
+    found: dict[str, list[int]] = {}
+    for place, sample in enumerate(samples):
+        found.setdefault(scrolls.get(sample.segment, sample.segment), []).append(place)
+    return {scroll: np.array(places, np.int64) for scroll, places in found.items()}
+
+
+def require_drawable(samples: Sequence[Sample], config: SamplerConfig, scrolls: Mapping[str, str], batch: int) -> None:
+    """Refuse settings that these samples cannot fill.
+
+    Args:
+        samples: The training samples.
+        config: How they are to be drawn.
+        scrolls: Scroll by segment.
+        batch: Samples per forward pass, all devices together.
+
+    Raises:
+        ConfigError: Quotas that do not sum to the batch, or leave out a scroll that has samples.
+        DataError: A quota or a share of ink that no sample can fill.
+    """
+    if not config.quotas:
+        draw_weights(samples, config)
+        return
+    total, places = sum(config.quotas.values()), places_by_scroll(samples, scrolls)
+    if total != batch:
+        raise ConfigError(f"sampler.quotas: expected quotas that sum to the batch of {batch}, got {total}")
+    if left_out := sorted(set(places) - set(config.quotas)):
+        raise ConfigError(
+            "sampler.quotas: expected one for each scroll of the training samples, got none for "
+            f"{', '.join(left_out)}; 0 leaves a scroll out"
+        )
+    for scroll, count in config.quotas.items():
+        if count and scroll not in places:
+            raise DataError(
+                f"sampler.quotas: {scroll} has no training sample; the dataset's scrolls are {', '.join(places)} "
+                "(build-dataset takes the scroll of each segment: segments: [{id: …, scroll: …}])"
+            )
+        if count:
+            draw_weights([samples[place] for place in places[scroll].tolist()], config)
+
+
 @dataclass(frozen=True)
 class Drawn:
     """One place in an epoch.
@@ -105,6 +152,7 @@ class EpochPlan:
         batch: Samples per device and forward pass.
         devices: Processes that train together.
         accumulate: Forward passes per optimiser step.
+        scrolls: Scroll by segment, for quotas; a segment that is not listed stands for itself.
     """
 
     samples: Sequence[Sample]
@@ -113,6 +161,7 @@ class EpochPlan:
     batch: int
     devices: int = 1
     accumulate: int = 1
+    scrolls: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def step_samples(self) -> int:
@@ -132,11 +181,28 @@ class EpochPlan:
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the indices of an epoch's samples, a whole number of steps."""
         rng = np.random.default_rng([self.seed, epoch, 0])
-        count, wanted = len(self.samples), self.steps * self.step_samples
+        wanted = self.steps * self.step_samples
+        return self._by_quota(rng, wanted) if self.sampler.quotas else self._drawn(rng, self.samples, wanted)
+
+    def _drawn(self, rng: np.random.Generator, samples: Sequence[Sample], wanted: int) -> NDArray[np.int64]:
+        """Draw so many places in `samples`."""
+        count = len(samples)
         if self.sampler.balanced:
-            return rng.choice(count, wanted, p=draw_weights(self.samples, self.sampler))
+            return rng.choice(count, wanted, p=draw_weights(samples, self.sampler))
         rounds = [rng.permutation(count) for _ in range(-(-wanted // count))]
         return np.concatenate(rounds)[:wanted]
+
+    def _by_quota(self, rng: np.random.Generator, wanted: int) -> NDArray[np.int64]:
+        """Draw batches with every scroll's quota in each, mixed within the batch, so that devices share scrolls."""
+        places = places_by_scroll(self.samples, self.scrolls)
+        batches = wanted // (self.batch * self.devices)
+        columns = []
+        for scroll, count in sorted(self.sampler.quotas.items()):
+            if count:
+                own = places[scroll]
+                drawn = self._drawn(rng, [self.samples[place] for place in own.tolist()], batches * count)
+                columns.append(own[drawn].reshape(batches, count))
+        return rng.permuted(np.concatenate(columns, axis=1), axis=1).reshape(-1)
 
     def step(self, order: NDArray[np.int64], epoch: int, step: int, device: int) -> list[list[Drawn]]:
         """Return the micro batches of one step on one device.

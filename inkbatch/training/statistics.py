@@ -20,7 +20,7 @@ FOLDER_NAME = "statistics"
 
 @dataclass(frozen=True)
 class SampleStatistics:
-    """What each sample is normalised by.
+    """Statistics by which each sample is normalised.
 
     Attributes:
         segments: Segment of each sample, by the sample's id.
@@ -31,7 +31,7 @@ class SampleStatistics:
     found: Mapping[str, Statistics]
 
     def of(self, sample_ids: Sequence[str], device: torch.device) -> Statistics:
-        """Statistics of shape (len(sample_ids),)."""
+        """Return statistics of shape (len(sample_ids),)."""
         rows = [torch.stack(self.found[self.segments[name]]) for name in sample_ids]
         return Statistics(*torch.cat(rows, dim=1).to(device).unbind())
 

@@ -73,7 +73,7 @@ class Viewer:
 
     def _renderer(self, number: int) -> Renderer:
         if number >= len(self._renderers):
-            raise UnknownNameError(f"there are {len(self._renderers)} segments here")
+            raise UnknownNameError(f"expected a segment from 0 to {len(self._renderers) - 1}, got {number}")
         return self._renderers[number]
 
     def tile(self, number: int, kind: str, level: int, row: int, column: int, query: str) -> Answer:

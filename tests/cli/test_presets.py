@@ -181,6 +181,28 @@ def test_kaggle():
     assert terms == ["dice", "tversky", "bce"]
 
 
+def test_scroll_9um():
+    for number, segment in enumerate(("p1", "p2")):
+        phantom(segment, 21, number, "labels/{segment}.png")
+    of_scrolls = "segments=[{id: p1, scroll: scroll-1}, {id: p2, scroll: PHerc0172}]"
+    small = ["sample_px=32", "sampling.stride_px=16", "splits.block_px=64", "splits.validation=0.15"]
+    inkbatch("build-dataset", "--preset", "scroll-9um", sets=[of_scrolls, *small])
+    assert index_of("scroll-9um").scrolls == {"p1": "scroll-1", "p2": "PHerc0172"}
+    net = ["model.config.widths=[8, 16]", "model.config.blocks=[1, 1]", "model.config.stem_channels=4"]
+    tiny = ["tile_px=32", "stride_px=16", "sampler.samples_per_epoch=8"]
+    inkbatch("train", "--preset", "scroll-9um", sets=[*QUICK, *net, *tiny], code=64)  # the preset's own quotas
+    quotas = "sampler.quotas={scroll-1: 3, PHerc0172: 1}"
+    inkbatch("train", "--preset", "scroll-9um", sets=[*QUICK, *net, *tiny, quotas])
+    bundle, settings = bundle_of("scroll-9um"), resolved("scroll-9um")
+    contract, published = bundle.contract, load_preset("ink-9um").contract
+    for key in ("normaliser", "window", "display_range", "tta_axes"):
+        assert getattr(contract, key) == getattr(published, key), key
+    assert (bundle.document.architecture, contract.layers.count) == ("stem3d-unet", 17)
+    assert (settings["augment"]["depth_shift"], settings["loss"]["label_smoothing"]) == (2, 0.5)
+    assert settings["sampler"]["quotas"] == {"scroll-1": 3, "PHerc0172": 1}
+    inkbatch("infer", "p2", "--bundle", "root/runs/scroll-9um/bundle", "--device", "cpu")  # contracts agree
+
+
 def test_ceramics():
     inkbatch("vessels", "vessels", "--preset", "ceramics-profile", sets=["count=10", "shape_yx=[96, 96]"])
     inkbatch("build-dataset", "--preset", "ceramics-profile", sets=["sample_px=96"])

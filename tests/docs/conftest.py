@@ -139,6 +139,7 @@ def own_segment(folder: Path, demo_root: Path) -> None:
     """Two scans, as the page's catalog names them, and a mesh in a volume."""
     noise = np.random.default_rng(0).integers(1, 255, (40, 150, 180), dtype=np.uint8)
     write_volume(folder / "scrolls" / "PHerc0172.zarr", [noise])
+    write_volume(folder / "scrolls" / "9um.zarr", [noise[:13]], um=8.64)
     write_mesh(folder / "scrolls" / "20240618142020", flat_mesh(15, 17, z=15, tilt=0.05))
     scan(folder, "20231005123336", 20, (150, 200), "uint16")
     scan(folder, "20230827161847", 13, (150, 200))

@@ -112,6 +112,49 @@ def _(desk):
     )
 
 
+@provokes("expected 0.1 to 200 µm")
+def _(desk):
+    return desk.prepare("--depth-order", "forward", "--voxel-size-um", "7910", stated=False)
+
+
+def scaled(desk, *scale: float):
+    """The tiny segment as an OME-Zarr with this scale along z, y and x, in micrometres."""
+    group = zarr.create_group(desk.folder / "scaled.zarr", zarr_format=2)
+    group.create_array("0", data=random_papyrus(SHAPE))
+    transforms = [{"type": "scale", "scale": list(scale)}]
+    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": transforms}]}]
+    return desk.folder / "scaled.zarr"
+
+
+@provokes("expected one voxel size, got")
+def _(desk):
+    source = scaled(desk, 8, 8, 8)
+    (source / "meta.json").write_text('{"voxelsize": 2.4}')
+    return desk.prepare("--depth-order", "forward", source=source, stated=False)
+
+
+@provokes("expected pixels as high as they are wide")
+def _(desk):
+    return desk.prepare("--depth-order", "forward", source=scaled(desk, 8, 8, 3.24), stated=False)
+
+
+@provokes("µm between layers within")
+def _(desk):
+    desk.prepare("--depth-order", "forward", source=scaled(desk, 2, 8, 8), stated=False)
+    return desk.infer()
+
+
+@provokes("resample: expected at least the source's")
+def _(desk):
+    return desk.prepare("--resample", "4")
+
+
+@provokes("expects pixels 4 times as far apart as layers")
+def _(desk):
+    return desk.prepare("--resample", "level2-zmean4-21slice-v1")
+
+
 @provokes("the order of its axes is unknown and is never guessed")
 def _(desk):
     zarr.create_array(desk.folder / "stack.zarr", data=random_papyrus(SHAPE))
@@ -148,7 +191,7 @@ def _(desk):
     return desk.prepared().infer(bundle=desk.folder / "finer")
 
 
-@provokes("bundle wants … layers, surface has …")
+@provokes("bundle expects … layers, surface has …")
 def _(desk):
     identity_bundle(desk.folder / "deep", layers=9)
     return desk.prepared().infer(bundle=desk.folder / "deep")
@@ -183,7 +226,7 @@ def _(desk):
     return desk.says("import-checkpoint", "net.ckpt", "there", "--as", "i3d-first-letters")
 
 
-@provokes("its reference tile gives another answer here than where it was imported")
+@provokes("its reference tile gives other logits here than at import")
 def _(desk):
     bundle = network_bundle(desk.folder / "network")
     other = build_model(bundle.document.architecture, bundle.document.model).eval()
@@ -199,7 +242,7 @@ def _(desk):
     return desk.says("import-checkpoint", "net.pth", "there", "--as", "ink-9um")
 
 
-@provokes("stand in the file under two names and differ")
+@provokes("stored under two names in the file, with values that differ")
 def _(desk):
     weights = Stem3dUnet(Stem3dUnetConfig(depth_layers=3, stem_channels=1, widths=(2, 2), blocks=(1, 1))).state_dict()
     key = "network.shared_encoder.stem.convs.0.{}.bias"

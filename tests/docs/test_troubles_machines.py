@@ -112,7 +112,7 @@ def _(desk):
 # ---- stops -----------------------------------------------------------------------------------------------------------
 
 
-@provokes("stopped by SIGTERM; … units were stored by this process")
+@provokes("stopped by SIGTERM; … stored by this process")
 def _(desk):
     from inkbatch.run.signals import StopFlag
 

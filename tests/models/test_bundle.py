@@ -41,7 +41,7 @@ def test_equal_models_are_equal_bytes(tmp_path):
     [
         ({"architecture": "unheard-of"}, "unknown architecture"),
         ({"model": {"depth_layers": 3, "size": 1}}, "size"),
-        ({"model": {"depth_layers": 4}}, "takes 4 layers, its contract gives it 3"),
+        ({"model": {"depth_layers": 4}}, "takes 4 layers, its contract states 3"),
     ],
 )
 def test_a_document_that_does_not_fit_is_refused_on_building(tmp_path, change, words):

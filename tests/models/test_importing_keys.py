@@ -196,7 +196,7 @@ def test_a_tensor_under_two_names_is_proved_equal_and_taken_once(prefix):
     twice[f"{prefix}copy.weight"] = weights()["encoder.weight"]
     found = matched(TwoNames(), twice)
     require_equal(found.tensors, {key: weights()[key] for key in TwoParts().state_dict()})
-    assert found.notes == ["note: 1 tensors stand in the file under two names and are equal; one was taken"]
+    assert found.notes == ["note: 1 tensor stored under two names in the file, with equal values; one was taken"]
     twice[f"{prefix}copy.weight"] = weights()["encoder.weight"] + 1
     with pytest.raises(DataError, match=r"1 tensors .* differ: .*encoder\.weight and .*copy\.weight; the file is"):
         matched(TwoNames(), twice)

@@ -175,7 +175,7 @@ class TestOwnPresets:
         with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
             load_preset(str(tmp_path / "absent.yaml"))
         (tmp_path / "list.yaml").write_text("[1]", encoding="utf-8")
-        with pytest.raises(ConfigError, match="wanted a mapping"):
+        with pytest.raises(ConfigError, match="expected a mapping"):
             load_preset(str(tmp_path / "list.yaml"))
         with pytest.raises(ConfigError, match=r"there is none of that name; known are hecate-2\.4um, .* \(or give"):
             load_preset("?")

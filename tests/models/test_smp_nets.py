@@ -155,7 +155,7 @@ def test_the_mean_logit_is_the_logit_of_the_mean():
         ({"encoder": "tu-resnet18", "encoder_options": {"encoder_depth": 4}}, "no options of the encoder"),
         ({"layer_groups": [[0, 1], [2]]}, "equal length"),
         ({"layer_groups": []}, "one or more groups"),
-        ({"layer_groups": [[2, 4]]}, r"layers \[4\]; the subvolume has 0 to 3"),
+        ({"layer_groups": [[2, 4]]}, r"expected layers 0 to 3, got \[4\]"),
     ],
 )
 def test_a_config_that_cannot_be_built_is_refused_by_name(config, message):

@@ -81,7 +81,7 @@ def test_one_logit_comes_out_per_16_pixels_in_row_major_order():
     [
         ((1, 1, 4, 32, 32), "built for 3 layers, got a subvolume with 4"),
         ((1, 1, 3, 64, 64), "tiles of 32 px, got 64 x 64 px"),
-        ((1, 2, 3, 32, 32), "wants a subvolume"),
+        ((1, 2, 3, 32, 32), "expected a subvolume"),
     ],
 )
 def test_another_shape_is_refused_though_the_network_would_run(shape, message):

@@ -109,7 +109,7 @@ def test_ctrl_c_once_stops_cleanly_and_says_how_to_go_on(tmp_path):
     terminal.ctrl_c()
     assert terminal.end() == 75
     assert "Ctrl-C again stops at once" in terminal.seen
-    said = re.search(r"stopped by SIGINT; (\d+) units were stored", terminal.seen)
+    said = re.search(r"stopped by SIGINT; (\d+) units? stored by this process", terminal.seen)
     assert "run the same command again to go on" in terminal.seen
     assert int(said[1]) == len(list((tmp_path / "run" / "done").iterdir())) > 0
     again = Terminal(tmp_path / "run", 200, 0, "")

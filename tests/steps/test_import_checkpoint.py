@@ -153,7 +153,7 @@ class TestDestination:
         run(config)
         before = (tmp_path / "bundle" / "bundle.json").read_bytes()
         with pytest.raises(
-            ConfigError, match=rf"another bundle is there already, it differs in {differing};"
+            ConfigError, match=rf"another bundle already exists there, it differs in {differing};"
         ) as caught:
             run(config.model_copy(update=changes))
         assert caught.value.exit_code == EXIT_CONFIG
@@ -219,7 +219,7 @@ class TestSources:
         assert (source["uri"], source["revision"]) == (f"hf://owner/net/last.ckpt@{commit}", commit)
         assert source["config"] == {"num_frames": 18}
         assert (
-            "note: the checkpoint's own num_frames is 18, the bundle's number of layers is 3; see which is meant"
+            "note: the checkpoint's own num_frames is 18, the bundle's number of layers is 3; check which one is right"
             in lines
         )
 
@@ -343,8 +343,8 @@ def test_hyper_parameters_that_say_otherwise_are_shown(tmp_path, preset, publish
     lines = run(ImportConfig(source=str(tmp_path / "x.ckpt"), dest=str(tmp_path / "bundle"), preset=preset))
     notes = [line for line in lines if line.startswith("note: ")]
     assert notes == [
-        "note: the checkpoint's own size is 256, the bundle's tile is 32; see which is meant",
-        "note: the checkpoint's own num_frames is 30, the bundle's number of layers is 3; see which is meant",
+        "note: the checkpoint's own size is 256, the bundle's tile is 32; check which one is right",
+        "note: the checkpoint's own num_frames is 30, the bundle's number of layers is 3; check which one is right",
     ]
     assert Bundle.open(Location.parse(tmp_path / "bundle")).document.source["hyper_parameters"]["lr"] == "inf"
 

@@ -74,7 +74,7 @@ def test_a_payload_of_model_config_and_step(tmp_path, preset, network):
     payload = {"model": twice(network.state_dict()), "config": CONFIG, "step": 75000}
     torch.save(payload, tmp_path / "step-075000.pth")
     lines = imported(tmp_path / "step-075000.pth", tmp_path / "bundle", preset)
-    assert "note: 27 tensors stand in the file under two names and are equal; one was taken" in lines
+    assert "note: 27 tensors stored under two names in the file, with equal values; one was taken" in lines
     assert not [line for line in lines if line.startswith("warning") or "checkpoint's own" in line]
     source = Bundle.open(Location.parse(tmp_path / "bundle")).document.source
     assert source["hyper_parameters"] == {**CONFIG, "step": 75000}
@@ -100,8 +100,8 @@ def test_safetensors_with_the_settings_apart(tmp_path, preset, network):
     (tmp_path / "train.json").write_text(json.dumps(settings), encoding="utf-8")
     lines = imported(tmp_path / "soup.safetensors", tmp_path / "bundle", preset, settings=str(tmp_path / "train.json"))
     assert [line for line in lines if "own patch_size" in line] == [
-        "note: the checkpoint's own patch_size[-1] is 128, the bundle's tile is 32; see which is meant",
-        "note: the checkpoint's own patch_size[0] is 17, the bundle's number of layers is 3; see which is meant",
+        "note: the checkpoint's own patch_size[-1] is 128, the bundle's tile is 32; check which one is right",
+        "note: the checkpoint's own patch_size[0] is 17, the bundle's number of layers is 3; check which one is right",
     ]
     require_same_answer(tmp_path / "bundle", network)
 
@@ -255,9 +255,10 @@ def test_a_bundle_that_answers_otherwise_here_gives_no_map(tmp_path, preset, net
     torch.save(network.state_dict(), tmp_path / "net.pth")
     imported(tmp_path / "net.pth", tmp_path / "bundle", preset)
     monkeypatch.setattr(reference, "_checked", set())
-    monkeypatch.setattr(reference, "normalise", lambda stored, contract: -stored.float())  # as a broken device would
+    # as a broken device would
+    monkeypatch.setattr(reference, "normalise_tiles", lambda tiles, contract, statistics: -tiles.float())
     where = {"segment": tiny_segment.segment, "root": str(tiny_segment.root), "bundle": str(tmp_path / "bundle")}
-    with pytest.raises(DataError, match="its reference tile gives another answer here than where it was imported"):
+    with pytest.raises(DataError, match="its reference tile gives other logits here than at import"):
         run_infer(InferConfig(**where, device="cpu", unit_px=64), RunContext())
 
 

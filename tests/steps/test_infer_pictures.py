@@ -95,11 +95,11 @@ def test_other_pictures_under_the_same_name_are_refused(tmp_path, pictures):
 @pytest.mark.parametrize(
     ("bundle", "changes", "error", "words"),
     [
-        ({"layers": 4}, {}, MismatchError, "bundle wants 4, a picture has 3"),
+        ({"layers": 4}, {}, MismatchError, "bundle expects 4, a picture has 3"),
         ({"lut": [[0, 0], [255, 255]]}, {}, MismatchError, "lut"),
         ({"intensity": ["window:*"]}, {}, MismatchError, "intensity"),
-        ({}, {"pixel_um": 20.0}, MismatchError, "voxel_size_um: bundle wants 8.0"),
-        ({}, {"images": "nowhere"}, DataError, "there are none"),
+        ({}, {"pixel_um": 20.0}, MismatchError, "voxel_size_um: bundle expects 8.0"),
+        ({}, {"images": "nowhere"}, DataError, "expected pictures .* got none"),
         ({}, {"images": None, "dataset": "none"}, DataError, "run build-dataset first"),
         ({}, {"dataset": "both"}, ConfigError, "one of them"),
         ({}, {"forms": []}, ConfigError, "choose npy, png"),

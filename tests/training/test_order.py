@@ -11,11 +11,11 @@ import torch
 
 from inkbatch.data.datasets.index import DatasetIndex, Sample
 from inkbatch.data.datasets.sample_reader import SampleReader
-from inkbatch.errors import DataError
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
 from inkbatch.training.augment_settings import AugmentConfig
 from inkbatch.training.data import READING_THREADS, StepStream, TrainingTiles, reading_threads, require_samples
-from inkbatch.training.order import EpochPlan, SamplerConfig, draw_weights
+from inkbatch.training.order import EpochPlan, SamplerConfig, draw_weights, require_drawable
 
 
 def samples_of(*rows: tuple[str, float]) -> list[Sample]:
@@ -94,6 +94,69 @@ def test_an_ink_share_that_cannot_be_had_is_refused():
         draw_weights(samples_of(("a", 0.5)), SamplerConfig(ink_share=0.5))
 
 
+SCROLLS = {"a": "first", "b": "first", "c": "second"}
+
+
+def of_three_segments() -> list[Sample]:
+    return samples_of(*[("a", 0.0)] * 20, *[("b", 0.2)] * 4, *[("c", 0.0)] * 3, *[("d", 0.2)] * 9)
+
+
+@pytest.mark.parametrize(("devices", "accumulate"), [(1, 1), (2, 1), (1, 2)])
+def test_every_batch_holds_the_quota_of_every_scroll(devices, accumulate):
+    samples = of_three_segments()
+    sampler = SamplerConfig(quotas={"first": 5, "second": 1, "d": 2}, samples_per_epoch=64)
+    plan = EpochPlan(samples, sampler, 3, 8 // devices, devices, accumulate, SCROLLS)
+    order = plan.order(0)
+    assert len(order) == 64
+    scrolls = [SCROLLS.get(samples[place].segment, samples[place].segment) for place in order]
+    for first in range(0, 64, 8):
+        assert sorted(scrolls[first : first + 8]) == ["d"] * 2 + ["first"] * 5 + ["second"]
+    np.testing.assert_array_equal(order, EpochPlan(samples, sampler, 3, 8, 1, 1, SCROLLS).order(0))
+    assert not np.array_equal(order, plan.order(1))
+
+
+def test_a_scroll_shows_all_its_samples_before_one_comes_again():
+    samples = of_three_segments()
+    sampler = SamplerConfig(quotas={"first": 6, "second": 2, "d": 0}, samples_per_epoch=32)
+    taken = np.bincount(EpochPlan(samples, sampler, 0, 8, scrolls=SCROLLS).order(0), minlength=len(samples))
+    assert taken[:24].tolist() == [1] * 24
+    assert (taken[24:27] >= 2).all()
+    assert not taken[27:].any()
+
+
+def test_quotas_leave_the_share_of_ink_to_each_scroll():
+    samples = of_three_segments()[:24] + samples_of(*[("d", 0.0)] * 90, *[("d", 0.2)] * 10)
+    sampler = SamplerConfig(quotas={"first": 2, "d": 2}, ink_share=0.5, samples_per_epoch=4000)
+    order = EpochPlan(samples, sampler, 0, 4, scrolls=SCROLLS).order(0)
+    for places in (range(24), range(24, 124)):
+        inked = [samples[place].ink_share > 0 for place in order if place in places]
+        assert np.mean(inked) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("quotas", "error", "words"),
+    [
+        ({"first": 5, "second": 1, "d": 1}, ConfigError, "expected quotas that sum to the batch of 8, got 7"),
+        ({"first": 8}, ConfigError, "got none for d, second; 0 leaves a scroll out"),
+        ({"first": 5, "second": 1, "d": 1, "e": 1}, DataError, "e has no training sample; .* are first, second, d"),
+    ],
+)
+def test_quotas_that_the_samples_cannot_fill_are_refused(quotas, error, words):
+    with pytest.raises(error, match=words):
+        require_drawable(of_three_segments(), SamplerConfig(quotas=quotas), SCROLLS, 8)
+
+
+def test_a_scroll_that_cannot_give_the_share_of_ink_is_refused():
+    config = SamplerConfig(quotas={"first": 6, "second": 2, "d": 0}, ink_share=0.5)
+    with pytest.raises(DataError, match="expected samples with ink"):
+        require_drawable(of_three_segments(), config, SCROLLS, 8)
+
+
+def test_settings_without_quotas_are_stored_as_they_were():
+    assert "quotas" not in SamplerConfig(ink_share=0.5).model_dump()
+    assert SamplerConfig(quotas={"a": 1}).model_dump()["quotas"] == {"a": 1}
+
+
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_a_split_without_samples_or_without_ink_is_refused(split):
     good, bare = samples_of(("a", 0.1)), samples_of(("a", 0.0))
@@ -135,6 +198,7 @@ def test_a_stream_from_the_middle_gives_what_the_whole_one_gives(tiles, in_place
 
 @pytest.mark.parametrize(("in_place", "ahead"), [(True, 0), (False, 3)])
 def test_as_many_steps_as_asked_for_are_read_ahead_and_none_in_place(tiles, monkeypatch, in_place, ahead):
+    monkeypatch.setattr("inkbatch.training.data.time.thread_time", time.perf_counter)  # a busy machine waits, too
     stream, begun = stream_of(tiles, ahead=3, in_place=in_place), []
     read = stream._read
     monkeypatch.setattr(stream, "_read", lambda drawn: (begun.append(drawn), read(drawn))[1])

@@ -22,6 +22,7 @@ from inkbatch.training.validate import Validator
 SAME = (
     "bundle/weights.safetensors",
     "bundle/bundle.json",
+    "bundle/reference.safetensors",
     "metrics.csv",
     "losses.csv",
     "curves.png",
@@ -55,7 +56,10 @@ def stop_after(step: int) -> tuple[RunContext, Any]:
     return context, on_step
 
 
-RICH = {"ema": 0.9, "accumulate": 2, "batch": 2, "clip_gradient": 1.0, "sampler": {"ink_share": 0.5}}
+RICH = {
+    **{"ema": 0.9, "accumulate": 2, "batch": 2, "clip_gradient": 1.0, "dataset": "folded", "fold": 0},
+    "sampler": {"ink_share": 0.5, "quotas": {"s0": 1, "s1": 1}},
+}
 
 
 @pytest.fixture(scope="module")

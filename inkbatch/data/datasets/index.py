@@ -8,10 +8,10 @@ beside the index, which is then complete by itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, DataError, MismatchError
@@ -99,6 +99,7 @@ class DatasetSegment(BaseModel):
 
     Attributes:
         id: Segment id.
+        scroll: Scroll or fragment that it is part of, for quotas in a batch; None: it stands for itself.
         surface: The segment's folder with ``surface.zarr`` and ``mask.zarr``; for ``image``, the picture file.
         ink_labels: ``ink_labels.zarr``, 0 (no ink) to 255 (ink); for ``image``, the annotation file.
         ignore_mask: ``ignore_mask.zarr``, non-zero where pixels count in no loss and no metric; None: none are.
@@ -118,6 +119,7 @@ class DatasetSegment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
+    scroll: str | None = None
     surface: str
     ink_labels: str
     ignore_mask: str | None = None
@@ -148,6 +150,7 @@ class SurfaceContract(BaseModel):
         clahe: CLAHE settings, or None.
         voxel_size_um: Voxel edge of the first segment in micrometres; the others differ by 5 % at most.
         layer_count: Layers of each sample.
+        z_spacing_um: Spacing of layers, where it is not the voxel edge; left out of documents where it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -158,6 +161,20 @@ class SurfaceContract(BaseModel):
     clahe: dict[str, float] | None = None
     voxel_size_um: float
     layer_count: int
+    z_spacing_um: float | None = None
+
+    @property
+    def layer_um(self) -> float:
+        """Spacing of layers in micrometres."""
+        return self.z_spacing_um or self.voxel_size_um
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out what older datasets do not state, so that their digests hold."""
+        values = serialise(self)
+        if self.z_spacing_um is None:
+            values.pop("z_spacing_um")
+        return values
 
 
 class DatasetIndex(BaseModel):
@@ -246,6 +263,11 @@ class DatasetIndex(BaseModel):
             if segment.id == segment_id:
                 return segment
         raise DataError(f"dataset {self.name}: segment {segment_id!r} is not in its index; run build-dataset again")
+
+    @property
+    def scrolls(self) -> dict[str, str]:
+        """The scroll of each segment id; a segment that states none stands for itself."""
+        return {segment.id: segment.scroll or segment.id for segment in self.segments}
 
     @property
     def fold_count(self) -> int:

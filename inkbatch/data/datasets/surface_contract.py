@@ -31,9 +31,12 @@ def surface_contract(segments: Sequence[DatasetSegment], surfaces: dict[str, Sur
         for key in ("dtype", "lut", "clahe", "layer_count"):
             _require_equal(key, first, getattr(contract, key), segment, getattr(other, key))
         _require_equal("intensity", first, _kind(contract.intensity[0]), segment, _kind(other.intensity[0]))
-        ratio = other.voxel_size_um / contract.voxel_size_um
-        if abs(ratio - 1) > VOXEL_TOLERANCE:
-            _require_equal("voxel_size_um", first, contract.voxel_size_um, segment, other.voxel_size_um)
+        for key, one, two in (
+            ("voxel_size_um", contract.voxel_size_um, other.voxel_size_um),
+            ("z_spacing_um", contract.layer_um, other.layer_um),
+        ):
+            if abs(two / one - 1) > VOXEL_TOLERANCE:
+                _require_equal(key, first, one, segment, two)
         rules |= set(other.intensity)
     return contract.model_copy(update={"intensity": tuple(sorted(rules))})
 
@@ -54,6 +57,7 @@ def _of(segment: DatasetSegment, surface: SurfaceVolume | None) -> SurfaceContra
         lut=made.lut,
         clahe=made.clahe.model_dump() if made.clahe else None,
         voxel_size_um=made.voxel_size_um,
+        z_spacing_um=made.z_spacing_um,
         layer_count=segment.layer_count,
     )
 

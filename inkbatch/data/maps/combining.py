@@ -132,7 +132,7 @@ class Combination:
         return found
 
     def total(self, values: Sequence[Floats]) -> Floats:
-        """Sum of weight × value, before `finish`; always added in the order of the maps."""
+        """Sum weight × value, before `finish`; always added in the order of the maps."""
         total = np.float32(self.weights[0]) * values[0]
         share = np.empty_like(total)
         for weight, part in zip(self.weights[1:], values[1:], strict=True):

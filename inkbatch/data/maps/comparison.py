@@ -73,7 +73,7 @@ class Comparison:
         return {**maps_state(self.maps), **self.truth.state}
 
     def regions(self, unit: Unit) -> list[Box]:
-        """The regions of a unit that touch the area."""
+        """List the regions of a unit that touch the area."""
         edge, box = self.region_px, unit.write_box
         found = [
             Box(part.y0 + box.y0, part.x0 + box.x0, part.y1 + box.y0, part.x1 + box.x0)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inkbatch.config import near_matches
 from inkbatch.errors import ConfigError
@@ -22,6 +22,13 @@ CATALOG_VARIABLE = "INKBATCH_CATALOG"
 CATALOG_NAME = "segments.yaml"
 
 
+def spacing_text(value: Any) -> Any:
+    """Turn a number or a list of numbers, as YAML has them, into text."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:g}"
+    return ",".join(f"{part:g}" for part in value) if isinstance(value, (list, tuple)) else value
+
+
 class SegmentEntry(BaseModel):
     """One segment of a catalog. Paths are relative to the catalog file; ``{segment}`` is replaced by the id.
 
@@ -31,6 +38,7 @@ class SegmentEntry(BaseModel):
         depth_order: ``forward`` if layer 0 lies where depth order begins, ``reversed`` if the stack was stored the
             other way round. Required to prepare; never guessed.
         voxel_size_um: Voxel edge in micrometres; required unless the source states it.
+        z_spacing_um: Spacing of layers in micrometres, where it is not that of pixels and the source does not state it.
         energy_kev: Photon energy of the scan.
         sample: Scroll or fragment, for example ``PHercParis4``.
         intensity: 16 -> 8 bit rule.
@@ -44,6 +52,9 @@ class SegmentEntry(BaseModel):
         volume_um: Voxel edge of the volume, where it does not state it.
         flip_normals: Render against the mesh's normals.
         max_outside: Share of the mesh that may leave the volume.
+        resample: Spacing in micrometres to bring stored layers to (one, or z,y,x), or the name of a pooling rule.
+        resample_depth: ``mean`` or ``linear``.
+        resample_finer: Interpolate where that is finer than the source.
         note: For people.
     """
 
@@ -53,6 +64,7 @@ class SegmentEntry(BaseModel):
     layers: tuple[int, int] | None = None
     depth_order: DepthOrder | None = None
     voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    z_spacing_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     energy_kev: float | None = Field(None, gt=0)
     sample: str | None = None
     intensity: str | None = None
@@ -66,6 +78,9 @@ class SegmentEntry(BaseModel):
     volume_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     flip_normals: bool | None = None
     max_outside: float | None = Field(None, ge=0, le=1)
+    resample: Annotated[str | None, BeforeValidator(spacing_text)] = None
+    resample_depth: Literal["mean", "linear"] | None = None
+    resample_finer: bool | None = None
     note: str | None = None
 
 

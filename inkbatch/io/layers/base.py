@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import LayerRangeError, NonFiniteError
 from inkbatch.geometry import Box
+from inkbatch.io.layers.spacing import Spacing
 
 
 class LayerSource(ABC):
@@ -27,8 +28,7 @@ class LayerSource(ABC):
             `first_layer`; 1 unless the source is a zarr array whose chunks hold several layers.
         whole_layers: True where any read decodes whole layers (JPG, PNG, single-strip LZW). Each is decoded once per
             process and kept, in memory or in a scratch file.
-        voxel_size_um: Voxel size along (y, x) if the source states it, else None.
-        z_spacing_um: Spacing of layers if the source states it apart from that, else None.
+        spacing: Micrometres along z, y and x, as far as the source states them.
         unit_px: Edge of the windows that are best read at a time; None: as memory allows.
         resident_bytes: Memory that the source keeps while it is open (decoded layers), for the planner.
         axes: Meaning of the stored dimensions, for example ``zyx`` or ``tczyx``.
@@ -43,12 +43,21 @@ class LayerSource(ABC):
     block_yx: tuple[int, int] = (1, 1)
     block_layers: int = 1
     whole_layers: bool = False
-    voxel_size_um: float | None = None
-    z_spacing_um: float | None = None
+    spacing: Spacing = Spacing()
     unit_px: int | None = None
     resident_bytes: int = 0
     axes: str = "zyx"
     fingerprint: str = ""
+
+    @property
+    def voxel_size_um(self) -> float | None:
+        """Edge of a pixel if the source states it, the same along y and x; else None."""
+        return self.spacing.plane
+
+    @property
+    def z_spacing_um(self) -> float | None:
+        """Spacing of layers if the source states it, else None."""
+        return self.spacing.z
 
     @abstractmethod
     def read(self, layers: range, box: Box, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
@@ -87,7 +96,7 @@ class LayerSource(ABC):
         return None
 
     def coverage(self, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-        """Where the source itself knows of papyrus; None where that follows from the values alone.
+        """Find the pixels that the source itself knows as papyrus; None if that follows from the values alone.
 
         Args:
             box: Window inside the layers.

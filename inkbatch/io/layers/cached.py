@@ -16,6 +16,7 @@ from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
 from inkbatch.io.threads import Tasks, layer_pool
+from inkbatch.text import bytes_text
 
 RAM_SHARE = 3  # the stack is kept in memory when it fits a third of the budget
 
@@ -38,7 +39,7 @@ class DecodedLayers(CheckedLayerSource):
             scratch: Folder on a local disk for the scratch file; None: the system's folder for temporary files.
         """
         self.uri, self.first_layer, self.shape_zyx = inner.uri, inner.first_layer, inner.shape_zyx
-        self.dtype, self.voxel_size_um = inner.dtype, inner.voxel_size_um
+        self.dtype, self.spacing = inner.dtype, inner.spacing
         self.axes, self.fingerprint = inner.axes, inner.fingerprint
         self.block_yx = inner.shape_zyx[1:]
         self.block_layers = inner.block_layers
@@ -103,10 +104,10 @@ class DecodedLayers(CheckedLayerSource):
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EROFS, errno.ENOTDIR):
                 raise
-            wanted = self.shape_zyx[0] * self._layer_bytes / 2**30
+            whole = self.shape_zyx[0] * self._layer_bytes
             folder = self._scratch_folder or tempfile.gettempdir()
             raise ConfigError(
-                f"{self.uri}: its layers can only be decoded whole, which takes {wanted:.1f} GiB of scratch in "
+                f"{self.uri}: its layers can only be decoded whole, which takes {bytes_text(whole)} of scratch in "
                 f"{folder}, and that folder cannot hold them ({error.strerror}); name a scratch folder with more room, "
                 "allow more memory, or convert the layers to tiled TIFF or zarr"
             ) from error

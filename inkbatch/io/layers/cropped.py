@@ -30,7 +30,7 @@ class CroppedLayers(LayerSource):
         self.shape_zyx = layers, box.height, box.width
         self.first_layer, self.block_layers = inner.first_layer, inner.block_layers
         self.block_yx, self.whole_layers = inner.block_yx, inner.whole_layers
-        self.voxel_size_um, self.z_spacing_um = inner.voxel_size_um, inner.z_spacing_um
+        self.spacing = inner.spacing
         self.resident_bytes, self.unit_px = inner.resident_bytes, inner.unit_px
 
     def read(self, layers: range, box: Box, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
@@ -50,7 +50,7 @@ class CroppedLayers(LayerSource):
         self.inner.close()
 
     def _inside(self, box: Box) -> Box:
-        """A box of this source in the other one.
+        """Translate a box of this source into the other one.
 
         Raises:
             ValueError: It leaves this source: a bug of the caller.

@@ -23,6 +23,7 @@ from inkbatch.io.layers.numbered import Keeping
 from inkbatch.io.layers.zarr_nodes import ChosenArray, ZarrNode
 from inkbatch.io.layers.zarr_store import LocationStore
 from inkbatch.io.store.faults import judge
+from inkbatch.text import bytes_text
 
 FAST_PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": True}
 PLAIN_PIPELINE = {"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}
@@ -38,7 +39,7 @@ class ZarrLayers(CheckedLayerSource):
         self._array = _open_array(chosen.node)
         self._node, self._process = chosen.node, os.getpid()
         self.uri = str(chosen.node.location)
-        self.voxel_size_um = chosen.voxel_size_um
+        self.spacing = chosen.spacing
         self.axes = chosen.axes
         self.fingerprint = digest({key: value for key, value in chosen.node.metadata.items() if key != "attributes"})
         lengths = dict(zip(chosen.axes, self._array.shape, strict=True))
@@ -108,8 +109,8 @@ def open_zarr(chosen: ChosenArray, keeping: Keeping) -> LayerSource:
     layers = ZarrLayers(chosen)
     if 2 * layers.chunk_bytes > keeping.memory_bytes:
         raise DataError(
-            f"{layers.uri}: expected chunks of at most half the memory ({keeping.memory_bytes / 2**31:.2f} GiB), its "
-            f"chunks decode to {layers.chunk_bytes / 2**30:.2f} GiB; allow more memory, or write it in smaller chunks"
+            f"{layers.uri}: expected chunks of at most half the memory ({bytes_text(keeping.memory_bytes / 2)}), its "
+            f"chunks decode to {bytes_text(layers.chunk_bytes)}; allow more memory, or write it in smaller chunks"
         )
     if layers.whole_layers:
         return DecodedLayers(layers, keeping.memory_bytes, keeping.scratch)

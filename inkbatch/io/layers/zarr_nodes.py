@@ -7,25 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
+from inkbatch.io.layers.spacing import Spacing, ome_spacing
 from inkbatch.io.store.faults import ForbiddenError
 from inkbatch.io.store.location import Location
 from inkbatch.io.threads import opening_pool
 
 METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 AXIS_LETTERS = "tczyx"
-MICROMETRES = {
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "nm": 1e-3,
-    "micrometer": 1.0,
-    "micron": 1.0,
-    "um": 1.0,
-    "µm": 1.0,
-    "millimeter": 1e3,
-    "mm": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-}
 
 
 @dataclass(frozen=True)
@@ -54,12 +42,12 @@ class ChosenArray:
     Attributes:
         node: The array.
         axes: One letter per dimension, such as ``zyx`` or ``tczyx``.
-        voxel_size_um: Edge of a voxel along y and x, if stated, else None.
+        spacing: Micrometres along z, y and x, as far as they are stated.
     """
 
     node: ZarrNode
     axes: str
-    voxel_size_um: float | None
+    spacing: Spacing
 
 
 def find_node(location: Location) -> ZarrNode | None:
@@ -120,7 +108,7 @@ def choose_array(node: ZarrNode, axes: str | None, level: int | None) -> ChosenA
             raise ConfigError(
                 f"{node.location}: expected a group with level {level}, got one array; give the group that holds it"
             )
-        return ChosenArray(node, _chosen_axes(node, axes, _array_axes(node)), None)
+        return ChosenArray(node, _chosen_axes(node, axes, _array_axes(node)), Spacing())
     image = _multiscale(node)
     stated = _axis_names(image.get("axes"))
     datasets = _datasets(node, image)
@@ -136,7 +124,7 @@ def choose_array(node: ZarrNode, axes: str | None, level: int | None) -> ChosenA
             "copy the group again"
         )
     chosen_axes = _chosen_axes(array, axes, stated or _array_axes(array))
-    return ChosenArray(array, chosen_axes, _voxel_size(image, datasets[number], stated))
+    return ChosenArray(array, chosen_axes, ome_spacing(image, number, stated, node.attributes))
 
 
 def level_count(node: ZarrNode) -> int:
@@ -223,28 +211,3 @@ def _chosen_axes(array: ZarrNode, wanted: str | None, stated: Sequence[str] | No
                 f"axes {axes}); extract the one you mean into its own array"
             )
     return axes
-
-
-def _voxel_size(image: Mapping[str, Any], dataset: Mapping[str, Any], names: Sequence[str] | None) -> float | None:
-    """Compute micrometres per voxel: level's scale times image's; None unless y and x agree and have a unit."""
-    axes = image.get("axes")
-    if names is None or not isinstance(axes, list):
-        return None
-    sizes = []
-    for wanted in "yx":
-        position = [name.lower() for name in names].index(wanted) if wanted in [name.lower() for name in names] else -1
-        axis = axes[position] if position >= 0 else None
-        unit = MICROMETRES.get(str(axis.get("unit"))) if isinstance(axis, dict) else None
-        scale = _scale(dataset, position)
-        if unit is None or scale is None:
-            return None
-        sizes.append(unit * scale * (_scale(image, position) or 1.0))
-    return float(sizes[0]) if sizes[0] > 0 and abs(sizes[0] - sizes[1]) <= 1e-3 * sizes[0] else None
-
-
-def _scale(holder: Mapping[str, Any], position: int) -> float | None:
-    for transform in holder.get("coordinateTransformations") or ():
-        values = transform.get("scale") if isinstance(transform, dict) and transform.get("type") == "scale" else None
-        if isinstance(values, list) and len(values) > position and isinstance(values[position], (int, float)):
-            return float(values[position])
-    return None

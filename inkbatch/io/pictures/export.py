@@ -16,10 +16,12 @@ from inkbatch.errors import ConfigError
 from inkbatch.io.pictures.bands import MapView
 from inkbatch.io.pictures.png import LONGEST_PX as PNG_LONGEST_PX
 from inkbatch.io.pictures.png import write_png
+from inkbatch.io.pictures.scale_bar import ScaleBar
 from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.pictures.writers import JPG_LONGEST_PX, write_jpg, write_npy, write_tiff
 from inkbatch.io.store.atomic_files import delivered
 from inkbatch.io.store.location import Location
+from inkbatch.text import bytes_text
 
 PictureFormat = Literal["tif", "png", "npy", "jpg"]
 ENDINGS: dict[str, PictureFormat] = {
@@ -49,6 +51,7 @@ class Picture:
         quality: JPG quality, 1 to 100.
         pixel_um: Edge of a pixel of the view in micrometres, for TIFF.
         note: Description that TIFF and PNG files carry.
+        bar: A scale bar, or None.
     """
 
     view: MapView
@@ -58,12 +61,13 @@ class Picture:
     quality: int = 90
     pixel_um: float | None = None
     note: str = ""
+    bar: ScaleBar | None = None
 
     def rows(self, band_rows: int) -> Iterator[NDArray[Any]]:
         """Make picture values from the top to the bottom, band by band."""
         place = str(self.view.array.location)
-        for band in self.view.bands(band_rows):
-            yield self.tones.apply(band, place)
+        values = (self.tones.apply(band, place) for band in self.view.bands(band_rows))
+        return values if self.bar is None else self.bar.drawn(values)
 
 
 def band_rows(picture: Picture, memory_bytes: int) -> int:
@@ -96,7 +100,7 @@ def band_rows(picture: Picture, memory_bytes: int) -> int:
         cure = "a coarser level, a crop" + (", or TIFF or PNG" if picture.format == "jpg" else "")
         raise ConfigError(
             f"{view.array.location}: {picture.format} of {width} × {height} px (width × height) takes "
-            f"{needed / 2**20:.0f} MiB, memory is {memory_bytes / 2**20:.0f} MiB; allow more memory, or choose {cure}"
+            f"{bytes_text(needed)}, memory is {bytes_text(memory_bytes)}; allow more memory, or choose {cure}"
         )
     return rows
 

@@ -35,6 +35,7 @@ from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.dataset.page import page as report_page
+from inkbatch.text import count_text
 
 NO_RESULT = {"root", "output_root", "catalog", "unit_samples"}  # settings that change no sample
 
@@ -44,6 +45,7 @@ class SegmentChoice(JobConfig):
 
     Attributes:
         id: Segment id; it must be prepared.
+        scroll: Scroll or fragment that it is part of; training can give each its quota of a batch.
         layers: Half-open range of source layer numbers; None: the dataset's. Layers beyond what the network takes leave
             room for training to shift its window.
         labels: Settings of `inkbatch labels`, which is run first (``{}`` takes the catalog's labels); None: the
@@ -52,6 +54,7 @@ class SegmentChoice(JobConfig):
     """
 
     id: str
+    scroll: str | None = Field(None, min_length=1)
     layers: tuple[int, int] | None = None
     labels: dict[str, Any] | None = None
     ignore_mask: bool = True
@@ -227,7 +230,8 @@ def describe(config: BuildDatasetConfig) -> str:
     counts = {name: sum(s.split == name for s in index.samples) for name in ("train", "validation", "test")}
     folds = f", {index.fold_count} folds" if index.fold_count else ""
     rows = [
-        f"build-dataset {config.name}: {len(index.segments)} segments, {len(index.samples)} samples",
+        f"build-dataset {config.name}: {count_text(len(index.segments), 'segment')}, "
+        f"{count_text(len(index.samples), 'sample')}",
         f"  samples       {', '.join(f'{count} {name}' for name, count in counts.items())}{folds}; "
         f"{plan.left_out} left out",
         f"  layers        {index.contract.layer_count}, {index.contract.dtype}",
@@ -276,7 +280,7 @@ def _with_boxes(
 
 
 def _named(value: Any, segment: str) -> Any:
-    """Settings with ``{segment}`` replaced by a segment's id, in every text."""
+    """Replace ``{segment}`` by a segment's id in every text of the settings."""
     if isinstance(value, dict):
         return {key: _named(item, segment) for key, item in value.items()}
     return value.replace("{segment}", segment) if isinstance(value, str) else value
@@ -326,6 +330,7 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
     here = f"segments/{choice.id}"
     segment = DatasetSegment(
         id=choice.id,
+        scroll=choice.scroll,
         surface=here,
         ink_labels=f"{here}/ink_labels.zarr",
         ignore_mask=f"{here}/ignore_mask.zarr" if has_mask else None,

@@ -29,6 +29,7 @@ from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.ensemble.page import page as report_page
 from inkbatch.steps.live_preview import live_preview
+from inkbatch.text import bytes_text
 
 UNIT_PX = 2048
 CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this job is bound by its codec
@@ -76,7 +77,7 @@ class EnsembleConfig(JobConfig):
     @model_validator(mode="before")
     @classmethod
     def _asked_to_fit(cls, values: Any) -> Any:
-        """``fit_weights: true`` stands for `fit` with what is not stated elsewhere."""
+        """Replace ``fit_weights: true`` by `fit` with defaults."""
         if not isinstance(values, dict) or "fit_weights" not in values:
             return values
         values = dict(values)
@@ -212,10 +213,10 @@ def describe(config: EnsembleConfig) -> str:
         *([f"  weights       {weights}"] if weights else []),
         f"  surface       {height} × {width} px (height × width)",
         f"  units         {len(plan.units)}, {record.state}",
-        f"  reads         {2 * len(plan.maps) * height * width / 2**20:,.0f} MiB (before compression)",
-        f"  writes        about {outputs * 2 * height * width * 4 / 3 / 2**20:,.0f} MiB (before compression) to "
-        f"{plan.folder}",
-        f"  peak memory   about {plan.peak_bytes / 2**20:,.0f} MiB",
+        f"  reads         {bytes_text(2 * len(plan.maps) * height * width)} (before compression)",
+        f"  writes        about {bytes_text(outputs * 2 * height * width * 4 / 3)} (before compression)",
+        f"  result        {plan.folder}",
+        f"  peak memory   about {bytes_text(plan.peak_bytes)}",
     ]
     return "\n".join(rows)
 

@@ -145,7 +145,7 @@ def _figures(
 
 
 def _disagreement(merged: Pixels, spread: Pixels) -> tuple[float, float]:
-    """Mean of the disagreement over papyrus, and the share of it that is disputed, as the small pictures have them."""
+    """Average the disagreement over papyrus, and the share of it that is disputed, as the small pictures have them."""
     inside = spread[(merged > 0) | (spread > 0)].astype(np.float64) / 255
     return (float(inside.mean()), float((inside >= DISPUTED).mean())) if inside.size else (0.0, 0.0)
 
@@ -216,7 +216,7 @@ def _members(run: StoredRun, root: Location, weights: Mapping[str, Any] | None) 
 
 
 def _disputed_places(folder: Location, merged: Pixels, spread: Pixels) -> list[Picture]:
-    """Windows with most disagreement, the merged map on the left, the disagreement on the right."""
+    """Draw the windows with most disagreement, the merged map on the left, the disagreement on the right."""
     factor = max(1, round(_width(folder) / merged.shape[1]))
     edge = min(PLACE_PX, max(16, min(merged.shape) // 2))
     rows, columns = (max(1, size // edge) for size in merged.shape)
@@ -249,6 +249,6 @@ def _place(merged: Pixels, spread: Pixels, corner: tuple[int, int]) -> Picture:
 
 
 def _stretched(spread: Pixels) -> NDArray[np.uint8]:
-    """0 to `MOST` over all colours."""
+    """Stretch 0 to `MOST` over all colours."""
     tones: NDArray[np.uint8] = np.clip(spread.astype(np.float32) / MOST, 0, 255).astype(np.uint8)
     return tones

@@ -18,7 +18,7 @@ def run(config: EstimateConfig) -> EstimateReport:
     """Estimate one segment, or every one of the catalog; nothing is written but what `save` asks for.
 
     Raises:
-        ConfigError: An unknown machine, or no figure for the device at hand.
+        ConfigError: An unknown machine, or no throughput known for the device at hand.
         DataError: The one segment that was asked for cannot be inferred with this bundle.
     """
     bundle = Bundle.open(bundle_location(config.bundle), config.overrides)

@@ -11,12 +11,12 @@ from inkbatch.models.bundle import Bundle
 from inkbatch.run.cost import EFFICIENCY, Machine, Range
 from inkbatch.steps.estimate.settings import EstimateConfig
 from inkbatch.steps.estimate.throughput import (
-    Figure,
-    add_figure,
+    Throughput,
+    add_throughput,
     device_of_gpu,
     device_of_row,
     is_same_device,
-    stored_figures,
+    stored_throughputs,
 )
 
 CALIBRATED_SPREAD = (0.95, 1.15)  # of seconds: whole jobs took 1.01 to 1.12 of their forward passes (benchmarks)
@@ -38,12 +38,7 @@ class Rate:
 
 
 def find_rate(config: EstimateConfig, bundle: Bundle, rented: Machine | None) -> tuple[Rate, str]:
-    """Find the rate of a bundle, and the device that it is of.
-
-    Args:
-        config: Settings; `calibrate` measures.
-        bundle: The bundle.
-        rented: Row of the price table; None for the device at hand.
+    """Find the rate of a bundle on a rented machine or the device at hand, and the device's name.
 
     Raises:
         ConfigError: Nothing is known of this bundle on this device, or another device is to be measured.
@@ -58,30 +53,30 @@ def find_rate(config: EstimateConfig, bundle: Bundle, rented: Machine | None) ->
             )
         return _measured(config, bundle, here), here
     document = bundle.document
-    for figure in stored_figures():
-        if is_same_device(device, figure.device) and figure.is_of(document.architecture, document.flops_per_tile):
-            seen = f"{figure.tiles_per_s:g} tiles/s in {figure.precision} seen on {figure.device}"
-            return _spread(STORED_SPREAD, figure.tiles_per_s, f"{seen} ({figure.source}; {figure.as_of})"), device
+    for known in stored_throughputs():
+        if is_same_device(device, known.device) and known.is_of(document.architecture, document.flops_per_tile):
+            seen = f"{known.tiles_per_s:g} tiles/s in {known.precision} seen on {known.device}"
+            return _spread(STORED_SPREAD, known.tiles_per_s, f"{seen} ({known.source}; {known.as_of})"), device
     flops = document.flops_per_tile
     if rented is not None and flops is not None:
         share = f"{EFFICIENCY[0]:.0%} to {EFFICIENCY[1]:.0%} of the data sheet's bf16 rate"
         return Rate(rented.seconds(flops), f"{flops / 1e9:,.2f} GFLOP at {share}; not measured"), device
     raise ConfigError(
-        f"estimate: no stored figure of {document.name} on {device}; give --calibrate (some seconds on the device "
+        f"estimate: no stored throughput of {document.name} on {device}; give --calibrate (some seconds on the device "
         "at hand), or --machine with a kind of the price table"
     )
 
 
 def _measured(config: EstimateConfig, bundle: Bundle, here: str) -> Rate:
-    """Measure now, and save the figure if asked to."""
+    """Measure now, and save the throughput if asked to."""
     from inkbatch.predict.calibrate import calibrate
 
     found = calibrate(bundle, config.device, config.precision, config.calibrate_s)
     document, precision = bundle.document, str(found.facts["precision"])
     if config.save:
         if document.flops_per_tile is None:
-            raise ConfigError(f"--save: bundle {document.name} does not state its FLOPs per tile, which a figure needs")
-        figure = Figure(
+            raise ConfigError(f"--save: bundle {document.name} does not state its FLOPs per tile; import it again")
+        measured = Throughput(
             device=here,
             architecture=document.architecture,
             flops_per_tile=document.flops_per_tile,
@@ -90,7 +85,7 @@ def _measured(config: EstimateConfig, bundle: Bundle, here: str) -> Rate:
             as_of=datetime.now(UTC).date().isoformat(),
             source=f"inkbatch estimate --calibrate with {document.name}: {found.tiles} tiles in {found.seconds:.2f} s",
         )
-        add_figure(Path(config.save), figure)
+        add_throughput(Path(config.save), measured)
     text = f"{found.tiles_per_s:.4g} tiles/s in {precision} measured now ({found.tiles} tiles)"
     return _spread(CALIBRATED_SPREAD, found.tiles_per_s, text, found.start_s)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from inkbatch.io.store.location import Location
-from inkbatch.run.cost import Range, seconds_range_text
+from inkbatch.run.cost import Range
 from inkbatch.run.run_file import run_rows
 from inkbatch.steps.estimate.throughput import device_of_row, is_same_device
-from inkbatch.text import rough_seconds_text
+from inkbatch.text import rough_range_text, rough_seconds_text
 
 IDLE_CORES = 0.8  # of the cores; less means that others used them, too
 
@@ -21,10 +21,8 @@ class RealRun:
 
     Attributes:
         name: The prediction's name.
-        tiles: Tiles that its processes computed.
-        passes: Forward passes of these tiles.
+        passes: Forward passes of its tiles.
         seconds: Seconds from the first unit to the last.
-        device: Name of the device.
         estimated: The estimate for these passes; None for another device.
         start_s: Start-up until the first unit, in seconds, of the mean process.
         cores: Cores that were busy on the average, and all cores; None if that was not recorded.
@@ -53,21 +51,16 @@ class RealRun:
         said = "another device, not compared"
         if self.estimated is not None and self.error is not None:
             way = "long" if self.error > 0 else "short"
-            said = f"the estimate says {seconds_range_text(self.estimated)}, {abs(self.error):.0%} too {way}"
+            said = f"the estimate says {rough_range_text(self.estimated)}, {abs(self.error):.0%} too {way}"
         circumstances = f" ({', '.join(words)})" if words else ""
         run = f"real run {self.name}: {self.tiles:,} tiles in {rough_seconds_text(self.seconds)} on {self.device}"
         return f"{run}{circumstances}; {said}"
 
 
 def real_runs(root: Location, segment: str, weights: str, device: str, times: Callable[[int], Range]) -> list[RealRun]:
-    """Find the runs of these weights on a segment, finished or not, and estimate each.
+    """Find the runs of these weights (SHA-256) on a segment, finished or not, and estimate each.
 
-    Args:
-        root: ROOT.
-        segment: Segment id.
-        weights: SHA-256 of the bundle's weights.
-        device: Device of the estimate; runs on another one are named, not compared.
-        times: The estimate for so many passes of a tile.
+    Runs on another device than `device` are named, not compared; `times` estimates so many passes of a tile.
     """
     found = []
     folder = root / "predictions" / segment

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inkbatch.run.cost import Price, Range, seconds_range_text
+from inkbatch.run.cost import Price, Range
 from inkbatch.steps.estimate.rate import Rate
 from inkbatch.steps.estimate.real_runs import RealRun
 from inkbatch.steps.infer.workload import Workload
-from inkbatch.text import rough_seconds_text
+from inkbatch.text import count_text, rough_range_text, rough_seconds_text
 
 SHORT_S = 5.0
 
@@ -28,15 +28,7 @@ class SegmentEstimate:
 
 @dataclass(frozen=True)
 class EstimateReport:
-    """Everything that was estimated.
-
-    Attributes:
-        bundle: The bundle's name.
-        machine: Kind of machine, or the device at hand.
-        rate: What seconds follow from.
-        price: What the machine costs, as far as that is known.
-        segments: One per segment.
-    """
+    """Estimates of all segments, with the rate and the price that they follow from."""
 
     bundle: str
     machine: str
@@ -81,7 +73,7 @@ class EstimateReport:
             works = [one.work for one in self.segments if one.work]
             variants = _variants(works[0]) if works else ""
             refused = len(self.segments) - len(works)
-            text = f"{len(works)} segments, {sum(work.tiles for work in works):,} tiles{variants}"
+            text = f"{count_text(len(works), 'segment')}, {sum(work.tiles for work in works):,} tiles{variants}"
             yield f"  together      {text}, {self._cost(self.seconds)}{f'; {refused} refused' if refused else ''}"
         if self.price.row is not None:
             yield f"  prices        of {self.price.row.as_of} ({self.price.row.source}); never a bill"
@@ -93,7 +85,7 @@ class EstimateReport:
         if work is None:
             yield f"{one.segment}: refused: {one.refusal}"
             return
-        units = f"{work.units} {'unit' if work.units == 1 else 'units'}"
+        units = count_text(work.units, "unit")
         tiles = f"{'' if work.exact else 'at most '}{work.tiles:,} tiles{_variants(work)}"
         needed = work.read_bytes / max(one.seconds[0], 1e-9) / 1e6
         yield f"{one.segment}: {units}, {tiles}, {self._cost(one.seconds)}"
@@ -108,7 +100,7 @@ class EstimateReport:
     def _cost(self, seconds: Range) -> str:
         usd = [f"{_money(low)} to {_money(high)} USD {kind}" for kind, (low, high) in self.price.usd(seconds).items()]
         unknown = ["money unknown (INKBATCH_MACHINE or INKBATCH_USD_PER_HOUR states a price)"]
-        return ", ".join([seconds_range_text(seconds), *(usd or unknown)])
+        return ", ".join([rough_range_text(seconds), *(usd or unknown)])
 
 
 def _variants(work: Workload) -> str:

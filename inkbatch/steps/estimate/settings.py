@@ -19,7 +19,7 @@ class EstimateConfig(InferConfig):
         all: Every segment of the catalog.
         machine: A kind of the price table, or ``here``: the device at hand.
         calibrate: Measure the bundle on the device at hand for some seconds.
-        save: File that gets the measured figure, for ``INKBATCH_FIGURES`` elsewhere.
+        save: File that gets the measured throughput, for ``INKBATCH_FIGURES`` elsewhere.
         calibrate_s: Seconds of its longest round.
     """
 

@@ -11,23 +11,21 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from inkbatch.config import read_yaml
 from inkbatch.errors import ConfigError
 
 FIGURES_VARIABLE = "INKBATCH_FIGURES"
 SAME_FLOPS = 0.01  # networks whose FLOPs per tile differ by less are taken for one
 
 
-class Figure(BaseModel):
-    """A rate that was measured.
+class Throughput(BaseModel):
+    """Measured rate of a network on a device.
 
     Attributes:
         device: A GPU's name as its driver states it, or a processor and its cores: ``AMD EPYC, 2 cores``.
-        architecture: The network's.
         flops_per_tile: Tells sizes of one architecture apart.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
         tiles_per_s: Tiles per second of a whole job, reading and writing overlapped.
-        as_of: When it was seen.
-        source: By whom, or where it is written.
+        as_of: Date of the measurement; `source` says who measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,38 +62,36 @@ def device_of_row(row: Mapping[str, Any]) -> str | None:
     return str(row["device_name"]) if row.get("device_name") else None
 
 
-def stored_figures() -> list[Figure]:
-    """Read the package's figures, and before them those of the file that ``INKBATCH_FIGURES`` names.
+def stored_throughputs() -> list[Throughput]:
+    """Read the package's rates, and before them those of the file that ``INKBATCH_FIGURES`` names.
 
     Raises:
         ConfigError: A file cannot be read.
     """
-    own = os.environ.get(FIGURES_VARIABLE)
-    files = [Path(own)] if own else []
-    return [figure for path in [*files, Path(__file__).with_name("throughput.yaml")] for figure in read_figures(path)]
+    files = (os.environ.get(FIGURES_VARIABLE), Path(__file__).with_name("throughput.yaml"))
+    return [found for file in files if file for found in read_throughputs(Path(file))]
 
 
-def read_figures(path: Path) -> list[Figure]:
-    """Read the figures of one file; the newest (last) first.
+def read_throughputs(path: Path) -> list[Throughput]:
+    """Read the rates of one file; the newest (last) first.
 
     Raises:
         ConfigError: It cannot be read.
     """
     try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))["figures"]
-        return [Figure.model_validate(row) for row in reversed(rows)]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
+        return [Throughput.model_validate(row) for row in reversed(read_yaml(str(path))["figures"])]
+    except (KeyError, TypeError, ValidationError) as error:
         raise ConfigError(f"figures {path}: cannot be read: {error}") from error
 
 
-def add_figure(path: Path, figure: Figure) -> None:
-    """Append a figure to a file, which is created if missing.
+def add_throughput(path: Path, measured: Throughput) -> None:
+    """Append a rate to a file, which is created if missing.
 
     Raises:
         ConfigError: The file holds something else, or cannot be written.
     """
-    found = list(reversed(read_figures(path))) if path.exists() else []
-    document = {"figures": [one.model_dump() for one in [*found, figure]]}
+    found = read_throughputs(path)[::-1] if path.exists() else []
+    document = {"figures": [one.model_dump() for one in (*found, measured)]}
     try:
         path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
     except OSError as error:

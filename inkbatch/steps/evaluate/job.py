@@ -40,6 +40,7 @@ from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.evaluate import pictures
 from inkbatch.steps.evaluate.page import page as report_page
 from inkbatch.steps.evaluate.tables import Bootstrap, Evaluation, RegionCounts, lines, write_report
+from inkbatch.text import bytes_text
 
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
 REGION_BYTES = 2048  # of the scores of a region and a map, for the tables and the page
@@ -122,11 +123,11 @@ class EvaluatePlan:
         return RunFolder(self.folder, self.manifest)
 
     def counts_of(self, unit: Unit) -> Location:
-        """Path of a unit's counts."""
+        """Return the path of a unit's counts."""
         return self.folder / "counts" / f"{unit.name}.blosc"
 
     def picks_of(self, unit: Unit) -> Location:
-        """Path of some of a unit's labels, for the picture."""
+        """Return the path of some of a unit's labels, for the picture."""
         return self.folder / "counts" / f"{unit.name}.png"
 
 
@@ -188,8 +189,8 @@ def describe(config: EvaluateConfig) -> str:
             f"  thresholds    {', '.join(f'{value:g}' for value in plan.thresholds)}, and the best one",
             f"  regions       {regions} of {config.region_px} px",
             f"  units         {len(compared.units)}, {plan.record.state}",
-            f"  reads         {read / 2**20:,.0f} MiB (before compression)",
-            f"  peak memory   about {_peak_bytes(compared) / 2**20:,.0f} MiB",
+            f"  reads         {bytes_text(read)} (before compression)",
+            f"  peak memory   about {bytes_text(_peak_bytes(compared))}",
             f"  result        {plan.folder}",
         ]
         return "\n".join(rows)

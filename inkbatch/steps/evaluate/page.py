@@ -10,7 +10,7 @@ import numpy as np
 
 from inkbatch.io.pictures.palettes import palette
 from inkbatch.io.store.location import Location
-from inkbatch.reports.charts.shapes import Axis, Line, Mark
+from inkbatch.reports.charts.shapes import Axis, Mark
 from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import (
     Chart,
@@ -27,6 +27,7 @@ from inkbatch.reports.pictures import legend_of
 from inkbatch.reports.stored import RERUN, document, interruptions, links, money, number, pixels, shown, table
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
+from inkbatch.steps.evaluate.curves import stored_lines
 from inkbatch.steps.evaluate.pictures import DOCUMENT as PICTURES
 from inkbatch.steps.evaluate.tables import DOCUMENT, region_grid
 from inkbatch.steps.evaluate.verdict import better_map, is_rough, verdict
@@ -139,13 +140,8 @@ def _pictures(run: StoredRun, drawn: Mapping[str, Any] | None, found: Mapping[st
 
 
 def _curves(run: StoredRun, found: Mapping[str, Any]) -> list[Chart]:
-    rows, bins = table(run.folder / "curves.csv"), table(run.folder / "calibration.csv")
     names, beta = [one["name"] for one in found["maps"]], _beta(found)
-
-    def line(listed: Sequence[Mapping[str, str]], name: str, x: str, y: str, dots: bool = False) -> Line:
-        own = [row for row in listed if row["map"] == name]
-        return Line(name, [(number(row[x]), number(row[y])) for row in own if row[x] != ""], dots)
-
+    lines = stored_lines(run.folder, names)
     best = found["maps"][0]["best"]
     return [
         line_chart(
@@ -154,7 +150,7 @@ def _curves(run: StoredRun, found: Mapping[str, Any]) -> list[Chart]:
             f"recall {shown(best['recall'], 2)}.",
             Axis("recall", 0, 1),
             Axis("precision", 0, 1),
-            [line(rows, name, "recall", "precision") for name in names],
+            lines.trade_off,
             [Mark(f"best {beta}", best["recall"], best["precision"])],
         ),
         line_chart(
@@ -165,17 +161,14 @@ def _curves(run: StoredRun, found: Mapping[str, Any]) -> list[Chart]:
             ),
             Axis("probability in the map", 0, 1),
             Axis("share of ink", 0, 1),
-            [
-                Line("", [(0, 0), (1, 1)]),
-                *(line(bins, name, "mean_probability", "ink_share", dots=True) for name in names),
-            ],
+            lines.reliability,
         ),
         line_chart(
             f"{beta} over the threshold: a broad hill forgives a threshold that is a little off.",
             f"{beta} over the threshold; the best of {names[0]} is {shown(best['f_beta'])} at {best['threshold']:.3f}.",
             Axis("threshold", 0, 1),
             Axis(beta, 0, 1),
-            [line(rows, name, "threshold", "f_beta") for name in names],
+            lines.threshold,
             [Mark("best", best["threshold"], best["f_beta"])],
         ),
     ]
@@ -277,7 +270,7 @@ def _worst(run: StoredRun, one: Mapping[str, Any]) -> Picture | None:
 
 
 def _grids(found: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> list[Picture]:
-    """F-beta of every region in colour; grey where a region has no ink."""
+    """Draw F-beta of every region in colour; grey for regions without ink."""
     edge, beta = int(found["region_px"]), _beta(found)
     places, (height, width) = region_grid([(int(row["y0"]), int(row["x0"])) for row in rows], edge)
     times = max(2, min(CELL_PX, 1200 // max(height, width)))

@@ -13,16 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.maps.bootstrap import BlockCounts, Difference, compare, group_starts
-from inkbatch.data.maps.scoring import VALUES, ScoreHistogram
+from inkbatch.data.maps.scoring import ScoreHistogram
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
-from inkbatch.reports.charts.raster import beside, curves, png, shades
-from inkbatch.reports.charts.shapes import Line
+from inkbatch.reports.charts.raster import beside, png, shades
+from inkbatch.steps.evaluate.curves import (
+    CALIBRATION_COLUMNS,
+    CURVE_COLUMNS,
+    calibration_rows,
+    curve_plots,
+    curve_rows,
+    curves_of,
+)
 from inkbatch.steps.evaluate.verdict import better_map, is_rough
 
 DOCUMENT = "evaluation.json"
-CURVE_STEPS = 100
 THRESHOLD_SCORES = ("f_beta", "dice", "iou", "precision", "recall")
 REGION_COLUMNS = (
     *("map", "y0", "x0", "y1", "x1", "counted_px", "ink_px", "found_px", "threshold"),
@@ -186,9 +192,10 @@ def write_report(folder: Location, evaluation: Evaluation, labels: str, made_fro
     """
     document = {**evaluation.document(), "labels": labels, "labels_made_from": made_from, "region_px": region_px}
     (folder / "regions.csv").write_bytes(_csv(REGION_COLUMNS, evaluation.regions))
-    (folder / "calibration.csv").write_bytes(_csv(*_calibration(evaluation)))
-    (folder / "curves.csv").write_bytes(_csv(*_curves(evaluation)))
-    (folder / "curves.png").write_bytes(_curve_plots(evaluation))
+    found = curves_of(evaluation.names, evaluation.totals, evaluation.beta, evaluation.bins)
+    (folder / "calibration.csv").write_bytes(_csv(CALIBRATION_COLUMNS, calibration_rows(found)))
+    (folder / "curves.csv").write_bytes(_csv(CURVE_COLUMNS, curve_rows(found)))
+    (folder / "curves.png").write_bytes(curve_plots(found, evaluation.beta))
     (folder / "regions.png").write_bytes(_region_plots(evaluation, region_px))
     (folder / DOCUMENT).write_json(_finite(document))
 
@@ -257,70 +264,6 @@ def _region(name: str, box: Box, found: ScoreHistogram, at: float, beta: float, 
         "calibration_error": found.reliability(bins).error,
         "psnr_db": found.psnr(),
     }
-
-
-def _calibration(evaluation: Evaluation) -> tuple[Sequence[str], list[dict[str, Any]]]:
-    edges = np.linspace(0, 1, evaluation.bins + 1)
-    rows = []
-    for name, total in zip(evaluation.names, evaluation.totals, strict=True):
-        found = total.reliability(evaluation.bins)
-        rows += [
-            {
-                "map": name,
-                "from": edges[number],
-                "to": edges[number + 1],
-                "pixels": int(found.pixels[number]),
-                "mean_probability": found.confidence[number],
-                "ink_share": found.share[number],
-            }
-            for number in range(evaluation.bins)
-        ]
-    return ("map", "from", "to", "pixels", "mean_probability", "ink_share"), rows
-
-
-def _curves(evaluation: Evaluation) -> tuple[Sequence[str], list[dict[str, Any]]]:
-    rows = []
-    picks = _curve_picks()
-    for name, total in zip(evaluation.names, evaluation.totals, strict=True):
-        precision, recall = total.precision_recall()
-        f_beta = total.f_beta_curve(evaluation.beta)
-        rows += [
-            {
-                "map": name,
-                "threshold": VALUES[pick],
-                "precision": precision[pick],
-                "recall": recall[pick],
-                "f_beta": f_beta[pick],
-            }
-            for pick in picks
-        ]
-    return ("map", "threshold", "precision", "recall", "f_beta"), rows
-
-
-def _curve_picks() -> list[int]:
-    """Find the stored values nearest to equal steps from 0 to 1."""
-    return [int(np.abs(VALUES - step / CURVE_STEPS).argmin()) for step in range(CURVE_STEPS + 1)]
-
-
-def _curve_plots(evaluation: Evaluation) -> bytes:
-    picks = _curve_picks()
-    reliable = [Line("", [(0, 0), (1, 1)])]
-    trade, over = [], []
-    for name, total in zip(evaluation.names, evaluation.totals, strict=True):
-        found = total.reliability(evaluation.bins)
-        filled = found.pixels > 0
-        reliable.append(Line.of(name, found.confidence[filled], found.share[filled], dots=True))
-        precision, recall = total.precision_recall()
-        shown = np.flatnonzero(np.diff(recall, append=-1.0))
-        trade.append(Line.of(name, recall[shown], precision[shown]))
-        over.append(Line.of(name, VALUES[picks], total.f_beta_curve(evaluation.beta)[picks]))
-    beta = f"F{evaluation.beta:g}"
-    plots = [
-        curves("Reliability", "mean probability", "share of ink", reliable),
-        curves("Trade-off", "recall", "precision", trade),
-        curves("Threshold", "threshold", beta, over),
-    ]
-    return png(beside(plots))
 
 
 def _region_plots(evaluation: Evaluation, region_px: int) -> bytes:

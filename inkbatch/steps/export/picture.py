@@ -20,6 +20,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.bands import Flip, MapView
 from inkbatch.io.pictures.export import ENDINGS, Picture, PictureFormat, band_rows, write_picture
+from inkbatch.io.pictures.scale_bar import BarLength, ScaleBar
 from inkbatch.io.pictures.tones import Rounding, ToneMap
 from inkbatch.io.store.location import Location
 
@@ -49,6 +50,7 @@ class ExportConfig(JobConfig):
         bits: 8 or 16 per pixel (PNG, TIFF); None is 8.
         bigtiff: Write BigTIFF whatever the size; above 4 GB of pixels it is always BigTIFF.
         quality: JPG quality.
+        scale_bar: Draw a bar of ``1cm`` or ``1mm`` at the lower left; None draws none.
         memory: Memory budget of the process.
         scratch: Local folder for a file on its way to an object store; None takes the system's.
         catalog: The user's catalog, for the sample's name.
@@ -69,6 +71,7 @@ class ExportConfig(JobConfig):
     bits: Literal[8, 16] | None = None
     bigtiff: bool = False
     quality: int = Field(90, ge=1, le=100)
+    scale_bar: BarLength | None = None
     memory: str = "2GiB"
     scratch: str | None = None
     catalog: str | None = None
@@ -116,14 +119,16 @@ def run(config: ExportConfig) -> ExportReport:
     tones = _tones(config, kind, found.manifest)
     folder, manifest, pyramid = found.folder, found.manifest, found.prediction.pyramid
     place = f"prediction {config.segment}/{folder.name}"
+    view = _view(config, pyramid, place)
     picture = Picture(
-        view=_view(config, pyramid, place),
+        view=view,
         tones=tones,
         format=kind,
         bigtiff=config.bigtiff,
         quality=config.quality,
         pixel_um=pyramid.pixel_um(config.level),
         note=_note(config, folder.name, manifest),
+        bar=_bar(config, kind, pyramid.pixel_um(config.level), view.shape_yx),
     )
     memory = parse_bytes(config.memory)
     band_rows(picture, memory)  # refuses before anything is made
@@ -181,7 +186,7 @@ def _ending(to: str | None) -> str | None:
 
 
 def display_of(manifest: Mapping[str, Any]) -> tuple[Rounding, tuple[float, float]]:
-    """How a map's network wants its pictures: rounding, and the probabilities shown as black and white."""
+    """Find the display rules of a map's network: rounding, and the probabilities shown as black and white."""
     contract = manifest.get("config", {}).get("contract", {})
     black, white = contract.get("display_range", (0.0, 1.0))
     return contract.get("export_rounding", "nearest"), (black, white)
@@ -228,6 +233,14 @@ def _view(config: ExportConfig, pyramid: Multiscale, place: str) -> MapView:
     return MapView(view.array, Box(y0, x0, y1, x1).downscale(2**config.level), config.flip)
 
 
+def _bar(config: ExportConfig, kind: PictureFormat, pixel_um: float, shape_yx: tuple[int, int]) -> ScaleBar | None:
+    if config.scale_bar is None:
+        return None
+    if kind == "npy":
+        raise ConfigError("export: NPY holds values, not a picture; leave scale_bar out")
+    return ScaleBar.fitting(config.scale_bar, pixel_um, shape_yx)
+
+
 def _details(config: ExportConfig) -> dict[str, Any]:
     """Name what sets this picture apart from the whole map at full size with 8 bits."""
     found: dict[str, Any] = {}
@@ -247,6 +260,8 @@ def _details(config: ExportConfig) -> dict[str, Any]:
         found["rounding"] = config.rounding
     if config.bits == 16:
         found["bits"] = 16
+    if config.scale_bar is not None:
+        found["bar"] = config.scale_bar
     return found
 
 

@@ -60,10 +60,10 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
         ),
         row(
             "voxel size",
-            f"{contract['voxel_size_um']:g} µm ± {contract['voxel_tolerance']:.0%}",
-            f"{said.voxel_size_um:g} µm" if said else None,
+            f"{_size(contract['voxel_size_um'], contract.get('z_spacing_um'))} ± {contract['voxel_tolerance']:.0%}",
+            _size(said.voxel_size_um, said.z_spacing_um) if said else None,
             COMPARED,
-            ("voxel_size_um", "voxel_tolerance"),
+            ("voxel_size_um", "z_spacing_um", "voxel_tolerance"),
         ),
         row("lookup table", _or_none(contract["lut"]), _or_none(said.lut) if said else None, COMPARED, ("lut",)),
         row(
@@ -120,12 +120,16 @@ def _range(bounds: Any) -> str:
     return f"{bounds[0]}:{bounds[1]}"
 
 
+def _size(plane_um: float, layer_um: float | None) -> str:
+    return f"{plane_um:g} µm" + (f" ({layer_um:g} µm between layers)" if layer_um else "")
+
+
 def _or_none(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
 def _rules(contract: Mapping[str, Any]) -> str:
-    """Stitching rules that are not the usual ones; older manifests state none."""
+    """Name the stitching rules that are not the usual ones; older manifests state none."""
     rules = contract.get("stitching", {})
     words = {
         "divide_by": {"count": "divided by the number of tiles"},

@@ -141,7 +141,7 @@ def _layer_words(config: Mapping[str, Any]) -> str:
 
 
 def _ink_share(tones: Pixels, papyrus: Papyrus | None, threshold: float) -> float | None:
-    """Share of the papyrus at or above the threshold, from the picture; None without papyrus."""
+    """Compute the share of the papyrus at or above the threshold, from the picture; None without papyrus."""
     if papyrus is None:
         return None
     height, width = papyrus.volume.shape_yx
@@ -150,7 +150,7 @@ def _ink_share(tones: Pixels, papyrus: Papyrus | None, threshold: float) -> floa
 
 
 def _stretched(tones: Pixels, config: Mapping[str, Any]) -> Pixels:
-    """Tones with the contract's display range from black to white."""
+    """Stretch tones over the contract's display range from black to white."""
     black, white = config["contract"].get("display_range", (0, 1))
     steps = np.rint(np.clip((np.arange(256) / 255 - black) / (white - black), 0, 1) * 255).astype(np.uint8)
     shown: Pixels = steps[tones]
@@ -306,8 +306,19 @@ def _sections(run: StoredRun) -> Iterator[Section]:
     yield Section("Provenance", (Table("What exactly ran.", ("what", "found"), tuple(rows)),), folded=True)
 
 
+def _viewers(run: StoredRun) -> Iterator[Link]:
+    """Links of a copy that other viewers open, where `inkbatch export` made one."""
+    try:
+        found = (run.folder / "viewers.json").read_json()
+    except FileNotFoundError:
+        return
+    if found["neuroglancer"]:
+        yield Link("Neuroglancer", found["neuroglancer"], f"the map in the browser, from {found['ome_zarr']}")
+
+
 def _files(run: StoredRun) -> Iterator[Link]:
     there = run.folder.names()
+    yield from _viewers(run)
     notes = {
         "preview.png": "the map as a grey picture",
         "manifest.json": "what ran: settings and inputs",

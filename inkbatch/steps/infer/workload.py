@@ -42,7 +42,7 @@ class Workload:
 
 
 def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
-    """Tiles that hold papyrus, by unit; only masks are read."""
+    """Count the tiles that hold papyrus, by unit; only masks are read."""
     found = {}
     for unit in plan.units:
         contract, read_mask = plan.contract, plan.volume.read_mask
@@ -51,7 +51,7 @@ def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
 
 
 def read_bytes(plan: infer_step.InferPlan, tiles: Mapping[str, int]) -> int:
-    """Grey values that the units with papyrus read, before compression."""
+    """Count the bytes of grey values that the units with papyrus read, before compression."""
     area = sum(unit.read_box.area for unit in plan.units if tiles[unit.name])
     return area * len(plan.layers) * plan.volume.dtype.itemsize
 

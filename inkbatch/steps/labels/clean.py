@@ -34,6 +34,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.text import bytes_text
 
 UNIT_PX = 2048
 LISTED = 1_000  # components in components.json
@@ -196,8 +197,8 @@ def describe(config: CleanConfig) -> str:
         f"  denoise       {config.denoise.method}",
         f"  ink           from {plan.threshold:g}, components from {config.min_area_px} px",
         f"  units         {len(plan.units)}, each in two passes; {done}",
-        f"  reads         {2 * 2 * height * width / 2**20:,.0f} MiB (before compression), in two passes",
-        f"  writes        about {2 * height * width * 4 / 3 / 2**20:,.0f} MiB (before compression) to {plan.folder}",
+        f"  reads         {bytes_text(2 * 2 * height * width)} (before compression), in two passes",
+        f"  writes        about {bytes_text(2 * height * width * 4 / 3)} (before compression) to {plan.folder}",
     ]
     return "\n".join(rows)
 

@@ -150,12 +150,12 @@ def _cleaning_work(plan: LabelsPlan) -> UnitWork[Any, Any]:
 
 
 def _create_labels(plan: LabelsPlan) -> Multiscale:
-    """``ink_labels.zarr``: 0 or 255; coarser levels hold the share of ink."""
+    """Create ``ink_labels.zarr``: 0 or 255; coarser levels hold the share of ink."""
     return _create(plan, "ink_labels", "mean")
 
 
 def _create_ignore_mask(plan: LabelsPlan) -> Multiscale | None:
-    """``ignore_mask.zarr``: 0 or 1; None where no rule fills it."""
+    """Create ``ignore_mask.zarr``: 0 or 1; None if no rule fills it."""
     return _create(plan, "ignore_mask", "max") if plan.config.ignore.any else None
 
 

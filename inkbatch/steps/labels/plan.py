@@ -26,6 +26,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import state_of
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.text import bytes_text
 
 LISTED = 1_000  # components in components.json
 BASE_BYTES = 120 << 20  # the interpreter with numpy and OpenCV
@@ -192,9 +193,9 @@ def describe(config: LabelsConfig) -> str:
         f"  ignored       {_ignored(ignore)}",
         f"  units         {len(plan.units)}, each in two passes; {done}",
         f"  reads         {2 * height * width / 2**20:,.0f} Mi pixels, in two passes",
-        f"  writes        about {(1 + int(ignore.any)) * height * width * 4 / 3 / 2**20:,.0f} MiB (before compression) "
+        f"  writes        about {bytes_text((1 + int(ignore.any)) * height * width * 4 / 3)} (before compression) "
         f"to {plan.folder}",
-        f"  peak memory   about {(BASE_BYTES + BYTES_PER_PIXEL * side**2) / 2**20:,.0f} MiB",
+        f"  peak memory   about {bytes_text(BASE_BYTES + BYTES_PER_PIXEL * side**2)}",
     ]
     return "\n".join(rows)
 

@@ -10,21 +10,22 @@ from numpy.typing import NDArray
 
 from inkbatch.data.segments.catalog import SegmentEntry
 from inkbatch.data.segments.reversed_segments import reversed_segments
-from inkbatch.errors import ConfigError, DataError, InkbatchError, LayerRangeError, MismatchError
+from inkbatch.errors import ConfigError, DataError, InkbatchError, LayerRangeError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.cropped import CroppedLayers
+from inkbatch.io.layers.resampled import ResampledSource
 from inkbatch.io.layers.zarr_holes import Holes, count_holes
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder
+from inkbatch.steps.prepare.resample import require_mask_size
 
 if TYPE_CHECKING:
     from inkbatch.steps.prepare.settings import PrepareConfig
 
 SAMPLE_WINDOWS = 16
 SAMPLE_PX = 256
-STATED_VOXEL_TOLERANCE = 0.01  # between the stated voxel size and the source's own
 
 
 def layer_range(config: PrepareConfig, entry: SegmentEntry, source: LayerSource) -> range:
@@ -61,28 +62,6 @@ def required_order(config: PrepareConfig, entry: SegmentEntry) -> DepthOrder:
     return order
 
 
-def required_voxel_size(config: PrepareConfig, entry: SegmentEntry, source: LayerSource) -> float:
-    """Return the voxel edge in micrometres from the user, the catalog or the source.
-
-    Raises:
-        ConfigError: None of them states it.
-        MismatchError: User or catalog contradict the source.
-    """
-    stated = config.voxel_size_um or entry.voxel_size_um
-    own = source.voxel_size_um
-    if stated and own and abs(stated - own) > STATED_VOXEL_TOLERANCE * own:
-        raise MismatchError(
-            f"segment {config.segment}: got voxel_size_um {stated:g}, but {source.uri} states {own:g} at level "
-            f"{config.level or entry.level or 0}; choose the level that has this size, or leave the size out"
-        )
-    size = stated or own
-    if size is None:
-        raise ConfigError(
-            f"segment {config.segment}: voxel size is unknown; give --voxel-size-um 7.91, or write it into the catalog"
-        )
-    return size
-
-
 def open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int) -> LayerSource:
     """Open the given mask; it may keep half of the memory that the layers leave.
 
@@ -98,6 +77,8 @@ def open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int)
             f"segment {config.segment}: mask {mask.uri}: expected one 2-D picture, got {mask.shape_zyx[0]} "
             "layers or channels; save it as plain grey, or name one of its pictures"
         )
+    if isinstance(source, ResampledSource):
+        return require_mask_size(config.segment, mask, source)
     whole = source.inner if isinstance(source, CroppedLayers) else source
     if mask.shape_zyx[1:] != whole.shape_zyx[1:]:
         raise DataError(

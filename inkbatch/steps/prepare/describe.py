@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.layers.resampled import ResampledSource
 from inkbatch.render.opening import Demand
 from inkbatch.run.record import RunFolder
 from inkbatch.steps.prepare.job import make_plan
@@ -16,8 +18,9 @@ def describe(config: PrepareConfig) -> str:
     with plan.source as source:
         layers = len(plan.layers)
         pixels = source.shape_zyx[1] * source.shape_zyx[2]
+        stored = plan.provenance.resampled
         cost = demand(plan)
-        read = layers * pixels * source.dtype.itemsize if cost is None else cost.bytes
+        read = read_bytes(source, layers) if cost is None else cost.bytes
         written = layers * pixels * plan.mapping.dtype.itemsize * 4 // 3 + pixels
         record = RunFolder(plan.folder / "prepare", plan.manifest)
         done = done_text(len(record.done()), complete=record.is_complete())
@@ -32,11 +35,23 @@ def describe(config: PrepareConfig) -> str:
             f"  peak memory   about {bytes_text(plan.units.peak_bytes)} of {config.memory}",
         ]
         rows += [f"  missing       {holes}" for holes in plan.holes]
+        if stored is not None:
+            z, y, _ = stored.spacing_zyx_um
+            now = f"{plan.provenance.layer_um:g} µm between layers, {plan.provenance.voxel_size_um:g} in the plane"
+            rows.append(f"  resamples     {stored.uri} ({z:g} and {y:g} µm): {stored.rule}; gives {now}")
         if cost is not None:
             rows += _rendering_rows(plan, cost)
         if plan.units.decodes > 1:
             rows.append(f"  note          strips are decoded {plan.units.decodes} times; more --memory avoids it")
         return "\n".join(rows)
+
+
+def read_bytes(source: LayerSource, layers: int) -> int:
+    """Bytes of grey values that are read for some layers of a source."""
+    if isinstance(source, ResampledSource):
+        layers = len(source.resampling.depth.source(0, source.shape_zyx[0]))
+        source = source.source
+    return layers * source.shape_zyx[1] * source.shape_zyx[2] * source.dtype.itemsize
 
 
 def _rendering_rows(plan: PreparePlan, cost: Demand) -> list[str]:

@@ -15,6 +15,7 @@ from inkbatch.geometry import Unit
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.intensity import IntensityMap, IntensityRule, resolve_percentiles
 from inkbatch.io.layers import LayerSource
+from inkbatch.io.layers.resampled import ResampledSource
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceProvenance, SurfaceVolume
 from inkbatch.io.surface_writer import SurfaceUnit, SurfaceWriter
@@ -23,17 +24,12 @@ from inkbatch.run.job import JobReport, RunContext, begin, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import BESIDE, RunFolder, RunManifest, state_changes
 from inkbatch.steps.live_preview import drawn, live_preview
-from inkbatch.steps.prepare.choices import (
-    counted_holes,
-    layer_range,
-    open_mask,
-    required_order,
-    required_voxel_size,
-    sampled,
-)
+from inkbatch.steps.prepare.choices import counted_holes, layer_range, open_mask, required_order, sampled
 from inkbatch.steps.prepare.page import page as report_page
+from inkbatch.steps.prepare.resample import open_resampled, resampled, wished
 from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
-from inkbatch.steps.prepare.source import open_source, rendered_from, rendering_request, z_spacing
+from inkbatch.steps.prepare.source import open_source, rendered_from, rendering_request
+from inkbatch.steps.prepare.spacing import SurfaceSpacing, source_spacing
 from inkbatch.steps.prepare.state import input_states
 from inkbatch.steps.prepare.units import UnitPlan, plan_units
 
@@ -51,8 +47,11 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
     memory = parse_bytes(config.memory)
     if config.clahe:
         check_clahe(config.clahe)
-    source = open_source(config, entry, memory)
-    layers = layer_range(config, entry, source)
+    source, spacing = open_spaced(config, entry, memory)
+    layers, resampling = layer_range(config, entry, source), None
+    if wished(config, entry):
+        source, spacing, resampling = resampled(config, entry, source, layers, spacing)
+        layers = range(source.shape_zyx[0])
     mapping = _grey_values(config, entry, source, layers)
     mask_uri = config.mask or entry.mask
     mask_source = open_mask(config, mask_uri, source, memory) if mask_uri else None
@@ -66,11 +65,13 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         intensity=str(mapping.rule),
         lut=config.lut,
         clahe=config.clahe,
-        voxel_size_um=required_voxel_size(config, entry, source),
+        voxel_size_um=spacing.y,
         mask=mask_source.uri if mask_source else "derived",
-        z_spacing_um=z_spacing(source),
+        z_spacing_um=spacing.z_apart,
+        scale_reading=spacing.reading,
         box=config.box,
         rendered=rendered_from(source),
+        resampled=resampling,
     )
     folder = segment_folder(config.root, config.segment)
     units = plan_units(
@@ -91,6 +92,18 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         input_states(source, mask_source),
     )
     return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest, holes)
+
+
+def open_spaced(config: PrepareConfig, entry: SegmentEntry, memory: int) -> tuple[LayerSource, SurfaceSpacing]:
+    """Open the layers to read, and decide their spacing.
+
+    Raises:
+        InkbatchError: See `open_source`, `source_spacing` and `open_resampled`.
+    """
+    if wished(config, entry):
+        return open_resampled(config, entry, memory)
+    source = open_source(config, entry, memory)
+    return source, source_spacing(config, entry, source)
 
 
 def _entry(config: PrepareConfig) -> SegmentEntry:
@@ -120,7 +133,7 @@ def _recorded(config: PrepareConfig, provenance: SurfaceProvenance, units: UnitP
 
 def _inputs(source: LayerSource, mask_source: LayerSource | None) -> dict[str, Any]:
     inputs: dict[str, Any] = {
-        "source_shape_zyx": list(source.shape_zyx),
+        "source_shape_zyx": list((source.source if isinstance(source, ResampledSource) else source).shape_zyx),
         "source_axes": source.axes,
         "source_fingerprint": source.fingerprint,
     }
@@ -136,15 +149,26 @@ def _request(config: PrepareConfig, entry: SegmentEntry, provenance: SurfaceProv
         source=Location.parse(str(entry.source)).uri,
         catalog=None,
         mask=Location.parse(mask_uri).uri if mask_uri else None,
-        layers=list(provenance.source_layers),
+        layers=list(provenance.resampled.layers if provenance.resampled else provenance.source_layers),
         depth_order=provenance.depth_order,
-        voxel_size_um=provenance.voxel_size_um,
+        voxel_size_um=_stated_size(config, entry, provenance),
+        z_spacing_um=config.z_spacing_um or entry.z_spacing_um,
+        resample=wished(config, entry),
+        resample_depth=config.resample_depth or entry.resample_depth,
+        resample_finer=config.resample_finer or entry.resample_finer,
         intensity=config.intensity or entry.intensity,
         axes=config.axes or entry.axes,
         level=config.level if config.level is not None else entry.level,
         scratch=None,
         **rendering_request(config, entry),
     )
+
+
+def _stated_size(config: PrepareConfig, entry: SegmentEntry, provenance: SurfaceProvenance) -> float | None:
+    """The voxel size for a rerun: what was stated; else, where the reading was plain, what was found."""
+    stated = config.voxel_size_um or entry.voxel_size_um
+    is_plain = provenance.scale_reading is None and provenance.resampled is None
+    return stated or (provenance.voxel_size_um if is_plain else None)
 
 
 def run(config: PrepareConfig, context: RunContext) -> JobReport:

@@ -46,7 +46,7 @@ def page(run: StoredRun, root: Location) -> Page:
     figures = (
         Figure(f"{area_mm2:,.1f} mm²", "papyrus", f"{share:.0%} of the picture; the rest is outside the mask"),
         Figure(f"{width:,} × {height:,} px", "size", f"{width * um / 1000:,.1f} × {height * um / 1000:,.1f} mm"),
-        Figure(f"{volume.layer_count}", "layers", f"{volume.layer_count * (said.z_spacing_um or um):,.0f} µm deep"),
+        Figure(f"{volume.layer_count}", "layers", f"{volume.layer_count * said.layer_um:,.0f} µm deep"),
         Figure(f"{um:g} µm", "voxel edge"),
         Figure(volume.dtype.name, "grey values", _rule_words(said)),
         Figure(f"{ends[0]:.1%} / {ends[1]:.1%}", "at the lowest / highest value", "detail that is lost at both ends"),
@@ -145,7 +145,10 @@ def _promises(run: StoredRun, volume: SurfaceVolume) -> tuple[Promise, ...]:
     shape = run.manifest["inputs"]["source_shape_zyx"]
     return (
         Promise(
-            "layers", f"{low}:{high}", f"{volume.layer_count} stored of {shape[0]}", "read by number, none left out"
+            "layers",
+            "{}:{}".format(*(said.resampled.layers if said.resampled else (low, high))),
+            f"{volume.layer_count} stored of {shape[0]}",
+            said.resampled.rule if said.resampled else "read by number, none left out",
         ),
         Promise(
             "depth order",
@@ -158,7 +161,7 @@ def _promises(run: StoredRun, volume: SurfaceVolume) -> tuple[Promise, ...]:
         Promise(
             "voxel size",
             f"{asked.get('voxel_size_um', said.voxel_size_um):g} µm",
-            f"{said.voxel_size_um:g} µm",
+            f"{said.voxel_size_um:g} µm" + (f", {said.z_spacing_um:g} µm between layers" if said.z_spacing_um else ""),
             "stated by the catalog or the command, compared with the source's own where it has one",
         ),
         Promise(
@@ -171,7 +174,7 @@ def _promises(run: StoredRun, volume: SurfaceVolume) -> tuple[Promise, ...]:
             "size",
             f"{shape[2]:,} × {shape[1]:,} px",
             f"{volume.shape_yx[1]:,} × {volume.shape_yx[0]:,} px",
-            "every pixel of the source was stored",
+            "every pixel of the source was stored" if said.resampled is None else said.resampled.rule,
         ),
         Promise(
             "units",
@@ -282,7 +285,7 @@ def _warnings(run: StoredRun, said: SurfaceProvenance, ends: tuple[float, float]
 
 
 def _rendering(said: SurfaceProvenance, folder: Location) -> tuple[tuple[str, str], ...]:
-    """How the layers were rendered, where they were."""
+    """Describe how the layers were rendered, if they were."""
     region = () if said.box is None else (("region", "rows {0}:{2}, columns {1}:{3} of it".format(*said.box)),)
     if said.rendered is None:
         return region
@@ -290,13 +293,22 @@ def _rendering(said: SurfaceProvenance, folder: Location) -> tuple[tuple[str, st
     surface = facts["mask_pixels"] + facts["outside_pixels"]
     left_out = f"{facts['outside_pixels'] / max(1, surface):.1%} of the surface's pixels ({facts['outside_pixels']:,})"
     direction = "against the mesh's normals" if said.rendered.flip_normals else "along the mesh's normals"
-    spacing = said.z_spacing_um or said.voxel_size_um
     return (
         *region,
         ("rendered from", f"{said.rendered.volume}, level {said.rendered.level}"),
-        ("its layers", f"{said.rendered.layers_count} layers {direction}, {spacing:g} µm apart"),
+        ("its layers", f"{said.rendered.layers_count} layers {direction}, {said.layer_um:g} µm apart"),
         ("outside the volume", left_out),
     )
+
+
+def _resampling(said: SurfaceProvenance) -> tuple[tuple[str, str], ...]:
+    """How the layers were resampled, where they were."""
+    if said.resampled is None:
+        return ()
+    z, y, _ = said.resampled.spacing_zyx_um
+    low, high = said.resampled.layers
+    read = f"layers {low}:{high} of {said.resampled.uri}, {z:g} µm between layers, {y:g} µm in the plane"
+    return (("resampled from", read), ("by", said.resampled.rule))
 
 
 def _origin(run: StoredRun, said: SurfaceProvenance) -> Table:
@@ -307,6 +319,8 @@ def _origin(run: StoredRun, said: SurfaceProvenance) -> Table:
         ("its size", f"{depth} layers of {width:,} × {height:,} px, {said.source_dtype}"),
         ("its fingerprint", str(inputs["source_fingerprint"])),
         ("mask", said.mask),
+        *((("its scale", said.scale_reading),) if said.scale_reading else ()),
+        *_resampling(said),
         *_rendering(said, run.folder),
         ("run", str(run.manifest["digest"])),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from inkbatch.config import JobConfig
+from inkbatch.data.segments.catalog import spacing_text
 from inkbatch.errors import DataError
 from inkbatch.io.intensity import IntensityMap, LutPoints
 from inkbatch.io.layers.base import LayerSource
@@ -31,7 +32,8 @@ class PrepareConfig(JobConfig):
         catalog: The user's catalog file.
         layers: Half-open range of layer numbers; None takes all.
         depth_order: ``forward`` or ``reversed``.
-        voxel_size_um: Voxel edge in micrometres; of rendered layers the spacing of pixels that is wished.
+        voxel_size_um: Edge of a pixel in micrometres; of rendered layers the spacing of pixels that is wished.
+        z_spacing_um: Spacing of layers in micrometres; None: as the source says, or as its pixels.
         intensity: ``keep``, ``high-byte``, ``window:LO:HI`` or ``percentile:LO:HI``; None keeps 8 bits as they are and
             takes the high byte of 16.
         lut: Control points of a lookup table, for example ``[[0, 0], [128, 64], [255, 255]]``.
@@ -45,6 +47,9 @@ class PrepareConfig(JobConfig):
         step_um: Spacing of rendered layers in micrometres; None: that of pixels.
         volume_um: Voxel edge of the volume's level 0 in micrometres, where it does not state it.
         flip_normals: Render against the mesh's normals.
+        resample: Spacing to bring stored layers to, in micrometres (``9.6``, or ``z,y,x``), or a pooling rule's name.
+        resample_depth: ``mean`` (default) averages the layers that one covers, ``linear`` interpolates at its centre.
+        resample_finer: Interpolate where the target is finer than the source.
         max_outside: Share of the mesh that may leave the volume; None: 0.05.
         box: (y0, x0, y1, x1), the region to take, in pixels of the source; None takes all.
         shard_px: Edge of the surface's zarr shards.
@@ -63,6 +68,7 @@ class PrepareConfig(JobConfig):
     layers: tuple[int, int] | None = None
     depth_order: DepthOrder | None = None
     voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
+    z_spacing_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     intensity: str | None = None
     lut: LutPoints | None = None
     clahe: ClaheSettings | None = None
@@ -75,6 +81,9 @@ class PrepareConfig(JobConfig):
     volume_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     flip_normals: bool | None = None
     max_outside: float | None = Field(None, ge=0, le=1)
+    resample: Annotated[str | None, BeforeValidator(spacing_text)] = None
+    resample_depth: Literal["mean", "linear"] | None = None
+    resample_finer: bool | None = None
     box: tuple[int, int, int, int] | None = None
     shard_px: int = 1024
     codec: str = "lz4"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from inkbatch.data.segments.catalog import SegmentEntry
@@ -87,19 +86,19 @@ def _first(*values: Any) -> Any:
 
 
 def box_of(config: PrepareConfig) -> Box | None:
-    """The region that is taken."""
+    """Return the region that is taken."""
     return None if config.box is None else Box(*config.box)
 
 
 def rendering(source: LayerSource) -> tuple[RenderedSurface, Box] | None:
-    """The rendered surface behind a source and the box of it that is taken; None where layers are stored."""
+    """Return the rendered surface behind a source and the box of it that is taken; None if layers are stored."""
     if isinstance(source, CroppedLayers):
         return (source.inner, source.box) if isinstance(source.inner, RenderedSurface) else None
     return (source, Box(0, 0, *source.shape_zyx[1:])) if isinstance(source, RenderedSurface) else None
 
 
 def rendered_from(source: LayerSource) -> RenderedFrom | None:
-    """What the provenance says of a rendering; None where layers are stored."""
+    """Describe a rendering for the provenance; None if layers are stored."""
     found = rendering(source)
     if found is None:
         return None
@@ -115,22 +114,15 @@ def rendered_from(source: LayerSource) -> RenderedFrom | None:
     )
 
 
-def z_spacing(source: LayerSource) -> float | None:
-    """The spacing of layers, where it is not that of pixels."""
-    spacing, edge = source.z_spacing_um, source.voxel_size_um
-    same = spacing is None or edge is None or math.isclose(spacing, edge, rel_tol=1e-6)
-    return None if same else spacing
-
-
 def rendering_request(config: PrepareConfig, entry: SegmentEntry) -> dict[str, Any]:
-    """Settings of a rendering for `inkbatch rerun`, the catalog's filled in."""
+    """Return the settings of a rendering for `inkbatch rerun`, the catalog's filled in."""
     volume = config.volume or entry.volume
     asked = {key: _first(getattr(config, key), getattr(entry, key)) for key in RENDER_KEYS}
     return {**asked, "volume": Location.parse(volume).uri if volume else None}
 
 
 def demand(plan: PreparePlan) -> Demand | None:
-    """What rendering costs, from the mesh alone; None where layers are stored."""
+    """Compute the demand of a rendering, from the mesh alone; None if layers are stored."""
     found = rendering(plan.source)
     if found is None:
         return None

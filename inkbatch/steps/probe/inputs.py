@@ -26,7 +26,7 @@ NULLS = ("layers shuffled", "one layer repeated", "voxels shuffled")
 
 
 def strokes(box: Box, stroke_px: float, edge_px: float, seed: int) -> NDArray[np.float32]:
-    """Curved strokes of roughly one width on `INK_SHARE` of a window: the bands around a level line of smooth noise.
+    """Draw curved strokes of one rough width on `INK_SHARE` of a window: bands around a level line of smooth noise.
 
     Args:
         box: The window's place on the surface.
@@ -91,7 +91,7 @@ def sheet_faces(profile: NDArray[np.float64]) -> tuple[int, int]:
 
 
 def choose_windows(volume: SurfaceVolume, count: int, window_px: int) -> list[Box]:
-    """Windows to probe: whole papyrus first, then the strongest contrast in the middle layer.
+    """Choose windows to probe: whole papyrus first, then the strongest contrast in the middle layer.
 
     At most `MAX_CANDIDATES` windows of a regular grid are looked at, spread evenly over those that hold papyrus.
 
@@ -139,7 +139,7 @@ def given_windows(volume: SurfaceVolume, corners: tuple[tuple[int, int], ...], w
 
 
 def _grid(shape_yx: tuple[int, int], window_px: int) -> list[Box]:
-    """Whole windows anchored at (0, 0); one clipped window along an axis that is shorter than a window."""
+    """List whole windows anchored at (0, 0); one clipped window along an axis that is shorter than a window."""
     height, width = shape_yx
     whole = (box for box in cut(shape_yx, min(window_px, height), min(window_px, width)))
     return [box for box in whole if box.height == min(window_px, height) and box.width == min(window_px, width)]

@@ -127,13 +127,13 @@ def measure(predictor: Predictor, slab: Slab, mask: NDArray[np.bool_], box: Box,
 
 
 def _planted_depths(asked: Asked) -> range:
-    """Layers of the surface that get ink in turn: all that the network takes, or every n-th of a deep window."""
+    """List the layers of the surface that get ink in turn: all that the network takes, or every n-th."""
     step = -(-asked.depth // MAX_DEPTHS)
     return range(asked.usual_start, asked.usual_start + asked.depth, step)
 
 
 def _nulls(window: _Window, slab: Slab, planted: dict[str, dict[str, Any]], asked: Asked) -> dict[str, Any]:
-    """Null inputs made of the usual reading; ink is planted into them where the usual order sees it best."""
+    """Make null inputs of the usual reading; ink is planted into them where the usual order sees it best."""
     seen = planted[asked.usual_order]
     best = max(_planted_depths(asked), key=lambda depth: float(seen[str(depth)]["lift"])) - asked.usual_start
     usual = slab[asked.usual_start : asked.usual_start + asked.depth]
@@ -204,11 +204,11 @@ class _Window:
         }
 
     def answer(self, ink_map: NDArray[np.float32]) -> float:
-        """Mean of a map over papyrus."""
+        """Average a map over papyrus."""
         return round(_mean(ink_map[self.mask]), 6)
 
     def blocks(self, ink_map: NDArray[np.float32]) -> list[float | None]:
-        """Mean of a map over the papyrus of each block, row-major; None where a block has none."""
+        """Average a map over the papyrus of each block, row-major; None where a block has none."""
         found: list[float | None] = []
         for rows in np.array_split(np.arange(ink_map.shape[0]), BLOCKS_PER_EDGE):
             for columns in np.array_split(np.arange(ink_map.shape[1]), BLOCKS_PER_EDGE):

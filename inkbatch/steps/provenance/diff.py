@@ -39,7 +39,7 @@ class RunDifference:
 
     @property
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Comparison as JSON."""
         groups = {
             name: [{"key": key, "a": one, "b": other} for key, one, other in rows] for name, rows in self.groups.items()
         }

@@ -119,7 +119,7 @@ def compare_maps(one: Multiscale, other: Multiscale) -> MapDifference:
 
 
 def _windows(one: Multiscale, other: Multiscale) -> Iterator[tuple[Box, Values, Values]]:
-    """Windows of both maps as float64, row-major."""
+    """Yield windows of both maps as float64, row-major."""
     depth = math.prod(one.shape[:-2])
     edge = 1 << int(math.log2(max(64.0, math.sqrt(WINDOW_VALUES / depth))))
     lead = tuple(slice(0, size) for size in one.shape[:-2])

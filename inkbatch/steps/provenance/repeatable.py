@@ -84,7 +84,7 @@ def repeatable(name: str) -> Repeatable:
 
 
 def _of_one_run(plan: Callable[[Any], Any]) -> Plan:
-    """Of a plan that has a folder and a manifest and holds nothing open."""
+    """Adapt the plan of a job that has a folder and a manifest and holds nothing open."""
 
     def planned(config: Any) -> Sequence[RunFolder]:
         found = plan(config)

@@ -67,7 +67,7 @@ def run(config: PhantomConfig) -> list[str]:
 
 
 def tiff_bytes(layer: NDArray[Any]) -> bytes:
-    """One layer as a TIFF of tiles, deflate with the horizontal predictor; equal pixels are equal bytes."""
+    """Encode one layer as a TIFF of tiles, deflate with the horizontal predictor; equal pixels are equal bytes."""
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer,

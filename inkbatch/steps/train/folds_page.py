@@ -59,7 +59,7 @@ def fold_runs(folder: Location) -> list[StoredRun]:
 
 
 def identity(runs: Sequence[StoredRun]) -> tuple[str, str]:
-    """(version of inkbatch, digest) for the last line: the digest of all folds' digests."""
+    """Return (version of inkbatch, digest) for the last line: the digest of all folds' digests."""
     return str(runs[0].manifest["inkbatch"]), digest([run.manifest["digest"] for run in runs])
 
 

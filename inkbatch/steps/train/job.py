@@ -45,7 +45,7 @@ from inkbatch.training.finish import finite, write_bundle, write_curves, write_d
 from inkbatch.training.loop import Trainer
 from inkbatch.training.metrics import OVERALL, SCORES
 from inkbatch.training.module import InkModule
-from inkbatch.training.order import EpochPlan, draw_weights
+from inkbatch.training.order import EpochPlan, require_drawable
 from inkbatch.training.progress import Progress, to_csv
 from inkbatch.training.run_logs import RunLogs, open_logs
 from inkbatch.training.settings import TrainConfig
@@ -84,7 +84,15 @@ class TrainPlan:
     def epoch_plan(self, devices: int) -> EpochPlan:
         """Plan how epochs are cut into steps on so many devices."""
         config = self.config
-        return EpochPlan(self.train, config.sampler, config.seed, config.batch // devices, devices, config.accumulate)
+        return EpochPlan(
+            self.train,
+            config.sampler,
+            config.seed,
+            config.batch // devices,
+            devices,
+            config.accumulate,
+            self.index.scrolls,
+        )
 
 
 def make_plan(config: TrainConfig) -> list[TrainPlan]:
@@ -113,7 +121,7 @@ def make_plan(config: TrainConfig) -> list[TrainPlan]:
 def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folder: Location) -> TrainPlan:
     train, validation = (index.samples_of(split, config.fold) for split in ("train", "validation"))
     require_samples(index.name, train, validation)
-    draw_weights(train, config.sampler)
+    require_drawable(train, config.sampler, index.scrolls, config.batch)
     settings = model_settings(config, index)
     model = _shape_of(config, settings)
     contract = contract_of(config, index, model.config.depth_layers, root_of(dataset))

@@ -115,7 +115,7 @@ def _pictures(folder: Location, rows: Sequence[Mapping[str, str]], best: int) ->
 
 
 def losses_chart(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
-    """Both losses of every epoch; `epochs` are the rows of ``metrics.csv`` over all areas."""
+    """Draw both losses of every epoch; `epochs` are the rows of ``metrics.csv`` over all areas."""
     lines = [
         Line(name, [(int(row["epoch"]), number(row[key])) for row in epochs], dots=len(epochs) < 20)
         for name, key in (("training", "train_loss"), ("validation", "validation_loss"))
@@ -133,7 +133,7 @@ def losses_chart(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
 
 
 def scores_chart(epochs: Sequence[Mapping[str, str]], best: int) -> Chart:
-    """Validation scores of every epoch; see `losses_chart`."""
+    """Draw validation scores of every epoch; see `losses_chart`."""
     lines = [
         Line(words, [(int(row["epoch"]), number(row[name])) for row in epochs], dots=len(epochs) < 20)
         for name, words in SCORES.items()

@@ -269,7 +269,7 @@ class TestMemory:
     def test_a_budget_that_is_too_small_is_refused_before_anything_is_read(self, tmp_path, kind):
         reads[:] = 0
         place = Location.parse(tmp_path / f"map.{kind}")
-        with pytest.raises(ConfigError, match=r"601 × 20000 px.*memory is 200 MiB.*coarser level"):
+        with pytest.raises(ConfigError, match=r"601 × 20000 px.*memory is 200.0 MiB.*coarser level"):
             write_picture(Picture(self.made_up(), ToneMap(U8), kind), place, 200 << 20)
         assert not reads.any()
         assert os.listdir(tmp_path) == []

@@ -19,8 +19,8 @@ from inkbatch.steps.estimate.throughput import (
     FIGURES_VARIABLE,
     device_of_gpu,
     is_same_device,
-    read_figures,
-    stored_figures,
+    read_throughputs,
+    stored_throughputs,
 )
 from inkbatch.steps.infer import job as infer
 from inkbatch.testing.segments import identity_bundle
@@ -190,7 +190,7 @@ def test_a_real_run_on_another_device_is_named_and_not_compared(settings, box, f
 def test_calibration_measures_here_and_is_a_figure_afterwards(settings, box, tmp_path, monkeypatch):
     config = settings(segment="tiny", calibrate=True, calibrate_s=0.2, save=str(tmp_path / "mine.yaml"))
     report = run(config)
-    (figure,) = read_figures(tmp_path / "mine.yaml")
+    (figure,) = read_throughputs(tmp_path / "mine.yaml")
     assert report.rate.seconds_per_tile[0] < 1 / figure.tiles_per_s < report.rate.seconds_per_tile[1]
     assert "measured now" in report.rate.source
     assert "money unknown" in str(report)
@@ -219,8 +219,8 @@ def test_devices_match_by_whole_words():
 
 
 def test_every_shipped_figure_says_when_and_where_it_was_seen(box):
-    assert stored_figures()
-    assert all(figure.as_of and figure.source for figure in stored_figures())
+    assert stored_throughputs()
+    assert all(figure.as_of and figure.source for figure in stored_throughputs())
 
 
 def test_the_command_line_prints_json(settings, box, figures, capsys):

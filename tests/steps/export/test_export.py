@@ -201,7 +201,7 @@ class TestRefusals:
             ([], "nowhere", "or in / for a folder"),
             (["threshold=0"], "a.png", "threshold"),
             (["flip=z"], "a.png", "flip"),
-            (["memory=100MiB"], "a.png", "memory is 100 MiB; allow more"),
+            (["memory=100MiB"], "a.png", "memory is 100.0 MiB; allow more"),
         ],
     )
     def test_what_cannot_be_carried_out_is_refused_and_nothing_is_made(self, root, pyramid, tmp_path, sets, to, words):
@@ -234,3 +234,25 @@ class TestRefusals:
     def test_a_name_never_leaves_the_predictions(self, root, pyramid, name):
         with pytest.raises(ConfigError, match="name"):
             export(root, name=name)
+
+
+@pytest.mark.parametrize(("ending", "sets"), [("png", ()), ("tif", ("bits=16",)), ("tif", ("threshold=0.5",))])
+def test_a_scale_bar_is_as_long_as_it_says_and_hides_only_its_corner(root, pyramid, ending, sets):
+    plain = read(export(root, *sets, to=f"plain.{ending}").location)
+    barred = read(export(root, *sets, "scale_bar=1mm", to=f"bar.{ending}").location)
+    white = np.iinfo(barred.dtype).max
+    longest = max(max(map(len, "".join("x" if on else " " for on in row).split()), default=0)
+                  for row in (barred == white)[-12:, :200])  # fmt: skip
+    assert longest == 125  # 1,000 µm of 8 µm
+    changed = np.argwhere(plain != barred)
+    assert changed[:, 0].min() > SHAPE[0] // 2
+    assert changed[:, 1].max() < 160
+
+
+def test_a_bar_halves_with_each_level_and_has_to_fit(root, pyramid):
+    half = read(export(root, "scale_bar=1mm", "level=1", to="half.png").location)
+    assert max(np.count_nonzero(row == 255) for row in half[-10:, :90]) >= 62
+    with pytest.raises(ConfigError, match=r"scale bar of 1cm takes .* choose 1mm"):
+        export(root, "scale_bar=1cm", to="long.png")
+    with pytest.raises(ConfigError, match="NPY holds values"):
+        export(root, "scale_bar=1mm", to="values.npy")

@@ -189,17 +189,17 @@ REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     "mean": (edited(mean=0.4), r"mean \(now 0\.4\)"),
     "std": (edited(std=0.2), r"std \(now 0\.2\)"),
     "clip": (edited(clip=[0, 200]), r"clip \(now \[0\.0, 200\.0\]\)"),
-    "16->8 rule": (saved_with(intensity=("window:*",)), "intensity: bundle wants window"),
+    "16->8 rule": (saved_with(intensity=("window:*",)), "intensity: bundle expects window"),
     "16->8 rule, edited bundle": (edited(intensity=["window:0:9"]), r"intensity \(now"),
     "16->8 rule, edited surface": (lying_surface(intensity="high-byte"), "intensity: the surface says 'high-byte'"),
-    "dtype": (saved_with(dtype="uint16"), "dtype: bundle wants uint16, surface is uint8"),
-    "lookup table": (saved_with(lut=((0, 0), (128, 64), (255, 255))), "lut: bundle wants"),
+    "dtype": (saved_with(dtype="uint16"), "dtype: bundle expects uint16, surface is uint8"),
+    "lookup table": (saved_with(lut=((0, 0), (128, 64), (255, 255))), "lut: bundle expects"),
     "lookup table, edited surface": (lying_surface(lut=[[0, 0], [255, 255]]), "lut: the surface says"),
-    "CLAHE": (saved_with(clahe={"clip_limit": 2.0, "cell_px": 128}), "clahe: bundle wants"),
+    "CLAHE": (saved_with(clahe={"clip_limit": 2.0, "cell_px": 128}), "clahe: bundle expects"),
     "depth order, edited bundle": (edited(depth_order="reversed"), r"depth_order \(now 'reversed'\)"),
     "depth order, edited surface": (lying_surface(depth_order="reversed"), "depth_order: the surface says 'reversed'"),
     "depth order, edited record": (forged_record, "its digest does not match"),
-    "layer count": (lambda case: identity_bundle(case.bundle, layers=9) and None, "wants 9 layers, surface has 5"),
+    "layer count": (lambda case: identity_bundle(case.bundle, layers=9) and None, "expects 9 layers, surface has 5"),
     "layer count, edited network": (deeper_network, r"model \(now .*copy the bundle again$"),
     "window": (
         saved_with(layers_range=(4, 7)),
@@ -207,10 +207,13 @@ REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     ),
     "window, edited surface": (lying_surface(source_layers=[10, 15]), r"source_layers: the surface says \[10, 15\]"),
     "window, of blending": (edited(window="uniform"), r"window \(now 'uniform'\)"),
-    "voxel size": (saved_with(voxel_size_um=3.24), "voxel_size_um: bundle wants 3.24"),
+    "voxel size": (saved_with(voxel_size_um=3.24), "voxel_size_um: bundle expects 3.24"),
     "voxel size, edited surface": (lying_surface(voxel_size_um=8.1), "voxel_size_um: the surface says 8.1"),
-    "level": (level_one, "got voxel_size_um 8, but .* states 16 at level 1"),
-    "level, stated as it is": (level_one_told, r"voxel_size_um: bundle wants 8\.0 .*surface has 16\.0"),
+    "spacing of layers": (saved_with(z_spacing_um=2.0), r"z_spacing_um: bundle expects 2 µm.*--resample 2,8,8"),
+    "spacing of layers, edited bundle": (edited(z_spacing_um=2.0), r"z_spacing_um \(now 2\.0\)"),
+    "spacing of layers, edited surface": (lying_surface(z_spacing_um=2.0), "z_spacing_um: the surface says 2.0"),
+    "level": (level_one, "got voxel_size_um 8, but .* states 16 µm in its OME metadata"),
+    "level, stated as it is": (level_one_told, r"voxel_size_um: bundle expects 8\.0 .*surface has 16\.0"),
     "axis order, surface": (
         lambda case: case.edit_axes(lambda axes: axes.reverse()),
         "expected axes .*run inkbatch prepare",
@@ -369,6 +372,6 @@ def test_every_rule_that_came_later_has_a_row():
 
 
 def test_layers_asked_for_in_another_number_are_refused(case):
-    with pytest.raises(InkbatchError, match="the bundle wants 3"):
+    with pytest.raises(InkbatchError, match="the bundle expects 3"):
         run(infer_config(case, layers=(0, 4)), RunContext())
     assert pictures(case) == []

@@ -197,11 +197,11 @@ def test_two_processes_doing_the_same_shard_do_no_harm(tiny_segment, any_bundle)
 @pytest.mark.parametrize(
     ("contract", "words"),
     [
-        ({"voxel_size_um": 3.24}, "voxel_size_um: bundle wants 3.24"),
-        ({"dtype": "uint16"}, "dtype: bundle wants uint16, surface is uint8"),
-        ({"intensity": ("window:*",)}, "intensity: bundle wants window"),
-        ({"lut": ((0, 0), (128, 64), (255, 255))}, "lut: bundle wants"),
-        ({"clahe": {"clip_limit": 2.0, "cell_px": 128}}, "clahe: bundle wants"),
+        ({"voxel_size_um": 3.24}, "voxel_size_um: bundle expects 3.24"),
+        ({"dtype": "uint16"}, "dtype: bundle expects uint16, surface is uint8"),
+        ({"intensity": ("window:*",)}, "intensity: bundle expects window"),
+        ({"lut": ((0, 0), (128, 64), (255, 255))}, "lut: bundle expects"),
+        ({"clahe": {"clip_limit": 2.0, "cell_px": 128}}, "clahe: bundle expects"),
     ],
 )
 def test_a_mismatch_between_bundle_and_surface_is_refused_by_name(tiny_segment, tmp_path, contract, words):
@@ -221,7 +221,7 @@ def test_an_override_is_possible_and_recorded(tiny_segment, tmp_path):
 
 def test_more_layers_than_prepared_are_refused(tiny_segment, tmp_path):
     identity_bundle(tmp_path / "deep", layers=9)
-    with pytest.raises(LayerRangeError, match="bundle wants 9 layers, surface has 5"):
+    with pytest.raises(LayerRangeError, match="bundle expects 9 layers, surface has 5"):
         run(config_for(tiny_segment, tmp_path / "deep"), RunContext())
 
 
@@ -230,7 +230,7 @@ def test_layers_are_chosen_by_source_number(tiny_segment, bundle_folder):
     np.testing.assert_allclose(read_map(report), tiny_segment.layers[1] / 255, atol=5e-4)
     with pytest.raises(LayerRangeError, match="3:6"):
         make_plan(config_for(tiny_segment, bundle_folder, layers=(3, 6)))
-    with pytest.raises(LayerRangeError, match="segment tiny: --layers 0:2 are 2 layers, the bundle wants 3"):
+    with pytest.raises(LayerRangeError, match="segment tiny: --layers 0:2 are 2 layers, the bundle expects 3"):
         make_plan(config_for(tiny_segment, bundle_folder, layers=(0, 2)))
 
 

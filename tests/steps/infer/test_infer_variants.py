@@ -205,9 +205,9 @@ def test_a_view_that_the_bundle_does_not_allow_is_refused_or_recorded(tiny_segme
 def test_windows_that_leave_the_surface_or_have_another_depth_are_refused(tiny_segment, bundle_folder):
     with pytest.raises(LayerRangeError, match="expected layers inside 0:5 .*, got 3:6"):
         make_plan(config_for(tiny_segment, bundle_folder, layer_starts=(0, 4)))
-    with pytest.raises(LayerRangeError, match="the bundle wants 3"):
+    with pytest.raises(LayerRangeError, match="the bundle expects 3"):
         make_plan(config_for(tiny_segment, bundle_folder, layer_groups=((0, 3), (1, 5))))
-    with pytest.raises(ConfigError, match="0:3 is there more than once"):
+    with pytest.raises(ConfigError, match="0:3 is listed more than once"):
         make_plan(config_for(tiny_segment, bundle_folder, layer_groups=((0, 3), (1, 4), (0, 3))))
 
 

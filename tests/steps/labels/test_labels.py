@@ -221,7 +221,7 @@ def test_labels_of_zeros_and_ones_need_their_white_to_be_stated(configure, tmp_p
 
 
 def test_values_beyond_white_are_refused_and_not_clamped(configure):
-    with pytest.raises(DataError, match="found 0 to 255"):
+    with pytest.raises(DataError, match="got 0 to 255"):
         run(configure(white=1.0), RunContext())
 
 

@@ -207,7 +207,7 @@ def test_a_verdict_on_another_surface_or_contract_is_refused(tmp_path):
         ({"at": ((0, 64),)}, ConfigError, "leaves the surface"),
         ({"at": ((0, 0), (0, 0))}, ConfigError, "given twice"),
         ({"override": {"divsor": 1}}, ConfigError, "did you mean 'divisor'"),
-        ({"override": {"layers": {"count": 14}}}, LayerRangeError, "bundle wants 14 layers, surface has 13"),
+        ({"override": {"layers": {"count": 14}}}, LayerRangeError, "bundle expects 14 layers, surface has 13"),
     ],
 )
 def test_settings_that_cannot_be_carried_out_are_refused(tmp_path, changes, error, words):

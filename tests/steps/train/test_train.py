@@ -17,6 +17,7 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle
 from inkbatch.models.rules import Normaliser
+from inkbatch.predict.reference import check_reference
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.dataset import job as build_dataset
@@ -53,6 +54,7 @@ def test_a_run_learns_planted_ink_and_its_bundle_infers(root):
     found = bundle.document.metrics["validation"]["overall"]
     assert found["auc"] > 0.95
     assert found["threshold"] == pytest.approx(contract.threshold, abs=1e-6)
+    assert check_reference(bundle.build(), bundle, torch.device("cpu")) < 1e-4
     inferred = infer.run(
         infer.InferConfig(segment="s1", bundle=str(bundle.location), root=str(root), device="cpu", name="p"),
         RunContext(),
