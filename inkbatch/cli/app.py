@@ -31,6 +31,7 @@ from inkbatch.cli.options import (
     DryRun,
     Log,
     Preset,
+    Replace,
     Root,
     Sets,
     Shard,
@@ -123,6 +124,7 @@ def prepare(
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
+    replace: Replace = False,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
@@ -151,7 +153,7 @@ def prepare(
 
         typer.echo(describe(job))
         return
-    print_report(step.run(job, run_context(shard, log)))
+    print_report(step.run(job, run_context(shard, log, replace=replace)))
 
 
 @app.command()
@@ -207,6 +209,7 @@ def infer(
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
+    replace: Replace = False,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
@@ -217,7 +220,7 @@ def infer(
     pass per tile; --dry-run shows the cost. Other settings through --set: stride_px=32, window=hann|gaussian|uniform,
     unit_px=2048, batch_tiles=0 (0 finds it), compile=true (pays on GPUs).
     """
-    context = run_context(shard, log)
+    context = run_context(shard, log, replace=replace)
     from inkbatch.steps.infer.settings import InferConfig
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}

@@ -12,6 +12,7 @@ from inkbatch.cli.options import (
     DryRun,
     Log,
     Preset,
+    Replace,
     Root,
     Sets,
     Shard,
@@ -37,13 +38,11 @@ def labels(
     ] = None,
     prediction: Annotated[str | None, typer.Option(help="Name of a prediction of this segment, or its URI.")] = None,
     root: Root = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="First remove labels that were made with other settings.")
-    ] = False,
     catalog: CatalogFile = None,
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
+    replace: Replace = False,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
@@ -56,9 +55,9 @@ def labels(
     """
     from inkbatch.steps.labels import job as step
 
-    context = run_context(shard, log)
+    context = run_context(shard, log, replace=replace)
     options: dict[str, Any] = {"segment": segment, "image": image, "prediction": prediction, "catalog": catalog}
-    options |= {"root": chosen_root(root), "replace": replace or None}
+    options |= {"root": chosen_root(root)}
     job = step.LabelsConfig.load(config, sets or (), options)
     if ends_with_check(job):
         return

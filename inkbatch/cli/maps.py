@@ -11,6 +11,7 @@ from inkbatch.cli.options import (
     ConfigFile,
     DryRun,
     Log,
+    Replace,
     Root,
     Sets,
     Shard,
@@ -58,6 +59,7 @@ def ensemble(
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
+    replace: Replace = False,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
@@ -70,7 +72,7 @@ def ensemble(
     """
     from inkbatch.steps.ensemble import job as step
 
-    context = run_context(shard, log)
+    context = run_context(shard, log, replace=replace)
     options: dict[str, Any] = {"segment": segment, "predictions": prediction or None, "method": method, "name": name}
     options |= {"root": chosen_root(root), "catalog": catalog, "weights": weight or None}
     options["fit_weights"] = fit_weights or None
@@ -105,6 +107,7 @@ def evaluate(
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
+    replace: Replace = False,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
@@ -117,7 +120,7 @@ def evaluate(
     """
     from inkbatch.steps.evaluate import job as step
 
-    context = run_context(shard, log)
+    context = run_context(shard, log, replace=replace)
     options: dict[str, Any] = {"segment": segment, "name": name, "versus": versus, "labels": labels, "to": to, "on": on}
     options |= {"root": chosen_root(root), "catalog": catalog, "thresholds": threshold or None}
     job = step.EvaluateConfig.load(config, sets or (), options)
@@ -146,6 +149,7 @@ def clean(
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
+    replace: Replace = False,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
@@ -157,7 +161,7 @@ def clean(
     """
     from inkbatch.steps.labels import clean as step
 
-    context = run_context(shard, log)
+    context = run_context(shard, log, replace=replace)
     options: dict[str, Any] = {"segment": segment, "name": name, "result": result, "threshold": threshold}
     options |= {"min_area_px": min_area_px, "root": chosen_root(root)}
     given = [f"denoise.method={denoise}"] if denoise is not None else []

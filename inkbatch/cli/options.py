@@ -45,6 +45,9 @@ CatalogFile = Annotated[
     ),
 ]
 Shard = Annotated[str | None, typer.Option(help="Do only shard i of n, for example 0/4.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Remove a result of other settings or inputs that is at this place first.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is already done; do nothing.")]
 Log = Annotated[str, typer.Option(help="auto (a progress bar on a terminal), plain or json (one line per unit).")]
 
@@ -155,7 +158,7 @@ def for_each(segments: Sequence[str | None], do: Callable[[str | None], Any]) ->
         )
 
 
-def run_context(shard: str | None, log: str) -> RunContext:
+def run_context(shard: str | None, log: str, *, replace: bool = False) -> RunContext:
     """Build the context of this process; call it before torch is imported.
 
     It installs the signal handlers and starts to watch for a spot reclaim.
@@ -173,7 +176,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
     if log not in ("auto", "plain", "json"):
         raise ConfigError(f"--log: expected auto, plain or json, got {log!r}")
     if is_checking():
-        return RunContext(ShardSpec.parse(shard) if shard else ShardSpec())
+        return RunContext(ShardSpec.parse(shard) if shard else ShardSpec(), replace=replace)
     identity = task_identity()
     stop = StopFlag()
     install_handlers(stop)
@@ -181,7 +184,7 @@ def run_context(shard: str | None, log: str) -> RunContext:
     chosen = ShardSpec.parse(shard) if shard else identity.shard
     reporter = make_reporter(log)  # type: ignore[arg-type]
     start_watch(stop, reporter.note)
-    return RunContext(chosen, stop, reporter, attempt=identity.attempt)
+    return RunContext(chosen, stop, reporter, attempt=identity.attempt, replace=replace)
 
 
 def parse_starts(text: str | None) -> tuple[int, ...] | None:

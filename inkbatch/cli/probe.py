@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inkbatch.cli.options import ConfigFile, Log, Root, Sets, Shard, chosen_root, print_report, run_context
+from inkbatch.cli.options import ConfigFile, Log, Replace, Root, Sets, Shard, chosen_root, print_report, run_context
 from inkbatch.config import ends_with_check
 
 
@@ -29,6 +29,7 @@ def probe(
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
+    replace: Replace = False,
     log: Log = "auto",
 ) -> None:
     """Probe which depth order and layers suit a bundle.
@@ -39,7 +40,7 @@ def probe(
     the windows), window_px=256, step=2 (of the first layers), amplitude=50, width_layers=1.5, stroke_px=24, seed=0,
     override={divisor: 200}.
     """
-    context = run_context(shard, log)
+    context = run_context(shard, log, replace=replace)
     from inkbatch.steps.probe.settings import ProbeConfig
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}

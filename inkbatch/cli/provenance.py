@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command("estimate")(estimate)
     app.command("rerun")(rerun)
     app.command("diff")(diff)
+    app.command("verify")(verify)
 
 
 def estimate(
@@ -133,3 +134,25 @@ def diff(
 
     found = compare(a, b, maps=maps)
     typer.echo(json.dumps(found.document, indent=2, ensure_ascii=False) if as_json else str(found))
+
+
+def verify(
+    place: Annotated[
+        str,
+        typer.Argument(
+            help="A run's folder or manifest.json, or a folder with runs, such as ROOT.", show_default=False
+        ),
+    ],
+) -> None:
+    """Verify that every object of a run is what was written.
+
+    Reads all objects that its units stored, in bounded memory and on any store, and compares size and checksum with
+    what the units' markers say: missing, cut, damaged and exchanged objects are named, and the exit code is 65. Copies
+    without markers are compared with complete.json. Of runs by older versions only the checksums inside arrays are
+    tested.
+    """
+    from inkbatch.run.verifying import verify as check
+
+    found = check(place, lambda text: typer.echo(text, err=True))
+    typer.echo(str(found))
+    found.require_sound()

@@ -12,6 +12,7 @@ from inkbatch.cli.options import (
     DryRun,
     Log,
     Preset,
+    Replace,
     Root,
     Sets,
     Shard,
@@ -60,6 +61,7 @@ def build_dataset(
     catalog: CatalogFile = None,
     sets: Sets = None,
     shard: Shard = None,
+    replace: Replace = False,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
@@ -73,7 +75,7 @@ def build_dataset(
     from inkbatch.steps import chains
     from inkbatch.steps.dataset import job as step
 
-    context = run_context(shard, log)
+    context = run_context(shard, log, replace=replace)
     options = {"name": name, "root": chosen_root(root), "catalog": catalog}
     job = step.BuildDatasetConfig.load(config, sets or (), options, preset_settings(preset, "build-dataset"))
     if ends_with_check(job):
@@ -96,6 +98,7 @@ def train(
     run: Annotated[str | None, typer.Option(help="Name of the training run, and of its bundle.")] = None,
     sets: Sets = None,
     shard: Shard = None,
+    replace: Replace = False,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
@@ -106,7 +109,7 @@ def train(
     training run of its own, --shard i/n trains a share of them, and folds.csv summarises them. Settings: model, loss,
     sampler, augment, optimiser, schedule, epochs, batch, devices, num_nodes, … (all of them: docs/training.md).
     """
-    context = run_context(shard, log)
+    context = run_context(shard, log, replace=replace)
     from inkbatch.steps.train import job as step
 
     options = {"root": chosen_root(root), "dataset": dataset, "run": run}
@@ -136,6 +139,7 @@ def infer_pictures(
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,
+    replace: Replace = False,
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
@@ -146,7 +150,7 @@ def infer_pictures(
     A stopped job continues with the missing pictures. Settings: forms=[npy, png, mask, overlay], threshold, pixel_um,
     override, device, precision, batch_tiles.
     """
-    context = run_context(shard, log)
+    context = run_context(shard, log, replace=replace)
     from inkbatch.steps import infer_pictures as step
 
     options = {"bundle": bundle, "images": images, "dataset": dataset, "split": split, "output": to}

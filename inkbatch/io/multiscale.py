@@ -119,7 +119,8 @@ class Multiscale:
         else:
             if found != document:
                 raise MismatchError(
-                    f"{location}: it was made from other inputs or settings; choose another ROOT, or remove it"
+                    f"{location}: it was made from other inputs or settings; choose another ROOT, or give --replace, "
+                    "which removes it"
                 )
         levels = tuple(ShardedArray.create(location / str(k), layout) for k, layout in enumerate(layouts))
         return Multiscale(location, levels, attributes, pooling)

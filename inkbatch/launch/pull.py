@@ -19,6 +19,7 @@ from inkbatch.io.shards.array import ShardedArray
 from inkbatch.io.store.listing import StoredObject, objects_below
 from inkbatch.io.store.location import Location
 from inkbatch.launch.progress import Progress, predictions_of, progress_of
+from inkbatch.run.objects import holes_of
 
 STATE = ".pulled.json"  # in the target folder: size, version and SHA-256 of each file that was checked
 LAST = ("manifest.json", "complete.json")  # a folder without complete.json is a partial one, here as under ROOT
@@ -83,7 +84,7 @@ def pull(root: str, segment: str, to: Path, names: Iterable[str] = (), transfer:
         transfer: Copies the files; None takes `Transfer`.
 
     Raises:
-        DataError: There is no such prediction.
+        DataError: There is no such prediction, or objects of it are missing.
         CorruptDataError: A file arrived damaged twice.
     """
     if Location.parse(root).uri == Location.parse(to).uri:
@@ -102,6 +103,12 @@ def pull(root: str, segment: str, to: Path, names: Iterable[str] = (), transfer:
         if not progress.complete:
             report.unfinished.append(progress)
             continue
+        holes = holes_of(found[name])
+        if holes:
+            raise DataError(
+                f"prediction {segment}/{name}: {len(holes)} unit{'' if len(holes) == 1 else 's'} of it lost objects "
+                f"({holes[0]}); run the job that made it again, which does these units once more, then pull"
+            )
         target = to / "predictions" / segment / name
         _Folder(found[name], target, transfer or Transfer()).pull(report)
         report.finished.append(target)

@@ -7,7 +7,7 @@ from typing import Any
 
 from inkbatch.errors import DataError
 from inkbatch.io.store.location import Location
-from inkbatch.run.record import require_complete
+from inkbatch.run.record import BESIDE, require_complete
 from inkbatch.run.run_file import run_rows
 
 MANIFEST_NAME = "manifest.json"
@@ -43,13 +43,14 @@ class StoredRun:
         require_complete(self.folder, f"{self.job} run", "run the same command again to finish it")
 
     @property
+    def base(self) -> Location:
+        """The folder that paths of stored objects count from."""
+        return self.folder.parent if self.job in BESIDE else self.folder
+
+    @property
     def outputs(self) -> list[Location]:
         """Folders that hold everything the run made."""
-        if self.job == "prepare":
-            return [self.folder.parent / name for name in ("surface.zarr", "mask.zarr")] + [self.folder]
-        if self.job == "labels":
-            return [self.folder.parent / name for name in ("ink_labels.zarr", "ignore_mask.zarr")] + [self.folder]
-        return [self.folder]
+        return [*(self.folder.parent / name for name in BESIDE.get(self.job, ())), self.folder]
 
     @property
     def map_place(self) -> Location | None:

@@ -6,17 +6,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from inkbatch.errors import InkbatchError, Preempted
+from inkbatch.errors import InkbatchError, Preempted, StorageError
 from inkbatch.geometry import Unit
+from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.local_files import remove_leftovers
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
+from inkbatch.run.objects import broken_units, sealed
 from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
 from inkbatch.run.progress import QuietReporter, Reporter, Reporting
 from inkbatch.run.record import RunFolder, RunFolders, report_place, totals_of
+from inkbatch.run.replacing import remove_other
 from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.text import count_text, done_text
+
+ROUNDS = 3  # in which units whose objects vanished are done again
+ASKED_BY_NAME = 512  # markers that a listing lacks and that are read one by one
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,14 @@ class RunContext:
         stop: Set by signals; checked at safe points.
         reporter: Where progress goes.
         attempt: The scheduler's attempt number, from 1.
+        replace: Remove what another run left at a job's place, or this run if its inputs have changed since.
     """
 
     shard: ShardSpec = field(default_factory=ShardSpec)
     stop: StopFlag = field(default_factory=StopFlag)
     reporter: Reporter = field(default_factory=QuietReporter)
     attempt: int = 1
+    replace: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,11 +108,13 @@ def run_job(
             complete, so that the page of a sharded run has all their clocks. Must not raise.
 
     Raises:
+        MismatchError: The place holds another run, or inputs have changed since it was made; see `begin`.
         Preempted: The stop flag is set; markers tell what is done.
+        StorageError: Units of a run without shards have no marker in the end, or objects vanish again.
     """
     usage = Usage()
-    folder.begin()
-    if folder.is_complete():
+    begin(folder, context)
+    if is_whole(folder, units, context):
         return _already_complete(folder, units, context, report)
     if report:
         _delete_pages(folder)  # they would show a result that is not whole
@@ -112,9 +122,9 @@ def run_job(
     process = _Process(folder, units, context, usage)
     try:
         process.do_pending_units(make_work)
-        left = len(folder.missing(units))
+        left = process.settle(make_work)
         if left == 0:
-            _complete(folder, finish)
+            _complete(folder, units, finish)
     except Preempted as error:
         process.ended = str(error)
         raise Preempted(process.stopped_because(error)) from error
@@ -126,6 +136,22 @@ def run_job(
     if left == 0 and report:
         _write_pages(folder.runs, context, report)
     return replace(done, left=left)
+
+
+def begin(folder: RunFolder | RunFolders, context: RunContext) -> bool:
+    """Write the manifests, or join the run that wrote equal ones; with ``--replace`` remove others first.
+
+    Returns:
+        True if this process wrote them all.
+
+    Raises:
+        MismatchError: See `RunFolder.begin`.
+        ConfigError: See `remove_other`.
+    """
+    if context.replace:
+        for run in folder.runs:
+            remove_other(run, context.shard, context.reporter.note)
+    return folder.begin()
 
 
 def run_rest(do: Callable[[RunContext], JobReport], context: RunContext) -> JobReport:
@@ -155,9 +181,41 @@ def _already_complete(
     return _report_of(folder, units, skipped=len(units))
 
 
-def _complete(folder: RunFolder | RunFolders, finish: Finish) -> None:
+def is_whole(folder: RunFolder | RunFolders, units: Sequence[Unit], context: RunContext) -> bool:
+    """Tell if the run is complete and its objects are there; what is missing is forgotten, to be done again.
+
+    Where no marker is left (a copy of the result alone), ``complete.json`` stands for itself.
+    """
+    if not folder.is_complete():
+        return False
+    broken: dict[Unit, str] = {}
     for run in folder.runs:
-        run.complete(finish(run))
+        if run.done():
+            broken |= broken_units(run, units)
+    if not broken:
+        return True
+    for run in folder.runs:
+        (run.location / "complete.json").delete()
+    _forget(folder, broken, context)
+    return False
+
+
+def _forget(folder: RunFolder | RunFolders, broken: Mapping[Unit, str], context: RunContext) -> None:
+    """Remove the markers of units whose objects are gone."""
+    first = next(iter(broken.values()))
+    count = f"{len(broken)} unit{'' if len(broken) == 1 else 's'}"
+    context.reporter.note(f"{folder.manifest.job}: {count} of {folder.location} must be done again: {first}")
+    for unit in broken:
+        folder.forget(unit)
+
+
+def _complete(folder: RunFolder | RunFolders, units: Sequence[Unit], finish: Finish) -> None:
+    for run in folder.runs:
+        run.require_own()
+        with recording() as ledger:
+            facts = finish(run)
+        make_durable(ledger)
+        run.complete({**facts, **sealed(run, units, ledger)})
 
 
 def _write_pages(runs: Iterable[RunFolder], context: RunContext, report: Report) -> None:
@@ -197,11 +255,11 @@ class _Process:
     def __init__(
         self, folder: RunFolder | RunFolders, units: Sequence[Unit], context: RunContext, usage: Usage
     ) -> None:
-        done = folder.done()
         self.ended = "done"
         self._folder, self._units, self._context, self._usage = folder, units, context, usage
         self._mine = context.shard.select(units)
-        self._pending = [unit for unit in self._mine if unit.name not in done]
+        self._marked = self._still_there()
+        self._pending = [unit for unit in self._mine if unit.name not in self._marked]
         self._work: UnitWork[Any, Any] | None = None
         self._stages, self._sums = StageSeconds(), _Sums()
 
@@ -216,23 +274,85 @@ class _Process:
             reporter.start(self._folder.manifest.job, len(self._mine), self.skipped)
             if not self._pending:
                 return
-            work = self._work = make_work()
+            self._do(self._pending, make_work, reporter)
 
-            def on_done(unit: Unit, facts: Mapping[str, Any]) -> None:
-                totals = totals_of(facts)
-                self._sums.add(totals)
-                pace = self._usage.pace(self._stages if work.compute else None)
-                reporter.unit(unit.name, {**totals, **pace})
+    def settle(self, make_work: Callable[[], UnitWork[Any, Any]]) -> int:
+        """Look at every marker and object before the run counts as whole; do again what is not there.
 
-            self._usage.loop_begins()
-            run_units(self._pending, work, stop=self._context.stop, on_done=on_done, seconds=self._stages)
-            self._usage.loop_ends()
+        Returns:
+            Units without a marker, which other shards have in hand; 0 once all objects are there.
+
+        Raises:
+            StorageError: This process did every unit and some have no marker; objects vanish again.
+        """
+        for _ in range(ROUNDS):
+            left = self._unmarked()
+            if left and self._context.shard.count > 1:
+                return len(left)
+            broken = {} if left else self._broken(self._units)
+            if not left and not broken:
+                return 0
+            if broken:
+                _forget(self._folder, broken, self._context)
+            again = left or list(broken)
+            self._marked -= {unit.name for unit in again}
+            with Reporting(self._context.reporter) as reporter:
+                reporter.start(self._folder.manifest.job, len(again), 0)
+                self._do(again, make_work, reporter)
+        raise StorageError(
+            f"{self._folder.location}: objects that were stored are missing, again after they were stored once more; "
+            "look for what removes them (a lifecycle rule, a full disk, another job), then run the same command again"
+        )
+
+    def _do(self, units: Sequence[Unit], make_work: Callable[[], UnitWork[Any, Any]], reporter: Reporter) -> None:
+        work = self._work = self._work or make_work()
+
+        def on_done(unit: Unit, facts: Mapping[str, Any]) -> None:
+            self._marked.add(unit.name)
+            totals = totals_of(facts)
+            self._sums.add(totals)
+            pace = self._usage.pace(self._stages if work.compute else None)
+            reporter.unit(unit.name, {**totals, **pace})
+
+        def store(unit: Unit, computed: Any) -> Mapping[str, Any]:
+            for run in self._folder.runs:
+                run.require_own()  # another job with --replace may have taken the place: write nothing into its arrays
+            return work.store(unit, computed)
+
+        self._usage.loop_begins()
+        guarded = replace(work, store=store)
+        run_units(units, guarded, stop=self._context.stop, on_done=on_done, seconds=self._stages)
+        self._usage.loop_ends()
+
+    def _unmarked(self) -> list[Unit]:
+        """List the units without a marker. Own markers count at once; a few that a listing lacks are read by name."""
+        known = self._folder.done() | self._marked
+        missing = [unit for unit in self._units if unit.name not in known]
+        if 0 < len(missing) <= ASKED_BY_NAME:
+            found = [run.markers(missing) for run in self._folder.runs]
+            missing = [unit for unit in missing if any(markers[unit.name] is None for markers in found)]
+        return missing
+
+    def _still_there(self) -> set[str]:
+        """Return the names of this shard's units that are done; those whose objects are gone are forgotten."""
+        done = self._folder.done()
+        broken = self._broken([unit for unit in self._mine if unit.name in done])
+        if broken:
+            _forget(self._folder, broken, self._context)
+        return done - {unit.name for unit in broken}
+
+    def _broken(self, units: Sequence[Unit]) -> dict[Unit, str]:
+        found: dict[Unit, str] = {}
+        for run in self._folder.runs:
+            found |= broken_units(run, units)
+        return found
 
     def stopped_because(self, error: Preempted) -> str:
         """Write the message of a stop, with what is left for the next process."""
         stored = self._sums.units
+        left = max(0, len(self._pending) - stored)
         return (
-            f"{error}; {count_text(stored, 'unit')} stored by this process, {len(self._pending) - stored} of its own "
+            f"{error}; {count_text(stored, 'unit')} stored by this process, {left} of its own "
             "are left; run the same command again to go on"
         )
 

@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 from inkbatch.errors import Preempted
 from inkbatch.geometry import Unit
+from inkbatch.io.store.ledger import make_durable, recording
+from inkbatch.run.record import LEDGER
 from inkbatch.run.signals import StopFlag
 
 Loaded = TypeVar("Loaded")
@@ -118,8 +120,10 @@ def run_units(
             return action(*arguments)
 
     def store_and_mark(unit: Unit, computed: Computed) -> None:
-        facts = work.store(unit, computed)
-        work.mark(unit, facts)
+        with recording() as ledger:
+            facts = work.store(unit, computed)
+        make_durable(ledger)
+        work.mark(unit, {**facts, LEDGER: ledger})
         with marking:
             marked.append(unit)
             on_done(unit, facts)

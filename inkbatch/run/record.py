@@ -3,8 +3,8 @@
 Files in a run's folder:
 
 - ``manifest.json``: job, configuration, inputs and their digests. Written once, never edited, holds no clock.
-- ``done/{digest}-{unit}.json``: proof that a unit is stored; holds the objects' sizes.
-- ``complete.json``: written when every unit of the plan has its marker.
+- ``done/{digest}-{unit}.json``: proof that a unit is stored; holds size and checksum of each of its objects.
+- ``complete.json``: written when every unit of the plan has its marker and its objects; holds the content's digest.
 - ``run.json``: seconds, bytes, counts and money of the process, see `run_file`; the only file with a clock.
 - ``score.json``: beside a map, its scores if labels were known when it was made; no part of the run itself.
 - ``report.html``: a page for people, made of all these (`inkbatch.reports`); shows the clock of ``run.json``.
@@ -13,6 +13,7 @@ Files in a run's folder:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +21,22 @@ from inkbatch import __version__
 from inkbatch.config import digest
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Unit
+from inkbatch.io.store.ledger import below, make_durable, recording
 from inkbatch.io.store.location import Location
+from inkbatch.io.store.versions import changes
 
 REPORT_NAME = "report.html"
 SCORE_NAME = "score.json"
 OTHER_PLACE = {"evaluate": "choose another folder (--to)"}  # of a job whose name is that of something else
 
-_DIGEST_CHARS = 12
+BESIDE = {"prepare": ("surface.zarr", "mask.zarr"), "labels": ("ink_labels.zarr", "ignore_mask.zarr")}
+"""Arrays that a job stores beside its run's folder; all others store inside it."""
+LEDGER = "_ledger"  # key among a unit's facts: what it stored, see `inkbatch.io.store.ledger`
+OUTSIDE_DIGEST = frozenset({"digest", "request", "state"})  # keys of a manifest
+RECORDED = ("objects", "content", "files")  # keys of markers and ``complete.json`` that older versions lack
+READ_AT_ONCE = 16
+
+DIGEST_CHARS = 12
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class RunManifest:
         units: Number of units in the plan.
         request: What was asked for (see `JobConfig.request`): bundle, source, device, memory. `inkbatch rerun` repeats
             it. It does not belong to the digest: the same run may be asked for in several ways.
+        state: Versions of what was read, by input: those of files (see `inkbatch.io.store.versions`), or the content
+            digest of a run. Not part of the digest, so that inputs may move; compared wherever a run is joined.
     """
 
     job: str
@@ -47,6 +59,7 @@ class RunManifest:
     inputs: Mapping[str, Any]
     units: int
     request: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -58,7 +71,8 @@ class RunManifest:
             "inputs": dict(self.inputs),
             "units": self.units,
         }
-        return {**body, "digest": digest(body), **({"request": dict(self.request)} if self.request else {})}
+        beside = {key: dict(value) for key, value in (("request", self.request), ("state", self.state)) if value}
+        return {**body, "digest": digest(body), **beside}
 
     @property
     def digest(self) -> str:
@@ -75,25 +89,55 @@ class RunFolder:
 
     @property
     def _prefix(self) -> str:
-        return self.manifest.digest[:_DIGEST_CHARS]
+        return self.manifest.digest[:DIGEST_CHARS]
 
     @property
     def runs(self) -> tuple[RunFolder, ...]:
         """The folder itself, the only one of its kind; `RunFolders` has several."""
         return (self,)
 
-    def begin(self) -> None:
-        """Write the manifest, or join the run that wrote an equal one.
+    @property
+    def base(self) -> Location:
+        """The folder that paths of stored objects count from."""
+        return self.location.parent if self.manifest.job in BESIDE else self.location
+
+    def begin(self) -> bool:
+        """Write the manifest, or join the run that wrote an equal one. A refusal writes nothing.
+
+        Returns:
+            True if this process wrote it: of several that begin at once, one.
 
         Raises:
-            MismatchError: The folder holds another run's manifest; what differs is listed.
+            MismatchError: The folder holds another run's manifest, or inputs have changed since; what differs is named.
         """
         place = self.location / "manifest.json"
         try:
             found = place.read_mapping()
         except FileNotFoundError:
-            place.write_json(self.manifest.document)
-            return
+            if place.create_json(self.manifest.document):
+                return True
+            found = place.read_json()
+        self._require_same(found)
+        return False
+
+    def require_own(self) -> None:
+        """Read the manifest again: on stores without exclusive writes another job may have taken the place meanwhile.
+
+        Raises:
+            MismatchError: It is another run's.
+        """
+        try:
+            found = (self.location / "manifest.json").read_json()
+        except FileNotFoundError as error:
+            raise MismatchError(
+                f"{self.location}: its manifest was removed while this job ran, by hand or by another job with "
+                "--replace; run the same command again"
+            ) from error
+        self._require_same(found)
+
+    def _require_same(self, found: Any) -> None:
+        if not isinstance(found, dict):
+            raise MismatchError(f"{self.location}: its manifest.json was edited; give --replace to make the run again")
         differing = [
             f"{key}: there {there!r}, here {here!r}" for key, there, here in differences(found, self.manifest.document)
         ]
@@ -102,7 +146,13 @@ class RunFolder:
             raise MismatchError(
                 f"{self.location}: holds a run with other settings or inputs "
                 f"({', '.join(differing) or 'the file was edited'}); "
-                f"use the same ones, {elsewhere}, or remove the folder"
+                f"use the same ones, {elsewhere}, or give --replace, which removes what is there"
+            )
+        changed = state_changes(found.get("state"), self.manifest.state)
+        if changed:
+            raise MismatchError(
+                f"{self.location}: was made from inputs that have changed since ({'; '.join(changed)}); restore them, "
+                "or give --replace, which removes the old result and makes it from these"
             )
 
     def is_begun(self) -> bool:
@@ -132,8 +182,38 @@ class RunFolder:
 
     def mark(self, unit: Unit, facts: Mapping[str, Any]) -> None:
         """Write the unit's marker; call it only after the unit's data are stored."""
+        facts = dict(facts)
+        ledger = facts.pop(LEDGER, None)
+        if ledger is not None:
+            facts["objects"] = below(ledger, self.base.uri)
         marker = {"digest": self.manifest.digest, "unit": unit.name, **facts}
-        (self.location / "done" / f"{self._prefix}-{unit.name}.json").write_json(marker)
+        self._marker_place(unit.name).write_json(marker)
+
+    def _marker_place(self, unit: str) -> Location:
+        return self.location / "done" / f"{self._prefix}-{unit}.json"
+
+    def forget(self, unit: Unit) -> None:
+        """Remove the unit's marker: its objects are not what it says."""
+        self._marker_place(unit.name).delete()
+
+    def markers(self, units: Sequence[Unit]) -> dict[str, dict[str, Any] | None]:
+        """Read the markers of some units, many at once: by the unit's name; None where there is none, or a damaged one.
+
+        A power cut may leave a marker without its content.
+        """
+
+        def read(unit: Unit) -> dict[str, Any] | None:
+            try:
+                found = self._marker_place(unit.name).read_json()
+            except (FileNotFoundError, DataError):
+                return None
+            return found if isinstance(found, dict) and found.get("digest") == self.manifest.digest else None
+
+        names = [unit.name for unit in units]
+        if self.location.is_local:
+            return dict(zip(names, map(read, units), strict=True))
+        with ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="inkbatch-markers") as pool:
+            return dict(zip(names, pool.map(read, units), strict=True))
 
     def marker(self, unit: Unit) -> dict[str, Any]:
         """Read the unit's marker.
@@ -142,7 +222,7 @@ class RunFolder:
             DataError: It has none.
         """
         try:
-            found: dict[str, Any] = (self.location / "done" / f"{self._prefix}-{unit.name}.json").read_mapping()
+            found: dict[str, Any] = self._marker_place(unit.name).read_mapping()
         except FileNotFoundError as error:
             raise DataError(f"{self.location}: unit {unit.name} is not done; run the job again") from error
         return found
@@ -155,7 +235,9 @@ class RunFolder:
     def complete(self, facts: Mapping[str, Any] | None = None) -> None:
         """Write ``complete.json``: every unit is stored. Equal runs write equal bytes, so two processes do no harm."""
         body = {"digest": self.manifest.digest, "units": self.manifest.units, **(facts or {})}
-        (self.location / "complete.json").write_json(body)
+        with recording() as ledger:
+            (self.location / "complete.json").write_json(body)
+        make_durable(ledger)
 
 
 @dataclass(frozen=True)
@@ -199,10 +281,10 @@ class RunFolders:
         """The first run's manifest."""
         return self.runs[0].manifest
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
         """Begin every run; see `RunFolder.begin`."""
-        for run in self.runs:
-            run.begin()
+        created = [run.begin() for run in self.runs]
+        return all(created)
 
     def is_complete(self) -> bool:
         """Tell if every run is complete."""
@@ -222,6 +304,11 @@ class RunFolders:
         for place, run in enumerate(self.runs):
             own = {key: value.values[place] if isinstance(value, PerRun) else value for key, value in facts.items()}
             run.mark(unit, own)
+
+    def forget(self, unit: Unit) -> None:
+        """Remove the unit's marker in every run."""
+        for run in self.runs:
+            run.forget(unit)
 
     def missing(self, units: Sequence[Unit]) -> list[Unit]:
         """List the units that lack a marker in any run."""
@@ -255,14 +342,14 @@ def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """List what differs between two manifests (or parts of them), except digests and requests.
+    """List what differs between two manifests (or parts of them), except digests, requests and states.
 
     Returns:
         ``(dotted key, value in one, value in the other)``; None stands for what is missing.
     """
     if isinstance(one, dict) and isinstance(other, dict):
         rows: list[tuple[str, Any, Any]] = []
-        for key in sorted({*one, *other} - ({"digest", "request"} if not path else set())):
+        for key in sorted({*one, *other} - (OUTSIDE_DIGEST if not path else set())):
             rows += differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
         return rows
     if _tables(one) and _tables(other) and len(one) == len(other):
@@ -270,6 +357,37 @@ def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, An
             row for at, (a, b) in enumerate(zip(one, other, strict=True)) for row in differences(a, b, f"{path}.{at}")
         ]
     return [] if one == other else [(path, one, other)]
+
+
+def state_changes(then: Any, now: Mapping[str, Any]) -> list[str]:
+    """Name the inputs whose state differs between a stored manifest and now, of those that both know."""
+    rows = []
+    for key, state in sorted(now.items()):
+        before = then.get(key) if isinstance(then, dict) else None
+        if before is None or before == state:
+            continue
+        if isinstance(before, dict) and isinstance(state, dict):
+            said = changes(before, state)
+            rows += [f"{key}: {said}"] if said else []
+        else:
+            rows.append(f"{key}: was made again, with other content")
+    return rows
+
+
+def content_of(folder: Location) -> str | None:
+    """Return the content digest of a complete run; None where an older version made it, or it is not complete."""
+    try:
+        found = (folder / "complete.json").read_json()
+    except FileNotFoundError:
+        return None
+    content = found.get("content") if isinstance(found, dict) else None
+    return content if isinstance(content, str) else None
+
+
+def states_of(folders: Mapping[str, Location]) -> dict[str, Any]:
+    """Collect the content digests of the runs that a job reads, for the state of its manifest; without older ones."""
+    found = {key: content_of(folder) for key, folder in folders.items()}
+    return {key: content for key, content in found.items() if content is not None}
 
 
 def _tables(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
+from inkbatch.io.store.versions import state_of
 from inkbatch.io.surface import SurfaceProvenance
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
 from inkbatch.predict.coverage import covered_tiles
@@ -143,7 +144,7 @@ def make_plan(config: InferPicturesConfig) -> PicturesPlan:
         dataset=_dataset_place(config).uri if config.dataset else None,
         output=None,
     )
-    manifest = RunManifest("infer-pictures", settings, inputs, len(found.pictures), request)
+    manifest = RunManifest("infer-pictures", settings, inputs, len(found.pictures), request, found.state)
     return PicturesPlan(config, bundle, found.pictures, folder, manifest)
 
 
@@ -230,6 +231,7 @@ class _Found:
     pictures: list[tuple[str, Location]]
     digests: dict[str, Any]
     pixel_um: float | None
+    state: dict[str, Any] = field(default_factory=dict)
 
 
 def _of_folder(config: InferPicturesConfig) -> _Found:
@@ -239,7 +241,9 @@ def _of_folder(config: InferPicturesConfig) -> _Found:
         raise DataError(f"{folder}: expected pictures (.png, .jpg, .tif, …), got none; check images")
     sizes = folder.sizes()
     pictures = [(stem, folder / files[stem]) for stem in sorted(files)]
-    return _Found(folder.name, pictures, {name: sizes[name] for name in files.values()}, config.pixel_um)
+    chosen = set(files.values())
+    state = {"pictures": state_of(folder, only=chosen.__contains__)}
+    return _Found(folder.name, pictures, {name: sizes[name] for name in chosen}, config.pixel_um, state)
 
 
 def _dataset_place(config: InferPicturesConfig) -> Location:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inkbatch.data.segments.prepared import segment_folder
+from inkbatch.data.segments.prepared import segment_folder, surface_state
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder
 from inkbatch.models.bundle import Bundle, bundle_location
-from inkbatch.run.record import require_complete
+from inkbatch.run.record import require_complete, state_changes
 
 VERDICT_NAME, PICTURE_NAME = "verdict.json", "probe.png"
 
@@ -81,10 +81,12 @@ def stored_layers(segment: str, bundle_uri: str, root: str, override: dict[str, 
         "contract": bundle.contract.model_dump(mode="json"),
     }
     differing = [key for key in wanted if wanted[key] != found[key]]
+    if not differing and state_changes(manifest.get("state"), surface_state(root, segment)):
+        differing = ["surface"]
     if differing:
         raise MismatchError(
             f"--layers auto, segment {segment}: the probe at {folder} was made with another {' and '.join(differing)}; "
-            f"remove that folder and run {again}"
+            f"run {again} --replace"
         )
     return _usable(read_verdict(folder), folder, segment)
 

@@ -76,7 +76,8 @@ def write_bundle(
     model: InkModel,
     store: CheckpointStore,
     progress: Progress,
-    pixels: Sequence[Mapping[str, Any]] = (),
+    pixels: Sequence[Mapping[str, Any]],
+    contents: Mapping[str, Any],
 ) -> Bundle:
     """Make the bundle of a finished run, with a reference tile; equal runs give equal bundles.
 
@@ -89,6 +90,7 @@ def write_bundle(
         store: The run's checkpoints.
         progress: The finished run.
         pixels: What it was shown of each segment, see `inkbatch.data.datasets.trained_pixels.records_of`.
+        contents: Content digests of the dataset and of the surfaces and labels that it was built from.
 
     Raises:
         CorruptDataError: The best checkpoint is gone or damaged.
@@ -120,6 +122,7 @@ def write_bundle(
             "averaged_weights": average is not None,
             **({"fold": config.fold} if config.fold is not None else {}),
             **({RECORD: list(pixels)} if pixels else {}),
+            **({"contents": dict(contents)} if contents else {}),
         },
         metrics={
             "measured_on": f"stitched validation areas of dataset {index.name}{_fold_words(config)}",

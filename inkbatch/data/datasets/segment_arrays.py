@@ -120,7 +120,7 @@ class _SurfaceArrays(SegmentArrays):
         if segment.digest not in ("", self.digest):
             raise MismatchError(
                 f"segment {segment.id}: its surface or labels changed since the dataset was built; build the "
-                "dataset again (under another name, or after removing it)"
+                "dataset again: inkbatch build-dataset with --replace"
             )
 
         self._volume, self._mask, self._labels = (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from inkbatch.data.datasets.trained_pixels import NOTHING, TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.scoring import BINS, ScoreHistogram, score_counts
-from inkbatch.data.maps.stored import StoredMap, open_map, require_one_grid
+from inkbatch.data.maps.stored import StoredMap, maps_state, open_map, require_one_grid
 from inkbatch.data.maps.truth import Truth, TruthChoice
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import Box, Unit, cells, cut
@@ -88,6 +88,11 @@ class Comparison:
     def identity(self) -> dict[str, Any]:
         """Maps and labels by their digests, as a manifest states them."""
         return {"predictions": [found.identity for found in self.maps], "truth": self.truth.identity}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Contents of maps and labels, for the state of a manifest."""
+        return {**maps_state(self.maps), **self.truth.state}
 
     def regions(self, unit: Unit) -> list[Box]:
         """List the regions of a unit that touch the area."""

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.maps.stored import StoredMap, map_address
+from inkbatch.data.maps.stored import StoredMap, map_address, maps_state
+from inkbatch.data.segments.prepared import SURFACE
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.layers.single import open_one_layer, read_one_layer
 from inkbatch.io.multiscale import halve
 from inkbatch.io.store.location import Location
+from inkbatch.io.store.versions import state_of
 
 
 class LabelSource(ABC):
@@ -23,11 +25,13 @@ class LabelSource(ABC):
         shape_yx: (height, width) in pixels.
         identity: Entry of a manifest.
         request: The settings of `inkbatch labels` that name it from any folder.
+        state: Versions of what it is read from, for the state of a manifest.
     """
 
     shape_yx: tuple[int, int]
     identity: dict[str, Any]
     request: dict[str, Any]
+    state: dict[str, Any]
 
     @abstractmethod
     def read(self, box: Box) -> NDArray[np.float32]:
@@ -67,6 +71,7 @@ class PictureLabels(LabelSource):
             "fingerprint": self._source.fingerprint,
         }
         self.request = {"image": Location.parse(uri).uri}
+        self.state = {"picture": state_of(Location.parse(self._source.uri))}
 
     def read(self, box: Box) -> NDArray[np.float32]:
         """Read a window; see `LabelSource.read`."""
@@ -93,6 +98,7 @@ class PredictionLabels(LabelSource):
         self.shape_yx = found.shape_yx
         self.identity = {"prediction": found.folder.name, "digest": found.digest}
         self.request = {"prediction": map_address(found.name)}
+        self.state = {key: value for key, value in maps_state([found]).items() if key != SURFACE}
 
     def read(self, box: Box) -> NDArray[np.float32]:
         """Read a window; see `LabelSource.read`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.segments.catalog import check_segment_id
+from inkbatch.data.segments.prepared import SURFACE, require_same_surface
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.pictures.tones import half_codes
@@ -81,6 +82,18 @@ class StoredMap:
         return TrainedPixels.of(self.manifest.get("inputs", {}).get("trained_on", {}))
 
     @property
+    def content(self) -> str | None:
+        """Digest of what is stored; None where an older version made it."""
+        found = self.facts.get("content")
+        return str(found) if found else None
+
+    @property
+    def surface(self) -> str | None:
+        """Content digest of the surface that it was made from, if it is known."""
+        found = self.manifest.get("state", {}).get(SURFACE)
+        return str(found) if found else None
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Entry of a manifest."""
         return {"name": self.folder.name, "digest": self.digest}
@@ -120,7 +133,21 @@ def open_map(root: str, segment: str, name: str | None = None) -> StoredMap:
         raise MismatchError(
             f"{place}: expected a map of segment {segment}, got one of {found.segment}; name predictions of one segment"
         )
+    if folder.parent == Location.parse(root) / "predictions" / segment:
+        job = str(manifest.get("job", "infer"))
+        require_same_surface(
+            root, segment, manifest.get("state"), place, f"make it again: inkbatch {job} with --replace"
+        )
     return found
+
+
+def maps_state(maps: Sequence[StoredMap]) -> dict[str, Any]:
+    """Return the contents of some maps, and the surface that all of them were made from, for a manifest's state."""
+    state: dict[str, Any] = {f"prediction {one.folder.name}": one.content for one in maps if one.content}
+    surfaces = {one.surface for one in maps}
+    if len(surfaces) == 1 and None not in surfaces:
+        state[SURFACE] = surfaces.pop()
+    return state
 
 
 def map_folder(root: str, segment: str, name: str | None) -> Location:

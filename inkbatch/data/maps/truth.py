@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from inkbatch.data.labels.ink import INK_LABEL, INK_SHARE
 from inkbatch.data.maps.label_source import PictureLabels
 from inkbatch.data.segments.catalog import Catalog
+from inkbatch.data.segments.prepared import SURFACE
 from inkbatch.errors import ConfigError, DataError, NoLabelsError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.single import open_one_layer, read_one_layer
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
-from inkbatch.run.record import require_complete
+from inkbatch.run.record import require_complete, state_changes, states_of
 
 NO_IGNORE = "none"
 
@@ -57,6 +58,7 @@ class Truth:
         identity: Entry of a manifest.
         place: Source of the labels, for messages.
         request: Settings that name it from any folder.
+        state: Contents of mask and stored labels, for the state of a manifest.
         made_from: The prediction that the labels were made from, or None.
         held_bytes: Bytes per pixel that an opened window holds: pictures are read whole.
     """
@@ -76,6 +78,7 @@ class Truth:
         self.made_from: str | None = None
         self.held_bytes = 0
         self.request: dict[str, Any] = {"labels": None, "ignore": choice.ignore}
+        self.state: dict[str, Any] = states_of({SURFACE: folder / "prepare"})
         try:
             self.place, labels_identity, self._ink = self._labels(folder, segment, choice)
             ignored_identity, self._ignored = self._ignore(folder, choice)
@@ -158,6 +161,12 @@ class Truth:
             cure = f"run inkbatch labels {segment} again"
             manifest = require_complete(folder / "labels", f"segment {segment}, labels", cure)
             self.made_from = manifest.get("inputs", {}).get("source", {}).get("prediction")
+            if state_changes(manifest.get("state"), self.state):
+                raise DataError(
+                    f"segment {segment}, labels: the surface has changed since they were made; run inkbatch labels "
+                    f"{segment} --replace"
+                )
+            self.state |= states_of({"labels": folder / "labels"})
         labels = Multiscale.open(own)
         self._require_size(f"labels {own}", labels.shape)
 

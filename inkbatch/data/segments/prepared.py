@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from inkbatch.config import digest
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.errors import MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.run.record import require_complete
+from inkbatch.run.record import OUTSIDE_DIGEST, require_complete, state_changes, states_of
+
+SURFACE = "surface"  # key in the state of manifests
 
 
 def segment_folder(root: str, segment: str) -> Location:
     """Return ``ROOT/segments/{segment}``; the id was checked by the catalog."""
     return Location.parse(root) / "segments" / segment
+
+
+def surface_state(root: str, segment: str) -> dict[str, Any]:
+    """Return the content of a prepared segment for the state of a manifest; empty where an older version made it."""
+    return states_of({SURFACE: segment_folder(root, segment) / "prepare"})
+
+
+def require_same_surface(root: str, segment: str, state: Any, what: str, cure: str) -> None:
+    """Refuse what was made from another surface than the one that is stored now.
+
+    Args:
+        root: ROOT of the surface.
+        segment: Segment id.
+        state: State in the manifest of what was made; None where an older version made it.
+        what: What was made, for the message.
+        cure: How to make it again.
+
+    Raises:
+        MismatchError: The segment was prepared again since, from other layers or otherwise.
+    """
+    if state_changes(state, surface_state(root, segment)):
+        raise MismatchError(f"{what}: the surface of {segment} has changed since this was made from it; {cure}")
 
 
 def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
@@ -35,15 +61,12 @@ def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
         for key, value in volume.provenance.model_dump(mode="json").items()
         if recorded.get(key) != value
     ]
-    if (
-        digest({key: value for key, value in manifest.items() if key not in ("digest", "request")})
-        != manifest["digest"]
-    ):
+    if digest({key: value for key, value in manifest.items() if key not in OUTSIDE_DIGEST}) != manifest["digest"]:
         edited.append("manifest.json: its digest does not match its content")
     if edited:
         raise MismatchError(
-            f"segment {segment}: edited since it was prepared ({'; '.join(edited)}); remove {folder} and run "
-            f"inkbatch prepare {segment} again"
+            f"segment {segment}: edited since it was prepared ({'; '.join(edited)}); run "
+            f"inkbatch prepare {segment} --replace"
         )
     if volume.layer_count > min(volume.shape_yx):
         raise MismatchError(

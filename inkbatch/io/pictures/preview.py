@@ -17,6 +17,7 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.bands import MapView
 from inkbatch.io.pictures.png import write_png
 from inkbatch.io.pictures.tones import ToneMap
+from inkbatch.io.store.ledger import unrecorded
 from inkbatch.io.store.location import Location
 
 NOT_STORED = 48  # grey of what this process has not stored
@@ -86,4 +87,5 @@ class LivePicture:
             self._written = time.monotonic()
             picture = io.BytesIO()
             write_png(picture, (self._pixels.shape[0], self._pixels.shape[1]), self._pixels.dtype, [self._pixels])
-        self.place.write_bytes(picture.getbuffer())
+        with unrecorded():  # it goes when the run is whole
+            self.place.write_bytes(picture.getbuffer())

@@ -63,7 +63,9 @@ class ShardedArray:
             place.write_json(wanted)
         else:
             if found != wanted:
-                raise MismatchError(f"{location}: another array is already here; remove it, or choose another name")
+                raise MismatchError(
+                    f"{location}: another array is already here; choose another name, or give --replace"
+                )
         return ShardedArray(location, layout)
 
     @staticmethod

@@ -15,13 +15,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.io.shards.codec import MISSING, Place, checksum, encode_slots, joined, scatter, slots
-from inkbatch.io.shards.layout import ArrayLayout
-from inkbatch.io.shards.scratch import scratch
+from inkbatch.io.shards.layout import CRC_BYTES, ArrayLayout
+from inkbatch.io.shards.scratch import Bytes, scratch
 from inkbatch.io.shards.sinks import ShardSink
+from inkbatch.io.store.ledger import SHARD, note, unrecorded
 from inkbatch.io.threads import cancel, codec_pool
 
 Fill = Callable[[Place, NDArray[Any]], None]
@@ -41,6 +43,16 @@ def from_block(layout: ArrayLayout, block: NDArray[Any]) -> Fill:
     return fill
 
 
+def extended(total: int, chunk_checksum: Bytes) -> int:
+    """Extend the sum over a shard's chunks by the checksum that ends the next one."""
+    return int(google_crc32c.extend(total, chunk_checksum.tobytes()))
+
+
+def shard_checksum(total: int, index: bytes) -> str:
+    """End the sum over a shard's chunks with its index; see `inkbatch.io.store.ledger.SHARD`."""
+    return f"{SHARD}{google_crc32c.extend(total, index):08x}"
+
+
 class ShardRow:
     """Shards side by side along the last axis, being written.
 
@@ -57,6 +69,7 @@ class ShardRow:
         per_shard = math.prod(layout.chunks_per_shard)
         self._index = np.full((len(sinks), per_shard, 2), MISSING, dtype="<u8")
         self._offsets = [0] * len(sinks)
+        self._sums = [0] * len(sinks)  # over the checksums of the chunks; with the index, that of the shard
         self._turn = threading.Condition()
         self._next = 0
         self._failed = False
@@ -75,10 +88,13 @@ class ShardRow:
             for job in self._jobs:
                 job.result()
             stored = 0
-            for sink, index, offset in zip(self._sinks, self._index, self._offsets, strict=True):
+            rows = zip(self._sinks, self._index, self._offsets, self._sums, strict=True)
+            for sink, index, offset, before in rows:
                 tail = index.tobytes()
                 sink.append(memoryview(tail + checksum(tail)))
-                sink.finish()
+                with unrecorded():
+                    sink.finish()
+                note(sink.uri, offset + self._layout.index_bytes, shard_checksum(before, tail))
                 stored += offset + self._layout.index_bytes
             return stored
         except BaseException:
@@ -124,12 +140,15 @@ class ShardRow:
                 if end > begin:
                     self._index[shard, row] = self._offsets[shard], end - begin
                     self._offsets[shard] += end - begin
+                    self._sums[shard] = extended(self._sums[shard], buffer[end - CRC_BYTES : end])
             for begin, end in joined(own):
                 sink.append(buffer.data[begin:end])
 
 
 class _Kept:
     """A sink that keeps the bytes of its shard."""
+
+    uri = ""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []

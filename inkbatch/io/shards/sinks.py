@@ -19,7 +19,13 @@ WRITE_BYTES = 128 << 10
 
 
 class ShardSink(Protocol):
-    """Destination of one shard, which appears when `finish` is called."""
+    """Destination of one shard, which appears when `finish` is called.
+
+    Attributes:
+        uri: Its place.
+    """
+
+    uri: str
 
     def append(self, piece: memoryview) -> None:
         """Take the next bytes; `piece` may change after the call."""
@@ -44,6 +50,7 @@ class LocalShard:
     """
 
     def __init__(self, path: str) -> None:
+        self.uri = path
         self._file = NewFile(path)
         self._written = 0
 
@@ -69,6 +76,7 @@ class SentShard:
     """Bytes that are kept until the shard is whole, and put as one object."""
 
     def __init__(self, location: Location) -> None:
+        self.uri = location.uri
         self._location = location
         self._parts: list[bytes] = []
 

@@ -147,6 +147,12 @@ def judge(place: str, error: BaseException) -> InkbatchError | None:
     return None
 
 
+def s3_code(error: BaseException) -> str:
+    """Return the code of an S3 store's refusal (``PreconditionFailed``), or an empty text."""
+    found = _client_error(error)
+    return "" if found is None else str(found.response.get("Error", {}).get("Code", ""))
+
+
 def _client_error(error: BaseException) -> Any | None:
     """Find the botocore ClientError that `error` is or was translated from."""
     for candidate in (error, error.__cause__):

@@ -16,6 +16,7 @@ from inkbatch.io.store.faults import RangeUnsupportedError, from_status
 
 CONNECT_TIMEOUT_S = 30
 SILENCE_TIMEOUT_S = 60
+_VERSIONS = (("ETag", "ETag"), ("LastModified", "Last-Modified"))  # headers that tell one version from another
 
 
 class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no types
@@ -52,15 +53,15 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no type
             if response.status not in (403, 405, 501):  # some servers know GET only, or sign for GET only
                 _require_ok(url, response)
                 if "Content-Length" in response.headers:
-                    return _info_of(url, int(response.headers["Content-Length"]))
+                    return _info_of(url, int(response.headers["Content-Length"]), response)
         async with session.get(self.encode_url(url), headers={**headers, "Range": "bytes=0-0"}) as response:
             if response.status == 416:  # an empty file has no first byte
-                return _info_of(url, 0)
+                return _info_of(url, 0, response)
             _require_ok(url, response)
             total = response.headers.get("Content-Range", "").rpartition("/")[2]
             if response.status == 206 and total.isdigit():
-                return _info_of(url, int(total))
-            return _info_of(url, response.content_length if response.status == 200 else None)
+                return _info_of(url, int(total), response)
+            return _info_of(url, response.content_length if response.status == 200 else None, response)
 
     async def _exists(self, path: str, **_: Any) -> bool:
         try:
@@ -70,8 +71,9 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no type
         return True
 
 
-def _info_of(url: str, size: int | None) -> dict[str, Any]:
-    return {"name": url, "size": size, "type": "file"}
+def _info_of(url: str, size: int | None, response: aiohttp.ClientResponse) -> dict[str, Any]:
+    found = {key: response.headers[name] for key, name in _VERSIONS if name in response.headers}
+    return {"name": url, "size": size, "type": "file", **found}
 
 
 def _require_ok(url: str, response: aiohttp.ClientResponse) -> None:

@@ -56,6 +56,24 @@ class NewFile:
         self._close()
         os.replace(self._temporary, self._path)
 
+    def publish_new(self) -> bool:
+        """Give the file its name unless another file has it.
+
+        Returns:
+            False if another one has it; this one leaves no trace.
+        """
+        os.fsync(self.handle)
+        try:
+            if self._nameless:
+                _give_name(self.handle, self._path)
+            else:
+                os.link(self._temporary, self._path)
+        except FileExistsError:
+            return False
+        finally:
+            self.abandon()
+        return True
+
     def abandon(self) -> None:
         """Leave no trace; also after a failed `publish`."""
         self._close()
@@ -102,6 +120,21 @@ def remove_leftovers(folder: str, older_than_s: float = LEFTOVER_AGE_S) -> int:
                     os.unlink(path)
                     removed += 1
     return removed
+
+
+def create_atomically(path: str, data: bytes) -> bool:
+    """Write a whole file unless one is there; makes folders that are missing.
+
+    Returns:
+        False if a file is there: it stays as it is.
+    """
+    new = NewFile(path)
+    try:
+        new.write(memoryview(data))
+        return new.publish_new()
+    except BaseException:
+        new.abandon()
+        raise
 
 
 def _temporary_name(path: str) -> str:

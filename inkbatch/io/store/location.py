@@ -1,7 +1,7 @@
 """Object access through fsspec: one `Location` for local folders, ``s3://``, ``http(s)://`` and ``memory://``.
 
 Writes are atomic: on a local disk a temporary name, then a rename; on object stores a put is atomic by itself. A killed
-process never leaves half an object. (Nothing is forced onto the disk: after a power cut, checksums find what was lost.)
+process never leaves half an object. A unit's objects are on the disk before its marker (`io.store.ledger`).
 Passing faults are retried here; what still fails is a `StorageError` (exit 75). Other faults are told apart in
 `io.store.faults`: what is missing is a `FileNotFoundError` and a `DataError`, what is forbidden a `ConfigError`.
 """
@@ -23,8 +23,9 @@ from fsspec.spec import AbstractFileSystem
 from inkbatch.documents import Document, parse_json
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, InkbatchError, StorageError
 from inkbatch.io.store.clients import filesystem, filesystem_options
-from inkbatch.io.store.faults import WrongKindError, judge
-from inkbatch.io.store.local_files import local_sizes, read_local, write_atomically
+from inkbatch.io.store.faults import WrongKindError, judge, s3_code
+from inkbatch.io.store.ledger import note_bytes, note_parts, unrecorded
+from inkbatch.io.store.local_files import create_atomically, local_sizes, read_local, write_atomically
 from inkbatch.io.store.meter import READ, WRITTEN
 from inkbatch.redaction import shown
 
@@ -223,12 +224,51 @@ class Location:
         else:
             retried(self.uri, lambda: self.fs.pipe_file(self.path, bytes(data)))
         WRITTEN.add(memoryview(data).nbytes)
+        note_bytes(self.uri, data)
+
+    def create_bytes(self, data: bytes) -> bool:
+        """Write the object unless it is there; of several processes that try at once one succeeds.
+
+        Local disks decide by themselves, S3 by a conditional put. A store that knows neither is asked before and read
+        after: two processes may then both succeed for a moment, and must read again before they trust it.
+
+        Returns:
+            False if another object is there.
+        """
+        if self.is_local:
+            return retried(self.uri, lambda: create_atomically(self.path, data))
+        if self.exists():
+            return False
+        if self.protocol in ("s3", "s3a"):
+            created = self._put_if_absent(data)
+            if created is not None:
+                return created and self.read_bytes() == data
+        with unrecorded():
+            self.write_bytes(data)
+        return self.read_bytes() == data
+
+    def _put_if_absent(self, data: bytes) -> bool | None:
+        """Put by S3's condition; None where the store does not know it."""
+
+        def put() -> bool | None:
+            try:
+                self.fs.pipe_file(self.path, data, mode="create")
+            except Exception as error:
+                if isinstance(error, FileExistsError) or s3_code(error) in ("PreconditionFailed", "412"):
+                    return False
+                if s3_code(error) in ("NotImplemented", "501", "InvalidArgument", "InvalidRequest"):
+                    return None
+                raise
+            return True
+
+        return retried(self.uri, put)
 
     def write_parts(self, parts: Sequence[bytes | memoryview]) -> None:
         """Write the object from consecutive parts, without joining them first where the store allows it."""
         if self.is_local:
             retried(self.uri, lambda: write_atomically(self.path, parts))
             WRITTEN.add(sum(memoryview(part).nbytes for part in parts))
+            note_parts(self.uri, parts)
         else:
             self.write_bytes(b"".join(parts))
 
@@ -254,7 +294,11 @@ class Location:
 
     def write_json(self, value: Any) -> None:
         """Write `value` as JSON with sorted keys, so that equal values are equal bytes."""
-        self.write_bytes(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        self.write_bytes(_json_bytes(value))
+
+    def create_json(self, value: Any) -> bool:
+        """Write `value` as `write_json` does, unless an object is there; see `create_bytes`."""
+        return self.create_bytes(_json_bytes(value))
 
     def delete(self) -> None:
         """Remove the object, if it is there."""
@@ -273,6 +317,10 @@ class Location:
             ]
             if found:
                 retried(self.uri, lambda: self.fs.rm(found))
+
+
+def _json_bytes(value: Any) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def _path_of(uri: str) -> str:

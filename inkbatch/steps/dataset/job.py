@@ -13,6 +13,7 @@ from inkbatch.config import JobConfig, LayerPair, is_pattern, matching
 from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
 from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
+from inkbatch.data.datasets.current import segments_state
 from inkbatch.data.datasets.data_card import CardConfig, card_text, coco_document, splits_document, write_previews
 from inkbatch.data.datasets.image_folders import ImageFolders, import_folders
 from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, SplitName, resolve
@@ -23,7 +24,7 @@ from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.segment_arrays import SegmentArrays, open_segment
 from inkbatch.data.datasets.surface_contract import surface_contract
 from inkbatch.data.segments.catalog import check_segment_id
-from inkbatch.data.segments.prepared import segment_folder
+from inkbatch.data.segments.prepared import require_same_surface, segment_folder
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Unit
 from inkbatch.io.multiscale import Multiscale
@@ -200,7 +201,9 @@ def make_plan(config: BuildDatasetConfig) -> DatasetPlan:
         settings["unit_samples"] = layout.unit_samples
     contents = {segment.id: content_digest(arrays[segment.id]) for segment in segments}
     inputs = {"labels": contents, "index": index.computed_digest()}
-    manifest = RunManifest("build-dataset", settings, inputs, len(layout.units()) if layout else 0, _request(config))
+    state = segments_state(config.root, surfaces)
+    units = len(layout.units()) if layout else 0
+    manifest = RunManifest("build-dataset", settings, inputs, units, _request(config), state)
     return DatasetPlan(config, index, arrays, taken.left_out, around, labels, layout, folder, manifest)
 
 
@@ -359,7 +362,9 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
     folder = segment_folder(config.root, choice.id)
     place = f"segment {choice.id}"
     if (folder / "labels" / "manifest.json").exists():
-        require_complete(folder / "labels", f"{place}, labels", f"run inkbatch labels {choice.id} again")
+        made_of = require_complete(folder / "labels", f"{place}, labels", f"run inkbatch labels {choice.id} again")
+        again = f"run inkbatch labels {choice.id} --replace"
+        require_same_surface(config.root, choice.id, made_of.get("state"), f"{place}, labels", again)
     elif not (folder / "ink_labels.zarr" / "zarr.json").exists():
         cure = f"run inkbatch labels {choice.id} first, or "
         if choice.labels is None:

@@ -13,7 +13,7 @@ from inkbatch.config import JobConfig, is_pattern, matching
 from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import RANK_CHUNKS, WEIGHTED, Combination, Halves, Method, tables_for
-from inkbatch.data.maps.stored import StoredMap, map_address, open_map, require_one_grid
+from inkbatch.data.maps.stored import StoredMap, map_address, maps_state, open_map, require_one_grid
 from inkbatch.data.maps.truth import Truth
 from inkbatch.data.maps.weight_fitting import FitRules, fit
 from inkbatch.errors import ConfigError, MismatchError
@@ -172,17 +172,19 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     trained_on = TrainedPixels.together(found.trained_on for found in maps).document
     if trained_on:
         inputs["trained_on"] = trained_on
+    state = maps_state(maps)
     asked_fit: dict[str, Any] | None = None
     if config.fit is not None:
         settings["fit"] = config.fit.model_dump(mode="json", include={"metric", "area", "pixels"})
         area_box(config.fit.area, shape)
         with _truth(config) as truth:
             inputs["truth"] = truth.identity
+            state |= truth.state
             asked_fit = {**config.fit.model_dump(mode="json"), **truth.request}
     request = config.request(
         predictions=[map_address(member) for member in config.predictions], fit=asked_fit, catalog=None
     )
-    manifest = RunManifest("ensemble", settings, inputs, len(units), request)
+    manifest = RunManifest("ensemble", settings, inputs, len(units), request, state)
     return EnsemblePlan(config, maps, units, folder, manifest)
 
 

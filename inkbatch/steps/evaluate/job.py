@@ -151,7 +151,7 @@ def make_plan(config: EvaluateConfig) -> EvaluatePlan:
     settings = config.model_dump(mode="json", exclude=addresses) | {"thresholds": list(thresholds)}
     named = {key: map_address(found.name) for key, found in zip(("name", "versus"), compared.maps, strict=False)}
     request = config.request(**named, **compared.truth.request, catalog=None, to=None)
-    manifest = RunManifest("evaluate", settings, compared.identity, len(compared.units), request)
+    manifest = RunManifest("evaluate", settings, compared.identity, len(compared.units), request, compared.state)
     return EvaluatePlan(config, compared, thresholds, _folder(config, compared.maps), manifest)
 
 

@@ -23,7 +23,7 @@ from inkbatch.data.labels.denoising import DenoiseRules, denoised
 from inkbatch.data.labels.seams import Merged, merge
 from inkbatch.data.maps.combining import plain_table
 from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
-from inkbatch.data.maps.stored import StoredMap, map_address, open_map
+from inkbatch.data.maps.stored import StoredMap, map_address, maps_state, open_map
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import looked_up, opencv_threads
@@ -32,7 +32,7 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.shard_size import SHARD_PX_RULE, is_shard_px
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.labels.clean_page import page as report_page
@@ -114,7 +114,7 @@ class CleanPlan:
     def facts_record(self) -> RunFolder:
         """The run that writes facts on components."""
         found = self.manifest
-        manifest = RunManifest("clean-components", found.config, found.inputs, found.units)
+        manifest = RunManifest("clean-components", found.config, found.inputs, found.units, state=found.state)
         return RunFolder(self.folder / "components", manifest)
 
     def facts_place(self, unit: Unit) -> Location:
@@ -153,7 +153,7 @@ def make_plan(config: CleanConfig) -> CleanPlan:
     inputs: dict[str, Any] = {"prediction": source.identity}
     if trained_on := source.trained_on.document:
         inputs["trained_on"] = trained_on
-    manifest = RunManifest("clean", settings, inputs, len(units), request)
+    manifest = RunManifest("clean", settings, inputs, len(units), request, maps_state([source]))
     return CleanPlan(config, source, threshold, units, folder, manifest)
 
 
@@ -172,8 +172,8 @@ def run(config: CleanConfig, context: RunContext) -> JobReport:
 
 
 def _run(plan: CleanPlan, context: RunContext) -> JobReport:
-    if not plan.record.is_complete():
-        plan.record.begin()  # refuses a result of other settings before any work is done
+    begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
+    if not is_whole(plan.record, plan.units, context):
         first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(

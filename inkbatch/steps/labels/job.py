@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,18 @@ from inkbatch.data.labels.component_facts import facts_of
 from inkbatch.data.labels.components import Bools, UnitComponents, border_pixels, unit_components
 from inkbatch.data.labels.ignore import IGNORED, uncertain_pixels
 from inkbatch.data.labels.ink import LABEL_MAX
-from inkbatch.errors import ConfigError, DataError
+from inkbatch.errors import DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.layers.single import read_one_layer
 from inkbatch.io.multiscale import Multiscale, Pooling
-from inkbatch.run.job import JobReport, RunContext, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import BESIDE
 from inkbatch.steps.labels.plan import LISTED, LabelsConfig, LabelsPlan, describe, make_plan
 from inkbatch.steps.labels.report import write_before_and_after, write_statistics
 from inkbatch.text import count_text
 
-OUTPUTS = ("ink_labels.zarr", "ignore_mask.zarr", "labels")
+OUTPUTS = (*BESIDE["labels"], "labels")
 
 
 def run(config: LabelsConfig, context: RunContext) -> JobReport:
@@ -51,10 +52,9 @@ def run(config: LabelsConfig, context: RunContext) -> JobReport:
 
 
 def _run(plan: LabelsPlan, context: RunContext) -> JobReport:
-    if plan.config.replace:
-        _remove_others(plan, context)
-    if not plan.record.is_complete():
-        plan.record.begin()  # refuses labels of other settings before any work is done
+    context = replace(context, replace=context.replace or plan.config.replace)
+    begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
+    if not is_whole(plan.record, plan.units, context):
         first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(
@@ -184,22 +184,6 @@ def _finish(plan: LabelsPlan, context: RunContext) -> Mapping[str, Any]:
             f"were among them ({folder / 'preview.png'} shows both), set clean.min_area_px lower"
         )
     return facts
-
-
-def _remove_others(plan: LabelsPlan, context: RunContext) -> None:
-    try:
-        found = (plan.record.location / "manifest.json").read_mapping()
-    except FileNotFoundError:
-        found = None
-    if found is not None and found.get("digest") == plan.manifest.digest:
-        return
-    if context.shard.count > 1:
-        raise ConfigError(
-            f"segment {plan.config.segment}: replace with {context.shard.count} shards would remove what another "
-            "one has just written; remove the labels by a run without shards first"
-        )
-    for name in OUTPUTS:
-        (plan.folder / name).delete_folder()
 
 
 __all__ = ["OUTPUTS", "LabelsConfig", "LabelsPlan", "describe", "make_plan", "run"]

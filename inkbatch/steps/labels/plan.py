@@ -16,13 +16,14 @@ from inkbatch.data.labels.seams import Merged, merge
 from inkbatch.data.maps.label_source import LabelSource, PictureLabels, PredictionLabels
 from inkbatch.data.maps.stored import open_map
 from inkbatch.data.segments.catalog import Catalog, check_segment_id
-from inkbatch.data.segments.prepared import segment_folder
+from inkbatch.data.segments.prepared import segment_folder, surface_state
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.single import open_one_layer
 from inkbatch.io.shard_size import require_shard_px
 from inkbatch.io.store.location import Location
+from inkbatch.io.store.versions import state_of
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.text import bytes_text
@@ -97,7 +98,7 @@ class LabelsPlan:
     def facts_record(self) -> RunFolder:
         """The run that writes facts on components."""
         found = self.manifest
-        manifest = RunManifest("labels-components", found.config, found.inputs, found.units)
+        manifest = RunManifest("labels-components", found.config, found.inputs, found.units, state=found.state)
         return RunFolder(self.folder / "labels/components", manifest)
 
     def facts_place(self, unit: Unit) -> Location:
@@ -165,7 +166,10 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
     if ignore_image is not None:
         inputs["ignore_image"] = {"uri": ignore_image.uri, "fingerprint": ignore_image.fingerprint}
     request = config.request(**source.request, ignore=_asked_ignore(config.ignore), catalog=None, replace=None)
-    manifest = RunManifest("labels", settings, inputs, len(units), request)
+    state = {**surface_state(config.root, config.segment), **source.state}
+    if ignore_image is not None:
+        state["ignore_image"] = state_of(Location.parse(ignore_image.uri))
+    manifest = RunManifest("labels", settings, inputs, len(units), request, state)
     target = segment_folder(config.output_root or config.root, config.segment)
     return LabelsPlan(config, source, ignore_image, surface, units, target, manifest)
 

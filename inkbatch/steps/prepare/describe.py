@@ -34,6 +34,7 @@ def describe(config: PrepareConfig) -> str:
             f"  writes        about {bytes_text(written)} (before compression) to {plan.folder}",
             f"  peak memory   about {bytes_text(plan.units.peak_bytes)} of {config.memory}",
         ]
+        rows += [f"  missing       {holes}" for holes in plan.holes]
         if stored is not None:
             z, y, _ = stored.spacing_zyx_um
             now = f"{plan.provenance.layer_um:g} µm between layers, {plan.provenance.voxel_size_um:g} in the plane"

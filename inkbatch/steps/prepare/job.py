@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from inkbatch.config import parse_bytes
 from inkbatch.data.segments.catalog import Catalog, SegmentEntry
 from inkbatch.data.segments.prepared import segment_folder
-from inkbatch.errors import ConfigError, DataError
+from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Unit
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.intensity import IntensityMap, IntensityRule, resolve_percentiles
@@ -20,17 +20,20 @@ from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceProvenance, SurfaceVolume
 from inkbatch.io.surface_writer import SurfaceUnit, SurfaceWriter
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, run_job
+from inkbatch.run.job import JobReport, RunContext, begin, run_job
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.run.record import BESIDE, RunFolder, RunManifest, state_changes
 from inkbatch.steps.live_preview import drawn, live_preview
-from inkbatch.steps.prepare.choices import layer_range, open_mask, required_order, sampled
+from inkbatch.steps.prepare.choices import counted_holes, layer_range, open_mask, required_order, sampled
 from inkbatch.steps.prepare.page import page as report_page
 from inkbatch.steps.prepare.resample import open_resampled, resampled, wished
 from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
 from inkbatch.steps.prepare.source import open_source, rendered_from, rendering_request
 from inkbatch.steps.prepare.spacing import SurfaceSpacing, source_spacing
+from inkbatch.steps.prepare.state import input_states
 from inkbatch.steps.prepare.units import UnitPlan, plan_units
+
+ARRAYS = BESIDE["prepare"]
 
 
 def make_plan(config: PrepareConfig) -> PreparePlan:
@@ -52,6 +55,7 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
     mapping = _grey_values(config, entry, source, layers)
     mask_uri = config.mask or entry.mask
     mask_source = open_mask(config, mask_uri, source, memory) if mask_uri else None
+    holes = counted_holes(config, (source, mask_source))
     provenance = SurfaceProvenance(
         segment=config.segment,
         source=source.uri,
@@ -85,8 +89,9 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         _inputs(source, mask_source),
         len(units.units),
         _request(config, entry, provenance),
+        input_states(source, mask_source),
     )
-    return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest)
+    return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest, holes)
 
 
 def open_spaced(config: PrepareConfig, entry: SegmentEntry, memory: int) -> tuple[LayerSource, SurfaceSpacing]:
@@ -169,15 +174,19 @@ def _stated_size(config: PrepareConfig, entry: SegmentEntry, provenance: Surface
 def run(config: PrepareConfig, context: RunContext) -> JobReport:
     """Prepare a segment, or this shard's part of it.
 
-    A refusal before the first unit is stored leaves nothing behind. (A process that does only a part may not be
-    alone, and leaves the files that others may use.)
+    A refusal before the first unit is stored leaves nothing behind of what this process made, and touches nothing else:
+    what was there stays. (A process that does only a part may not be alone, and leaves the files that others may use.)
 
     Raises:
         InkbatchError: See `make_plan`; a damaged layer; storage that gave up; a stop signal.
     """
     plan = make_plan(config)
     record = RunFolder(plan.folder / "prepare", plan.manifest)
+    for holes in plan.holes:
+        context.reporter.note(f"prepare: {holes}")
     with plan.source:
+        created = begin(record, context)
+        own = [name for name in ARRAYS if not (plan.folder / name / "zarr.json").exists()] if created else []
         try:
             report = run_job(
                 record,
@@ -187,21 +196,22 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
                 lambda folder: _finish(folder, plan),
                 lambda folder, note: leave_report(folder, note, report_page),
             )
-        except EmptyMaskError:
-            _remove(plan)
-            raise
-        except DataError:
-            if context.shard.count == 1 and record.is_begun() and not record.done():
-                _remove(plan)
+        except DataError as error:
+            useless = isinstance(error, EmptyMaskError) or not record.done()
+            if created and useless and context.shard.count == 1 and record.is_begun():
+                _remove(plan, own)
             raise
     live_preview(context, plan.shape_yx, plan.folder / "prepare").place.delete()
     return report
 
 
-def _remove(plan: PreparePlan) -> None:
-    """Remove a segment whose source was refused."""
-    for name in ("surface.zarr", "mask.zarr", "prepare"):
+def _remove(plan: PreparePlan, arrays: Sequence[str]) -> None:
+    """Remove what this process made of a segment whose source was refused; the manifest last."""
+    for name in arrays:
         (plan.folder / name).delete_folder()
+    (plan.folder / "prepare" / "complete.json").delete()
+    (plan.folder / "prepare" / "done").delete_folder()
+    (plan.folder / "prepare").delete_folder()
 
 
 def _work(
@@ -230,12 +240,23 @@ def _work(
 
 
 def _finish(record: RunFolder, plan: PreparePlan) -> Mapping[str, Any]:
+    changed = state_changes(plan.manifest.state, input_states(plan.source, plan.mask_source))
+    if changed:
+        raise MismatchError(
+            f"segment {plan.provenance.segment}: its inputs changed while they were read ({'; '.join(changed)}), so "
+            "the surface may hold some of both; give --replace once they are whole"
+        )
     pixels = sum(record.marker(unit)["mask_pixels"] for unit in plan.units.units)
     if pixels == 0:
         raise EmptyMaskError(
             f"segment {plan.provenance.segment}: the mask is empty, so there is no papyrus to read; "
             f"check {plan.provenance.mask if plan.mask_source else plan.source.uri}; nothing was stored"
         )
+    missing = {"missing_chunks": sum(holes.missing for holes in plan.holes)} if plan.holes else {}
     if plan.provenance.rendered is None:
-        return {"mask_pixels": pixels}
-    return {"mask_pixels": pixels, "outside_pixels": sum(record.marker(u)["outside_pixels"] for u in plan.units.units)}
+        return {"mask_pixels": pixels, **missing}
+    return {
+        "mask_pixels": pixels,
+        **missing,
+        "outside_pixels": sum(record.marker(u)["outside_pixels"] for u in plan.units.units),
+    }

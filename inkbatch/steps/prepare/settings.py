@@ -12,11 +12,14 @@ from inkbatch.data.segments.catalog import spacing_text
 from inkbatch.errors import DataError
 from inkbatch.io.intensity import IntensityMap, LutPoints
 from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.layers.zarr_holes import Holes
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance
 from inkbatch.io.surface_writer import SurfaceLayers
 from inkbatch.run.record import RunManifest
 from inkbatch.steps.prepare.units import UnitPlan
+
+MAX_MISSING = 0.5
 
 
 class PrepareConfig(JobConfig):
@@ -53,6 +56,7 @@ class PrepareConfig(JobConfig):
         codec: ``lz4`` (fastest), ``lz4-bit``, ``zstd`` (smallest).
         memory: Memory budget of the process.
         scratch: Local folder for layers that must be decoded whole; None takes the system's.
+        max_missing: Share of a zarr source's chunks that may be not stored (they read as its fill value).
     """
 
     job: ClassVar[str] = "prepare"
@@ -85,6 +89,7 @@ class PrepareConfig(JobConfig):
     codec: str = "lz4"
     memory: str = "2GiB"
     scratch: str | None = None
+    max_missing: float = Field(MAX_MISSING, ge=0, le=1)
 
 
 class EmptyMaskError(DataError):
@@ -103,6 +108,7 @@ class PreparePlan:
         units: The units and their memory.
         folder: ``ROOT/segments/{segment}``.
         manifest: The run's manifest.
+        holes: Chunks of layers and mask that are not stored.
     """
 
     source: LayerSource
@@ -112,6 +118,7 @@ class PreparePlan:
     units: UnitPlan
     folder: Location
     manifest: RunManifest
+    holes: tuple[Holes, ...] = ()
 
     @property
     def layers(self) -> range:

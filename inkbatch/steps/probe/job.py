@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.trained_pixels import pixels_on
-from inkbatch.data.segments.prepared import open_prepared
+from inkbatch.data.segments.prepared import open_prepared, surface_state
 from inkbatch.geometry import Unit
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
@@ -108,7 +108,8 @@ def make_plan(config: ProbeConfig) -> ProbePlan:
     if trained:
         inputs["trained_share"] = trained
     request = config.request(bundle=bundle_address(config.bundle))
-    manifest = RunManifest("probe", settings, inputs, len(boxes), request)
+    state = surface_state(config.root, config.segment)
+    manifest = RunManifest("probe", settings, inputs, len(boxes), request, state)
     units = [Unit(index, box, box) for index, box in enumerate(boxes)]
     folder = probe_folder(config.output_root or config.root, config.segment, config.name or bundle.document.name)
     return ProbePlan(volume, bundle, asked, units, folder, manifest)

@@ -63,6 +63,12 @@ def holds_no_clock(path: str) -> bool:
     return not any(pattern.fullmatch(path) for pattern in (_RUN_FILE, _MANIFEST, _REPORT, _SCORE, _LOGS))
 
 
+def is_record(path: str) -> bool:
+    """Tell if an object of a run (path in its folder) is a marker or ``complete.json``, not a part of the result."""
+    folder, _, name = path.rpartition("/")
+    return name == "complete.json" or folder.rpartition("/")[2] == "done"
+
+
 def repeatable(name: str) -> Repeatable:
     """Return the job of this name.
 

@@ -14,8 +14,8 @@ from inkbatch.io.store.listing import objects_below
 from inkbatch.io.store.location import Location
 from inkbatch.run.finished import StoredRun, open_run
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.run.record import differences
-from inkbatch.steps.provenance.repeatable import Repeatable, holds_no_clock, repeatable
+from inkbatch.run.record import RECORDED, differences
+from inkbatch.steps.provenance.repeatable import Repeatable, holds_no_clock, is_record, repeatable
 
 COMPARED_BYTES = 8 << 20  # of each object at a time
 SHOWN = 8  # differences that a message lists
@@ -126,7 +126,12 @@ def compare_outputs(first: StoredRun, again: StoredRun) -> tuple[int, int, tuple
             if not holds_no_clock(row.path):
                 continue
             count, size = count + 1, size + row.bytes
-            if there.get(row.path) != row.bytes or not _same_bytes(one / row.path, other / row.path, row.bytes):
+            if is_record(row.path):
+                equal = row.path in there and _same_facts(one / row.path, other / row.path)
+            else:
+                same_size = there.get(row.path) == row.bytes
+                equal = same_size and _same_bytes(one / row.path, other / row.path, row.bytes)
+            if not equal:
                 unequal.append(f"{other.name}/{row.path}")
     return count, size, tuple(unequal)
 
@@ -137,6 +142,13 @@ def _same_bytes(one: Location, other: Location, size: int) -> bool:
         if one.read_range(start, stop) != other.read_range(start, stop):
             return False
     return True
+
+
+def _same_facts(one: Location, other: Location) -> bool:
+    """Compare two markers, or two ``complete.json``; what older versions did not write into them is left out."""
+    first, again = one.read_json(), other.read_json()
+    older = {key for key in RECORDED if key not in first}
+    return bool(first == {key: value for key, value in again.items() if key not in older})
 
 
 def _request(run: StoredRun) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric import Fabric
 
 from inkbatch.config import parse_bytes
+from inkbatch.data.datasets.current import dataset_state, require_current
 from inkbatch.data.datasets.index import DatasetIndex, Sample, root_of
 from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.trained_pixels import records_of
@@ -27,7 +28,7 @@ from inkbatch.predict.device import device_facts
 from inkbatch.predict.memory_format import arrange_all
 from inkbatch.reports.leave import leave, leave_report
 from inkbatch.run.identity import ShardSpec
-from inkbatch.run.job import JobReport, RunContext
+from inkbatch.run.job import JobReport, RunContext, begin
 from inkbatch.run.malloc import keep_freed_memory
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import QuietReporter, Reporting
@@ -129,7 +130,9 @@ def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folde
     inputs = {"dataset": index.name, "digest": index.digest}
     if config.model.start_from is not None:
         inputs["start_from"] = Bundle.open(bundle_location(config.model.start_from)).document.weights_sha256
-    manifest = RunManifest("train", config.result_settings(), inputs, 1, _request(config))
+    require_current(dataset, index, root_of(dataset))
+    state = dataset_state(dataset, index)
+    manifest = RunManifest("train", config.result_settings(), inputs, 1, _request(config), state)
     return TrainPlan(config, index, dataset, train, validation, contract, settings, folder, manifest)
 
 
@@ -175,7 +178,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
     with Reporting(context.reporter) as reporter, contextlib.ExitStack() as together:
         for one in mine:
             record = RunFolder(one.folder, one.manifest)
-            record.begin()
+            begin(record, context)
             if record.is_complete():
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
                 if not report_place(one.folder, "train").exists():
@@ -219,7 +222,15 @@ def _carry_out(
             shown = {"train": one.train, "validation": one.validation}
             pixels = records_of(one.index, shown, root_of(one.dataset))
             bundle = write_bundle(
-                one.folder / "bundle", one.config, one.index, one.contract, _network(one), store, progress, pixels
+                one.folder / "bundle",
+                one.config,
+                one.index,
+                one.contract,
+                _network(one),
+                store,
+                progress,
+                pixels,
+                one.manifest.state,
             )
             split = {"training": one.train, "validation": one.validation}
             write_data(one.folder, one.index, split, _card(one))

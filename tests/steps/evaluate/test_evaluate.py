@@ -340,7 +340,7 @@ def test_without_labels_or_ink_there_is_no_score_and_bad_labels_are_said_aloud(c
 
 def test_after_other_settings_the_cure_names_the_option_that_evaluate_has(configure):
     run(configure(), RunContext())
-    with pytest.raises(MismatchError, match=r"use the same ones, choose another folder \(--to\), or remove"):
+    with pytest.raises(MismatchError, match=r"use the same ones, choose another folder \(--to\), or give --replace"):
         run(configure(beta=1.0), RunContext())
 
 

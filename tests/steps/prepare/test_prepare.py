@@ -261,7 +261,11 @@ def test_a_layer_that_breaks_later_leaves_whole_units_and_no_complete_run(prepar
     assert list((folder / "done").iterdir())
     assert not (folder / "complete.json").exists()
     write_layers(source, np.nan_to_num(floats))
-    assert run(config, RunContext()).complete
+    with pytest.raises(
+        DataError, match=r"inputs that have changed since \(layers: 1 of 5 changed: 02.tif\).*--replace"
+    ):
+        run(config, RunContext())
+    assert run(config, RunContext(replace=True)).complete
 
 
 def test_a_refusal_leaves_the_run_of_other_settings_alone(prepare_config, source, layers):

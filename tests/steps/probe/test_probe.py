@@ -197,7 +197,7 @@ def test_a_verdict_on_another_surface_or_contract_is_refused(tmp_path):
         plan_infer(infer_config(root, override={"depth_order": "reversed"}))
     shutil.rmtree(root / "segments")
     prepared(tmp_path, demo_stack()[:, :128, :160])
-    with pytest.raises(MismatchError, match="made with another surface; remove that folder and run inkbatch probe"):
+    with pytest.raises(MismatchError, match="made with another surface; run inkbatch probe .* --replace"):
         plan_infer(infer_config(root))
 
 

@@ -1,0 +1,139 @@
+"""Chunks of a foreign zarr array that are not stored: legal, they read as the fill value, and easily a mistake."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from inkbatch.errors import DataError
+from inkbatch.io.store.listing import objects_below
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.versions import MOST_LISTED
+
+MOST_ASKED = 2_000  # chunks of an array on a web server, which lists nothing, that are asked for one by one
+ASKED_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Stored objects of an array, counted.
+
+    Attributes:
+        expected: Objects (chunks, or zarr shards) that the array has if all are stored.
+        missing: Of these, not stored.
+        uri: The array.
+    """
+
+    expected: int
+    missing: int
+    uri: str
+
+    @property
+    def share(self) -> float:
+        """Share that is missing."""
+        return self.missing / self.expected
+
+    def __str__(self) -> str:
+        return f"{self.missing:,} of {self.expected:,} chunks of {self.uri} are not stored and read as its fill value"
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Names of an array's objects: their grid, and how a place is spelled."""
+
+    grid: tuple[int, ...]
+    prefix: str
+    separator: str
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.grid)
+
+    def __iter__(self) -> Any:
+        for place in itertools.product(*(range(size) for size in self.grid)):
+            yield self.prefix + self.separator.join(map(str, place))
+
+    def matches(self, separator: str) -> re.Pattern[str]:
+        numbers = re.escape(separator).join([r"(\d+)"] * len(self.grid))
+        return re.compile(f"{re.escape(self.prefix)}{numbers}")
+
+    def count_in(self, paths: list[str], separator: str) -> int:
+        """Count the paths that name a place inside the grid."""
+        found = (self.matches(separator).fullmatch(path) for path in paths)
+        return sum(
+            all(int(number) < size for number, size in zip(match.groups(), self.grid, strict=True))
+            for match in found
+            if match
+        )
+
+
+def count_holes(place: Location) -> Holes | None:
+    """Count the chunks of a zarr array that are not stored.
+
+    Args:
+        place: The array.
+
+    Returns:
+        The count; None where `place` is no zarr array, or has too many chunks to look for.
+
+    Raises:
+        DataError: Chunks are stored under other names than the metadata say: every one would read as empty.
+    """
+    keys = _keys(place)
+    if keys is None or not keys.count:
+        return None
+    if place.protocol in ("http", "https"):
+        if keys.count > MOST_ASKED:
+            return None
+        with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="inkbatch-holes") as pool:
+            present = sum(pool.map(lambda key: (place / key).exists(), keys))
+        return Holes(keys.count, keys.count - present, place.uri)
+    if keys.count > MOST_LISTED:
+        return None
+    paths = [row.path for row in objects_below(place)]
+    present = keys.count_in(paths, keys.separator)
+    other = "/" if keys.separator == "." else "."
+    if not present and keys.count_in(paths, other):
+        lie, wanted = ("nested", ".") if other == "/" else ("flat", "/")
+        raise DataError(
+            f"{place}: its chunks lie {lie} (named with {other!r}), its metadata say {wanted!r}, so that every chunk "
+            f'would read as empty; add "dimension_separator": "{other}" to its metadata, or copy the array again'
+        )
+    return Holes(keys.count, keys.count - present, place.uri)
+
+
+def _keys(place: Location) -> _Keys | None:
+    for name, parse in (("zarr.json", _keys_of_v3), (".zarray", _keys_of_v2)):
+        try:
+            document = (place / name).read_json()
+        except (FileNotFoundError, DataError):
+            continue
+        try:
+            return parse(document)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return None
+    return None
+
+
+def _keys_of_v2(document: Mapping[str, Any]) -> _Keys:
+    separator = str(document.get("dimension_separator") or ".")
+    return _Keys(_grid(document["shape"], document["chunks"]), "", separator)
+
+
+def _keys_of_v3(document: Mapping[str, Any]) -> _Keys | None:
+    if document.get("node_type") != "array" or document["chunk_grid"]["name"] != "regular":
+        return None
+    encoding = document["chunk_key_encoding"]
+    plain = encoding["name"] == "default"
+    separator = str(encoding.get("configuration", {}).get("separator") or ("/" if plain else "."))
+    grid = _grid(document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"])
+    return _Keys(grid, f"c{separator}" if plain else "", separator)
+
+
+def _grid(shape: Any, chunks: Any) -> tuple[int, ...]:
+    return tuple(-(-int(size) // int(chunk)) for size, chunk in zip(shape, chunks, strict=True))

@@ -1,0 +1,488 @@
+"""A result is never a mixture, never older than what it was made from, and never whole while objects are missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from inkbatch.data.maps.stored import open_map
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, StorageError
+from inkbatch.geometry import Box
+from inkbatch.io.store import ledger, versions
+from inkbatch.io.store.local_files import NewFile
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import SurfaceVolume
+from inkbatch.launch.pull import pull
+from inkbatch.run import pipeline
+from inkbatch.run.identity import ShardSpec
+from inkbatch.run.job import RunContext
+from inkbatch.run.progress import QuietReporter
+from inkbatch.run.record import RunFolder, content_of
+from inkbatch.run.verifying import verify
+from inkbatch.steps.ensemble.job import EnsembleConfig
+from inkbatch.steps.ensemble.job import run as run_ensemble
+from inkbatch.steps.infer.job import InferConfig
+from inkbatch.steps.infer.job import run as run_infer
+from inkbatch.steps.labels.job import run as run_labels
+from inkbatch.steps.labels.plan import LabelsConfig
+from inkbatch.steps.prepare.job import run
+from inkbatch.testing.faults import stored_bytes
+from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
+
+FIRST, SECOND = random_papyrus(), 255 - random_papyrus()
+
+
+class Notes(QuietReporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    return write_layers(tmp_path / "layers", FIRST)
+
+
+@pytest.fixture
+def infer_config(tmp_path):
+    identity_bundle(tmp_path / "bundle")
+
+    def make(**changes) -> InferConfig:
+        values = {
+            "segment": "tiny",
+            "root": str(tmp_path / "root"),
+            "bundle": str(tmp_path / "bundle"),
+            "device": "cpu",
+        }
+        return InferConfig(**{**values, "unit_px": 64, "name": "map", **changes})
+
+    return make
+
+
+def pixels(root: Path | Location | str) -> np.ndarray:
+    volume = SurfaceVolume.open(Location.parse(str(root)) / "segments/tiny")
+    return volume.read(range(volume.layer_count), Box(0, 0, *volume.shape_yx))
+
+
+# 1 · A source that changed is noticed
+
+
+@pytest.mark.parametrize("known_by", ["content", "time"])
+def test_layers_of_equal_size_that_change_between_two_shards_are_refused_and_named(
+    prepare_config, source, monkeypatch, known_by
+):
+    if known_by == "time":
+        monkeypatch.setattr(versions, "CONTENT_BYTES", 0)
+    config = prepare_config(source)
+    run(config, RunContext(shard=ShardSpec(0, 2)))
+    before = stored_bytes(Path(config.root))
+    write_layers(source, SECOND)
+    with pytest.raises(
+        MismatchError, match=r"layers: 5 of 5 changed: 00.tif, 01.tif, 02.tif and 2 more.*--replace"
+    ) as e:
+        run(config, RunContext(shard=ShardSpec(1, 2)))
+    assert e.value.exit_code == 65
+    assert stored_bytes(Path(config.root)) == before
+
+
+def test_two_layers_that_change_places_are_noticed_after_completion(prepare_config, source):
+    config = prepare_config(source)
+    run(config, RunContext())
+    os.rename(source / "00.tif", source / "x")
+    os.rename(source / "01.tif", source / "00.tif")
+    os.rename(source / "x", source / "01.tif")
+    with pytest.raises(MismatchError, match=r"2 of 5 changed: 00.tif, 01.tif"):
+        run(config, RunContext())
+    notes = Notes()
+    assert run(config, RunContext(reporter=notes, replace=True)).complete
+    assert any(note.startswith("--replace: removing ") and "surface.zarr" in note for note in notes.said)
+    np.testing.assert_array_equal(pixels(config.root), FIRST[[1, 0, 2, 3, 4]])
+
+
+def test_a_layer_that_changes_while_it_is_read_leaves_no_complete_surface(prepare_config, source, monkeypatch):
+    config = prepare_config(source)
+    complete = RunFolder.complete
+    loop = pipeline.run_units
+
+    def changed_meanwhile(*given, **how):
+        count = loop(*given, **how)
+        write_layers(source, SECOND)
+        return count
+
+    monkeypatch.setattr("inkbatch.run.job.run_units", changed_meanwhile)
+    with pytest.raises(MismatchError, match="changed while they were read"):
+        run(config, RunContext())
+    assert complete is RunFolder.complete
+    assert not (Path(config.root) / "segments/tiny/prepare/complete.json").exists()
+
+
+def test_a_root_and_small_layers_that_moved_are_the_same(prepare_config, source, tmp_path, infer_config):
+    config = prepare_config(source)
+    run(config, RunContext())
+    run_infer(infer_config(), RunContext())
+    os.utime(source / "00.tif", ns=(1, 1))  # its content says that it is the same
+    shutil.copytree(tmp_path / "root", tmp_path / "moved")
+    assert run(config.model_copy(update={"root": str(tmp_path / "moved")}), RunContext()).stored == 0
+    assert run_infer(infer_config(root=str(tmp_path / "moved")), RunContext()).stored == 0
+    assert not verify(str(tmp_path / "moved")).faults
+
+
+def test_s3_layers_that_change_are_known_by_their_tags(prepare_config, source, s3_root):
+    for path in source.iterdir():
+        (s3_root / "layers" / path.name).write_bytes(path.read_bytes())
+    config = prepare_config(str(s3_root / "layers"), root=str(s3_root / "root"))
+    run(config, RunContext(shard=ShardSpec(0, 2)))
+    write_layers(source, SECOND)
+    (s3_root / "layers/03.tif").write_bytes((source / "03.tif").read_bytes())
+    with pytest.raises(MismatchError, match=r"1 of 5 changed: 03.tif"):
+        run(config, RunContext(shard=ShardSpec(1, 2)))
+
+
+def test_web_layers_that_change_are_known_by_their_dates(prepare_config, source, web):
+    shutil.copytree(source, web.folder / "layers")
+    config = prepare_config(f"{web.url}/layers")
+    run(config, RunContext())
+    assert run(config, RunContext()).stored == 0
+    write_layers(source, SECOND)
+    shutil.copy(source / "03.tif", web.folder / "layers/03.tif")
+    with pytest.raises(MismatchError, match=r"1 of 5 changed: 03.tif"):
+        run(config, RunContext())
+
+
+def test_all_that_was_made_from_a_surface_knows_when_it_is_another(prepare_config, source, infer_config, tmp_path):
+    prepare = prepare_config(source)
+    run(prepare, RunContext())
+    run_infer(infer_config(), RunContext())
+    labels = LabelsConfig(segment="tiny", root=prepare.root, prediction="map", unit_px=64, clean={"min_area_px": 1})
+    run_labels(labels, RunContext())
+    old = content_of(Location.parse(prepare.root) / "segments/tiny/prepare")
+    write_layers(source, SECOND)
+    run(prepare, RunContext(replace=True))
+    assert content_of(Location.parse(prepare.root) / "segments/tiny/prepare") not in (None, old)
+    with pytest.raises(MismatchError, match="surface: was made again, with other content.*--replace"):
+        run_infer(infer_config(), RunContext())
+    with pytest.raises(MismatchError, match="surface of tiny has changed since"):
+        open_map(prepare.root, "tiny", "map")
+    assert run_infer(infer_config(), RunContext(replace=True)).complete
+    with pytest.raises(MismatchError, match="have changed since.*prediction map.*surface"):
+        run_labels(labels, RunContext())
+    assert run_labels(labels, RunContext(replace=True)).complete
+
+
+def test_an_ensemble_of_a_map_that_was_made_again_is_refused(prepare_config, source, infer_config, tmp_path):
+    prepare = prepare_config(source)
+    run(prepare, RunContext())
+    for name in ("one", "two"):
+        run_infer(infer_config(name=name), RunContext())
+    config = EnsembleConfig(segment="tiny", root=prepare.root, predictions=["one", "two"], unit_px=64)
+    run_ensemble(config, RunContext())
+    assert run_ensemble(config, RunContext()).stored == 0
+    stored = Path(prepare.root) / "predictions/tiny/two/complete.json"
+    stored.write_text(json.dumps({**json.loads(stored.read_text()), "content": "another"}))
+    with pytest.raises(MismatchError, match="prediction two: was made again"):
+        run_ensemble(config, RunContext())
+
+
+# 2 · Two jobs that want one place
+
+
+@pytest.mark.parametrize("store", ["local", "memory", "s3"])
+def test_of_many_that_create_an_object_one_succeeds(store, tmp_path, request):
+    root = Location.parse(tmp_path) if store == "local" else request.getfixturevalue(f"{store}_root")
+    place, won = root / "deep/manifest.json", []
+    barrier = threading.Barrier(6)
+
+    def create(number: int) -> None:
+        barrier.wait()
+        if place.create_json({"number": number}):
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stands = place.read_json()["number"]
+    if store == "local":
+        assert won == [stands]
+    assert stands in won  # where a store has no condition, more may believe so, until they read again
+    assert not place.create_json({"number": 99})
+    assert place.read_json()["number"] == stands
+    assert (root / "deep").names() == ["manifest.json"]
+
+
+def test_the_loser_of_two_prepares_removes_nothing(prepare_config, source):
+    config = prepare_config(source)
+    run(config, RunContext(shard=ShardSpec(0, 2)))
+    before = stored_bytes(Path(config.root))
+    with pytest.raises(MismatchError, match="other settings or inputs.*--replace"):
+        run(prepare_config(source, depth_order="reversed"), RunContext())
+    assert stored_bytes(Path(config.root)) == before
+
+
+def test_a_refusal_after_the_run_s_record_was_removed_touches_nothing(prepare_config, source):
+    config = prepare_config(source)
+    run(config, RunContext())
+    shutil.rmtree(Path(config.root) / "segments/tiny/prepare")
+    before = stored_bytes(Path(config.root))
+    reverse = prepare_config(source, depth_order="reversed")
+    with pytest.raises(MismatchError, match="--replace"):
+        run(reverse, RunContext())
+    assert stored_bytes(Path(config.root)) == before
+    assert run(reverse, RunContext(replace=True)).complete
+    np.testing.assert_array_equal(pixels(config.root), FIRST[::-1])
+
+
+def test_a_job_whose_place_was_taken_stops_before_it_stores_more(prepare_config, source, no_overlap):
+    config = prepare_config(source)
+    other = prepare_config(source, depth_order="reversed")
+    context = RunContext()
+    taken = threading.Event()
+
+    def take(name, facts):
+        if not taken.is_set():
+            taken.set()
+            run(other, RunContext(replace=True))
+
+    context.reporter.unit = take
+    with pytest.raises(MismatchError, match="other settings or inputs"):
+        run(config, context)
+    np.testing.assert_array_equal(pixels(config.root), FIRST[::-1])
+    assert not verify(config.root).faults
+
+
+def test_replacing_is_not_for_one_shard_of_several(prepare_config, source):
+    run(prepare_config(source), RunContext())
+    with pytest.raises(ConfigError, match="--replace with 2 shards"):
+        run(prepare_config(source, depth_order="reversed"), RunContext(shard=ShardSpec(0, 2), replace=True))
+
+
+# 3 · Markers are believed only while their objects are there
+
+
+def damage(place: Location, how: str) -> None:
+    if how == "missing":
+        place.delete()
+    else:
+        place.write_bytes(b"" if how == "empty" else place.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize("store", ["local", "s3"])
+@pytest.mark.parametrize("how", ["missing", "empty", "cut"])
+def test_a_unit_whose_object_is_gone_is_done_again(prepare_config, source, store, how, tmp_path, request):
+    root = Location.parse(tmp_path / "root") if store == "local" else request.getfixturevalue("s3_root")
+    config = prepare_config(source, root=str(root))
+    run(config, RunContext())
+    damage(root / "segments/tiny/surface.zarr/0/c/0/1/2", how)
+    notes = Notes()
+    report = run(config, RunContext(reporter=notes))
+    assert (report.complete, report.stored) == (True, 1)
+    assert any("1 unit" in note and "surface.zarr/0/c/0/1/2" in note for note in notes.said)
+    np.testing.assert_array_equal(pixels(root), FIRST)
+
+
+def test_a_shard_that_vanishes_while_others_work_is_found_before_the_run_is_whole(prepare_config, source):
+    config = prepare_config(source)
+    run(config, RunContext(shard=ShardSpec(0, 2)))
+    place = Path(config.root) / "segments/tiny/surface.zarr/0/c/0/0/0"
+    place.unlink()
+    report = run(config, RunContext(shard=ShardSpec(1, 2)))
+    assert report.complete
+    np.testing.assert_array_equal(pixels(config.root), FIRST)
+
+
+def test_arrays_without_metadata_are_made_whole_again(prepare_config, source):
+    config = prepare_config(source)
+    run(config, RunContext())
+    folder = Path(config.root) / "segments/tiny"
+    (folder / "surface.zarr/0/zarr.json").write_bytes(b"")
+    (folder / "mask.zarr/zarr.json").unlink()
+    run(config, RunContext())
+    np.testing.assert_array_equal(pixels(config.root), FIRST)
+    assert not verify(config.root).faults
+
+
+def test_maps_and_labels_with_holes_are_completed(prepare_config, source, infer_config):
+    prepare = prepare_config(source)
+    run(prepare, RunContext())
+    root = Location.parse(prepare.root)
+    run_infer(infer_config(), RunContext())
+    labels = LabelsConfig(segment="tiny", root=prepare.root, prediction="map", unit_px=64, clean={"min_area_px": 1})
+    run_labels(labels, RunContext())
+    ensemble = EnsembleConfig(segment="tiny", root=prepare.root, predictions=["map", "again"], unit_px=64)
+    run_infer(infer_config(name="again"), RunContext())
+    run_ensemble(ensemble, RunContext())
+    before = stored_bytes(Path(prepare.root))
+    holes = ("predictions/tiny/map/prediction.zarr/0/c/0/1", "segments/tiny/ink_labels.zarr/0/c/1/1")
+    for hole in (*holes, "predictions/tiny/ensemble-mean/disagreement.zarr/0/c/0/0"):
+        (root / hole).delete()
+    assert run_infer(infer_config(), RunContext()).stored == 1
+    assert run_labels(labels, RunContext()).stored == 1
+    assert run_ensemble(ensemble, RunContext()).stored == 1
+    after = stored_bytes(Path(prepare.root))
+    assert {
+        name for name in before if before[name] != after[name] and not name.endswith((".html", "run.json"))
+    } == set()
+
+
+def test_a_map_with_holes_is_not_pulled(prepare_config, source, infer_config, tmp_path):
+    prepare = prepare_config(source)
+    run(prepare, RunContext())
+    run_infer(infer_config(), RunContext())
+    assert pull(prepare.root, "tiny", tmp_path / "here").finished
+    (Path(prepare.root) / "predictions/tiny/map/prediction.zarr/0/c/0/1").unlink()
+    with pytest.raises(DataError, match="1 unit of it lost objects .prediction.zarr/0/c/0/1 is missing.*run the job"):
+        pull(prepare.root, "tiny", tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+    run_infer(infer_config(), RunContext())
+    assert pull(prepare.root, "tiny", tmp_path / "there").finished
+
+
+def test_objects_that_vanish_at_once_end_with_75(prepare_config, source, monkeypatch):
+    place = "segments/tiny/surface.zarr/0/c/0/0/0"
+    config = prepare_config(source)
+    mark = RunFolder.mark
+
+    def marked_and_lost(self, unit, facts):
+        mark(self, unit, facts)
+        (Path(config.root) / place).unlink(missing_ok=True)
+
+    monkeypatch.setattr(RunFolder, "mark", marked_and_lost)
+    with pytest.raises(StorageError, match="again after they were stored once more") as e:
+        run(config, RunContext())
+    assert e.value.exit_code == 75
+    assert not (Path(config.root) / "segments/tiny/prepare/complete.json").exists()
+
+
+def test_data_are_on_the_disk_before_their_marker(prepare_config, source, monkeypatch):
+    forced: list[str] = []
+    fsync, mark = os.fsync, RunFolder.mark
+
+    def noted(handle):
+        forced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def marked(self, unit, facts):
+        for uri in facts["_ledger"]:
+            assert uri in forced
+            assert os.path.dirname(uri) in forced
+        mark(self, unit, facts)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(RunFolder, "mark", marked)
+    assert run(prepare_config(source), RunContext()).complete
+    assert forced[-1].endswith("/prepare") or forced[-2].endswith("complete.json")
+
+
+# 4 · Never exit 0 when incomplete
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_stale_listings_hide_no_unit(prepare_config, source, monkeypatch, shards):
+    names: Callable[[Location], list[str]] = Location.names
+    monkeypatch.setattr(Location, "names", lambda self: [] if self.name == "done" else names(self))
+    reports = [run(prepare_config(source), RunContext(shard=ShardSpec(i, shards))) for i in range(shards)]
+    assert reports[-1].complete
+    assert not reports[0].complete or shards == 1
+
+
+# 5 · A chunk in the wrong place is damage
+
+
+def swap(one: Path, other: Path) -> None:
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+
+
+def test_verify_finds_two_swapped_valid_shards(prepare_config, source):
+    config = prepare_config(source)
+    run(config, RunContext())
+    assert not verify(config.root).faults
+    folder = Path(config.root) / "segments/tiny/surface.zarr/0/c/0"
+    swap(folder / "0/0", folder / "0/1")
+    found = verify(config.root)
+    assert {fault.split(":")[0].rpartition("surface.zarr")[2] for fault in found.faults} == {"/0/c/0/0/0", "/0/c/0/0/1"}
+    with pytest.raises(DataError, match="2 of .* objects are not what was written"):
+        found.require_sound()
+
+
+def test_verify_compares_copies_without_markers_and_other_objects(prepare_config, source, infer_config, tmp_path):
+    prepare = prepare_config(source)
+    run(prepare, RunContext())
+    folder = Path(str(run_infer(infer_config(), RunContext()).location))
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("done"))
+    assert not verify(str(copy)).faults
+    swap(copy / "prediction.zarr/0/c/0/0", copy / "prediction.zarr/0/c/0/1")
+    assert any("content is not the one" in fault for fault in verify(str(copy)).faults)
+    (folder / "preview.png").write_bytes(b"another")
+    (folder / "prediction.zarr/0/c/1/1").unlink()
+    flipped = bytearray((folder / "prediction.zarr/0/c/0/0").read_bytes())
+    flipped[20] ^= 1
+    (folder / "prediction.zarr/0/c/0/0").write_bytes(flipped)
+    faults = "\n".join(verify(str(folder)).faults)
+    assert all(part in faults for part in ("preview.png: expected", "c/1/1: is missing", "fails its checksum"))
+
+
+def test_chunks_of_foreign_arrays_that_are_missing_are_counted_and_refused_above_a_share(prepare_config, tmp_path):
+    array = zarr.create_array(tmp_path / "cube.zarr", shape=(5, 64, 64), chunks=(5, 16, 16), dtype="uint8")
+    array[:] = random_papyrus((5, 64, 64)) | 1
+    config = prepare_config(tmp_path / "cube.zarr", axes="zyx")
+    for x in range(4):
+        (tmp_path / f"cube.zarr/c/0/0/{x}").unlink()
+    notes = Notes()
+    run(config, RunContext(reporter=notes))
+    assert any("4 of 16 chunks of" in note for note in notes.said)
+    assert json.loads((Path(config.root) / "segments/tiny/prepare/complete.json").read_text())["missing_chunks"] == 4
+    with pytest.raises(DataError, match=r"4 of 16 chunks of .* \(25%, at most 10% may be\)"):
+        run(config.model_copy(update={"max_missing": 0.1}), RunContext())
+
+
+def test_chunks_under_other_names_than_the_metadata_say_are_refused(prepare_config, tmp_path):
+    array = zarr.create_array(
+        tmp_path / "v2.zarr",
+        shape=(5, 64, 64),
+        chunks=(5, 32, 32),
+        dtype="uint8",
+        zarr_format=2,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+    )
+    array[:] = random_papyrus((5, 64, 64)) | 1
+    metadata = json.loads((tmp_path / "v2.zarr/.zarray").read_text())
+    del metadata["dimension_separator"]
+    (tmp_path / "v2.zarr/.zarray").write_text(json.dumps(metadata))
+    with pytest.raises(DataError, match="chunks lie nested"):
+        run(prepare_config(tmp_path / "v2.zarr", axes="zyx"), RunContext())
+
+
+def test_a_shard_s_noted_checksum_is_what_a_reader_computes(prepare_config, source):
+    config = prepare_config(source, codec="zstd")
+    run(config, RunContext())
+    found = verify(config.root)
+    assert (found.runs, found.faults, found.notes) == (1, [], [])
+    place = Location.parse(config.root) / "segments/tiny/surface.zarr/0/c/0/0/0"
+    place.write_bytes(place.read_bytes()[:-1])
+    with pytest.raises(CorruptDataError):
+        SurfaceVolume.open(Location.parse(config.root) / "segments/tiny").read(range(5), Box(0, 0, 64, 64))
+    assert len(verify(config.root).faults) == 1
+
+
+def test_nothing_is_noted_outside_a_recording(tmp_path):
+    with ledger.recording() as noted:
+        Location.parse(tmp_path / "a").write_bytes(b"one")
+        with ledger.unrecorded():
+            Location.parse(tmp_path / "b").write_bytes(b"two")
+    Location.parse(tmp_path / "c").write_bytes(b"three")
+    assert list(noted) == [str(tmp_path / "a")]
+    assert NewFile(str(tmp_path / "d")).abandon() is None
