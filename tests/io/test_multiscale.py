@@ -114,7 +114,7 @@ def test_other_settings_are_refused_where_a_pyramid_lies(tmp_path, content):
 
 
 def test_a_folder_without_a_pyramid_is_refused_by_name(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere.*inkbatch prepare"):
+    with pytest.raises(DataError, match=r"nowhere.*run the job that makes it"):
         Multiscale.open(Location.parse(tmp_path / "nowhere"))
 
 

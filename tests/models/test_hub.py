@@ -119,7 +119,7 @@ def test_a_reference_is_read_and_written(text, repo, file, revision):
     ["hf://owner", "hf://", "hf://owner/net@", "hf://owner/net@main/model.ckpt", "hf://owner//x", "hf://o/n/../x"],
 )
 def test_what_is_no_reference_is_refused(text):
-    with pytest.raises(ConfigError, match="wanted hf://owner/repo"):
+    with pytest.raises(ConfigError, match="expected hf://owner/repo"):
         HubReference.parse(text)
 
 

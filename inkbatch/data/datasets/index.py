@@ -174,7 +174,7 @@ class SurfaceContract(BaseModel):
         """Leave out what older datasets do not state, so that their digests hold."""
         values = serialise(self)
         if self.z_spacing_um is None:
-            values.pop("z_spacing_um")
+            values.pop("z_spacing_um", None)
         return values
 
 
