@@ -167,7 +167,7 @@ class TestInference:
 
     def test_tokens_that_are_no_square_are_refused(self, golden):
         table = {"encoder.transformer.embeddings.position_embeddings": (1, 128, 384)}
-        with pytest.raises(MismatchError, match="128 tokens of width 384"):
+        with pytest.raises(MismatchError, match="the checkpoint has 128 of width 384"):
             UnetrSegformer.infer_config(golden("unetr-segformer-b3-mini").shapes | table)
 
     def test_an_unknown_segformer_is_refused(self, golden):

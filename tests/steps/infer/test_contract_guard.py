@@ -209,6 +209,7 @@ REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     "window, of blending": (edited(window="uniform"), r"window \(now 'uniform'\)"),
     "voxel size": (saved_with(voxel_size_um=3.24), "voxel_size_um: bundle expects 3.24"),
     "voxel size, edited surface": (lying_surface(voxel_size_um=8.1), "voxel_size_um: the surface says 8.1"),
+    "kind of pictures": (saved_with(reads="pictures"), "reads pictures, expected one that"),
     "spacing of layers": (saved_with(z_spacing_um=2.0), r"z_spacing_um: bundle expects 2 µm.*--resample 2,8,8"),
     "spacing of layers, edited bundle": (edited(z_spacing_um=2.0), r"z_spacing_um \(now 2\.0\)"),
     "spacing of layers, edited surface": (lying_surface(z_spacing_um=2.0), "z_spacing_um: the surface says 2.0"),
@@ -344,6 +345,8 @@ def test_what_the_issue_lists_is_in_the_table():
 
 
 ROWS_OF_RULES = {
+    "reads": "kind of pictures",
+    "z_spacing_um": "spacing of layers",
     "scaling": "scaling",
     "normaliser.kind": "normaliser",
     "normaliser.percentiles": "normaliser, percentiles",

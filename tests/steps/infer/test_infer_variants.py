@@ -162,7 +162,7 @@ def test_a_job_killed_between_two_windows_of_a_unit_and_started_again_gives_the_
     assert killed.returncode == -signal.SIGKILL
     again = subprocess.run([*main, "k"], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "beside it" in again.stdout
+    assert "also · " in again.stdout
     config = config_for(tiny_segment, network, layer_groups=((0, 3), (2, 5)), store_windows=True, tta=("turns",))
     quiet = run(config.model_copy(update={"name": "q"}), RunContext())
     for location in (quiet.location, *quiet.beside):
