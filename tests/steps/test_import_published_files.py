@@ -110,7 +110,7 @@ def test_a_tensor_that_differs_from_its_copy_is_refused(tmp_path, preset, networ
     weights = {key: value.clone() for key, value in twice(network.state_dict()).items()}
     weights["network.shared_decoder.stages.0.convs.0.all_modules.1.bias"][0] += 1
     safetensors.torch.save_file(weights, tmp_path / "damaged.safetensors")
-    with pytest.raises(DataError, match=r"1 tensors .* differ: .*convs\.0\.(norm|all_modules\.1)\.bias and"):
+    with pytest.raises(DataError, match=r"1 tensor .* differ: .*convs\.0\.(norm|all_modules\.1)\.bias and"):
         imported(tmp_path / "damaged.safetensors", tmp_path / "bundle", preset)
     assert not (tmp_path / "bundle").exists()
 

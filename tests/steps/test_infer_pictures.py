@@ -102,7 +102,7 @@ def test_other_pictures_under_the_same_name_are_refused(tmp_path, pictures):
         ({}, {"images": "nowhere"}, DataError, "expected pictures .* got none"),
         ({}, {"images": None, "dataset": "none"}, DataError, "run build-dataset first"),
         ({}, {"dataset": "both"}, ConfigError, "one of them"),
-        ({}, {"forms": []}, ConfigError, "choose npy, png"),
+        ({}, {"forms": []}, ConfigError, "choose from npy, png, mask and overlay"),
     ],
 )
 def test_what_cannot_be_done_is_refused(tmp_path, pictures, bundle, changes, error, words):

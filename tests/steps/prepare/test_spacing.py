@@ -61,7 +61,7 @@ def test_a_bundle_of_equal_axes_refuses_it_and_says_how_to_pool(tmp_path, scale_
     found = scale_of(write_group(tmp_path / "s.zarr", [2.399] * 3, levels=3), level=2)
     contract = Contract(layers=LayerRule(count=5), voxel_size_um=9.6, tile_px=32, stride_px=16)
     (refusal,) = contract.mismatches(found, "uint8")
-    assert "wants 9.6 µm between layers" in refusal
+    assert "expects 9.6 µm between layers" in refusal
     assert "surface has 2.399 (and 9.596 in the plane)" in refusal
     assert "prepare --resample 9.6" in refusal
     flat = contract.model_copy(update={"z_spacing_um": 2.4})
