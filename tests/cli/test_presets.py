@@ -166,12 +166,12 @@ def test_kaggle():
     for number, segment in enumerate("123"):
         phantom(segment, 36, number, "train/{segment}/inklabels.png")
     sets = ["sample_px=64", "sampling.stride_px=16"]
-    inkbatch("build-dataset", "--config", REPOSITORY / "jobs/presets/kaggle-2.5d-unet.yaml", sets=sets)
+    inkbatch("build-dataset", "--preset", "kaggle-2.5d-unet", sets=sets)
     index = index_of("kaggle-2.5d-unet")
     assert (index.contract.layer_count, index.fold_count) == (6, 3)
     net = ["model.config.encoder=tu-mobilenetv3_small_050", "model.encoder.encoder_weights=none", *SMALL_NET]
     small = ["tile_px=64", "stride_px=32", "sampler.samples_per_epoch=4", "augment.cut_out_px=16"]
-    inkbatch("train", "--config", REPOSITORY / "jobs/presets/kaggle-2.5d-unet.yaml", sets=[*QUICK, *net, *small])
+    inkbatch("train", "--preset", "kaggle-2.5d-unet", sets=[*QUICK, *net, *small])
     for fold, segment in enumerate("123"):
         metrics = bundle_of(f"kaggle-2.5d-unet/fold-{fold}").document.metrics["validation"]
         assert set(metrics) == {OVERALL, segment}
