@@ -66,7 +66,7 @@ class RenderedFrom(BaseModel):
 
 
 class ResampledFrom(BaseModel):
-    """How stored layers were brought to another spacing.
+    """Way in which stored layers were brought to another spacing.
 
     Attributes:
         rule: What was done.

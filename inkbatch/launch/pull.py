@@ -20,6 +20,7 @@ from inkbatch.io.store.listing import StoredObject, objects_below
 from inkbatch.io.store.location import Location
 from inkbatch.launch.progress import Progress, predictions_of, progress_of
 from inkbatch.run.objects import holes_of
+from inkbatch.text import count_text
 
 STATE = ".pulled.json"  # in the target folder: size, version and SHA-256 of each file that was checked
 LAST = ("manifest.json", "complete.json")  # a folder without complete.json is a partial one, here as under ROOT
@@ -106,7 +107,7 @@ def pull(root: str, segment: str, to: Path, names: Iterable[str] = (), transfer:
         holes = holes_of(found[name])
         if holes:
             raise DataError(
-                f"prediction {segment}/{name}: {len(holes)} unit{'' if len(holes) == 1 else 's'} of it lost objects "
+                f"prediction {segment}/{name}: {count_text(len(holes), 'unit')} of it lost objects "
                 f"({holes[0]}); run the job that made it again, which does these units once more, then pull"
             )
         target = to / "predictions" / segment / name

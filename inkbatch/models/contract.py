@@ -237,7 +237,7 @@ class Contract(Grown):
         return self.z_spacing_um or self.voxel_size_um
 
     def _pooling(self) -> str:
-        """How to bring a surface to the wished spacing."""
+        """Say how to bring a surface to the wished spacing."""
         plane, layers = f"{self.voxel_size_um:g}", f"{self.layer_um:g}"
         target = plane if plane == layers else f"{layers},{plane},{plane}"
         return f"; pool its source: inkbatch prepare --resample {target}"

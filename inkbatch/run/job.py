@@ -203,7 +203,7 @@ def is_whole(folder: RunFolder | RunFolders, units: Sequence[Unit], context: Run
 def _forget(folder: RunFolder | RunFolders, broken: Mapping[Unit, str], context: RunContext) -> None:
     """Remove the markers of units whose objects are gone."""
     first = next(iter(broken.values()))
-    count = f"{len(broken)} unit{'' if len(broken) == 1 else 's'}"
+    count = count_text(len(broken), "unit")
     context.reporter.note(f"{folder.manifest.job}: {count} of {folder.location} must be done again: {first}")
     for unit in broken:
         folder.forget(unit)

@@ -20,6 +20,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.run.finished import MANIFEST_NAME, StoredRun, open_run
 from inkbatch.run.objects import Row, Rows, rows_of
 from inkbatch.run.record import DIGEST_CHARS
+from inkbatch.text import count_text
 
 AT_ONCE = 4  # objects; each holds `READ_BYTES`
 SHOWN = 10  # faults in a message
@@ -46,8 +47,7 @@ class Verification:
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        objects = f"{self.objects:,} object{'' if self.objects == 1 else 's'}"
-        runs = f"{self.runs} run{'' if self.runs == 1 else 's'}"
+        objects, runs = count_text(self.objects, "object"), count_text(self.runs, "run")
         state = f"{len(self.faults)} damaged" if self.faults else "all as they were written"
         return "\n".join([f"verify: {runs}, {objects}, {self.bytes / 2**20:,.1f} MiB: {state}", *self.notes])
 
@@ -104,11 +104,11 @@ def _check(run: StoredRun, found: Verification) -> None:
     files: Rows = dict(complete.get("files", {}))
     content = complete.get("content")
     if not run.complete:
-        found.notes.append(f"  {run.folder}: not complete, {units} units were compared")
+        found.notes.append(f"  {run.folder}: not complete, {count_text(units, 'unit')} compared")
     elif not expected and not content:
         found.notes.append(f"  {run.folder}: does not say what it stored; only checksums inside its arrays were tested")
     elif 0 < units < int(run.manifest["units"]):
-        found.faults.append(f"{run.folder}: {int(run.manifest['units']) - units} units have no marker")
+        found.faults.append(f"{run.folder}: {count_text(int(run.manifest['units']) - units, 'unit')} without a marker")
     paths = [*expected, *files] if expected else [*_stored(run), *files]
     read = _read_all(base, paths, found)
     for path, row in {**expected, **files}.items():

@@ -18,7 +18,7 @@ class _State:
 
 
 class Connections:
-    """Open connections. When there are too many, the one that has waited longest for its client's words is closed.
+    """Connections that are open; of too many, the one that has waited longest for its client's words is closed.
 
     Args:
         most: Connections at once.

@@ -26,7 +26,7 @@ Boxes = NDArray[np.int64]
 
 
 class TrainedSegment(BaseModel):
-    """What a network was shown of one segment.
+    """Pixels of one segment that a network was shown.
 
     Attributes:
         segment: Segment id.

@@ -1,4 +1,4 @@
-"""How far apart stored values lie: read from OME metadata, from files beside the layers, and from names.
+"""Spacing of stored values: read from OME metadata, from files beside the layers, and from names.
 
 Facts about Volume Cartographer's renderer: it writes one size v as scale [v, v * 2^L, v * 2^L] of level L. v is 1 where
 it knows nothing and micrometres under the unit nanometer where it does; the level of the volume that was sampled, the
@@ -42,7 +42,7 @@ def unit_um(unit: Any) -> float | None:
 
 
 def is_plausible(size_um: float) -> bool:
-    """Whether a scan of a scroll may have this size."""
+    """Tell whether a scan of a scroll may have this size."""
     return SMALLEST_UM <= size_um <= LARGEST_UM
 
 
@@ -145,7 +145,7 @@ def _rendered(
 
 
 def _number(value: Any, usual: float) -> float:
-    """A number that is finite and not negative, or the usual one."""
+    """Return a number that is finite and not negative, or the usual one."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
     return float(value) if is_number else usual
 
@@ -160,7 +160,7 @@ def _units(image: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, f
 
 
 def _scales(image: Mapping[str, Any], dataset: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, float]:
-    """The level's scale times the image's, by lower-case axis name; axes without a positive one are left out."""
+    """Return the level's scale times the image's, by lower-case axis name; axes without a positive one are left out."""
     found = {}
     for position, name in enumerate(names or ()):
         own = _scale(dataset, position)

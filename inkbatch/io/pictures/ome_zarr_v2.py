@@ -94,7 +94,7 @@ def _array_metadata(level: LevelValues) -> dict[str, Any]:
 
 
 def _chunks(level: LevelValues, box: Box, block: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Names and values of the chunks of a block, those at the border filled up with zeros."""
+    """Cut out names and values of the chunks of a block, those at the border filled up with zeros."""
     depth, edge, _ = _chunk_shape(level)
     for z, y, x in itertools.product(
         range(0, block.shape[0], depth), range(0, box.height, edge), range(0, box.width, edge)

@@ -1,4 +1,4 @@
-"""What a piece of work stores: path, bytes and checksum of each object, noted as it is written.
+"""Ledger of what a piece of work stores: path, bytes and checksum of each object, noted as it is written.
 
 Whoever drives the work opens `recording` around it. `Location` notes every object that it puts, and the writer of zarr
 shards every shard; the thread that opened the recording is the one that finishes its objects, so that a context

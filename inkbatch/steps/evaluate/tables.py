@@ -184,7 +184,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Basis:
-    """What was counted.
+    """Describe what was counted.
 
     Attributes:
         labels: Where the labels come from.

@@ -47,7 +47,7 @@ def describe(config: PrepareConfig) -> str:
 
 
 def read_bytes(source: LayerSource, layers: int) -> int:
-    """Bytes of grey values that are read for some layers of a source."""
+    """Count the bytes of grey values that are read for some layers of a source."""
     if isinstance(source, ResampledSource):
         layers = len(source.resampling.depth.source(0, source.shape_zyx[0]))
         source = source.source

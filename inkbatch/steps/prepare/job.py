@@ -165,7 +165,7 @@ def _request(config: PrepareConfig, entry: SegmentEntry, provenance: SurfaceProv
 
 
 def _stated_size(config: PrepareConfig, entry: SegmentEntry, provenance: SurfaceProvenance) -> float | None:
-    """The voxel size for a rerun: what was stated; else, where the reading was plain, what was found."""
+    """Return the voxel size for a rerun: what was stated; else, where the reading was plain, what was found."""
     stated = config.voxel_size_um or entry.voxel_size_um
     is_plain = provenance.scale_reading is None and provenance.resampled is None
     return stated or (provenance.voxel_size_um if is_plain else None)

@@ -302,7 +302,7 @@ def _rendering(said: SurfaceProvenance, folder: Location) -> tuple[tuple[str, st
 
 
 def _resampling(said: SurfaceProvenance) -> tuple[tuple[str, str], ...]:
-    """How the layers were resampled, where they were."""
+    """Say how the layers were resampled, where they were."""
     if said.resampled is None:
         return ()
     z, y, _ = said.resampled.spacing_zyx_um

@@ -36,7 +36,7 @@ RATIO_TOLERANCE = 0.05
 
 
 def wished(config: PrepareConfig, entry: SegmentEntry) -> str | None:
-    """What ``resample`` asks for; None where layers are taken as they are."""
+    """Read what ``resample`` asks for; None where layers are taken as they are."""
     return config.resample or entry.resample
 
 
@@ -101,7 +101,7 @@ def open_resampled(config: PrepareConfig, entry: SegmentEntry, memory: int) -> t
 def _nearest_finer(
     config: PrepareConfig, entry: SegmentEntry, spacing: SurfaceSpacing, target: tuple[float, float, float] | None
 ) -> tuple[int, tuple[float, float]]:
-    """The coarsest level that is not coarser than the target along any axis, or the pooling rule's own.
+    """Choose the coarsest level that is not coarser than the target along any axis, or the pooling rule's own.
 
     Returns:
         Its number, and its spacing over that of level 0: between layers, and in the plane.
@@ -155,7 +155,7 @@ def resampled(
 
 
 def _reached(spacing: tuple[float, float, float], target: tuple[float, float, float]) -> tuple[float, float, float]:
-    """The spacing of the result: an axis that is as wished already keeps its own."""
+    """Return the spacing of the result: an axis that is as wished already keeps its own."""
     kept = [a if math.isclose(a, b, rel_tol=SAME) else b for a, b in zip(spacing, target, strict=True)]
     return kept[0], kept[1], kept[2]
 
@@ -205,7 +205,7 @@ class _Ones(CheckedLayerSource):
 
 
 def require_mask_size(segment: str, mask: LayerSource, source: ResampledSource) -> LayerSource:
-    """A mask of the surface's size: as it is, or resampled where it has the size of what is read.
+    """Open a mask of the surface's size: as it is, or resampled where it has the size of what is read.
 
     Raises:
         DataError: It has neither.

@@ -92,7 +92,7 @@ def _require_plausible(place: str, key: str, size: float | None) -> None:
 
 
 def _rendered_plane(place: str, said: Spacing, stated: float | None) -> float:
-    """The edge of a pixel of layers that are rendered here."""
+    """Return the edge of a pixel of layers that are rendered here."""
     size = said.plane or stated
     if size is None:
         raise ConfigError(

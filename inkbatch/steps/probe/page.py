@@ -98,7 +98,7 @@ READING = (
 
 
 def _reading(found: dict[str, Any]) -> tuple[Figure, ...]:
-    """Layers and confidence of the reading; none where planted ink is not seen, so that there is no reading."""
+    """Show layers and confidence of the reading; none where planted ink is not seen, so that there is no reading."""
     if not has_reading(found):
         return ()
     start, stop = found["layers"]
