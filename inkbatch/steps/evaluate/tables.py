@@ -184,7 +184,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Basis:
-    """Describe what was counted.
+    """Pixels that were counted.
 
     Attributes:
         labels: Where the labels come from.
