@@ -292,7 +292,7 @@ def test_what_an_address_may_not_say_is_refused(viewer, query, says):
 def test_unknown_names_and_places_are_refused(viewer):
     with pytest.raises(UnknownNameError, match="no prediction 'three'"):
         tile(viewer, "map", "maps=three")
-    with pytest.raises(UnknownNameError, match="1 segments"):
+    with pytest.raises(UnknownNameError, match="expected a segment from 0 to 0"):
         viewer.tile(7, "map", 0, 0, 0, "maps=one")
     for place in [(0, 9, 0), (0, 0, 3), (1, 1, 0)]:
         with pytest.raises(ConfigError, match="outside"):
