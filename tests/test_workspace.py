@@ -1,4 +1,4 @@
-"""Where am I: a workspace is found from any folder in it; paths in a file count from the file; names take patterns."""
+"""A workspace is found from any folder in it; paths in a file count from the file; names take patterns."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SECTIONS = ("state_dict", "model_state_dict", "model")
 """Where a checkpoint may keep its weights; else they are at top level."""
 
 AVERAGED = ("ema_model", "model_ema", "ema_state_dict", "state_dict_ema", "ema")
-"""Where it may keep their running average over training: other weights, and another answer."""
+"""Keys of a running average of the weights over training: another network with other answers."""
 
 MOST_SETTINGS = 1_000_000
 

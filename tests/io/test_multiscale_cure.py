@@ -1,4 +1,4 @@
-"""What is not there is made by the job that makes it."""
+"""A refusal of something missing names the job that makes it."""
 
 import pytest
 

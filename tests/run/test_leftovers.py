@@ -1,4 +1,4 @@
-"""What killed processes leave behind is removed by the next run; what others may be writing is not."""
+"""Leftovers of killed processes are removed by the next run; files that another process may be writing stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one run chooses beside the bundle's contract is told from values that a user replaced by hand."""
+"""Choices of one run are told from values of the bundle's contract that a user replaced by hand."""
 
 from __future__ import annotations
 
