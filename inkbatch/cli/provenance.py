@@ -67,8 +67,7 @@ def estimate(
     another price table. Settings of infer through --set: layers=[17,43], stride_px=32, unit_px=2048,
     override.divisor=200, device=cpu, precision=fp32; and calibrate_s=6.
     """
-    from inkbatch.steps.estimate import job as step
-    from inkbatch.steps.estimate.settings import EstimateConfig
+    from inkbatch.steps.infer.estimate import EstimateConfig, run
 
     options: dict[str, Any] = {
         "segment": segment,
@@ -80,7 +79,7 @@ def estimate(
     options |= {"tta": tta and [view.strip() for view in tta.split(",")]}
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
     options |= {"calibrate": calibrate or None, "root": chosen_root(root), "catalog": catalog}
-    found = step.run(EstimateConfig.load(config, sets or (), options))
+    found = run(EstimateConfig.load(config, sets or (), options))
     typer.echo(json.dumps(found.document, indent=2, ensure_ascii=False) if as_json else str(found))
 
 

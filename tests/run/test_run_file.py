@@ -9,7 +9,7 @@ import pytest
 from inkbatch.errors import ConfigError, Preempted
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.store.location import Location
-from inkbatch.run.cost import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE
+from inkbatch.run.cost.prices import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE
 from inkbatch.run.job import RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest

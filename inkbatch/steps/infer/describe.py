@@ -6,7 +6,7 @@ import math
 
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.models.bundle import Bundle, bundle_location
-from inkbatch.run.cost import estimate_lines, machines
+from inkbatch.run.cost.prices import machines, price_text
 from inkbatch.steps.infer.job import InferConfig, InferPlan, make_plan, trained_share
 from inkbatch.steps.infer.workload import read_bytes, tiles_per_unit, workload
 from inkbatch.text import bytes_text, done_text, share_text
@@ -72,9 +72,10 @@ def _time_and_cost(flops: float | None, passes: int) -> list[str]:
     """Estimate `passes` passes of a tile, each of `flops`, on every machine of the price table."""
     if flops is None:
         return ["  time, cost    unknown: the bundle does not state its FLOPs per tile"]
-    work, table = flops * passes, machines()
+    work = flops * passes
     head = f"  work          {work / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:"
-    return [head, *(f"    {line} (prices of {table[name].as_of})" for name, line in estimate_lines(work).items())]
+    table = machines().items()
+    return [head, *(f"    {price_text(name, row, work)} (prices of {row.as_of})" for name, row in table)]
 
 
 def _variants(config: InferConfig, plan: InferPlan, tiles: int, flops: float | None) -> list[str]:
@@ -90,7 +91,7 @@ def _variants(config: InferConfig, plan: InferPlan, tiles: int, flops: float | N
     for name, passes in shares:
         row = f"    {name:<18} {tiles * passes:,} passes of a tile"
         if flops is not None and tiles:
-            first = next(iter(estimate_lines(flops * tiles * passes).values()))
+            first = price_text(*next(iter(machines().items())), flops * tiles * passes)
             row += f", {flops * tiles * passes / 1e12:,.2f} TFLOP; {first}"
         rows.append(row)
     return rows

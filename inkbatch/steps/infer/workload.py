@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from inkbatch.data.segments.catalog import Catalog
 from inkbatch.data.segments.prepared import segment_folder
@@ -12,33 +11,8 @@ from inkbatch.io.layers import open_layer_source
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.variants import views_of
+from inkbatch.run.cost.estimate import Workload
 from inkbatch.steps.infer import job as infer_step
-
-
-@dataclass(frozen=True)
-class Workload:
-    """One segment's work.
-
-    Attributes:
-        segment: Its id.
-        units: Units of the plan.
-        tiles: Tiles to compute.
-        passes_per_tile: Forward passes that each takes: windows of layers times views.
-        read_bytes: Grey values that are read, before compression.
-        exact: True if the segment mask was counted; else every tile of the rectangle is, an upper bound.
-    """
-
-    segment: str
-    units: int
-    tiles: int
-    read_bytes: int
-    exact: bool
-    passes_per_tile: int = 1
-
-    @property
-    def passes(self) -> int:
-        """Forward passes of a tile, all together."""
-        return self.tiles * self.passes_per_tile
 
 
 def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inkbatch.errors import ConfigError
-from inkbatch.run.cost import PRICES_VARIABLE, estimate_lines, machines
+from inkbatch.run.cost.prices import PRICES_VARIABLE, machines, price_text
 
 TABLE = """
 machines:
@@ -18,8 +18,8 @@ def test_seconds_and_money_follow_from_flops(tmp_path, monkeypatch):
     monkeypatch.setenv(PRICES_VARIABLE, str(tmp_path / "prices.yaml"))
     assert machines()["box"].seconds(36e15) == pytest.approx((900, 2400))  # 36e15 / 40e12 and / 15e12
     line = "box (1 x T): 15 min to 40 min, 0.12 to 1.33 USD"  # 900 s of spot at 0.5, 2400 s on demand at 2.0
-    assert estimate_lines(36e15) == {"box": line}
-    assert estimate_lines(36e12) == {"box": "box (1 x T): under a minute, under 0.01 USD"}
+    assert price_text("box", machines()["box"], 36e15) == line
+    assert price_text("box", machines()["box"], 36e12) == "box (1 x T): under a minute, under 0.01 USD"
 
 
 def test_every_shipped_price_says_when_and_where_it_was_read():

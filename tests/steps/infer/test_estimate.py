@@ -11,18 +11,11 @@ import yaml
 from inkbatch.cli.app import main
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
-from inkbatch.run.cost import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE
+from inkbatch.run.cost.prices import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE, machines
+from inkbatch.run.cost.throughput import FIGURES_VARIABLE, is_same_device, read_throughputs, stored_throughputs
 from inkbatch.run.job import RunContext
-from inkbatch.steps.estimate.job import run
-from inkbatch.steps.estimate.settings import EstimateConfig
-from inkbatch.steps.estimate.throughput import (
-    FIGURES_VARIABLE,
-    device_of_gpu,
-    is_same_device,
-    read_throughputs,
-    stored_throughputs,
-)
 from inkbatch.steps.infer import job as infer
+from inkbatch.steps.infer.estimate import EstimateConfig, run
 from inkbatch.testing.segments import identity_bundle
 
 FLOPS = 1e6  # per tile, of the tiny bundles
@@ -213,7 +206,7 @@ def test_what_cannot_be_reckoned_is_refused_with_a_cure(settings, box):
 def test_devices_match_by_whole_words():
     assert is_same_device("L4", "NVIDIA L4")
     assert not is_same_device("L4", "NVIDIA L40S")
-    assert is_same_device(device_of_gpu("1 x H100"), "NVIDIA H100 80GB HBM3")
+    assert is_same_device(machines()["p5.4xlarge"].device, "NVIDIA H100 80GB HBM3")
     assert is_same_device("AMD EPYC 7B13, 2 cores", "AMD EPYC, 2 cores")
     assert not is_same_device("AMD EPYC 7B13, 16 cores", "AMD EPYC, 2 cores")
 

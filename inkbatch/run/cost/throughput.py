@@ -1,59 +1,73 @@
-"""Stored rates: how many tiles per second a network made on a device, and who saw that."""
+"""Measured rates: how many tiles per second a network made on a device, and who saw that."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
-from inkbatch.redaction import redact
+from inkbatch.run.cost.prices import Range, read_table
 
 FIGURES_VARIABLE = "INKBATCH_FIGURES"
 SAME_FLOPS = 0.01  # networks whose FLOPs per tile differ by less are taken for one
+CALIBRATED_SPREAD = (0.95, 1.15)  # of seconds: whole jobs took 1.01 to 1.12 of their forward passes (benchmarks)
+STORED_SPREAD = (0.85, 1.30)  # another machine of the kind, another load
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds per pass of a tile as a range, their source, and seconds of start-up where they were measured."""
+
+    seconds_per_tile: Range
+    source: str
+    start_s: float | None = None
+
+    @classmethod
+    def measured(cls, tiles_per_s: float, spread: Range, source: str, start_s: float | None = None) -> Rate:
+        """Make the rate of a measurement; its seconds times `spread` are the range."""
+        return cls((spread[0] / tiles_per_s, spread[1] / tiles_per_s), source, start_s)
+
+    def seconds(self, passes: int) -> Range:
+        """Return the seconds for so many passes of a tile."""
+        low, high = self.seconds_per_tile
+        return low * passes, high * passes
 
 
 class Throughput(BaseModel):
-    """Measured rate of a network on a device.
-
-    Attributes:
-        device: A GPU's name as its driver states it, or a processor and its cores: ``AMD EPYC, 2 cores``.
-        flops_per_tile: Tells sizes of one architecture apart.
-        tiles_per_s: Tiles per second of a whole job, reading and writing overlapped.
-        as_of: Date of the measurement; `source` says who measured.
-    """
+    """Measured rate of a network on a device: tiles per second of a whole job, reading and writing overlapped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    device: str
+    device: str  # a GPU's name as its driver states it, or a processor and its cores: AMD EPYC, 2 cores
     architecture: str
-    flops_per_tile: float = Field(gt=0)
+    flops_per_tile: float = Field(gt=0)  # tells sizes of one architecture apart
     precision: str
     tiles_per_s: float = Field(gt=0)
     as_of: str
     source: str
 
-    def is_of(self, architecture: str, flops_per_tile: float | None) -> bool:
-        """Compare networks; an unknown size is no match."""
-        same = flops_per_tile is not None and abs(flops_per_tile / self.flops_per_tile - 1) <= SAME_FLOPS
-        return same and architecture == self.architecture
+
+def stored_rate(device: str, architecture: str, flops_per_tile: float | None) -> Rate | None:
+    """Find the newest stored rate of a network on a device; None if there is none, or its FLOPs are unknown."""
+    for known in stored_throughputs():
+        same_size = flops_per_tile is not None and abs(flops_per_tile / known.flops_per_tile - 1) <= SAME_FLOPS
+        if same_size and architecture == known.architecture and is_same_device(device, known.device):
+            seen = f"{known.tiles_per_s:g} tiles/s in {known.precision} seen on {known.device}"
+            return Rate.measured(known.tiles_per_s, STORED_SPREAD, f"{seen} ({known.source}; {known.as_of})")
+    return None
 
 
 def is_same_device(one: str, other: str) -> bool:
     """Compare devices by whole words, all of one among the other's: ``L4`` and ``NVIDIA L4``, not ``NVIDIA L40S``."""
     mine, theirs = (set(re.findall(r"[\w.-]+", name.lower())) for name in (one, other))
     return bool(mine and theirs) and (mine <= theirs or theirs <= mine)
-
-
-def device_of_gpu(text: str) -> str:
-    """Name the device of a price table's row, for example ``1 x H100``."""
-    return text.rpartition(" x ")[2]
 
 
 def device_of_row(row: Mapping[str, Any]) -> str | None:
@@ -79,13 +93,7 @@ def read_throughputs(path: Path) -> list[Throughput]:
     Raises:
         ConfigError: It cannot be read.
     """
-    try:
-        rows = read_yaml_file(path)["figures"]
-        return [Throughput.model_validate(row) for row in reversed(rows)]
-    except (KeyError, TypeError, ValidationError) as error:
-        raise ConfigError(
-            f"figures {path}: expected a mapping with figures ({redact(str(error))[:300]}); correct it"
-        ) from error
+    return read_table("figures", path, "figures", TypeAdapter(list[Throughput]))[::-1]
 
 
 def add_throughput(path: Path, measured: Throughput) -> None:

@@ -1,0 +1,1 @@
+"""Seconds and money: price table, measured rates, estimates beside real runs."""

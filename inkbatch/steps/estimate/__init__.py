@@ -1,1 +1,0 @@
-"""estimate: tiles, seconds and money of a run."""
