@@ -18,7 +18,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.clahe import clahe_box, equalise
 from inkbatch.io.intensity import IntensityMap
 from inkbatch.io.layers.base import LayerSource
-from inkbatch.io.layers.single import read_one_layer
+from inkbatch.io.layers.single import read_mask
 from inkbatch.io.multiscale import Multiscale, halve
 from inkbatch.io.shards.codec import Place, scatter
 from inkbatch.io.shards.scratch import scratch
@@ -346,8 +346,7 @@ class _Outside:
 def _mask(layers: SurfaceLayers, box: Box, outside: _Outside | None) -> NDArray[np.uint8]:
     """Make the mask of a unit: the given one, or 1 where not every layer is zero."""
     if layers.mask_source is not None:
-        given: NDArray[np.bool_] = read_one_layer(layers.mask_source, box) != 0
-        return given.astype(np.uint8)
+        return read_mask(layers.mask_source, box).astype(np.uint8)
     assert outside is not None
     return (~outside.pixels).astype(np.uint8)
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.image_folders import picture_files
 from inkbatch.data.datasets.index import DatasetIndex, resolve, root_of
-from inkbatch.data.datasets.picture_layers import decode_picture
+from inkbatch.data.datasets.picture_layers import decode_picture, label_rule
 from inkbatch.data.datasets.trained_pixels import NOTHING, TrainedPixels, picture_pixels
 from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.data.maps.comparison import Where
@@ -148,7 +148,8 @@ def _pairs(config: EvaluatePicturesConfig, made: StoredRun) -> Iterator[_Pair]:
             "none; add it, or leave the picture out"
         )
     for name in sorted(files):
-        yield _Pair(name, pictures / files[name], folder / annotations[name], config.label_above)
+        annotation = folder / annotations[name]
+        yield _Pair(name, pictures / files[name], annotation, label_rule(annotation, config.label_above))
 
 
 def _counted(

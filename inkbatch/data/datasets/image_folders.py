@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.index import DatasetSegment, SplitName, relative_to
-from inkbatch.data.datasets.picture_layers import decode_picture
+from inkbatch.data.datasets.picture_layers import decode_picture, label_rule
 from inkbatch.data.datasets.same_pixels import pixel_digest
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.clahe import check_clahe
@@ -50,7 +50,8 @@ class ImageFolders(JobConfig):
         test: As `train`.
         pictures: All pictures and their annotations, where no folder states a split; not with the three above.
         colour: ``rgb`` (three layers) or ``grey`` (one).
-        label_above: Annotation values above it are ink; None takes grey values 0 to 255 as 0 to 1.
+        label_above: Annotation values above it are ink; None takes grey values 0 to 255 as 0 to 1. With 0, annotations
+            that were saved with losses (JPEG) count from half of full scale.
         pixel_um: Pixel edge in micrometres; None where it is not known, and no scale is invented.
         clahe: Adaptive histogram equalisation of each channel, ``{clip_limit: 2.0, cell_px: 64}``, on a grid over the
             whole picture; None leaves the grey values as they are. It goes into the contract of what is trained on it.
@@ -221,7 +222,7 @@ def _segment(
         shape_yx=(shape[0], shape[1]),
         voxel_size_um=config.pixel_um,
         digest=digest.hexdigest(),
-        label_above=config.label_above,
+        label_above=label_rule(annotation, config.label_above),
         clahe=config.clahe,
     )
     return segment, pixel_digest(picture)

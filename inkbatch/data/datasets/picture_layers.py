@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import equalise
+from inkbatch.io.lossy import HALF_OF_8_BITS, is_lossy
 from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings
@@ -68,3 +69,12 @@ def cut_out(array: NDArray[Any], box: Box) -> NDArray[Any]:
     if inside.area:
         out[(..., *inside.within(box))] = array[(..., *inside.slices)]
     return out
+
+
+def label_rule(annotation: Location, label_above: int | None) -> int | None:
+    """Return the largest annotation value that is no label: the one that was asked for.
+
+    Where 0 was asked for ("not 0 is a label") and the annotation was saved with losses, it is the last one below half
+    of full scale, see `inkbatch.io.lossy`.
+    """
+    return HALF_OF_8_BITS if label_above == 0 and is_lossy(annotation.read_bytes()) else label_above

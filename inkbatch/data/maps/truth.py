@@ -17,7 +17,7 @@ from inkbatch.data.segments.prepared import SURFACE
 from inkbatch.errors import ConfigError, DataError, NoLabelsError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import LayerSource
-from inkbatch.io.layers.single import open_one_layer, read_one_layer
+from inkbatch.io.layers.single import open_one_layer, read_mask
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import require_complete, state_changes, states_of
@@ -192,7 +192,7 @@ class Truth:
         self._sources.append(source)
         self._require_size(f"ignore mask {choice.ignore}", source.shape_zyx[1:])
         identity = {"uri": source.uri, "fingerprint": source.fingerprint}
-        return identity, _at_once(lambda box: read_one_layer(source, box) != 0)
+        return identity, _at_once(lambda box: read_mask(source, box))
 
     def _require_size(self, what: str, found: tuple[int, ...]) -> None:
         if tuple(found) != self.shape_yx:

@@ -30,6 +30,8 @@ class LayerSource(ABC):
             process and kept, in memory or in a scratch file.
         spacing: Micrometres along z, y and x, as far as the source states them.
         unit_px: Edge of the windows that are best read at a time; None: as memory allows.
+        lossy: True where saving has blurred the values (JPEG).
+        channels: Channels of one picture that its layers are; 1 where they are layers.
         resident_bytes: Memory that the source keeps while it is open (decoded layers), for the planner.
         axes: Meaning of the stored dimensions, for example ``zyx`` or ``tczyx``.
         fingerprint: Digest of the files' names and sizes, or of a zarr array's metadata; goes into manifests, so that a
@@ -45,6 +47,8 @@ class LayerSource(ABC):
     whole_layers: bool = False
     spacing: Spacing = Spacing()
     unit_px: int | None = None
+    lossy: bool = False
+    channels: int = 1
     resident_bytes: int = 0
     axes: str = "zyx"
     fingerprint: str = ""
@@ -173,3 +177,23 @@ class CheckedLayerSource(LayerSource):
                     f"{self.uri}, layer {number}: expected finite grey values, found NaN or infinity; "
                     "repair that layer at its source, or convert the stack to 8 or 16 bits"
                 )
+
+
+class FlagLayers(CheckedLayerSource):
+    """Layers of truth values, stored as 0 and 1, as grey values of 0 and 255."""
+
+    def __init__(self, inner: LayerSource) -> None:
+        self._inner = inner
+        self.uri, self.shape_zyx, self.first_layer = inner.uri, inner.shape_zyx, inner.first_layer
+        self.block_yx, self.block_layers, self.whole_layers = inner.block_yx, inner.block_layers, inner.whole_layers
+        self.spacing, self.axes, self.fingerprint = inner.spacing, inner.axes, inner.fingerprint
+        self.resident_bytes, self.dtype = inner.resident_bytes, np.dtype(np.uint8)
+
+    def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
+        first = self.first_layer
+        found = self._inner.read(range(first + indices.start, first + indices.stop), box)
+        out[...] = np.where(found != 0, 255, 0)
+
+    def close(self) -> None:
+        """See `LayerSource.close`."""
+        self._inner.close()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.geometry import Box
-from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
+from inkbatch.io.layers.base import CheckedLayerSource, FlagLayers, LayerSource
 from inkbatch.io.layers.files import MappedFiles, open_header
 from inkbatch.io.layers.planes import NO_PREDICTOR, Plane
 from inkbatch.io.layers.stack import PlaneStack
@@ -58,8 +58,13 @@ class NpyLayers(CheckedLayerSource):
         self._files.close()
 
 
-def open_npy(location: Location, axes: str | None) -> LayerSource:
+def open_npy(location: Location, axes: str | None, *, flat: bool = False) -> LayerSource:
     """Open a ``.npy``; a remote one must be stored in C order with axes ``zyx``.
+
+    Args:
+        location: The file.
+        axes: Meaning of its dimensions.
+        flat: It is a map of one layer: rows and columns, perhaps with layers first; truth values become 0 and 255.
 
     Raises:
         ConfigError: The axes are not stated, or do not fit the array.
@@ -68,6 +73,10 @@ def open_npy(location: Location, axes: str | None) -> LayerSource:
     """
     size = location.size()
     shape, fortran, dtype, offset = _header(location, size)
+    flags = flat and dtype == np.bool_
+    if flat:
+        dtype = np.dtype(np.uint8) if flags else dtype
+        shape, axes = _as_layers(location, shape), "zyx"
     if dtype.newbyteorder("=") not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)):
         raise DataError(f"{location}: expected uint8, uint16 or float32, got {dtype}; convert it")
     if axes is None or sorted(axes) != ["x", "y", "z"] or len(shape) != 3:
@@ -91,14 +100,23 @@ def open_npy(location: Location, axes: str | None) -> LayerSource:
             )
         stack = PlaneStack(str(location), _planes(location, (depth, height, width), dtype, offset))
         stack.fingerprint = digest([[location.name, size]])
-        return stack
+        return FlagLayers(stack) if flags else stack
     lengths = shape[::-1] if fortran else shape
     steps = [int(np.prod(lengths[axis + 1 :], dtype=np.int64)) * dtype.itemsize for axis in range(3)]
     strides = steps[::-1] if fortran else steps
     source = NpyLayers(location, dtype, tuple(strides[axis] for axis in order), (offset, stop))
     source.shape_zyx = (depth, height, width)
     source.axes, source.fingerprint = axes, digest([[location.name, size]])
-    return source
+    return FlagLayers(source) if flags else source
+
+
+def _as_layers(location: Location, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) not in (2, 3):
+        raise DataError(
+            f"{location}: expected rows and columns, or layers first, got an array of shape {shape}; save the plane "
+            "that you mean by itself"
+        )
+    return (1, *shape) if len(shape) == 2 else shape
 
 
 def _header(location: Location, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

@@ -134,6 +134,7 @@ def open_file(location: Location, keeping: Keeping) -> LayerSource:
         raise DataError(f"{location}: expected grey pages, some are RGB; convert them to one channel")
     _require_agreement(location, layers)
     source = _source(str(location), layers, 0, keeping)
+    source.channels = len(layers) if len(pages) == 1 else 1
     source.fingerprint = digest([[location.name, size]])
     return source
 

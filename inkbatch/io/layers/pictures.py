@@ -34,7 +34,7 @@ class Picture:
         size: Its bytes.
         kind: ``png`` or ``jpg``.
         shape_yx: (height, width).
-        samples: 1 grey, 3 RGB.
+        samples: 1 grey, 3 RGB; of any other form the channels that decoding gives at most.
         dtype: uint8 or uint16.
     """
 
@@ -51,19 +51,8 @@ class Picture:
         Raises:
             CorruptDataError: The file is truncated or damaged.
         """
-        data = read_whole(self.location, self.size)
-        if self.kind == "jpg" and not data.rstrip(b"\0\r\n").endswith(JPG_END):
-            raise CorruptDataError(  # the decoder would fill the rest with grey and say nothing
-                f"{self.location}: the picture has no end mark; the file is truncated, copy it again"
-            )
         direct = self.samples == 1 and out.flags.c_contiguous
-        try:
-            decode = imagecodecs.png_decode if self.kind == "png" else imagecodecs.jpeg_decode
-            pixels = decode(data, out=out[0] if direct else None)
-        except (RuntimeError, ValueError) as error:
-            raise CorruptDataError(
-                f"{self.location}: the picture cannot be decoded ({error}); the file is damaged, copy it again"
-            ) from error
+        pixels = self.pixels(out[0] if direct else None)
         wanted = self.shape_yx if self.samples == 1 else (*self.shape_yx, self.samples)
         if pixels.shape != wanted or pixels.dtype != self.dtype:
             raise CorruptDataError(
@@ -73,14 +62,35 @@ class Picture:
         if not direct:
             out[...] = pixels if self.samples == 1 else np.moveaxis(pixels, -1, 0)
 
+    def pixels(self, out: NDArray[np.generic] | None = None) -> NDArray[Any]:
+        """Decode (height, width) or (height, width, channels), whatever the header says, into `out` if given.
 
-def read_picture(location: Location, size: int, header: BinaryIO | RangeFile) -> Picture:
+        Raises:
+            CorruptDataError: The file is truncated or damaged.
+        """
+        data = read_whole(self.location, self.size)
+        if self.kind == "jpg" and not data.rstrip(b"\0\r\n").endswith(JPG_END):
+            raise CorruptDataError(  # the decoder would fill the rest with grey and say nothing
+                f"{self.location}: the picture has no end mark; the file is truncated, copy it again"
+            )
+        try:
+            decode = imagecodecs.png_decode if self.kind == "png" else imagecodecs.jpeg_decode
+            found: NDArray[Any] = decode(data, out=out)
+        except (RuntimeError, ValueError) as error:
+            raise CorruptDataError(
+                f"{self.location}: the picture cannot be decoded ({error}); the file is damaged, copy it again"
+            ) from error
+        return found
+
+
+def read_picture(location: Location, size: int, header: BinaryIO | RangeFile, *, any_form: bool = False) -> Picture:
     """Read the header of a PNG or JPG.
 
     Args:
         location: The file.
         size: Its bytes.
         header: The file, opened for reading its header.
+        any_form: Take palettes, alpha and fewer than 8 bits, too, for a reader that turns them into grey.
 
     Raises:
         CorruptDataError: The header is damaged.
@@ -89,7 +99,9 @@ def read_picture(location: Location, size: int, header: BinaryIO | RangeFile) ->
     kind: Literal["png", "jpg"] = "png" if header.read(8) == PNG_MAGIC else "jpg"
     header.seek(0)
     try:
-        height, width, samples, bits = _png_header(location, header) if kind == "png" else _jpg_header(header)
+        height, width, samples, bits = (
+            _png_header(location, header, any_form=any_form) if kind == "png" else _jpg_header(header)
+        )
     except (struct.error, IndexError, ValueError) as error:
         raise CorruptDataError(
             f"{location}: its picture header cannot be read; the file is truncated or damaged, copy it again"
@@ -109,12 +121,14 @@ def read_picture(location: Location, size: int, header: BinaryIO | RangeFile) ->
     return Picture(location, size, kind, (height, width), samples, np.dtype(np.uint8 if bits == 8 else np.uint16))
 
 
-def _png_header(location: Location, header: BinaryIO | RangeFile) -> tuple[int, int, int, int]:
+def _png_header(location: Location, header: BinaryIO | RangeFile, *, any_form: bool) -> tuple[int, int, int, int]:
     """Read height, width, channels and bits from the IHDR chunk, which stands first."""
     data = header.read(26) or b""
     if data[12:16] != b"IHDR":
         raise ValueError("no IHDR")
     width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
+    if any_form:
+        return height, width, 1 if colour == 0 else 3, max(bits, 8)
     if colour not in (0, 2):
         raise DataError(
             f"{location}: expected grey or RGB, the PNG holds {PNG_COLOURS.get(colour, colour)}; "

@@ -17,7 +17,7 @@ from zarr.storage import LocalStore
 from inkbatch.config import digest
 from inkbatch.errors import CorruptDataError, DataError, InkbatchError
 from inkbatch.geometry import Box
-from inkbatch.io.layers.base import CheckedLayerSource, LayerSource
+from inkbatch.io.layers.base import CheckedLayerSource, FlagLayers, LayerSource
 from inkbatch.io.layers.cached import DecodedLayers
 from inkbatch.io.layers.numbered import Keeping
 from inkbatch.io.layers.zarr_nodes import ChosenArray, ZarrNode
@@ -35,7 +35,8 @@ _opening = threading.Lock()  # zarr picks the pipeline from its global configura
 class ZarrLayers(CheckedLayerSource):
     """A zarr array with y, x and perhaps z; other axes have length 1. Chunks not stored hold the fill value."""
 
-    def __init__(self, chosen: ChosenArray) -> None:
+    def __init__(self, chosen: ChosenArray, *, flags: bool = False) -> None:
+        """Open the array; with `flags` truth values are taken, too, as 0 and 1."""
         self._array = _open_array(chosen.node)
         self._node, self._process = chosen.node, os.getpid()
         self.uri = str(chosen.node.location)
@@ -48,6 +49,9 @@ class ZarrLayers(CheckedLayerSource):
         if 0 in self.shape_zyx:
             raise DataError(f"{self.uri}: its shape is {self._array.shape}; it holds no pixels, write it again")
         self.dtype = self._array.dtype.newbyteorder("=")
+        self.has_flags = flags and self.dtype == np.bool_
+        if self.has_flags:
+            self.dtype = np.dtype(np.uint8)
         if self.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)):
             raise DataError(f"{self.uri}: expected uint8, uint16 or float32, got {self.dtype}; convert it")
         self.block_yx = min(chunks["y"], lengths["y"]), min(chunks["x"], lengths["x"])
@@ -69,7 +73,7 @@ class ZarrLayers(CheckedLayerSource):
 
     def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
         try:
-            if self.axes == "zyx" and self._array.dtype.isnative and out.flags.c_contiguous:
+            if self.axes == "zyx" and self._array.dtype == self.dtype and out.flags.c_contiguous:
                 window = (slice(indices.start, indices.stop), *box.slices)
                 self._here().get_basic_selection(window, out=NDBuffer.from_numpy_array(out))
                 return
@@ -100,17 +104,23 @@ class ZarrLayers(CheckedLayerSource):
         return block.transpose(order).reshape(len(indices), *box.shape)
 
 
-def open_zarr(chosen: ChosenArray, keeping: Keeping) -> LayerSource:
+def open_zarr(chosen: ChosenArray, keeping: Keeping, *, flags: bool = False) -> LayerSource:
     """Open a zarr array as layers.
+
+    Args:
+        chosen: The array.
+        keeping: Limits of memory.
+        flags: Take truth values, too; they become 0 and 255.
 
     Raises:
         DataError: Unsupported dtype or codec, or chunks larger than half the memory budget.
     """
-    layers = ZarrLayers(chosen)
-    if 2 * layers.chunk_bytes > keeping.memory_bytes:
+    array = ZarrLayers(chosen, flags=flags)
+    layers: LayerSource = FlagLayers(array) if array.has_flags else array
+    if 2 * array.chunk_bytes > keeping.memory_bytes:
         raise DataError(
             f"{layers.uri}: expected chunks of at most half the memory ({bytes_text(keeping.memory_bytes / 2)}), its "
-            f"chunks decode to {bytes_text(layers.chunk_bytes)}; allow more memory, or write it in smaller chunks"
+            f"chunks decode to {bytes_text(array.chunk_bytes)}; allow more memory, or write it in smaller chunks"
         )
     if layers.whole_layers:
         return DecodedLayers(layers, keeping.memory_bytes, keeping.scratch)

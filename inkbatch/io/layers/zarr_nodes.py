@@ -127,6 +127,14 @@ def choose_array(node: ZarrNode, axes: str | None, level: int | None) -> ChosenA
     return ChosenArray(array, chosen_axes, ome_spacing(image, number, stated, node.attributes))
 
 
+def usual_axes(node: ZarrNode) -> str | None:
+    """Return the axes of a plain array whose metadata name none: rows and columns, layers first; None where they do."""
+    shape = node.metadata.get("shape")
+    if not node.is_array or _array_axes(node) or not isinstance(shape, list):
+        return None
+    return {2: "yx", 3: "zyx"}.get(len(shape))
+
+
 def level_count(node: ZarrNode) -> int:
     """Count the levels that an OME-Zarr group names.
 

@@ -21,7 +21,7 @@ from inkbatch.data.labels.ignore import IGNORED, uncertain_pixels
 from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, Unit
-from inkbatch.io.layers.single import read_one_layer
+from inkbatch.io.layers.single import read_mask
 from inkbatch.io.multiscale import Multiscale, Pooling
 from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
@@ -86,7 +86,7 @@ def _load(plan: LabelsPlan, unit: Unit) -> _Loaded:
         papyrus = plan.surface.read_mask(Box(box.y0 - 1, box.x0 - 1, box.y1 + 1, box.x1 + 1))
     ignored = None
     if plan.ignore_image is not None:
-        ignored = read_one_layer(plan.ignore_image, box) != 0
+        ignored = read_mask(plan.ignore_image, box)
     return _Loaded(plan.source.read(unit.read_box), papyrus, ignored)
 
 

@@ -12,10 +12,10 @@ from inkbatch.data.segments.catalog import SegmentEntry
 from inkbatch.data.segments.reversed_segments import reversed_segments
 from inkbatch.errors import ConfigError, DataError, InkbatchError, LayerRangeError
 from inkbatch.geometry import Box
-from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.cropped import CroppedLayers
 from inkbatch.io.layers.resampled import ResampledSource
+from inkbatch.io.layers.single import open_flat
 from inkbatch.io.layers.zarr_holes import Holes, count_holes
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder
@@ -69,13 +69,13 @@ def open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int)
         DataError: It cannot be read, is no single 2-D picture, or differs in size from the layers.
     """
     try:
-        mask = open_layer_source(uri, memory_bytes=max(1, memory - source.resident_bytes) // 2, scratch=config.scratch)
+        mask = open_flat(uri, memory_bytes=max(1, memory - source.resident_bytes) // 2, scratch=config.scratch)
     except InkbatchError as error:
         raise type(error)(f"segment {config.segment}: the mask cannot be opened: {error}") from error
     if mask.shape_zyx[0] != 1:
         raise DataError(
-            f"segment {config.segment}: mask {mask.uri}: expected one 2-D picture, got {mask.shape_zyx[0]} "
-            "layers or channels; save it as plain grey, or name one of its pictures"
+            f"segment {config.segment}: mask {mask.uri}: expected one 2-D picture, got {mask.shape_zyx[0]} layers or "
+            "pages; save the one you mean by itself"
         )
     if isinstance(source, ResampledSource):
         return require_mask_size(config.segment, mask, source)

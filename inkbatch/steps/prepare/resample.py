@@ -24,6 +24,7 @@ from inkbatch.io.layers.resampled import (
 )
 from inkbatch.io.layers.spacing import Spacing, is_plausible
 from inkbatch.io.layers.zarr_nodes import choose_array, find_node, level_count
+from inkbatch.io.lossy import marked
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ResampledFrom
 from inkbatch.steps.prepare.settings import PrepareConfig
@@ -190,7 +191,7 @@ class ResampledMask(CheckedLayerSource):
 
 
 class _Ones(CheckedLayerSource):
-    """Another mask with 255 where it is not 0."""
+    """Another mask with 255 where it is marked."""
 
     def __init__(self, mask: LayerSource) -> None:
         self.inner, self.uri, self.shape_zyx, self.block_yx = mask, mask.uri, mask.shape_zyx, mask.block_yx
@@ -198,7 +199,7 @@ class _Ones(CheckedLayerSource):
 
     def _fill(self, indices: range, box: Box, out: NDArray[Any]) -> None:
         layers = range(self.first_layer + indices.start, self.first_layer + indices.stop)
-        out[...] = np.where(self.inner.read(layers, box) != 0, 255, 0)
+        out[...] = np.where(marked(self.inner.read(layers, box), lossy=self.inner.lossy), 255, 0)
 
     def close(self) -> None:
         self.inner.close()

@@ -73,6 +73,17 @@ def test_a_window_beyond_the_picture_is_ignored(tmp_path, root):
     assert not stored.layers[0, 10:].any()
 
 
+def test_an_annotation_saved_with_losses_counts_from_half_of_full_scale(tmp_path, root):
+    drawn = np.zeros((64, 64), np.uint8)
+    cv2.circle(drawn, (30, 30), 17, 255, -1)
+    write(tmp_path / "data/train/a.png", np.zeros((64, 64, 3), np.uint8))
+    write(tmp_path / "data/trainannot/a.jpg", drawn)
+    found = import_folders(ImageFolders(folder=str(tmp_path / "data")), root)
+    stored = open_segment(found.segments[0], root).read(Box(0, 0, 64, 64))
+    assert (cv2.imread(str(tmp_path / "data/trainannot/a.jpg"), 0) > 0).sum() > (drawn > 0).sum()
+    np.testing.assert_array_equal(stored.labels, drawn)
+
+
 def test_soft_annotations_keep_their_grey_values(tmp_path, root):
     write(tmp_path / "data/train/a.png", np.zeros((4, 4, 3), np.uint8))
     write(tmp_path / "data/trainannot/a.png", np.full((4, 4), 51, np.uint8))

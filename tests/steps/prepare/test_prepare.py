@@ -299,13 +299,24 @@ def test_an_exchanged_mask_is_noticed(tmp_path, prepare_config, source):
 
 @pytest.mark.parametrize(
     ("mask", "words"),
-    [(np.full((150, 210, 3), 255, np.uint8), "3 layers or channels"), (None, "mask cannot be opened")],
+    [(np.eye(150, 210)[..., None] * np.uint8([9, 99, 255]), "got colours"), (None, "mask cannot be opened")],
 )
 def test_a_mask_that_is_no_grey_picture_is_refused(tmp_path, prepare_config, source, mask, words):
     if mask is not None:
         cv2.imwrite(str(tmp_path / "mask.png"), mask)
     with pytest.raises(DataError, match=words):
         run(prepare_config(source, mask=str(tmp_path / "mask.png")), RunContext())
+
+
+def test_a_mask_in_three_equal_channels_or_with_losses_is_that_of_the_grey_picture(tmp_path, prepare_config, source):
+    mask = np.zeros((150, 210), np.uint8)
+    cv2.circle(mask, (100, 70), 50, 255, -1)
+    cv2.imwrite(str(tmp_path / "rgb.png"), np.stack([mask] * 3, axis=-1))
+    cv2.imwrite(str(tmp_path / "lossy.jpg"), mask, [cv2.IMWRITE_JPEG_QUALITY, 75])
+    for name in ("rgb.png", "lossy.jpg"):
+        config = prepare_config(source, segment=name.split(".")[0], mask=str(tmp_path / name))
+        run(config, RunContext())
+        np.testing.assert_array_equal(opened(config).read_mask(Box(0, 0, *mask.shape)), mask > 0)
 
 
 @pytest.mark.parametrize("rule", ["window:1.2.3:5", "window:.:5", "window:5:5", "percentile:1:101", "window:nan:5"])
