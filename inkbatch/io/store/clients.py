@@ -31,16 +31,37 @@ _CLIENT_VARIABLES = (
 def _s3_options() -> dict[str, Any]:
     """Return the options of the S3 client; credentials, region and endpoint come from the usual AWS environment.
 
-    ``AWS_NO_SIGN_REQUEST=yes`` reads anonymously (public buckets), as GDAL and the AWS tools spell it.
+    ``AWS_NO_SIGN_REQUEST=yes`` reads anonymously (public buckets), as GDAL and the AWS tools spell it; so does a
+    machine that has no credentials at all, where signed requests could not be made.
     """
-    anonymous = os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in TRUE_WORDS
     return {
-        "anon": anonymous,
+        "anon": reads_anonymously(),
         "default_fill_cache": False,
         "use_listings_cache": False,
         # The pool's default of 10 connections would throttle 48 parallel ranges; s3fs and `retried` retry as well.
         "config_kwargs": {"max_pool_connections": 64, "retries": {"mode": "standard", "max_attempts": 2}},
     }
+
+
+def asked_to_be_anonymous() -> bool:
+    """Tell whether the environment wants unsigned requests."""
+    return os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in TRUE_WORDS
+
+
+def reads_anonymously() -> bool:
+    """Tell whether S3 requests go unsigned: where that is asked for, or nothing could sign them.
+
+    Credentials are looked for where AWS clients do: environment, files, the machine's role. A profile that does not
+    exist, or a login that is over, counts as one: the client says what is wrong with it.
+    """
+    from botocore.session import Session
+
+    if asked_to_be_anonymous():
+        return True
+    try:
+        return Session().get_credentials() is None
+    except Exception:  # botocore has its own ways to say that a profile is missing
+        return False
 
 
 def filesystem_options(protocol: str) -> dict[str, Any]:

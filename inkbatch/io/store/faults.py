@@ -10,6 +10,7 @@ import errno
 from typing import Any
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, InkbatchError, StorageError
+from inkbatch.io.store.clients import asked_to_be_anonymous, reads_anonymously
 from inkbatch.redaction import redact
 
 
@@ -176,6 +177,10 @@ def _judge_s3_answer(place: str, error: Any) -> InkbatchError:
     if status in (301, 307) or code in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
         return ConfigError(
             f"{place}: the bucket lives elsewhere ({code or status}); set AWS_REGION or AWS_ENDPOINT_URL"
+        )
+    if status in (400, 401, 403) and reads_anonymously() and not asked_to_be_anonymous():
+        return ForbiddenError(
+            f"{place}: no usable credentials, and it is not public ({code or status}); {CREDENTIAL_CURE}"
         )
     return from_status(place, max(status, 400), f"{code} {words}".strip() if code != str(status) else words)
 

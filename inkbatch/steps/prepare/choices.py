@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.segments.catalog import SegmentEntry
-from inkbatch.data.segments.reversed_segments import reversed_segments
+from inkbatch.data.segments.reversed_segments import known_reversed
 from inkbatch.errors import ConfigError, DataError, InkbatchError, LayerRangeError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import LayerSource
@@ -53,7 +53,7 @@ def required_order(config: PrepareConfig, entry: SegmentEntry) -> DepthOrder:
     """
     order = config.depth_order or entry.depth_order
     if order is None:
-        known = reversed_segments().get(config.segment)
+        known = known_reversed(config.segment, entry.sample)
         hint = f" (published tools read it reversed: {'; '.join(known.said_by)})" if known else ""
         raise ConfigError(
             f"segment {config.segment}: depth order is unknown and is never guessed{hint}; "

@@ -2,11 +2,15 @@
 
 import pytest
 
-from inkbatch.data.segments.reversed_segments import read_reversed, reversed_segments
+from inkbatch.data.segments.reversed_segments import known_reversed, read_reversed, reversed_segments
 from inkbatch.errors import ConfigError
 
 FIRST_LETTERS = {"20230925002745", "20230926164853"}
 ONLY_INFER = {"20231224042141", "20231222233538"}
+OF_2026 = {
+    *("20260220214732-auto_grown_20260220144552896", "20260221022814-auto_grown_20260220174252405"),
+    *("PHerc1447-w058", "PHerc1447-w060", "PHerc1447-w062"),
+}
 
 
 def said_by(word: str) -> set[str]:
@@ -17,12 +21,19 @@ def test_every_published_list_is_there_with_who_said_so():
     assert said_by("Vesuvius-First-Letters") == FIRST_LETTERS
     assert len(said_by("inference_timesformer.py")) == 14
     assert said_by("infer.py of") == said_by("inference_timesformer.py") | ONLY_INFER
-    assert reversed_segments().keys() == FIRST_LETTERS | said_by("infer.py of")
+    assert said_by("villa") | said_by("ink-8um-v8in") == OF_2026
+    assert reversed_segments().keys() == FIRST_LETTERS | said_by("infer.py of") | OF_2026
     assert "verso" in reversed_segments()
 
 
 def test_a_segment_that_two_tools_flip_names_both():
     assert len(reversed_segments()["20231005123333"].said_by) == 2
+
+
+def test_a_short_id_is_known_in_its_own_sample_alone():
+    assert known_reversed("w058", "PHerc1447").segment == "PHerc1447-w058"
+    assert known_reversed("w058", "PHerc0139") is None
+    assert known_reversed("w058", None) is None
 
 
 @pytest.mark.parametrize(
