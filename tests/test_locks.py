@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDER = REPOSITORY / "requirements"
@@ -48,5 +49,24 @@ def test_every_dependency_that_the_project_names_is_locked(name, wanted):
     assert names(wanted) <= names(entries(name))
 
 
-def test_the_development_lock_has_the_versions_that_ship():
-    assert pins("runtime.lock") <= pins("dev.lock")
+ENVIRONMENTS = [
+    {
+        "python_version": python,
+        "python_full_version": f"{python}.2",
+        "sys_platform": system,
+        "platform_machine": machine,
+    }
+    for python in ("3.11", "3.12", "3.13", "3.14")
+    for system, machine in (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64"))
+]
+
+
+def installed(name: str, environment: dict[str, str]) -> set[str]:
+    """Return ``package==version`` of what a lock installs there."""
+    wanted = map(Requirement, pins(name))
+    return {f"{one.name}{one.specifier}" for one in wanted if one.marker is None or one.marker.evaluate(environment)}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda one: "-".join(list(one.values())[::2]))
+def test_the_development_lock_has_the_versions_that_ship(environment):
+    assert installed("runtime.lock", environment) <= installed("dev.lock", environment)

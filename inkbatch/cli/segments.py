@@ -22,15 +22,15 @@ def segments(
         Literal["forward", "reversed"] | None,
         typer.Option(help="With --from: depth order of all segments that are not known to be reversed."),
     ] = None,
-    volume: Annotated[str | None, typer.Option(help="With --from: volume of meshes that do not name theirs.")] = None,
+    volume: Annotated[str | None, typer.Option(help="With --from: volume of a mesh that names none.")] = None,
     layers_count: Annotated[int | None, typer.Option(min=1, help="With --from: layers to render (65).")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="With --from: replace the catalog that is there.")] = False,
 ) -> None:
     """List the segments of the catalog, or write one.
 
     --from looks through a folder of segments, or the field's open data (a bucket, or a copy of it), and writes
-    segments.yaml (or --catalog): layers, labels and masks of each segment, or its mesh and volume. What is missing is
-    said. Public buckets are read without credentials.
+    segments.yaml (or --catalog): layers, labels and masks of each segment, or its mesh and volume, and what is missing.
+    A public bucket needs no credentials.
     """
     from inkbatch.data.segments.catalog import Catalog, catalog_schema
 

@@ -23,7 +23,7 @@ from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.golden import Golden, fill_state_dict
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.pages import Block, blocks_of
-from inkbatch.testing.scrolls import flat_mesh, write_mesh, write_volume
+from inkbatch.testing.scrolls import flat_mesh, write_mesh, write_open_data, write_volume
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 from inkbatch.testing.troubles import Desk
 
@@ -141,6 +141,7 @@ def own_segment(folder: Path, demo_root: Path) -> None:
     write_volume(folder / "scrolls" / "PHerc0172.zarr", [noise])
     write_volume(folder / "scrolls" / "9um.zarr", [noise[:13]], um=8.64)
     write_mesh(folder / "scrolls" / "20240618142020", flat_mesh(15, 17, z=15, tilt=0.05))
+    write_open_data(folder / "open-data")
     scan(folder, "20231005123336", 20, (150, 200), "uint16")
     scan(folder, "20230827161847", 13, (150, 200))
 

@@ -39,6 +39,17 @@ def _(desk):
     return desk.says("segments")
 
 
+@provokes("there is one already, and it is never overwritten by itself")
+def _(desk):
+    (desk.folder / "segments.yaml").write_text("segments: {}")
+    return desk.says("segments", "--from", desk.folder)
+
+
+@provokes("expected segments")
+def _(desk):
+    return desk.says("segments", "--from", desk.bundle)
+
+
 @provokes("unknown key")
 def _(desk):
     return desk.prepare("--set", "layer=3")
