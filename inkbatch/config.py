@@ -56,7 +56,7 @@ PATH_KEYS = frozenset(
 )
 PATH_OR_NAME_KEYS = frozenset(
     {"mask", "labels", "ignore", "bundle", "dataset", "start_from", "encoder_weights", "versus", "predictions", "maps"}
-    | {"annotations"}
+    | {"annotations", "supervision_mask", "validation_mask"}
 )
 DATA_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".zarr", ".pth", ".safetensors")
 

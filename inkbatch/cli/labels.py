@@ -34,9 +34,20 @@ def register(app: typer.Typer) -> None:
 def labels(
     segment: Annotated[str, typer.Argument(help="Segment id; the segment must be prepared.")],
     image: Annotated[
-        str | None, typer.Option(help="Picture of ink labels drawn by hand, of the size of the surface volume.")
+        str | None,
+        typer.Option(help="Ink labels of the size of the surface: a picture drawn by hand, or a label volume."),
     ] = None,
     prediction: Annotated[str | None, typer.Option(help="Name of a prediction of this segment, or its URI.")] = None,
+    plane: Annotated[
+        str | None, typer.Option(help="Plane of a label volume: a number, middle or max (default: the one with ink).")
+    ] = None,
+    supervision_mask: Annotated[
+        str | None, typer.Option(help="Mask of the pixels where labels count; the others are ignored.")
+    ] = None,
+    validation_mask: Annotated[
+        str | None, typer.Option(help="Mask of the pixels that validate a network and never train it.")
+    ] = None,
+    soft: Annotated[bool, typer.Option("--soft", help="Keep values as probabilities; nothing is cleaned.")] = False,
     root: Root = None,
     catalog: CatalogFile = None,
     config: ConfigFile = None,
@@ -46,17 +57,19 @@ def labels(
     dry_run: DryRun = False,
     log: Log = "auto",
 ) -> None:
-    """Make ink labels from a picture or a prediction.
+    """Make ink labels from a picture, volume or prediction.
 
     Writes ink_labels.zarr and ignore_mask.zarr. Cleaning: clean.threshold=0.5, clean.dilation_px=0,
     clean.min_area_px=5000 (smaller components are removed), clean.max_hole_px=500, clean.invert=false. Pixels without
-    loss and metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. With shards, the last
-    one finishes the labels.
+    loss and metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. Of files with
+    versions (name_v2 beside name), version=2 takes one. With shards, the last one finishes the labels.
     """
     from inkbatch.steps.labels import job as step
 
     context = run_context(shard, log, replace=replace)
     options: dict[str, Any] = {"segment": segment, "image": image, "prediction": prediction, "catalog": catalog}
+    options |= {"plane": int(plane) if plane is not None and plane.isdigit() else plane, "soft": soft or None}
+    options |= {"supervision_mask": supervision_mask, "validation_mask": validation_mask}
     options |= {"root": chosen_root(root)}
     job = step.LabelsConfig.load(config, sets or (), options)
     if ends_with_check(job):

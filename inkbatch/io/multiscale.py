@@ -36,6 +36,7 @@ CURES = {
     "mask.zarr": "run inkbatch prepare",
     "ink_labels.zarr": "run inkbatch labels",
     "ignore_mask.zarr": "run inkbatch labels with rules for an ignore mask, or build the dataset again without one",
+    "validation_mask.zarr": "run inkbatch labels with a validation mask",
     "prediction.zarr": "run inkbatch infer",
     "disagreement.zarr": "run inkbatch ensemble",
 }

@@ -29,7 +29,10 @@ REPORT_NAME = "report.html"
 SCORE_NAME = "score.json"
 OTHER_PLACE = {"evaluate": "choose another folder (--to)"}  # of a job whose name is that of something else
 
-BESIDE = {"prepare": ("surface.zarr", "mask.zarr"), "labels": ("ink_labels.zarr", "ignore_mask.zarr")}
+BESIDE = {
+    "prepare": ("surface.zarr", "mask.zarr"),
+    "labels": ("ink_labels.zarr", "ignore_mask.zarr", "validation_mask.zarr"),
+}
 """Arrays that a job stores beside its run's folder; all others store inside it."""
 LEDGER = "_ledger"  # key among a unit's facts: what it stored, see `inkbatch.io.store.ledger`
 OUTSIDE_DIGEST = frozenset({"digest", "request", "state"})  # keys of a manifest

@@ -21,6 +21,7 @@ from inkbatch.steps.dataset.job import run as build_dataset
 from inkbatch.steps.prepare.job import run as run_prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.golden import Golden, fill_state_dict
+from inkbatch.testing.label_volumes import on_plane, write_label_volume
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.pages import Block, blocks_of
 from inkbatch.testing.scrolls import flat_mesh, write_mesh, write_open_data, write_volume
@@ -180,6 +181,16 @@ def runs(folder: Path, demo_root: Path) -> None:
     store_map(folder / "root", "demo", "turned", np.full(shape, 0.5), unit_px=512, voxel_size_um=DEMO_UM)
 
 
+def field_labels(place: Path, segment: str) -> None:
+    """A label volume with its two masks, as the field names them: the right third is held out."""
+    ink = cv2.imread(str(place / "inklabels.png"), cv2.IMREAD_GRAYSCALE)
+    edge = ink.shape[1] * 2 // 3
+    left, right = np.zeros_like(ink), np.zeros_like(ink)
+    left[:, :edge], right[:, edge:] = 255, 255
+    for name, picture in (("inklabels", ink), ("supervision_mask", left), ("validation_mask", right)):
+        write_label_volume(place / f"{segment}_{name}.zarr", on_plane(picture, 21, 10))
+
+
 def labelled(folder: Path, demo_root: Path) -> None:
     """Two scans with labels, a third one with a map and an export of CVAT."""
     for segment in ("20230827161847", "20231005123336"):
@@ -190,6 +201,7 @@ def labelled(folder: Path, demo_root: Path) -> None:
     catalog(folder, "20230827161847", "20231005123336", "20231210121321")
     (folder / "drawn").mkdir()
     shutil.copy(folder / "scans/20231210121321/inklabels.png", folder / "drawn/20231210121321.png")
+    field_labels(folder / "scans/20231210121321", "20231210121321")
     prepare(folder, "20231210121321")
     seen = cv2.imread(str(folder / "drawn/20231210121321.png"), cv2.IMREAD_GRAYSCALE) / 255
     store_map(folder / "root", "20231210121321", "first-net", seen, voxel_size_um=DEMO_UM)

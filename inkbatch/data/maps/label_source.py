@@ -12,10 +12,13 @@ from inkbatch.data.maps.stored import StoredMap, map_address, maps_state
 from inkbatch.data.segments.prepared import SURFACE
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
-from inkbatch.io.layers.single import open_one_layer, read_one_layer
+from inkbatch.io.layers.one_plane import OnePlane, Plane, open_plane
+from inkbatch.io.layers.single import content_digest, read_one_layer
 from inkbatch.io.multiscale import halve
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import state_of
+
+STATE_PLANE = "run inkbatch labels with a plane first, whose labels are then taken"
 
 
 class LabelSource(ABC):
@@ -32,6 +35,11 @@ class LabelSource(ABC):
     identity: dict[str, Any]
     request: dict[str, Any]
     state: dict[str, Any]
+
+    @property
+    def volume(self) -> OnePlane | None:
+        """The volume that it is a plane of, or None."""
+        return None
 
     @abstractmethod
     def read(self, box: Box) -> NDArray[np.float32]:
@@ -57,10 +65,27 @@ class LabelSource(ABC):
 
 
 class PictureLabels(LabelSource):
-    """A picture, a ``.npy`` file or a zarr array of one layer."""
+    """A picture, a ``.npy`` file or a zarr array of one layer, or one plane of a label volume.
 
-    def __init__(self, uri: str, white: float | None = None) -> None:
-        self._source = open_one_layer(uri)
+    Args:
+        uri: Where it lies.
+        white: Stored value of certain ink; None is the largest one of its dtype, 1 for floats.
+        plane: Plane of a volume; None: the one that holds ink.
+        level: Level of an OME-Zarr group; None: full resolution.
+        cure: How to state a plane, for the message where several hold ink.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        white: float | None = None,
+        *,
+        plane: Plane | None = None,
+        level: int | None = None,
+        cure: str = STATE_PLANE,
+    ) -> None:
+        self._source = open_plane(uri, plane, level, cure)
+        self._source.fingerprint = content_digest(Location.parse(self._source.uri)) or self._source.fingerprint
         self.shape_yx = self._source.shape_zyx[1:]
         self._white = white if white is not None else full_scale(self._source.dtype)
         self.identity = {
@@ -70,8 +95,15 @@ class PictureLabels(LabelSource):
             "shape_yx": list(self.shape_yx),
             "fingerprint": self._source.fingerprint,
         }
+        if (volume := self.volume) is not None:
+            self.identity |= {"planes": volume.planes, "plane": volume.plane}
         self.request = {"image": Location.parse(uri).uri}
         self.state = {"picture": state_of(Location.parse(self._source.uri))}
+
+    @property
+    def volume(self) -> OnePlane | None:
+        """The volume, of which one plane is taken; None for a picture."""
+        return self._source if isinstance(self._source, OnePlane) else None
 
     def read(self, box: Box) -> NDArray[np.float32]:
         """Read a window; see `LabelSource.read`."""

@@ -45,7 +45,9 @@ class SegmentEntry(BaseModel):
         sample: Scroll or fragment, for example ``PHercParis4``.
         intensity: 16 -> 8 bit rule.
         mask: Segment mask, a 2-D image of the surface's size.
-        ink_labels: Ink labels, a 2-D image of the surface's size.
+        ink_labels: Ink labels, a 2-D image of the surface's size, or a label volume.
+        supervision_mask: Mask of the pixels where ink labels count; the others are ignored.
+        validation_mask: Mask of the pixels that are held out, to score what is trained on the others.
         axes: Axis order of a zarr array without OME metadata, for example ``zyx``.
         level: Pyramid level of an OME-Zarr.
         volume: The scroll's volume, where `source` is a surface mesh (tifxyz) and layers are rendered from it.
@@ -72,6 +74,8 @@ class SegmentEntry(BaseModel):
     intensity: str | None = None
     mask: str | None = None
     ink_labels: str | None = None
+    supervision_mask: str | None = None
+    validation_mask: str | None = None
     axes: str | None = None
     level: int | None = Field(None, ge=0)
     volume: str | None = None
@@ -237,7 +241,7 @@ def _merged(base: SegmentEntry, entry: SegmentEntry) -> SegmentEntry:
 
 def _absolute(entry: SegmentEntry, segment: str | None, folder: Path) -> SegmentEntry:
     update = {}
-    for key in ("source", "volume", "mask", "ink_labels"):
+    for key in ("source", "volume", "mask", "ink_labels", "supervision_mask", "validation_mask"):
         value = getattr(entry, key)
         if value is None:
             continue

@@ -32,6 +32,7 @@ class LayerSource(ABC):
         unit_px: Edge of the windows that are best read at a time; None: as memory allows.
         lossy: True where saving has blurred the values (JPEG).
         channels: Channels of one picture that its layers are; 1 where they are layers.
+        is_array: True where its layers are planes of one array (zarr, ``.npy``), not pages or files.
         resident_bytes: Memory that the source keeps while it is open (decoded layers), for the planner.
         axes: Meaning of the stored dimensions, for example ``zyx`` or ``tczyx``.
         fingerprint: Digest of the files' names and sizes, or of a zarr array's metadata; goes into manifests, so that a
@@ -49,6 +50,7 @@ class LayerSource(ABC):
     unit_px: int | None = None
     lossy: bool = False
     channels: int = 1
+    is_array: bool = False
     resident_bytes: int = 0
     axes: str = "zyx"
     fingerprint: str = ""
@@ -187,7 +189,7 @@ class FlagLayers(CheckedLayerSource):
         self.uri, self.shape_zyx, self.first_layer = inner.uri, inner.shape_zyx, inner.first_layer
         self.block_yx, self.block_layers, self.whole_layers = inner.block_yx, inner.block_layers, inner.whole_layers
         self.spacing, self.axes, self.fingerprint = inner.spacing, inner.axes, inner.fingerprint
-        self.resident_bytes, self.dtype = inner.resident_bytes, np.dtype(np.uint8)
+        self.resident_bytes, self.is_array, self.dtype = inner.resident_bytes, True, np.dtype(np.uint8)
 
     def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
         first = self.first_layer

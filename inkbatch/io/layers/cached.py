@@ -40,7 +40,7 @@ class DecodedLayers(CheckedLayerSource):
         """
         self.uri, self.first_layer, self.shape_zyx = inner.uri, inner.first_layer, inner.shape_zyx
         self.dtype, self.spacing = inner.dtype, inner.spacing
-        self.axes, self.fingerprint = inner.axes, inner.fingerprint
+        self.axes, self.fingerprint, self.is_array = inner.axes, inner.fingerprint, inner.is_array
         self.block_yx = inner.shape_zyx[1:]
         self.block_layers = inner.block_layers
         layers, height, width = inner.shape_zyx

@@ -26,6 +26,8 @@ NPY_MAGIC = b"\x93NUMPY"
 class NpyLayers(CheckedLayerSource):
     """A local ``.npy``, mapped into memory; any axis order."""
 
+    is_array = True
+
     def __init__(
         self, location: Location, dtype: np.dtype[Any], strides: tuple[int, ...], span: tuple[int, int]
     ) -> None:
@@ -99,7 +101,7 @@ def open_npy(location: Location, axes: str | None, *, flat: bool = False) -> Lay
                 f"copy the file to a local folder first"
             )
         stack = PlaneStack(str(location), _planes(location, (depth, height, width), dtype, offset))
-        stack.fingerprint = digest([[location.name, size]])
+        stack.fingerprint, stack.is_array = digest([[location.name, size]]), True
         return FlagLayers(stack) if flags else stack
     lengths = shape[::-1] if fortran else shape
     steps = [int(np.prod(lengths[axis + 1 :], dtype=np.int64)) * dtype.itemsize for axis in range(3)]

@@ -35,6 +35,8 @@ _opening = threading.Lock()  # zarr picks the pipeline from its global configura
 class ZarrLayers(CheckedLayerSource):
     """A zarr array with y, x and perhaps z; other axes have length 1. Chunks not stored hold the fill value."""
 
+    is_array = True
+
     def __init__(self, chosen: ChosenArray, *, flags: bool = False) -> None:
         """Open the array; with `flags` truth values are taken, too, as 0 and 1."""
         self._array = _open_array(chosen.node)

@@ -144,6 +144,12 @@ def level_count(node: ZarrNode) -> int:
     return len(_datasets(node, _multiscale(node)))
 
 
+def level_shapes(node: ZarrNode) -> list[tuple[int, ...]]:
+    """Return the shapes of an OME-Zarr group's levels, full resolution first; those that are missing are left out."""
+    arrays = (find_node(node.location / dataset["path"]) for dataset in _datasets(node, _multiscale(node)))
+    return [tuple(array.metadata["shape"]) for array in arrays if array is not None and array.is_array]
+
+
 def _datasets(node: ZarrNode, image: Mapping[str, Any]) -> list[dict[str, Any]]:
     datasets = image.get("datasets")
     if not isinstance(datasets, list) or not datasets or not all(_is_dataset(dataset) for dataset in datasets):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from inkbatch.data.labels.cleaning import clean_unit, dilated, threshold_ink
 from inkbatch.data.labels.component_facts import facts_of
 from inkbatch.data.labels.components import Bools, UnitComponents, border_pixels, unit_components
 from inkbatch.data.labels.ignore import IGNORED, uncertain_pixels
-from inkbatch.data.labels.ink import LABEL_MAX
+from inkbatch.data.labels.ink import INK_LABEL, LABEL_MAX
+from inkbatch.data.labels.seams import Merged
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.layers.single import read_mask
@@ -26,7 +27,9 @@ from inkbatch.io.multiscale import Multiscale, Pooling
 from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import BESIDE
-from inkbatch.steps.labels.plan import LISTED, LabelsConfig, LabelsPlan, describe, make_plan
+from inkbatch.steps.labels.count import LISTED
+from inkbatch.steps.labels.describe import describe
+from inkbatch.steps.labels.plan import LabelsConfig, LabelsPlan, make_plan
 from inkbatch.steps.labels.report import write_before_and_after, write_statistics
 from inkbatch.text import count_text
 
@@ -45,15 +48,22 @@ def run(config: LabelsConfig, context: RunContext) -> JobReport:
     """
     plan = make_plan(config)
     with contextlib.ExitStack() as opened:
-        for source in (plan.source, plan.ignore_image):
-            if source is not None:
-                opened.callback(source.close)
+        opened.callback(plan.inputs.close)
         return _run(plan, context)
 
 
 def _run(plan: LabelsPlan, context: RunContext) -> JobReport:
     context = replace(context, replace=context.replace or plan.config.replace)
-    begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
+    is_new = begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
+    try:
+        return _in_two_passes(plan, context)
+    except DataError:
+        if is_new and context.shard.count == 1 and not plan.record.done():
+            (plan.folder / "labels").delete_folder()  # nothing is left that other settings would have to replace
+        raise
+
+
+def _in_two_passes(plan: LabelsPlan, context: RunContext) -> JobReport:
     if not is_whole(plan.record, plan.units, context):
         first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
@@ -72,11 +82,17 @@ def clean_labels(plan: LabelsPlan, context: RunContext) -> JobReport:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """One unit: shares over the read box, papyrus over the write box grown by one pixel, the given ignore mask."""
+    """One unit: shares over the read box, papyrus over the write box grown by one pixel, and masks over the write box.
+
+    `ignored` is what a picture leaves out and what no mask marks; `held_out` what the validation mask marks; `counts`
+    the pixels on papyrus that are held out, that are neither held out nor ignored, and that supervision marks.
+    """
 
     share: NDArray[np.float32]
     papyrus: Bools | None
     ignored: Bools | None
+    held_out: Bools | None
+    counts: dict[str, int]
 
 
 def _load(plan: LabelsPlan, unit: Unit) -> _Loaded:
@@ -84,10 +100,22 @@ def _load(plan: LabelsPlan, unit: Unit) -> _Loaded:
     papyrus = None
     if plan.config.ignore.border == "papyrus":
         papyrus = plan.surface.read_mask(Box(box.y0 - 1, box.x0 - 1, box.y1 + 1, box.x1 + 1))
-    ignored = None
-    if plan.ignore_image is not None:
-        ignored = read_mask(plan.ignore_image, box)
-    return _Loaded(plan.source.read(unit.read_box), papyrus, ignored)
+    inputs, ignored = plan.inputs, None
+    if inputs.ignore_image is not None:
+        ignored = read_mask(inputs.ignore_image, box)
+    held_out = inputs.validation.read(box) if inputs.validation is not None else None
+    counts: dict[str, int] = {}
+    if inputs.supervision is not None:
+        supervised = inputs.supervision.read(box)
+        counts["supervised_px"] = int(np.count_nonzero(supervised))
+        outside = ~supervised if held_out is None else ~(supervised | held_out)
+        ignored = outside if ignored is None else ignored | outside
+    if held_out is not None:
+        on_papyrus = plan.surface.read_mask(box)
+        counts["held_out_px"] = int(np.count_nonzero(held_out & on_papyrus))
+        free = on_papyrus & ~held_out
+        counts["free_px"] = int(np.count_nonzero(free if ignored is None else free & ~ignored))
+    return _Loaded(plan.source.read(unit.read_box), papyrus, ignored, held_out, counts)
 
 
 def _components(plan: LabelsPlan, unit: Unit, loaded: _Loaded) -> UnitComponents:
@@ -106,8 +134,12 @@ def _components(plan: LabelsPlan, unit: Unit, loaded: _Loaded) -> UnitComponents
 
 def _facts_work(plan: LabelsPlan) -> UnitWork[Any, Any]:
     def compute(unit: Unit, loaded: _Loaded) -> dict[str, Any]:
-        facts = facts_of(_components(plan, unit, loaded), LISTED)
-        return {"facts": facts.model_dump(mode="json"), "highest": float(loaded.share.max())}
+        found: dict[str, Any] = {"highest": float(loaded.share.max()), **loaded.counts}
+        if (volume := plan.source.volume) is not None:
+            found["planes"] = sorted(volume.found)  # of this unit, and of those that were read before
+        if not plan.config.soft:
+            found["facts"] = facts_of(_components(plan, unit, loaded), LISTED).model_dump(mode="json")
+        return found
 
     def store(unit: Unit, document: dict[str, Any]) -> Mapping[str, Any]:
         plan.facts_place(unit).write_json(document)
@@ -117,56 +149,87 @@ def _facts_work(plan: LabelsPlan) -> UnitWork[Any, Any]:
 
 
 def _cleaning_work(plan: LabelsPlan) -> UnitWork[Any, Any]:
-    config, merged = plan.config, plan.merged
-    labels, ignore_mask = _create_labels(plan), _create_ignore_mask(plan)
+    config, merged = plan.config, plan.counted.merged
+    labels, ignore_mask, validation_mask = (
+        _create_labels(plan),
+        _create_ignore_mask(plan),
+        _create_validation_mask(plan),
+    )
 
-    def compute(unit: Unit, loaded: _Loaded) -> tuple[Bools, Bools]:
-        parts = _components(plan, unit, loaded)
-        decision = merged.decisions[unit.write_box.y0, unit.write_box.x0]
-        if len(decision.ink_kept) != np.count_nonzero(parts.ink_open):
-            raise DataError(
-                f"segment {config.segment}, unit {unit.name}: the labels changed since they were counted; give them "
-                "another place, or remove the segment's labels folder and run again"
-            )
-        ink, at_border = clean_unit(parts, decision, config.clean.max_hole_px)
-        ignored = uncertain_pixels(loaded.share, config.ignore)[unit.write_box.within(unit.read_box)]
-        if config.ignore.border != "none":
-            ignored = ignored | at_border
-        if loaded.ignored is not None:
-            ignored = ignored | loaded.ignored
-        return ink, ignored
+    def compute(unit: Unit, loaded: _Loaded) -> _Stored:
+        inside = unit.write_box.within(unit.read_box)
+        ignored = uncertain_pixels(loaded.share, config.ignore)[inside]
+        if merged is None:
+            stored = np.rint(loaded.share[inside] * np.float32(LABEL_MAX)).astype(np.uint8)
+        else:
+            ink, at_border = _cleaned(plan, unit, loaded, merged)
+            stored = ink.astype(np.uint8) * np.uint8(LABEL_MAX)
+            if config.ignore.border != "none":
+                ignored = ignored | at_border
+        return _Stored(stored, ignored if loaded.ignored is None else ignored | loaded.ignored, loaded.held_out)
 
-    def store(unit: Unit, computed: tuple[Bools, Bools]) -> Mapping[str, Any]:
-        ink, ignored = computed
-        stored = labels.write(unit.write_box, ink.astype(np.uint8) * np.uint8(LABEL_MAX))
+    def store(unit: Unit, found: _Stored) -> Mapping[str, Any]:
+        written = labels.write(unit.write_box, found.labels)
         if ignore_mask is not None:
-            stored += ignore_mask.write(unit.write_box, ignored.astype(np.uint8) * np.uint8(IGNORED))
+            written += ignore_mask.write(unit.write_box, found.ignored.astype(np.uint8) * np.uint8(IGNORED))
+        if validation_mask is not None and found.held_out is not None:
+            written += validation_mask.write(unit.write_box, found.held_out.astype(np.uint8))
+        ink = found.labels >= INK_LABEL
         return {
-            "bytes_written": stored,
+            "bytes_written": written,
             "ink_px": int(np.count_nonzero(ink)),
-            "ignored_px": int(np.count_nonzero(ignored)),
+            "ignored_px": int(np.count_nonzero(found.ignored)),
+            "ignored_ink_px": int(np.count_nonzero(ink & found.ignored)),
         }
 
     return UnitWork(load=lambda unit: _load(plan, unit), compute=compute, store=store, mark=plan.record.mark)
 
 
+class _Stored(NamedTuple):
+    """Labels (0 to 255), what is ignored, and what is held out, of one write box."""
+
+    labels: NDArray[np.uint8]
+    ignored: Bools
+    held_out: Bools | None
+
+
+def _cleaned(plan: LabelsPlan, unit: Unit, loaded: _Loaded, merged: Merged) -> tuple[Bools, Bools]:
+    """Clean one unit: (ink, components at a border)."""
+    parts = _components(plan, unit, loaded)
+    decision = merged.decisions[unit.write_box.y0, unit.write_box.x0]
+    if len(decision.ink_kept) != np.count_nonzero(parts.ink_open):
+        raise DataError(
+            f"segment {plan.config.segment}, unit {unit.name}: the labels changed since they were counted; give them "
+            "another place, or remove the segment's labels folder and run again"
+        )
+    return clean_unit(parts, decision, plan.config.clean.max_hole_px)
+
+
 def _create_labels(plan: LabelsPlan) -> Multiscale:
-    """Create ``ink_labels.zarr``: 0 or 255; coarser levels hold the share of ink."""
+    """Create ``ink_labels.zarr``: 0 or 255, soft ones 0 to 255; coarser levels hold the share of ink."""
     return _create(plan, "ink_labels", "mean")
 
 
 def _create_ignore_mask(plan: LabelsPlan) -> Multiscale | None:
     """Create ``ignore_mask.zarr``: 0 or 1; None if no rule fills it."""
-    return _create(plan, "ignore_mask", "max") if plan.config.ignore.any else None
+    return _create(plan, "ignore_mask", "max") if plan.has_ignored else None
+
+
+def _create_validation_mask(plan: LabelsPlan) -> Multiscale | None:
+    """Create ``validation_mask.zarr``: 0 or 1; None if nothing is held out."""
+    return _create(plan, "validation_mask", "max") if plan.inputs.validation is not None else None
 
 
 def _create(plan: LabelsPlan, name: str, pooling: Pooling) -> Multiscale:
+    provenance: dict[str, Any] = {"kind": name, "segment": plan.config.segment, "digest": plan.manifest.digest}
+    if plan.config.soft and name == "ink_labels":
+        provenance |= {"soft": True}
     return Multiscale.create_mask(
         plan.folder / f"{name}.zarr",
         plan.surface.shape_yx,
         shard_px=plan.config.unit_px,
         voxel_size_um=plan.surface.provenance.voxel_size_um,
-        provenance={"kind": name, "segment": plan.config.segment, "digest": plan.manifest.digest},
+        provenance=provenance,
         pooling=pooling,
     )
 
@@ -175,13 +238,18 @@ def _finish(plan: LabelsPlan, context: RunContext) -> Mapping[str, Any]:
     markers = [plan.record.marker(unit) for unit in plan.units]
     pyramids = _create_labels(plan), _create_ignore_mask(plan)
     folder = plan.folder / "labels"
-    facts = write_statistics(folder, plan.merged, markers, plan.surface.shape_yx)
+    found = plan.counted
+    facts = {**write_statistics(folder, found.merged, markers, plan.surface.shape_yx), **found.facts}
     write_before_and_after(folder, plan.source, *pyramids, plan.config.unit_px)
-    if removed := facts["removed_px"]:
+    if removed := facts.get("removed_px"):
         context.reporter.note(
             f"labels: {facts['removed_components']:,} components of fewer than {plan.config.clean.min_area_px:,} px "
             f"became bare, {removed:,} px or {removed / (removed + facts['component_px']):.1%} of the ink; if letters "
             f"were among them ({folder / 'preview.png'} shows both), set clean.min_area_px lower"
+        )
+    if both := facts["ignored_ink_px"]:
+        context.reporter.note(
+            f"labels: {both:,} px of ink ({both / facts['ink_px']:.1%}) are ignored as well, and so count nowhere"
         )
     return facts
 

@@ -6,31 +6,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.labels.cleaning import CleaningRules
-from inkbatch.data.labels.component_facts import UnitFacts
 from inkbatch.data.labels.ignore import IgnoreRules
-from inkbatch.data.labels.seams import Merged, merge
-from inkbatch.data.maps.label_source import LabelSource, PictureLabels, PredictionLabels
-from inkbatch.data.maps.stored import open_map
-from inkbatch.data.segments.catalog import Catalog, check_segment_id
+from inkbatch.data.maps.label_source import LabelSource
+from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.data.segments.prepared import segment_folder, surface_state
-from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, Unit, cut
-from inkbatch.io.layers.base import LayerSource
-from inkbatch.io.layers.single import open_one_layer
+from inkbatch.io.layers.one_plane import Plane
 from inkbatch.io.shard_size import require_shard_px
 from inkbatch.io.store.location import Location
-from inkbatch.io.store.versions import state_of
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
-from inkbatch.text import bytes_text
-
-LISTED = 1_000  # components in components.json
-BASE_BYTES = 120 << 20  # the interpreter with numpy and OpenCV
-BYTES_PER_PIXEL = 40  # of a unit: values of three units, two label maps, and the pairs of neighbours
+from inkbatch.steps.labels.count import Counted, counted
+from inkbatch.steps.labels.sources import LabelInputs, open_inputs
 
 
 class LabelsConfig(JobConfig):
@@ -40,9 +31,17 @@ class LabelsConfig(JobConfig):
         segment: Segment id; it must be prepared.
         root: ROOT: a folder or ``s3://bucket/prefix``.
         output_root: ROOT of the labels, if they are not stored beside the surface.
-        image: A 2-D picture of the surface's size. Without `image` and `prediction` it is the catalog's ``ink_labels``.
+        image: A 2-D picture of the surface's size, or a label volume. Without `image` and `prediction` it is the
+            catalog's ``ink_labels``.
         prediction: Name of a prediction of this segment, or URI of a prediction's folder.
         white: Stored value of `image` that means certain ink; None is the largest one of its dtype, 1 for floats.
+        plane: Plane of a label volume: a number, ``middle``, or ``max`` over all; None: the only one with ink.
+        level: Level of label volumes and masks; None: full resolution.
+        version: Version of label files that lie beside each other as ``{name}_v{number}``; ``{name}`` is version 1.
+        supervision_mask: Where labels count; what is outside of it and of `validation_mask` is ignored. Without
+            `image` and `prediction` the catalog's; ``none`` takes none.
+        validation_mask: Pixels to hold out, stored for ``splits: {kind: masks}`` of a dataset; as above.
+        soft: Store shares of full scale as they are, as probabilities, instead of cleaned labels.
         clean: How values become ink.
         ignore: What goes into the ignore mask.
         unit_px: Edge of a unit, a power of two of at least 32.
@@ -59,12 +58,24 @@ class LabelsConfig(JobConfig):
     image: str | None = None
     prediction: str | None = None
     white: float | None = Field(None, gt=0)
+    plane: Plane | None = None
+    level: int | None = Field(None, ge=0)
+    version: int | None = Field(None, ge=0)
+    supervision_mask: str | None = None
+    validation_mask: str | None = None
+    soft: bool = False
     clean: CleaningRules = Field(default_factory=lambda: CleaningRules())
     ignore: IgnoreRules = Field(default_factory=IgnoreRules)
     unit_px: int = 2048
     allow_empty: bool = False
     replace: bool = False
     catalog: str | None = None
+
+    @model_validator(mode="after")
+    def _nothing_to_clean(self) -> LabelsConfig:
+        if self.soft and (self.clean != CleaningRules() or self.ignore.border != "none"):
+            raise ValueError("soft labels are kept as they are; drop clean and ignore.border, or soft")
+        return self
 
 
 @dataclass(frozen=True)
@@ -73,8 +84,7 @@ class LabelsPlan:
 
     Attributes:
         config: The job's settings.
-        source: Opened labels.
-        ignore_image: Opened ignore mask that was given, or None.
+        inputs: Opened labels and masks.
         surface: The prepared surface.
         units: Units of both passes, row-major.
         folder: ``ROOT/segments/{segment}`` of the labels.
@@ -82,8 +92,7 @@ class LabelsPlan:
     """
 
     config: LabelsConfig
-    source: LabelSource
-    ignore_image: LayerSource | None
+    inputs: LabelInputs
     surface: SurfaceVolume
     units: list[Unit]
     folder: Location
@@ -105,31 +114,24 @@ class LabelsPlan:
         """Return the path of a unit's facts."""
         return self.folder / f"labels/components/facts/{unit.name}.json"
 
+    @property
+    def source(self) -> LabelSource:
+        """The labels."""
+        return self.inputs.labels
+
+    @property
+    def has_ignored(self) -> bool:
+        """True if there is an ignore mask to make."""
+        return self.config.ignore.any or self.inputs.supervision is not None
+
     @cached_property
-    def merged(self) -> Merged:
-        """All units' components, joined.
+    def counted(self) -> Counted:
+        """Facts of all units, joined and checked.
 
         Raises:
-            DataError: No ink is left.
+            DataError: No ink is left, several planes hold ink, or a mask marks nothing or everything.
         """
-        documents = [self.facts_place(unit).read_mapping() for unit in self.units]
-        rules = self.config.clean
-        merged = merge(
-            [UnitFacts.model_validate(document["facts"]) for document in documents],
-            min_area_px=rules.min_area_px,
-            fill_holes=rules.fill_holes,
-            max_hole_px=rules.max_hole_px,
-            listed=LISTED,
-        )
-        if merged.kept_count == 0 and not self.config.allow_empty:
-            highest = max(document["highest"] for document in documents)
-            raise DataError(
-                f"segment {self.config.segment}: no ink is left of {self.manifest.inputs['source']}: "
-                f"{merged.removed_count} components are under {rules.min_area_px} px, and the largest value is "
-                f"{highest:.3g} of full scale, the threshold {rules.threshold:g}; lower clean.min_area_px or "
-                "clean.threshold, state white, or set allow_empty"
-            )
-        return merged
+        return counted(self.config, self.inputs, [self.facts_place(unit).read_mapping() for unit in self.units])
 
 
 def make_plan(config: LabelsConfig) -> LabelsPlan:
@@ -145,11 +147,7 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
     )
     require_shard_px("unit_px", config.unit_px)
     surface = SurfaceVolume.open(folder)
-    source = _open_source(config)
-    _require_size(config, "labels", source.shape_yx, surface)
-    ignore_image = open_one_layer(config.ignore.image) if config.ignore.image else None
-    if ignore_image is not None:
-        _require_size(config, "ignore mask", ignore_image.shape_zyx[1:], surface)
+    opened = open_inputs(config, surface)
     shape, halo = surface.shape_yx, config.clean.dilation_px
     units = [
         Unit(index, box, Box(box.y0 - halo, box.x0 - halo, box.y1 + halo, box.x1 + halo).intersect(Box(0, 0, *shape)))
@@ -162,86 +160,16 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
         "unit_px": config.unit_px,
         "allow_empty": config.allow_empty,
     }
-    inputs: dict[str, Any] = {"surface": prepared["digest"], "source": source.identity}
-    if ignore_image is not None:
-        inputs["ignore_image"] = {"uri": ignore_image.uri, "fingerprint": ignore_image.fingerprint}
-    request = config.request(**source.request, ignore=_asked_ignore(config.ignore), catalog=None, replace=None)
-    state = {**surface_state(config.root, config.segment), **source.state}
-    if ignore_image is not None:
-        state["ignore_image"] = state_of(Location.parse(ignore_image.uri))
+    younger = {"soft": config.soft or None, "level": config.level}  # left out where an older version knew none
+    settings |= {key: value for key, value in younger.items() if value is not None}
+    inputs: dict[str, Any] = {"surface": prepared["digest"], **opened.identity}
+    request = config.request(**opened.request, ignore=_asked_ignore(config.ignore), catalog=None, replace=None)
+    state = {**surface_state(config.root, config.segment), **opened.state}
     manifest = RunManifest("labels", settings, inputs, len(units), request, state)
     target = segment_folder(config.output_root or config.root, config.segment)
-    return LabelsPlan(config, source, ignore_image, surface, units, target, manifest)
-
-
-def describe(config: LabelsConfig) -> str:
-    """Describe the plan of a labels job, as lines of text. Only metadata are read, nothing is written."""
-    plan = make_plan(config)
-    height, width = plan.surface.shape_yx
-    rules, ignore = config.clean, config.ignore
-    side = min(config.unit_px, max(height, width)) + 2 * rules.dilation_px
-    done = "already complete"
-    if not plan.record.is_complete():
-        counted, cleaned = len(plan.facts_record.done()), len(plan.record.done())
-        done = f"{counted} already counted and {cleaned} already cleaned"
-    rows = [
-        f"labels {config.segment}: {plan.source.identity.get('image') or plan.source.identity.get('prediction')}",
-        f"  surface       {height} x {width} px",
-        f"  ink           {'below' if rules.invert else 'from'} {rules.threshold:g} of full scale, grown by "
-        f"{rules.dilation_px} px, components from {rules.min_area_px} px"
-        f"{_holes(rules)}",
-        f"  ignored       {_ignored(ignore)}",
-        f"  units         {len(plan.units)}, each in two passes; {done}",
-        f"  reads         {2 * height * width / 2**20:,.0f} Mi pixels, in two passes",
-        f"  writes        about {bytes_text((1 + int(ignore.any)) * height * width * 4 / 3)} (before compression) "
-        f"to {plan.folder}",
-        f"  peak memory   about {bytes_text(BASE_BYTES + BYTES_PER_PIXEL * side**2)}",
-    ]
-    return "\n".join(rows)
+    return LabelsPlan(config, opened, surface, units, target, manifest)
 
 
 def _asked_ignore(rules: IgnoreRules) -> dict[str, Any]:
     image = Location.parse(rules.image).uri if rules.image else None
     return rules.model_copy(update={"image": image}).model_dump(mode="json")
-
-
-def _holes(rules: CleaningRules) -> str:
-    if not rules.fill_holes:
-        return ""
-    return ", holes filled" if rules.max_hole_px is None else f", holes up to {rules.max_hole_px} px filled"
-
-
-def _ignored(rules: IgnoreRules) -> str:
-    parts = [f"pixels of {rules.image}"] if rules.image else []
-    if rules.uncertain:
-        parts.append(f"values from {rules.uncertain[0]:g} to below {rules.uncertain[1]:g}")
-    if rules.border != "none":
-        parts.append(f"components at the border of the {rules.border}")
-    return ", ".join(parts) or "nothing"
-
-
-def _open_source(config: LabelsConfig) -> LabelSource:
-    if config.image is not None and config.prediction is not None:
-        raise ConfigError(f"segment {config.segment}: image and prediction are both given; choose one of them")
-    if config.prediction is not None:
-        if config.white is not None:
-            raise ConfigError(f"segment {config.segment}: white belongs to an image, a prediction ends at 1; drop it")
-        return PredictionLabels(open_map(config.root, config.segment, config.prediction))
-    image = config.image
-    if image is None:
-        entry = Catalog.load(config.catalog).entries.get(config.segment)
-        image = entry.ink_labels if entry else None
-    if image is None:
-        raise ConfigError(
-            f"segment {config.segment}: its ink labels are unknown; give image (a 2-D picture) or prediction (a "
-            "name), or write ink_labels into the catalog"
-        )
-    return PictureLabels(image, config.white)
-
-
-def _require_size(config: LabelsConfig, what: str, found: tuple[int, ...], surface: SurfaceVolume) -> None:
-    if tuple(found) != surface.shape_yx:
-        raise DataError(
-            f"segment {config.segment}: its {what} are {tuple(found)}, the surface is {surface.shape_yx} "
-            "(height, width); give those of this very surface"
-        )

@@ -21,35 +21,44 @@ IGNORED_GREY, GAP_GREY, GAP_PX = 128, 64, 8
 
 
 def write_statistics(
-    folder: Location, merged: Merged, markers: Sequence[Mapping[str, Any]], shape_yx: tuple[int, int]
+    folder: Location, merged: Merged | None, markers: Sequence[Mapping[str, Any]], shape_yx: tuple[int, int]
 ) -> dict[str, Any]:
     """Write ``components.json``.
 
     Args:
         folder: Where it goes.
-        merged: The components.
+        merged: The components; None for soft labels.
         markers: Of all units.
         shape_yx: Size of the surface.
 
     Returns:
-        Its sums: counts and pixels of kept and removed components, filled, ink and ignored pixels.
+        Its sums: counts and pixels of kept and removed components, filled, ink and ignored pixels. Of soft labels, ink
+        is what has at least half of full scale.
     """
-    ink_px = sum(marker["ink_px"] for marker in markers)
-    facts = {
-        "components": merged.kept_count,
-        "component_px": merged.kept_px,
-        "removed_components": merged.removed_count,
-        "removed_px": merged.removed_px,
-        "filled_px": ink_px - merged.kept_px,
+    ink_px, ignored_px, both = (
+        sum(marker.get(key, 0) for marker in markers) for key in ("ink_px", "ignored_px", "ignored_ink_px")
+    )
+    facts: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
+    if merged is not None:
+        facts = {
+            "components": merged.kept_count,
+            "component_px": merged.kept_px,
+            "removed_components": merged.removed_count,
+            "removed_px": merged.removed_px,
+            "filled_px": ink_px - merged.kept_px,
+        }
+        statistics = {
+            "components_by_least_area_px": {str(2**k): count for k, count in enumerate(merged.histogram) if count},
+            "largest": [component.model_dump(mode="json") for component in merged.components],
+        }
+    facts |= {
         "ink_px": ink_px,
         "ink_share": ink_px / (shape_yx[0] * shape_yx[1]),
-        "ignored_px": sum(marker["ignored_px"] for marker in markers),
+        "ignored_px": ignored_px,
+        "ignored_ink_px": both,
     }
-    statistics = {
-        **facts,
-        "components_by_least_area_px": {str(2**k): count for k, count in enumerate(merged.histogram) if count},
-        "largest": [component.model_dump(mode="json") for component in merged.components],
-    }
+    statistics = {**facts, **statistics}
     (folder / "components.json").write_json(statistics)
     return facts
 

@@ -110,9 +110,7 @@ def _labels() -> Repeatable:
 
     def planned(config: labels.LabelsConfig) -> Sequence[RunFolder]:
         found = labels.make_plan(config)
-        for source in (found.source, found.ignore_image):
-            if source is not None:
-                source.close()
+        found.inputs.close()
         return [found.record]
 
     return Repeatable(labels.LabelsConfig, planned, labels.run, 3)

@@ -1,0 +1,174 @@
+"""Inputs of `inkbatch labels`: the labels, and masks of where they count and of what is held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from inkbatch.data.labels.components import Bools
+from inkbatch.data.labels.versions import Versions, chosen_version
+from inkbatch.data.maps.label_source import LabelSource, PictureLabels, PredictionLabels
+from inkbatch.data.maps.stored import open_map
+from inkbatch.data.segments.catalog import Catalog, SegmentEntry
+from inkbatch.errors import ConfigError, DataError
+from inkbatch.geometry import Box
+from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.layers.one_plane import open_plane
+from inkbatch.io.layers.single import content_digest, open_one_layer, read_mask
+from inkbatch.io.layers.zarr_nodes import find_node, level_shapes
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.versions import state_of
+from inkbatch.io.surface import SurfaceVolume
+
+if TYPE_CHECKING:
+    from inkbatch.steps.labels.plan import LabelsConfig
+
+NO_MASK = "none"  # in place of a mask that the catalog names
+CURE = "set plane to one of them, to middle, or to max"
+
+
+class Mask(NamedTuple):
+    """A mask that was given: what it is, where it lies, and its version."""
+
+    what: str
+    source: LayerSource
+    versions: Versions
+
+    def read(self, box: Box) -> Bools:
+        """Read a window, True where it is marked."""
+        return read_mask(self.source, box)
+
+
+@dataclass(frozen=True)
+class LabelInputs:
+    """Everything that labels are made of, opened.
+
+    Attributes:
+        labels: The labels.
+        versions: Their version; None for a prediction.
+        ignore_image: What is left out, or None.
+        supervision: Where labels count, or None: everywhere.
+        validation: What is held out, or None.
+    """
+
+    labels: LabelSource
+    versions: Versions | None
+    ignore_image: LayerSource | None
+    supervision: Mask | None
+    validation: Mask | None
+
+    @property
+    def masks(self) -> dict[str, Mask]:
+        """The given masks by the setting that names them."""
+        named = {"supervision_mask": self.supervision, "validation_mask": self.validation}
+        return {key: mask for key, mask in named.items() if mask is not None}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Entries of a manifest."""
+        found: dict[str, Any] = {
+            "source": {**self.labels.identity, **(self.versions.identity if self.versions else {})}
+        }
+        if self.ignore_image is not None:
+            found["ignore_image"] = {"uri": self.ignore_image.uri, "fingerprint": self.ignore_image.fingerprint}
+        for key, mask in self.masks.items():
+            entry = {"uri": mask.source.uri, "fingerprint": mask.source.fingerprint}
+            found[key] = {**entry, **mask.versions.identity}
+        return found
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Settings that name the same inputs from any folder."""
+        masks = {key: mask.versions.uri for key, mask in self.masks.items()}
+        return {**self.labels.request, "version": None, **masks}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Versions of the inputs, for the state of a manifest."""
+        state = dict(self.labels.state)
+        if self.ignore_image is not None:
+            state["ignore_image"] = state_of(Location.parse(self.ignore_image.uri))
+        return state | {key: state_of(Location.parse(mask.source.uri)) for key, mask in self.masks.items()}
+
+    def close(self) -> None:
+        """Release file handles."""
+        for source in (self.labels, self.ignore_image, *(mask.source for mask in self.masks.values())):
+            if source is not None:
+                source.close()
+
+
+def open_inputs(config: LabelsConfig, surface: SurfaceVolume) -> LabelInputs:
+    """Open labels and masks, and compare their sizes with the surface's.
+
+    Raises:
+        ConfigError: No labels are known, or two kinds are given.
+        DataError: Something is not whole, of another size, or lies there in several versions of which none is stated.
+    """
+    entry = Catalog.load(config.catalog).entries.get(config.segment) or SegmentEntry()
+    labels, versions = _labels(config, entry)
+    _require_size(config, "labels", labels.shape_yx, surface, versions.uri if versions else None)
+    ignore_image = open_one_layer(config.ignore.image) if config.ignore.image else None
+    if ignore_image is not None:
+        _require_size(config, "ignore mask", ignore_image.shape_zyx[1:], surface)
+    of_catalog = config.image is None and config.prediction is None  # its masks belong to its labels
+    given = {
+        "supervision mask": config.supervision_mask or (entry.supervision_mask if of_catalog else None),
+        "validation mask": config.validation_mask or (entry.validation_mask if of_catalog else None),
+    }
+    masks = {what: _mask(config, what, uri, surface) for what, uri in given.items()}
+    return LabelInputs(labels, versions, ignore_image, masks["supervision mask"], masks["validation mask"])
+
+
+def _labels(config: LabelsConfig, entry: SegmentEntry) -> tuple[LabelSource, Versions | None]:
+    if config.image is not None and config.prediction is not None:
+        raise ConfigError(f"segment {config.segment}: image and prediction are both given; choose one of them")
+    if config.prediction is not None:
+        for key in ("white", "plane", "level", "version"):
+            if getattr(config, key) is not None:
+                raise ConfigError(f"segment {config.segment}: {key} belongs to an image, not to a prediction; drop it")
+        return PredictionLabels(open_map(config.root, config.segment, config.prediction)), None
+    image = config.image or entry.ink_labels
+    if image is None:
+        raise ConfigError(
+            f"segment {config.segment}: its ink labels are unknown; give image (a 2-D picture or a label volume) or "
+            "prediction (a name), or write ink_labels into the catalog"
+        )
+    versions = chosen_version(image, config.version, f"segment {config.segment}, labels")
+    labels = PictureLabels(versions.uri, config.white, plane=config.plane, level=config.level, cure=CURE)
+    return labels, versions
+
+
+def _mask(config: LabelsConfig, what: str, uri: str | None, surface: SurfaceVolume) -> Mask | None:
+    """Open a mask; of a volume a pixel is marked where any plane marks it."""
+    if uri is None or uri == NO_MASK:
+        return None
+    versions = chosen_version(uri, config.version, f"segment {config.segment}, {what}", follows=True)
+    source = open_plane(versions.uri, "max", config.level if find_group(versions.uri) else None, CURE)
+    source.fingerprint = content_digest(Location.parse(source.uri)) or source.fingerprint
+    _require_size(config, what, source.shape_zyx[1:], surface, versions.uri)
+    return Mask(what, source, versions)
+
+
+def find_group(uri: str) -> bool:
+    """Tell if an OME-Zarr group lies at an address."""
+    place = Location.parse(uri)
+    node = find_node(place) if place.is_folder() else None
+    return node is not None and not node.is_array
+
+
+def _require_size(
+    config: LabelsConfig, what: str, found: tuple[int, ...], surface: SurfaceVolume, uri: str | None = None
+) -> None:
+    if tuple(found) == surface.shape_yx:
+        return
+    or_level = ""
+    if uri is not None and find_group(uri):
+        node = find_node(Location.parse(uri))
+        sizes = level_shapes(node) if node else []
+        fitting = [number for number, shape in enumerate(sizes) if shape[-2:] == surface.shape_yx]
+        if fitting:
+            or_level = f", or set level={fitting[0]}, which has that size"
+    raise DataError(
+        f"segment {config.segment}: its {what} are {tuple(found)}, the surface is {surface.shape_yx} (height, width); "
+        f"give those of this very surface{or_level}"
+    )
