@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("phantoms")(phantoms)
     app.command("build-dataset")(build_dataset)
     app.command("train")(train)
+    app.command("soup")(soup)
     app.command("infer-pictures")(infer_pictures)
     app.command("evaluate-pictures")(evaluate_pictures)
     app.command("presets")(presets)
@@ -122,6 +123,39 @@ def train(
     report = step.run(job, context)
     if report.facts["rank"] == 0:
         print_report(report)
+
+
+def soup(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="The training run: its name (one fold: NAME/fold-0), or its folder.", show_default=False),
+    ] = None,
+    last: Annotated[int | None, typer.Option(help="Take the checkpoints of the last epochs: how many.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the result (default: RUN-soup-LAST).")] = None,
+    root: Root = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    replace: Replace = False,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """Average the last checkpoints of a training run.
+
+    The run must have kept them: train with --set keep_epochs=4. Takes the mean of the weights in float64, renews the
+    statistics of batch normalisation, scores the soup where the run was validated, and writes its bundle to
+    ROOT/runs/RUN-soup-LAST. Checkpoints of different runs are refused: see min_cosine=0.9 in docs/training.md. Other settings: statistics_steps, device, precision, read_cache.
+    """
+    context = run_context(None, log, replace=replace)
+    from inkbatch.steps.train import soup as step
+
+    options = {"run": run, "last": last, "name": name, "root": chosen_root(root)}
+    job = step.SoupConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
+    if dry_run:
+        typer.echo(step.describe(job))
+        return
+    print_report(step.run(job, context))
 
 
 def infer_pictures(

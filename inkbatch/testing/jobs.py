@@ -23,6 +23,7 @@ from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.probe import job as probe
 from inkbatch.steps.train import job as train
+from inkbatch.steps.train import soup
 from inkbatch.testing.segments import network_bundle, write_layers
 from inkbatch.testing.training import planted_segment, tiny_dataset, tiny_run
 
@@ -73,7 +74,10 @@ def run_every_job(folder: Path) -> EveryJob:
     done("evaluate", evaluate.run(scored, RunContext()))
     done("probe", probe.run(probe.ProbeConfig(**common, **bundle, at=((0, 0),), window_px=64), RunContext()))
     tiny_dataset(root)
-    done("train", train.run(train.TrainConfig.checked(tiny_run(root, epochs=1), "train"), RunContext()))
+    trained = tiny_run(root, epochs=2, keep_epochs=2, sampler={"samples_per_epoch": 8})
+    done("train", train.run(train.TrainConfig.checked(trained, "train"), RunContext()))
+    asked_soup = soup.SoupConfig(run="first", root=str(root), last=2, statistics_steps=2, device="cpu")
+    done("soup", soup.run(asked_soup, RunContext()))
     samples = {
         "name": "letters",
         "root": str(root),

@@ -42,6 +42,19 @@ def trained(folder: Path) -> Location:
     return train.run(train.TrainConfig.checked(tiny_run(folder / "root"), "test"), RunContext()).location
 
 
+def averaged(folder: Path) -> Location:
+    """Run `train` and `soup` below `folder`."""
+    from inkbatch.steps.train import job as train
+    from inkbatch.steps.train import soup
+    from inkbatch.testing.training import tiny_dataset, tiny_run
+
+    tiny_dataset(folder / "root")
+    values = tiny_run(folder / "root", keep_epochs=2, sampler={"samples_per_epoch": 8})
+    train.run(train.TrainConfig.checked(values, "test"), RunContext())
+    asked = soup.SoupConfig(run="first", root=str(folder / "root"), last=2, statistics_steps=2, device="cpu")
+    return soup.run(asked, RunContext()).location
+
+
 def combined(folder: Path) -> Location:
     """Run `ensemble` with fitted weights below `folder`."""
     from inkbatch.steps.ensemble import job as ensemble

@@ -43,6 +43,7 @@ MAKERS: Mapping[str, Maker] = {
     "infer": inferred,
     "build-dataset": report_runs.dataset,
     "train": report_runs.trained,
+    "soup": report_runs.averaged,
     "ensemble": report_runs.combined,
     "evaluate": report_runs.evaluated,
     "clean": report_runs.cleaned,

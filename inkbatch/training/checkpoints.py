@@ -1,4 +1,4 @@
-"""Checkpoints on any store: a new object, then the pointer; the last two and the best are kept.
+"""Checkpoints on any store: a new object, then the pointer; the last two, the best and the asked-for epochs are kept.
 
 ``checkpoints/pointer.json`` names the objects that count, newest first, with their digests. A process killed while it
 writes leaves an object that nothing points to, or nothing at all; it can never leave half a checkpoint that would be
@@ -46,17 +46,19 @@ class Pointer(BaseModel):
     Attributes:
         last: The newest ones, newest first.
         best: The best one, or None.
+        epochs: Those of the last epochs' ends, newest first; as many as the run keeps.
     """
 
     model_config = ConfigDict(frozen=True)
 
     last: tuple[Entry, ...] = ()
     best: Entry | None = None
+    epochs: tuple[Entry, ...] = ()
 
     @property
     def files(self) -> set[str]:
         """All objects that are named."""
-        return {entry.file for entry in (*self.last, self.best) if entry is not None}
+        return {entry.file for entry in (*self.last, *self.epochs, self.best) if entry is not None}
 
 
 class CheckpointStore:
@@ -65,10 +67,13 @@ class CheckpointStore:
     Args:
         location: Their folder.
         note: Receives notes for the user.
+        keep_epochs: Checkpoints of epochs' ends that are kept.
     """
 
-    def __init__(self, location: Location, note: Callable[[str], None] = lambda text: None) -> None:
-        self.location, self.note = location, note
+    def __init__(
+        self, location: Location, note: Callable[[str], None] = lambda text: None, keep_epochs: int = 0
+    ) -> None:
+        self.location, self.note, self.keep_epochs = location, note, keep_epochs
 
     def pointer(self) -> Pointer:
         """Read the current pointer; empty if nothing was saved yet.
@@ -86,7 +91,9 @@ class CheckpointStore:
                 f"{place}: not a pointer to checkpoints; remove {self.location} to start over"
             ) from error
 
-    def save(self, state: Mapping[str, Any], step: int, epoch: int, best: bool = False) -> Entry:
+    def save(
+        self, state: Mapping[str, Any], step: int, epoch: int, best: bool = False, *, ends_epoch: bool = False
+    ) -> Entry:
         """Store a state: the object first, then the pointer; then what nothing points to is deleted.
 
         Args:
@@ -94,6 +101,7 @@ class CheckpointStore:
             step: Optimiser steps so far.
             epoch: Epochs so far.
             best: This is the best one so far.
+            ends_epoch: An epoch has just ended.
         """
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
@@ -103,7 +111,10 @@ class CheckpointStore:
         old = self.pointer()
         (self.location / entry.file).write_bytes(data)
         others = tuple(one for one in old.last if one.file != entry.file)
-        new = Pointer(last=(entry, *others)[:KEPT], best=entry if best else old.best)
+        epochs = tuple(one for one in old.epochs if one.epoch != entry.epoch)
+        epochs = (entry, *epochs) if ends_epoch else old.epochs
+        best_entry = entry if best else old.best
+        new = Pointer(last=(entry, *others)[:KEPT], best=best_entry, epochs=epochs[: self.keep_epochs])
         (self.location / "pointer.json").write_json(new.model_dump(mode="json"))
         self._remove_orphans(new)
         return entry
@@ -125,7 +136,7 @@ class CheckpointStore:
         entries = pointer.last
         for entry in entries:
             try:
-                return self._load(entry)
+                return self.load(entry)
             except (FileNotFoundError, CorruptDataError) as error:
                 self.note(f"{error}; using the checkpoint before it")
         if entries:
@@ -144,11 +155,17 @@ class CheckpointStore:
         if entry is None:
             raise CorruptDataError(f"{self.location}: no best checkpoint is named; remove it to start over")
         try:
-            return self._load(entry)
+            return self.load(entry)
         except FileNotFoundError as error:
             raise CorruptDataError(f"{self.location / entry.file}: the best checkpoint is gone; train again") from error
 
-    def _load(self, entry: Entry) -> dict[str, Any]:
+    def load(self, entry: Entry) -> dict[str, Any]:
+        """Load one checkpoint.
+
+        Raises:
+            FileNotFoundError: It is gone.
+            CorruptDataError: It was damaged.
+        """
         place = self.location / entry.file
         data = place.read_bytes()
         if hashlib.sha256(data).hexdigest() != entry.sha256:

@@ -15,7 +15,6 @@ from inkbatch.models.bundle import Bundle, BundleDocument, Contract
 from inkbatch.models.flops import flops_per_tile
 from inkbatch.predict.reference import keep_reference
 from inkbatch.reports.charts import raster
-from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.metrics import OVERALL
 from inkbatch.training.progress import Progress
 from inkbatch.training.settings import TrainConfig
@@ -68,14 +67,28 @@ def _picture_place(folder: Location, epoch: int, name: str) -> Location:
     return folder / "validation" / f"epoch-{epoch:03d}-{name}.png"
 
 
+def network_with(model: InkModel, state: Mapping[str, Any]) -> InkModel:
+    """Give a network the weights of a checkpoint: the moving average where the run keeps one."""
+    model.load_state_dict(checkpoint_weights(state), strict=True)
+    return model
+
+
+def checkpoint_weights(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the weights of a checkpoint that are validated and bundled."""
+    average = state["average"]
+    weights: Mapping[str, Any] = state["net"] if average is None else average["average"]
+    return weights
+
+
 def write_bundle(
     folder: Location,
+    name: str,
     config: TrainConfig,
     index: DatasetIndex,
     contract: Contract,
     model: InkModel,
-    store: CheckpointStore,
-    progress: Progress,
+    scores: Mapping[str, Mapping[str, float]],
+    history: Mapping[str, Any],
     pixels: Sequence[Mapping[str, Any]],
     contents: Mapping[str, Any],
 ) -> Bundle:
@@ -83,31 +96,24 @@ def write_bundle(
 
     Args:
         folder: The bundle's folder.
+        name: Its name.
         config: The run.
         index: Its dataset.
         contract: Contract that training followed.
-        model: A network of the run's shape; its weights are replaced.
-        store: The run's checkpoints.
-        progress: The finished run.
+        model: The network with the weights to keep.
+        scores: Its scores on the validation areas, see `inkbatch.training.metrics.table`.
+        history: How these weights came about: epochs, steps.
         pixels: What it was shown of each segment, see `inkbatch.data.datasets.trained_pixels.records_of`.
         contents: Content digests of the dataset and of the surfaces and labels that it was built from.
-
-    Raises:
-        CorruptDataError: The best checkpoint is gone or damaged.
     """
-    best = progress.best(config.monitor)
-    state = store.best()
-    average = state["average"]
-    model.load_state_dict(state["net"] if average is None else average["average"], strict=True)
-    threshold = best.scores[OVERALL]["threshold"]
     fitted = contract.model_copy(
         update={
-            "threshold": threshold,
+            "threshold": scores[OVERALL]["threshold"],
             "threshold_fitted_on": f"best F0.5 on the validation split of dataset {index.name}{_fold_words(config)}",
         }
     )
     document = BundleDocument(
-        name=config.run,
+        name=name,
         architecture=config.model.architecture,
         model=model.config.model_dump(mode="json", exclude_none=True),
         contract=fitted,
@@ -116,24 +122,22 @@ def write_bundle(
             "dataset": index.name,
             "dataset_digest": index.digest,
             "config_digest": digest(config.result_settings()),
-            "epochs": len(progress.rows),
-            "best_epoch": best.epoch,
-            "steps": progress.total_steps,
-            "averaged_weights": average is not None,
+            **history,
+            "averaged_weights": config.ema is not None,
             **({"fold": config.fold} if config.fold is not None else {}),
             **({RECORD: list(pixels)} if pixels else {}),
             **({"contents": dict(contents)} if contents else {}),
         },
         metrics={
             "measured_on": f"stitched validation areas of dataset {index.name}{_fold_words(config)}",
-            "validation": {name: finite(scores) for name, scores in best.scores.items()},
+            "validation": {area: finite(found) for area, found in scores.items()},
         },
         reference=keep_reference(folder, model.eval(), fitted),
     )
     return Bundle.save(folder, model, document)
 
 
-def finite(scores: dict[str, float]) -> dict[str, Any]:
+def finite(scores: Mapping[str, float]) -> dict[str, Any]:
     """Convert scores for JSON: rounded to six digits, None for NaN."""
     return {name: None if math.isnan(value) else round(value, 6) for name, value in scores.items()}
 

@@ -206,7 +206,7 @@ class Trainer:
         with self.seconds.timed("store"):
             self.on_epoch(progress, found)
         self.fabric.barrier()  # a checkpoint after an epoch promises that its pictures are stored
-        self._save(best=waited == 0)
+        self._save(best=waited == 0, ends_epoch=True)
         scores = progress.rows[-1].scores[OVERALL]
         row = {"train_loss": progress.rows[-1].train_loss, "validation_loss": found.loss}
         row |= {"f05": scores["f05"], "auc": scores["auc"]}
@@ -242,15 +242,15 @@ class Trainer:
             "again to go on"
         )
 
-    def _save(self, best: bool = False) -> None:
+    def _save(self, best: bool = False, *, ends_epoch: bool = False) -> None:
         self._fetch_losses()
         if self.fabric.is_global_zero:
             with self.seconds.timed("store"):
-                self._store(best)
+                self._store(best, ends_epoch)
         self.fabric.barrier()
         self._saved_at = time.monotonic()
 
-    def _store(self, best: bool) -> None:
+    def _store(self, best: bool, ends_epoch: bool) -> None:
         state = {
             "net": self.module.net.state_dict(),
             "optimiser": self.optimiser.optimizer.state_dict(),
@@ -258,7 +258,7 @@ class Trainer:
             "precision": self.fabric.strategy.precision.state_dict(),
             "progress": self.progress.state_dict(),
         }
-        self.store.save(state, self.progress.total_steps, self.progress.epoch, best)
+        self.store.save(state, self.progress.total_steps, self.progress.epoch, best, ends_epoch=ends_epoch)
 
     def _resume(self) -> None:
         state = self.store.newest()

@@ -103,6 +103,7 @@ class TrainConfig(Grown, JobConfig):
         read_cache: Memory of each process for decoded chunks, so that tiles of one neighbourhood decode it once.
         save_every_steps: A checkpoint after so many steps, besides those at each epoch's end; None: none.
         save_every_minutes: And after so many minutes.
+        keep_epochs: Last epochs whose checkpoints are kept, for `inkbatch soup`, besides the last two and the best.
     """
 
     job: ClassVar[str] = "train"
@@ -144,6 +145,7 @@ class TrainConfig(Grown, JobConfig):
     read_cache: str = "1GiB"
     save_every_steps: int | None = Field(None, ge=1)
     save_every_minutes: float = Field(10.0, gt=0)
+    keep_epochs: int = Field(0, ge=0)
 
     @field_validator("read_cache")
     @classmethod
@@ -170,5 +172,6 @@ class TrainConfig(Grown, JobConfig):
             "read_cache",
             "save_every_steps",
             "save_every_minutes",
+            "keep_epochs",
         }
         return self.model_dump(mode="json", exclude=place)

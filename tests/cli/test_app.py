@@ -52,7 +52,7 @@ def test_help_and_prepare_start_without_torch(stated):
 
 
 COMMANDS = ["prepare", "infer", "phantom", "export", "segments", "import-checkpoint", "models", "bundle", "labels"]
-COMMANDS += ["import-cvat", "vessels", "build-dataset", "train", "infer-pictures", "presets"]
+COMMANDS += ["import-cvat", "vessels", "build-dataset", "train", "soup", "infer-pictures", "presets"]
 COMMANDS += [
     "ensemble",
     "evaluate",

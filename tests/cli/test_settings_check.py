@@ -17,6 +17,7 @@ WORDS = {
     "probe": ["s", "--bundle", "demo"],
     "build-dataset": ["--preset", "first-letters-coco", "--set", "segments=[A, B, C]"],
     "train": ["--preset", "first-letters-synthetic", "--run", "r"],
+    "soup": ["r"],
     "ensemble": ["s", "--prediction", "a", "--prediction", "b"],
     "evaluate": ["s"],
     "labels": ["s"],

@@ -26,6 +26,7 @@ JOBS = (
     "labels",
     "build-dataset",
     "train",
+    "soup",
     "infer",
     "infer-pictures",
     "ensemble",

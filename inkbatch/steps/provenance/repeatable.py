@@ -132,6 +132,12 @@ def _train() -> Repeatable:
     return Repeatable(train.TrainConfig, planned, train.run, 2)
 
 
+def _soup() -> Repeatable:
+    from inkbatch.steps.train import soup
+
+    return Repeatable(soup.SoupConfig, _of_one_run(soup.make_plan_of_soup), soup.run)
+
+
 def _infer() -> Repeatable:
     from inkbatch.steps import chains
     from inkbatch.steps.infer.job import InferConfig, make_plan
@@ -179,6 +185,7 @@ _JOBS: dict[str, Callable[[], Repeatable]] = {
     "labels": _labels,
     "build-dataset": _build_dataset,
     "train": _train,
+    "soup": _soup,
     "infer": _infer,
     "infer-pictures": _infer_pictures,
     "ensemble": _ensemble,

@@ -17,11 +17,13 @@ from inkbatch.steps.prepare import page as prepare
 from inkbatch.steps.probe import page as probe
 from inkbatch.steps.train import folds_page as folds
 from inkbatch.steps.train import page as train
+from inkbatch.steps.train import soup_page as soup
 
 PAGES: Mapping[str, PageMaker] = {
     "prepare": prepare.page,
     "build-dataset": dataset.page,
     "train": train.page,
+    "soup": soup.page,
     "infer": infer.page,
     "ensemble": ensemble.page,
     "evaluate": evaluate.page,

@@ -4,158 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 
 from inkbatch.config import parse_bytes
-from inkbatch.data.datasets.current import dataset_state, require_current
-from inkbatch.data.datasets.index import DatasetIndex, Sample, root_of
+from inkbatch.data.datasets.index import root_of
 from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.trained_pixels import records_of
-from inkbatch.data.maps.stored import map_address
-from inkbatch.errors import ConfigError, InkbatchError, Preempted
+from inkbatch.errors import InkbatchError, Preempted
 from inkbatch.io.store.location import Location
-from inkbatch.models import build_model
-from inkbatch.models.base import InkModel
-from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location, load_strictly
-from inkbatch.models.encoder_weights import FILE_SUFFIXES, prepare_encoder
-from inkbatch.models.inputs import require_tile
 from inkbatch.predict.device import device_facts
-from inkbatch.predict.memory_format import arrange_all
 from inkbatch.reports.leave import leave, leave_report
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext, begin
 from inkbatch.run.malloc import keep_freed_memory
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import QuietReporter, Reporting
-from inkbatch.run.record import RunFolder, RunManifest, report_place
+from inkbatch.run.record import RunFolder, report_place
 from inkbatch.run.run_file import Usage, core_count, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.steps.train.folds_page import write_folds_page
 from inkbatch.steps.train.page import page as report_page
+from inkbatch.steps.train.plan import TrainPlan, make_plan, module_of, network_of, root_of_runs, run_folder, shape_of
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
-from inkbatch.training.contract import contract_of, model_settings
-from inkbatch.training.data import FEW_CORES, StepStream, TrainingTiles, reading_threads, require_samples
+from inkbatch.training.data import FEW_CORES, StepStream, TrainingTiles, reading_threads
 from inkbatch.training.devices import is_our_child, launch_fabric, precision_of
-from inkbatch.training.finish import finite, write_bundle, write_curves, write_data, write_pictures
+from inkbatch.training.finish import finite, network_with, write_bundle, write_curves, write_data, write_pictures
 from inkbatch.training.loop import Trainer
 from inkbatch.training.metrics import OVERALL, SCORES
-from inkbatch.training.module import InkModule
-from inkbatch.training.order import EpochPlan, require_drawable
 from inkbatch.training.progress import Progress, to_csv
 from inkbatch.training.run_logs import RunLogs, open_logs
 from inkbatch.training.settings import TrainConfig
-from inkbatch.training.statistics import sample_statistics
 from inkbatch.training.validate import Validation, Validator
 
 __all__ = ["TrainConfig", "TrainPlan", "describe", "make_plan", "run"]
-
-
-@dataclass(frozen=True)
-class TrainPlan:
-    """Plan of one run, made before anything is computed.
-
-    Attributes:
-        config: The run; `fold` is set where it is one of several.
-        index: The dataset.
-        dataset: The dataset's folder.
-        train: Training samples.
-        validation: Validation samples.
-        contract: What the network will be fed.
-        model: The network's settings.
-        folder: The run's folder.
-        manifest: The run's manifest.
-    """
-
-    config: TrainConfig
-    index: DatasetIndex
-    dataset: Location
-    train: list[Sample]
-    validation: list[Sample]
-    contract: Contract
-    model: dict[str, Any]
-    folder: Location
-    manifest: RunManifest
-
-    def epoch_plan(self, devices: int) -> EpochPlan:
-        """Plan how epochs are cut into steps on so many devices."""
-        config = self.config
-        return EpochPlan(
-            self.train,
-            config.sampler,
-            config.seed,
-            config.batch // devices,
-            devices,
-            config.accumulate,
-            self.index.scrolls,
-        )
-
-
-def make_plan(config: TrainConfig) -> list[TrainPlan]:
-    """Open the dataset, check it and the settings against each other; one plan per run, no weights are read.
-
-    Raises:
-        ConfigError: A value that cannot be carried out.
-        DataError: The dataset is not there, a split is empty, or holds no ink.
-    """
-    root = Location.parse(config.root)
-    dataset = Location.parse(config.dataset) if "/" in config.dataset else root / "datasets" / config.dataset
-    index = DatasetIndex.open(dataset)
-    folder = _run_folder(config)
-    if config.folds is None:
-        return [_plan_one(config, index, dataset, folder)]
-    folds = range(index.fold_count) if config.folds == "all" else config.folds
-    if not folds:
-        raise ConfigError(f"folds {config.folds}: dataset {index.name} has no folds; leave folds out, or build it with")
-    plans = []
-    for fold in folds:
-        one = config.model_copy(update={"folds": None, "fold": fold})
-        plans.append(_plan_one(one, index, dataset, folder / f"fold-{fold}"))
-    return plans
-
-
-def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folder: Location) -> TrainPlan:
-    train, validation = (index.samples_of(split, config.fold) for split in ("train", "validation"))
-    require_samples(index.name, train, validation)
-    require_drawable(train, config.sampler, index.scrolls, config.batch)
-    settings = model_settings(config, index)
-    model = _shape_of(config, settings)
-    contract = contract_of(config, index, model.config.depth_layers, root_of(dataset))
-    require_tile(model, contract.tile_px, contract.tile_px)
-    inputs = {"dataset": index.name, "digest": index.digest}
-    if config.model.start_from is not None:
-        inputs["start_from"] = Bundle.open(bundle_location(config.model.start_from)).document.weights_sha256
-    require_current(dataset, index, root_of(dataset))
-    state = dataset_state(dataset, index)
-    manifest = RunManifest("train", config.result_settings(), inputs, 1, _request(config), state)
-    return TrainPlan(config, index, dataset, train, validation, contract, settings, folder, manifest)
-
-
-def _run_folder(config: TrainConfig) -> Location:
-    return _root_of_runs(config) / "runs" / config.run
-
-
-def _root_of_runs(config: TrainConfig) -> Location:
-    return Location.parse(config.output_root or config.root)
-
-
-def _request(config: TrainConfig) -> dict[str, Any]:
-    """Return the request, with absolute addresses of dataset and weights."""
-    asked = config.request(dataset=map_address(config.dataset))
-    for part, key in ((asked["model"], "start_from"), (asked["model"]["encoder"], "encoder_weights")):
-        if part[key] is not None and (key == "start_from" or part[key].endswith(FILE_SUFFIXES)):
-            part[key] = bundle_address(part[key])
-    return asked
-
-
-def _shape_of(config: TrainConfig, settings: Mapping[str, Any]) -> InkModel:
-    """Build the network only for its sizes; its weights are not used."""
-    return build_model(config.model.architecture, dict(settings))
 
 
 def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None] = lambda steps: None) -> JobReport:
@@ -182,7 +69,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
             if record.is_complete():
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
                 if not report_place(one.folder, "train").exists():
-                    leave_report(one.folder, reporter.note, report_page, _root_of_runs(config))
+                    leave_report(one.folder, reporter.note, report_page, root_of_runs(config))
                 continue
             if fabric is None:
                 fabric = launch_fabric(config)
@@ -194,9 +81,9 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
             stored += 1
         left = sum(not record.is_complete() for record in folders)
         if config.folds is not None and not left and (fabric is None or fabric.is_global_zero):
-            _write_summary(_run_folder(config), plans)
-            leave(_run_folder(config), reporter.note, lambda: write_folds_page(_run_folder(config)))
-    location = _run_folder(config)
+            _write_summary(run_folder(config), plans)
+            leave(run_folder(config), reporter.note, lambda: write_folds_page(run_folder(config)))
+    location = run_folder(config)
     seconds = time.perf_counter() - started
     rank = 0 if fabric is None else fabric.global_rank
     return JobReport("train", location, len(plans), stored, len(mine) - stored, left, seconds, {"rank": rank})
@@ -207,7 +94,7 @@ def _carry_out(
 ) -> None:
     """Train one run to its end: checkpoints, curves and pictures as it goes, the bundle at last."""
     usage, ended = Usage(), "failed"
-    store = CheckpointStore(one.folder / "checkpoints", context.reporter.note)
+    store = CheckpointStore(one.folder / "checkpoints", context.reporter.note, one.config.keep_epochs)
     logs = _logs(one, record, context) if fabric.is_global_zero else RunLogs()
     trainer = _trainer(one, fabric, context, store, logs, on_step, usage)
     pointer = store.pointer()
@@ -221,20 +108,21 @@ def _carry_out(
             write_curves(one.folder, progress)
             shown = {"train": one.train, "validation": one.validation}
             pixels = records_of(one.index, shown, root_of(one.dataset))
+            best = progress.best(one.config.monitor)
             bundle = write_bundle(
                 one.folder / "bundle",
+                one.config.run,
                 one.config,
                 one.index,
                 one.contract,
-                _network(one),
-                store,
-                progress,
+                network_with(network_of(one), store.best()),
+                best.scores,
+                {"epochs": len(progress.rows), "best_epoch": best.epoch, "steps": progress.total_steps},
                 pixels,
                 one.manifest.state,
             )
             split = {"training": one.train, "validation": one.validation}
             write_data(one.folder, one.index, split, _card(one))
-            best = progress.best(one.config.monitor)
             facts = {"best_epoch": best.epoch, "scores": finite(best.scores[OVERALL])}
             record.complete({**facts, "weights_sha256": bundle.document.weights_sha256})
         fabric.barrier()
@@ -254,7 +142,7 @@ def _carry_out(
             facts |= {**usage.stage_facts(trainer.seconds), **device_facts(fabric.device, precision_of(fabric))}
             write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
     if fabric.is_global_zero and ended == "done":
-        leave_report(one.folder, context.reporter.note, report_page, _root_of_runs(one.config))
+        leave_report(one.folder, context.reporter.note, report_page, root_of_runs(one.config))
 
 
 def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:
@@ -269,7 +157,7 @@ def _card(one: TrainPlan) -> str:
     A run that is stored under another ROOT keeps the link of one beside its dataset: repeated runs are equal.
     """
     there, root = (one.dataset / "README.md").uri, Location.parse(one.config.root).uri
-    here = f"{root}/{one.folder.uri.removeprefix(f'{_root_of_runs(one.config).uri}/')}"
+    here = f"{root}/{one.folder.uri.removeprefix(f'{root_of_runs(one.config).uri}/')}"
     if not there.startswith(f"{root}/"):
         return there
     up = here.removeprefix(f"{root}/").count("/") + 1
@@ -294,10 +182,7 @@ def _trainer(
     tiles = TrainingTiles(reader, one.train, config.augment, config.seed, contract.tile_px, contract.layers.count)
     # Devices that train together leave together, between steps: one that left validation alone would be waited for.
     stop = context.stop if fabric.world_size == 1 else StopFlag()
-    network = arrange_all(_network(one)) if config.channels_last else _network(one)
-    samples = [*one.train, *one.validation]
-    statistics = sample_statistics(contract, one.index, samples, root_of(one.dataset), one.folder, context.stop.check)
-    module = InkModule(network, contract, config.loss, config.optimiser, statistics)
+    module = module_of(one, network_of(one), context.stop)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         module.net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module.net)  # type: ignore[no-untyped-call]
 
@@ -331,24 +216,6 @@ def _trainer(
     )
 
 
-def _network(one: TrainPlan) -> InkModel:
-    """Build the network with its first weights: fresh from the seed, a bundle's, or a pretrained encoder's."""
-    torch.manual_seed(one.config.seed)
-    model = build_model(one.config.model.architecture, one.model)
-    choice = one.config.model
-    if choice.start_from is not None:
-        bundle = Bundle.open(bundle_location(choice.start_from))
-        if bundle.document.architecture != choice.architecture:
-            raise ConfigError(
-                f"model.start_from {choice.start_from}: is a {bundle.document.architecture}, the run trains a "
-                f"{choice.architecture}; name a bundle of that architecture"
-            )
-        load_strictly(model, bundle.build().state_dict(), str(bundle.location))
-    model.ask_for_gradients()
-    prepare_encoder(model, choice.encoder)
-    return model
-
-
 def _write_summary(folder: Location, plans: list[TrainPlan]) -> None:
     """Write the table over all folds once all are complete: one line each, then mean and standard deviation."""
     rows = []
@@ -372,7 +239,7 @@ def describe(config: TrainConfig) -> str:
     lines = []
     for one in make_plan(config):
         epochs = one.epoch_plan(1)
-        weights = sum(parameter.numel() for parameter in _shape_of(one.config, one.model).parameters())
+        weights = sum(parameter.numel() for parameter in shape_of(one.config, one.model).parameters())
         complete = RunFolder(one.folder, one.manifest).is_complete()
         pointer = CheckpointStore(one.folder / "checkpoints").pointer()
         done = pointer.last[0].step if pointer.last else 0
