@@ -141,9 +141,10 @@ def soup(
 ) -> None:
     """Average the last checkpoints of a training run.
 
-    The run must have kept them: train with --set keep_epochs=4. Takes the mean of the weights in float64, renews the
-    statistics of batch normalisation, scores the soup where the run was validated, and writes its bundle to
-    ROOT/runs/RUN-soup-LAST. Checkpoints of different runs are refused: see min_cosine=0.9 in docs/training.md. Other settings: statistics_steps, device, precision, read_cache.
+    The run must have kept them: train with --set keep_epochs=4. Averages the weights in float64, renews the statistics
+    of batch normalisation, scores the soup where the run was validated, and writes its bundle to
+    ROOT/runs/RUN-soup-LAST. Checkpoints of different runs are refused (min_cosine=0.9 of their weights). Other
+    settings: statistics_steps, device, precision, read_cache.
     """
     context = run_context(None, log, replace=replace)
     from inkbatch.steps.train import soup as step
