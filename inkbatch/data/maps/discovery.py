@@ -1,0 +1,167 @@
+"""p- and q-values of windows by permutation: how unlike the null each is, and how many would be so by chance.
+
+A null window is one of the same maps, made from layers in which no ink can be read. The p-value of a score is the share
+of null scores that reach it, with one added above and below, since a p-value from a finite number of draws is never 0
+(Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010, article 39). The q-value of a window is the smallest share of
+false windows among those called, over all thresholds that call it (Storey and Tibshirani, PNAS 100, 2003, 9440-9445),
+with the share of true nulls taken as 1, its upper bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Q_CALLED = 0.05
+
+Doubles = NDArray[np.float64]
+
+
+def p_values(scores: Doubles, null: Doubles) -> Doubles:
+    """Return (1 + null scores that reach each score) / (1 + null scores).
+
+    Args:
+        scores: Of windows, any order.
+        null: Of null windows, at least one.
+    """
+    ascending = np.sort(null)
+    reached = len(ascending) - np.searchsorted(ascending, scores, side="left")
+    found: Doubles = (1 + reached) / (1 + len(ascending))
+    return found
+
+
+def q_values(p: Doubles) -> Doubles:
+    """Return the smallest false-discovery rate at which each window is called."""
+    if not p.size:
+        return np.zeros(0)
+    order = np.argsort(p, kind="stable")
+    ranked = p[order] * len(p) / np.arange(1, len(p) + 1)
+    smallest = np.minimum.accumulate(ranked[::-1])[::-1]
+    found = np.empty(len(p))
+    found[order] = np.minimum(smallest, 1)
+    return found
+
+
+def most_directions(q: Doubles) -> Doubles:
+    """Join the q-values of several directions, (directions, windows): the smallest, times their number, at most 1."""
+    found: Doubles = np.minimum(q.min(axis=0) * len(q), 1.0)
+    return found
+
+
+def least_together(windows: int, null: int, directions: int, level: float = Q_CALLED) -> int:
+    """Count the windows that must stand out of all null windows together before any can be called."""
+    return int(np.ceil(directions * windows / ((1 + null) * level) - 1e-9))
+
+
+@dataclass(frozen=True)
+class ControlPoint:
+    """Effect of planted ink of one contrast.
+
+    Attributes:
+        contrast: Grey values of 255 at its centre.
+        found: Sampled windows that would have been called.
+        windows: Windows in which it was planted.
+    """
+
+    contrast: float
+    found: int
+    windows: int
+
+    @property
+    def share(self) -> float:
+        """Share that would have been called."""
+        return self.found / self.windows if self.windows else 0.0
+
+
+def control_point(
+    contrast: float, scores: Doubles, null: Doubles, sampled: NDArray[np.intp], planted: Doubles, directions: int = 1
+) -> ControlPoint:
+    """Ask if windows would have been called had they held ink of one contrast, at the same threshold of q.
+
+    Args:
+        contrast: Of the planted ink.
+        scores: Of all judged windows, as they are.
+        null: Of null windows.
+        sampled: Places in `scores` of the windows in which ink was planted.
+        planted: Their scores with it.
+        directions: See `most_directions`.
+    """
+    replaced = scores.copy()
+    replaced[sampled] = planted
+    q = np.minimum(q_values(p_values(replaced, null)) * directions, 1)
+    return ControlPoint(contrast, int((q[sampled] <= Q_CALLED).sum()), len(sampled))
+
+
+SEEN_SHARE = 0.9  # of the sampled windows: ink of this contrast would have been seen
+
+
+def faintest_seen(points: list[ControlPoint]) -> float | None:
+    """Return the faintest contrast from which on planted ink would have been seen; None if there is none."""
+    faintest = None
+    for point in sorted(points, key=lambda point: -abs(point.contrast)):
+        if point.share < SEEN_SHARE:
+            break
+        faintest = point.contrast
+    return faintest
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Area that was judged, and what could not be.
+
+    Attributes:
+        judged: Pixels in windows that were judged.
+        reasons: Pixels in the others, by the reason.
+    """
+
+    judged: int
+    reasons: dict[str, int]
+
+    @property
+    def share(self) -> float:
+        """Share of the area that was judged."""
+        total = self.judged + sum(self.reasons.values())
+        return self.judged / total if total else 0.0
+
+
+def sentence(called: int, points: list[ControlPoint], ground: Ground, least: int, windows: int) -> str:
+    """Say what was found, and what could have been, in words that claim no ink.
+
+    Args:
+        called: Windows with a q-value of `Q_CALLED` at most.
+        points: The positive control; empty where none was made.
+        ground: Area that was judged.
+        least: See `least_together`.
+        windows: Windows that were judged.
+    """
+    left = "; ".join(f"{_percent(pixels, ground)} {reason}" for reason, pixels in ground.reasons.items() if pixels)
+    rest = f" {_whole(1 - ground.share)} could not be judged, because: {left}." if left else ""
+    if called:
+        plural = "windows are" if called > 1 else "window is"
+        said = f"{called:,} {plural} unlike the null at q ≤ {Q_CALLED:g}, in {_whole(ground.share)} of the area."
+        return said + rest
+    if least > windows:
+        return (
+            f"Nothing can be called: {least:,} windows would have to stand out together, and only {windows:,} were "
+            f"judged; sweep more area or more nulls.{rest}"
+        )
+    faintest = faintest_seen(points)
+    if not points:
+        return f"No window is unlike the null in {_whole(ground.share)} of the area; no control was made.{rest}"
+    if faintest is None:
+        strongest = max((abs(point.contrast) for point in points), default=0)
+        return (
+            f"No window is unlike the null, but planted strokes of contrast {strongest:g} would not have been seen "
+            f"either: this says nothing about ink.{rest}"
+        )
+    return f"No strokes above contrast {abs(faintest):g} in {_whole(ground.share)} of the area.{rest}"
+
+
+def _percent(pixels: int, ground: Ground) -> str:
+    return _whole(pixels / (ground.judged + sum(ground.reasons.values())))
+
+
+def _whole(share: float) -> str:
+    return f"{share:.0%}" if share in (0, 1) or 0.01 <= share <= 0.99 else f"{share:.1%}"

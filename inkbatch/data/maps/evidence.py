@@ -1,0 +1,333 @@
+"""Evidence of a sweep in windows: loudness, agreement, depth and void, real maps and nulls side by side.
+
+All of it follows from *moments*: means over blocks of `BLOCK_PX` of products of z values. They are made in one pass
+over the maps, block by block, so that neither order nor cutting of the pass changes them; windows are whole blocks.
+
+A window's *score* is the mean, over its pixels and all pairs of bundles, of ``max(z_a, 0) * max(z_b, 0)``: how loud two
+bundles are in the same places. Of one bundle it is the mean of ``max(z, 0)²``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.geometry import Box
+
+BLOCK_PX = 64
+SMALL_PX = 16  # pixels of the map that rows and marks are measured in
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Means over blocks of one series, (rows, columns) of blocks; pixels without a value count as 0.
+
+    Attributes:
+        filled: Share of pixels at which every bundle has a value.
+        z: Mean z value of the bundles.
+        own: Mean z value, (bundles, rows, columns).
+        square: Mean of its square, likewise.
+        product: Mean of ``z_a * z_b``, (pairs, rows, columns); none for one bundle.
+        loud: Mean of ``max(z_a, 0) * max(z_b, 0)``, likewise; for one bundle of ``max(z, 0)²``.
+        small: Mean z value of the bundles in squares of `SMALL_PX`.
+    """
+
+    filled: Doubles
+    z: Doubles
+    own: Doubles
+    square: Doubles
+    product: Doubles
+    loud: Doubles
+    small: Floats
+
+
+def pairs_of(bundles: int) -> list[tuple[int, int]]:
+    """List all pairs of different bundles."""
+    return list(itertools.combinations(range(bundles), 2))
+
+
+class MomentSums:
+    """Moments of one series, filled stripe by stripe.
+
+    Args:
+        shape_yx: Size of the maps.
+        bundles: Number of bundles.
+    """
+
+    def __init__(self, shape_yx: tuple[int, int], bundles: int) -> None:
+        blocks, small = (tuple(-(-side // edge) for side in shape_yx) for edge in (BLOCK_PX, SMALL_PX))
+        pairs = len(pairs_of(bundles))
+        self.moments = Moments(
+            np.zeros(blocks),
+            np.zeros(blocks),
+            np.zeros((bundles, *blocks)),
+            np.zeros((bundles, *blocks)),
+            np.zeros((pairs, *blocks)),
+            np.zeros((max(pairs, 1), *blocks)),
+            np.zeros(small, np.float32),
+        )
+
+    def add(self, box: Box, means: Sequence[Floats], stretches: Sequence[tuple[float, float]]) -> None:
+        """Add one part of the maps.
+
+        Args:
+            box: Its place; its upper left corner lies on a block's, and so does its lower right one, or on the border.
+            means: Map of each bundle, (height, width) float32; 0 where it has no value.
+            stretches: Mean and standard deviation that become z values of 0 and 1, by bundle.
+        """
+        found, rows, columns = self.moments, _blocks(box.y0, box.y1), _blocks(box.x0, box.x1)
+        here = (rows, columns)
+        filled = np.ones(box.shape, np.float32)
+        for values in means:
+            filled *= values > 0
+        z = [
+            _scaled(values, mean, deviation, filled) for values, (mean, deviation) in zip(means, stretches, strict=True)
+        ]
+        together = z[0].copy()
+        for values in z[1:]:
+            together += values
+        together /= np.float32(len(z))
+        found.filled[here], found.z[here] = block_means(filled), block_means(together)
+        squares = (slice(box.y0 // SMALL_PX, -(-box.y1 // SMALL_PX)), slice(box.x0 // SMALL_PX, -(-box.x1 // SMALL_PX)))
+        found.small[squares] = block_means(together, SMALL_PX)
+        for number, values in enumerate(z):
+            found.own[number][here], found.square[number][here] = block_means(values), block_means(values * values)
+        loud = [np.maximum(values, 0) for values in z]
+        pairs = pairs_of(len(z))
+        for number, (a, b) in enumerate(pairs):
+            found.product[number][here] = block_means(z[a] * z[b])
+            found.loud[number][here] = block_means(loud[a] * loud[b])
+        if not pairs:
+            found.loud[0][here] = block_means(loud[0] * loud[0])
+
+
+def _scaled(values: Floats, mean: float, deviation: float, filled: Floats) -> Floats:
+    found: Floats = values - np.float32(mean)
+    found *= np.float32(1 / deviation if deviation > 0 else 0)
+    found *= filled
+    return found
+
+
+def _blocks(start: int, stop: int) -> slice:
+    return slice(start // BLOCK_PX, -(-stop // BLOCK_PX))
+
+
+def block_means(values: Floats, edge: int = BLOCK_PX) -> Floats:
+    """Average over squares of `edge` from the upper left corner; what a square lacks at the border counts as 0."""
+    height, width = values.shape
+    rows, columns = -(-height // edge), -(-width // edge)
+    if (height, width) != (rows * edge, columns * edge):
+        values = np.pad(values, ((0, rows * edge - height), (0, columns * edge - width)))
+    found = cv2.resize(np.ascontiguousarray(values), (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(found, np.float32).reshape(rows, columns)
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """Windows of whole blocks, side by side from the upper left corner; the last ones are clipped to the border.
+
+    Attributes:
+        shape_yx: Size of the maps.
+        edge_blocks: Edge of a window in blocks.
+    """
+
+    shape_yx: tuple[int, int]
+    edge_blocks: int
+
+    @staticmethod
+    def of(shape_yx: tuple[int, int], window_mm: float, voxel_um: float) -> WindowGrid:
+        """Choose the whole number of blocks that is nearest to an edge in millimetres, one at least."""
+        return WindowGrid(shape_yx, max(1, round(window_mm * 1000 / voxel_um / BLOCK_PX)))
+
+    @property
+    def window_px(self) -> int:
+        """Edge of a window in pixels."""
+        return self.edge_blocks * BLOCK_PX
+
+    @property
+    def boxes(self) -> list[Box]:
+        """Windows in pixels, row-major."""
+        height, width = self.shape_yx
+        edge = self.window_px
+        return [
+            Box(y, x, min(y + edge, height), min(x + edge, width))
+            for y in range(0, height, edge)
+            for x in range(0, width, edge)
+        ]
+
+    def sums(self, blocks: Doubles) -> Doubles:
+        """Add up block values over windows: (…, rows, columns) of blocks to (…, windows)."""
+        found = np.add.reduceat(blocks, np.arange(0, blocks.shape[-2], self.edge_blocks), axis=-2)
+        found = np.add.reduceat(found, np.arange(0, blocks.shape[-1], self.edge_blocks), axis=-1)
+        flat: Doubles = found.reshape(*found.shape[:-2], -1)
+        return flat
+
+
+@dataclass(frozen=True, eq=False)
+class WindowNumbers:
+    """Numbers of every window of one series, row-major.
+
+    Attributes:
+        filled: Share of the window's pixels that have a value.
+        z: Mean z value there.
+        score: See the module.
+        agreement: Mean correlation of two bundles over all pairs; NaN for one bundle, or where a map is flat.
+    """
+
+    filled: Doubles
+    z: Doubles
+    score: Doubles
+    agreement: Doubles
+
+
+def window_numbers(found: Moments, grid: WindowGrid) -> WindowNumbers:
+    """Gather moments in windows."""
+    area = np.array([box.area for box in grid.boxes], np.float64) / BLOCK_PX**2
+    filled = grid.sums(found.filled)
+    there = np.maximum(filled, 1e-12)
+    own, square = grid.sums(found.own) / there, grid.sums(found.square) / there
+    variance = np.maximum(square - own**2, 0)
+    correlations = []
+    for number, (a, b) in enumerate(pairs_of(len(own))):
+        common = grid.sums(found.product[number]) / there - own[a] * own[b]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            correlations.append(
+                np.where((variance[a] > 0) & (variance[b] > 0), common / np.sqrt(variance[a] * variance[b]), np.nan)
+            )
+    agreement = np.mean(correlations, axis=0) if correlations else np.full(len(filled), np.nan)
+    score = grid.sums(found.loud).mean(axis=0) / there
+    return WindowNumbers(filled / area, grid.sums(found.z) / there, score, np.asarray(agreement, np.float64))
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Place of the loudest depth in a window.
+
+    Attributes:
+        depth: Centre of gravity of the peak above half of its height, in layers.
+        width: Its width at half of its height, in layers.
+        height: How far it rises above the faintest depth, in z values.
+    """
+
+    depth: float
+    width: float
+    height: float
+
+
+def peak_of(profile: Doubles, depths: Sequence[int]) -> Peak:
+    """Find the peak of a depth profile.
+
+    Args:
+        profile: Mean z value at each depth.
+        depths: The depths, ascending, evenly spaced.
+    """
+    step = depths[1] - depths[0] if len(depths) > 1 else 1
+    low, top = float(profile.min()), int(np.argmax(profile))
+    height = float(profile[top]) - low
+    if height <= 0:
+        return Peak(float(depths[top]), float(step * len(depths)), 0.0)
+    above = profile - (low + height / 2)
+    first = last = top
+    while first > 0 and above[first - 1] > 0:
+        first -= 1
+    while last < len(profile) - 1 and above[last + 1] > 0:
+        last += 1
+    weight = above[first : last + 1]
+    places = np.array(depths[first : last + 1], np.float64)
+    return Peak(float((weight * places).sum() / weight.sum()), float(step * len(places)), height)
+
+
+def window_profiles(means: Doubles, pixels: NDArray[np.int64], grid: WindowGrid) -> Doubles:
+    """Average block profiles over windows: (depths, rows, columns) to (depths, windows); 0 where none has a value."""
+    weight = pixels.astype(np.float64)
+    found: Doubles = grid.sums(means * weight) / np.maximum(grid.sums(weight), 1)
+    return found
+
+
+def border_px(filled: Doubles, grid: WindowGrid) -> Doubles:
+    """Measure how far every window's edge is from the nearest block that lacks papyrus, or from the surface's border.
+
+    Args:
+        filled: Share of each block that has a value.
+        grid: The windows.
+    """
+    whole = np.pad((filled >= 0.5).astype(np.uint8), 1)
+    away = cv2.distanceTransform(whole, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    reach = np.minimum.reduceat(away, np.arange(0, away.shape[0], grid.edge_blocks), axis=0)
+    reach = np.minimum.reduceat(reach, np.arange(0, away.shape[1], grid.edge_blocks), axis=1)
+    return np.maximum(reach.astype(np.float64).ravel() - 1, 0) * BLOCK_PX
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """Regularity of a map around a window, from the map alone.
+
+    Attributes:
+        row_mm: Distance of rows; NaN where there is no second peak.
+        row_strength: Correlation of the map with itself, moved by one row.
+        mark_mm: Size of a mark: width at half height of the correlation of the map with itself.
+    """
+
+    row_mm: float
+    row_strength: float
+    mark_mm: float
+
+
+ROW_MM = (2.0, 9.0)  # distances of rows that are looked for
+
+
+def rhythm_of(small: Floats, box: Box, reach_px: int, pixel_um: float) -> Rhythm:
+    """Measure rows and marks around a window.
+
+    Args:
+        small: Mean z values in squares of `SMALL_PX`.
+        box: The window.
+        reach_px: How far above and below it rows are looked for.
+        pixel_um: Edge of a pixel of the maps.
+    """
+    mm = pixel_um * SMALL_PX / 1000
+    tall = Box(max(0, box.y0 - reach_px), box.x0, box.y1 + reach_px, box.x1)
+    part = small[tall.y0 // SMALL_PX : tall.y1 // SMALL_PX, tall.x0 // SMALL_PX : tall.x1 // SMALL_PX].astype(
+        np.float64
+    )
+    if min(part.shape, default=0) < 4 or part.std() == 0:
+        return Rhythm(float("nan"), 0.0, float("nan"))
+    rows = part.mean(axis=1)
+    first, last = (round(edge / mm) for edge in ROW_MM)
+    own = _correlation(rows[:, None])
+    lags = range(max(first, 2), min(last, len(own) * 2 // 3))
+    peaks = [lag for lag in lags if lag + 1 < len(own) and own[lag] >= own[lag - 1] and own[lag] > own[lag + 1]]
+    best = max(peaks, key=lambda lag: own[lag], default=None)
+    across = _correlation(np.ascontiguousarray(part.T))
+    below = np.flatnonzero(across < 0.5)
+    width = float("nan")
+    if below.size and below[0] > 0:
+        one = int(below[0])
+        width = 2 * mm * (one - 1 + (across[one - 1] - 0.5) / (across[one - 1] - across[one]))
+    if best is None or own[best] <= 0:
+        return Rhythm(float("nan"), 0.0, width)
+    return Rhythm(best * mm, float(own[best]), width)
+
+
+def _correlation(values: Doubles) -> Doubles:
+    """Correlate (n, m) with itself, moved along the first axis by 0 to n - 1, unbiased."""
+    centred = values - values.mean()
+    size = len(centred)
+    spectrum = np.fft.rfft(centred, 2 * size, axis=0)
+    sums = np.fft.irfft((spectrum * spectrum.conj()).sum(axis=1), 2 * size)[:size]
+    found: Doubles = sums / (size - np.arange(size)) * size / max(float(sums[0]), 1e-300)
+    return found
+
+
+def stripes(shape_yx: tuple[int, int], height_px: int) -> Iterator[Box]:
+    """Cut maps into stripes of whole blocks, from top to bottom."""
+    for y in range(0, shape_yx[0], height_px):
+        yield Box(y, 0, min(y + height_px, shape_yx[0]), shape_yx[1])

@@ -1,0 +1,100 @@
+"""p- and q-values by permutation, the control, and the sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inkbatch.data.maps.discovery import (
+    Q_CALLED,
+    ControlPoint,
+    Ground,
+    control_point,
+    faintest_seen,
+    least_together,
+    most_directions,
+    p_values,
+    q_values,
+    sentence,
+)
+
+
+def test_a_p_value_is_never_zero():
+    null = np.array([0.0, 1.0, 2.0, 2.0])
+    np.testing.assert_allclose(p_values(np.array([3.0, 2.0, 1.5, -1.0]), null), [1 / 5, 3 / 5, 3 / 5, 1])
+
+
+def test_q_values_are_those_of_benjamini_and_hochberg():
+    p = np.array([0.01, 0.04, 0.03, 0.5, 0.03])
+    np.testing.assert_allclose(q_values(p), [0.05, 0.05, 0.05, 0.5, 0.05])
+    assert q_values(np.zeros(0)).size == 0
+
+
+def test_segments_without_ink_are_called_at_most_five_times_in_a_hundred():
+    """Null and real scores of one heavy-tailed kind: some window of 1,000 segments is called at q ≤ 0.05."""
+    rng = np.random.default_rng(0)
+    called = 0
+    for _ in range(1000):
+        scores, null = rng.lognormal(0, 1, 100), rng.lognormal(0, 1, 300)
+        called += bool((q_values(p_values(scores, null)) <= Q_CALLED).any())
+    assert called <= 50
+
+
+def test_of_those_called_at_most_five_in_a_hundred_are_false():
+    rng = np.random.default_rng(1)
+    false, total, found = 0, 0, 0
+    for _ in range(100):
+        scores, null = rng.standard_normal(200), rng.standard_normal(600)
+        scores[:40] += 4.5
+        called = q_values(p_values(scores, null)) <= Q_CALLED
+        found, false, total = found + called[:40].sum(), false + called[40:].sum(), total + called.sum()
+    assert found >= 0.9 * 40 * 100
+    assert false <= 0.05 * total
+
+
+def test_two_directions_are_paid_for():
+    np.testing.assert_allclose(most_directions(np.array([[0.02, 0.4], [0.5, 0.9]])), [0.04, 0.8])
+
+
+def test_so_many_windows_must_stand_out_together():
+    assert least_together(100, 299, 1) == 7
+    scores, null = np.zeros(100), np.linspace(0, 1, 299)
+    for count, called in ((6, 0), (7, 7)):
+        scores[:] = 0.5
+        scores[:count] = 2
+        assert (q_values(p_values(scores, null)) <= Q_CALLED).sum() == called
+
+
+def test_the_control_asks_at_the_same_threshold():
+    rng = np.random.default_rng(0)
+    scores, null = rng.standard_normal(100), rng.standard_normal(300)
+    sampled = np.arange(10, 30)
+    loud = control_point(40, scores, null, sampled, np.full(20, 9.0))
+    faint = control_point(10, scores, null, sampled, scores[sampled])
+    assert (loud.found, loud.windows, loud.share) == (20, 20, 1.0)
+    assert faint.found == 0
+    assert faintest_seen([faint, loud]) == 40
+    assert faintest_seen([faint]) is None
+    broken = [ControlPoint(10, 20, 20), ControlPoint(20, 3, 20), ControlPoint(40, 20, 20)]
+    assert faintest_seen(broken) == 40  # 10 was luck: stronger ink was missed
+
+
+SEEN = [ControlPoint(20.0, 19, 20), ControlPoint(10.0, 1, 20)]
+GROUND = Ground(940, {"too little papyrus": 50, "within half a tile of the border": 10})
+
+
+@pytest.mark.parametrize(
+    ("called", "points", "least", "words"),
+    [
+        (0, SEEN, 7, "No strokes above contrast 20 in 94% of the area. 6% could not be judged, because: 5% too little"),
+        (0, SEEN[1:], 7, "planted strokes of contrast 10 would not have been seen either"),
+        (0, [], 7, "No window is unlike the null in 94% of the area; no control was made."),
+        (0, SEEN, 101, "Nothing can be called: 101 windows would have to stand out together, and only 100"),
+        (3, SEEN, 7, "3 windows are unlike the null at q ≤ 0.05, in 94% of the area."),
+    ],
+)
+def test_the_sentence_claims_no_ink_and_says_what_was_not_judged(called, points, least, words):
+    said = sentence(called, points, GROUND, least, 100)
+    assert words in said
+    assert "1% within half a tile of the border" in said
+    assert " ink" not in said.replace("says nothing about ink", "")
