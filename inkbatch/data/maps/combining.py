@@ -9,6 +9,7 @@ table. Median and maximum are picked among these numbers, which ascend with the 
 | mean | the probability itself | |
 | odds | its log odds, cut at ±8.3 (what float16 can tell from 1) | back to a probability |
 | ranks | its quantile among the map's own pixels | |
+| zscore | `ZERO_AT` and its distance from the map's mean in standard deviations / `Z_SPAN` | cut at 0 and 1 |
 
 Where all maps are 0 (outside the segment mask) the result is 0.
 """
@@ -31,12 +32,15 @@ from inkbatch.geometry import cut
 from inkbatch.io.half_floats import TABLE_SIZE, looked_up, to_half, to_single
 from inkbatch.io.prediction import CHUNK_PX
 
-Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks"]
-WEIGHTED: frozenset[Method] = frozenset({"weighted-mean", "odds", "ranks"})
+Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks", "zscore"]
+WEIGHTED: frozenset[Method] = frozenset({"weighted-mean", "odds", "ranks", "zscore"})
+RELATIVE: frozenset[Method] = frozenset({"ranks", "zscore"})  # the result holds no probabilities
 PICKED: frozenset[Method] = frozenset({"median", "maximum"})
 
 STRIP_PX = 1 << 16  # pixels per pass, so that they stay in the cache
-RANK_CHUNKS = 256  # stored chunks per map that its quantiles are taken from
+RANK_CHUNKS = 256  # stored chunks per map that its quantiles, mean and deviation are taken from
+Z_SPAN, ZERO_AT = 16.0, 0.25  # z-scores are stored as ZERO_AT + z / Z_SPAN: from -4 to 12
+LEAST_Z = np.float32(2.0**-14)  # 0 is kept for pixels outside
 LEAST_ODDS_P = 2.0**-12
 
 Codes = NDArray[np.uint16]
@@ -148,6 +152,8 @@ class Combination:
             odds += np.float32(1)
             np.divide(np.float32(1), odds, out=odds)
             return odds
+        if self.method == "zscore":
+            return np.clip(total, LEAST_Z, np.float32(1), out=total)
         return total
 
     def _picked(self, codes: Sequence[Codes]) -> list[Codes]:
@@ -158,10 +164,8 @@ class Combination:
 
     def _finished(self, codes: Sequence[Codes], total: Floats) -> Floats:
         found = self.finish(total)
-        if self.method == "odds":
-            either = np.bitwise_or.reduce(codes)
-            if not either.min():
-                found[either == 0] = 0
+        if self.method in ("odds", "zscore"):
+            _clear_outside(codes, found)
         return found
 
     def _deviation(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
@@ -179,7 +183,16 @@ class Combination:
             squares += difference
         squares /= count
         np.sqrt(squares, out=squares)
+        if self.method == "zscore":
+            _clear_outside(codes, squares)
         return squares
+
+
+def _clear_outside(codes: Sequence[Codes], values: Floats) -> None:
+    """Set pixels to 0 at which all maps are 0."""
+    either = np.bitwise_or.reduce(codes)
+    if not either.min():
+        values[either == 0] = 0
 
 
 @cache
@@ -203,6 +216,30 @@ def rank_table(found: StoredMap) -> Floats:
     Raises:
         DataError: The map is 0 everywhere.
     """
+    counts = _counts(found, "ranks")
+    table = (np.cumsum(counts) - counts / 2) / counts.sum()
+    table[0] = 0
+    return _filled(table)
+
+
+def z_table(found: StoredMap) -> Floats:
+    """Return the z-score of each code, as `Z_SPAN` and `ZERO_AT` store it: one stretch for the whole map.
+
+    Mean and standard deviation are those of the map's values above 0, from the same chunks as in `rank_table`.
+
+    Raises:
+        DataError: The map has one value everywhere.
+    """
+    counts = _counts(found, "z-scores")
+    mean = float((counts * VALUES).sum() / counts.sum())
+    deviation = float(np.sqrt((counts * (VALUES - mean) ** 2).sum() / counts.sum()))
+    if not deviation > 0:
+        raise DataError(f"prediction {found.name}: is {mean:g} everywhere, it has no z-scores; leave it out")
+    return _filled(ZERO_AT + (VALUES - mean) / (deviation * Z_SPAN))
+
+
+def _counts(found: StoredMap, what: str) -> NDArray[np.int64]:
+    """Count the codes of a map but 0, over `RANK_CHUNKS` chunks."""
     chunks = list(cut(found.shape_yx, CHUNK_PX, CHUNK_PX))
     counts = np.zeros(BINS, np.int64)
     for picks in (np.unique(np.linspace(0, len(chunks) - 1, RANK_CHUNKS).round().astype(int)), range(len(chunks))):
@@ -213,16 +250,16 @@ def rank_table(found: StoredMap) -> Floats:
         if counts.any():  # else the sampled chunks are all empty: count all chunks
             break
     if not counts.any():
-        raise DataError(f"prediction {found.name}: is 0 everywhere, it has no ranks; leave it out")
-    table = (np.cumsum(counts) - counts / 2) / counts.sum()
-    table[0] = 0
-    return _filled(table)
+        raise DataError(f"prediction {found.name}: is 0 everywhere, it has no {what}; leave it out")
+    return counts
 
 
 def tables_for(method: Method, maps: Sequence[StoredMap]) -> tuple[Floats, ...]:
-    """Return the tables of a method; ranks read a sample of each map."""
+    """Return the tables of a method; ranks and z-scores read a sample of each map."""
     if method == "ranks":
         return tuple(rank_table(found) for found in maps)
+    if method == "zscore":
+        return tuple(z_table(found) for found in maps)
     table = odds_table() if method == "odds" else plain_table()
     return (table,) * len(maps)
 

@@ -61,8 +61,8 @@ class StoredMap:
 
     @property
     def holds_ranks(self) -> bool:
-        """True if its values are ranks instead of probabilities."""
-        return bool(self.manifest.get("config", {}).get("method") == "ranks")
+        """True if its values are ranks or z-scores instead of probabilities."""
+        return self.manifest.get("config", {}).get("method") in ("ranks", "zscore")
 
     @property
     def threshold(self) -> float | None:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from inkbatch.config import JobConfig, is_pattern, matching
 from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
-from inkbatch.data.maps.combining import RANK_CHUNKS, WEIGHTED, Combination, Halves, Method, tables_for
+from inkbatch.data.maps.combining import RANK_CHUNKS, RELATIVE, WEIGHTED, Combination, Halves, Method, tables_for
 from inkbatch.data.maps.stored import StoredMap, map_address, maps_state, open_map, require_one_grid
 from inkbatch.data.maps.truth import Truth
 from inkbatch.data.maps.weight_fitting import FitRules, fit
@@ -49,9 +49,10 @@ class EnsembleConfig(JobConfig):
         segment: Segment id.
         predictions: Names of finished predictions of this segment, or their addresses; two at least. ``tile*`` names
             all that match.
-        method: ``mean``, ``weighted-mean``, ``median``, ``maximum``, ``odds`` (geometric mean of odds) or ``ranks``
-            (mean of each map's own quantiles; the result is no probability).
-        weights: One per prediction, for weighted-mean, odds and ranks; they are scaled to sum 1.
+        method: ``mean``, ``weighted-mean``, ``median``, ``maximum``, ``odds`` (geometric mean of odds), ``ranks``
+            (mean of each map's own quantiles) or ``zscore`` (mean of each map's distance from its own mean in standard
+            deviations, stored as 0.25 + z / 16). The results of the last two are no probabilities.
+        weights: One per prediction, for weighted-mean, odds, ranks and zscore; they are scaled to sum 1.
         fit: Find the weights, and the threshold, on a labelled area. ``fit_weights: true`` does so with defaults, as a
             weighted mean where no method is given.
         disagreement: Write the standard deviation of the maps beside the result.
@@ -166,7 +167,7 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     }
     if config.weights is not None:
         settings["weights"] = [weight / sum(config.weights) for weight in config.weights]
-    if config.method == "ranks":
+    if config.method in RELATIVE:
         settings["rank_chunks"] = RANK_CHUNKS
     inputs: dict[str, Any] = {"predictions": [found.identity for found in maps]}
     trained_on = TrainedPixels.together(found.trained_on for found in maps).document
@@ -341,10 +342,10 @@ def _require_apart(config: EnsembleConfig, maps: tuple[StoredMap, ...], folder: 
                 "weights to count it more"
             )
     ranked = [found.name for found in maps if found.holds_ranks]
-    if ranked and config.method != "ranks":
+    if ranked and config.method not in RELATIVE:
         raise MismatchError(
-            f"ensemble {config.segment}: {', '.join(ranked)} of {', '.join(names)} holds ranks, not probabilities; "
-            "leave it out, or choose method ranks"
+            f"ensemble {config.segment}: {', '.join(ranked)} of {', '.join(names)} holds ranks or "
+            "z-scores, not probabilities; leave it out, or choose method ranks or zscore"
         )
 
 

@@ -47,6 +47,7 @@ METHODS = {
     "maximum": "their maximum",
     "odds": "the geometric mean of their odds",
     "ranks": "the mean of their ranks",
+    "zscore": "the mean of their z-scores",
 }
 METRICS = {"f05": "F0.5", "dice": "Dice"}
 DISPUTED = 0.2  # a standard deviation of probability that is worth a look
@@ -99,7 +100,7 @@ def _pictures(
 ) -> list[Picture]:
     found = []
     if merged is not None:
-        holds = "rank" if config["method"] == "ranks" else "probability of ink"
+        holds = {"ranks": "rank", "zscore": "z-score"}.get(config["method"], "probability of ink")
         found.append(
             Picture(
                 merged,
@@ -133,7 +134,7 @@ def _figures(
             Figure(f"{weights['score'] - equal:+.3f}", "gained by the weights", f"equal ones reach {shown(equal)}"),
             Figure(shown(weights["threshold"], 2), "threshold", "a pixel counts as ink from here on"),
         ]
-    if merged is not None and config["method"] != "ranks":
+    if merged is not None and config["method"] not in ("ranks", "zscore"):
         at = 0.5 if weights is None else float(weights["threshold"])
         inside = merged > 0
         share = float((merged >= at * 255).sum() / max(int(inside.sum()), 1))
@@ -170,6 +171,11 @@ def _warnings(
     found = []
     if config["method"] == "ranks":
         found.append("The map holds ranks, not probabilities: 0.9 means brighter than 90 % of the map, not 90 % ink.")
+    if config["method"] == "zscore":
+        found.append(
+            "The map holds z-scores, not probabilities: 0.25 is the mean of a member's map, and each 1/16 above it one "
+            "standard deviation."
+        )
     if merged is not None and spread is not None and (share := _disagreement(merged, spread)[1]) > MUCH:
         found.append(
             f"The members disagree on {share:.0%} of the papyrus by ±{DISPUTED:g} or more: the mean hides that one of "
@@ -222,7 +228,7 @@ def _members(run: StoredRun, root: Location, weights: Mapping[str, Any] | None) 
         cell: Cell = Link(name, f"../{name}/report.html") if there else name
         own = fitted.get(name, weight)
         alone = [] if weights is None else [shown(weights["each_alone"].get(name, {}).get("score"))]
-        weighed = f"{own:.2f}" if config["method"] in ("mean", "weighted-mean", "odds", "ranks") else "–"
+        weighed = f"{own:.2f}" if config["method"] in ("mean", "weighted-mean", "odds", "ranks", "zscore") else "–"
         rows.append((cell, weighed, *alone, str(member["digest"])[:12]))
     score = [] if weights is None else [f"{METRICS.get(weights['metric'], weights['metric'])} alone"]
     columns = ("map", "weight", *score, "run")

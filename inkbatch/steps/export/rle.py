@@ -120,7 +120,7 @@ def _threshold(config: ExportRunsConfig, found: StoredMap) -> float:
         return config.threshold
     if found.holds_ranks and found.threshold is None:
         raise MismatchError(
-            f"prediction {found.segment}/{found.name}: holds ranks, for which 0.5 means the middle and not ink; give "
+            f"prediction {found.segment}/{found.name}: holds ranks or z-scores, for which 0.5 does not mean ink; give "
             "--threshold"
         )
     return found.threshold or DEFAULT_THRESHOLD

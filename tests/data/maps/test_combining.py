@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from inkbatch.data.maps.combining import LEAST_ODDS_P, Combination, plain_table, rank_table, tables_for
+from inkbatch.data.maps.combining import LEAST_ODDS_P, Combination, plain_table, rank_table, tables_for, z_table
 from inkbatch.data.maps.scoring import BINS
 from inkbatch.data.maps.stored import open_map
 from inkbatch.errors import DataError
@@ -16,6 +16,7 @@ from inkbatch.io.pictures.tones import half_codes
 from inkbatch.testing.maps import store_map
 
 SHAPE = (70, 90)
+Z_SPAN_SHARE = 1 / 16
 
 
 def members(count, seed=0) -> list[np.ndarray]:
@@ -138,6 +139,31 @@ def test_ink_that_the_sample_misses_is_found(tmp_path, monkeypatch):
     store_map(tmp_path, "s", "sparse", values, unit_px=256)
     table = rank_table(open_map(str(tmp_path), "s", "sparse"))
     assert table[half_codes(np.float16([0.5]), "")] == 0.5
+
+
+def test_z_scores_are_distances_from_each_maps_own_mean(tmp_path):
+    maps = members(2)
+    maps[0] *= np.float16(0.2)
+    for name, values in zip("ab", maps, strict=True):
+        store_map(tmp_path, "s", name, values, unit_px=64)
+    stored = [open_map(str(tmp_path), "s", name) for name in "ab"]
+    rule = Combination("zscore", (0.75, 0.25), tables_for("zscore", stored))
+    found, deviation = rule([half_codes(values, "map") for values in maps], True)
+    scores = []
+    for values in maps:
+        inside = values[values > 0].astype(np.float64)
+        scores.append(Z_SPAN_SHARE * (values.astype(np.float64) - inside.mean()) / inside.std())
+    outside = (maps[0] == 0) & (maps[1] == 0)
+    wanted = np.clip(0.25 + 0.75 * scores[0] + 0.25 * scores[1], 2.0**-14, 1)
+    np.testing.assert_allclose(found, np.where(outside, 0, wanted), atol=1e-6)
+    assert outside[:, :20].all()
+    np.testing.assert_allclose(deviation, np.where(outside, 0, np.std(scores, axis=0)), atol=1e-6)
+
+
+def test_a_map_of_one_value_has_no_z_scores(tmp_path):
+    store_map(tmp_path, "s", "flat", np.full(SHAPE, 0.5, np.float16), unit_px=64)
+    with pytest.raises(DataError, match=r"is 0\.5 everywhere, it has no z-scores"):
+        z_table(open_map(str(tmp_path), "s", "flat"))
 
 
 def test_a_map_of_zeros_has_no_ranks(tmp_path):

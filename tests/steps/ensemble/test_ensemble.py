@@ -83,7 +83,7 @@ def test_the_second_map_can_be_left_out(configure):
     assert not (report.location / DISAGREEMENT_NAME).exists()
 
 
-@pytest.mark.parametrize("method", ["mean", "median", "maximum", "odds", "ranks", "weighted-mean"])
+@pytest.mark.parametrize("method", ["mean", "median", "maximum", "odds", "ranks", "zscore", "weighted-mean"])
 @pytest.mark.parametrize("count", [2, 5])
 def test_shards_in_any_order_store_the_bytes_of_a_whole_run(configure, tmp_path, root, method, count):
     fit = {"fit": {"pixels": 5000}} if method == "weighted-mean" else {}
@@ -97,7 +97,7 @@ def test_shards_in_any_order_store_the_bytes_of_a_whole_run(configure, tmp_path,
 
 
 @pytest.mark.parametrize("unit_px", [32, 128, 512])
-@pytest.mark.parametrize("method", ["mean", "odds", "ranks"])
+@pytest.mark.parametrize("method", ["mean", "odds", "ranks", "zscore"])
 def test_cutting_into_units_changes_no_pixel(configure, method, unit_px):
     whole = run(configure(method=method, name="a"), RunContext())
     cut = run(configure(method=method, name="b", unit_px=unit_px), RunContext())
