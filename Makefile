@@ -126,6 +126,10 @@ prepare: $(VENV)/.runtime need-segment ## Copy the layers of SEGMENT into surfac
 infer: $(VENV)/.runtime need-segment ## SEGMENT and BUNDLE -> a prediction under ROOT (prepares first)
 	$(RUN) run prepare,infer '$(SEGMENT)' --bundle '$(BUNDLE)' $(WHERE) $(JOBS_OF)
 
+.PHONY: preflight
+preflight: $(VENV)/.runtime need-segment ## What is wrong with the layers of SEGMENT, tile by tile, before a GPU is paid (docs/trust.md)
+	$(RUN) run preflight '$(SEGMENT)' $(WHERE) $(JOBS_OF)
+
 .PHONY: probe
 probe: $(VENV)/.runtime need-segment ## Find the depth order and layers that suit BUNDLE on SEGMENT (docs/trust.md)
 	$(RUN) run probe '$(SEGMENT)' --bundle '$(BUNDLE)' $(WHERE) $(JOBS_OF)
@@ -266,7 +270,7 @@ test-pythons: $(VENV)/.runtime ## The demo with the oldest and the newest Python
 	$(BIN)/python scripts/smoke_pythons.py
 
 .PHONY: test-probe
-test-probe: $(VENV)/.dev ## The probe's verdicts on 80 phantoms of known truth (ten minutes alone, up to an hour)
+test-probe: $(VENV)/.dev ## The verdicts of probe (80 phantoms) and preflight (360 tiles) of known truth (15 minutes alone)
 	$(BIN)/python -m pytest -s -m many_seeds -o faulthandler_timeout=7200
 
 .PHONY: test-fuzz

@@ -18,7 +18,20 @@ from pathlib import Path
 
 from benchmarks.common import parser
 
-BENCHMARKS = ("null", "overhead", "prepare", "render", "memory", "zarr", "train", "view", "maps", "tta", "models")
+BENCHMARKS = (
+    "null",
+    "overhead",
+    "prepare",
+    "preflight",
+    "render",
+    "memory",
+    "zarr",
+    "train",
+    "view",
+    "maps",
+    "tta",
+    "models",
+)
 
 
 def command(name: str, found: argparse.Namespace) -> list[str]:

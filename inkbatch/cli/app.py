@@ -17,6 +17,7 @@ from inkbatch.cli import labels as cli_labels
 from inkbatch.cli import launch as cli_launch
 from inkbatch.cli import maps as cli_maps
 from inkbatch.cli import models as cli_models
+from inkbatch.cli import preflight as cli_preflight
 from inkbatch.cli import probe as cli_probe
 from inkbatch.cli import provenance as cli_provenance
 from inkbatch.cli import report as cli_report
@@ -198,6 +199,12 @@ def infer(
     precision: Annotated[
         str | None, typer.Option(help="Precision of the forward passes: auto, fp32, bf16 or fp16.")
     ] = None,
+    preflight: Annotated[
+        str | None,
+        typer.Option(
+            help="Take what inkbatch preflight found: mask leaves out tiles without a sheet, warn only prints them."
+        ),
+    ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option(help="Replace a value of the bundle's contract, key=value; recorded in the manifest; repeatable."),
@@ -233,7 +240,7 @@ def infer(
     }
     options |= {"tta": tta and [view.strip() for view in tta.split(",")], "combine": combine}
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
-    options |= {"store_windows": store_windows or None, "catalog": catalog}
+    options |= {"store_windows": store_windows or None, "catalog": catalog, "preflight": preflight}
     options["override"] = _pairs(override) if override else None
     for_each(
         segments_asked(segment, every, catalog),
@@ -315,6 +322,7 @@ def export(
 for _commands in (
     cli_launch,
     cli_view,
+    cli_preflight,
     cli_probe,
     cli_maps,
     cli_labels,

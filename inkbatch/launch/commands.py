@@ -22,7 +22,7 @@ CATALOG_JOBS = frozenset({"prepare", "labels", "build-dataset", "infer", "ensemb
 SUBJECT_KEYS = {"train": "run", "build-dataset": "name"}  # settings of job files that name the subject
 DOCTOR_REPORT = "first-try"  # name of doctor's report if none is given
 LOGGING_JOBS = frozenset(
-    {"prepare", "labels", "build-dataset", "train", "probe", "infer", "ensemble", "evaluate", "clean"}
+    {"prepare", "labels", "build-dataset", "train", "preflight", "probe", "infer", "ensemble", "evaluate", "clean"}
 )
 PREPARE_KEYS = (
     *("source", "layers", "depth_order", "voxel_size_um", "z_spacing_um", "intensity", "mask", "axes", "level"),

@@ -10,7 +10,7 @@ from inkbatch.errors import ConfigError
 
 # Jobs that can follow each other; each waits for all that stand before it in the same chain.
 ORDERS = (
-    ("prepare", "labels", "probe", "infer", "ensemble", "evaluate", "report"),
+    ("prepare", "labels", "preflight", "probe", "infer", "ensemble", "evaluate", "report"),
     ("build-dataset", "train"),
 )
 BUNDLE_FOLDER = "bundle"  # ROOT/runs/{run}/bundle: the run's name says more

@@ -19,6 +19,7 @@ from inkbatch.steps.evaluate import job as evaluate
 from inkbatch.steps.infer import job as infer
 from inkbatch.steps.labels import clean
 from inkbatch.steps.labels import job as labels
+from inkbatch.steps.preflight import job as preflight
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.probe import job as probe
@@ -73,6 +74,7 @@ def run_every_job(folder: Path) -> EveryJob:
     scored = evaluate.EvaluateConfig(**common, name="first", versus="second", region_px=32, draws=100)
     done("evaluate", evaluate.run(scored, RunContext()))
     done("probe", probe.run(probe.ProbeConfig(**common, **bundle, at=((0, 0),), window_px=64), RunContext()))
+    done("preflight", preflight.run(preflight.PreflightConfig(**common, unit_px=256), RunContext()))
     tiny_dataset(root)
     trained = tiny_run(root, epochs=2, keep_epochs=2, sampler={"samples_per_epoch": 8})
     done("train", train.run(train.TrainConfig.checked(trained, "train"), RunContext()))

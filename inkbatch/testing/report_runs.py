@@ -95,6 +95,20 @@ def probed(folder: Path) -> Location:
     return probe.run(config, RunContext()).location
 
 
+def preflighted(folder: Path) -> Location:
+    """Run `preflight` below `folder`, on layers without a texture."""
+    from inkbatch.steps.preflight import job as preflight
+    from inkbatch.steps.prepare import job as prepare
+    from inkbatch.steps.prepare.settings import PrepareConfig
+
+    source = write_layers(folder / "layers", random_papyrus())
+    values = {"segment": "tiny", "root": str(folder / "root"), "source": str(source), "shard_px": 64}
+    values |= {"depth_order": "forward", "voxel_size_um": 8.0}
+    prepare.run(PrepareConfig.checked(values, "test"), RunContext())
+    asked = {"segment": "tiny", "root": str(folder / "root")}
+    return preflight.run(preflight.PreflightConfig.checked(asked, "test"), RunContext()).location
+
+
 def _two_maps(folder: Path) -> dict[str, str]:
     ink = inked(SHAPE, (20, 20, 60, 100), (70, 30, 90, 60))
     for name, noise in (("good", 0.2), ("poor", 0.6)):

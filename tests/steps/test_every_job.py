@@ -33,6 +33,7 @@ JOBS = (
     "clean",
     "evaluate",
     "probe",
+    "preflight",
 )
 WITH_A_MAP = ("prepare", "labels", "infer", "ensemble", "clean")
 STAGES = ("load_s", "compute_s", "store_s")

@@ -42,6 +42,8 @@ def describe(config: InferConfig) -> str:
         f"  peak memory   about {bytes_text(memory)} beside the model",
         *_variants(config, plan, left, flops),
     ]
+    if plan.judged is not None:
+        rows.append(f"  preflight     {plan.judged.sentence}")
     share = trained_share(plan)
     if share:
         rows.append(f"  careful       {share_text(share)} of the surface trained this network: scores leave that out")

@@ -46,11 +46,13 @@ from inkbatch.steps.infer.page import page as report_page
 from inkbatch.steps.infer.score import leave_score
 from inkbatch.steps.infer.settings import InferConfig as InferConfig
 from inkbatch.steps.live_preview import drawn, live_preview
+from inkbatch.steps.stored_preflight import StoredPreflight, stored_preflight
 from inkbatch.steps.stored_probe import stored_layers
 from inkbatch.text import share_text
 
 LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
 UNIT_PX, LARGE_UNIT_PX = 1024, 4096
+LEFT_OUT = "; where nothing can be read the map is 0"
 LEEWAY = 2.0**-12  # half of the smallest step of a float16 below 1
 
 
@@ -69,6 +71,7 @@ class InferPlan:
         units: All units, row-major; those without papyrus are stored as zeros by the same loop.
         outputs: The predictions: one of all windows together, or one per window, in their order.
         box: The part that is computed; None is all of it.
+        judged: Verdicts of a preflight whose unreadable tiles are left out; None leaves out nothing.
     """
 
     volume: SurfaceVolume
@@ -81,6 +84,12 @@ class InferPlan:
     units: list[Unit]
     outputs: tuple[RunFolder, ...]
     box: Box | None = None
+    judged: StoredPreflight | None = None
+
+    @property
+    def read_mask(self) -> Callable[[Box], NDArray[np.bool_]]:
+        """Reader of the mask in any box: the segment's, less what a preflight found unreadable."""
+        return self.volume.read_mask if self.judged is None else self.judged.readable(self.volume.read_mask)
 
     @property
     def layers(self) -> range:
@@ -135,6 +144,10 @@ def make_plan(config: InferConfig) -> InferPlan:
     grid = grid_of(contract, volume.shape_yx)
     units = grid.units(unit_px)
     box = None if config.box is None else area_box(config.box, volume.shape_yx)
+    judged = None
+    if config.preflight == "mask":
+        judged = stored_preflight(config.root, config.segment, bundle.document.name)
+        probed |= {"preflight": judged.record}
     inputs: dict[str, Any] = {
         "surface": surface_digest,
         "bundle": bundle.document.name,
@@ -150,7 +163,8 @@ def make_plan(config: InferConfig) -> InferPlan:
     state = surface_state(config.root, config.segment)
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
-        variants = variants_name(views, fed, config.combine, stored_each=config.store_windows) + box_name(config.box)
+        variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
+        variants += box_name(config.box) + "-preflight" * (judged is not None)
         name = prediction_name(config.name, bundle.document.name, contract, variants, stored_each=config.store_windows)
         settings: dict[str, Any] = {
             "segment": config.segment,
@@ -171,7 +185,7 @@ def make_plan(config: InferConfig) -> InferPlan:
             settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
         folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
         outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request, state)))
-    return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs), box)
+    return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs), box, judged)
 
 
 def _windows(
@@ -210,6 +224,9 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
     plan = make_plan(config)
     for text in plan.bundle.document.warnings:
         context.reporter.note(f"warning: bundle {plan.bundle.document.name}: {text}")
+    if config.preflight is not None:
+        told = plan.judged or stored_preflight(config.root, config.segment, plan.bundle.document.name)
+        context.reporter.note(f"preflight {told.record['name']}: {told.sentence}{LEFT_OUT * (plan.judged is not None)}")
     share = trained_share(plan)
     if share:
         context.reporter.note(
@@ -342,7 +359,7 @@ def _created(output: RunFolder, plan: InferPlan) -> Prediction:
 def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
     """Read what one unit needs; layers are not read where the mask is empty."""
     contract = plan.contract
-    mask, tiles = covered_tiles(contract, plan.grid, unit.write_box, plan.volume.read_mask, plan.box)
+    mask, tiles = covered_tiles(contract, plan.grid, unit.write_box, plan.read_mask, plan.box)
     if tiles.count:
         layers = plan.volume.read(plan.layers, unit.read_box)
         if contract.depth_order == "reversed":

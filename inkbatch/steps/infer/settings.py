@@ -26,6 +26,8 @@ class InferConfig(JobConfig):
             order; None is what the bundle says.
         layer_starts: First source layers of sliding windows, half-open with a step: ``[10, 20, 2]`` is 10, 12, … 18.
         layer_groups: Windows one by one: half-open ranges of source layer numbers.
+        preflight: ``mask`` leaves tiles in which a preflight found nothing to read out of the map; ``warn`` says what
+            it found and leaves out nothing.
         box: Quick look: compute this part alone, y0, x0, y1, x1 in pixels, half-open; the rest of the map is 0. Inside,
             its values are those of the whole map.
         store_windows: Store a prediction per window, as ``layers`` would make it, instead of one of them all.
@@ -55,6 +57,7 @@ class InferConfig(JobConfig):
     layer_starts: tuple[int, int] | tuple[int, int, int] | None = None
     layer_groups: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
     store_windows: bool = False
+    preflight: Literal["mask", "warn"] | None = None
     box: tuple[int, int, int, int] | None = None
     tta: tuple[ViewName, ...] = ()
     combine: Combine = "mean"

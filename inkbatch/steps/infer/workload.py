@@ -19,7 +19,7 @@ def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
     """Count the tiles that hold papyrus, by unit; only masks are read."""
     found = {}
     for unit in plan.units:
-        contract, read_mask = plan.contract, plan.volume.read_mask
+        contract, read_mask = plan.contract, plan.read_mask
         found[unit.name] = covered_tiles(contract, plan.grid, unit.write_box, read_mask, plan.box)[1].count
     return found
 

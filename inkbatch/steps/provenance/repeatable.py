@@ -180,6 +180,12 @@ def _probe() -> Repeatable:
     return Repeatable(probe.ProbeConfig, _of_one_run(probe.make_plan), probe.run, 3)
 
 
+def _preflight() -> Repeatable:
+    from inkbatch.steps.preflight import job as preflight
+
+    return Repeatable(preflight.PreflightConfig, _of_one_run(preflight.make_plan), preflight.run, 3)
+
+
 _JOBS: dict[str, Callable[[], Repeatable]] = {
     "prepare": _prepare,
     "labels": _labels,
@@ -192,4 +198,5 @@ _JOBS: dict[str, Callable[[], Repeatable]] = {
     "clean": _clean,
     "evaluate": _evaluate,
     "probe": _probe,
+    "preflight": _preflight,
 }

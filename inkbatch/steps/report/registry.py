@@ -13,6 +13,7 @@ from inkbatch.steps.ensemble import page as ensemble
 from inkbatch.steps.evaluate import page as evaluate
 from inkbatch.steps.infer import page as infer
 from inkbatch.steps.labels import clean_page as clean
+from inkbatch.steps.preflight import page as preflight
 from inkbatch.steps.prepare import page as prepare
 from inkbatch.steps.probe import page as probe
 from inkbatch.steps.train import folds_page as folds
@@ -29,6 +30,7 @@ PAGES: Mapping[str, PageMaker] = {
     "evaluate": evaluate.page,
     "clean": clean.page,
     "probe": probe.page,
+    "preflight": preflight.page,
 }
 
 
