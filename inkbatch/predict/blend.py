@@ -1,11 +1,17 @@
-"""Blending overlapping tiles: strictly positive windows, summed in one fixed order.
+"""Blending overlapping tiles: strictly positive windows, summed in one fixed order, divided by what they add up to.
 
-Order of the sums, per output pixel: within a tile row first by the tile's column index modulo ``ceil(tile / stride)``
-(tiles of one residue do not overlap and are added in one operation), the moved-in last tile after them; then rows
-from top to bottom. It depends on the global grid alone, so a pixel's value does not depend on how units are cut.
+Inference adds the rows of a unit's tiles with `Blender`, on the device; validation adds tile after tile with
+`add_tile`, since its tiles come one by one and its maps may follow no grid. Sums of floats depend on their order.
+
+Order of `Blender`'s sums, per output pixel: within a tile row first by the tile's column index modulo
+``ceil(tile / stride)`` (tiles of one residue do not overlap and are added in one operation), the moved-in last tile
+after them; then rows from top to bottom. It depends on the global grid alone, so a pixel's value does not depend on
+how units are cut.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +21,33 @@ from torch import Tensor
 from inkbatch.geometry import Box
 from inkbatch.models.rules import Stitching
 from inkbatch.predict.tiles import UnitTiles
-from inkbatch.predict.windows import TileWindow
+from inkbatch.predict.windows import TileWindow, divisor_of
 
 DEFAULT_RULES = Stitching()
+
+Floats = NDArray[np.float32]
+
+
+def add_tile(sums: Floats, where: tuple[slice, slice], tile: Floats, window: Floats, divisor: Floats) -> None:
+    """Add one tile's probabilities, times its window, and its divisor.
+
+    Args:
+        sums: (2 or more, height, width): weighted probabilities and divisors are its first planes.
+        where: The tile's place in the planes.
+        tile: (tile, tile) or any shape of `where`, as `window` and `divisor`.
+        window: Blending weights.
+        divisor: See `divisor_of`.
+    """
+    total, weight = sums[:2]
+    total[where] += tile * window
+    weight[where] += divisor
+
+
+def divided(sums: NDArray[Any]) -> Floats:
+    """Return the map of what `add_tile` summed, (height, width); 0 where no tile lay."""
+    total, weight = sums[:2]
+    blended: Floats = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+    return blended
 
 
 class Blender:
@@ -43,10 +73,11 @@ class Blender:
         self._weight = torch.zeros(hull.shape, dtype=torch.float32, device=device)
         self._counted = np.ones_like(tiles.wanted) if rules.empty_tiles == "count" else tiles.wanted
         self._weighed = tiles.rows.start  # the first row whose weights are not in yet
-        axis = np.ones(len(window.full), np.float32) if rules.divide_by == "count" else window.axis
-        self._axis = None if axis is None else torch.from_numpy(axis).to(device)
-        if axis is not None:
-            column_weights = _add_rows(tiles, self._counted, hull, torch.from_numpy(axis)[None, None, :])
+        divisor = divisor_of(window, rules)
+        self._divisor = torch.from_numpy(divisor.full).to(device)
+        self._axis = None if divisor.axis is None else torch.from_numpy(divisor.axis).to(device)
+        if divisor.axis is not None:
+            column_weights = _add_rows(tiles, self._counted, hull, torch.from_numpy(divisor.axis)[None, None, :])
             self._column_weights = column_weights.to(device)
         self._strip: tuple[bytes, Tensor] | None = None
 
@@ -88,8 +119,9 @@ class Blender:
             return self._axis[:, None] * self._column_weights[row - self.tiles.rows.start][None, :]
         key = flags.tobytes()
         if self._strip is None or self._strip[0] != key:  # neighbouring rows mostly hold the same tiles
-            strip = torch.zeros((len(self.window), self.hull.width), dtype=torch.float32, device=self.window.device)
-            parts = torch.from_numpy(flags.astype(np.float32)).to(self.window.device)[:, None, None] * self.window
+            edge, device = len(self._divisor), self._divisor.device
+            strip = torch.zeros((edge, self.hull.width), dtype=torch.float32, device=device)
+            parts = torch.from_numpy(flags.astype(np.float32)).to(device)[:, None, None] * self._divisor
             self._add(strip, parts)
             self._strip = key, strip
         return self._strip[1]

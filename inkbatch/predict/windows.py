@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from inkbatch.config import WindowName
 from inkbatch.models.bundle import Contract
+from inkbatch.models.rules import Stitching
 
 WINDOW_FLOOR = 1e-3  # of the peak: a pixel seen by one tile's border alone still has a weight
 Weights = NDArray[np.float32]
@@ -42,6 +43,11 @@ def window_of(contract: Contract) -> TileWindow:
     if name == "gaussian-cdf":
         return TileWindow(_gaussian_cdf(edge))
     return TileWindow.separable(window_1d(name, edge, contract.window_sigma))
+
+
+def divisor_of(window: TileWindow, rules: Stitching) -> TileWindow:
+    """Return what a tile adds to the divisor of its pixels: its weights, or 1 where tiles are counted."""
+    return TileWindow.separable(np.ones(len(window.full), np.float32)) if rules.divide_by == "count" else window
 
 
 def window_1d(name: WindowName, tile_px: int, sigma: float = 0.25) -> Weights:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
+from inkbatch.predict.blend import add_tile, divided
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,8 @@ class RowStitcher:
         if missing > 0:
             self._planes = np.concatenate([self._planes, self._blank(missing)], axis=1)
         where = (slice(0, box.height), slice(box.x0 - self.x0, box.x1 - self.x0))
-        total, weight, truth, count = self._planes
-        total[where] += probability * weights
-        weight[where] += weights
+        add_tile(self._planes, where, probability, weights, weights)
+        _, _, truth, count = self._planes
         truth[where] = labels
         count[where] = counted
 
@@ -87,9 +87,7 @@ class RowStitcher:
     def _hand_on(self, start: int, stop: int) -> None:
         done = min(stop - start, self._planes.shape[1])
         if done > 0:
-            total, weight, truth, count = self._planes[:, :done]
-            covered = weight > 0
-            probability = np.divide(total, weight, out=np.zeros_like(total), where=covered)
-            self.on_rows(Rows(start, probability, truth.copy(), (count > 0) & covered))
+            _, weight, truth, count = planes = self._planes[:, :done]
+            self.on_rows(Rows(start, divided(planes), truth.copy(), (count > 0) & (weight > 0)))
             self._planes = self._planes[:, done:]
         self._y0 = stop

@@ -21,8 +21,9 @@ from inkbatch.data.labels.ink import INK_SHARE, LABEL_MAX
 from inkbatch.data.maps.scoring import BINS, ScoreHistogram
 from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box, TileGrid
+from inkbatch.predict.blend import add_tile, divided
 from inkbatch.predict.coverage import grid_of
-from inkbatch.predict.windows import window_of
+from inkbatch.predict.windows import divisor_of, window_of
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.augment import arrange
@@ -182,10 +183,10 @@ class _Forward:
         first = (len(stored.layers) - depth) // 2
         shape = sample.shape_yx
         padded = max(edge, shape[0]), max(edge, shape[1])
-        window = window_of(contract).full
-        divisor = np.ones_like(window) if contract.stitching.divide_by == "count" else window
+        window = window_of(contract)
+        divisor = divisor_of(window, contract.stitching)
         grid = grid_of(contract, padded)
-        total, weight = np.zeros(padded, np.float32), np.zeros(padded, np.float32)
+        sums = np.zeros((2, *padded), np.float32)
         losses = []
         for boxes in _batches(grid, self.batch):
             cut = [Changes(crop_yx=(box.y0, box.x0)) for box in boxes]
@@ -200,12 +201,10 @@ class _Forward:
                 )
             losses.append(loss * len(boxes))
             for box, tile in zip(boxes, maps, strict=True):
-                total[box.slices] += tile * window
-                weight[box.slices] += divisor
+                add_tile(sums, box.slices, tile, window.full, divisor.full)
         count = grid.rows.count * grid.columns.count
-        inside = slice(0, shape[0]), slice(0, shape[1])
-        blended = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)[inside]
-        return blended, weight[inside], (sum(losses) / count, count)
+        inside = sums[:, : shape[0], : shape[1]]
+        return divided(inside), inside[1], (sum(losses) / count, count)
 
     def _maps(
         self, layers: NDArray[Any], labels: NDArray[np.uint8], counted: NDArray[np.bool_], sample_id: str

@@ -16,10 +16,12 @@ from inkbatch.geometry import Box, TileAxis, TileGrid
 from inkbatch.models import InkModel, ModelConfig, build_model
 from inkbatch.models.bundle import Contract, LayerRule
 from inkbatch.models.rules import Normaliser, Stitching
+from inkbatch.predict.blend import Blender, add_tile, divided
 from inkbatch.predict.coverage import closed, covered_tiles, grid_of
 from inkbatch.predict.normalise import normalise_tiles
 from inkbatch.predict.predictor import Predictor, SubVolume
-from inkbatch.predict.windows import window_1d, window_of
+from inkbatch.predict.tiles import tiles_of
+from inkbatch.predict.windows import divisor_of, window_1d, window_of
 from inkbatch.testing.golden import make_input
 
 CPU = torch.device("cpu")
@@ -250,3 +252,22 @@ def test_a_read_box_holds_the_rim_that_no_tile_reaches():
     assert grid.read_box(Box(48, 0, 50, 50)) == Box(48, 0, 50, 50)
     assert grid.read_box(Box(40, 40, 50, 50)) == Box(32, 32, 50, 50)
     assert dataclasses.replace(grid, flush=True).read_box(Box(48, 0, 50, 50)) == Box(34, 0, 50, 50)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_tiles_added_one_by_one_as_in_validation_make_the_map_of_inference(name):
+    wanted = contract(**RULES[name])
+    grid, whole = grid_of(wanted, (150, 170)), Box(0, 0, 150, 170)
+    window = window_of(wanted)
+    divisor = divisor_of(window, wanted.stitching)
+    tiles = tiles_of(grid, whole, np.ones(whole.shape, bool), whole)
+    hull = Box(0, 0, grid.rows.origin(grid.rows.count - 1) + TILE, grid.columns.origin(grid.columns.count - 1) + TILE)
+    blender = Blender(tiles, hull, window, CPU, wanted.stitching)
+    sums = np.zeros((2, *hull.shape), np.float32)
+    for row in tiles.rows:
+        maps = make_input(row, (len(tiles.columns), TILE, TILE)).numpy()
+        blender.add_row(row, torch.from_numpy(maps * window.full))
+        for column, tile in zip(tiles.columns, maps, strict=True):
+            y0, x0 = grid.rows.origin(row), grid.columns.origin(column)
+            add_tile(sums, Box(y0, x0, y0 + TILE, x0 + TILE).slices, tile, window.full, divisor.full)
+    np.testing.assert_allclose(divided(sums), blender.result(hull).numpy(), rtol=1e-5, atol=1e-6)
