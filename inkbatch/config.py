@@ -289,7 +289,7 @@ def _explain(model: type[BaseModel], entry: Any) -> str:
         return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), _keys_at(model, entry['loc'][:-1]))}"
     if entry["type"] == "missing":
         return f"{place!r} is required and not given"
-    return f"{place}: {redact(entry['msg'])} (found {shown(entry['input'], place)})"
+    return f"{place}: {redact(entry['msg'])} (got {shown(entry['input'], place)})"
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:

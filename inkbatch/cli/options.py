@@ -128,7 +128,7 @@ def segments_asked(segment: str | None, every: bool, catalog: str | None) -> lis
 
     found: list[str | None] = list(Catalog.load(catalog).own)
     if not found:
-        raise ConfigError("--all: expected segments in the catalog, found none; add them to segments.yaml")
+        raise ConfigError("--all: expected segments in the catalog, got none; add them to segments.yaml")
     return found
 
 

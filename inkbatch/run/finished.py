@@ -77,7 +77,7 @@ def open_run(text: str) -> StoredRun:
         manifest = (folder / MANIFEST_NAME).read_json()
     except FileNotFoundError as error:
         raise DataError(
-            f"{text}: expected a run's manifest.json, found none; name the file or its folder, for example "
+            f"{text}: expected a run's manifest.json, got none; name the file or its folder, for example "
             "root/predictions/SEGMENT/NAME or root/segments/SEGMENT/prepare"
         ) from error
     if not isinstance(manifest, dict) or not {"job", "config", "inputs", "digest"} <= manifest.keys():

@@ -124,7 +124,7 @@ class _Sizes:
         for path, (size, _) in rows.items():
             found = self._size(path, int(size))
             if found != size:
-                return f"{path} is missing" if found is None else f"{path} has {found} bytes instead of {size}"
+                return f"{path} is missing" if found is None else f"{path}: expected {size} bytes, got {found}"
         gone = [path for path in metadata_of(rows) if not self._size(path, None)]
         for path in gone if repair else ():
             (self._base / path).delete()

@@ -189,7 +189,7 @@ def _map(place: Location) -> NDArray[np.float32]:
         found: NDArray[np.float32] = np.load(io.BytesIO(place.read_bytes()), allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(
-            f"{place}: expected a map, found nothing; run inkbatch infer-pictures with --set 'forms=[npy]'"
+            f"{place}: expected a map, got nothing; run inkbatch infer-pictures with --set 'forms=[npy]'"
         ) from error
     except (ValueError, EOFError) as error:
         raise CorruptDataError(f"{place}: this map is damaged; infer it again") from error

@@ -79,7 +79,7 @@ def there(root: str) -> list[str]:
     names = {room: set((place / room).names()) for room in ("segments", "predictions")}
     found = sorted(names["segments"] | names["predictions"])
     if not found:
-        raise DataError(f"view: expected segments under {place}, found none; prepare one, or give another --root")
+        raise DataError(f"view: expected segments under {place}, got none; prepare one, or give another --root")
     lines = [f"which segment? inkbatch view SEGMENT shows one of those under {place}:"]
     for segment in found:
         maps = ", ".join((place / "predictions" / segment).names()) if segment in names["predictions"] else ""

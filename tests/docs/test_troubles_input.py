@@ -69,7 +69,7 @@ def _(desk):
 # ---- layers ----------------------------------------------------------------------------------------------------------
 
 
-@provokes("expected layers (a folder of 00.tif, 01.tif, …, a picture, or zarr), found nothing")
+@provokes("expected layers (a folder of 00.tif, 01.tif, …, a picture, or zarr), got nothing")
 def _(desk):
     return desk.prepare(source=desk.folder / "nowhere")
 

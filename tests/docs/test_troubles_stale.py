@@ -123,7 +123,7 @@ def _(desk):
     return desk.prepare("--set", "axes=zyx", "--set", "max_missing=0.1", source=desk.folder / "cube.zarr")
 
 
-@provokes("its chunks lie nested (named with '/')")
+@provokes("expected chunk names with '.' as its metadata state, got names with '/' (nested)")
 def _(desk):
     nested = {"name": "v2", "separator": "/"}
     how = {"chunks": (5, 32, 32), "dtype": "uint8", "zarr_format": 2, "chunk_key_encoding": nested}

@@ -230,7 +230,7 @@ def _content(path: Path) -> Any:
 def _in_words(entry: Any) -> str:
     place = ".".join(str(part) for part in entry["loc"]) or "the whole file"
     if entry["type"] != "extra_forbidden":
-        return f"{place}: {redact(entry['msg'])} (found {shown(entry['input'], place)})"
+        return f"{place}: {redact(entry['msg'])} (got {shown(entry['input'], place)})"
     known = CatalogDocument.model_fields if len(entry["loc"]) == 1 else SegmentEntry.model_fields
     return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), sorted(known))}"
 

@@ -60,7 +60,7 @@ def open_layer_source(
     if source is not None:
         return source
     if array is not None:
-        raise DataError(f"{location}: expected an array {array!r}, found none; check its path inside the group")
+        raise DataError(f"{location}: expected an array {array!r}, got none; check its path inside the group")
     sizes = location.sizes()
     if sizes or (location.is_local and os.path.isdir(location.path)):
         _require_plain(location, axes, level)
@@ -104,7 +104,7 @@ def _open_unnamed(location: Location, axes: str | None, level: int | None, keepi
     except (MissingObjectError, IsADirectoryError) as error:
         listing = "; a web server must list the folder, or serve zarr" if location.protocol.startswith("http") else ""
         raise DataError(
-            f"{location}: expected layers (a folder of 00.tif, 01.tif, …, a picture, or zarr), found nothing; "
+            f"{location}: expected layers (a folder of 00.tif, 01.tif, …, a picture, or zarr), got nothing; "
             f"check the location{listing}"
         ) from error
 

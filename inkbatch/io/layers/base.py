@@ -176,7 +176,7 @@ class CheckedLayerSource(LayerSource):
         for number, plane in zip(layers, block, strict=True):
             if not np.isfinite(plane).all():
                 raise NonFiniteError(
-                    f"{self.uri}, layer {number}: expected finite grey values, found NaN or infinity; "
+                    f"{self.uri}, layer {number}: expected finite grey values, got NaN or infinity; "
                     "repair that layer at its source, or convert the stack to 8 or 16 bits"
                 )
 

@@ -83,7 +83,7 @@ def numbered_files(
     if not found:
         seen = ", ".join(repr(name) for name in sorted(sizes)[:3]) or "nothing"
         raise DataError(
-            f"{folder}: expected layers in files named by their number (00.tif, 01.tif, …; TIFF, PNG or JPG), found "
+            f"{folder}: expected layers in files named by their number (00.tif, 01.tif, …; TIFF, PNG or JPG), got "
             f"{count_text(len(sizes), 'file')} and none such ({seen}{', …' if len(sizes) > 3 else ''}); "
             "check the location, or rename the layers"
         )

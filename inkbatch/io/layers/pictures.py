@@ -56,7 +56,7 @@ class Picture:
         wanted = self.shape_yx if self.samples == 1 else (*self.shape_yx, self.samples)
         if pixels.shape != wanted or pixels.dtype != self.dtype:
             raise CorruptDataError(
-                f"{self.location}: expected {wanted} {self.dtype} as its header says, decoding gave {pixels.shape} "
+                f"{self.location}: expected {wanted} {self.dtype} as its header says, got {pixels.shape} "
                 f"{pixels.dtype}; save it again as plain grey or RGB"
             )
         if not direct:

@@ -157,7 +157,7 @@ class Plane:
             except (RuntimeError, ValueError) as error:
                 raise self._damaged(index, str(error)) from error
         if flat.nbytes < wanted:
-            raise self._damaged(index, f"gave {flat.nbytes} bytes instead of {wanted}")
+            raise self._damaged(index, f"expected {wanted} bytes, got {flat.nbytes}")
         return self._predicted(flat[:wanted].view(self.dtype).reshape(shape))[:, :, self.sample]
 
     def _predicted(self, block: NDArray[Any]) -> NDArray[Any]:

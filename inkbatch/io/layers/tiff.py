@@ -59,7 +59,7 @@ def _layers(tiff: Any, location: Location, size: int, *, all_pages: bool) -> lis
     pages = _pages(tiff, all_pages)
     if not all_pages and _has_second_layer(tiff):
         raise DataError(
-            f"{location}: expected one layer per file, found several pages; "
+            f"{location}: expected one layer per file, got several pages; "
             "split it into numbered files, or give that file alone if its pages are the layers"
         )
     promised = _promised_planes(pages[0])
@@ -258,6 +258,6 @@ def _require_whole(plane: Plane, size: int) -> None:
         short = np.flatnonzero(plane.counts < wanted)
         if short.size:
             raise CorruptDataError(
-                f"{plane.label}: block {short[0]} has {plane.counts[short[0]]} bytes instead of {wanted[short[0]]}; "
+                f"{plane.label}: block {short[0]}: expected {wanted[short[0]]} bytes, got {plane.counts[short[0]]}; "
                 "the file is damaged, copy it again"
             )

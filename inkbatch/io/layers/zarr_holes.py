@@ -101,8 +101,9 @@ def count_holes(place: Location) -> Holes | None:
     if not present and keys.count_in(paths, other):
         lie, wanted = ("nested", ".") if other == "/" else ("flat", "/")
         raise DataError(
-            f"{place}: its chunks lie {lie} (named with {other!r}), its metadata say {wanted!r}, so that every chunk "
-            f'would read as empty; add "dimension_separator": "{other}" to its metadata, or copy the array again'
+            f"{place}: expected chunk names with {wanted!r} as its metadata state, got names with {other!r} ({lie}), "
+            f'so that every chunk would read as empty; add "dimension_separator": "{other}" to its metadata, or copy '
+            "the array again"
         )
     return Holes(keys.count, keys.count - present, place.uri)
 

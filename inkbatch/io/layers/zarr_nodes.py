@@ -120,7 +120,7 @@ def choose_array(node: ZarrNode, axes: str | None, level: int | None) -> ChosenA
     array = find_node(node.location / datasets[number]["path"])
     if array is None or not array.is_array:
         raise DataError(
-            f"{node.location}: level {number} should lie in {datasets[number]['path']!r}, there is no array; "
+            f"{node.location}: expected level {number} in {datasets[number]['path']!r}, got no array there; "
             "copy the group again"
         )
     chosen_axes = _chosen_axes(array, axes, stated or _array_axes(array))

@@ -59,8 +59,7 @@ class LocationStore(Store):
             wanted = max(BLOSC_HEADER_BYTES, int.from_bytes(data[12:16], "little"))
         if not data or (wanted is not None and len(data) != wanted):
             raise CorruptDataError(
-                f"{place}: expected {wanted or 'some'} bytes, the object gave {len(data)}; it was cut off, "
-                "copy it again"
+                f"{place}: expected {wanted or 'some'} bytes, got {len(data)}; it was cut off, copy it again"
             )
         return prototype.buffer.from_bytes(data)
 

@@ -72,7 +72,7 @@ def decode(text: str, shape_yx: tuple[int, int], place: str = "run-length text")
     """
     words = text.split()
     if len(words) % 2 or not all(word.isascii() and word.isdigit() for word in words):
-        raise DataError(f"{place}: expected pairs of whole numbers (start, length), found {_excerpt(words)}")
+        raise DataError(f"{place}: expected pairs of whole numbers (start, length), got {_excerpt(words)}")
     pairs = np.array([int(word) for word in words], np.int64).reshape(-1, 2)
     starts, stops = pairs[:, 0] - 1, pairs.sum(axis=1) - 1
     size = shape_yx[0] * shape_yx[1]

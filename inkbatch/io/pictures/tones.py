@@ -35,7 +35,7 @@ def half_codes(probability: NDArray[np.float16], place: str) -> NDArray[np.uint1
         if bits.max() > _ONE:
             wrong = bits[bits > _ONE][0].view(np.float16)
             raise CorruptDataError(
-                f"{place}: expected a probability from 0 to 1, found {wrong}; make this prediction again"
+                f"{place}: expected a probability from 0 to 1, got {wrong}; make this prediction again"
             )
     return bits
 

@@ -33,7 +33,7 @@ def delivered(place: Location, scratch: str | None = None) -> Iterator[BinaryIO]
     if place.protocol in ("http", "https"):
         raise ConfigError(f"{place}: a web server takes no files; give a local path or s3://bucket/key")
     if place.is_local and os.path.isdir(place.path):
-        raise WrongKindError(f"{place}: expected a file or nothing, found a folder; name a file in it")
+        raise WrongKindError(f"{place}: expected a file or nothing, got a folder; name a file in it")
     try:
         if place.is_local:
             with _beside(place.path) as handle:

@@ -156,7 +156,7 @@ class Location:
         """
         info = retried(self.uri, lambda: self.fs.info(self.path))
         if info["type"] == "directory":
-            raise WrongKindError(f"{self.uri}: expected a file, found a folder; name the file")
+            raise WrongKindError(f"{self.uri}: expected a file, got a folder; name the file")
         if info["size"] is None:
             raise DataError(
                 f"{self.uri}: the server does not state the size of the file; copy it to a local folder first"

@@ -94,7 +94,7 @@ def read_picture(uri: str) -> NDArray[np.uint8]:
     try:
         data = location.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{location}: expected a picture, found nothing; check the path") from error
+        raise DataError(f"{location}: expected a picture, got nothing; check the path") from error
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
     if picture is None:
         raise CorruptDataError(f"{location}: cannot be decoded as a picture; it was damaged or is another kind of file")

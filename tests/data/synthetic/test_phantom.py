@@ -326,7 +326,7 @@ def test_a_given_segment_mask_bounds_the_ink(material):
         ({"label_box": [40, 40, 80, 96]}, DataError, "no ink would fall on papyrus"),
         ({"label_scale": 0.25}, ConfigError, "labels cover only 20 x 28 px"),
         ({"depth_layer": 0}, LayerRangeError, "expected depth_layer among the stored layers 1 to 5"),
-        ({"labels": "nowhere.png"}, DataError, r"nowhere\.png: expected a picture, found nothing"),
+        ({"labels": "nowhere.png"}, DataError, r"nowhere\.png: expected a picture, got nothing"),
         ({"labels": __file__}, CorruptDataError, "cannot be decoded as a picture"),
     ],
 )

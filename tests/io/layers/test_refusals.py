@@ -57,12 +57,12 @@ def test_a_folder_of_unnumbered_files_shows_what_is_there(tmp_path: Path) -> Non
 
 
 def test_nothing_at_all_is_named(tmp_path: Path) -> None:
-    assert "found nothing" in refusal(tmp_path / "nobody")
+    assert "got nothing" in refusal(tmp_path / "nobody")
 
 
 def test_nothing_on_a_remote_store_is_named(s3_root, memory_root, web) -> None:
     for uri in (f"{s3_root}/nobody", f"{memory_root}/nobody", f"{web.url}/nobody", f"{s3_root}/nobody.tif"):
-        assert "found nothing" in refusal(uri)
+        assert "got nothing" in refusal(uri)
 
 
 def test_layers_of_other_sizes_are_both_named(write_layers, make_grey) -> None:

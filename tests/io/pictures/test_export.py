@@ -360,5 +360,5 @@ class TestAllOrNothing:
             write_picture(picture, Location.parse("https://example.org/map.png"), MEMORY)
 
     def test_a_folder_is_refused_as_a_target(self, tmp_path, pyramid):
-        with pytest.raises(DataError, match="expected a file or nothing, found a folder"):
+        with pytest.raises(DataError, match="expected a file or nothing, got a folder"):
             write_picture(Picture(MapView.of(pyramid), ToneMap(U8), "png"), Location.parse(tmp_path), MEMORY)

@@ -91,7 +91,7 @@ def test_the_same_root_a_partial_run_and_an_unknown_job_are_refused(inferred, ti
     (inferred / "complete.json").unlink()
     with pytest.raises(DataError, match="incomplete"):
         rerun(str(inferred), str(tmp_path / "again"), RunContext())
-    with pytest.raises(DataError, match=r"expected a run's manifest\.json, found none"):
+    with pytest.raises(DataError, match=r"expected a run's manifest\.json, got none"):
         open_run(str(tmp_path))
 
 
