@@ -7,14 +7,11 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.predict.device import REQUIRE_GPU
 from inkbatch.text import count_text
+from inkbatch.training.fabric import Fabric, LightningEnvironment, MisconfigurationException, SLURMEnvironment
 from inkbatch.training.settings import TrainConfig
 
 PORT = "29500"

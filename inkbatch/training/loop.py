@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
 from inkbatch.errors import NonFiniteError, Preempted
@@ -25,6 +24,7 @@ from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.run_file import Usage
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.data import Step, StepStream
+from inkbatch.training.fabric import Fabric
 from inkbatch.training.metrics import OVERALL, table
 from inkbatch.training.module import InkModule
 from inkbatch.training.optimise import WeightAverage, rate_factor, set_rates

@@ -1,4 +1,4 @@
-"""Lightning module: the computation of a step, from stored intensities to the loss."""
+"""Module of training: the computation of a step, from stored intensities to the loss."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed
-from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.models.base import InkModel
@@ -24,7 +23,7 @@ from inkbatch.training.targets import coarse_targets
 DTYPE_MAX = {"uint8": 255.0, "uint16": 65535.0}
 
 
-class InkModule(LightningModule):
+class InkModule(nn.Module):
     """A network with its loss, its inputs' contract and its optimiser.
 
     Args:

@@ -15,22 +15,6 @@ from inkbatch.testing.segments import identity_bundle, random_papyrus, write_lay
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
-def inkbatch(*arguments, code=0, cwd=None, **environment) -> subprocess.CompletedProcess:
-    import os
-
-    env = {key: value for key, value in os.environ.items() if not key.startswith("INKBATCH_")}
-    result = subprocess.run(
-        [sys.executable, "-m", "inkbatch", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**env, **environment},
-        check=False,
-    )
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
-
-
 @pytest.fixture
 def layers(tmp_path) -> Path:
     return write_layers(tmp_path / "layers", random_papyrus((5, 90, 120)))
@@ -64,13 +48,13 @@ COMMANDS += [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command):
+def test_every_command_explains_itself(inkbatch, command):
     text = inkbatch(command, "--help").stdout
     assert "Usage" in text
     assert len(text.splitlines()) > 5
 
 
-def test_the_whole_way_from_layers_to_picture(tmp_path, stated):
+def test_the_whole_way_from_layers_to_picture(inkbatch, tmp_path, stated):
     identity_bundle(tmp_path / "bundle")
     inkbatch("prepare", "tiny", *stated)
     result = inkbatch("infer", "tiny", "--root", tmp_path / "root", "--bundle", tmp_path / "bundle", "--log", "json")
@@ -85,14 +69,14 @@ def test_the_whole_way_from_layers_to_picture(tmp_path, stated):
     assert (tmp_path / "map.tif").stat().st_size > 1000
 
 
-def test_configs_from_a_file_and_from_set_are_one(tmp_path, stated):
+def test_configs_from_a_file_and_from_set_are_one(inkbatch, tmp_path, stated):
     (tmp_path / "job.yaml").write_text("shard_px: 64\nintensity: keep\n")
     inkbatch("prepare", "tiny", *stated, "--config", tmp_path / "job.yaml", "--set", "codec=zstd")
     manifest = json.loads((tmp_path / "root/segments/tiny/prepare/manifest.json").read_text())
     assert (manifest["config"]["shard_px"], manifest["config"]["codec"]) == (64, "zstd")
 
 
-def test_the_shipped_files_of_prepare_and_infer_run(tmp_path, stated):
+def test_the_shipped_files_of_prepare_and_infer_run(inkbatch, tmp_path, stated):
     inkbatch("prepare", "tiny", *stated, "--config", REPOSITORY / "jobs/prepare.yaml")
     identity_bundle(tmp_path / "bundle")
     where = ["--root", tmp_path / "root", "--bundle", tmp_path / "bundle"]
@@ -127,14 +111,14 @@ def test_every_shipped_job_file_is_run_by_a_test():
         (["export", "demo"], EXIT_DATA, "demo"),
     ],
 )
-def test_refusals_have_a_code_and_say_what_to_do(tmp_path, arguments, code, words):
+def test_refusals_have_a_code_and_say_what_to_do(inkbatch, tmp_path, arguments, code, words):
     root = [] if len(arguments) < 2 else ["--root", tmp_path / "root"]
     result = inkbatch(*arguments, *root, code=code, cwd=tmp_path)
     assert words in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_users_catalog_wins_and_templates_serve_unlisted_segments(tmp_path, layers):
+def test_a_users_catalog_wins_and_templates_serve_unlisted_segments(inkbatch, tmp_path, layers):
     (tmp_path / "segments.yaml").write_text(
         "defaults: {source: '{segment}', depth_order: forward, voxel_size_um: 8}\n"
         "segments:\n  '20231005123335': {source: layers, layers: [1, 4], depth_order: reversed}\n"
@@ -147,7 +131,7 @@ def test_a_users_catalog_wins_and_templates_serve_unlisted_segments(tmp_path, la
     assert "20231005123335" in inkbatch("segments", cwd=tmp_path).stdout
 
 
-def test_a_catalog_with_a_number_as_id_or_a_wrong_key_is_refused(tmp_path):
+def test_a_catalog_with_a_number_as_id_or_a_wrong_key_is_refused(inkbatch, tmp_path):
     for text, words in [
         ("segments: {123: {source: a}}", "quotes"),
         ("segments: {a: {sauce: b}}", "did you mean 'source'"),
@@ -156,11 +140,11 @@ def test_a_catalog_with_a_number_as_id_or_a_wrong_key_is_refused(tmp_path):
         assert words in inkbatch("segments", code=EXIT_CONFIG, cwd=tmp_path).stderr
 
 
-def test_the_catalogs_schema_is_json():
+def test_the_catalogs_schema_is_json(inkbatch):
     assert "segments" in json.loads(inkbatch("segments", "--schema").stdout)["properties"]
 
 
-def test_the_schedulers_shard_is_taken(tmp_path, stated):
+def test_the_schedulers_shard_is_taken(inkbatch, tmp_path, stated):
     result = inkbatch(
         "prepare", "tiny", *stated, "--set", "shard_px=64", INKBATCH_ARRAY_INDEX="1", INKBATCH_ARRAY_COUNT="3"
     )
@@ -188,12 +172,12 @@ def test_storage_that_gives_up_is_worth_a_retry(capsys):
     assert run_command(failing) == EXIT_TRY_AGAIN
 
 
-def test_credentials_in_a_uri_are_refused_and_not_repeated(tmp_path):
+def test_credentials_in_a_uri_are_refused_and_not_repeated(inkbatch, tmp_path):
     result = inkbatch("prepare", "demo", "--root", "s3://key:secret@bucket/x", code=EXIT_CONFIG, cwd=tmp_path)
     assert "secret" not in result.stderr + result.stdout
 
 
 @pytest.mark.parametrize("arguments", [["infer", "s", "--layers", "9:3"], ["evaluate", "s", "--set", "betta=1"]])
-def test_an_error_ends_with_the_help_of_its_command(tmp_path, arguments):
+def test_an_error_ends_with_the_help_of_its_command(inkbatch, tmp_path, arguments):
     said = inkbatch(*arguments, code=EXIT_CONFIG, cwd=tmp_path).stderr
     assert said.endswith(f"Try: inkbatch {arguments[0]} --help\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -22,17 +21,8 @@ INFER = ("launch", "infer", "demo", "--bundle", "demo")
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
-def inkbatch(*arguments, code=0, cwd=None) -> subprocess.CompletedProcess:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("INKBATCH_")}
-    result = subprocess.run(
-        [sys.executable, "-m", "inkbatch", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=kept
-    )
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
-
-
 @pytest.mark.slow
-def test_the_whole_way_of_a_launch(tmp_path):
+def test_the_whole_way_of_a_launch(inkbatch, tmp_path):
     write_layers(tmp_path / "layers", random_papyrus((5, 150, 210)))
     identity_bundle(tmp_path / "bundle")
     settings = ["--set", "prepare:depth_order=forward", "--set", "prepare:voxel_size_um=8", "--set", "unit_px=64"]
@@ -50,7 +40,7 @@ def test_the_whole_way_of_a_launch(tmp_path):
     inkbatch("export", "tiny", "--root", "pulled", "--to", "map.png", cwd=tmp_path)
 
 
-def test_a_chain_ends_with_its_report(tmp_path):
+def test_a_chain_ends_with_its_report(inkbatch, tmp_path):
     write_layers(tmp_path / "layers", random_papyrus((5, 90, 120)))
     identity_bundle(tmp_path / "bundle")
     words = ["--source", "layers", "--bundle", "bundle", "--name", "map"]
@@ -66,7 +56,7 @@ def test_a_chain_ends_with_its_report(tmp_path):
 
 
 @pytest.mark.slow
-def test_several_bundles_and_their_ensemble_are_one_launch(tmp_path):
+def test_several_bundles_and_their_ensemble_are_one_launch(inkbatch, tmp_path):
     """Really run by the local engine, then scored and cleaned through the same front door."""
     write_layers(tmp_path / "layers", random_papyrus((5, 150, 210)))
     identity_bundle(tmp_path / "runs/centre/bundle")
@@ -91,7 +81,7 @@ def test_several_bundles_and_their_ensemble_are_one_launch(tmp_path):
     assert (tmp_path / "root/predictions/tiny/both-clean/complete.json").exists()
 
 
-def test_a_dry_run_prints_and_writes_nothing(tmp_path):
+def test_a_dry_run_prints_and_writes_nothing(inkbatch, tmp_path):
     words = ["launch", "train", "letters", "--engine", "slurm", "--root", "s3://bucket/ink", "--dry-run"]
     words += ["--set", "dataset=letters"]
     words += ["--config", REPOSITORY / "jobs/train.yaml"]
@@ -115,7 +105,7 @@ def test_a_dry_run_prints_and_writes_nothing(tmp_path):
         (["pull", "nobody"], EXIT_DATA, "run inkbatch infer first"),
     ],
 )
-def test_refusals_have_a_code_and_say_what_to_do(tmp_path, arguments, code, words):
+def test_refusals_have_a_code_and_say_what_to_do(inkbatch, tmp_path, arguments, code, words):
     result = inkbatch(*arguments, code=code, cwd=tmp_path)
     assert words in result.stderr
     assert "Traceback" not in result.stderr

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,21 +10,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
-def inkbatch(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "inkbatch", *map(str, arguments)]
-    ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280)
-    assert ended.returncode == code, ended.stdout + ended.stderr
-    return ended
-
-
 @pytest.fixture
-def root(tmp_path) -> Path:
+def root(inkbatch, tmp_path) -> Path:
     inkbatch("prepare", "demo", "--root", "root", cwd=tmp_path)
     return tmp_path
 
 
-def test_the_shipped_settings_run_and_the_verdict_is_said(root):
+def test_the_shipped_settings_run_and_the_verdict_is_said(inkbatch, root):
     settings = ["--config", REPOSITORY / "jobs/probe.yaml", "--set", "at=[[0,0],[0,128]]", "--set", "window_px=128"]
     said = inkbatch("probe", "demo", "--bundle", "demo", "--root", "root", *settings, cwd=root).stdout
     for words in ("probe: complete", "verdict: clear", "forward order, layers 0:13", "null input", "probe.png"):
@@ -36,7 +25,7 @@ def test_the_shipped_settings_run_and_the_verdict_is_said(root):
     assert (found["usable"], found["depth_order"], found["layers"]) == (True, "forward", [0, 13])
 
 
-def test_refusals_have_a_code_and_say_what_to_do(root):
+def test_refusals_have_a_code_and_say_what_to_do(inkbatch, root):
     dry = inkbatch(
         "infer", "demo", "--bundle", "demo", "--root", "root", "--layers", "auto", "--dry-run", cwd=root, code=65
     )

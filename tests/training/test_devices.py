@@ -95,7 +95,7 @@ main(sys.argv[1:])
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(root, monkeypatch):
-    from lightning.fabric import Fabric
+    from inkbatch.training.fabric import Fabric
 
     monkeypatch.setattr(Fabric, "world_size", property(lambda self: 3))
     with pytest.raises(ConfigError, match="batch 4: cannot be shared evenly by 3 devices; set it to a multiple"):

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 
 from inkbatch.config import parse_bytes
 from inkbatch.data.datasets.index import root_of
@@ -34,6 +33,7 @@ from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
 from inkbatch.training.data import FEW_CORES, StepStream, TrainingTiles, reading_threads
 from inkbatch.training.devices import is_our_child, launch_fabric, precision_of
+from inkbatch.training.fabric import Fabric
 from inkbatch.training.finish import finite, network_with, write_bundle, write_curves, write_data, write_pictures
 from inkbatch.training.loop import Trainer
 from inkbatch.training.metrics import OVERALL, SCORES
