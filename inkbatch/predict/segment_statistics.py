@@ -42,14 +42,17 @@ def stored_statistics(
     """
     if not needs_segment(contract.normaliser):
         return None
+    return kept_statistics(folder, device, lambda: segment_statistics(volume, contract.normaliser, check))
+
+
+def kept_statistics(folder: Location, device: torch.device, count: Callable[[], Statistics]) -> Statistics:
+    """Read statistics that a run's folder keeps, or count and keep them; shape (1,), on `device`."""
     place = folder / FILE_NAME
     try:
         values: Mapping[str, Any] = place.read_mapping()
     except FileNotFoundError:
-        found = segment_statistics(volume, contract.normaliser, check)
-        counted = {key: float(value) for key, value in found._asdict().items()}
-        place.write_json(counted)
-        values = counted
+        values = {key: float(value) for key, value in count()._asdict().items()}
+        place.write_json(values)
     return Statistics(*(torch.tensor([values[key]], dtype=torch.float32, device=device) for key in Statistics._fields))
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-from inkbatch.data.datasets.index import DatasetIndex, Sample, resolve
+from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, Sample, resolve
+from inkbatch.data.datasets.picture_layers import picture_layers
 from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Contract
-from inkbatch.predict.normalise import Statistics
-from inkbatch.predict.segment_statistics import needs_segment, stored_statistics
+from inkbatch.predict.normalise import Statistics, statistics_of
+from inkbatch.predict.segment_statistics import kept_statistics, needs_segment, segment_statistics
 
 FOLDER_NAME = "statistics"
 
@@ -55,23 +56,39 @@ def sample_statistics(
         check: Called between windows; raises on a stop.
 
     Raises:
-        ConfigError: Samples of pictures, or of two segments side by side.
+        ConfigError: Samples of two segments side by side: no one statistic is theirs.
+        DataError: A picture or a surface is missing.
     """
     if not needs_segment(contract.normaliser):
         return None
-    kinds = {segment.id: segment.kind for segment in index.segments}
-    for sample in samples:
-        if sample.parts is not None or kinds[sample.segment] != "surface":
-            raise ConfigError(
-                f"sample {sample.id}: expected a sample of one prepared segment for input.normaliser with statistics "
-                "per segment, got a picture or a stitched pair; set input.normaliser.statistics to tile"
-            )
+    if pairs := [sample.id for sample in samples if sample.parts is not None]:
+        raise ConfigError(
+            f"sample {pairs[0]}: expected a sample of one segment for input.normaliser with statistics per segment, "
+            "got a stitched pair; set input.normaliser.statistics to tile"
+        )
     segments = {sample.id: sample.segment for sample in samples}
-    found = {}
-    for segment in index.segments:
-        if segment.id in segments.values():
-            volume = SurfaceVolume.open(resolve(segment.surface, root))
-            place, cpu = folder / FOLDER_NAME / segment.id, torch.device("cpu")
-            if (counted := stored_statistics(contract, volume, place, cpu, check)) is not None:
-                found[segment.id] = counted
+    used = set(segments.values())
+    found = {
+        segment.id: kept_statistics(
+            folder / FOLDER_NAME / segment.id, torch.device("cpu"), _counting(contract, segment, root, check)
+        )
+        for segment in index.segments
+        if segment.id in used
+    }
     return SampleStatistics(segments, found)
+
+
+def _counting(
+    contract: Contract, segment: DatasetSegment, root: Location, check: Callable[[], None]
+) -> Callable[[], Statistics]:
+    """Return what counts a segment as inference does: all prepared layers, or the whole picture."""
+    place = resolve(segment.surface, root)
+    if segment.kind == "surface":
+        return lambda: segment_statistics(SurfaceVolume.open(place), contract.normaliser, check)
+
+    def of_picture() -> Statistics:
+        check()
+        layers = picture_layers(place, in_colour=segment.kind == "image", clahe=segment.clahe)
+        return statistics_of(torch.from_numpy(layers)[None], contract.normaliser)
+
+    return of_picture
