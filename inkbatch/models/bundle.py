@@ -66,6 +66,16 @@ class BundleDocument(Grown):
     reference: dict[str, Any] = Field(default_factory=dict)
     seal: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def notes(self) -> list[str]:
+        """Lines that a job says before it uses the network: its warnings."""
+        return [f"warning: bundle {self.name}: {text}" for text in self.warnings]
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """Entry of a manifest's inputs, for the run's page to repeat; empty where there is no warning."""
+        return {"warnings": list(self.warnings)} if self.warnings else {}
+
     def sealed(self) -> dict[str, str]:
         """Compute the seal that fits the document as it is now."""
         return seal_of(self.contract.model_dump(mode="json"), self.architecture, self.model)

@@ -94,6 +94,12 @@ def interruptions(run: StoredRun) -> tuple[str, ...]:
     return tuple(f"A process stopped before its part was done: {why}. Later ones went on." for why in stops(run.rows))
 
 
+def bundle_warnings(run: StoredRun) -> tuple[str, ...]:
+    """Repeat what the import of a bundle warned of."""
+    texts = run.manifest["inputs"].get("warnings", ())
+    return tuple(f"The bundle was imported with a warning: {text}." for text in texts)
+
+
 def root_of(folder: Location) -> Location:
     """Find ROOT of a run's folder: what lies above ``segments``, ``predictions``, …; else the folder's own parent."""
     place = folder

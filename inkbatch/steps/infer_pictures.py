@@ -137,6 +137,7 @@ def make_plan(config: InferPicturesConfig) -> PicturesPlan:
         "pictures": digest(found.digests),
         "bundle": bundle.document.name,
         "weights_sha256": bundle.document.weights_sha256,
+        **bundle.document.noted,
     }
     request = config.request(
         bundle=bundle_address(config.bundle),
@@ -155,6 +156,8 @@ def run(config: InferPicturesConfig, context: RunContext) -> JobReport:
         InkbatchError: See `make_plan`; damaged picture; a model that returns NaN; storage that gave up; a stop signal.
     """
     plan = make_plan(config)
+    for text in plan.bundle.document.notes:
+        context.reporter.note(text)
     record = RunFolder(plan.folder, plan.manifest)
     return run_job(record, plan.units, lambda: _work(plan, record, context), context)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
@@ -67,6 +68,15 @@ def part(page, title, kind):
 
 def words(folder) -> str:
     return " ".join(unescape((folder / "report.html").read_bytes().decode()).split())
+
+
+@pytest.mark.parametrize("job", ["infer", "probe", "ensemble", "evaluate", "clean"])
+def test_every_page_repeats_what_the_import_of_the_bundle_warned_of(job, finished):
+    folder = finished(job)
+    run = open_run(str(folder))
+    inputs = {**run.manifest["inputs"], "warnings": ["its answers do not move"]}
+    page = PAGES[job](replace(run, manifest={**run.manifest, "inputs": inputs}), root_of(folder))
+    assert page.warnings[0] == "The bundle was imported with a warning: its answers do not move."
 
 
 def test_a_dataset_shows_its_samples_with_labels_and_who_is_tested(page_of, finished):

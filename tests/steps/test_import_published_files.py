@@ -23,6 +23,7 @@ from inkbatch.run.record import REPORT_NAME
 from inkbatch.steps.import_checkpoint import ImportConfig, run
 from inkbatch.steps.infer.job import InferConfig
 from inkbatch.steps.infer.job import run as run_infer
+from inkbatch.steps.labels import clean
 from inkbatch.testing.golden import Golden
 
 GOLDEN_FOLDER = Path(__file__).parent.parent / "models" / "golden"
@@ -249,6 +250,10 @@ def test_a_constant_network_is_imported_with_a_warning_that_infer_and_its_page_r
     assert (report.location / "manifest.json").read_json()["inputs"]["warnings"] == [warning.removeprefix("warning: ")]
     page = (report.location / REPORT_NAME).read_bytes().decode("utf-8")
     assert "The bundle was imported with a warning: its answers do not move" in page
+    asked = {"segment": tiny_segment.segment, "root": str(tiny_segment.root), "threshold": 0.6}
+    cleaned = clean.run(clean.CleanConfig.checked(asked, "test"), RunContext())
+    (handed_on,) = (cleaned.location / "manifest.json").read_json()["inputs"]["warnings"]
+    assert handed_on == f"{warning.removeprefix('warning: ')} (map {report.location.name})"
 
 
 def test_a_bundle_that_answers_otherwise_here_gives_no_map(tmp_path, preset, network, tiny_segment, monkeypatch):

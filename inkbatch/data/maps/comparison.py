@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from inkbatch.data.datasets.trained_pixels import NOTHING, TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.scoring import BINS, ScoreHistogram, score_counts
-from inkbatch.data.maps.stored import StoredMap, maps_state, open_map, require_one_grid
+from inkbatch.data.maps.stored import StoredMap, maps_state, open_map, require_one_grid, warnings_of
 from inkbatch.data.maps.truth import Truth, TruthChoice
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import Box, Unit, cells, cut
@@ -87,7 +87,8 @@ class Comparison:
     @property
     def identity(self) -> dict[str, Any]:
         """Maps and labels by their digests, as a manifest states them."""
-        return {"predictions": [found.identity for found in self.maps], "truth": self.truth.identity}
+        named = {"predictions": [found.identity for found in self.maps], "truth": self.truth.identity}
+        return named | warnings_of(self.maps)
 
     @property
     def state(self) -> dict[str, Any]:

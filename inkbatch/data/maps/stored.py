@@ -82,6 +82,11 @@ class StoredMap:
         return TrainedPixels.of(self.manifest.get("inputs", {}).get("trained_on", {}))
 
     @property
+    def warnings(self) -> list[str]:
+        """What speaks against trusting the network that made it, found when that was imported."""
+        return [str(text) for text in self.manifest.get("inputs", {}).get("warnings", ())]
+
+    @property
     def content(self) -> str | None:
         """Digest of what is stored; None where an older version made it."""
         found = self.facts.get("content")
@@ -148,6 +153,12 @@ def maps_state(maps: Sequence[StoredMap]) -> dict[str, Any]:
     if len(surfaces) == 1 and None not in surfaces:
         state[SURFACE] = surfaces.pop()
     return state
+
+
+def warnings_of(maps: Sequence[StoredMap]) -> dict[str, Any]:
+    """Return the entry of a manifest's inputs that hands maps' warnings on to its page; empty where none has one."""
+    texts = [f"{text} (map {one.folder.name})" for one in maps for text in one.warnings]
+    return {"warnings": texts} if texts else {}
 
 
 def map_folder(root: str, segment: str, name: str | None) -> Location:

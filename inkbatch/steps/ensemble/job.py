@@ -13,7 +13,7 @@ from inkbatch.config import JobConfig, is_pattern, matching
 from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import RANK_CHUNKS, RELATIVE, WEIGHTED, Combination, Halves, Method, tables_for
-from inkbatch.data.maps.stored import StoredMap, map_address, maps_state, open_map, require_one_grid
+from inkbatch.data.maps.stored import StoredMap, map_address, maps_state, open_map, require_one_grid, warnings_of
 from inkbatch.data.maps.truth import Truth
 from inkbatch.data.maps.weight_fitting import FitRules, fit
 from inkbatch.errors import ConfigError, MismatchError
@@ -169,7 +169,7 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
         settings["weights"] = [weight / sum(config.weights) for weight in config.weights]
     if config.method in RELATIVE:
         settings["rank_chunks"] = RANK_CHUNKS
-    inputs: dict[str, Any] = {"predictions": [found.identity for found in maps]}
+    inputs: dict[str, Any] = {"predictions": [found.identity for found in maps], **warnings_of(maps)}
     trained_on = TrainedPixels.together(found.trained_on for found in maps).document
     if trained_on:
         inputs["trained_on"] = trained_on

@@ -25,7 +25,18 @@ from inkbatch.reports.page import (
     Table,
 )
 from inkbatch.reports.pictures import coloured, legend_of
-from inkbatch.reports.stored import RERUN, document, interruptions, links, money, pixel_um, pixels, shown, up_to
+from inkbatch.reports.stored import (
+    RERUN,
+    bundle_warnings,
+    document,
+    interruptions,
+    links,
+    money,
+    pixel_um,
+    pixels,
+    shown,
+    up_to,
+)
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.text import share_text
@@ -77,7 +88,12 @@ def page(run: StoredRun, root: Location) -> Page:
         ),
         hero=tuple(_pictures(config, merged, spread, width_um)),
         figures=(*_figures(config, merged, spread, weights), *money(run)),
-        warnings=(*_trained(run, weights), *_warnings(config, merged, spread, weights), *interruptions(run)),
+        warnings=(
+            *bundle_warnings(run),
+            *_trained(run, weights),
+            *_warnings(config, merged, spread, weights),
+            *interruptions(run),
+        ),
         contract=_contract(run, members),
         contract_caption="What was asked of the members before a pixel was read.",
         spent=spent(run.rows, STAGES),

@@ -24,7 +24,18 @@ from inkbatch.reports.page import (
     Words,
 )
 from inkbatch.reports.pictures import legend_of
-from inkbatch.reports.stored import RERUN, document, interruptions, links, money, number, pixels, shown, table
+from inkbatch.reports.stored import (
+    RERUN,
+    bundle_warnings,
+    document,
+    interruptions,
+    links,
+    money,
+    number,
+    pixels,
+    shown,
+    table,
+)
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.steps.evaluate.curves import stored_lines
@@ -74,7 +85,7 @@ def page(run: StoredRun, root: Location) -> Page:
         ),
         hero=(*_pictures(run, drawn, found), *_curves(run, found)),
         figures=(*_figures(found), *money(run)),
-        warnings=(*_warnings(found), *interruptions(run)),
+        warnings=(*bundle_warnings(run), *_warnings(found), *interruptions(run)),
         contract=_contract(run, found),
         contract_caption="What a score is worth depends on what was compared: maps, labels and masks, by digest.",
         spent=spent(run.rows, STAGES),

@@ -154,7 +154,7 @@ def make_plan(config: InferConfig) -> InferPlan:
         "weights_sha256": bundle.document.weights_sha256,
         "architecture": bundle.document.architecture,
         "model": bundle.document.model,
-        **({"warnings": list(bundle.document.warnings)} if bundle.document.warnings else {}),
+        **bundle.document.noted,
     }
     trained_on = pixels_on(bundle.document.training, volume, str(bundle.location)).document
     if trained_on:
@@ -222,8 +222,8 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         InkbatchError: See `make_plan`; damaged surface; a model that returns NaN; storage that gave up; a stop signal.
     """
     plan = make_plan(config)
-    for text in plan.bundle.document.warnings:
-        context.reporter.note(f"warning: bundle {plan.bundle.document.name}: {text}")
+    for text in plan.bundle.document.notes:
+        context.reporter.note(text)
     if config.preflight is not None:
         told = plan.judged or stored_preflight(config.root, config.segment, plan.bundle.document.name)
         context.reporter.note(f"preflight {told.record['name']}: {told.sentence}{LEFT_OUT * (plan.judged is not None)}")

@@ -26,6 +26,7 @@ from inkbatch.reports.pictures import (
     over_papyrus,
     small_mask,
 )
+from inkbatch.reports.stored import bundle_warnings
 from inkbatch.reports.timing import device_of, money_text, spent, stops
 from inkbatch.run.finished import StoredRun
 from inkbatch.run.record import SCORE_NAME
@@ -272,8 +273,7 @@ def _trained_share(trained: TrainedPixels, papyrus: Papyrus | None, shape_yx: tu
 
 def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None, shape_yx: tuple[int, int]) -> Iterator[str]:
     config = run.manifest["config"]
-    for text in run.manifest["inputs"].get("warnings", ()):
-        yield f"The bundle was imported with a warning: {text}."
+    yield from bundle_warnings(run)
     trained = TrainedPixels.of(run.manifest["inputs"].get("trained_on", {}))
     share = _trained_share(trained, papyrus, shape_yx)
     if share:

@@ -23,7 +23,7 @@ from inkbatch.data.labels.denoising import DenoiseRules, denoised
 from inkbatch.data.labels.seams import Merged, merge
 from inkbatch.data.maps.combining import plain_table
 from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
-from inkbatch.data.maps.stored import StoredMap, map_address, maps_state, open_map
+from inkbatch.data.maps.stored import StoredMap, map_address, maps_state, open_map, warnings_of
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import looked_up, opencv_threads
@@ -150,7 +150,7 @@ def make_plan(config: CleanConfig) -> CleanPlan:
     settings = config.model_dump(mode="json", exclude={"root", "output_root", "name", "result"})
     settings |= {"name": result, "threshold": threshold}
     request = config.request(name=map_address(source.name), result=result)
-    inputs: dict[str, Any] = {"prediction": source.identity}
+    inputs: dict[str, Any] = {"prediction": source.identity, **warnings_of([source])}
     if trained_on := source.trained_on.document:
         inputs["trained_on"] = trained_on
     manifest = RunManifest("clean", settings, inputs, len(units), request, maps_state([source]))

@@ -11,7 +11,7 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Figure, Page, Picture, Promise, Section, Table, Words
 from inkbatch.reports.pictures import coloured, legend_of, map_tones
-from inkbatch.reports.stored import RERUN, interruptions, links, money
+from inkbatch.reports.stored import RERUN, bundle_warnings, interruptions, links, money
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.text import count_text, share_text
@@ -98,6 +98,7 @@ def removed_text(facts: Mapping[str, Any]) -> str:
 
 
 def _warnings(run: StoredRun, facts: Mapping[str, Any], shape_yx: tuple[int, int]) -> Iterator[str]:
+    yield from bundle_warnings(run)
     share = TrainedPixels.of(run.manifest["inputs"].get("trained_on", {})).share([Box(0, 0, *shape_yx)])
     if share:
         yield f"{share_text(share)} of these pixels trained this network: scores leave these pixels out."

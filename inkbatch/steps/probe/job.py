@@ -103,6 +103,7 @@ def make_plan(config: ProbeConfig) -> ProbePlan:
         "surface": surface_digest,
         "bundle": bundle.document.name,
         "weights_sha256": bundle.document.weights_sha256,
+        **bundle.document.noted,
     }
     trained = pixels_on(bundle.document.training, volume, str(bundle.location)).share(boxes)
     if trained:
@@ -122,6 +123,8 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
         InkbatchError: See `make_plan`; damaged surface; a model that returns NaN; storage that gave up; a stop signal.
     """
     plan = make_plan(config)
+    for text in plan.bundle.document.notes:
+        context.reporter.note(text)
     record = RunFolder(plan.folder, plan.manifest)
     return run_job(
         record,

@@ -8,7 +8,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.reports.charts.shapes import Axis, Line, Mark
 from inkbatch.reports.charts.svg import bar_chart, line_chart
 from inkbatch.reports.page import Chart, Figure, Page, Promise, Section, Table, Words
-from inkbatch.reports.stored import RERUN, interruptions, links, money, shown
+from inkbatch.reports.stored import RERUN, bundle_warnings, interruptions, links, money, shown
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.steps.stored_probe import has_reading
@@ -181,7 +181,7 @@ def _warnings(run: StoredRun, found: dict[str, Any], config: dict[str, Any]) -> 
             "windows that it has not seen (at)."
         )
     listed += [f"The bundle's {key} was overridden with {value}." for key, value in sorted(config["override"].items())]
-    return (*listed, *interruptions(run))
+    return (*bundle_warnings(run), *listed, *interruptions(run))
 
 
 def _contract(found: dict[str, Any], config: dict[str, Any]) -> tuple[Promise, ...]:
