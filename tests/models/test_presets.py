@@ -38,6 +38,8 @@ def test_a_preset_says_what_its_numbers_mean(name):
     contract = preset.contract
     assert preset.assumptions
     assert preset.published
+    assert preset.licence
+    assert "score on none" in " ".join(preset.seen.lower().split())
     if contract.normaliser.by_statistics:  # no divisor plays a part
         assert {"robust-mad": "robust MAD"}[contract.normaliser.kind] in preset.intensity
     else:
