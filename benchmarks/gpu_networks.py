@@ -30,6 +30,7 @@ GOLDEN_NETWORKS = {"i3d": "i3d-first-letters", "timesformer-26": "timesformer-gp
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MEASURED = ("ink-9um", "timesformer", "unet-resnet34-2.5d")
+MOST_TILES = 256  # asked one by one first: seconds, not minutes
 CROWDED_SHARE = 0.5  # of the memory that a batch takes is what the recovery gets
 
 
@@ -118,7 +119,7 @@ def batch(given: Given) -> Iterator[Row]:
     found = _passes(model, contract, device, 0).batch_tiles
     yield {"batch_tiles": found, "found_in_s": round(time.perf_counter() - began, 2)}
 
-    large = 8 if given.quick else 2 * max(found, 8)
+    large = 8 if given.quick else min(2 * max(found, 8), MOST_TILES)
     tiles = torch.rand((large, 1, 17, contract.tile_px, contract.tile_px), device=device)
     expected = _passes(model, contract, device, 1).maps(tiles)
     with _little_memory(model, contract, device, tiles) as crowded:
@@ -153,9 +154,10 @@ class _little_memory:  # noqa: N801  # reads as a function where it is used
         needed = torch.cuda.max_memory_reserved(self.device) - held
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(self.device).total_memory
-        torch.cuda.set_per_process_memory_fraction((held + CROWDED_SHARE * needed) / total, self.device)
+        limit = (held + CROWDED_SHARE * needed) / total
+        torch.cuda.set_per_process_memory_fraction(min(limit, 1.0), torch.cuda.current_device())  # wants a number
         return self.model
 
     def __exit__(self, *_: object) -> None:
         if self.device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(1.0, self.device)
+            torch.cuda.set_per_process_memory_fraction(1.0, torch.cuda.current_device())

@@ -156,11 +156,15 @@ class Passes:
         best, best_rate, size = 1, 0.0, 1
         while size <= MAX_BATCH:
             self.batch_tiles = size
-            tiles = torch.zeros((size, 1, depth, edge, edge), dtype=self.input_dtype, device=self.device)
-            self.maps(tiles)
+            try:
+                tiles = torch.zeros((size, 1, depth, edge, edge), dtype=self.input_dtype, device=self.device)
+                self.maps(tiles)
+            except torch.OutOfMemoryError:  # the tiles themselves do not fit
+                break
             if self.batch_tiles < size:
                 break
             rate = size / self._seconds(tiles)
+            del tiles  # makes room for twice as many
             if rate < best_rate * PROBE_GAIN:
                 break
             best, best_rate, size = size, rate, size * 2
