@@ -1,8 +1,9 @@
 """Cost of a job beside its network: the whole `infer` step against the same forward passes on tensors in memory.
 
-Networks as users run them (TimeSformer, the 3-D ResNet-152 with its 3-D decoder, ``ink_9um``, a U-Net with a ResNet-34)
-and, as the hard case, the shipped demo bundle: it is so small that reading, tiling, blending and writing weigh most
-beside it. Each reads as many real layers as it takes, from a local store.
+Networks as users run them (TimeSformer, the 3-D ResNet-152 with its 3-D decoder, ``ink_9um``, a U-Net with a ResNet-34;
+on CUDA, and where named, the large TimeSformer, Hecate and ``ink-8um-v8in``) and, as the hard case, the shipped
+demo bundle: it is so small that reading, tiling, blending and writing weigh most beside it. Each reads as many real
+layers as it takes, from a local store.
 
 The floor runs the same network in this process: as many passes as the job made, on batches of the same shape that lie
 in memory already, as many side by side as there are threads, like the job. On a CPU the same passes one by one, each
@@ -221,7 +222,7 @@ def measure_normalisers(report: Report, name: str, found: Any, device: torch.dev
 
 def main(arguments: Sequence[str] | None = None) -> int:
     known = parser(__doc__)
-    known.add_argument("--networks", nargs="*", default=list(NETWORKS), metavar="NETWORK")
+    known.add_argument("--networks", nargs="*", metavar="NETWORK", help=f"some of {', '.join(NETWORKS)}, or none")
     known.add_argument(
         "--normalisers-of",
         choices=list(NETWORKS),
@@ -231,10 +232,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     known.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     found = known.parse_args(arguments)
+    device = choose_device(found.device)
+    if found.networks is None:
+        found.networks = [name for name, one in NETWORKS.items() if device.type != "cpu" or not one.by_name]
     if unknown := set(found.networks) - set(NETWORKS):
         known.error(f"--networks: expected some of {', '.join(NETWORKS)}, or none; got {', '.join(sorted(unknown))}")
     found.rounds = found.rounds or (1 if found.quick else 3)
-    device = choose_device(found.device)
     report = Report("overhead", found, {"device": device.type})
     for name in ["demo"] if found.quick else found.networks:
         measure(report, name, found, device)

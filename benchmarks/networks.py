@@ -28,18 +28,24 @@ class Network:
         edge_px: Edge of the segment, by kind of device: a minute's work or less.
         batch_tiles: Tiles per pass on CUDA; a CPU finds its own.
         target: Largest ratio of whole job to forward passes.
+        by_name: On a CPU it takes minutes and is measured where it is asked for by name alone.
     """
 
     preset: str
     edge_px: dict[str, int]
     batch_tiles: int = 64
     target: float | None = 1.05
+    by_name: bool = False
 
 
 NETWORKS = {
     "timesformer": Network("timesformer-gp", {"cpu": 448, "cuda": 4000}, 128),
     "resnet3d-152-3d-decoder": Network("resnet3d-152-3d-decoder", {"cpu": 640, "cuda": 4000}, 8),
     "ink-9um": Network("ink-9um", {"cpu": 640, "cuda": 6000}, 64),
+    "timesformer-large": Network("timesformer-large-scroll1", {"cpu": 320, "cuda": 3000}, 128, by_name=True),
+    "hecate-2.4um": Network("hecate-2.4um", {"cpu": 384, "cuda": 3000}, 8, by_name=True),
+    "hecate-9.6um": Network("hecate-9.6um", {"cpu": 128, "cuda": 1500}, 32, by_name=True),
+    "ink-8um-v8in": Network("ink-8um-v8in", {"cpu": 96, "cuda": 1000}, 16, by_name=True),
     "unet-resnet34": Network("", {"cpu": 3000, "cuda": 8000}, 64),
     "demo": Network("", {"cpu": 8000, "cuda": 8000}, 256, target=None),
 }
