@@ -304,8 +304,8 @@ gpu-check: $(VENV)/.runtime ## All that only a GPU can tell, in eight minutes (A
 	$(BIN)/python -m benchmarks.gpu_check --out build/gpu-check.jsonl $(ARGS)
 
 .PHONY: gpu-pack
-gpu-pack: $(VENV)/.dev ## Wheels for gpu-check on a machine without network: build/gpu (ARGS='--there pip-list.txt')
-	$(BIN)/python -m benchmarks.gpu_pack --to build/gpu $(ARGS)
+gpu-pack: $(VENV)/.dev ## gpu-check for a machine without network: build/inkbatch-gpu.tar.xz (ARGS='--there pip-list.txt')
+	$(BIN)/python -m benchmarks.gpu_pack $(ARGS)
 
 ##@ Development: documentation and releases
 

@@ -1,21 +1,25 @@
-"""Pack what a bare GPU machine lacks for the GPU check: wheels of the lock for its Python, beside the working tree.
+"""Pack the GPU check for a machine without network: what the tree needs of itself, and unpacked wheels for its Python.
 
-    python -m benchmarks.gpu_pack --to build/gpu
-    python -m benchmarks.gpu_pack --to build/gpu --there there.txt     # `pip freeze` or `pip list` of that machine
+    python -m benchmarks.gpu_pack --to build/inkbatch-gpu.tar.xz
+    python -m benchmarks.gpu_pack --there there.txt     # `pip freeze` or `pip list` of that machine
 
-Without --there only torch and what it brings along are taken to be there. What only S3 and clouds need is left out: the
-check reads and writes local disks. Wheels and tree together must stay below --most-mb. On the machine, in the tree:
+Without --there only torch and what it brings along are taken to be there. What the check does not use is left out:
+S3 and clouds, the web, transformers, video. The archive must stay below --most-mb. On the machine:
 
-    python3 -m pip install --no-index --no-deps --target /tmp/site build/gpu/*.whl
-    PYTHONPATH=$PWD:/tmp/site python3 -m benchmarks.gpu_check --out gpu.jsonl
+    tar -xf inkbatch-gpu.tar.xz && cd inkbatch-gpu
+    PYTHONPATH=$PWD:$PWD/site python3 -m benchmarks.gpu_check --out gpu.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
+import lzma
 import re
 import subprocess
 import sys
+import tarfile
+import tempfile
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +27,7 @@ from packaging.markers import Marker
 from packaging.utils import canonicalize_name
 
 from benchmarks.common import REPOSITORY
+from benchmarks.gpu_trim import is_kept, stand_in_for_video
 
 LOCK = REPOSITORY / "requirements" / "runtime.lock"
 LINE = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)(?: *; *([^\\\n]+))?", re.MULTILINE)
@@ -32,14 +37,20 @@ GLIBC = (39, 35, 34, 31, 28, 27, 26, 24, 17)  # what wheels for Linux name; pip 
 MEGABYTE = 1_000_000
 
 WITH_TORCH = {
-    *("filelock", "fsspec", "jinja2", "markupsafe", "mpmath", "networkx", "numpy", "pillow", "setuptools", "sympy"),
-    *("torch", "torchvision", "triton", "typing-extensions"),
+    *("filelock", "fsspec", "jinja2", "markupsafe", "mpmath", "networkx", "numpy", "setuptools", "sympy"),
+    *("torch", "triton", "typing-extensions"),
 }
 WITH_TORCH_PREFIXES = ("nvidia-", "cuda-")
-ELSEWHERE_ONLY = {
+UNUSED = {
     *("aiobotocore", "aioitertools", "boto3", "botocore", "jmespath", "s3fs", "s3transfer", "wrapt"),  # S3, AWS
-    *("colorama", "hf-xet", "httpx2-jsfetch", "truststore"),  # other systems, downloads
+    *("aiohappyeyeballs", "aiohttp", "aiosignal", "attrs", "frozenlist", "multidict", "propcache", "yarl"),  # web
+    *("colorama", "hf-xet", "httpx2-jsfetch"),  # other systems, downloads
+    *("transformers", "tokenizers", "regex", "pytorch-lightning"),  # SegFormer alone; a second copy of lightning
 }
+TORCHVISION = "0.26.0"  # the one for torch 2.11; torch itself is that of the machine
+TREE = ("benchmarks", "inkbatch", "jobs", "tests/models/golden", "pyproject.toml", "LICENSE")
+TOP = "inkbatch-gpu"
+COMPRESSED = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9}]  # Python and tar read it
 
 
 def target_environment() -> dict[str, str]:
@@ -68,9 +79,9 @@ def missing(versions: Mapping[str, str], there: Collection[str]) -> dict[str, st
         versions: Version by name of all that the lock means.
         there: Names that the machine has beside torch.
     """
-    present = WITH_TORCH | ELSEWHERE_ONLY | set(there)
+    present = WITH_TORCH | UNUSED | set(there)
     return {
-        name: version
+        name: TORCHVISION if name == "torchvision" else version
         for name, version in versions.items()
         if name not in present and not name.startswith(WITH_TORCH_PREFIXES)
     }
@@ -96,19 +107,40 @@ def download(wanted: Mapping[str, str], folder: Path) -> None:
         raise SystemExit("pip download failed; see above")
 
 
-def tree_bytes() -> int:
-    """Size of the files that git knows."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=True).stdout
-    places = [REPOSITORY / name for name in listed.decode().split("\0") if name]
-    return sum(place.stat().st_size for place in places if place.is_file())
+def unpack(wheels: Path, site: Path) -> None:
+    """Unpack of each wheel what the check uses."""
+    for wheel in sorted(wheels.glob("*.whl")):
+        package = str(canonicalize_name(wheel.name.partition("-")[0]))
+        with zipfile.ZipFile(wheel) as archive:
+            kept = [name for name in archive.namelist() if not name.endswith("/") and is_kept(package, name)]
+            archive.extractall(site, kept)
+    stand_in_for_video(site)
+
+
+def tree_files() -> list[str]:
+    """List the files of the tree that the check uses, of those that git knows."""
+    line = ["git", "ls-files", "-z", *TREE]
+    listed = subprocess.run(line, cwd=REPOSITORY, capture_output=True, check=True).stdout
+    return [name for name in listed.decode().split("\0") if name and (REPOSITORY / name).is_file()]
+
+
+def write_archive(place: Path, site: Path, names: Sequence[str]) -> None:
+    """Write tree and packages into one archive, like files side by side."""
+    packages = sorted((file for file in site.rglob("*") if file.is_file()), key=lambda file: (file.suffix, file))
+    with lzma.open(place, "wb", filters=COMPRESSED) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
+        for name in names:
+            archive.add(REPOSITORY / name, f"{TOP}/{name}")
+        for file in packages:
+            archive.add(file, f"{TOP}/site/{file.relative_to(site)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     known = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known.add_argument("--to", type=Path, default=REPOSITORY / "build" / "gpu", metavar="DIR", help="where wheels go")
+    place = REPOSITORY / "build" / f"{TOP}.tar.xz"
+    known.add_argument("--to", type=Path, default=place, metavar="FILE", help=f"the archive ({place})")
     known.add_argument("--there", type=Path, metavar="FILE", help="pip freeze or pip list of the machine")
     known.add_argument("--also", nargs="+", default=[], metavar="NAME", help="carry these although they are there")
-    known.add_argument("--most-mb", type=float, default=60.0, help="largest size of wheels and tree together (60)")
+    known.add_argument("--most-mb", type=float, default=60.0, help="largest size of the archive (60)")
     known.add_argument("--dry-run", action="store_true", help="print what would be fetched")
     found = known.parse_args(arguments)
     there = names_in(found.there.read_text(encoding="utf-8")) if found.there else set()
@@ -116,23 +148,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(f"{name}=={version}" for name, version in wanted.items()))
     if found.dry_run:
         return 0
-    found.to.mkdir(parents=True, exist_ok=True)
-    for old in found.to.glob("*.whl"):
-        old.unlink()
-    download(wanted, found.to)
+    found.to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="inkbatch-gpu-") as folder:
+        wheels, site = Path(folder) / "wheels", Path(folder) / "site"
+        site.mkdir()
+        download(wanted, wheels)
+        unpack(wheels, site)
+        write_archive(found.to, site, tree_files())
+        fetched = sum(wheel.stat().st_size for wheel in wheels.glob("*.whl"))
+    print(f"{len(wanted)} wheels of {fetched / MEGABYTE:.1f} MB")
     return report(found.to, found.most_mb)
 
 
-def report(folder: Path, most_mb: float) -> int:
-    """Print the sizes, largest first; returns 1 where they are too much together."""
-    sizes = sorted(((place.stat().st_size, place.name) for place in folder.glob("*.whl")), reverse=True)
-    for size, name in sizes:
-        print(f"{size / MEGABYTE:8.1f} MB  {name}")
-    wheels, tree = sum(size for size, _ in sizes), tree_bytes()
-    total = (wheels + tree) / MEGABYTE
-    fits = total < most_mb
+def report(archive: Path, most_mb: float) -> int:
+    """Print the size; returns 1 where it is too much."""
+    size = archive.stat().st_size / MEGABYTE
+    fits = size < most_mb
     verdict = f"fits {most_mb:g} MB" if fits else f"expected less than {most_mb:g} MB: name what is there with --there"
-    print(f"{len(sizes)} wheels {wheels / MEGABYTE:.1f} MB, tree {tree / MEGABYTE:.1f} MB: {total:.1f} MB, {verdict}")
+    print(f"{archive}: {size:.1f} MB, {verdict}")
     return int(not fits)
 
 

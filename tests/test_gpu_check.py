@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import gpu_check, gpu_jobs, gpu_networks, gpu_pack
+from benchmarks import gpu_check, gpu_jobs, gpu_networks, gpu_pack, gpu_trim
 from benchmarks.gpu_runner import Given, Step, run_steps
 from inkbatch.models.bundle import Contract, LayerRule
 from inkbatch.models.identity import Identity, IdentityConfig
@@ -166,6 +170,8 @@ tifffile==2026.3.3 ; python_full_version < '3.12' \\
 tifffile==2026.11.8 ; python_full_version >= '3.12' \\
 zarr==3.1.6 \\
 botocore==1.43.117
+torchvision==0.30.0
+transformers==5.23.0
 """
 
 
@@ -173,16 +179,55 @@ def test_what_a_machine_lacks_is_the_lock_for_its_python_less_what_is_there():
     versions = gpu_pack.locked(LOCK)
     assert (versions["numpy"], versions["tifffile"]) == ("2.5.5", "2026.11.8")
     assert "colorama" not in versions
-    assert gpu_pack.missing(versions, ()) == {"tifffile": "2026.11.8", "zarr": "3.1.6"}
-    assert gpu_pack.missing(versions, gpu_pack.names_in("Package Version\n------- ----\nTiffFile 2026.1\n")) == {
-        "zarr": "3.1.6"
+    assert gpu_pack.missing(versions, ()) == {
+        **{"tifffile": "2026.11.8", "zarr": "3.1.6"},
+        "torchvision": gpu_pack.TORCHVISION,  # the one of that machine's torch, not of the lock's
     }
+    there = gpu_pack.names_in("Package Version\n------- ----\nTiffFile 2026.1\ntorchvision 0.26\n")
+    assert gpu_pack.missing(versions, there) == {"zarr": "3.1.6"}
 
 
-def test_a_pack_that_is_too_large_is_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gpu_pack, "tree_bytes", lambda: 1_500_000)
-    (tmp_path / "a-1-py3-none-any.whl").write_bytes(bytes(1_000_000))
-    assert gpu_pack.report(tmp_path, 60) == 0
-    assert "1 wheels 1.0 MB, tree 1.5 MB: 2.5 MB, fits 60 MB" in capsys.readouterr().out
-    assert gpu_pack.report(tmp_path, 2) == 1
+def test_a_pack_that_is_too_large_is_refused(tmp_path, capsys):
+    archive = tmp_path / "a.tar.xz"
+    archive.write_bytes(bytes(2_500_000))
+    assert gpu_pack.report(archive, 60) == 0
+    assert "a.tar.xz: 2.5 MB, fits 60 MB" in capsys.readouterr().out
+    assert gpu_pack.report(archive, 2) == 1
     assert "expected less than 2 MB: name what is there with --there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("package", "member", "kept"),
+    [
+        ("imagecodecs", "imagecodecs/_imcd.abi3.so", True),
+        ("imagecodecs", "imagecodecs/_jpegxl.abi3.so", False),
+        ("imagecodecs", "imagecodecs-2026.dist-info/METADATA", True),
+        ("opencv-python-headless", "cv2/cv2.abi3.so", True),
+        ("opencv-python-headless", "opencv_python_headless.libs/libavcodec-c4204469.so.62.28.101", False),
+        ("opencv-python-headless", "opencv_python_headless.libs/libavif-43e630fc.so.16.4.2", True),
+        ("zarr", "zarr/core/array.py", True),
+        ("zarr", "zarr/core/array.pyi", False),
+    ],
+)
+def test_of_large_wheels_the_check_packs_what_it_opens(package, member, kept):
+    assert gpu_trim.is_kept(package, member) is kept
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None or shutil.which("readelf") is None, reason="needs gcc and binutils")
+def test_a_library_that_is_only_named_becomes_a_stand_in(tmp_path):
+    (tmp_path / "cv2").mkdir()
+    libraries = tmp_path / gpu_trim.OPENCV_LIBRARIES
+    libraries.mkdir()
+    codec = libraries / "libavcodec-1.so.62"
+    gpu_trim._compile(codec, "LIBAVCODEC_62", ["avcodec_open"])
+    source = tmp_path / "cv2.c"
+    source.write_text(
+        "extern void avcodec_open(void); void play(void) { avcodec_open(); } int seven(void) { return 7; }"
+    )
+    module = tmp_path / "cv2" / "cv2.abi3.so"
+    path = f"-Wl,-rpath,$ORIGIN/../{libraries.name}"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", module, source, codec, path], check=True)
+    codec.unlink()
+    assert gpu_trim.stand_in_for_video(tmp_path) == [codec.name]
+    assert sorted(libraries.iterdir()) == [codec]
+    assert ctypes.CDLL(str(module), mode=os.RTLD_NOW).seven() == 7
