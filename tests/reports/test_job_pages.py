@@ -70,7 +70,7 @@ def words(folder) -> str:
     return " ".join(unescape((folder / "report.html").read_bytes().decode()).split())
 
 
-@pytest.mark.parametrize("job", ["infer", "probe", "ensemble", "evaluate", "clean"])
+@pytest.mark.parametrize("job", ["infer", "probe", "preflight", "ensemble", "evaluate", "clean"])
 def test_every_page_repeats_what_the_import_of_the_bundle_warned_of(job, finished):
     folder = finished(job)
     run = open_run(str(folder))

@@ -83,7 +83,7 @@ class StoredMap:
 
     @property
     def warnings(self) -> list[str]:
-        """What speaks against trusting the network that made it, found when that was imported."""
+        """Reasons not to trust the network that made it, found when that was imported."""
         return [str(text) for text in self.manifest.get("inputs", {}).get("warnings", ())]
 
     @property

@@ -101,6 +101,7 @@ def make_plan(config: PreflightConfig) -> PreflightPlan:
     inputs: dict[str, Any] = {"surface": surface_digest}
     if bundle is not None:
         inputs |= {"bundle": bundle.document.name, "weights_sha256": bundle.document.weights_sha256}
+        inputs |= bundle.document.noted
     request = config.request(**({} if config.bundle is None else {"bundle": _address(config.bundle)}))
     state = surface_state(config.root, config.segment)
     manifest = RunManifest("preflight", settings, inputs, len(units), request, state)

@@ -11,7 +11,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.reports.charts.shapes import Axis, Line
 from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import Chart, Figure, Page, Picture, Section, Table, Words
-from inkbatch.reports.stored import RERUN, interruptions, links, money
+from inkbatch.reports.stored import RERUN, bundle_warnings, interruptions, links, money
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.steps.preflight.picture import coloured
@@ -79,7 +79,7 @@ def page(run: StoredRun, root: Location) -> Page:
             Figure(share_text(1 - fine - unreadable), "with another fault", "can be read, with care"),
             *money(run),
         ),
-        warnings=(*_warnings(found), *interruptions(run)),
+        warnings=(*bundle_warnings(run), *_warnings(found), *interruptions(run)),
         spent=spent(run.rows, STAGES),
         sections=(
             Section("What was found", (_counts(found, codes),)),
