@@ -286,7 +286,8 @@ test-slurm: $(VENV)/.dev ## Arrays on a real one-node Slurm, which is installed 
 	scripts/slurm_node.sh $(BIN)/python -m pytest -m slurm -o faulthandler_timeout=1800
 
 .PHONY: test-browser
-test-browser: $(VENV)/.dev ## The viewer and the report pages in a headless Chromium (Debian: apt-get install chromium)
+test-browser: $(VENV)/.dev ## Viewer, report pages and Neuroglancer links in a headless Chromium (Debian: apt-get install chromium)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet -r requirements/neuroglancer.in
 	$(BIN)/python -m pytest -m browser
 
 .PHONY: infra-lint

@@ -13,7 +13,7 @@ PAPYRUS_SHADER = "#uicontrol invlerp normalized\nvoid main() { emitGrayscale(nor
 # Ink over papyrus: red, as opaque as the probability is high; the slider hides what is below it.
 INK_SHADER = (
     "#uicontrol float threshold slider(min=0, max=1, default=0.3)\n"
-    "#uicontrol vec3 color color(default='red')\n"
+    '#uicontrol vec3 color color(default="red")\n'
     "void main() { float p = toNormalized(getDataValue()); emitRGBA(vec4(color, p < threshold ? 0.0 : p)); }"
 )
 
@@ -65,6 +65,7 @@ def neuroglancer_link(
                 "source": {"url": f"zarr2://{layer.address}"},
                 "name": layer.name,
                 "shader": layer.shader,
+                "opacity": 1,  # the viewer's own default is a half
                 "blend": "default",
             }
             for layer in layers

@@ -127,7 +127,7 @@ def run(config: ExportConfig) -> ExportReport:
         bigtiff=config.bigtiff,
         quality=config.quality,
         pixel_um=pyramid.pixel_um(config.level),
-        note=_note(config, folder.name, manifest),
+        note=_note(config, folder.name, manifest, pyramid.pixel_um(config.level)),
         bar=_bar(config, kind, pyramid.pixel_um(config.level), view.shape_yx),
     )
     memory = parse_bytes(config.memory)
@@ -152,12 +152,9 @@ def picture_name(
         sample: Name of the sample, as the catalog has it.
         details: What sets this picture apart, for example ``-level2``.
     """
-    inputs = manifest.get("inputs", {})
-    contract = manifest.get("config", {}).get("contract", {})
-    parts = [inputs.get("sample") or sample, segment, inputs.get("volume"), inputs.get("bundle") or prediction]
-    for word, key in (("tile", "tile_px"), ("stride", "stride_px")):
-        if inputs.get("bundle") and key in contract:
-            parts.append(f"{word}{contract[key]}")
+    found = named_facts(manifest, sample)
+    parts = [found.get("sample"), segment, found.get("volume"), found.get("model") or prediction]
+    parts += [f"{word}{found[word]}" for word in ("tile", "stride") if word in found]
     return "-".join(re.sub(r"[^A-Za-z0-9._-]+", "_", str(part)) for part in parts if part) + details
 
 
@@ -265,10 +262,22 @@ def _details(config: ExportConfig) -> dict[str, Any]:
     return found
 
 
-def _note(config: ExportConfig, name: str, manifest: Mapping[str, Any]) -> str:
-    """Describe the picture, as JSON in ASCII."""
-    facts = {"segment": config.segment, "prediction": name, "digest": manifest.get("digest"), **_details(config)}
-    return json.dumps(facts, sort_keys=True)
+def _note(config: ExportConfig, name: str, manifest: Mapping[str, Any], pixel_um: float) -> str:
+    """Describe the picture, as JSON in ASCII: what its name says, the size of a pixel, and the map's digest."""
+    entry = Catalog.load(config.catalog).entries.get(config.segment)
+    known = named_facts(manifest, entry.sample if entry else None)
+    facts = {"segment": config.segment, "prediction": name, "digest": manifest.get("digest"), "pixel_um": pixel_um}
+    return json.dumps({**known, **facts, **_details(config)}, sort_keys=True)
+
+
+def named_facts(manifest: Mapping[str, Any], sample: str | None) -> dict[str, Any]:
+    """Collect what a manifest states of sample, volume, network, tile and stride; what is unknown is left out."""
+    inputs = manifest.get("inputs", {})
+    contract = manifest.get("config", {}).get("contract", {})
+    found = {"sample": inputs.get("sample") or sample, "volume": inputs.get("volume"), "model": inputs.get("bundle")}
+    if inputs.get("bundle"):
+        found |= {"tile": contract.get("tile_px"), "stride": contract.get("stride_px")}
+    return {key: value for key, value in found.items() if value}
 
 
 def _target(config: ExportConfig, folder: Location, manifest: Mapping[str, Any], kind: PictureFormat) -> Location:

@@ -145,7 +145,8 @@ class TestWhatIsWritten:
             assert tiff.pages[0].get_resolution("micrometer") == (1 / 16, 1 / 16)
         manifest = (root / "predictions" / SEGMENT / "resnet3d-tile64-stride32" / "manifest.json").read_json()
         expected = {"segment": SEGMENT, "prediction": "resnet3d-tile64-stride32", "digest": manifest["digest"]}
-        assert note == {**expected, "level": 1}
+        named = {"model": "resnet3d", "tile": 64, "stride": 32}
+        assert note.items() >= {**expected, **named, "level": 1, "pixel_um": 16}.items()
 
 
 class TestNames:

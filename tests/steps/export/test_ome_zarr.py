@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from urllib.parse import unquote
 
 import numpy as np
@@ -18,10 +19,11 @@ from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
-from inkbatch.steps.export.neuroglancer import ink_layer, neuroglancer_link, papyrus_layer
+from inkbatch.steps.export.neuroglancer import INK_SHADER, ink_layer, neuroglancer_link, papyrus_layer
 from inkbatch.steps.export.ome_zarr import OmeZarrConfig, run
 from inkbatch.steps.prepare.job import run as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.testing.maps import VOXEL_SIZE_UM, store_map
 from inkbatch.testing.reports import faults_of_page, inferred
 from inkbatch.testing.segments import random_papyrus, write_layers
 
@@ -135,12 +137,55 @@ def prepare_layers_apart(tmp_path):
     return values["root"]
 
 
-def test_tensorstore_reads_the_same(root, tmp_path):
-    tensorstore = pytest.importorskip("tensorstore")
-    report = exported(root, tmp_path)
-    place = {"driver": "zarr", "kvstore": {"driver": "file", "path": str(tmp_path / "out.zarr" / "0")}}
-    values = tensorstore.open(place).result().read().result()
-    np.testing.assert_array_equal(values, zarr.open_group(report.location.uri, mode="r", zarr_format=2)["0"][:])
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory):
+    """A map of three levels, exported; and its values at full resolution."""
+    folder = tmp_path_factory.mktemp("pyramid")
+    values = np.random.default_rng(0).random((1100, 1300)).astype(np.float16)
+    store_map(folder, "large", "net", values, unit_px=256)
+    return run(OmeZarrConfig(segment="large", root=str(folder), to=str(folder / "out.zarr"))), values
+
+
+def test_tensorstore_reads_every_level_and_each_is_the_mean_of_the_one_before(pyramid):
+    import tensorstore
+
+    report, values = pyramid
+    group = zarr.open_group(report.location.uri, mode="r", zarr_format=2)
+    assert len(list(group.array_keys())) > 1
+    for name, array in group.arrays():
+        mean = area_mean(values, 2 ** int(name))
+        assert np.abs(array[0].astype(int) - mean * 255).max() < 1
+        place = {"driver": "zarr", "kvstore": {"driver": "file", "path": f"{report.location.uri}/{name}"}}
+        np.testing.assert_array_equal(tensorstore.open(place).result().read().result(), array[:])
+
+
+def area_mean(values, factor):
+    """Means of blocks; those at the border average what is there."""
+    height, width = (-(-size // factor) for size in values.shape)
+    padded = np.full((height * factor, width * factor), np.nan)
+    padded[: values.shape[0], : values.shape[1]] = values
+    return np.nanmean(padded.reshape(height, factor, width, factor), axis=(1, 3))
+
+
+def test_the_formats_own_reader_finds_axes_units_levels_and_values(pyramid):
+    from ome_zarr.io import parse_url
+    from ome_zarr.reader import Reader
+
+    report, _ = pyramid
+    (image,) = Reader(parse_url(report.location.uri))()
+    group = zarr.open_group(report.location.uri, mode="r", zarr_format=2)
+    assert [(axis["name"], axis["unit"]) for axis in image.metadata["axes"]] == [(a, "micrometer") for a in "zyx"]
+    assert len(image.data) == len(list(group.array_keys()))
+    for number, level in enumerate(image.data):
+        np.testing.assert_array_equal(level.compute(), group[str(number)][:])
+    scales = [level[0]["scale"] for level in image.metadata["coordinateTransformations"]]
+    assert scales == [[VOXEL_SIZE_UM, VOXEL_SIZE_UM * 2**n, VOXEL_SIZE_UM * 2**n] for n in range(len(scales))]
+
+
+def test_the_values_of_shader_controls_are_json_as_the_viewer_reads_them():
+    controls = re.findall(r"#uicontrol \w+ \w+ \w+\((.*)\)", INK_SHADER)
+    values = [value for control in controls for value in re.findall(r"\w+=([^,]+)", control)]
+    assert [json.loads(value) for value in values] == [0, 1, 0.3, "red"]
 
 
 def test_the_command_writes_both_kinds_and_the_page_shows_the_link(root, monkeypatch):
