@@ -14,6 +14,7 @@ from inkbatch.launch.jobfile import job_names
 WORDS = {
     "prepare": ["s"],
     "infer": ["s", "--bundle", "demo"],
+    "preflight": ["s"],
     "probe": ["s", "--bundle", "demo"],
     "build-dataset": ["--preset", "first-letters-coco", "--set", "segments=[A, B, C]"],
     "train": ["--preset", "first-letters-synthetic", "--run", "r"],
