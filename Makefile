@@ -277,6 +277,14 @@ test-probe: $(VENV)/.dev ## The verdicts of probe (80 phantoms) and preflight (3
 test-fuzz: $(VENV)/.dev ## Every reader with 5,000 mutated inputs, then minutes of a coverage-guided fuzzer (ARGS='--minutes 10')
 	$(BIN)/python scripts/fuzz.py $(ARGS)
 
+.PHONY: test-kill
+test-kill: $(VENV)/.dev ## Kill every job at every kind of write, on a disk and on S3, and compare (ARGS='--kills 1000 --minutes 20')
+	$(BIN)/python scripts/kill_jobs.py $(ARGS)
+
+.PHONY: test-storage
+test-storage: $(VENV)/.dev ## Every job on S3 behind a faulty proxy, compared byte by byte (ARGS='--trials 300 --minutes 20')
+	$(BIN)/python scripts/spoil_storage.py $(ARGS)
+
 .PHONY: test-view-load
 test-view-load: $(VENV)/.dev ## The viewer beside slow and with many clients: seconds per answer, memory (ARGS='--clients 500')
 	$(BIN)/python scripts/view_load.py $(ARGS)

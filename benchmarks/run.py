@@ -25,6 +25,7 @@ BENCHMARKS = (
     "preflight",
     "render",
     "memory",
+    "durable",
     "zarr",
     "train",
     "view",

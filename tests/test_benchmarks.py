@@ -17,6 +17,7 @@ NAMES = [
     "null",
     pytest.param("overhead", marks=pytest.mark.slow),
     "prepare",
+    "durable",
     pytest.param("render", marks=pytest.mark.slow),
     pytest.param("memory", marks=pytest.mark.slow),
     "zarr",

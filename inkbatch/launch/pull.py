@@ -16,10 +16,10 @@ from typing import Any
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.io.shards.array import ShardedArray
-from inkbatch.io.store.listing import StoredObject, objects_below
+from inkbatch.io.store.listing import StoredObject, objects_below, stored_object
 from inkbatch.io.store.location import Location
 from inkbatch.launch.progress import Progress, predictions_of, progress_of
-from inkbatch.run.objects import holes_of
+from inkbatch.run.objects import holes_of, named_objects
 from inkbatch.text import count_text
 
 STATE = ".pulled.json"  # in the target folder: size, version and SHA-256 of each file that was checked
@@ -104,14 +104,16 @@ def pull(root: str, segment: str, to: Path, names: Iterable[str] = (), transfer:
         if not progress.complete:
             report.unfinished.append(progress)
             continue
-        holes = holes_of(found[name])
+        named = named_objects(found[name])
+        holes = holes_of(found[name], named)
         if holes:
             raise DataError(
                 f"prediction {segment}/{name}: {count_text(len(holes), 'unit')} of it lost objects "
                 f"({holes[0]}); run the job that made it again, which does these units once more, then pull"
             )
         target = to / "predictions" / segment / name
-        _Folder(found[name], target, transfer or Transfer()).pull(report)
+        paths = {path for rows in named for path in rows}
+        _Folder(found[name], target, transfer or Transfer()).pull(report, paths)
         report.finished.append(target)
     return report
 
@@ -126,9 +128,18 @@ class _Folder:
             self.state = Location.parse(target / STATE).read_mapping()
         self._noting, self._noted = threading.Lock(), time.monotonic()
 
-    def pull(self, report: PullReport) -> None:
-        """Copy what is new; the files that say "complete" come last."""
+    def pull(self, report: PullReport, named: Iterable[str]) -> None:
+        """Copy what is new; the files that say "complete" come last.
+
+        Args:
+            report: Is told what was copied.
+            named: Objects that must be there, whether the listing shows them or not: it may lag behind.
+        """
         rows = [row for row in objects_below(self.source) if _is_result(row.path)]
+        files = (self.source / "complete.json").read_mapping().get("files", {})
+        rows += [
+            stored_object(self.source, path) for path in sorted({*named, *files, *LAST} - {row.path for row in rows})
+        ]
         first = [row for row in rows if row.path not in LAST]
         last = sorted((row for row in rows if row.path in LAST), key=lambda row: LAST.index(row.path))
         if any(not self._is_here(row) for row in rows):

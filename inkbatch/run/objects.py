@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from inkbatch.config import digest
+from inkbatch.errors import StorageError
 from inkbatch.geometry import Unit
 from inkbatch.io.store.ledger import Ledger, below, whole_checksum
 from inkbatch.io.store.listing import objects_below
@@ -80,21 +81,38 @@ def metadata_of(paths: Iterable[str]) -> list[str]:
     return sorted(f"{folder}/{_METADATA}" for folder in arrays | groups)
 
 
-def holes_of(folder: Location) -> list[str]:
-    """List what the markers of a stored run name and is not there: one line per unit.
+def named_objects(folder: Location) -> list[Rows]:
+    """Read what the markers of a stored run name, unit by unit.
 
     Args:
-        folder: The run's folder. A run that is not there, or whose markers an older version wrote, has no holes.
+        folder: The run's folder. A run that is not there, or whose markers an older version wrote, names nothing.
+
+    Raises:
+        StorageError: The listing shows some of a complete run's markers and not all.
     """
     try:
         manifest = (folder / "manifest.json").read_json()
     except FileNotFoundError:
         return []
     prefix = f"{manifest['digest'][:DIGEST_CHARS]}-"
-    markers = [(folder / "done" / name).read_json() for name in (folder / "done").names() if name.startswith(prefix)]
-    named = [rows_of(marker) or {} for marker in markers]
-    base = folder.parent if manifest.get("job") in BESIDE else folder
-    there = _Sizes(base, (path for rows in named for path in rows))
+    names = [name for name in (folder / "done").names() if name.startswith(prefix)]
+    if 0 < len(names) < int(manifest.get("units", 0)) and (folder / "complete.json").exists():
+        raise StorageError(
+            f"{folder}: the listing shows {len(names)} markers of {manifest['units']} units although the run is "
+            "complete; a listing may lag behind: run the same command again, or inkbatch verify if this stays"
+        )
+    return [rows_of((folder / "done" / name).read_json()) or {} for name in names]
+
+
+def holes_of(folder: Location, named: Sequence[Rows]) -> list[str]:
+    """List what the markers of a stored run name and is not there: one line per unit.
+
+    Args:
+        folder: The run's folder.
+        named: From `named_objects`.
+    """
+    job = (folder / "manifest.json").read_mapping().get("job") if named else None
+    there = _Sizes(folder.parent if job in BESIDE else folder, (path for rows in named for path in rows))
     return [fault for fault in (there.fault_of(rows, repair=False) for rows in named) if fault]
 
 

@@ -110,8 +110,9 @@ def _check(run: StoredRun, found: Verification) -> None:
     elif 0 < units < int(run.manifest["units"]):
         found.faults.append(f"{run.folder}: {count_text(int(run.manifest['units']) - units, 'unit')} without a marker")
     paths = [*expected, *files] if expected else [*_stored(run), *files]
-    read = _read_all(base, paths, found)
-    for path, row in {**expected, **files}.items():
+    named: Rows = {**expected, **files}
+    read = _read_all(base, paths, named, found)
+    for path, row in named.items():
         if path in read and list(read[path]) != list(row):
             found.faults.append(
                 f"{base / path}: expected {row[0]} bytes, {row[1]}, got {read[path][0]}, {read[path][1]}"
@@ -153,7 +154,7 @@ def _stored(run: StoredRun) -> list[str]:
     return [path for path in found if ".zarr/" in path]
 
 
-def _read_all(base: Location, paths: list[str], found: Verification) -> dict[str, Row]:
+def _read_all(base: Location, paths: list[str], named: Rows, found: Verification) -> dict[str, Row]:
     arrays: dict[str, ShardedArray] = {}
     for array in sorted({path.partition(_INSIDE_ARRAY)[0] for path in paths if _INSIDE_ARRAY in path}):
         try:
@@ -162,7 +163,7 @@ def _read_all(base: Location, paths: list[str], found: Verification) -> dict[str
             found.faults.append(str(error))
     read: dict[str, Row] = {}
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="inkbatch-verify") as pool:
-        for path, row in zip(paths, pool.map(partial(_read, base, arrays), paths), strict=True):
+        for path, row in zip(paths, pool.map(partial(_read, base, arrays, named), paths), strict=True):
             found.objects += 1
             if isinstance(row, str):
                 found.faults.append(row)
@@ -172,8 +173,18 @@ def _read_all(base: Location, paths: list[str], found: Verification) -> dict[str
     return read
 
 
-def _read(base: Location, arrays: Mapping[str, ShardedArray], path: str) -> Row | str:
-    """Return size and checksum of an object, or its fault."""
+def _read(base: Location, arrays: Mapping[str, ShardedArray], named: Rows, path: str) -> Row | str:
+    """Return size and checksum of an object, or its fault; what is not as it was written is read once more.
+
+    A network may have cut or flipped it.
+    """
+    found = _read_once(base, arrays, path)
+    if not base.is_local and (isinstance(found, str) or list(found) != list(named.get(path, found))):
+        found = _read_once(base, arrays, path)
+    return found
+
+
+def _read_once(base: Location, arrays: Mapping[str, ShardedArray], path: str) -> Row | str:
     array, inside, _ = path.partition(_INSIDE_ARRAY)
     place = base / path
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 
 from inkbatch.io.store.location import Location
-from inkbatch.run.job import RunContext
+from inkbatch.run.job import JobReport, RunContext
 from inkbatch.steps import infer_pictures
 from inkbatch.steps.dataset import job as build_dataset
 from inkbatch.steps.ensemble import job as ensemble
@@ -32,6 +33,19 @@ UNIT_PX = 64
 
 
 @dataclass(frozen=True)
+class Step:
+    """A tiny run of a job.
+
+    Attributes:
+        job: Name of the job.
+        run: Carries it out.
+    """
+
+    job: str
+    run: Callable[[RunContext], JobReport]
+
+
+@dataclass(frozen=True)
 class EveryJob:
     """Finished runs.
 
@@ -48,52 +62,71 @@ class EveryJob:
 
 def run_every_job(folder: Path) -> EveryJob:
     """Run every job once: a papyrus of 5 layers of 160 x 192 px with ink, a small network, seconds in all."""
-    root, segment = folder / "root", "page"
-    common = {"root": str(root), "segment": segment}
+    root = folder / "root"
+    write_inputs(folder, str(root))
+    runs = {step.job: Path(step.run(RunContext()).location.path) for step in steps_of(folder, str(root))}
+    return EveryJob(Path(Location.parse(root).path), folder, runs)
+
+
+def write_inputs(folder: Path, root: str) -> None:
+    """Write what the jobs begin with: layers, labels, a bundle and pictures into `folder`, a dataset under `root`."""
     stack, ink = planted_segment(0, (5, 160, 192))
-    source = write_layers(folder / "layers", stack)
+    write_layers(folder / "layers", stack)
     cv2.imwrite(str(folder / "ink.png"), ink)
     network_bundle(folder / "bundle")
+    (folder / "pictures").mkdir()
+    grey = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "pictures/a.png"), grey)
+    tiny_dataset(root, sources=folder / "sources")
+
+
+def steps_of(folder: Path, root: str) -> list[Step]:
+    """List a tiny run of every job, in an order in which each finds what it reads; see `write_inputs`."""
+    segment = "page"
+    common = {"root": root, "segment": segment}
     bundle = {"bundle": str(folder / "bundle"), "device": "cpu"}
-    runs: dict[str, Any] = {}
-
-    def done(job: str, report: Any) -> None:
-        runs[job] = Path(report.location.path)
-
-    stated = {"source": str(source), "depth_order": "forward", "voxel_size_um": 8.0, "shard_px": UNIT_PX}
-    done("prepare", prepare.run(PrepareConfig(**common, **stated), RunContext()))
+    stated = {"source": str(folder / "layers"), "depth_order": "forward", "voxel_size_um": 8.0, "shard_px": UNIT_PX}
     cleaning = {"clean": {"min_area_px": 20}, "unit_px": UNIT_PX, "image": str(folder / "ink.png")}
-    done("labels", labels.run(labels.LabelsConfig.checked({**common, **cleaning}, "labels"), RunContext()))
-    for name, stride in (("second", 12), ("first", 16)):
-        asked = {**common, **bundle, "unit_px": UNIT_PX, "name": name, "stride_px": stride}
-        done("infer", infer.run(infer.InferConfig(**asked), RunContext()))
     pair = {"predictions": ["first", "second"], "fit_weights": True, "unit_px": UNIT_PX}
-    asked_fit = ensemble.EnsembleConfig.checked({**common, **pair}, "ensemble")
-    done("ensemble", ensemble.run(asked_fit, RunContext()))
-    done("clean", clean.run(clean.CleanConfig(**common, name="first", unit_px=UNIT_PX, min_area_px=5), RunContext()))
-    scored = evaluate.EvaluateConfig(**common, name="first", versus="second", region_px=32, draws=100)
-    done("evaluate", evaluate.run(scored, RunContext()))
-    done("probe", probe.run(probe.ProbeConfig(**common, **bundle, at=((0, 0),), window_px=64), RunContext()))
-    done("preflight", preflight.run(preflight.PreflightConfig(**common, unit_px=256), RunContext()))
-    tiny_dataset(root)
     trained = tiny_run(root, epochs=2, keep_epochs=2, sampler={"samples_per_epoch": 8})
-    done("train", train.run(train.TrainConfig.checked(trained, "train"), RunContext()))
-    asked_soup = soup.SoupConfig(run="first", root=str(root), last=2, statistics_steps=2, device="cpu")
-    done("soup", soup.run(asked_soup, RunContext()))
+    asked_soup = soup.SoupConfig(run="first", root=root, last=2, statistics_steps=2, device="cpu")
     samples = {
         "name": "letters",
-        "root": str(root),
+        "root": root,
         "segments": ["s0", "s1"],
         "form": "pack",
         "sample_px": 32,
         "sampling": {"kind": "grid", "stride_px": 32},
         "splits": {"kind": "lists", "train": ["s0"], "validation": ["s1"]},
     }
-    dataset = build_dataset.BuildDatasetConfig.checked(samples, "build-dataset")
-    done("build-dataset", build_dataset.run(dataset, RunContext()))
-    (folder / "pictures").mkdir()
-    grey = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    cv2.imwrite(str(folder / "pictures/a.png"), grey)
-    pictures = infer_pictures.InferPicturesConfig(**bundle, root=str(root), images=str(folder / "pictures"))
-    done("infer-pictures", infer_pictures.run(pictures, RunContext()))
-    return EveryJob(Path(Location.parse(root).path), folder, runs)
+    asked: list[tuple[str, Any, Callable[[Any, RunContext], JobReport]]] = [
+        ("prepare", PrepareConfig(**common, **stated), prepare.run),
+        ("labels", labels.LabelsConfig.checked({**common, **cleaning}, "labels"), labels.run),
+    ]
+    for name, stride in (("second", 12), ("first", 16)):
+        looks = {**common, **bundle, "unit_px": UNIT_PX, "name": name, "stride_px": stride}
+        asked.append(("infer", infer.InferConfig(**looks), infer.run))
+    asked += [
+        ("ensemble", ensemble.EnsembleConfig.checked({**common, **pair}, "ensemble"), ensemble.run),
+        ("clean", clean.CleanConfig(**common, name="first", unit_px=UNIT_PX, min_area_px=5), clean.run),
+        (
+            "evaluate",
+            evaluate.EvaluateConfig(**common, name="first", versus="second", region_px=32, draws=100),
+            evaluate.run,
+        ),
+        ("probe", probe.ProbeConfig(**common, **bundle, at=((0, 0),), window_px=64), probe.run),
+        ("preflight", preflight.PreflightConfig(**common, unit_px=256), preflight.run),
+        ("train", train.TrainConfig.checked(trained, "train"), train.run),
+        ("soup", asked_soup, soup.run),
+        ("build-dataset", build_dataset.BuildDatasetConfig.checked(samples, "build-dataset"), build_dataset.run),
+        (
+            "infer-pictures",
+            infer_pictures.InferPicturesConfig(**bundle, root=root, images=str(folder / "pictures")),
+            infer_pictures.run,
+        ),
+    ]
+    return [Step(job, partial(_run, run, config)) for job, config, run in asked]
+
+
+def _run(run: Callable[[Any, RunContext], JobReport], config: Any, context: RunContext) -> JobReport:
+    return run(config, context)

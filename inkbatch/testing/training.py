@@ -39,7 +39,14 @@ def planted_segment(seed: int, shape: tuple[int, int, int]) -> tuple[NDArray[np.
 
 
 def tiny_dataset(
-    root: Path, *, folds: int = 0, layers: int = 4, size_px: int = 96, sample_px: int = TILE_PX, name: str = "tiny"
+    root: Path | str,
+    *,
+    folds: int = 0,
+    layers: int = 4,
+    size_px: int = 96,
+    sample_px: int = TILE_PX,
+    name: str = "tiny",
+    sources: Path | None = None,
 ) -> DatasetIndex:
     """Prepare two segments, label them, and index a grid of samples; segment ``s1`` validates, or rows take turns.
 
@@ -50,6 +57,7 @@ def tiny_dataset(
         size_px: Edge of the segments.
         sample_px: Edge of the samples.
         name: Name of the dataset.
+        sources: Local folder for the layers; None takes one in ROOT.
     """
     place = Location.parse(root)
     segments: list[DatasetSegment] = []
@@ -58,7 +66,7 @@ def tiny_dataset(
         segment = f"s{number}"
         stack, labels = planted_segment(number, (layers, size_px, size_px))
         if not (place / "segments" / segment).exists():
-            _store(root, segment, stack, labels)
+            _store(root, sources or Path(root, "sources"), segment, stack, labels)
         segments.append(_described(segment, layers, size_px))
         for y in range(0, size_px - sample_px + 1, sample_px // 2):
             for x in range(0, size_px - sample_px + 1, sample_px // 2):
@@ -79,7 +87,7 @@ def tiny_dataset(
     return index.save(place / "datasets" / name)
 
 
-def tiny_run(root: Path, **changes: Any) -> dict[str, Any]:
+def tiny_run(root: Path | str, **changes: Any) -> dict[str, Any]:
     """Return settings of a run on `tiny_dataset`: two epochs of six steps, with every kind of augmentation."""
     values: dict[str, Any] = {
         "dataset": "tiny",
@@ -96,15 +104,15 @@ def tiny_run(root: Path, **changes: Any) -> dict[str, Any]:
     return {**values, **changes}
 
 
-def _store(root: Path, segment: str, stack: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-    source = write_layers(root / "sources" / segment, stack)
+def _store(root: Path | str, sources: Path, segment: str, stack: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+    source = write_layers(sources / segment, stack)
     prepare = {"segment": segment, "root": str(root), "source": str(source), "shard_px": SHARD_PX}
     config = PrepareConfig.checked({**prepare, "depth_order": "forward", "voxel_size_um": VOXEL_SIZE_UM}, "tiny")
     run_prepare(config, RunContext())
     write_labels(root, segment, labels)
 
 
-def write_labels(root: Path, segment: str, labels: NDArray[np.uint8]) -> None:
+def write_labels(root: Path | str, segment: str, labels: NDArray[np.uint8]) -> None:
     """Store labels (Y, X), 0 to 255, as ``ink_labels.zarr`` of a segment."""
     place = Location.parse(root) / "segments" / segment / "ink_labels.zarr"
     place.delete_folder()

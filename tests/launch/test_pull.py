@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from inkbatch.errors import ConfigError, CorruptDataError, DataError
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageError
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.listing import objects_below
 from inkbatch.io.store.location import Location
+from inkbatch.launch import pull as pulling
 from inkbatch.launch.pull import Transfer, pull
 from inkbatch.run.job import RunContext
 from inkbatch.steps.infer import job as infer
@@ -72,6 +73,25 @@ def test_what_is_not_finished_is_said_and_not_copied(root, tmp_path):
     assert "not finished" in str(half)
     assert 0 < half.done < half.units
     assert not (tmp_path / "here/predictions/tiny/half").exists()
+
+
+def test_what_a_listing_does_not_show_yet_comes_all_the_same(made, tmp_path, monkeypatch):
+    pull(str(made), "tiny", tmp_path / "whole")
+    listed = ("prediction.zarr/0/c/0/0", "preview.png", "manifest.json", "complete.json")
+    monkeypatch.setattr(
+        pulling, "objects_below", lambda folder: [row for row in objects_below(folder) if row.path not in listed]
+    )
+    pull(str(made), "tiny", tmp_path / "here")
+    here, whole = (files_of(tmp_path / name / "predictions/tiny/map") for name in ("here", "whole"))
+    assert here.keys() == whole.keys()
+
+
+def test_a_listing_that_shows_some_markers_of_a_complete_run_is_not_believed(root, tmp_path, monkeypatch):
+    names = Location.names
+    monkeypatch.setattr(Location, "names", lambda place: names(place)[:-1] if place.name == "done" else names(place))
+    with pytest.raises(StorageError, match="shows 11 markers of 12 units.*listing may lag behind"):
+        pull(root, "tiny", tmp_path / "here", names=["map"])
+    assert not (tmp_path / "here").exists()
 
 
 def test_a_second_pull_reads_nothing(root, tmp_path):

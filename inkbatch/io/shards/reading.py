@@ -103,28 +103,36 @@ class StoredShard:
         Raises:
             CorruptDataError: The shard is missing, or its index fails its checksum.
         """
-        length = self.layout.index_bytes
         mostly = len(wanted) >= WHOLE_SHARD_SHARE * math.prod(self.layout.chunks_per_shard)
         try:
-            if self.location.is_local:
-                tail = retried(str(self.location), self._open_local)
-            elif mostly:
-                self._whole = memoryview(self.location.read_bytes())
-                tail = bytes(self._whole[-length:])
-            else:
-                size = self.location.size()
-                tail = self.location.read_range(max(0, size - length), size)
+            tail = self._tail(mostly)
+            if not self._is_index(tail) and not self.location.is_local:
+                tail = self._tail(mostly)  # a network may have cut or flipped it
         except FileNotFoundError as error:
             raise CorruptDataError(
                 f"{self.location}: this zarr shard is missing although its array is there; make the array again"
             ) from error
-        if len(tail) != length or checksum(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
+        if not self._is_index(tail):
             raise CorruptDataError(f"{self.location}: the zarr shard's index fails its checksum; make the array again")
         self.spans = self._spans_of(tail, wanted)
         if not self.location.is_local and not mostly:
             spans = {start: stop for start, stop in self.spans.values() if stop > start}
             parts = read_ranges([(self.location, start, stop) for start, stop in spans.items()])
             self._fetched = dict(zip(spans, parts, strict=True))
+
+    def _tail(self, mostly: bool) -> bytes:
+        """Read the index, or the whole remote shard if most of its chunks are asked for."""
+        length = self.layout.index_bytes
+        if self.location.is_local:
+            return retried(str(self.location), self._open_local)
+        if mostly:
+            self._whole = memoryview(self.location.read_bytes(carries_checksum=True))
+            return bytes(self._whole[-length:])
+        size = self.location.size()
+        return self.location.read_range(max(0, size - length), size)
+
+    def _is_index(self, tail: bytes) -> bool:
+        return len(tail) == self.layout.index_bytes and checksum(tail[:-CRC_BYTES]) == tail[-CRC_BYTES:]
 
     def _open_local(self) -> bytes:
         self.close()
@@ -169,6 +177,20 @@ class StoredShard:
             self.read_at(start, view[used : used + stop - start])
             used += stop - start
         return found
+
+    def decoded(self, place: Place, stored: memoryview | bytes | None, into: NDArray[Any]) -> NDArray[Any] | None:
+        """Decode a chunk as `ChunkCodec.decode` does; one that a network brought damaged is read once more.
+
+        Raises:
+            CorruptDataError: It fails its checksum in the store, too.
+        """
+        codec = codec_of(self.layout)
+        try:
+            return codec.decode(stored, (self.location, place), into)
+        except CorruptDataError:
+            if self.location.is_local:
+                raise
+        return codec.decode(self.location.read_range(*self.spans[place]), (self.location, place), into)
 
     def read_at(self, start: int, target: memoryview) -> None:
         """Fill `target` from a local file; beyond the file's end it stays as it was, which fails the checksum."""
@@ -268,13 +290,13 @@ def shards_inside(layout: ArrayLayout, bounds: Sequence[tuple[int, int]]) -> Ite
 
 def decode_run(stored: StoredShard, run: Sequence[Place], target: Target) -> None:
     """Decode some chunks of a prepared shard, each to where it goes."""
-    layout, codec = stored.layout, codec_of(stored.layout)
+    layout = stored.layout
     with scratch.lend(len(run) * layout.slot_bytes) as buffer, scratch.lend(layout.chunk_bytes) as beside:
         spare = beside.view(layout.dtype).reshape(layout.chunks)
         for place, data in zip(run, stored.chunks(run, buffer), strict=True):
             out, inner = target(place)
             straight = out.shape == layout.chunks and out.flags.c_contiguous
-            whole = codec.decode(data, (stored.location, place), out if straight else spare)
+            whole = stored.decoded(place, data, out if straight else spare)
             if whole is None:
                 out[...] = 0
             elif whole is not out:
@@ -289,7 +311,7 @@ def decode_together(stored: StoredShard, run: Sequence[Place], out: NDArray[Any]
         run: Places of the chunks, row-major; small enough for one task.
         out: (*grid, *chunk), is filled.
     """
-    layout, codec = stored.layout, codec_of(stored.layout)
+    layout = stored.layout
     with (
         scratch.lend(len(run) * layout.slot_bytes) as buffer,
         scratch.lend(len(run) * layout.chunk_bytes) as together,
@@ -297,11 +319,11 @@ def decode_together(stored: StoredShard, run: Sequence[Place], out: NDArray[Any]
         found = stored.chunks(run, buffer)
         decoded = together.view(layout.dtype).reshape(len(run), *layout.chunks)
         if _are_one(found):
-            first = codec.decode(found[0], (stored.location, run[0]), decoded[0])
+            first = stored.decoded(run[0], found[0], decoded[0])
             out[...] = 0 if first is None else first
             return
         for place, data, own in zip(run, found, decoded, strict=True):
-            chunk = codec.decode(data, (stored.location, place), own)
+            chunk = stored.decoded(place, data, own)
             if chunk is not own:
                 own[...] = 0 if chunk is None else chunk
         out[...] = decoded.reshape(out.shape)

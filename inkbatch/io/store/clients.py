@@ -13,6 +13,7 @@ from fsspec.spec import AbstractFileSystem
 from inkbatch.errors import ConfigError
 from inkbatch.redaction import redact, shown
 
+S3_PROTOCOLS = ("s3", "s3a")
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 
 # Environment variables that shape a client. When one changes, a new client is made.
@@ -66,7 +67,7 @@ def reads_anonymously() -> bool:
 
 def filesystem_options(protocol: str) -> dict[str, Any]:
     """Return fsspec's options for one protocol, as the environment is now."""
-    if protocol in ("s3", "s3a"):
+    if protocol in S3_PROTOCOLS:
         return _s3_options()
     if protocol in ("http", "https"):
         return {"use_listings_cache": False}
@@ -81,6 +82,10 @@ def _made(protocol: str, environment: str, process: int) -> AbstractFileSystem:
             from inkbatch.io.store.http_files import WebFileSystem  # aiohttp: only where it is used
 
             return WebFileSystem(skip_instance_cache=True, **filesystem_options(protocol))
+        if protocol in S3_PROTOCOLS:
+            from inkbatch.io.store.s3_files import CheckedS3  # botocore: only where it is used
+
+            return CheckedS3(skip_instance_cache=True, **filesystem_options(protocol))
         return fsspec.filesystem(protocol, skip_instance_cache=True, **filesystem_options(protocol))
     except MemoryError:
         raise

@@ -30,8 +30,13 @@ class RangeUnsupportedError(DataError):
     """A web server that sends whole files only, whatever range is asked for."""
 
 
-# 408 timeout, 409 conflict with another writer, 423 and 425 not yet, 429 too many requests: these pass.
-PASSING_STATUS = frozenset({408, 409, 423, 425, 429})
+class ForeignAnswerError(OSError):
+    """An answer that no store gives, from a portal or a proxy on the way; it may pass."""
+
+
+# 408 timeout, 409 conflict with another writer, 423 and 425 not yet, 429 too many requests: these pass. 302 and 303 no
+# store answers; a portal on the way does.
+PASSING_STATUS = frozenset({302, 303, 408, 409, 423, 425, 429})
 FINAL_STATUS_FROM_500 = frozenset({501, 505, 511})
 
 CREDENTIAL_CURE = (
@@ -94,7 +99,7 @@ PASSING_S3_CODES = frozenset(
 
 
 def from_status(place: str, status: int, words: str = "") -> InkbatchError:
-    """Make the error for an HTTP status (400 and above) of a web server or an object store."""
+    """Make the error for an HTTP status of a web server or an object store that is no success."""
     said = f"{status} {words}".strip()
     if status in (404, 410):
         return MissingObjectError(
@@ -182,7 +187,8 @@ def _judge_s3_answer(place: str, error: Any) -> InkbatchError:
         return ForbiddenError(
             f"{place}: no usable credentials, and it is not public ({code or status}); {CREDENTIAL_CURE}"
         )
-    return from_status(place, max(status, 400), f"{code} {words}".strip() if code != str(status) else words)
+    status = status if status in PASSING_STATUS else max(status, 400)
+    return from_status(place, status, f"{code} {words}".strip() if code != str(status) else words)
 
 
 def _judge_botocore(place: str, error: BaseException) -> InkbatchError:

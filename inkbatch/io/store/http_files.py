@@ -12,7 +12,7 @@ import aiohttp
 from fsspec.implementations.http import HTTPFileSystem
 
 from inkbatch.errors import StorageError
-from inkbatch.io.store.faults import RangeUnsupportedError, from_status
+from inkbatch.io.store.faults import ForeignAnswerError, RangeUnsupportedError, from_status
 
 CONNECT_TIMEOUT_S = 30
 SILENCE_TIMEOUT_S = 60
@@ -36,6 +36,7 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no type
         session = await self.set_session()
         async with session.get(self.encode_url(url), headers=headers) as response:
             _require_ok(url, response)
+            _require_file(url, response)
             if ranged and response.status != 206 and not _is_whole_range(response, start, end):
                 raise RangeUnsupportedError(
                     f"{url}: expected a part of the file, but the server ignores ranges and sends all of it; "
@@ -83,6 +84,12 @@ def _require_ok(url: str, response: aiohttp.ClientResponse) -> None:
         if isinstance(verdict, StorageError):
             response.raise_for_status()
         raise verdict
+
+
+def _require_file(url: str, response: aiohttp.ClientResponse) -> None:
+    """Refuse a page in place of a file, as portals and error handlers send it with status 200; it may pass."""
+    if response.content_type in ("text/html", "application/xhtml+xml") and not url.endswith((".html", ".htm")):
+        raise ForeignAnswerError(f"the server sent a page ({response.content_type}) in place of the file")
 
 
 def _is_whole_range(response: aiohttp.ClientResponse, start: int | None, end: int | None) -> bool:

@@ -42,6 +42,16 @@ def objects_below(folder: Location) -> list[StoredObject]:
     return sorted(rows, key=lambda row: row.path)
 
 
+def stored_object(folder: Location, path: str) -> StoredObject:
+    """Ask for one object below `folder` by its name, for where a listing lags behind.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    place = folder / path
+    return _row(path, retried(place.uri, lambda: place.fs.info(place.path)), folder.protocol)
+
+
 def _row(path: str, entry: dict[str, Any], protocol: str) -> StoredObject:
     tag = str(entry.get("ETag") or "").strip('"')
     encrypted_otherwise = entry.get("ServerSideEncryption") == "aws:kms"

@@ -9,6 +9,7 @@ Passing faults are retried here; what still fails is a `StorageError` (exit 75).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -22,8 +23,8 @@ from fsspec.spec import AbstractFileSystem
 
 from inkbatch.documents import Document, parse_json
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, InkbatchError, StorageError
-from inkbatch.io.store.clients import filesystem, filesystem_options
-from inkbatch.io.store.faults import WrongKindError, judge, s3_code
+from inkbatch.io.store.clients import S3_PROTOCOLS, filesystem, filesystem_options
+from inkbatch.io.store.faults import ForeignAnswerError, WrongKindError, judge, s3_code
 from inkbatch.io.store.ledger import note_bytes, note_parts, unrecorded
 from inkbatch.io.store.local_files import create_atomically, local_sizes, read_local, write_atomically
 from inkbatch.io.store.meter import READ, WRITTEN
@@ -199,15 +200,37 @@ class Location:
                 listed.append((name, entry))
         return listed
 
-    def read_bytes(self) -> bytes:
-        """Read the whole object.
+    def read_bytes(self, *, carries_checksum: bool = False) -> bytes:
+        """Read the whole object. On S3 its bytes are compared with the digest that the store states.
+
+        Args:
+            carries_checksum: The caller compares a checksum of its own, and reads again what fails.
 
         Raises:
             FileNotFoundError: It is not there.
+            StorageError: The bytes change on the way.
         """
-        data = bytes(retried(self.uri, lambda: self.fs.cat_file(self.path)))
+        if self.protocol in S3_PROTOCOLS and not carries_checksum:
+            data = self._read_compared()
+        else:
+            data = bytes(retried(self.uri, lambda: self.fs.cat_file(self.path)))
         READ.add(len(data))
         return data
+
+    def _read_compared(self) -> bytes:
+        """Read a whole object of S3, once more where its MD5 is another than the store says."""
+        seen: list[bytes] = []
+        for _ in range(2):
+            data, stated = retried(self.uri, lambda: self.fs.cat_with_md5(self.path))
+            if stated is None or hashlib.md5(data, usedforsecurity=False).hexdigest() == stated:
+                return bytes(data)
+            seen.append(data)
+        if seen[0] == seen[1]:
+            return bytes(seen[0])  # the tags of this store are something else
+        raise StorageError(
+            f"{self.uri}: was read twice, with other bytes each time, and neither is what the store states; check the "
+            "connection, then run the same command again"
+        )
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Read bytes ``[start, stop)`` of the object.
@@ -222,9 +245,14 @@ class Location:
         if self.is_local:
             retried(self.uri, lambda: write_atomically(self.path, [data]))
         else:
-            retried(self.uri, lambda: self.fs.pipe_file(self.path, bytes(data)))
+            retried(self.uri, lambda: self._put(bytes(data)))
         WRITTEN.add(memoryview(data).nbytes)
         note_bytes(self.uri, data)
+
+    def _put(self, data: bytes) -> None:
+        self.fs.pipe_file(self.path, data)
+        if self.protocol not in S3_PROTOCOLS and self.fs.info(self.path)["size"] != len(data):
+            raise ForeignAnswerError(f"a put of {len(data)} bytes left an object of another size")
 
     def create_bytes(self, data: bytes) -> bool:
         """Write the object unless it is there; of several processes that try at once one succeeds.
@@ -239,7 +267,7 @@ class Location:
             return retried(self.uri, lambda: create_atomically(self.path, data))
         if self.exists():
             return False
-        if self.protocol in ("s3", "s3a"):
+        if self.protocol in S3_PROTOCOLS:
             created = self._put_if_absent(data)
             if created is not None:
                 return created and self.read_bytes() == data
@@ -273,11 +301,16 @@ class Location:
             self.write_bytes(b"".join(parts))
 
     def read_json(self) -> Any:
-        """Read the object and parse it as JSON.
+        """Read the object and parse it as JSON; what a network brought damaged is read once more.
 
         Raises:
             CorruptDataError: It is not JSON; see `documents.parse_json`.
         """
+        try:
+            return parse_json(self.read_bytes(), self.uri, CorruptDataError)
+        except CorruptDataError:
+            if self.is_local:
+                raise
         return parse_json(self.read_bytes(), self.uri, CorruptDataError)
 
     def read_mapping(self) -> Document:

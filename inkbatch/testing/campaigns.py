@@ -1,0 +1,247 @@
+"""Campaigns of faults: a ROOT on a disk or an S3 server that can be put back, and jobs in forked processes.
+
+A campaign runs every tiny job (`inkbatch.testing.jobs`) once without faults and keeps what lies in ROOT before and
+after each. A trial puts the first back, lets the job suffer, and compares with the second. Processes are forked from
+one that has everything imported and has started no thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from inkbatch.errors import EXIT_BUG, EXIT_DONE, InkbatchError
+from inkbatch.run.job import RunContext
+from inkbatch.testing.jobs import Step, steps_of, write_inputs
+from inkbatch.testing.s3 import S3Server
+
+HANG_S = 60.0
+BUCKET = "bucket"
+
+_HOLDS_A_CLOCK = re.compile(r"(.*/)?(run(-\d+-of-\d+)?\.json|report\.html)|(.*/)?(tensorboard|wandb)/.*")
+
+StoreKind = Literal["local", "s3"]
+Objects = dict[str, bytes]  # by path in ROOT
+Action = Callable[[], Any]
+
+
+class Place:
+    """A ROOT that campaigns put back; on the S3 server it keeps its address, but not its port.
+
+    Args:
+        folder: For the store's files.
+        kind: The store.
+    """
+
+    def __init__(self, folder: Path, kind: StoreKind) -> None:
+        self.kind = kind
+        self._server = S3Server(folder / "buckets") if kind == "s3" else None
+        self.files = folder / "buckets" / BUCKET / "root" if kind == "s3" else folder / "root"
+        self.root = f"s3://{BUCKET}/root" if kind == "s3" else str(self.files)
+        self.files.mkdir(parents=True)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables that lead the jobs here."""
+        return self._server.environment if self._server else {}
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the S3 server; empty for a disk."""
+        return self._server.endpoint if self._server else ""
+
+    def put_back(self, kept: Path | None) -> None:
+        """Make ROOT what it was; None makes it empty. The server starts again, for it remembers listings."""
+        if self._server:
+            self._server.stop()
+        shutil.rmtree(self.files)
+        if kept is None:
+            self.files.mkdir()
+        else:
+            shutil.copytree(kept, self.files)
+        if self._server:
+            self._server.start()
+
+    def keep(self, to: Path) -> None:
+        """Copy what lies in ROOT."""
+        shutil.copytree(self.files, to)
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server:
+            self._server.stop()
+
+
+def objects_in(root: Path) -> Objects:
+    """Read every file below a folder, except those that hold a clock: run files, pages and logs of training."""
+    paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+    return {name: path.read_bytes() for name, path in paths.items() if not _HOLDS_A_CLOCK.fullmatch(name)}
+
+
+def unequal(found: Objects, expected: Objects) -> list[str]:
+    """List the objects that differ, are missing or are new."""
+    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """End of a forked process.
+
+    Attributes:
+        code: Exit code; None where it was killed.
+        seconds: Its life.
+        hung: It had to be ended after `HANG_S`.
+        words: The end of what it said.
+        facts: What it left, see `forked`.
+    """
+
+    code: int | None
+    seconds: float
+    hung: bool
+    words: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def forked(action: Action, folder: Path, environment: Mapping[str, str], *, kill_after_s: float | None = None) -> Ended:
+    """Carry out `action` in a fork of this process, as the command line would: exit codes are those of its errors.
+
+    Args:
+        action: Its result, JSON, comes back as facts.
+        folder: For what the process says and leaves.
+        environment: Variables to set there.
+        kill_after_s: Seconds until it is killed.
+    """
+    said, left = folder / "said.txt", folder / "left.json"
+    left.unlink(missing_ok=True)
+    begun = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _be_the_job(action, said, left, environment)
+    killed_at = None if kill_after_s is None else begun + kill_after_s
+    hung, status = False, None
+    while status is None:
+        done, found = os.waitpid(child, os.WNOHANG)
+        now = time.monotonic()
+        if done:
+            status = found
+        elif now - begun > HANG_S or (killed_at is not None and now >= killed_at):
+            hung = hung or now - begun > HANG_S
+            os.kill(child, signal.SIGKILL)
+            time.sleep(0.001)
+        else:
+            time.sleep(0.002)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # its own children, should it have left some
+    code = os.waitstatus_to_exitcode(status)
+    words = said.read_text(errors="replace")[-3000:]
+    facts = json.loads(left.read_text()) if code == EXIT_DONE and left.exists() else {}
+    return Ended(None if code < 0 else code, time.monotonic() - begun, hung, words, facts)
+
+
+def _be_the_job(action: Action, said: Path, left: Path, environment: Mapping[str, str]) -> None:
+    code = EXIT_BUG
+    try:
+        os.setsid()
+        os.environ.update(environment)
+        log = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        faulthandler.dump_traceback_later(HANG_S - 5, file=log)
+        facts = action()
+        left.write_text(json.dumps(facts))
+        code = EXIT_DONE
+    except InkbatchError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        code = error.exit_code
+    except BaseException:  # whatever it is, it must not return into the parent's code
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One job of a campaign, and ROOT before and after it.
+
+    Attributes:
+        number: Its place among all jobs.
+        step: The job.
+        before: What lies in ROOT before it.
+        after: What lies there after a run without faults, except clocks.
+        seconds: What that run took.
+        facts: What `watched` gave.
+    """
+
+    number: int
+    step: Step
+    before: Path
+    after: Objects
+    seconds: float
+    facts: Mapping[str, Any]
+
+
+def scenes_of(place: Place, folder: Path, watched: Callable[[Action], Any] = lambda run: run()) -> list[Scene]:
+    """Run every job without faults.
+
+    What the jobs import is imported here, too, for the forks to come.
+
+    Args:
+        place: An empty ROOT.
+        folder: For inputs and copies.
+        watched: Is given each run to carry out, and what it returns is kept.
+
+    Raises:
+        RuntimeError: A job failed; the message holds its words.
+    """
+    inputs, scenes = folder / "inputs", []
+    inputs.mkdir()
+    place.put_back(None)
+    _must(forked(lambda: write_inputs(inputs, place.root), folder, place.environment), "inputs")
+    for number, step in enumerate(steps_of(inputs, place.root)):
+        before = folder / f"before-{number}"
+        place.keep(before)
+        ended = _must(forked(lambda run=step.run: _watched(run, watched), folder, place.environment), step.job)  # type: ignore[misc]
+        _import_all(ended.facts["modules"])
+        scenes.append(Scene(number, step, before, objects_in(place.files), ended.seconds, ended.facts["found"] or {}))
+    gc.collect()
+    gc.freeze()
+    return scenes
+
+
+def _watched(run: Callable[[RunContext], Any], watched: Callable[[Action], Any]) -> dict[str, Any]:
+    found = watched(lambda: run(RunContext()) and None)
+    return {"found": found, "modules": sorted(sys.modules)}
+
+
+def _must(ended: Ended, what: str) -> Ended:
+    if ended.code != EXIT_DONE:
+        raise RuntimeError(f"{what}: ended with {ended.code} without any fault:\n{ended.words}")
+    return ended
+
+
+def _import_all(names: list[str]) -> None:
+    for name in names:
+        if name not in sys.modules:
+            with contextlib.suppress(Exception):  # some modules are made by hand
+                importlib.import_module(name)

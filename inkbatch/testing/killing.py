@@ -1,0 +1,193 @@
+"""Killing jobs at every kind of write and at any time: the campaign behind ``make test-kill``.
+
+A process counts its writes by kind, and kills itself at one of them; or it is killed after some seconds. It is started
+again, and killed again, and left to end at last. Then every object must be the one of a run that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inkbatch.errors import EXIT_DONE
+from inkbatch.run.job import RunContext
+from inkbatch.testing.campaigns import Action, Ended, Place, Scene, forked, objects_in, scenes_of, unequal
+
+MOST_BLOWS = 6  # in one trial
+AT_A_WRITE = 0.75  # share of the blows
+
+_NUMBERS = re.compile(r"[0-9a-f]{12,}|\d+")
+_S3_WRITES = frozenset(
+    {"put_object", "upload_part", "complete_multipart_upload", "delete_object", "delete_objects", "copy_object"}
+)
+
+
+@dataclass(frozen=True)
+class Blow:
+    """A moment at which a process is killed.
+
+    Attributes:
+        kind: Kind of write, as `Writes` counts them; empty for a moment in time.
+        number: The write of that kind, from 1.
+        seconds: Without a kind: seconds after the start.
+    """
+
+    kind: str = ""
+    number: int = 0
+    seconds: float = 0.0
+
+
+class Writes:
+    """Counts what this process writes below a ROOT, by kind; kills the process at a `Blow`.
+
+    A kind is an operation and a path without its numbers: ``link segments/page/prepare/done/#-y#-x#.json``. On a disk
+    the moment is right before the operation, on S3 right before it is sent or right after it was answered.
+
+    Args:
+        root: A local folder, or ``s3://…``.
+        blow: When to kill; None only counts.
+    """
+
+    def __init__(self, root: str, blow: Blow | None = None) -> None:
+        self.counts: Counter[str] = Counter()
+        self._root, self._blow = root.removeprefix("s3://").rstrip("/") + "/", blow
+        self._lock = threading.Lock()
+        if root.startswith("s3://"):
+            _watch_s3(self.note)
+        else:
+            sys.addaudithook(self._heard)
+
+    def note(self, operation: str, path: str) -> None:
+        """Count one write; paths elsewhere do not count."""
+        if not f"{path}/".startswith(self._root):
+            return
+        kind = f"{operation} {_NUMBERS.sub('#', path.removeprefix(self._root))}"
+        with self._lock:
+            self.counts[kind] += 1
+            if self._blow and kind == self._blow.kind and self.counts[kind] == self._blow.number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            self.note("open", arguments[0])
+        elif event in ("os.link", "os.rename"):
+            self.note(event.removeprefix("os."), str(arguments[1]))
+        elif event in ("os.remove", "os.rmdir"):
+            self.note(event.removeprefix("os."), str(arguments[0]))
+
+
+def _watch_s3(note: Callable[[str, str], None]) -> None:
+    from s3fs import S3FileSystem
+
+    call = S3FileSystem._call_s3
+
+    async def noted(self: Any, method: str, *documents: Any, **words: Any) -> Any:
+        if method not in _S3_WRITES:
+            return await call(self, method, *documents, **words)
+        path = f"{words.get('Bucket', '')}/{words.get('Key', '') or _first_key(words)}"
+        note(f"before {method}", path)
+        answer = await call(self, method, *documents, **words)
+        note(f"after {method}", path)
+        return answer
+
+    S3FileSystem._call_s3 = noted
+
+
+def _first_key(words: dict[str, Any]) -> str:
+    listed = words.get("Delete", {}).get("Objects", [])
+    return str(listed[0]["Key"]) if listed else ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Account of a job that was killed and started again.
+
+    Attributes:
+        scene: The job.
+        blows: Those that killed it.
+        faults: What is wrong, for people; empty where nothing is.
+    """
+
+    scene: Scene
+    blows: tuple[Blow, ...]
+    faults: tuple[str, ...]
+
+
+def prepared_scenes(place: Place, folder: Path) -> list[Scene]:
+    """Run every job without faults, and count the writes of each."""
+
+    def counted(run: Action) -> dict[str, int]:
+        writes = Writes(place.root)
+        run()
+        return dict(writes.counts)
+
+    return scenes_of(place, folder, counted)
+
+
+def trials(place: Place, folder: Path, scenes: Sequence[Scene], seed: int) -> Iterator[Trial]:
+    """Kill jobs, without end: all jobs and all kinds of write in turn, the rest by chance.
+
+    Args:
+        place: Their ROOT.
+        folder: For what processes say.
+        scenes: From `prepared_scenes`.
+        seed: Equal seeds, equal blows.
+    """
+    rng = np.random.default_rng(seed)
+    order = {scene.number: rng.permutation(sorted(scene.facts)).tolist() for scene in scenes}
+    while True:
+        for scene in scenes:
+            blows = [_blow(scene, order[scene.number], rng) for _ in range(int(rng.integers(1, MOST_BLOWS + 1)))]
+            yield _trial(place, folder, scene, blows)
+
+
+def _blow(scene: Scene, kinds: list[str], rng: np.random.Generator) -> Blow:
+    if rng.random() > AT_A_WRITE:
+        return Blow(seconds=float(rng.uniform(0.0, scene.seconds)))
+    kinds.append(kinds.pop(0))
+    return Blow(kinds[-1], int(rng.integers(1, scene.facts[kinds[-1]] + 1)))
+
+
+def _trial(place: Place, folder: Path, scene: Scene, blows: Sequence[Blow]) -> Trial:
+    place.put_back(scene.before)
+    landed: list[Blow] = []
+    faults: list[str] = []
+    for blow in blows:
+        ended = _process(place, folder, scene, blow)
+        if ended.hung or ended.code not in (None, EXIT_DONE):
+            faults.append(_said(f"after {len(landed)} kills", ended))
+        if ended.code is None and not ended.hung:
+            landed.append(blow)
+        if ended.code == EXIT_DONE:
+            break
+    last = _process(place, folder, scene, None)
+    if last.code != EXIT_DONE:
+        faults.append(_said("left to itself", last))
+    differing = unequal(objects_in(place.files), scene.after)
+    if differing:
+        faults.append(f"{len(differing)} objects differ: {', '.join(differing[:5])}")
+    return Trial(scene, tuple(landed), tuple(faults))
+
+
+def _process(place: Place, folder: Path, scene: Scene, blow: Blow | None) -> Ended:
+    def job() -> None:
+        if blow and blow.kind:
+            Writes(place.root, blow)
+        scene.step.run(RunContext())
+
+    after = blow.seconds if blow and not blow.kind else None
+    return forked(job, folder, place.environment, kill_after_s=after)
+
+
+def _said(when: str, ended: Ended) -> str:
+    return f"{when}: {'hung' if ended.hung else f'exit code {ended.code}'}: {ended.words.strip()[-1500:]}"

@@ -1,0 +1,76 @@
+"""Kill every job at every kind of write and at any time, start it again, and compare; exit 1 if something differs.
+
+    python scripts/kill_jobs.py --kills 1000
+
+Both stores are used, a local folder and rclone's S3 server. What a spoilt ROOT looked like is kept in ``--keep``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from inkbatch.testing.campaigns import Place, StoreKind
+from inkbatch.testing.killing import Trial, prepared_scenes, trials
+
+
+def main() -> int:
+    """Run the campaign; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=1000, help="over both stores")
+    parser.add_argument("--minutes", type=float, default=24 * 60.0, help="end early after these")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--store", choices=("local", "s3"), action="append", help="one store alone")
+    parser.add_argument("--keep", type=Path, default=Path("kill-findings"))
+    options = parser.parse_args()
+    stores: list[StoreKind] = options.store or ["local", "s3"]
+    failed = 0
+    for store in stores:
+        with tempfile.TemporaryDirectory(prefix="inkbatch-kills-") as folder:
+            seconds = options.minutes * 60 / len(stores)
+            failed += killed(store, Path(folder), options.kills // len(stores), seconds, options.seed, options.keep)
+    return 1 if failed else 0
+
+
+def killed(store: StoreKind, folder: Path, kills: int, seconds: float, seed: int, keep: Path) -> int:
+    """Kill jobs on one store; prints what was done and returns how many trials went wrong."""
+    begun, wrong, jobs, kinds, count = time.monotonic(), 0, Counter[str](), Counter[str](), 0
+    with Place(folder, store) as place:
+        scenes = prepared_scenes(place, folder)
+        print(f"{store}: {len(scenes)} jobs without faults: {time.monotonic() - begun:.0f} s", flush=True)
+        for number, trial in enumerate(trials(place, folder, scenes, seed)):
+            count += 1
+            jobs[trial.scene.step.job] += len(trial.blows)
+            kinds.update(f"{trial.scene.number} {blow.kind}" for blow in trial.blows if blow.kind)
+            if trial.faults:
+                wrong += 1
+                told(trial, f"{store}-{seed}-{number}", place, keep)
+            if jobs.total() >= kills or time.monotonic() - begun > seconds:
+                break
+    possible = sum(len(scene.facts) for scene in scenes)
+    print(
+        f"{store}, seed {seed}: {jobs.total()} kills ({kinds.total()} at writes, {len(kinds)} of {possible} kinds) "
+        f"in {count} trials, {wrong} wrong, {time.monotonic() - begun:.0f} s\n  {dict(jobs)}",
+        flush=True,
+    )
+    return wrong
+
+
+def told(trial: Trial, name: str, place: Place, keep: Path) -> None:
+    """Print what went wrong, and keep ROOT."""
+    print(f"WRONG {name}: {trial.scene.step.job}, killed at {list(trial.blows)}")
+    for fault in trial.faults:
+        print(f"  {fault}", flush=True)
+    shutil.copytree(place.files, keep / name, dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # some compiled modules complain of a common end
