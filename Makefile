@@ -104,6 +104,9 @@ help: ## List the targets
 demo: $(VENV)/.runtime ## Read planted Greek letters on real papyrus: the main job on shipped data
 	@$(MAKE) --no-print-directory infer SEGMENT=demo
 
+# Hundreds of processes would compile all that they import where the environment forbids to keep bytecode.
+test test-slow: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: test
 test: lint $(VENV)/.dev ## Style, types, import rules, then all tests but the slow ones (ten minutes on two cores)
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not many_seeds and not browser and not slurm and not image'
