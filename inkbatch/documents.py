@@ -95,6 +95,10 @@ def parse_json(data: bytes | str, place: str, error: type[InkbatchError] = Confi
             that cannot be read.
     """
     text = _text(data, place, error)
+    if text.lstrip()[:1] == "<":
+        raise error(
+            f"{place}: expected JSON, got a web page (HTML or XML); correct the address, or copy the file again"
+        )
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)

@@ -19,8 +19,11 @@ from inkbatch.io.store.location import Location
 MISSING_X = -1.0  # of a vertex that is not there; so is one with z <= 0
 KEPT = 255  # the mask's value of a vertex that stays
 SMALLEST_SIDE = 3  # vertices: normals need a neighbour on both sides
+MOST_STRETCH = 6.0  # of the true distance of vertices over the stated one, and the other way round
+MOST_MEASURED = 1 << 20  # vertices whose distances are measured
 MASK_BAND_PIXELS = 16 << 20
 META = "meta.json"
+FORMAT = "tifxyz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,11 @@ class Mesh:
         return normals
 
     @cached_property
+    def stretch_yx(self) -> tuple[float, float]:
+        """True distance of vertices over that of the scale, along rows and columns; see `stretch_of`."""
+        return stretch_of(self.points, self.valid, self.scale_yx)
+
+    @cached_property
     def has_normal(self) -> NDArray[np.bool_]:
         """(rows, columns): vertices that are there and have a normal; pixels nearest to others have no values."""
         return np.asarray(self.valid & np.isfinite(self.normals[0]))
@@ -90,7 +98,7 @@ def open_mesh(uri: str) -> Mesh:
 
     Raises:
         DataError: A file is missing, no vertex is there, the scale is no positive number, or the grid is too small.
-        MismatchError: The files differ in size.
+        MismatchError: The files differ in size, or vertices lie far from where the scale says.
         NonFiniteError: A vertex is NaN or infinite.
         CorruptDataError: A file is damaged.
     """
@@ -119,27 +127,73 @@ def open_mesh(uri: str) -> Mesh:
         raise DataError(f"{location}: expected vertices, got none with z > 0 that mask.tif keeps; check the mesh")
     prints = {"meta": meta, "files": [source.fingerprint for source in sources], "mask": mask_print}
     prints["points"] = digest({"sum": points.sum(axis=(1, 2), dtype=np.float64).tolist(), "valid": int(valid.sum())})
-    return Mesh(str(location), points, valid, scale_yx, digest(prints))
+    mesh = Mesh(str(location), points, valid, scale_yx, digest(prints))
+    _require_spacing(mesh)
+    return mesh
 
 
 def _meta(location: Location) -> dict[str, Any]:
     try:
-        return (location / META).read_mapping()
+        meta = (location / META).read_mapping()
     except FileNotFoundError as error:
         raise DataError(f"{location}: expected {META} beside x.tif, got none; copy the whole tifxyz folder") from error
+    if meta.get("format", FORMAT) != FORMAT:
+        raise DataError(
+            f"{location / META}: expected format {FORMAT}, got {meta['format']!r}; export the mesh again as {FORMAT}"
+        )
+    return meta
 
 
 def _scale(location: Location, meta: dict[str, Any]) -> tuple[float, float]:
     """Read the vertices per voxel along (rows, columns); the file says columns first."""
     scale = meta.get("scale")
     numbers = scale if isinstance(scale, list) and len(scale) == 2 else []
-    if not numbers or not all(isinstance(n, (int, float)) and math.isfinite(n) and n > 0 for n in numbers):
+    if not numbers or not all(_is_positive(n) for n in numbers):
         raise DataError(
             f"{location / META}: expected scale as two positive numbers (vertices per voxel, such as [0.05, 0.05]), "
             f"got {scale!r}; correct it in the file or export the mesh again"
         )
     along_columns, along_rows = (float(np.float32(one)) for one in numbers)
     return along_rows, along_columns
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def stretch_of(
+    points: NDArray[np.float32], valid: NDArray[np.bool_], scale_yx: tuple[float, float]
+) -> tuple[float, float]:
+    """Compute the median distance of neighbouring vertices over what the scale says, along (rows, columns).
+
+    1 where no two neighbours are there. Of large meshes a part is measured, evenly spread.
+    """
+    step = max(1, math.isqrt(valid.size // MOST_MEASURED))
+    found = []
+    for axis, scale in enumerate(scale_yx):
+        after, before = [slice(None, None, step)] * 2, [slice(None, None, step)] * 2
+        after[axis], before[axis] = slice(1, None, step), slice(None, -1, step)
+        both = valid[tuple(after)] & valid[tuple(before)]
+        steps = (points[:, *after] - points[:, *before])[:, both].astype(np.float64)
+        found.append(float(np.median(np.sqrt((steps**2).sum(axis=0)))) * scale if both.any() else 1.0)
+    return found[0], found[1]
+
+
+def _require_spacing(mesh: Mesh) -> None:
+    """Refuse vertices that lie far from where the scale says: it is wrong, or coordinates are of another level.
+
+    Published meshes are up to 4 times as wide as they say, so that only a larger factor is no stretching.
+
+    Raises:
+        MismatchError: The distance of neighbours is off by more than `MOST_STRETCH`.
+    """
+    for axis, stretch, scale in zip("yx", mesh.stretch_yx, mesh.scale_yx, strict=True):
+        if stretch and not 1 / MOST_STRETCH <= stretch <= MOST_STRETCH:
+            raise MismatchError(
+                f"{mesh.uri}: expected vertices about {1 / scale:.4g} voxels apart along {axis}, as scale in {META} "
+                f"says, got {stretch / scale:.4g} (factor {max(stretch, 1 / stretch):.4g}); correct the scale, or "
+                "export the mesh in voxels of level 0"
+            )
 
 
 def _open(location: Location, name: str) -> LayerSource:

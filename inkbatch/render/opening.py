@@ -33,6 +33,7 @@ class RenderSettings:
         volume_um: Voxel edge of the volume's level 0, where the volume does not state it.
         mesh_factor: What turns the mesh's coordinates into voxels of level 0.
         max_outside: Share of the surface that may leave the volume.
+        axes: Axis order of a volume that is a plain array and names none.
     """
 
     layers_count: int
@@ -43,6 +44,7 @@ class RenderSettings:
     volume_um: float | None = None
     mesh_factor: float = 1.0
     max_outside: float = MOST_OUTSIDE
+    axes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,13 @@ def open_rendered(
         DataError: See `open_mesh` and `open_volume`.
     """
     mesh = open_mesh(mesh_uri)
-    volume = open_volume(volume_uri, level=settings.level, spacing_um=settings.spacing_um, base_um=settings.volume_um)
+    volume = open_volume(
+        volume_uri,
+        level=settings.level,
+        spacing_um=settings.spacing_um,
+        base_um=settings.volume_um,
+        axes=settings.axes,
+    )
     per_voxel = _pixels_per_voxel(settings, volume)
     step = 1 / per_voxel
     if settings.step_um is not None:
@@ -90,7 +98,7 @@ def _required_um(settings: RenderSettings, volume: Volume) -> float:
     if volume.base_um is None:
         raise ConfigError(
             f"volume {volume.uri}: expected a voxel size, since spacings are given in micrometres, got none from its "
-            "OME metadata or meta.json; give --volume-um, for example 7.91"
+            "OME metadata, meta.json or name; give --volume-um, for example 7.91"
         )
     return volume.base_um
 

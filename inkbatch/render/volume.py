@@ -94,7 +94,12 @@ class Volume:
 
 
 def open_volume(
-    uri: str, *, level: int | None = None, spacing_um: float | None = None, base_um: float | None = None
+    uri: str,
+    *,
+    level: int | None = None,
+    spacing_um: float | None = None,
+    base_um: float | None = None,
+    axes: str | None = None,
 ) -> Volume:
     """Open a volume; metadata are read, no voxels.
 
@@ -103,6 +108,7 @@ def open_volume(
         level: Level to read; None chooses the coarsest that is not coarser than `spacing_um`, or 0.
         spacing_um: Spacing of pixels that is wished, in micrometres.
         base_um: Voxel edge at level 0, where the volume does not state it.
+        axes: Axis order of a plain array that names none.
 
     Raises:
         ConfigError: A level that is not there.
@@ -119,15 +125,15 @@ def open_volume(
     chosen = level if level is not None else _level_for(spacing_um, base, count)
     if chosen >= count:
         raise ConfigError(f"volume {location}: expected level 0 to {count - 1}, got {chosen}; choose one of them")
-    array = _array(node, chosen)
+    array = _array(node, chosen, axes)
     if chosen:
-        _check_level(location, chosen, _array(node, 0).shape_zyx, array.shape_zyx, sizes)
+        _check_level(location, chosen, _array(node, 0, axes).shape_zyx, array.shape_zyx, sizes)
     prints = {"level": chosen, "array": array.fingerprint, "base_um": base}
     return Volume(str(location), chosen, count, array, base, digest(prints))
 
 
-def _array(node: ZarrNode, level: int) -> ZarrLayers:
-    chosen = choose_array(node, None, None if node.is_array else level)
+def _array(node: ZarrNode, level: int, axes: str | None) -> ZarrLayers:
+    chosen = choose_array(node, axes, None if node.is_array else level)
     if chosen.axes != "zyx":
         raise DataError(
             f"volume {node.location}: expected axes zyx, got {chosen.axes!r}; coordinates of a mesh would land at "

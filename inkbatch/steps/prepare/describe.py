@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.resampled import ResampledSource
 from inkbatch.render.opening import Demand
 from inkbatch.run.record import RunFolder
 from inkbatch.steps.prepare.job import make_plan
 from inkbatch.steps.prepare.settings import PrepareConfig, PreparePlan
-from inkbatch.steps.prepare.source import demand
+from inkbatch.steps.prepare.source import demand, rendering
 from inkbatch.text import bytes_text, done_text
+
+NOTED_STRETCH = math.log(1.5)  # of a mesh over its scale
 
 
 def describe(config: PrepareConfig) -> str:
@@ -57,8 +61,16 @@ def read_bytes(source: LayerSource, layers: int) -> int:
 def _rendering_rows(plan: PreparePlan, cost: Demand) -> list[str]:
     """Say what rendering costs, from the mesh alone."""
     rendered = plan.provenance.rendered
+    found = rendering(plan.source)
     assert rendered is not None
+    assert found is not None
+    stretch = found[0].picture.mesh.stretch_yx
+    warned = [
+        f"  note          vertices lie {stretch[0]:.3g} (rows) and {stretch[1]:.3g} (columns) times as far apart as "
+        "the mesh's scale says; pixels follow the scale"
+    ]
     return [
+        *(warned if any(abs(math.log(one or 1)) > NOTED_STRETCH for one in stretch) else []),
         f"  renders       from {rendered.volume}, level {rendered.level}",
         f"  chunks        at most {cost.chunks:,}, each once per unit",
         f"  seconds       about {cost.wall_s:,.0f} of rendering on these cores ({cost.cpu_s:,.0f} CPU seconds)",

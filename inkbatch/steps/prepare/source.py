@@ -72,6 +72,7 @@ def _open_rendered(config: PrepareConfig, entry: SegmentEntry, memory: int) -> L
         )
     wished: dict[str, Any] = {key: _first(getattr(config, key), getattr(entry, key)) for key in RENDER_KEYS}
     wished |= {"layers_count": count, "level": _first(config.level, entry.level)}
+    wished["axes"] = _first(config.axes, entry.axes)
     wished["spacing_um"] = _first(config.voxel_size_um, entry.voxel_size_um)
     settings = RenderSettings(**{key: value for key, value in wished.items() if value is not None})
     surface = open_rendered(entry.source, volume, settings, min(MOST_CACHE_BYTES, memory // CACHE_SHARE))

@@ -96,7 +96,7 @@ def _rendered_plane(place: str, said: Spacing, stated: float | None) -> float:
     size = said.plane or stated
     if size is None:
         raise ConfigError(
-            f"{place}: voxel size is unknown: neither the volume's OME metadata nor its meta.json state it; give "
+            f"{place}: voxel size is unknown: the volume's OME metadata, meta.json and name do not state it; give "
             "--volume-um 7.91, or write volume_um into the catalog"
         )
     return size

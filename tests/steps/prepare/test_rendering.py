@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+import zarr
 from typer.testing import CliRunner
 
 from inkbatch.cli.app import app
@@ -184,6 +185,24 @@ def test_the_plan_says_chunks_bytes_seconds_before_anything_is_read(config, monk
     assert "of the surface leaves the volume" in said
 
 
+def test_the_plan_says_when_a_mesh_is_wider_than_its_scale(scroll, config, tmp_path):
+    assert "times as far apart" not in describe_prepare(config())
+    write_mesh(tmp_path / "wide", flat_mesh(15, 17, z=15, tilt=0.05), (0.2, 0.2))
+    assert "2 (rows) and 2 (columns) times as far apart" in describe_prepare(config(source=tmp_path / "wide"))
+
+
+def test_a_plain_array_is_a_volume_once_its_axes_are_stated(scroll, config, tmp_path):
+    level = zarr.open_group(str(scroll / "volume.zarr"), mode="r")["0"][...]
+    zarr.create_array(tmp_path / "plain-7.91um.zarr", data=level, zarr_format=2)
+    plain = config(volume=str(tmp_path / "plain-7.91um.zarr"), root=str(tmp_path / "plain"))
+    with pytest.raises(ConfigError, match="give axes, for example axes=zyx"):
+        run(plain, RunContext())
+    stated = plain.model_copy(update={"axes": "zyx"})
+    run(stated, RunContext())
+    run(config(), RunContext())
+    np.testing.assert_array_equal(whole(opened(stated)), whole(opened(config())))
+
+
 def test_rerun_renders_the_same_bytes(config, tmp_path):
     run(config(), RunContext())
     manifest = Path(config().root) / "segments" / "tiny" / "prepare" / "manifest.json"
@@ -222,7 +241,14 @@ def damaged_mesh(folder: Path, kind: str) -> Path:
         xyz += 1000
     if kind == "partly outside":
         xyz[2] += 18
-    write_mesh(folder, xyz, (0, 0) if kind == "scale 0" else (0.1, 0.1))
+    if kind == "other level":
+        xyz /= 8
+    scale = {"scale 0": (0, 0), "scale negative": (-0.1, 0.1), "scale elsewhere": (1, 1)}.get(kind, (0.1, 0.1))
+    write_mesh(folder, xyz, scale)
+    if kind == "format":
+        (folder / "meta.json").write_text('{"format": "obj", "scale": [0.1, 0.1]}')
+    if kind == "web page":
+        (folder / "meta.json").write_text("<html>not found</html>")
     if kind == "sizes":
         tifffile.imwrite(folder / "z.tif", np.ones((15, 16), np.float32))
     return folder
@@ -233,6 +259,11 @@ REFUSED_MESHES = {
     "NaN": "expected finite vertices, got NaN or infinity",
     "infinite": "expected finite vertices, got NaN or infinity",
     "scale 0": "expected scale as two positive numbers",
+    "scale negative": "expected scale as two positive numbers",
+    "scale elsewhere": "expected vertices about 1 voxels apart along y, as scale in meta.json says, got 10 (factor 10)",
+    "other level": "got 1.25 (factor 8); correct the scale, or export the mesh in voxels of level 0",
+    "format": "expected format tifxyz, got 'obj'",
+    "web page": "got a web page",
     "outside": "got all of it lies outside",
     "partly outside": "allow more with --max-outside",
 }
