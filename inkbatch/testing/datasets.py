@@ -19,9 +19,15 @@ VOXEL_SIZE_UM = 8.0
 
 
 class ArraySegment(SegmentArrays):
-    """A segment in memory: labels 0 to 255 and papyrus True or False, (Y, X); its one layer shows the labels."""
+    """A segment in memory: labels 0 to 255, papyrus and held-out pixels, (Y, X); its one layer shows the labels."""
 
-    def __init__(self, labels: NDArray[np.uint8], papyrus: NDArray[np.bool_] | None = None) -> None:
+    def __init__(
+        self,
+        labels: NDArray[np.uint8],
+        papyrus: NDArray[np.bool_] | None = None,
+        held_out: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.held_out, self.holds_out = held_out, held_out is not None
         self.labels = labels
         self.papyrus = np.ones(labels.shape, bool) if papyrus is None else papyrus
         self.shape_yx, self.digest = (labels.shape[0], labels.shape[1]), ""
@@ -39,10 +45,15 @@ class ArraySegment(SegmentArrays):
         """Read the segment mask; see `SegmentArrays.read_mask`."""
         return self._window(self.papyrus, box)
 
+    def read_held_out(self, box: Box) -> NDArray[np.bool_]:
+        """Read the held-out pixels; see `SegmentArrays.read_held_out`."""
+        return super().read_held_out(box) if self.held_out is None else self._window(self.held_out, box)
+
     def _window(self, array: NDArray[Any], box: Box) -> NDArray[Any]:
         out = np.zeros(box.shape, array.dtype)
         inside = box.intersect(Box(0, 0, *self.shape_yx))
-        out[inside.within(box)] = array[inside.slices]
+        if inside.area:
+            out[inside.within(box)] = array[inside.slices]
         return out
 
 
@@ -62,6 +73,8 @@ def labelled_segment(
     layers: NDArray[Any] | None = None,
     ignore: NDArray[np.uint8] | None = None,
     papyrus: NDArray[np.bool_] | None = None,
+    held_out: NDArray[np.bool_] | None = None,
+    soft: bool = False,
     shard_px: int = 64,
     **provenance: Any,
 ) -> Location:
@@ -74,6 +87,8 @@ def labelled_segment(
         layers: (Z, Y, X); None makes three seeded ones.
         ignore: (Y, X), non-zero where ignored.
         papyrus: Segment mask; None is papyrus everywhere.
+        held_out: Validation mask; None holds nothing out.
+        soft: Labels are probabilities.
         shard_px: Edge of a zarr shard.
         **provenance: Other provenance of the surface.
     """
@@ -97,7 +112,9 @@ def labelled_segment(
     mask = np.ones(labels.shape, np.uint8) if papyrus is None else papyrus.astype(np.uint8)
     _store(folder / "surface.zarr", layers, made.model_dump(mode="json"), shard_px)
     _store(folder / "mask.zarr", mask, made.model_dump(mode="json"), shard_px)
-    _store(folder / "ink_labels.zarr", labels, {"ink": int(labels.sum())}, shard_px)
+    _store(folder / "ink_labels.zarr", labels, {"ink": int(labels.sum()), **({"soft": True} if soft else {})}, shard_px)
+    if held_out is not None:
+        _store(folder / "validation_mask.zarr", held_out.astype(np.uint8), {"held": int(held_out.sum())}, shard_px)
     if ignore is not None:
         _store(folder / "ignore_mask.zarr", ignore, {"ignored": int(ignore.sum())}, shard_px)
     record = RunFolder(folder / "prepare", RunManifest("prepare", made.model_dump(mode="json"), {}, 0))

@@ -19,15 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inkbatch.data.datasets.index import Sample
+from inkbatch.data.datasets.index import DatasetIndex, Sample
 from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.segment_arrays import StoredArrays
-from inkbatch.errors import DataError
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.run_file import core_count
 from inkbatch.training.augment import arrange
 from inkbatch.training.augment_settings import AugmentConfig, Changes, draw_changes
+from inkbatch.training.losses import ROUNDING, LossConfig
 from inkbatch.training.order import Drawn, EpochPlan
 
 READING_THREADS = 4
@@ -278,3 +279,17 @@ def require_samples(dataset: str, train: Sequence[Sample], validation: Sequence[
                 f"dataset {dataset}: none of the {len(samples)} samples of split {split!r} holds ink; check the ink "
                 "labels (a label file may be blank or inverted), or build the dataset with other splits"
             )
+
+
+def require_fitting_loss(index: DatasetIndex, loss: LossConfig) -> None:
+    """Refuse terms that would round soft labels to yes or no.
+
+    Raises:
+        ConfigError: A term does.
+    """
+    rounding = sorted({term.name for term in loss.terms} & ROUNDING)
+    if index.has_soft_labels and rounding:
+        raise ConfigError(
+            f"dataset {index.name}: its labels are probabilities, and loss term {rounding[0]} takes yes or no; choose "
+            "bce, soft-dice or another one"
+        )

@@ -1,10 +1,12 @@
-"""Losses on logits: weighted sums of Dice, BCE, Tversky, Focal and Lovász, with label smoothing and ignored pixels.
+"""Losses on logits: weighted sums of Dice, BCE, Tversky, Focal, Lovász and others, with ignored and soft labels.
 
 Every term is one number for the whole batch of all devices: sums are added over the devices before a term is formed
 from them, so that a batch gives the same loss and the same gradients however many devices share it.
 
 - Dice: ``1 - (2 Σwpt + s) / (Σwp + Σwt + s)``; Tversky: ``1 - (TP + s) / (TP + αFP + βFN + s)`` with soft counts
   (Milletari 2016; Salehi 2017).
+- Soft Dice: Dice with ``Σw min(p, t)`` in place of ``Σwpt`` (the Dice semimetric loss of Wang et al. 2023). It equals
+  Dice on labels of 0 and 1; on probabilities it is smallest where the map equals them, while Dice pushes to 0 and 1.
 - BCE and Focal (Lin 2017) are means over counted pixels; Focal weighs a pixel's cross-entropy by ``|t - p|^γ``.
 - Lovász hinge (Berman 2018): the convex surrogate of the Jaccard loss, per sample, averaged over samples.
 """
@@ -19,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
-LossName = Literal["dice", "bce", "tversky", "focal", "lovasz"]
+LossName = Literal["dice", "soft-dice", "bce", "tversky", "focal", "lovasz"]
+ROUNDING = frozenset({"lovasz"})  # terms that take labels as yes or no
 SumOverDevices = Callable[[Tensor], Tensor]
 
 
@@ -29,7 +32,7 @@ class LossTerm(BaseModel):
     Attributes:
         name: Name of the loss.
         weight: Its factor in the sum.
-        smooth: Added above and below in Dice and Tversky; keeps tiles without ink defined.
+        smooth: Added above and below in Dice, Soft Dice and Tversky; keeps tiles without ink defined.
         alpha: Weight of false alarms in Tversky.
         beta: Weight of misses in Tversky.
         gamma: Focal exponent.
@@ -107,9 +110,11 @@ def _pointwise(
 def _overlap(
     logits: Tensor, target: Tensor, weight: Tensor, term: LossTerm, sum_over_devices: SumOverDevices
 ) -> Tensor:
-    ink = logits.sigmoid() * weight
-    both, found, there = sum_over_devices(torch.stack([(ink * target).sum(), ink.sum(), (target * weight).sum()]))
-    if term.name == "dice":
+    probability = logits.sigmoid()
+    ink = probability * weight
+    shared = torch.minimum(probability, target) * weight if term.name == "soft-dice" else ink * target
+    both, found, there = sum_over_devices(torch.stack([shared.sum(), ink.sum(), (target * weight).sum()]))
+    if term.name in ("dice", "soft-dice"):
         overlap: Tensor = (2 * both + term.smooth) / (found + there + term.smooth)
     else:
         wrong = term.alpha * (found - both) + term.beta * (there - both)

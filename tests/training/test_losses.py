@@ -13,7 +13,7 @@ from inkbatch.errors import ConfigError
 from inkbatch.training.losses import LossConfig, LossTerm, ink_loss
 from inkbatch.training.targets import coarse_targets
 
-NAMES = ("dice", "bce", "tversky", "focal", "lovasz")
+NAMES = ("dice", "soft-dice", "bce", "tversky", "focal", "lovasz")
 
 
 def config(*names: str, smoothing: float = 0.0, **term) -> LossConfig:
@@ -53,6 +53,19 @@ def test_dice_and_tversky_are_soft_counts(batch):
     tversky = 1 - (tp + 1) / (tp + 0.3 * fp + 0.7 * fn + 1)
     assert ink_loss(*batch, config("dice")).item() == pytest.approx(dice, rel=1e-5)
     assert ink_loss(*batch, config("tversky", alpha=0.3, beta=0.7)).item() == pytest.approx(tversky, rel=1e-5)
+
+
+def test_soft_dice_is_dice_on_yes_and_no_and_smallest_at_the_probabilities_themselves(batch):
+    logits, target, weight = batch
+    assert ink_loss(*batch, config("soft-dice")).item() == pytest.approx(ink_loss(*batch, config("dice")).item())
+    soft = torch.full_like(target, 0.3)
+
+    def loss(name: str, probability: float) -> float:
+        return ink_loss(torch.full_like(logits, probability).logit(), soft, weight, config(name)).item()
+
+    assert loss("soft-dice", 0.3) == pytest.approx(0, abs=1e-6)
+    assert min((loss("soft-dice", p), p) for p in (0.1, 0.2, 0.3, 0.4, 0.9))[1] == 0.3
+    assert loss("dice", 0.9) < loss("dice", 0.3)
 
 
 def test_tversky_with_halves_is_dice_without_smoothing(batch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.counting import BoxCounts
+from inkbatch.data.datasets.held_out import HeldOut, MaskZones, leak_without_moat, mask_zones
 from inkbatch.data.datasets.index import DatasetSegment, Sample, SplitName, training, validating
 from inkbatch.data.datasets.leakage import find_leaks, require_no_leaks, shown_boxes
 from inkbatch.data.datasets.pairs import PairConfig, make_pairs
@@ -22,6 +23,7 @@ from inkbatch.data.datasets.splits import (
     GivenSplit,
     KFoldSplit,
     ListSplit,
+    MaskSplit,
     SegmentSplit,
     ShareSplit,
     Split,
@@ -34,7 +36,7 @@ from inkbatch.data.datasets.splits import (
 from inkbatch.errors import ConfigError, DataError
 
 SHARE_DIGITS = 6
-AREA_SPLITS = (BlockSplit, SegmentSplit, GivenSplit)
+AREA_SPLITS = (BlockSplit, MaskSplit, SegmentSplit, GivenSplit)
 
 
 class SamplePlan(JobConfig):
@@ -73,11 +75,13 @@ class Assembled:
         samples: In storage order: by segment, split and place; pairs last.
         dropped: By fold (as text): ids that do not train while that fold validates.
         left_out: Samples that were dropped because they see held-out pixels, or lie in a buffer.
+        held_out: Held-out pixels by segment, where validation masks make the split, and what would have leaked.
     """
 
     samples: tuple[Sample, ...]
     dropped: dict[str, tuple[str, ...]]
     left_out: int
+    held_out: Mapping[str, HeldOut] = field(default_factory=dict)
 
 
 def assemble(
@@ -106,9 +110,14 @@ def assemble(
             f"held_out_sampling: {split.kind} deals single samples, so all must be sampled alike; leave it out, or "
             "split by segments or blocks"
         )
-    zones: dict[str, Zones] = {}
+    zones: Mapping[str, Zones | MaskZones] = {}
+    held_out: dict[str, HeldOut] = {}
     if isinstance(split, BlockSplit):
         zones = block_zones(arrays, split, plan.sample_px, plan.context_px, plan.seed)
+    elif isinstance(split, MaskSplit):
+        zones = mask_zones(arrays, split, plan.sample_px, plan.context_px)
+        masked = {name: own for name, own in arrays.items() if own.holds_out}
+        held_out = {name: leak_without_moat(own, plan.sample_px) for name, own in masked.items()}
     whole = _whole_segments([segment.id for segment in segments], split, given)
     samples: list[Sample] = []
     left_out = 0
@@ -127,7 +136,7 @@ def assemble(
         samples = (samples if plan.pairs.keep_singles else _held_out_only(samples)) + pairs
     dropped = _dropped(samples, split, zones, surface_of, plan.context_px)
     _check(samples, dropped, split, surface_of, plan.context_px)
-    return Assembled(tuple(samples), dropped, left_out + lost)
+    return Assembled(tuple(samples), dropped, left_out + lost, held_out)
 
 
 def _whole_segments(
@@ -151,7 +160,7 @@ def _of_segment(
     name: str,
     arrays: SegmentArrays,
     plan: SamplePlan,
-    zones: Zones | None,
+    zones: Zones | MaskZones | None,
     whole: Mapping[str, tuple[SplitName, int | None]],
 ) -> tuple[list[Sample], int]:
     """Take the samples of one segment, and count the candidates of a grid that lie in a buffer."""
@@ -164,6 +173,8 @@ def _of_segment(
         lost = 0
     else:
         pools = _pools_of_zones(zones, train_places, held_out, same=other is None)
+        if isinstance(zones, MaskZones):
+            pools = [replace(p, found=zones.scored(p.found)) if p.split == "validation" else p for p in pools]
         kept = sum(len(pool.found.boxes) for pool in pools)
         lost = len(train_places.boxes) - kept if isinstance(plan.sampling, GridSampling) and other is None else 0
     samples: list[Sample] = []
@@ -194,7 +205,7 @@ def _pools_of_whole(
     return pools
 
 
-def _pools_of_zones(zones: Zones, places: BoxCounts, held_out: BoxCounts, *, same: bool) -> list[_Pool]:
+def _pools_of_zones(zones: Zones | MaskZones, places: BoxCounts, held_out: BoxCounts, *, same: bool) -> list[_Pool]:
     """Sort candidates by split, ``train`` first."""
     homes = zones.home(places.boxes)
     others = homes if same else zones.home(held_out.boxes)
@@ -274,7 +285,11 @@ def _folds(samples: Sequence[Sample]) -> range:
 
 
 def _dropped(
-    samples: Sequence[Sample], split: Split, zones: Mapping[str, Zones], surface_of: Mapping[str, str], context_px: int
+    samples: Sequence[Sample],
+    split: Split,
+    zones: Mapping[str, Zones | MaskZones],
+    surface_of: Mapping[str, str],
+    context_px: int,
 ) -> dict[str, tuple[str, ...]]:
     """List, per fold, the samples that may not train while it validates."""
     found: dict[str, tuple[str, ...]] = {}
@@ -290,7 +305,7 @@ def _dropped(
     return found
 
 
-def _near_zones(samples: Sequence[Sample], zones: Mapping[str, Zones], fold: int) -> set[str]:
+def _near_zones(samples: Sequence[Sample], zones: Mapping[str, Zones | MaskZones], fold: int) -> set[str]:
     """Return the ids of samples that show pixels within the buffer of a fold's blocks."""
     names: set[str] = set()
     for segment, (ids, boxes) in shown_boxes(samples, {name: name for name in zones}).items():

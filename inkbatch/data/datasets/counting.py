@@ -9,8 +9,9 @@ For boxes whose corners lie on a grid of rows and columns, the counts below and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -86,7 +87,7 @@ def count_crossings(
     table = np.zeros((2, len(cuts_y), len(cuts_x)), np.int64)
     sums = np.zeros((2, width), np.int64)
     next_cut = 1  # counts above the first cut cancel in every difference
-    for bottom_row, flags in _bands(arrays, cuts_y):
+    for bottom_row, flags in _bands(partial(_flags, arrays), width, cuts_y):
         sums += flags.sum(axis=1, dtype=np.int64)
         if bottom_row == cuts_y[next_cut]:
             running = np.concatenate([np.zeros((2, 1), np.int64), np.cumsum(sums, axis=1)], axis=1)
@@ -118,6 +119,34 @@ def count_boxes(arrays: SegmentArrays, boxes: list[Box]) -> BoxCounts:
     )
 
 
+def count_marked(
+    read: Callable[[Box], NDArray[np.bool_]], shape_yx: tuple[int, int], boxes: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Count marked pixels in boxes at any places, (n,); everything is read once.
+
+    Args:
+        read: Reads the marks of a window.
+        shape_yx: (height, width); what boxes hold beyond it is not marked.
+        boxes: (n, 4): y0, x0, y1, x1.
+    """
+    height, width = shape_yx
+    y, x = np.clip(boxes[:, 0::2], 0, height), np.clip(boxes[:, 1::2], 0, width)
+    cuts_y, cuts_x = np.unique(y), np.unique(x)
+    if len(cuts_y) < 2:
+        return np.zeros(len(boxes), np.int64)
+    table = np.zeros((len(cuts_y), len(cuts_x)), np.int64)
+    sums = np.zeros(width, np.int64)
+    next_cut = 1
+    for bottom_row, marks in _bands(read, width, cuts_y):
+        sums += marks.sum(axis=0, dtype=np.int64)
+        if bottom_row == cuts_y[next_cut]:
+            table[next_cut] = np.concatenate([np.zeros(1, np.int64), np.cumsum(sums)])[cuts_x]
+            next_cut += 1
+    (i0, i1), (j0, j1) = np.searchsorted(cuts_y, y).T, np.searchsorted(cuts_x, x).T
+    found: NDArray[np.int64] = table[i1, j1] - table[i0, j1] - table[i1, j0] + table[i0, j0]
+    return found
+
+
 def count_flags(arrays: SegmentArrays, box: Box) -> tuple[int, int]:
     """Count (papyrus, ink) pixels of one box."""
     papyrus, ink = _flags(arrays, box)
@@ -125,7 +154,7 @@ def count_flags(arrays: SegmentArrays, box: Box) -> tuple[int, int]:
 
 
 def content_digest(arrays: SegmentArrays) -> str:
-    """Return the SHA-256 of labels, ignore mask and segment mask, whatever their storage; read in bands."""
+    """Return the SHA-256 of labels, masks and what is held out, whatever their storage; read in bands."""
     height, width = arrays.shape_yx
     found = hashlib.sha256(f"{height} {width}".encode())
     for y0 in range(0, height, BAND_ROWS):
@@ -133,6 +162,8 @@ def content_digest(arrays: SegmentArrays) -> str:
         labels, ignore = arrays.read_flat(box)
         found.update(labels.tobytes())
         found.update(np.packbits(ignore != 0).tobytes())
+        if arrays.holds_out:
+            found.update(np.packbits(arrays.read_held_out(box)).tobytes())
     return found.hexdigest()
 
 
@@ -142,13 +173,14 @@ def _flags(arrays: SegmentArrays, box: Box) -> NDArray[np.bool_]:
     return np.stack([arrays.read_mask(box), (labels >= INK_LABEL) & (ignore == 0)])
 
 
-def _bands(arrays: SegmentArrays, cuts: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Yield row bands (last row + 1, flags) from the first cut to the last, none across a cut."""
-    width = arrays.shape_yx[1]
+def _bands(
+    read: Callable[[Box], NDArray[np.bool_]], width: int, cuts: NDArray[np.int64]
+) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Yield row bands (last row + 1, flags (…, Y, X)) from the first cut to the last, none across a cut."""
     last = int(cuts[-1])
     for y0 in range(int(cuts[0]), last, BAND_ROWS):
         y1 = min(last, y0 + BAND_ROWS)
-        flags = _flags(arrays, Box(y0, 0, y1, width))
+        flags = read(Box(y0, 0, y1, width))
         inner = cuts[(cuts > y0) & (cuts < y1)]
         for start, stop in pairwise([y0, *(int(cut) for cut in inner), y1]):
-            yield stop, flags[:, start - y0 : stop - y0]
+            yield stop, flags[..., start - y0 : stop - y0, :]

@@ -92,7 +92,9 @@ def coco_document(index: DatasetIndex) -> dict[str, Any]:
     return {"info": {"description": index.name}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def card_text(index: DatasetIndex, card: CardConfig, left_out: int, pictures: Sequence[str]) -> str:
+def card_text(
+    index: DatasetIndex, card: CardConfig, left_out: int, pictures: Sequence[str], held_out: Sequence[str] = ()
+) -> str:
     """Write the data card as Markdown.
 
     Args:
@@ -100,6 +102,7 @@ def card_text(index: DatasetIndex, card: CardConfig, left_out: int, pictures: Se
         card: Texts of the card.
         left_out: Samples that the split dropped.
         pictures: Names of the pictures beside it.
+        held_out: What is held out by masks, a line each.
     """
     contract = index.contract
     scale = "scale not stated" if contract.voxel_size_um is None else f"{contract.voxel_size_um:g} µm"
@@ -133,6 +136,8 @@ def card_text(index: DatasetIndex, card: CardConfig, left_out: int, pictures: Se
         bare = sum(s.ink_share == 0 for s in samples)
         lines.append(f"| {name} | {len(samples)} | {bare} | {_ink(samples)} |")
     lines += ["", f"{left_out} samples were left out: they see held-out pixels, or lie in a buffer.", ""]
+    if held_out:
+        lines += ["Held out by validation masks:", "", *(f"- {line}" for line in held_out), ""]
     if pictures:
         lines += ["## Pictures", "", "Each sample: middle layer, labels, what is ignored (white).", ""]
         lines += [f"![{name}](previews/{name})" for name in pictures]

@@ -103,6 +103,9 @@ class DatasetSegment(BaseModel):
         surface: The segment's folder with ``surface.zarr`` and ``mask.zarr``; for ``image``, the picture file.
         ink_labels: ``ink_labels.zarr``, 0 (no ink) to 255 (ink); for ``image``, the annotation file.
         ignore_mask: ``ignore_mask.zarr``, non-zero where pixels count in no loss and no metric; None: none are.
+        validation_mask: ``validation_mask.zarr``, non-zero where pixels are held out: of a sample that validates, only
+            they count; None: all do.
+        labels: ``soft`` where `ink_labels` holds probabilities; None: 0 or 255.
         layers: Half-open range of source layer numbers that samples hold; None: all that the surface holds.
         kind: ``surface`` (prepared segment), ``image`` (a picture; its channels R, G, B are the layers) or
             ``grey-image`` (one layer).
@@ -123,6 +126,8 @@ class DatasetSegment(BaseModel):
     surface: str
     ink_labels: str
     ignore_mask: str | None = None
+    validation_mask: str | None = None
+    labels: Literal["soft"] | None = None
     layers: tuple[int, int] | None = None
     kind: Literal["surface", "image", "grey-image"] = "surface"
     source: str = ""
@@ -269,6 +274,11 @@ class DatasetIndex(BaseModel):
     def is_pictures(self) -> bool:
         """True if its segments are pictures."""
         return all(segment.kind != "surface" for segment in self.segments)
+
+    @property
+    def has_soft_labels(self) -> bool:
+        """True if labels of some segment are probabilities."""
+        return any(segment.labels == "soft" for segment in self.segments)
 
     @property
     def scrolls(self) -> dict[str, str]:

@@ -81,7 +81,7 @@ class SampleReader:
         if self.index.form == "pack":
             return self._packed().read(self._row[sample.id], Box(0, 0, *sample.shape_yx))
         if sample.parts is None:
-            return self._segment(sample.segment).read(sample.area)
+            return self._read(sample, sample.area)
         return stitch([_turned(self._segment(part.segment).read(part.area), part) for part in sample.parts])
 
     def read_part(self, sample: Sample, window: Box, layers: range) -> StoredArrays:
@@ -99,7 +99,7 @@ class SampleReader:
             return self._packed().read(self._row[sample.id], window, layers)
         if sample.parts is None:
             inside = window.shift(sample.area.y0, sample.area.x0)
-            return self._segment(sample.segment).read(inside, layers)
+            return self._read(sample, inside, layers)
         return stitch(
             [
                 _turned(self._segment(part.segment).read(inside, layers), part)
@@ -120,7 +120,15 @@ class SampleReader:
             found = self._segment(run[0].segment).read(hull)
             for sample in run:
                 window = (..., *sample.area.within(hull))
-                yield StoredArrays(found.layers[window], found.labels[window], found.ignore[window])
+                own = StoredArrays(found.layers[window], found.labels[window], found.ignore[window])
+                yield self._as_scored(sample, sample.area, own)
+
+    def _read(self, sample: Sample, box: Box, layers: range | None = None) -> StoredArrays:
+        return self._as_scored(sample, box, self._segment(sample.segment).read(box, layers))
+
+    def _as_scored(self, sample: Sample, box: Box, found: StoredArrays) -> StoredArrays:
+        """Ignore what is not held out in a sample that validates."""
+        return self._segment(sample.segment).scored(box, found) if sample.split == "validation" else found
 
     def _segment(self, segment_id: str) -> SegmentArrays:
         with self._lock:

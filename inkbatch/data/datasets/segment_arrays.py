@@ -76,10 +76,12 @@ class SegmentArrays(ABC):
     Attributes:
         shape_yx: (height, width) in pixels.
         digest: Digest of its parts' attributes, see `DatasetSegment.digest`.
+        holds_out: True if a validation mask marks pixels that are held out.
     """
 
     shape_yx: tuple[int, int]
     digest: str
+    holds_out: bool = False
 
     def read(self, box: Box, layers: range | None = None) -> StoredArrays:
         """Read layers, labels and ignore mask in a window."""
@@ -98,6 +100,16 @@ class SegmentArrays(ABC):
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
         """Read the segment mask, True where there is papyrus."""
 
+    def read_held_out(self, box: Box) -> NDArray[np.bool_]:
+        """Read the validation mask, True where a pixel is held out; nowhere without one."""
+        return np.zeros(box.shape, bool)
+
+    def scored(self, box: Box, found: StoredArrays) -> StoredArrays:
+        """Ignore all but the held-out pixels of a window, as validation does; all of it counts without such a mask."""
+        if not self.holds_out:
+            return found
+        return found._replace(ignore=found.ignore | ~self.read_held_out(box))
+
 
 class _SurfaceArrays(SegmentArrays):
     """A prepared surface."""
@@ -105,17 +117,20 @@ class _SurfaceArrays(SegmentArrays):
     def __init__(self, segment: DatasetSegment, root: Location, cache: ChunkCache) -> None:
         self.surface = SurfaceVolume.open(resolve(segment.surface, root))
         self.labels = Multiscale.open(resolve(segment.ink_labels, root))
-        self.ignore = Multiscale.open(resolve(segment.ignore_mask, root)) if segment.ignore_mask else None
+        self.ignore, self.held_out = (
+            Multiscale.open(resolve(uri, root)) if uri else None
+            for uri in (segment.ignore_mask, segment.validation_mask)
+        )
         self.shape_yx = self.surface.shape_yx
         provenance = self.surface.provenance
         self.layers = provenance.index_range(segment.layers or provenance.source_layers)
-        for array in (self.labels, self.ignore):
+        for array in (self.labels, self.ignore, self.held_out):
             if array is not None and array.shape != self.shape_yx:
                 raise MismatchError(
                     f"segment {segment.id}: expected {array.location} to be {self.shape_yx} (height, width) like the "
                     f"surface, got {array.shape}; give the labels of this surface"
                 )
-        parts = [array for array in (self.surface.volume, self.labels, self.ignore) if array is not None]
+        parts = [array for array in (self.surface.volume, self.labels, self.ignore, self.held_out) if array is not None]
         self.digest = digest([array.attributes["inkbatch"] for array in parts])
         if segment.digest not in ("", self.digest):
             raise MismatchError(
@@ -126,7 +141,10 @@ class _SurfaceArrays(SegmentArrays):
         self._volume, self._mask, self._labels = (
             CachedArray(array.levels[0], cache) for array in (self.surface.volume, self.surface.mask, self.labels)
         )
-        self._ignore = CachedArray(self.ignore.levels[0], cache) if self.ignore is not None else None
+        self._ignore, self._held_out = (
+            CachedArray(array.levels[0], cache) if array is not None else None for array in (self.ignore, self.held_out)
+        )
+        self.holds_out = self._held_out is not None
 
     def read_layers(self, box: Box, layers: range | None = None) -> NDArray[Any]:
         wanted = self.layers if layers is None else self.layers[layers.start : layers.stop]
@@ -141,6 +159,12 @@ class _SurfaceArrays(SegmentArrays):
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
         papyrus: NDArray[np.bool_] = read_window(self._mask, box) != 0
         return papyrus
+
+    def read_held_out(self, box: Box) -> NDArray[np.bool_]:
+        if self._held_out is None:
+            return super().read_held_out(box)
+        marked: NDArray[np.bool_] = read_window(self._held_out, box) != 0
+        return marked
 
 
 class _ImageArrays(SegmentArrays):

@@ -105,6 +105,24 @@ class BlockSplit(JobConfig):
     buffer_px: int | None = Field(None, ge=0)
 
 
+class MaskSplit(JobConfig):
+    """Validation by the segments' validation masks; samples that come near held-out pixels train nothing.
+
+    Attributes:
+        kind: ``masks``.
+        moat_px: Smallest gap between a training sample and a held-out pixel; None, and at least: a sample with its
+            context.
+    """
+
+    kind: Literal["masks"]
+    moat_px: int | None = Field(None, ge=0)
+
+    @property
+    def validation(self) -> bool:
+        """True: samples must be left that validate."""
+        return True
+
+
 class ListSplit(JobConfig):
     """Given lists of segment ids or sample ids; what is on none is left out.
 
@@ -134,7 +152,8 @@ class GivenSplit(JobConfig):
 
 
 Split = Annotated[
-    SegmentSplit | KFoldSplit | ShareSplit | BlockSplit | ListSplit | GivenSplit, Field(discriminator="kind")
+    SegmentSplit | KFoldSplit | ShareSplit | BlockSplit | MaskSplit | ListSplit | GivenSplit,
+    Field(discriminator="kind"),
 ]
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from inkbatch.data.labels.components import Bools
 
 IGNORED = 1  # stored value
+NO_MASK = "none"  # in place of a mask that the catalog names
 
 
 class IgnoreRules(BaseModel):

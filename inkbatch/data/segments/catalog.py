@@ -22,6 +22,7 @@ from inkbatch.workspace import find_workspace
 SEGMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 CATALOG_VARIABLE = "INKBATCH_CATALOG"
 CATALOG_NAME = "segments.yaml"
+LOCATION_KEYS = ("source", "volume", "mask", "ink_labels", "supervision_mask", "validation_mask")
 
 
 def spacing_text(value: Any) -> Any:
@@ -241,7 +242,7 @@ def _merged(base: SegmentEntry, entry: SegmentEntry) -> SegmentEntry:
 
 def _absolute(entry: SegmentEntry, segment: str | None, folder: Path) -> SegmentEntry:
     update = {}
-    for key in ("source", "volume", "mask", "ink_labels", "supervision_mask", "validation_mask"):
+    for key in LOCATION_KEYS:
         value = getattr(entry, key)
         if value is None:
             continue

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from inkbatch.config import near_matches
-from inkbatch.data.segments.catalog import SEGMENT_ID, SegmentEntry
+from inkbatch.data.segments.catalog import LOCATION_KEYS, SEGMENT_ID, SegmentEntry
 from inkbatch.data.segments.found import Artifact, FoundSegment
 from inkbatch.data.segments.layouts import LEADING_ID, LISTERS, Place, find_segments
 from inkbatch.data.segments.reversed_segments import known_reversed
@@ -191,6 +191,7 @@ def _shared(segment: FoundSegment, surface: Artifact) -> tuple[dict[str, Any], l
     for kind, words in (("supervision", "supervision mask"), ("validation", "validation mask")):
         found, _ = _fitting(segment.of(kind), surface)  # type: ignore[arg-type]
         if found:
+            entry[f"{kind}_mask"] = found.uri
             remarks.append(f"{words} {found.path}")
     remarks += [f"not known: {path}" for path in segment.unknown]
     return entry, remarks, missing
@@ -199,7 +200,7 @@ def _shared(segment: FoundSegment, surface: Artifact) -> tuple[dict[str, Any], l
 def _entry(values: dict[str, Any], request: CatalogRequest, source: str) -> SegmentEntry:
     home = os.path.abspath(request.file.parent)
     values = {"source": source, **values}
-    for key in ("source", "volume", "mask", "ink_labels"):
+    for key in LOCATION_KEYS:
         place = values.get(key)
         if place and "://" not in place and os.path.commonpath([home, place]) == home:
             values[key] = os.path.relpath(place, home)

@@ -15,6 +15,7 @@ from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
 from inkbatch.data.datasets.current import segments_state
 from inkbatch.data.datasets.data_card import CardConfig, card_text, coco_document, splits_document, write_previews
+from inkbatch.data.datasets.held_out import HeldOut, held_out_lines
 from inkbatch.data.datasets.image_folders import ImageFolders, import_folders
 from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, SplitName, resolve
 from inkbatch.data.datasets.ink_boxes import InkBox
@@ -23,6 +24,7 @@ from inkbatch.data.datasets.same_pixels import surfaces_of
 from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.segment_arrays import SegmentArrays, open_segment
 from inkbatch.data.datasets.surface_contract import surface_contract
+from inkbatch.data.labels.ignore import NO_MASK
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.data.segments.prepared import require_same_surface, segment_folder
 from inkbatch.errors import ConfigError, DataError
@@ -132,6 +134,7 @@ class DatasetPlan:
         index: The dataset in its form ``index``.
         arrays: The opened segments.
         left_out: Samples that the split dropped.
+        held_out: Held-out pixels by segment, where validation masks make the split.
         ink_boxes: Boxes around ink components, by segment id, where the sampling asks for them.
         labels: ``ink_labels.zarr`` of each prepared segment.
         layout: How the pack is cut, or None.
@@ -143,6 +146,7 @@ class DatasetPlan:
     index: DatasetIndex
     arrays: Mapping[str, SegmentArrays]
     left_out: int
+    held_out: Mapping[str, HeldOut]
     ink_boxes: Mapping[str, list[InkBox]]
     labels: Mapping[str, Multiscale]
     layout: PackLayout | None
@@ -204,7 +208,7 @@ def make_plan(config: BuildDatasetConfig) -> DatasetPlan:
     state = segments_state(config.root, surfaces)
     units = len(layout.units()) if layout else 0
     manifest = RunManifest("build-dataset", settings, inputs, units, _request(config), state)
-    return DatasetPlan(config, index, arrays, taken.left_out, around, labels, layout, folder, manifest)
+    return DatasetPlan(config, index, arrays, taken.left_out, taken.held_out, around, labels, layout, folder, manifest)
 
 
 def with_named_segments(config: BuildDatasetConfig, root: Location) -> BuildDatasetConfig:
@@ -259,6 +263,7 @@ def describe(config: BuildDatasetConfig) -> str:
         f"  layers        {index.contract.layer_count}, {index.contract.dtype}",
         f"  form          {config.form} at {plan.folder}",
     ]
+    rows += [f"  held out      {line}" for line in held_out_lines(plan.held_out)]
     if plan.layout is not None:
         layout = plan.layout
         size = layout.count * layout.layers * layout.shape_yx[0] * layout.shape_yx[1]
@@ -285,6 +290,8 @@ def summary(folder: Location) -> list[str]:
     left_out = int((folder / "complete.json").read_json().get("left_out", 0))
     if left_out:
         lines.append(f"left out: {count_text(left_out, 'sample')} that see held-out pixels, or lie in a buffer")
+    rows = (folder / "complete.json").read_json().get("held_out", {})
+    lines += held_out_lines({name: HeldOut(row["pixels"], row["near"]) for name, row in rows.items()})
     said = [picture_text(line) for line in lines] if index.is_pictures else lines
     return [*said, f"card: {folder / 'README.md'}"]
 
@@ -305,9 +312,15 @@ def _finish(plan: DatasetPlan) -> Mapping[str, Any]:
     write_ink_boxes(folder / "boxes", plan.ink_boxes, plan.labels)
     (folder / "splits.json").write_json(splits_document(index))
     (folder / "coco.json").write_json(coco_document(index))
-    (folder / "README.md").write_bytes(card_text(index, config.card, plan.left_out, pictures).encode())
+    (folder / "README.md").write_bytes(
+        card_text(index, config.card, plan.left_out, pictures, held_out_lines(plan.held_out)).encode()
+    )
     index = index.save(folder)
-    return {"samples": len(index.samples), "left_out": plan.left_out, "index": index.digest}
+    facts = {"samples": len(index.samples), "left_out": plan.left_out, "index": index.digest}
+    if plan.held_out:
+        rows = {name: {"pixels": one.pixels, "near": one.near} for name, one in plan.held_out.items()}
+        return {**facts, "held_out": rows}
+    return facts
 
 
 def _with_boxes(
@@ -333,8 +346,9 @@ def _request(config: BuildDatasetConfig) -> dict[str, Any]:
     """Return the request, with absolute paths of files."""
     asked = config.request(catalog=_absolute(config.catalog))
     for labels in (asked.get("labels"), *(segment["labels"] for segment in asked["segments"])):
-        if labels and labels.get("image"):
-            labels["image"] = Location.parse(labels["image"]).uri
+        for key in ("image", "supervision_mask", "validation_mask"):
+            if labels and labels.get(key) not in (None, NO_MASK):
+                labels[key] = Location.parse(labels[key]).uri
     if config.images is not None:
         asked["images"]["folder"] = Location.parse(config.images.folder).uri
     return asked
@@ -350,6 +364,10 @@ def _prepared(root: str, segment: str) -> Location:
     folder = segment_folder(root, check_segment_id(segment))
     require_complete(folder / "prepare", f"segment {segment}", f"run inkbatch prepare {segment} first")
     return folder
+
+
+def _are_soft(labels: Location) -> bool:
+    return bool(Multiscale.open(labels).attributes["inkbatch"].get("soft"))
 
 
 def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: SurfaceVolume) -> DatasetSegment:
@@ -374,6 +392,8 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
         raise DataError(f"{place}: has no ink labels at {folder / 'ink_labels.zarr'}; {cure}")
     made = surface.provenance
     made.index_range(choice.layers or made.source_layers)
+    held_out = folder / "validation_mask.zarr"
+    holds_out = config.splits.kind == "masks" and (held_out / "zarr.json").exists()
     has_mask = choice.ignore_mask and (folder / "ignore_mask.zarr" / "zarr.json").exists()
     here = f"segments/{choice.id}"
     segment = DatasetSegment(
@@ -382,6 +402,8 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
         surface=here,
         ink_labels=f"{here}/ink_labels.zarr",
         ignore_mask=f"{here}/ignore_mask.zarr" if has_mask else None,
+        validation_mask=f"{here}/validation_mask.zarr" if holds_out else None,
+        labels="soft" if _are_soft(folder / "ink_labels.zarr") else None,
         layers=choice.layers,
         source=made.source if "://" in made.source else made.source.rsplit("/", 1)[-1],
         source_layers=made.source_layers,

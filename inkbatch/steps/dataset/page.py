@@ -79,6 +79,7 @@ def page(run: StoredRun, root: Location) -> Page:
             Figure(f"{ink:.1%}", "ink", "share of all sample pixels"),
             Figure(f"{sum(s.ink_share == 0 for s in index.samples):,}", "without ink", "bare papyrus teaches, too"),
             Figure(f"{contract.layer_count}", "layers", f"{_um(contract.voxel_size_um)}, {contract.dtype}"),
+            *_leak(facts.get("held_out", {})),
             *money(run),
         ),
         warnings=(*_warnings(index, rounds, str(card.get("licence", "not stated"))), *interruptions(run)),
@@ -108,6 +109,14 @@ def _um(size: float | None) -> str:
 def _width_um(width_px: int, pixel_um: float | None) -> float | None:
     """Width for a scale bar; None, and no bar, where no scale is stated."""
     return None if pixel_um is None else width_px * pixel_um
+
+
+def _leak(held_out: dict[str, dict[str, int]]) -> tuple[Figure, ...]:
+    """Say which share of the held-out pixels the moat around validation masks keeps from leaking."""
+    pixels, near = (sum(row[key] for row in held_out.values()) for key in ("pixels", "near"))
+    if not pixels:
+        return ()
+    return (Figure(f"{near / pixels:.0%}", "kept from leaking", "held-out pixels within one sample of what trains"),)
 
 
 def _rounds(index: DatasetIndex) -> list[tuple[str, list[Sample]]]:

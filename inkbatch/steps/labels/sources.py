@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkbatch.data.labels.components import Bools
+from inkbatch.data.labels.ignore import NO_MASK
 from inkbatch.data.labels.versions import Versions, chosen_version
 from inkbatch.data.maps.label_source import LabelSource, PictureLabels, PredictionLabels
 from inkbatch.data.maps.stored import open_map
@@ -23,7 +24,6 @@ from inkbatch.io.surface import SurfaceVolume
 if TYPE_CHECKING:
     from inkbatch.steps.labels.plan import LabelsConfig
 
-NO_MASK = "none"  # in place of a mask that the catalog names
 CURE = "set plane to one of them, to middle, or to max"
 
 

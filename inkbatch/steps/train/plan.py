@@ -22,7 +22,7 @@ from inkbatch.predict.memory_format import arrange_all
 from inkbatch.run.record import RunManifest
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.contract import contract_of, model_settings
-from inkbatch.training.data import require_samples
+from inkbatch.training.data import require_fitting_loss, require_samples
 from inkbatch.training.module import InkModule
 from inkbatch.training.order import EpochPlan, require_drawable
 from inkbatch.training.settings import TrainConfig
@@ -95,6 +95,7 @@ def make_plan(config: TrainConfig) -> list[TrainPlan]:
 def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folder: Location) -> TrainPlan:
     train, validation = (index.samples_of(split, config.fold) for split in ("train", "validation"))
     require_samples(index.name, train, validation)
+    require_fitting_loss(index, config.loss)
     require_drawable(train, config.sampler, index.scrolls, config.batch)
     settings = model_settings(config, index)
     model = shape_of(config, settings)

@@ -91,6 +91,7 @@ def test_a_folder_of_segments_gives_zarr_tifs_and_meshes_with_labels_and_version
     rows = listed(tmp_path / "segs", tmp_path)
     one, two, three = (rows[name].entry for name in ("a1", "b2", "c3"))
     assert (one.source, one.ink_labels) == ("segs/a1/a1_v2.zarr", "segs/a1/a1_inklabels_v3.zarr")
+    assert one.supervision_mask == "segs/a1/a1_supervision_mask.zarr"
     assert {"supervision mask a1_supervision_mask.zarr", "not known: a1_pred.zarr"} <= set(rows["a1"].remarks)
     assert (two.source, two.mask) == ("segs/b2/b2.tifs", "segs/b2/b2_mask.png")
     assert (three.source, three.volume, three.mask) == ("segs/c3", "volumes/scan.zarr", None)

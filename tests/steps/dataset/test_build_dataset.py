@@ -21,7 +21,7 @@ from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.signals import StopFlag
 from inkbatch.steps.chains import build_dataset as run
-from inkbatch.steps.dataset.job import BuildDatasetConfig, describe
+from inkbatch.steps.dataset.job import BuildDatasetConfig, describe, summary
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.testing.segments import random_papyrus, write_layers
 
@@ -437,3 +437,39 @@ def test_a_picture_that_lies_in_two_folders_is_refused(tmp_path):
         shutil.copy(tmp_path / folder.format("train") / "a.png", tmp_path / folder.format("val") / "z.png")
     with pytest.raises(DataError, match="train-a and validation-z are copies"):
         run(settings(tmp_path, **values), RunContext())
+
+
+@pytest.fixture
+def masked(tmp_path):
+    """A segment of soft labels, of which the right third is held out."""
+    held_out = np.zeros(SHAPE, bool)
+    held_out[20:120, 110:] = True
+    soft = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
+    labelled_segment(tmp_path / "masked", "left", soft, held_out=held_out, soft=True)
+    return tmp_path / "masked", held_out, soft
+
+
+@pytest.mark.parametrize("form", ["index", "pack"])
+def test_of_held_out_samples_only_held_out_pixels_count_and_soft_labels_stay(masked, form):
+    root, held_out, soft = masked
+    config = settings(root, segments=["left"], splits={"kind": "masks"}, form=form)
+    run(config, RunContext())
+    reader = SampleReader.open(folder_of(root))
+    assert reader.index.has_soft_labels
+    assert {sample.split for sample in reader.index.samples} == {"train", "validation"}
+    for sample, together in zip(reader.index.samples, reader.read_together(reader.index.samples), strict=True):
+        found = reader.read_stored(sample)
+        window = sample.area.slices
+        np.testing.assert_array_equal(found.labels, soft[window])
+        expected = ~held_out[window] if sample.split == "validation" else np.zeros_like(found.ignore)
+        np.testing.assert_array_equal(found.ignore, expected)
+        np.testing.assert_array_equal(together.ignore, found.ignore)
+        part = reader.read_part(sample, Box(3, 5, 20, 30), range(1, 3))
+        np.testing.assert_array_equal(part.ignore, found.ignore[3:20, 5:30])
+    facts = (folder_of(root) / "complete.json").read_json()["held_out"]["left"]
+    assert facts["pixels"] == held_out.sum()
+    assert facts["near"] == held_out.sum() - 38 * 29  # rows 51 to 88 of columns 141 to 169
+    line = f"left: {facts['pixels']:,} px; {facts['near'] / facts['pixels']:.0%} of them lie within one sample"
+    assert line in describe(config)
+    assert any(line in row for row in summary(folder_of(root)))
+    assert line in (folder_of(root) / "README.md").read_bytes().decode()
