@@ -4,10 +4,11 @@ Three predictions made of blurred layers of real papyrus, float16, zstd, on the 
 pixels of a job's members over the seconds of its units, from the first read to the last marker, with the target; and
 the whole job, from opening the predictions to ``complete.json``, with previews and page, which cost the same for any
 size.
-The floor is reading and decoding the same predictions, unit by unit, one unit ahead, and doing nothing with them. It
-counts neither what the jobs write (an ensemble: one map, or two with the disagreement, and their pyramids) nor the
-labels and the mask that `evaluate` reads beside its map; the last row has a floor that reads these, too. Labels are
-specks over half of the map, the dearest to decode, and once strokes as wide as letters' over a sixth.
+The floor of an ensemble is what it physically does: reading and decoding the same predictions and writing as many maps
+with their pyramids, without combining anything. Evaluate and clean have reading and decoding alone as their floor,
+unit by unit, one unit ahead; it counts neither what clean writes nor the labels and the mask that `evaluate` reads
+beside its map; the last row has a floor that reads these, too. Labels are specks over half of the map, the dearest to
+decode, and once strokes as wide as letters' over a sixth.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ import numpy as np
 
 from benchmarks.common import Report, Sample, best, cpu, in_turn, median, options, real_layers, scratch, timed
 from inkbatch.data.maps.stored import open_map
-from inkbatch.geometry import Unit, cut
+from inkbatch.geometry import Box, Unit, cut
+from inkbatch.io.half_floats import opencv_threads
+from inkbatch.io.prediction import Prediction
+from inkbatch.io.store.location import Location
 from inkbatch.run.job import JobReport, RunContext
 from inkbatch.steps.ensemble import job as ensemble
 from inkbatch.steps.evaluate import job as evaluate
@@ -36,7 +40,7 @@ from inkbatch.testing.maps import store_map, store_picture
 
 MEMBERS = ("a", "b", "c")
 UNIT_PX = 2048
-METHODS = ("mean", "weighted-mean", "median", "maximum", "odds", "ranks")
+METHODS = ("mean", "weighted-mean", "median", "maximum", "odds", "ranks", "zscore")
 WEIGHTS = (3.0, 2.0, 1.0)
 
 
@@ -79,6 +83,40 @@ def reading(root: Path, names: Sequence[str]) -> Callable[[], Sample]:
                 ahead = following
             if ahead is not None:
                 ahead.result()
+
+    return lambda: timed(run)
+
+
+def moving(root: Path, outputs: int) -> Callable[[], Sample]:
+    """Read the members and write `outputs` maps as an ensemble does, chunk by chunk; the first member is written."""
+
+    def run() -> None:
+        maps = [open_map(str(root), "s", name) for name in MEMBERS]
+        shape, um = maps[0].shape_yx, maps[0].pixel_um
+        folder = Location.parse(str(root / f"moved-{time.monotonic_ns()}"))
+        stored = [
+            Prediction.create(folder, shape, UNIT_PX, um, {"kind": "floor"}, f"{number}.zarr", ensemble.CODEC)
+            for number in range(outputs)
+        ]
+
+        def move(box: Box) -> None:
+            opened = [found.opened(box) for found in maps]
+            second = np.empty(box.shape, np.float16)
+
+            def make(part: Box, out: np.ndarray) -> None:
+                codes = [found.codes_of(region, part) for found, region in zip(maps, opened, strict=True)]
+                out[...] = codes[0].view(np.float16)
+                if outputs > 1:
+                    second[part.within(box)] = codes[1].view(np.float16)
+
+            stored[0].pyramid.write_made(box, make)
+            for region in opened:
+                region.close()
+            if outputs > 1:
+                stored[1].write(box, second)
+
+        with opencv_threads(1), ThreadPoolExecutor(ensemble.UNITS_STORED) as writers:
+            list(writers.map(move, cut(shape, UNIT_PX, UNIT_PX)))
 
     return lambda: timed(run)
 
@@ -133,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         actions: dict[str, Callable[[], Sample]] = {
             "read three": reading(root, MEMBERS),
             "read one": reading(root, "a"),
+            "move, one map": moving(root, 1),
+            "move, two maps": moving(root, 2),
         }
         for method in METHODS:
             for spread in (False, True):
@@ -159,17 +199,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.keep(samples)
     megapixels = edge * edge / 1e6
     for name, runs in samples.items():
-        if name.startswith("read"):
+        if name.startswith(("read", "move")):
             continue
-        count, floor = (3, "read three") if name.startswith("ensemble") else (1, "read one")
-        read, floor_is = count * megapixels / best(samples[floor]), f"reading the same {count} predictions"
-        target = None if name == "clean" else 0.5
+        count, floor, floor_is = 1, "read one", "reading the same prediction"
+        target: float | None = None if name == "clean" else 0.5
+        if name.startswith("ensemble"):
+            written = "two maps" if name.endswith("disagreement") else "one map"
+            count, floor, floor_is = 3, f"move, {written}", f"reading the same 3 predictions and writing {written}"
+            target = 0.6
+        read = count * megapixels / best(samples[floor])
         streamed, whole = (count * megapixels / seconds for seconds in (min(loops[name]), best(runs)))
         report.row(f"{name}, streaming", streamed, "Mpx/s", read, floor_is, at_least=target)
         report.row(f"{name}, whole job", whole, "Mpx/s", read, floor_is)
         medians = [count * megapixels / seconds for seconds in (statistics.median(loops[name]), median(runs))]
         report.note(
-            f"{name}: medians {medians[0]:,.0f} and {medians[1]:,.0f} Mpx/s; CPU {cpu(runs):.2f} s, reading alone "
+            f"{name}: medians {medians[0]:,.0f} and {medians[1]:,.0f} Mpx/s; CPU {cpu(runs):.2f} s, the floor "
             f"{cpu(samples[floor]):.2f} s"
         )
     rate, read = megapixels / best(samples["evaluate"]), megapixels / best(samples["read judged"])

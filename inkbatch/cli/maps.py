@@ -44,7 +44,7 @@ def ensemble(
         list[str] | None, typer.Option(help="A finished prediction of this segment; at least two.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Method: mean, weighted-mean, median, maximum, odds, ranks or zscore.")
+        str | None, typer.Option(help="Method: mean, weighted-mean, median, maximum, odds, ranks, zscore or consensus.")
     ] = None,
     weight: Annotated[
         list[float] | None, typer.Option(help="Weight of a prediction, in the same order; repeatable.")

@@ -11,6 +11,7 @@ table. Median and maximum are picked among these numbers, which ascend with the 
 | ranks | its quantile among the map's own pixels | |
 | zscore | `ZERO_AT` and its distance from the map's mean in standard deviations / `Z_SPAN` | cut at 0 and 1 |
 
+`consensus` is the mean where `inkbatch.data.maps.consensus` confirms a mark, elsewhere the smallest value.
 Where all maps are 0 (outside the segment mask) the result is 0.
 """
 
@@ -32,7 +33,7 @@ from inkbatch.geometry import cut
 from inkbatch.io.half_floats import TABLE_SIZE, looked_up, to_half, to_single
 from inkbatch.io.prediction import CHUNK_PX
 
-Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks", "zscore"]
+Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks", "zscore", "consensus"]
 WEIGHTED: frozenset[Method] = frozenset({"weighted-mean", "odds", "ranks", "zscore"})
 RELATIVE: frozenset[Method] = frozenset({"ranks", "zscore"})  # the result holds no probabilities
 PICKED: frozenset[Method] = frozenset({"median", "maximum"})

@@ -13,6 +13,7 @@ from inkbatch.config import JobConfig, is_pattern, matching
 from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import RANK_CHUNKS, RELATIVE, WEIGHTED, Combination, Halves, Method, tables_for
+from inkbatch.data.maps.consensus import confirmed
 from inkbatch.data.maps.stored import StoredMap, map_address, maps_state, open_map, require_one_grid, warnings_of
 from inkbatch.data.maps.truth import Truth
 from inkbatch.data.maps.weight_fitting import FitRules, fit
@@ -33,6 +34,7 @@ from inkbatch.steps.live_preview import live_preview
 from inkbatch.text import bytes_text, share_text
 
 UNIT_PX = 2048
+HALF = 0.5  # threshold of a map that states none
 CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this job is bound by its codec
 DISAGREEMENT_NAME = "disagreement.zarr"
 WEIGHTS_NAME = "weights.json"
@@ -51,8 +53,11 @@ class EnsembleConfig(JobConfig):
             all that match.
         method: ``mean``, ``weighted-mean``, ``median``, ``maximum``, ``odds`` (geometric mean of odds), ``ranks``
             (mean of each map's own quantiles) or ``zscore`` (mean of each map's distance from its own mean in standard
-            deviations, stored as 0.25 + z / 16). The results of the last two are no probabilities.
+            deviations, stored as 0.25 + z / 16); the results of these two are no probabilities. ``consensus`` is the
+            mean where a map's mark (its threshold, else 0.5) hangs together with one that a second map makes, too;
+            elsewhere it is the smallest value.
         weights: One per prediction, for weighted-mean, odds, ranks and zscore; they are scaled to sum 1.
+        consensus_px: Pixels over which marks hang together, for consensus.
         fit: Find the weights, and the threshold, on a labelled area. ``fit_weights: true`` does so with defaults, as a
             weighted mean where no method is given.
         disagreement: Write the standard deviation of the maps beside the result.
@@ -69,6 +74,7 @@ class EnsembleConfig(JobConfig):
     predictions: tuple[str, ...]
     method: Method = "mean"
     weights: tuple[float, ...] | None = None
+    consensus_px: int = Field(128, ge=1, le=1024)
     fit: FitRules | None = None
     disagreement: bool = True
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -157,7 +163,10 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     _require_apart(config, maps, folder)
     require_one_grid(maps)
     shape = maps[0].shape_yx
-    units = [Unit(index, box, box) for index, box in enumerate(cut(shape, config.unit_px, config.unit_px))]
+    around = config.consensus_px if config.method == "consensus" else 0
+    whole = Box(0, 0, *shape)
+    boxes = cut(shape, config.unit_px, config.unit_px)
+    units = [Unit(index, box, box.grow(around).intersect(whole)) for index, box in enumerate(boxes)]
     settings: dict[str, Any] = {
         "segment": config.segment,
         "name": name,
@@ -167,6 +176,8 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     }
     if config.weights is not None:
         settings["weights"] = [weight / sum(config.weights) for weight in config.weights]
+    if config.method == "consensus":
+        settings |= {"consensus_px": config.consensus_px, "thresholds": [_threshold(found) for found in maps]}
     if config.method in RELATIVE:
         settings["rank_chunks"] = RANK_CHUNKS
     inputs: dict[str, Any] = {"predictions": [found.identity for found in maps], **warnings_of(maps)}
@@ -187,6 +198,11 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     )
     manifest = RunManifest("ensemble", settings, inputs, len(units), request, state)
     return EnsemblePlan(config, maps, units, folder, manifest)
+
+
+def _threshold(found: StoredMap) -> float:
+    """Return the threshold from which a member marks a pixel."""
+    return HALF if found.threshold is None else found.threshold
 
 
 def _members(config: EnsembleConfig, own: str) -> tuple[str, ...]:
@@ -253,6 +269,8 @@ def _work(plan: EnsemblePlan, record: RunFolder, context: RunContext) -> UnitWor
     context.reporter.note(f"picture so far: {live.place}")
 
     def store(unit: Unit, opened: list[Region]) -> Mapping[str, Any]:
+        if plan.config.method == "consensus":
+            return store_agreed(unit, opened)
         box = unit.write_box
         deviation = None if second is None else np.empty(box.shape, np.float16)
 
@@ -270,8 +288,29 @@ def _work(plan: EnsemblePlan, record: RunFolder, context: RunContext) -> UnitWor
         live.add(box, lower[-1] if lower else output.read(box))
         return {"bytes_written": stored}
 
+    def store_agreed(unit: Unit, opened: list[Region]) -> Mapping[str, Any]:
+        """Store the mean where marks are confirmed, else the smallest value; read with all that marks hang on."""
+        try:
+            codes = [found.codes_of(region, unit.read_box) for found, region in zip(plan.maps, opened, strict=True)]
+        finally:
+            for region in opened:
+                region.close()
+        marks = [values.view(np.float16) >= _threshold(found) for found, values in zip(plan.maps, codes, strict=True)]
+        inner = unit.write_box.within(unit.read_box)
+        kept = confirmed(marks, plan.config.consensus_px)[inner]
+        codes = [np.ascontiguousarray(values[inner]) for values in codes]
+        merged = np.empty(unit.write_box.shape, np.float16)
+        deviation = None if second is None else np.empty_like(merged)
+        rule.stored(codes, merged, deviation)
+        merged = np.where(kept, merged, np.minimum.reduce(codes).view(np.float16))
+        stored = output.write(unit.write_box, merged)
+        if second is not None and deviation is not None:
+            stored += second.write(unit.write_box, deviation)
+        live.add(unit.write_box, merged)
+        return {"bytes_written": stored}
+
     return UnitWork(
-        load=lambda unit: [found.opened(unit.write_box) for found in plan.maps],
+        load=lambda unit: [found.opened(unit.read_box) for found in plan.maps],
         compute=None,
         store=store,
         mark=record.mark,
@@ -283,7 +322,8 @@ def _rule(plan: EnsemblePlan, context: RunContext) -> Combination:
     config, count = plan.config, len(plan.maps)
     given = plan.manifest.config.get("weights")
     weights = tuple(given) if given else (1 / count,) * count
-    rule = Combination(config.method, weights, tables_for(config.method, plan.maps))
+    method: Method = "mean" if config.method == "consensus" else config.method
+    rule = Combination(method, weights, tables_for(method, plan.maps))
     if config.fit is None:
         return rule
     found = _fitted(plan, rule, config.fit, context)["weights"]

@@ -59,6 +59,7 @@ METHODS = {
     "odds": "the geometric mean of their odds",
     "ranks": "the mean of their ranks",
     "zscore": "the mean of their z-scores",
+    "consensus": "their mean where a second one confirms a mark, else their smallest value",
 }
 METRICS = {"f05": "F0.5", "dice": "Dice"}
 DISPUTED = 0.2  # a standard deviation of probability that is worth a look

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from inkbatch.data.maps.consensus import confirmed
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
 from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
@@ -96,8 +97,18 @@ def test_shards_in_any_order_store_the_bytes_of_a_whole_run(configure, tmp_path,
     assert stored_bytes(whole.location.path) == expected
 
 
+def test_consensus_keeps_what_a_second_member_marks_too(configure):
+    found = read(run(configure(method="consensus", consensus_px=300), RunContext()))
+    maps = np.stack([values.astype(np.float64) for values in MAPS.values()])
+    marks = [values >= 0.5 for values in MAPS.values()]
+    kept = confirmed(marks, 300)
+    assert kept.any()
+    assert not kept[np.any(marks, axis=0)].all()
+    np.testing.assert_allclose(found, np.where(kept, maps.mean(axis=0), maps.min(axis=0)), atol=1e-3)
+
+
 @pytest.mark.parametrize("unit_px", [32, 128, 512])
-@pytest.mark.parametrize("method", ["mean", "odds", "ranks", "zscore"])
+@pytest.mark.parametrize("method", ["mean", "odds", "ranks", "zscore", "consensus"])
 def test_cutting_into_units_changes_no_pixel(configure, method, unit_px):
     whole = run(configure(method=method, name="a"), RunContext())
     cut = run(configure(method=method, name="b", unit_px=unit_px), RunContext())
