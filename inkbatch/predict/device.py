@@ -21,6 +21,8 @@ TOLERANCE = {torch.float32: 0.05, torch.float16: 0.25, torch.bfloat16: 0.5}
 float32 may run as TF32. The answers of two unlike networks differ by more than 2.
 """
 
+NO_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED")  # CUDA and MPS; cuBLAS and cuDNN
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -83,6 +85,11 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 def spread_of(logits: torch.Tensor) -> float:
     """Return the standard deviation of logits, or a small number where they are all alike."""
     return max(float(logits.float().std()) if logits.numel() > 1 else 0.0, 1e-3)
+
+
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether a device's memory ran out; the libraries below torch and MPS say so in words alone."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def synchronize(device: torch.device) -> None:

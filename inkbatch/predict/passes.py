@@ -21,7 +21,7 @@ from torch import Tensor
 from inkbatch.errors import ConfigError
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
-from inkbatch.predict.device import autocast, synchronize
+from inkbatch.predict.device import autocast, ran_out_of_memory, synchronize
 from inkbatch.predict.normalise import normalise_tiles
 from inkbatch.predict.variants import AS_IS, Combine, View, combined
 from inkbatch.run.signals import StopFlag
@@ -110,15 +110,17 @@ class Passes:
             size = self.batch_tiles
             try:
                 return _joined([self._seen(part) for part in torch.split(subvolumes, size)])
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not ran_out_of_memory(error):
+                    raise
                 if size == 1:
                     raise ConfigError(
                         f"device {self.device}: one tile of {tuple(subvolumes.shape[1:])} does not fit its memory; "
                         "end what else runs there, or use a larger device"
                     ) from error
-                self.batch_tiles = min(self.batch_tiles, max(1, size // 2))
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+            self.batch_tiles = min(self.batch_tiles, max(1, size // 2))
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # behind the handler: the error held the failed pass's tensors
 
     @property
     def input_dtype(self) -> torch.dtype:
@@ -159,7 +161,9 @@ class Passes:
             try:
                 tiles = torch.zeros((size, 1, depth, edge, edge), dtype=self.input_dtype, device=self.device)
                 self.maps(tiles)
-            except torch.OutOfMemoryError:  # the tiles themselves do not fit
+            except RuntimeError as error:  # the tiles themselves do not fit
+                if not ran_out_of_memory(error):
+                    raise
                 break
             if self.batch_tiles < size:
                 break

@@ -144,14 +144,22 @@ def test_nan_from_the_model_stops_with_the_units_name(volume):
         predict(Broken(), contract(), volume, np.ones(volume.shape[1:], bool), 64)
 
 
-def test_out_of_memory_halves_the_batch_and_changes_nothing(volume):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("too much"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_changes_nothing(volume, error):
     seen = []
 
     class Hungry(TinyNet):
         def forward(self, subvolume):
             seen.append(len(subvolume))
             if len(subvolume) > 3:
-                raise torch.OutOfMemoryError("too much")
+                raise error
             return super().forward(subvolume)
 
     mask = np.ones(volume.shape[1:], bool)
@@ -160,6 +168,15 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(volume):
     np.testing.assert_array_equal(hungry, calm)
     assert predictor.passes.batch_tiles == 2
     assert list(dict.fromkeys(seen)) == [16, 8, 4, 2]
+
+
+def test_another_error_of_a_device_is_no_lack_of_memory(volume):
+    class Broken(TinyNet):
+        def forward(self, subvolume):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        predict(Broken(), contract(), volume, np.ones(volume.shape[1:], bool), 64)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
