@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -26,30 +24,24 @@ from inkbatch.cli import segments as cli_segments
 from inkbatch.cli import training as cli_training
 from inkbatch.cli import view as cli_view
 from inkbatch.cli.options import (
-    USAGE_ERROR,
     CatalogFile,
     ConfigFile,
-    DryRun,
-    Log,
+    JobOptions,
     Preset,
-    Replace,
     Root,
     Sets,
-    Shard,
     chosen_root,
     for_each,
-    parse_groups,
-    parse_starts,
+    option_groups,
     preset_settings,
     print_report,
-    run_context,
     segments_asked,
 )
+from inkbatch.cli.outcome import run_command
 from inkbatch.cli.streams import guard_streams
+from inkbatch.cli.values import parse_box, parse_groups, parse_layers, parse_pairs, parse_starts
 from inkbatch.config import ends_with_check
-from inkbatch.documents import parse_yaml
-from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, ConfigError, InkbatchError
-from inkbatch.redaction import redact, shown
+from inkbatch.errors import ConfigError
 
 if TYPE_CHECKING:
     from inkbatch.run.job import RunContext
@@ -66,10 +58,6 @@ app = typer.Typer(
 Segment = Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)]
 Source = Annotated[str | None, typer.Option(help="Folder or URI of the layers; {segment} is replaced by the id.")]
 Layers = Annotated[str | None, typer.Option(help="Layer numbers of the source, half-open, for example 17:43.")]
-MEMORY_CURE = (
-    "reduce the job's memory use (prepare: a smaller --memory; infer: a smaller unit_px; train: a smaller batch or "
-    "tile_px), end other programs on this machine, or take a larger one"
-)
 Memory = Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")]
 
 
@@ -93,6 +81,7 @@ def _version_option(
 
 
 @app.command()
+@option_groups
 def prepare(
     segment: Segment,
     root: Root = None,
@@ -122,12 +111,8 @@ def prepare(
     memory: Memory = None,
     catalog: CatalogFile = None,
     preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Prepare a segment: its surface volume and mask.
 
@@ -146,18 +131,14 @@ def prepare(
     options |= {"volume": volume, "layers_count": layers_count, "step_um": step_um, "volume_um": volume_um}
     options |= {"flip_normals": flip_normals, "max_outside": max_outside, "box": parse_box(box)}
     options["layers"] = parse_layers(layers)
-    job = PrepareConfig.load(config, sets or (), options, preset_settings(preset, "prepare"))
-    if ends_with_check(job):
-        return
-    if dry_run:
-        from inkbatch.steps.prepare.describe import describe
+    job = PrepareConfig.load(common.config, common.sets or (), options, preset_settings(preset, "prepare"))
+    from inkbatch.steps.prepare.describe import describe
 
-        typer.echo(describe(job))
-        return
-    print_report(step.run(job, run_context(shard, log, replace=replace)))
+    common.carry_out(job, common.context(), describe, step.run)
 
 
 @app.command()
+@option_groups
 def infer(
     segment: Annotated[
         str | None, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)
@@ -213,12 +194,8 @@ def infer(
         str | None, typer.Option(help="Layers of a segment that is not prepared yet: for the plan of --dry-run alone.")
     ] = None,
     catalog: CatalogFile = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Infer the ink of a prepared segment with a bundle.
 
@@ -227,13 +204,13 @@ def infer(
     pass per tile; --dry-run shows the cost. Other settings through --set: stride_px=32, window=hann|gaussian|uniform,
     unit_px=2048, batch_tiles=0 (0 finds it), compile=true (pays on GPUs).
     """
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     from inkbatch.steps.infer.settings import InferConfig
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {
         "box": parse_box(box),
-        "source": source if dry_run else None,
+        "source": source if common.dry_run else None,
         "layers": layers if layers == "auto" else parse_layers(layers),
         "device": device,
         "precision": precision,
@@ -241,14 +218,16 @@ def infer(
     options |= {"tta": tta and [view.strip() for view in tta.split(",")], "combine": combine}
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
     options |= {"store_windows": store_windows or None, "catalog": catalog, "preflight": preflight}
-    options["override"] = _pairs(override) if override else None
-    for_each(
-        segments_asked(segment, every, catalog),
-        lambda one: _infer_one(InferConfig.load(config, sets or (), {**options, "segment": one}), context, dry_run),
-    )
+    options["override"] = parse_pairs(override) if override else None
+
+    def one(asked: str | None) -> None:
+        settings = InferConfig.load(common.config, common.sets or (), {**options, "segment": asked})
+        _infer_one(settings, context, dry_run=common.dry_run)
+
+    for_each(segments_asked(segment, every, catalog), one)
 
 
-def _infer_one(job: InferConfig, context: RunContext, dry_run: bool) -> None:
+def _infer_one(job: InferConfig, context: RunContext, *, dry_run: bool) -> None:
     if ends_with_check(job):
         return
     from inkbatch.steps import chains
@@ -337,45 +316,6 @@ for _commands in (
     _commands.register(app)
 
 
-def parse_layers(text: str | None) -> tuple[int, int] | None:
-    """Read ``17:43``.
-
-    Raises:
-        ConfigError: Anything else.
-    """
-    if text is None:
-        return None
-    start, _, stop = text.partition(":")
-    if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
-        raise ConfigError(f"--layers: expected START:STOP, half-open, for example 17:43, got {text!r}")
-    return int(start), int(stop)
-
-
-def parse_box(text: str | None) -> tuple[int, int, int, int] | None:
-    """Read ``Y0:Y1,X0:X1`` as (y0, x0, y1, x1).
-
-    Raises:
-        ConfigError: Anything else.
-    """
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+):(\d+),(\d+):(\d+)", text.replace(" ", ""))
-    y0, y1, x0, x1 = map(int, found.groups()) if found else (0, 0, 0, 0)
-    if not (y0 < y1 and x0 < x1):
-        raise ConfigError(f"--box {text!r}: expected Y0:Y1,X0:X1, half-open, for example 0:2048,1024:4096")
-    return y0, x0, y1, x1
-
-
-def _pairs(items: list[str]) -> dict[str, Any]:
-    pairs = {}
-    for item in items:
-        key, equals, text = item.partition("=")
-        if not equals:
-            raise ConfigError(f"--override: expected key=value, for example divisor=200, got {shown(item)}")
-        pairs[key] = parse_yaml(text, f"--override {key}=…")
-    return pairs
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with 0, 64, 65, 75 or 1.
 
@@ -392,63 +332,6 @@ def _command_of(arguments: Sequence[str]) -> str:
     """Name the command that arguments ask for, ``inkbatch infer``; without one ``inkbatch``."""
     known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     return " ".join(["inkbatch", *[word for word in arguments if word in known][:1]])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Recognise that the machine or its GPU ran out of memory, without importing the libraries that raise it."""
-    words = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in words
-        or "Insufficient memory" in words
-    )
-
-
-def run_command(command: Callable[[], Any], name: str = "inkbatch") -> int:
-    """Run `command`; print errors as one clear message and return the exit code.
-
-    Args:
-        command: What to run.
-        name: Its words, whose help is named where the command or configuration was wrong.
-    """
-    try:
-        code = command()
-    except InkbatchError as error:
-        cure = f"\nTry: {name} --help" if error.exit_code == EXIT_CONFIG else ""
-        _say(f"{error}{cure}")
-        return error.exit_code
-    except typer.Exit as stop:
-        return int(stop.exit_code)
-    except USAGE_ERROR as error:
-        _say(f"{error.format_message()}\nTry: {_help_of(error)}")
-        return EXIT_CONFIG
-    except KeyboardInterrupt:
-        _say("aborted; what is stored is kept, run the same command again to continue")
-        return 130
-    except Exception as error:
-        if is_out_of_memory(error):
-            _say(f"out of memory: {(str(error).splitlines() or [type(error).__name__])[0]}; {MEMORY_CURE}")
-            return EXIT_CONFIG
-        sys.stderr.write(redact(traceback.format_exc()))
-        _say("this is a bug in inkbatch; please report it with the lines above")
-        return EXIT_BUG
-    return code if isinstance(code, int) else 0
-
-
-def _say(text: str) -> None:
-    """Write a message for people, without secrets."""
-    sys.stderr.write(f"inkbatch: {redact(text)}\n")
-
-
-def _help_of(error: Any) -> str:
-    """Name the help of the command that a usage error came from."""
-    context = getattr(error, "ctx", None)
-    words: list[str] = []
-    while context is not None and context.parent is not None:
-        words.insert(0, context.info_name)
-        context = context.parent
-    return " ".join(["inkbatch", *words, "--help"])
 
 
 if __name__ == "__main__":

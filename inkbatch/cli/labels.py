@@ -9,19 +9,14 @@ import typer
 from inkbatch.cli.options import (
     CatalogFile,
     ConfigFile,
-    DryRun,
-    Log,
+    JobOptions,
     Preset,
-    Replace,
     Root,
     Sets,
-    Shard,
     chosen_root,
+    option_groups,
     preset_settings,
-    print_report,
-    run_context,
 )
-from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command("vessels")(vessels)
 
 
+@option_groups
 def labels(
     segment: Annotated[str, typer.Argument(help="Segment id; the segment must be prepared.")],
     image: Annotated[
@@ -50,12 +46,8 @@ def labels(
     soft: Annotated[bool, typer.Option("--soft", help="Keep values as probabilities; nothing is cleaned.")] = False,
     root: Root = None,
     catalog: CatalogFile = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Make ink labels from a picture, volume or prediction.
 
@@ -66,18 +58,13 @@ def labels(
     """
     from inkbatch.steps.labels import job as step
 
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     options: dict[str, Any] = {"segment": segment, "image": image, "prediction": prediction, "catalog": catalog}
     options |= {"plane": int(plane) if plane is not None and plane.isdigit() else plane, "soft": soft or None}
     options |= {"supervision_mask": supervision_mask, "validation_mask": validation_mask}
     options |= {"root": chosen_root(root)}
-    job = step.LabelsConfig.load(config, sets or (), options)
-    if ends_with_check(job):
-        return
-    if dry_run:
-        typer.echo(step.describe(job))
-        return
-    print_report(step.run(job, context))
+    job = step.LabelsConfig.load(common.config, common.sets or (), options)
+    common.carry_out(job, context, step.describe, step.run)
 
 
 def import_cvat(

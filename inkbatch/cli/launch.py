@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inkbatch.cli.options import USAGE_ERROR, Root, chosen_root, for_each, option_groups, segments_asked
+from inkbatch.cli.options import Root, chosen_root, for_each, option_groups, segments_asked
+from inkbatch.cli.outcome import USAGE_ERROR
 from inkbatch.cli.request import (
     DEFAULT_ROOT,
     EngineOptions,

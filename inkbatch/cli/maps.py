@@ -8,18 +8,11 @@ import typer
 
 from inkbatch.cli.options import (
     CatalogFile,
-    ConfigFile,
-    DryRun,
-    Log,
-    Replace,
+    JobOptions,
     Root,
-    Sets,
-    Shard,
     chosen_root,
-    print_report,
-    run_context,
+    option_groups,
 )
-from inkbatch.config import ends_with_check
 from inkbatch.errors import ConfigError
 
 Segment = Annotated[str, typer.Argument(help="Segment id.", show_default=False)]
@@ -38,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command("export-folders")(export_folders)
 
 
+@option_groups
 def ensemble(
     segment: Segment,
     prediction: Annotated[
@@ -56,12 +50,8 @@ def ensemble(
     name: Annotated[str | None, typer.Option(help="Name of the ensemble.")] = None,
     root: Root = None,
     catalog: CatalogFile = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Combine several predictions of a segment into one.
 
@@ -72,20 +62,16 @@ def ensemble(
     """
     from inkbatch.steps.ensemble import job as step
 
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     options: dict[str, Any] = {"segment": segment, "predictions": prediction or None, "method": method, "name": name}
     options |= {"root": chosen_root(root), "catalog": catalog, "weights": weight or None}
     options["fit_weights"] = fit_weights or None
-    given = [f"fit.labels={labels}"] if labels is not None else []
-    job = step.EnsembleConfig.load(config, [*given, *(sets or [])], options)
-    if ends_with_check(job):
-        return
-    if dry_run:
-        typer.echo(step.describe(job))
-        return
-    print_report(step.run(job, context))
+    extra = [f"fit.labels={labels}"] if labels is not None else []
+    job = step.EnsembleConfig.load(common.config, [*extra, *(common.sets or [])], options)
+    common.carry_out(job, context, step.describe, step.run)
 
 
+@option_groups
 def evaluate(
     segment: Segment,
     name: Annotated[str | None, typer.Option(help="Name of the prediction; needed if there are several.")] = None,
@@ -104,12 +90,8 @@ def evaluate(
     to: Annotated[str | None, typer.Option(help="Folder for the results (default: beside the prediction).")] = None,
     root: Root = None,
     catalog: CatalogFile = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Evaluate a prediction against ink labels.
 
@@ -120,22 +102,14 @@ def evaluate(
     """
     from inkbatch.steps.evaluate import job as step
 
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     options: dict[str, Any] = {"segment": segment, "name": name, "versus": versus, "labels": labels, "to": to, "on": on}
     options |= {"root": chosen_root(root), "catalog": catalog, "thresholds": threshold or None}
-    job = step.EvaluateConfig.load(config, sets or (), options)
-    if ends_with_check(job):
-        return
-    if dry_run:
-        typer.echo(step.describe(job))
-        return
-    report = step.run(job, context)
-    print_report(report)
-    if report.complete:
-        for line in step.summary(report.location):
-            typer.echo(line)
+    job = step.EvaluateConfig.load(common.config, common.sets or (), options)
+    common.carry_out(job, context, step.describe, step.run, step.summary)
 
 
+@option_groups
 def clean(
     segment: Segment,
     name: Annotated[str | None, typer.Option(help="Name of the prediction; needed if there are several.")] = None,
@@ -146,12 +120,8 @@ def clean(
     ] = None,
     denoise: Annotated[str | None, typer.Option(help="Filter before the threshold: none, median or gaussian.")] = None,
     root: Root = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Clean a prediction of noise and small components.
 
@@ -161,21 +131,12 @@ def clean(
     """
     from inkbatch.steps.labels import clean as step
 
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     options: dict[str, Any] = {"segment": segment, "name": name, "result": result, "threshold": threshold}
     options |= {"min_area_px": min_area_px, "root": chosen_root(root)}
-    given = [f"denoise.method={denoise}"] if denoise is not None else []
-    job = step.CleanConfig.load(config, [*given, *(sets or [])], options)
-    if ends_with_check(job):
-        return
-    if dry_run:
-        typer.echo(step.describe(job))
-        return
-    report = step.run(job, context)
-    print_report(report)
-    if report.complete:
-        for line in step.summary(report.location):
-            typer.echo(line)
+    extra = [f"denoise.method={denoise}"] if denoise is not None else []
+    job = step.CleanConfig.load(common.config, [*extra, *(common.sets or [])], options)
+    common.carry_out(job, context, step.describe, step.run, step.summary)
 
 
 def export_ome_zarr(

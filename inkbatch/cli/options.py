@@ -5,21 +5,21 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from inkbatch.config import is_checking
+from inkbatch.config import JobConfig, ends_with_check, is_checking
 from inkbatch.errors import ConfigError, InkbatchError, TryAgainError
 from inkbatch.text import count_text
 
 if TYPE_CHECKING:
+    from inkbatch.io.store.location import Location
     from inkbatch.run.job import JobReport, RunContext
 
-# The class of all usage errors; typer carries its own click from 0.26 on, and names only its subclasses publicly.
-USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+Settings = TypeVar("Settings", bound=JobConfig)
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with settings of the job.")]
 Preset = Annotated[
@@ -50,6 +50,43 @@ Replace = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is already done; do nothing.")]
 Log = Annotated[str, typer.Option(help="auto (a progress bar on a terminal), plain or json (one line per unit).")]
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Options of every job, as a group (see `option_groups`)."""
+
+    config: ConfigFile = None
+    sets: Sets = None
+    shard: Shard = None
+    replace: Replace = False
+    dry_run: DryRun = False
+    log: Log = "auto"
+
+    def context(self) -> RunContext:
+        """Build the context of this process; see `run_context`."""
+        return run_context(self.shard, self.log, replace=self.replace)
+
+    def carry_out(
+        self,
+        settings: Settings,
+        context: RunContext,
+        describe: Callable[[Settings], str],
+        run: Callable[[Settings, RunContext], JobReport],
+        summary: Callable[[Location], Iterable[str]] | None = None,
+    ) -> JobReport | None:
+        """Do a job, or print its plan; a summary follows a complete one. Returns its report, None without one."""
+        if ends_with_check(settings):
+            return None
+        if self.dry_run:
+            typer.echo(describe(settings))
+            return None
+        report = run(settings, context)
+        print_report(report)
+        if summary is not None and report.complete:
+            for line in summary(report.location):
+                typer.echo(line)
+        return report
 
 
 def option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -185,36 +222,6 @@ def run_context(shard: str | None, log: str, *, replace: bool = False) -> RunCon
     reporter = make_reporter(log)  # type: ignore[arg-type]
     start_watch(stop, reporter.note)
     return RunContext(chosen, stop, reporter, attempt=identity.attempt, replace=replace)
-
-
-def parse_starts(text: str | None) -> tuple[int, ...] | None:
-    """Read ``10:20`` or ``10:20:2``.
-
-    Raises:
-        ConfigError: Anything else.
-    """
-    if text is None:
-        return None
-    numbers = text.split(":")
-    if len(numbers) not in (2, 3) or not all(number.strip().isdecimal() for number in numbers):
-        raise ConfigError(f"--layer-starts: expected START:STOP:STEP, half-open, for example 10:20:2, got {text!r}")
-    return tuple(int(number) for number in numbers)
-
-
-def parse_groups(text: str | None) -> list[tuple[int, ...]] | None:
-    """Read ``10:36,20:46``.
-
-    Raises:
-        ConfigError: Anything else.
-    """
-    if text is None:
-        return None
-    groups = [group.split(":") for group in text.split(",")]
-    if not all(len(group) == 2 and all(number.strip().isdecimal() for number in group) for group in groups):
-        raise ConfigError(
-            f"--layer-groups: expected START:STOP with commas between, half-open, for example 10:36,20:46, got {text!r}"
-        )
-    return [tuple(int(number) for number in group) for group in groups]
 
 
 def print_report(report: JobReport) -> None:

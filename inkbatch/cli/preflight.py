@@ -7,18 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from inkbatch.cli.options import (
-    ConfigFile,
-    DryRun,
-    Log,
-    Replace,
+    JobOptions,
     Root,
-    Sets,
-    Shard,
     chosen_root,
-    print_report,
-    run_context,
+    option_groups,
 )
-from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command("preflight")(preflight)
 
 
+@option_groups
 def preflight(
     segment: Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)],
     bundle: Annotated[
@@ -33,12 +27,8 @@ def preflight(
     ] = None,
     root: Root = None,
     name: Annotated[str | None, typer.Option(help="Name of the result (default: the bundle's, or layers).")] = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Check a segment's layers tile by tile.
 
@@ -47,20 +37,11 @@ def preflight(
     ROOT/preflights/SEGMENT/NAME; infer --preflight mask or warn takes them. Other settings through --set:
     scale_um=7.91 (without a bundle), off_centre_layers=4, unit_px=1024, override={divisor: 200}.
     """
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     from inkbatch.steps.preflight.settings import PreflightConfig
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
-    job = PreflightConfig.load(config, sets or (), options)
-    if ends_with_check(job):
-        return
+    job = PreflightConfig.load(common.config, common.sets or (), options)
     from inkbatch.steps.preflight import job as step
 
-    if dry_run:
-        typer.echo(step.describe(job))
-        return
-    report = step.run(job, context)
-    print_report(report)
-    if report.complete:
-        for line in step.result_lines(report.location):
-            typer.echo(line)
+    common.carry_out(job, context, step.describe, step.run, step.result_lines)

@@ -14,11 +14,10 @@ from inkbatch.cli.options import (
     Root,
     Sets,
     chosen_root,
-    parse_groups,
-    parse_starts,
     print_report,
     run_context,
 )
+from inkbatch.cli.values import parse_groups, parse_starts
 from inkbatch.errors import ConfigError
 
 Run = Annotated[

@@ -10,13 +10,14 @@ from inkbatch.cli.options import (
     CatalogFile,
     ConfigFile,
     DryRun,
+    JobOptions,
     Log,
     Preset,
     Replace,
     Root,
     Sets,
-    Shard,
     chosen_root,
+    option_groups,
     preset_settings,
     print_report,
     run_context,
@@ -51,20 +52,17 @@ def phantoms(
         typer.echo(line)
 
 
+@option_groups
 def build_dataset(
     name: Annotated[
         str | None,
         typer.Argument(help="Name of the dataset; not needed if the YAML file names it.", show_default=False),
     ] = None,
     preset: Preset = None,
-    config: ConfigFile = None,
     root: Root = None,
     catalog: CatalogFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Build a dataset of labelled segments.
 
@@ -76,32 +74,22 @@ def build_dataset(
     from inkbatch.steps import chains
     from inkbatch.steps.dataset import job as step
 
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     options = {"name": name, "root": chosen_root(root), "catalog": catalog}
-    job = step.BuildDatasetConfig.load(config, sets or (), options, preset_settings(preset, "build-dataset"))
-    if ends_with_check(job):
-        return
-    if dry_run:
-        typer.echo(step.describe(job))
-        return
-    report = chains.build_dataset(job, context)
-    print_report(report)
-    if report.complete:
-        for line in step.summary(report.location):
-            typer.echo(line)
+    job = step.BuildDatasetConfig.load(
+        common.config, common.sets or (), options, preset_settings(preset, "build-dataset")
+    )
+    common.carry_out(job, context, step.describe, chains.build_dataset, step.summary)
 
 
+@option_groups
 def train(
     preset: Preset = None,
-    config: ConfigFile = None,
     root: Root = None,
     dataset: Annotated[str | None, typer.Option(help="Name of the dataset under ROOT/datasets, or its folder.")] = None,
     run: Annotated[str | None, typer.Option(help="Name of the training run, and of its bundle.")] = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Train a bundle on a dataset.
 
@@ -110,14 +98,14 @@ def train(
     training run of its own, --shard i/n trains a share of them, and folds.csv summarises them. Settings: model, loss,
     sampler, augment, optimiser, schedule, epochs, batch, devices, num_nodes, … (all of them: docs/training.md).
     """
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     from inkbatch.steps.train import job as step
 
     options = {"root": chosen_root(root), "dataset": dataset, "run": run}
-    job = step.TrainConfig.load(config, sets or (), options, preset_settings(preset, "train"))
+    job = step.TrainConfig.load(common.config, common.sets or (), options, preset_settings(preset, "train"))
     if ends_with_check(job):
         return
-    if dry_run:
+    if common.dry_run:
         typer.echo(step.describe(job))
         return
     report = step.run(job, context)
@@ -159,6 +147,7 @@ def soup(
     print_report(step.run(job, context))
 
 
+@option_groups
 def infer_pictures(
     bundle: Annotated[str | None, typer.Option(help="The bundle: a folder or URI.")] = None,
     images: Annotated[str | None, typer.Option(help="Folder of pictures.")] = None,
@@ -171,12 +160,8 @@ def infer_pictures(
     to: Annotated[str | None, typer.Option(help="Folder for the predictions.")] = None,
     root: Root = None,
     preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Infer pictures with a bundle for pictures.
 
@@ -185,19 +170,14 @@ def infer_pictures(
     A stopped job continues with the missing pictures. Settings: forms=[npy, png, mask, overlay], threshold, pixel_um,
     override, device, precision, batch_tiles.
     """
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     from inkbatch.steps import infer_pictures as step
 
     options = {"bundle": bundle, "images": images, "dataset": dataset, "split": split, "output": to}
     options["root"] = chosen_root(root)
     settings = preset_settings(preset, "infer-pictures")
-    job = step.InferPicturesConfig.load(config, sets or (), options, settings)
-    if ends_with_check(job):
-        return
-    if dry_run:
-        typer.echo(step.describe(job))
-        return
-    print_report(step.run(job, context))
+    job = step.InferPicturesConfig.load(common.config, common.sets or (), options, settings)
+    common.carry_out(job, context, step.describe, step.run)
 
 
 def evaluate_pictures(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from inkbatch.cli import app as cli
+from inkbatch.cli.outcome import run_command
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -40,7 +41,7 @@ class Desk:
     def says(self, *arguments: object) -> tuple[int, str]:
         """Run a command; returns its exit code and message."""
         words = [str(argument) for argument in arguments]
-        code = cli.run_command(lambda: cli.app(args=words, standalone_mode=False))
+        code = run_command(lambda: cli.app(args=words, standalone_mode=False))
         return code, self._capsys.readouterr().err
 
     def prepare(self, *arguments: object, source: object = None, stated: bool = True) -> tuple[int, str]:

@@ -26,7 +26,7 @@ def stated(tmp_path, layers) -> list[str]:
 
 
 def test_help_and_prepare_start_without_torch(stated):
-    script = "import sys\nfrom inkbatch.cli.app import run_command, app\n"
+    script = "import sys\nfrom inkbatch.cli.app import app\nfrom inkbatch.cli.outcome import run_command\n"
     script += "code = run_command(lambda: app(args=sys.argv[1:], standalone_mode=False))\n"
     script += "heavy = {'torch', 'transformers', 'segmentation_models_pytorch', 'matplotlib'} & set(sys.modules)\n"
     script += "sys.exit(f'imported {heavy}' if heavy else code)"
@@ -76,10 +76,11 @@ def test_configs_from_a_file_and_from_set_are_one(inkbatch, tmp_path, stated):
     assert (manifest["config"]["shard_px"], manifest["config"]["codec"]) == (64, "zstd")
 
 
-def test_the_shipped_files_of_prepare_and_infer_run(inkbatch, tmp_path, stated):
+def test_the_shipped_files_of_prepare_preflight_and_infer_run(inkbatch, tmp_path, stated):
     inkbatch("prepare", "tiny", *stated, "--config", REPOSITORY / "jobs/prepare.yaml")
     identity_bundle(tmp_path / "bundle")
     where = ["--root", tmp_path / "root", "--bundle", tmp_path / "bundle"]
+    inkbatch("preflight", "tiny", *where, "--config", REPOSITORY / "jobs/preflight.yaml")
     inkbatch("infer", "tiny", *where, "--config", REPOSITORY / "jobs/infer.yaml")
 
 
@@ -153,7 +154,7 @@ def test_the_schedulers_shard_is_taken(inkbatch, tmp_path, stated):
 
 
 def test_a_bug_of_ours_is_called_one(monkeypatch, capsys):
-    from inkbatch.cli.app import run_command
+    from inkbatch.cli.outcome import run_command
 
     def broken():
         raise RuntimeError("oops")
@@ -163,7 +164,7 @@ def test_a_bug_of_ours_is_called_one(monkeypatch, capsys):
 
 
 def test_storage_that_gives_up_is_worth_a_retry(capsys):
-    from inkbatch.cli.app import run_command
+    from inkbatch.cli.outcome import run_command
     from inkbatch.errors import StorageError
 
     def failing():

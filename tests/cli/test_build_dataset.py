@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from inkbatch.cli.app import run_command
+from inkbatch.cli.outcome import run_command
 from inkbatch.cli.training import register
 from inkbatch.errors import EXIT_CONFIG, EXIT_DATA
 from inkbatch.testing.datasets import inked, labelled_segment

@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from inkbatch.cli.app import app, run_command
+from inkbatch.cli.app import app
+from inkbatch.cli.outcome import run_command
 from inkbatch.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE
 
 

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from inkbatch.cli.app import app, run_command
+from inkbatch.cli.app import app
+from inkbatch.cli.outcome import run_command
 from inkbatch.errors import EXIT_CONFIG, EXIT_DATA, EXIT_TRY_AGAIN
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
@@ -143,7 +144,7 @@ def test_what_tasks_would_refuse_is_refused_before_anything_is_submitted(
 
 
 def test_launching_starts_without_torch():
-    script = "import sys\nfrom inkbatch.cli.app import run_command, app\n"
+    script = "import sys\nfrom inkbatch.cli.app import app\nfrom inkbatch.cli.outcome import run_command\n"
     script += "code = run_command(lambda: app(args=sys.argv[1:], standalone_mode=False))\n"
     script += "heavy = {'torch', 'transformers', 'boto3'} & set(sys.modules)\nsys.exit(str(heavy) if heavy else code)"
     words = ["launch", "infer", "demo", "--bundle", "demo", "--engine", "slurm", "--dry-run"]

@@ -8,7 +8,7 @@ import typer
 import yaml
 
 from inkbatch.cli import models as cli_models
-from inkbatch.cli.app import run_command
+from inkbatch.cli.outcome import run_command
 from inkbatch.errors import EXIT_CONFIG
 from inkbatch.models.base import build_model
 from inkbatch.models.presets import preset_names

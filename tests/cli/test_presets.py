@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from inkbatch.cli.app import app, run_command
+from inkbatch.cli.app import app
+from inkbatch.cli.outcome import run_command
 from inkbatch.config import read_yaml
 from inkbatch.data.datasets.index import DatasetIndex
 from inkbatch.data.datasets.sample_reader import SampleReader

@@ -7,7 +7,8 @@ import shutil
 import pytest
 import yaml
 
-from inkbatch.cli.app import app, run_command
+from inkbatch.cli.app import app
+from inkbatch.cli.outcome import run_command
 from inkbatch.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 

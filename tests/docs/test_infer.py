@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from inkbatch.cli import app as cli
+from inkbatch.cli.outcome import run_command
 from inkbatch.steps.infer.job import InferConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "infer.md").read_text(encoding="utf-8")
@@ -20,7 +21,7 @@ COMMANDS = re.findall(r"^inkbatch (infer .+)$", PAGE, re.MULTILINE)
 def test_commands_of_the_page_come_as_far_as_the_missing_segment(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("inkbatch.run.signals.install_handlers", lambda stop: None)
     arguments = [*shlex.split(command, comments=True), "--root", str(tmp_path)]
-    code, words = cli.run_command(lambda: cli.app(args=arguments, standalone_mode=False)), capsys.readouterr().err
+    code, words = run_command(lambda: cli.app(args=arguments, standalone_mode=False)), capsys.readouterr().err
     if "--dry-run" in arguments:  # answers from the source, which the catalog does not know
         assert (code, "not in the catalog" in words) == (64, True)
     else:

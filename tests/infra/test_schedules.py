@@ -7,7 +7,8 @@ import json
 import pytest
 import yaml
 
-from inkbatch.cli.app import app, run_command
+from inkbatch.cli.app import app
+from inkbatch.cli.outcome import run_command
 from inkbatch.data.segments.catalog import shipped_catalog
 from inkbatch.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, ConfigError, DataError
 from inkbatch.io.store.location import Location

@@ -17,7 +17,7 @@ from inkbatch.run.progress import LineReporter, Pace, pace_text
 # A job of slow units through the real frame, with the signal handlers that the command line installs.
 JOB = """
 import sys, time
-from inkbatch.cli.app import run_command
+from inkbatch.cli.outcome import run_command
 from inkbatch.cli.options import run_context
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.store.location import Location
