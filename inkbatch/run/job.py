@@ -116,13 +116,18 @@ def run_job(
     begin(folder, context)
     if is_whole(folder, units, context):
         return _already_complete(folder, units, context, report)
-    if report:
-        _delete_pages(folder)  # they would show a result that is not whole
     _remove_leftovers(folder)
     process = _Process(folder, units, context, usage)
+
+    def begun_work() -> UnitWork[Any, Any]:
+        work = make_work()  # it may refuse, and a refusal touches nothing
+        if report:
+            _delete_pages(folder)  # they would show a result that is not whole
+        return work
+
     try:
-        process.do_pending_units(make_work)
-        left = process.settle(make_work)
+        process.do_pending_units(begun_work)
+        left = process.settle(begun_work)
         if left == 0:
             _complete(folder, units, finish)
     except Preempted as error:
@@ -212,6 +217,7 @@ def _forget(folder: RunFolder | RunFolders, broken: Mapping[Unit, str], context:
 def _complete(folder: RunFolder | RunFolders, units: Sequence[Unit], finish: Finish) -> None:
     for run in folder.runs:
         run.require_own()
+        run.require_inputs()
         with recording() as ledger:
             facts = finish(run)
         make_durable(ledger)
@@ -317,7 +323,10 @@ class _Process:
         def store(unit: Unit, computed: Any) -> Mapping[str, Any]:
             for run in self._folder.runs:
                 run.require_own()  # another job with --replace may have taken the place: write nothing into its arrays
-            return work.store(unit, computed)
+            facts = work.store(unit, computed)
+            for run in self._folder.runs:
+                run.require_inputs()
+            return {**facts, "read": self._folder.manifest.read}
 
         self._usage.loop_begins()
         guarded = replace(work, store=store)

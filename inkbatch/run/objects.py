@@ -74,6 +74,33 @@ def sealed(run: RunFolder, units: Sequence[Unit], ledger: Ledger) -> dict[str, A
     return {"content": digest(content), "files": dict(sorted(files.items()))}
 
 
+def sealed_files(base: Location, ledger: Ledger, others: Iterable[str]) -> dict[str, Any]:
+    """Collect what ``complete.json`` says of a run without units: its files, and a digest of them.
+
+    Args:
+        base: The run's folder.
+        ledger: What this process stored at its end.
+        others: Paths of further files, which are read again: earlier processes may have written them.
+    """
+    files = below(ledger, base.uri)
+    for path in others:
+        data = (base / path).read_bytes()
+        files[path] = [len(data), whole_checksum(data)]
+    files = dict(sorted(files.items()))
+    return {"content": digest(files), "files": files}
+
+
+def lost_files(run: RunFolder) -> list[str]:
+    """List what ``complete.json`` names and is not there in its size; one listing per folder.
+
+    A run by an older version, which names no files, has lost none.
+    """
+    files: Rows = dict((run.location / "complete.json").read_mapping().get("files") or {})
+    there = _Sizes(run.base, files)
+    faults = (there.fault_of({path: row}, repair=False) for path, row in files.items())
+    return [fault for fault in faults if fault]
+
+
 def metadata_of(paths: Iterable[str]) -> list[str]:
     """List the metadata objects of the zarr arrays, and of their groups, that some shards belong to."""
     arrays = {path.partition(_INSIDE_ARRAY)[0] for path in paths if _INSIDE_ARRAY in path}

@@ -3,7 +3,8 @@
 Files in a run's folder:
 
 - ``manifest.json``: job, configuration, inputs and their digests. Written once, never edited, holds no clock.
-- ``done/{digest}-{unit}.json``: proof that a unit is stored; holds size and checksum of each of its objects.
+- ``done/{digest}-{unit}.json``: proof that a unit is stored; holds size and checksum of each of its objects, and the
+  digests of the inputs that it read.
 - ``complete.json``: written when every unit of the plan has its marker and its objects; holds the content's digest.
 - ``run.json``: seconds, bytes, counts and money of the process, see `run_file`; the only file with a clock.
 - ``score.json``: beside a map, its scores if labels were known when it was made; no part of the run itself.
@@ -12,7 +13,7 @@ Files in a run's folder:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,7 @@ class RunManifest:
             it. It does not belong to the digest: the same run may be asked for in several ways.
         state: Versions of what was read, by input: those of files (see `inkbatch.io.store.versions`), or the content
             digest of a run. Not part of the digest, so that inputs may move; compared wherever a run is joined.
+        now: Takes the states again, as far as that is cheap: it is called after each unit. Not stored.
     """
 
     job: str
@@ -63,6 +65,12 @@ class RunManifest:
     units: int
     request: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
+    now: Callable[[], Mapping[str, Any]] = field(default=dict, compare=False)
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """Digests of what is read, by input: what a unit's marker says of it."""
+        return {key: state.get("digest") if isinstance(state, Mapping) else state for key, state in self.state.items()}
 
     @property
     def document(self) -> dict[str, Any]:
@@ -137,6 +145,19 @@ class RunFolder:
                 "--replace; run the same command again"
             ) from error
         self._require_same(found)
+
+    def require_inputs(self) -> None:
+        """Look whether the inputs are still those that the run began with.
+
+        Raises:
+            MismatchError: They changed while they were read.
+        """
+        changed = state_changes(self.manifest.state, self.manifest.now())
+        if changed:
+            raise MismatchError(
+                f"{self.location}: its inputs changed while they were read ({'; '.join(changed)}), so the result may "
+                "hold some of both; give --replace once they are whole"
+            )
 
     def _require_same(self, found: Any) -> None:
         if not isinstance(found, dict):
@@ -385,6 +406,11 @@ def content_of(folder: Location) -> str | None:
         return None
     content = found.get("content") if isinstance(found, dict) else None
     return content if isinstance(content, str) else None
+
+
+def contents_now(folders: Mapping[str, Location]) -> dict[str, str | None]:
+    """Return the content digests of runs as they are now, for `RunManifest.now`; None where one is not whole."""
+    return {key: content_of(folder) for key, folder in folders.items()}
 
 
 def states_of(folders: Mapping[str, Location]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +20,7 @@ from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
-from inkbatch.io.store.versions import state_of
+from inkbatch.io.store.versions import quick_look, state_of, watched
 from inkbatch.io.surface import SurfaceProvenance
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
 from inkbatch.predict.coverage import covered_tiles
@@ -145,7 +145,7 @@ def make_plan(config: InferPicturesConfig) -> PicturesPlan:
         dataset=_dataset_place(config).uri if config.dataset else None,
         output=None,
     )
-    manifest = RunManifest("infer-pictures", settings, inputs, len(found.pictures), request, found.state)
+    manifest = RunManifest("infer-pictures", settings, inputs, len(found.pictures), request, found.state, found.now)
     return PicturesPlan(config, bundle, found.pictures, folder, manifest)
 
 
@@ -235,6 +235,7 @@ class _Found:
     digests: dict[str, Any]
     pixel_um: float | None
     state: dict[str, Any] = field(default_factory=dict)
+    now: Callable[[], Mapping[str, Any]] = dict
 
 
 def _of_folder(config: InferPicturesConfig) -> _Found:
@@ -245,8 +246,13 @@ def _of_folder(config: InferPicturesConfig) -> _Found:
     sizes = folder.sizes()
     pictures = [(stem, folder / files[stem]) for stem in sorted(files)]
     chosen = set(files.values())
-    state = {"pictures": state_of(folder, only=chosen.__contains__)}
-    return _Found(folder.name, pictures, {name: sizes[name] for name in chosen}, config.pixel_um, state)
+    digests = {name: sizes[name] for name in chosen}
+
+    def states() -> dict[str, Any]:
+        return {"pictures": state_of(folder, only=chosen.__contains__)}
+
+    now = watched(lambda: quick_look(folder, only=chosen.__contains__), states)
+    return _Found(folder.name, pictures, digests, config.pixel_um, states(), now)
 
 
 def _dataset_place(config: InferPicturesConfig) -> Location:

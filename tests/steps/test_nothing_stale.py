@@ -126,6 +126,44 @@ def test_a_layer_that_changes_while_it_is_read_leaves_no_complete_surface(prepar
     assert not (Path(config.root) / "segments/tiny/prepare/complete.json").exists()
 
 
+def test_a_change_between_two_units_stops_at_the_next_one_and_units_say_what_they_read(
+    prepare_config, source, no_overlap
+):
+    config = prepare_config(source)
+    context = RunContext()
+    stored = []
+
+    def rewrite(name, facts):
+        stored.append(name)
+        write_layers(source, SECOND)
+
+    context.reporter.unit = rewrite
+    with pytest.raises(MismatchError, match=r"changed while they were read \(layers: 5 of 5 changed"):
+        run(config, context)
+    folder = Path(config.root) / "segments/tiny/prepare"
+    (marker,) = (folder / "done").iterdir()
+    assert len(stored) == 1
+    state = json.loads((folder / "manifest.json").read_text())["state"]
+    assert json.loads(marker.read_text())["read"] == {"layers": state["layers"]["digest"]}
+
+
+def test_a_surface_that_is_replaced_under_a_map_stops_it(prepare_config, source, infer_config):
+    prepare, context = prepare_config(source), RunContext()
+    run(prepare, RunContext())
+    content = content_of(Location.parse(prepare.root) / "segments/tiny/prepare")
+
+    def prepare_again(name, facts):
+        write_layers(source, SECOND)
+        run(prepare, RunContext(replace=True))
+
+    context.reporter.unit = prepare_again
+    with pytest.raises(MismatchError, match="changed while they were read.*surface"):
+        run_infer(infer_config(), context)
+    folder = Path(prepare.root) / "predictions/tiny/map"
+    assert not (folder / "complete.json").exists()
+    assert {json.loads(marker.read_text())["read"]["surface"] for marker in (folder / "done").iterdir()} == {content}
+
+
 def test_a_root_and_small_layers_that_moved_are_the_same(prepare_config, source, tmp_path, infer_config):
     config = prepare_config(source)
     run(config, RunContext())
@@ -235,10 +273,12 @@ def test_a_refusal_after_the_run_s_record_was_removed_touches_nothing(prepare_co
     run(config, RunContext())
     shutil.rmtree(Path(config.root) / "segments/tiny/prepare")
     before = stored_bytes(Path(config.root))
+    page = (Path(config.root) / "segments/tiny/report.html").read_bytes()
     reverse = prepare_config(source, depth_order="reversed")
     with pytest.raises(MismatchError, match="--replace"):
         run(reverse, RunContext())
     assert stored_bytes(Path(config.root)) == before
+    assert (Path(config.root) / "segments/tiny/report.html").read_bytes() == page
     assert run(reverse, RunContext(replace=True)).complete
     np.testing.assert_array_equal(pixels(config.root), FIRST[::-1])
 

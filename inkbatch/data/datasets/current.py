@@ -9,15 +9,23 @@ from inkbatch.data.datasets.index import DatasetIndex
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.store.location import Location
-from inkbatch.run.record import state_changes, states_of
+from inkbatch.run.record import contents_now, state_changes, states_of
 
 
 def segments_state(root: str, segments: Iterable[str]) -> dict[str, Any]:
     """Return the contents of prepared and labelled segments, for the state of a manifest."""
+    return states_of(_places(root, segments))
+
+
+def segments_now(root: str, segments: Iterable[str]) -> dict[str, Any]:
+    """Return these contents as they are now, for `RunManifest.now`."""
+    return contents_now(_places(root, segments))
+
+
+def _places(root: str, segments: Iterable[str]) -> dict[str, Location]:
     folders = {segment: segment_folder(root, segment) for segment in segments}
     places = {f"surface {segment}": folder / "prepare" for segment, folder in folders.items()}
-    places |= {f"labels {segment}": folder / "labels" for segment, folder in folders.items()}
-    return states_of(places)
+    return places | {f"labels {segment}": folder / "labels" for segment, folder in folders.items()}
 
 
 def dataset_state(dataset: Location, index: DatasetIndex) -> dict[str, Any]:

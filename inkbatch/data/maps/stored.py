@@ -18,7 +18,7 @@ from inkbatch.io.pictures.tones import half_codes
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.shards.reading import Region
 from inkbatch.io.store.location import Location
-from inkbatch.run.record import require_complete
+from inkbatch.run.record import contents_now, require_complete
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,11 @@ def warnings_of(maps: Sequence[StoredMap]) -> dict[str, Any]:
     """Return the entry of a manifest's inputs that hands maps' warnings on to its page; empty where none has one."""
     texts = [f"{text} (map {one.folder.name})" for one in maps for text in one.warnings]
     return {"warnings": texts} if texts else {}
+
+
+def maps_now(maps: Sequence[StoredMap]) -> dict[str, str | None]:
+    """Return the contents of some maps as they are now, for `RunManifest.now`."""
+    return contents_now({f"prediction {one.folder.name}": one.folder for one in maps if one.content})
 
 
 def map_folder(root: str, segment: str, name: str | None) -> Location:

@@ -9,7 +9,7 @@ from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.errors import MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.run.record import OUTSIDE_DIGEST, require_complete, state_changes, states_of
+from inkbatch.run.record import OUTSIDE_DIGEST, contents_now, require_complete, state_changes, states_of
 
 SURFACE = "surface"  # key in the state of manifests
 
@@ -22,6 +22,11 @@ def segment_folder(root: str, segment: str) -> Location:
 def surface_state(root: str, segment: str) -> dict[str, Any]:
     """Return the content of a prepared segment for the state of a manifest; empty where an older version made it."""
     return states_of({SURFACE: segment_folder(root, segment) / "prepare"})
+
+
+def surface_now(root: str, segment: str) -> dict[str, str | None]:
+    """Return the content of a prepared segment as it is now, for `RunManifest.now`."""
+    return contents_now({SURFACE: segment_folder(root, segment) / "prepare"})
 
 
 def require_same_surface(root: str, segment: str, state: Any, what: str, cure: str) -> None:

@@ -21,7 +21,7 @@ from inkbatch.io.store.location import Location, retried
 
 CONTENT_BYTES = 64 << 20  # local inputs of up to this size are told apart by their content
 MOST_NAMED = 1_000  # objects of one input whose versions are kept one by one; of more, only a digest
-MOST_LISTED = 100_000  # chunks of a zarr array that are listed; of more, only its metadata are asked for
+MOST_LISTED = 400_000  # chunks of a zarr array that are listed; of more, only its metadata are asked for
 READ_BYTES = 8 << 20  # at a time, where only the content tells versions apart
 ASKED_AT_ONCE = 16
 METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
@@ -44,6 +44,30 @@ def state_of(place: Location, *, only: Callable[[str], bool] = lambda name: True
     versions = _versions(place, only, chunks)
     state: State = {"objects": len(versions), "digest": digest(versions)}
     return {**state, "each": versions} if len(versions) <= MOST_NAMED else state
+
+
+def watched(look: Callable[[], Any], states: Callable[[], Mapping[str, State]]) -> Callable[[], Mapping[str, State]]:
+    """Make a function that takes states again only where a quick look differs from the one of now.
+
+    Args:
+        look: A quick look at the inputs, see `quick_look`.
+        states: Takes their states.
+    """
+    first = look()
+    return lambda: {} if look() == first else states()
+
+
+def quick_look(place: Location, *, only: Callable[[str], bool] = lambda name: True, chunks: int = 0) -> dict[str, str]:
+    """Take versions of an input without reading any of its content: times and tags, of at most `MOST_NAMED` objects.
+
+    Args:
+        place: See `state_of`.
+        only: See `state_of`.
+        chunks: See `state_of`; of more than `MOST_NAMED` only zarr metadata are looked at.
+    """
+    if chunks > MOST_NAMED or not place.is_local:
+        return _versions(place, only, MOST_LISTED + 1 if chunks > MOST_NAMED else chunks)
+    return {path: version_of(file) for path, file in _local_files(place, only).items()}
 
 
 def changes(then: State, now: State) -> str:
@@ -81,12 +105,16 @@ def _versions(place: Location, only: Callable[[str], bool], chunks: int) -> dict
     return {row.path: f"{row.bytes}:{row.version}" if row.version else _content(place / row.path) for row in rows}
 
 
+def _local_files(place: Location, only: Callable[[str], bool]) -> dict[str, Location]:
+    if not os.path.isdir(place.path):
+        return {place.name: place}
+    paths = (os.path.join(folder, name) for folder, _, names in os.walk(place.path) for name in names)
+    inside = sorted(os.path.relpath(path, place.path) for path in paths)
+    return {path: place / path for path in inside if only(path)}
+
+
 def _local(place: Location, only: Callable[[str], bool]) -> dict[str, str]:
-    found = {place.name: place}
-    if os.path.isdir(place.path):
-        paths = (os.path.join(folder, name) for folder, _, names in os.walk(place.path) for name in names)
-        inside = sorted(os.path.relpath(path, place.path) for path in paths)
-        found = {path: place / path for path in inside if only(path)}
+    found = _local_files(place, only)
     small = sum(os.stat(file.path).st_size for file in found.values()) <= CONTENT_BYTES
     return {path: _content(file) if small else version_of(file) for path, file in found.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +14,7 @@ from inkbatch.config import JobConfig, LayerPair, is_pattern, matching
 from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
 from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
-from inkbatch.data.datasets.current import segments_state
+from inkbatch.data.datasets.current import segments_now, segments_state
 from inkbatch.data.datasets.data_card import CardConfig, card_text, coco_document, splits_document, write_previews
 from inkbatch.data.datasets.held_out import HeldOut, held_out_lines
 from inkbatch.data.datasets.image_folders import ImageFolders, import_folders
@@ -207,7 +208,8 @@ def make_plan(config: BuildDatasetConfig) -> DatasetPlan:
     inputs = {"labels": contents, "index": index.computed_digest()}
     state = segments_state(config.root, surfaces)
     units = len(layout.units()) if layout else 0
-    manifest = RunManifest("build-dataset", settings, inputs, units, _request(config), state)
+    now = partial(segments_now, config.root, surfaces)
+    manifest = RunManifest("build-dataset", settings, inputs, units, _request(config), state, now)
     return DatasetPlan(config, index, arrays, taken.left_out, taken.held_out, around, labels, layout, folder, manifest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,15 @@ from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import RANK_CHUNKS, RELATIVE, WEIGHTED, Combination, Halves, Method, tables_for
 from inkbatch.data.maps.consensus import confirmed
-from inkbatch.data.maps.stored import StoredMap, map_address, maps_state, open_map, require_one_grid, warnings_of
+from inkbatch.data.maps.stored import (
+    StoredMap,
+    map_address,
+    maps_now,
+    maps_state,
+    open_map,
+    require_one_grid,
+    warnings_of,
+)
 from inkbatch.data.maps.truth import Truth
 from inkbatch.data.maps.weight_fitting import FitRules, fit
 from inkbatch.errors import ConfigError, MismatchError
@@ -196,7 +205,7 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     request = config.request(
         predictions=[map_address(member) for member in config.predictions], fit=asked_fit, catalog=None
     )
-    manifest = RunManifest("ensemble", settings, inputs, len(units), request, state)
+    manifest = RunManifest("ensemble", settings, inputs, len(units), request, state, partial(maps_now, maps))
     return EnsemblePlan(config, maps, units, folder, manifest)
 
 

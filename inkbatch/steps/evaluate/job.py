@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from inkbatch.data.maps.comparison import (
     open_comparison,
 )
 from inkbatch.data.maps.scoring import BINS, DEFAULT_THRESHOLD, ScoreHistogram
-from inkbatch.data.maps.stored import StoredMap, map_address
+from inkbatch.data.maps.stored import StoredMap, map_address, maps_now
 from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.geometry import Box, Unit
@@ -151,7 +152,8 @@ def make_plan(config: EvaluateConfig) -> EvaluatePlan:
     settings = config.model_dump(mode="json", exclude=addresses) | {"thresholds": list(thresholds)}
     named = {key: map_address(found.name) for key, found in zip(("name", "versus"), compared.maps, strict=False)}
     request = config.request(**named, **compared.truth.request, catalog=None, to=None)
-    manifest = RunManifest("evaluate", settings, compared.identity, len(compared.units), request, compared.state)
+    now = partial(maps_now, compared.maps)
+    manifest = RunManifest("evaluate", settings, compared.identity, len(compared.units), request, compared.state, now)
     return EvaluatePlan(config, compared, thresholds, _folder(config, compared.maps), manifest)
 
 

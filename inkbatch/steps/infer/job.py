@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.truth import TruthChoice
-from inkbatch.data.segments.prepared import open_prepared, surface_state
+from inkbatch.data.segments.prepared import open_prepared, surface_now, surface_state
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.pictures.preview import write_preview
@@ -161,6 +162,7 @@ def make_plan(config: InferConfig) -> InferPlan:
         inputs["trained_on"] = trained_on
     request = config.request(bundle=bundle_address(config.bundle), catalog=None, source=None)
     state = surface_state(config.root, config.segment)
+    now = partial(surface_now, config.root, config.segment)
     outputs = []
     for fed in [(window,) for window in windows] if config.store_windows else [windows]:
         variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
@@ -184,7 +186,7 @@ def make_plan(config: InferConfig) -> InferPlan:
         if len(fed) > 1:
             settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
         folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
-        outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request, state)))
+        outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request, state, now)))
     return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs), box, judged)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from inkbatch.data.labels.denoising import DenoiseRules, denoised
 from inkbatch.data.labels.seams import Merged, merge
 from inkbatch.data.maps.combining import plain_table
 from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
-from inkbatch.data.maps.stored import StoredMap, map_address, maps_state, open_map, warnings_of
+from inkbatch.data.maps.stored import StoredMap, map_address, maps_now, maps_state, open_map, warnings_of
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import looked_up, opencv_threads
@@ -114,7 +114,9 @@ class CleanPlan:
     def facts_record(self) -> RunFolder:
         """The run that writes facts on components."""
         found = self.manifest
-        manifest = RunManifest("clean-components", found.config, found.inputs, found.units, state=found.state)
+        manifest = RunManifest(
+            "clean-components", found.config, found.inputs, found.units, state=found.state, now=found.now
+        )
         return RunFolder(self.folder / "components", manifest)
 
     def facts_place(self, unit: Unit) -> Location:
@@ -153,7 +155,9 @@ def make_plan(config: CleanConfig) -> CleanPlan:
     inputs: dict[str, Any] = {"prediction": source.identity, **warnings_of([source])}
     if trained_on := source.trained_on.document:
         inputs["trained_on"] = trained_on
-    manifest = RunManifest("clean", settings, inputs, len(units), request, maps_state([source]))
+    manifest = RunManifest(
+        "clean", settings, inputs, len(units), request, maps_state([source]), partial(maps_now, [source])
+    )
     return CleanPlan(config, source, threshold, units, folder, manifest)
 
 

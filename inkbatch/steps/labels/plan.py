@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -13,7 +13,7 @@ from inkbatch.data.labels.cleaning import CleaningRules
 from inkbatch.data.labels.ignore import IgnoreRules
 from inkbatch.data.maps.label_source import LabelSource
 from inkbatch.data.segments.catalog import check_segment_id
-from inkbatch.data.segments.prepared import segment_folder, surface_state
+from inkbatch.data.segments.prepared import segment_folder, surface_now, surface_state
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.layers.one_plane import Plane
 from inkbatch.io.shard_size import require_shard_px
@@ -107,7 +107,9 @@ class LabelsPlan:
     def facts_record(self) -> RunFolder:
         """The run that writes facts on components."""
         found = self.manifest
-        manifest = RunManifest("labels-components", found.config, found.inputs, found.units, state=found.state)
+        manifest = RunManifest(
+            "labels-components", found.config, found.inputs, found.units, state=found.state, now=found.now
+        )
         return RunFolder(self.folder / "labels/components", manifest)
 
     def facts_place(self, unit: Unit) -> Location:
@@ -165,7 +167,8 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
     inputs: dict[str, Any] = {"surface": prepared["digest"], **opened.identity}
     request = config.request(**opened.request, ignore=_asked_ignore(config.ignore), catalog=None, replace=None)
     state = {**surface_state(config.root, config.segment), **opened.state}
-    manifest = RunManifest("labels", settings, inputs, len(units), request, state)
+    now = partial(surface_now, config.root, config.segment)
+    manifest = RunManifest("labels", settings, inputs, len(units), request, state, now)
     target = segment_folder(config.output_root or config.root, config.segment)
     return LabelsPlan(config, opened, surface, units, target, manifest)
 

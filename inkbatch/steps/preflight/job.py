@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.segments.prepared import open_prepared, surface_state
+from inkbatch.data.segments.prepared import open_prepared, surface_now, surface_state
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, Unit, cells, cut
 from inkbatch.io.half_floats import opencv_threads
@@ -104,7 +105,8 @@ def make_plan(config: PreflightConfig) -> PreflightPlan:
         inputs |= bundle.document.noted
     request = config.request(**({} if config.bundle is None else {"bundle": _address(config.bundle)}))
     state = surface_state(config.root, config.segment)
-    manifest = RunManifest("preflight", settings, inputs, len(units), request, state)
+    now = partial(surface_now, config.root, config.segment)
+    manifest = RunManifest("preflight", settings, inputs, len(units), request, state, now)
     name = config.name or (WITHOUT_BUNDLE if bundle is None else bundle.document.name)
     folder = preflight_folder(config.output_root or config.root, config.segment, name)
     return PreflightPlan(volume, expected, units, folder, manifest)

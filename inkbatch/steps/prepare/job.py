@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,20 @@ import numpy as np
 from inkbatch.config import parse_bytes
 from inkbatch.data.segments.catalog import Catalog, SegmentEntry
 from inkbatch.data.segments.prepared import segment_folder
-from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Unit
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.intensity import IntensityMap, IntensityRule, resolve_percentiles
 from inkbatch.io.layers import LayerSource
 from inkbatch.io.layers.resampled import ResampledSource
 from inkbatch.io.store.location import Location
+from inkbatch.io.store.versions import watched
 from inkbatch.io.surface import SurfaceProvenance, SurfaceVolume
 from inkbatch.io.surface_writer import SurfaceUnit, SurfaceWriter
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, begin, run_job
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.run.record import BESIDE, RunFolder, RunManifest, state_changes
+from inkbatch.run.record import BESIDE, RunFolder, RunManifest
 from inkbatch.steps.live_preview import drawn, live_preview
 from inkbatch.steps.prepare.choices import counted_holes, layer_range, open_mask, required_order, sampled
 from inkbatch.steps.prepare.page import page as report_page
@@ -30,7 +32,7 @@ from inkbatch.steps.prepare.resample import open_resampled, resampled, wished
 from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
 from inkbatch.steps.prepare.source import open_source, rendered_from, rendering_request
 from inkbatch.steps.prepare.spacing import SurfaceSpacing, source_spacing
-from inkbatch.steps.prepare.state import input_states
+from inkbatch.steps.prepare.state import input_states, look_at
 from inkbatch.steps.prepare.units import UnitPlan, plan_units
 
 ARRAYS = BESIDE["prepare"]
@@ -90,6 +92,7 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         len(units.units),
         _request(config, entry, provenance),
         input_states(source, mask_source),
+        watched(lambda: look_at(source, mask_source), lambda: input_states(source, mask_source)),
     )
     return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest, holes)
 
@@ -240,12 +243,8 @@ def _work(
 
 
 def _finish(record: RunFolder, plan: PreparePlan) -> Mapping[str, Any]:
-    changed = state_changes(plan.manifest.state, input_states(plan.source, plan.mask_source))
-    if changed:
-        raise MismatchError(
-            f"segment {plan.provenance.segment}: its inputs changed while they were read ({'; '.join(changed)}), so "
-            "the surface may hold some of both; give --replace once they are whole"
-        )
+    states = input_states(plan.source, plan.mask_source)  # all of them: between units there were only quick looks
+    replace(record, manifest=replace(plan.manifest, now=lambda: states)).require_inputs()
     pixels = sum(record.marker(unit)["mask_pixels"] for unit in plan.units.units)
     if pixels == 0:
         raise EmptyMaskError(

@@ -7,7 +7,7 @@ import math
 from inkbatch.io.layers import FILE_SUFFIXES
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.store.location import Location
-from inkbatch.io.store.versions import METADATA_NAMES, MOST_LISTED, State, state_of
+from inkbatch.io.store.versions import METADATA_NAMES, MOST_LISTED, State, quick_look, state_of
 from inkbatch.steps.prepare.source import rendering
 
 
@@ -23,6 +23,18 @@ def input_states(source: LayerSource, mask_source: LayerSource | None) -> dict[s
     if mask_source is not None:
         states["mask"] = layers_state(mask_source)
     return states
+
+
+def look_at(source: LayerSource, mask_source: LayerSource | None) -> list[dict[str, str]]:
+    """Take a quick look at the opened inputs, see `quick_look`."""
+    return [_look(one) for one in (source, mask_source) if one is not None]
+
+
+def _look(source: LayerSource) -> dict[str, str]:
+    place = Location.parse(source.uri)
+    if any((place / name).exists() for name in METADATA_NAMES):
+        return quick_look(place, chunks=_chunks(source))
+    return quick_look(place, only=_is_layer_file)
 
 
 def layers_state(source: LayerSource) -> State:

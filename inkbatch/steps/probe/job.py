@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.trained_pixels import pixels_on
-from inkbatch.data.segments.prepared import open_prepared, surface_state
+from inkbatch.data.segments.prepared import open_prepared, surface_now, surface_state
 from inkbatch.geometry import Unit
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
@@ -110,7 +111,8 @@ def make_plan(config: ProbeConfig) -> ProbePlan:
         inputs["trained_share"] = trained
     request = config.request(bundle=bundle_address(config.bundle))
     state = surface_state(config.root, config.segment)
-    manifest = RunManifest("probe", settings, inputs, len(boxes), request, state)
+    now = partial(surface_now, config.root, config.segment)
+    manifest = RunManifest("probe", settings, inputs, len(boxes), request, state, now)
     units = [Unit(index, box, box) for index, box in enumerate(boxes)]
     folder = probe_folder(config.output_root or config.root, config.segment, config.name or bundle.document.name)
     return ProbePlan(volume, bundle, asked, units, folder, manifest)

@@ -15,12 +15,14 @@ from inkbatch.data.datasets.index import root_of
 from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.trained_pixels import records_of
 from inkbatch.errors import InkbatchError, Preempted
+from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.location import Location
 from inkbatch.predict.device import device_facts
 from inkbatch.reports.leave import leave, leave_report
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext, begin
 from inkbatch.run.malloc import keep_freed_memory
+from inkbatch.run.objects import lost_files, sealed_files
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import QuietReporter, Reporting
 from inkbatch.run.record import RunFolder, report_place
@@ -66,7 +68,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
         for one in mine:
             record = RunFolder(one.folder, one.manifest)
             begin(record, context)
-            if record.is_complete():
+            if record.is_complete() and not _lost(record, reporter.note):
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
                 if not report_place(one.folder, "train").exists():
                     leave_report(one.folder, reporter.note, report_page, root_of_runs(config))
@@ -105,26 +107,7 @@ def _carry_out(
         progress = trainer.run()
         fabric.barrier()  # all pictures are stored
         if fabric.is_global_zero:
-            write_curves(one.folder, progress)
-            shown = {"train": one.train, "validation": one.validation}
-            pixels = records_of(one.index, shown, root_of(one.dataset))
-            best = progress.best(one.config.monitor)
-            bundle = write_bundle(
-                one.folder / "bundle",
-                one.config.run,
-                one.config,
-                one.index,
-                one.contract,
-                network_with(network_of(one), store.best()),
-                best.scores,
-                {"epochs": len(progress.rows), "best_epoch": best.epoch, "steps": progress.total_steps},
-                pixels,
-                one.manifest.state,
-            )
-            split = {"training": one.train, "validation": one.validation}
-            write_data(one.folder, one.index, split, _card(one))
-            facts = {"best_epoch": best.epoch, "scores": finite(best.scores[OVERALL])}
-            record.complete({**facts, "weights_sha256": bundle.document.weights_sha256})
+            _finish(one, record, store, progress)
         fabric.barrier()
         ended = "done"
     except Preempted as error:
@@ -137,12 +120,53 @@ def _carry_out(
     finally:
         logs.close(ended)
         if fabric.is_global_zero:
-            facts = {"devices": fabric.world_size, "steps": trainer.progress.total_steps}
+            facts: dict[str, Any] = {"devices": fabric.world_size, "steps": trainer.progress.total_steps}
             facts |= {"tiles": trainer.tiles * fabric.world_size, "units_stored": int(ended == "done")}
             facts |= {**usage.stage_facts(trainer.seconds), **device_facts(fabric.device, precision_of(fabric))}
             write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
     if fabric.is_global_zero and ended == "done":
         leave_report(one.folder, context.reporter.note, report_page, root_of_runs(one.config))
+
+
+def _finish(one: TrainPlan, record: RunFolder, store: CheckpointStore, progress: Progress) -> None:
+    """Write curves, bundle and data of a run that is done, and complete it with the checksums of all its files.
+
+    Checkpoints are not among these: their names hold a digest, and all but the last ones are removed.
+    """
+    shown = {"train": one.train, "validation": one.validation}
+    pixels = records_of(one.index, shown, root_of(one.dataset))
+    best = progress.best(one.config.monitor)
+    with recording() as ledger:
+        write_curves(one.folder, progress)
+        bundle = write_bundle(
+            one.folder / "bundle",
+            one.config.run,
+            one.config,
+            one.index,
+            one.contract,
+            network_with(network_of(one), store.best()),
+            best.scores,
+            {"epochs": len(progress.rows), "best_epoch": best.epoch, "steps": progress.total_steps},
+            pixels,
+            one.manifest.state,
+        )
+        split = {"training": one.train, "validation": one.validation}
+        write_data(one.folder, one.index, split, _card(one))
+    make_durable(ledger)
+    pictures = [f"validation/{name}" for name in (one.folder / "validation").names()]
+    facts: dict[str, Any] = {"best_epoch": best.epoch, "scores": finite(best.scores[OVERALL])}
+    facts |= {"weights_sha256": bundle.document.weights_sha256, **sealed_files(one.folder, ledger, pictures)}
+    record.complete(facts)
+
+
+def _lost(record: RunFolder, note: Callable[[str], None]) -> bool:
+    """Tell if files of a complete run are gone or cut; it is then completed again from its checkpoints."""
+    lost = lost_files(record)
+    if not lost:
+        return False
+    note(f"train: {record.location} must be completed again: {lost[0]}")
+    (record.location / "complete.json").delete()
+    return True
 
 
 def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:

@@ -25,6 +25,7 @@ from inkbatch.reports.leave import leave_report
 from inkbatch.run.finished import StoredRun, open_run
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext, begin
+from inkbatch.run.objects import sealed_files
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import Reporting
 from inkbatch.run.record import RunFolder, RunManifest, report_place
@@ -204,7 +205,9 @@ def _carry_out(one: SoupPlan, record: RunFolder, context: RunContext) -> None:
         facts = {"members": members, "scores": {area: finite(row) for area, row in scores.items()}}
         (one.folder / SOUP_NAME).write_json({**facts, "statistics_renewed": renewed, "monitor": trained.config.monitor})
         overall = finite(scores[OVERALL])
-        record.complete({"scores": overall, "weights_sha256": bundle.document.weights_sha256})
+        stored = [f"bundle/{name}" for name in (one.folder / "bundle").names()]
+        sealed = sealed_files(one.folder, {}, [*stored, SOUP_NAME])
+        record.complete({"scores": overall, "weights_sha256": bundle.document.weights_sha256, **sealed})
         context.reporter.note(_words(one, members, overall))
         ended = "done"
     finally:

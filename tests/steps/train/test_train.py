@@ -21,6 +21,7 @@ from inkbatch.predict.reference import check_reference
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.progress import LineReporter
+from inkbatch.run.verifying import verify
 from inkbatch.steps.dataset import job as build_dataset
 from inkbatch.steps.infer import job as infer
 from inkbatch.steps.train.job import TrainConfig, describe, make_plan, run
@@ -302,3 +303,23 @@ def test_training_says_loss_and_score_of_every_epoch_and_counts_from_one(root, c
         )
         assert f"F0.5 {float(row['f05']):.3f}" in line
     assert "the best so far" in lines[0]
+
+
+def test_a_finished_run_names_its_files_verify_reads_them_and_lost_ones_are_made_again(root):
+    run(config_of(root, epochs=1), RunContext())
+    folder = root / "runs/first"
+    complete = json.loads((folder / "complete.json").read_text())
+    named = set(complete["files"])
+    assert {"bundle/weights.safetensors", "bundle/bundle.json", "metrics.csv", "curves.png", "data.json"} <= named
+    assert any(name.startswith("validation/epoch-001-") for name in named)
+    found = verify(str(folder))
+    assert (found.objects, found.faults, found.notes) == (len(named), [], [])
+    weights = folder / "bundle/weights.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert "weights.safetensors: expected" in verify(str(folder)).faults[0]
+    weights.unlink()
+    assert run(config_of(root, epochs=1), RunContext()).stored == 1
+    assert weights.read_bytes() == before
+    assert json.loads((folder / "complete.json").read_text()) == complete
+    assert run(config_of(root, epochs=1), RunContext()).stored == 0
