@@ -8,6 +8,7 @@ Both stores are used, a local folder and rclone's S3 server. What a spoilt ROOT 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from inkbatch.testing.campaigns import Place, StoreKind
+from inkbatch.testing.campaigns import Place, StoreKind, stop_at_sigterm
 from inkbatch.testing.killing import Trial, prepared_scenes, trials
 
 
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--store", choices=("local", "s3"), action="append", help="one store alone")
     parser.add_argument("--keep", type=Path, default=Path("kill-findings"))
     options = parser.parse_args()
+    stop_at_sigterm()
     stores: list[StoreKind] = options.store or ["local", "s3"]
     failed = 0
     for store in stores:
@@ -44,15 +46,16 @@ def killed(store: StoreKind, folder: Path, kills: int, seconds: float, seed: int
     with Place(folder, store) as place:
         scenes = prepared_scenes(place, folder)
         print(f"{store}: {len(scenes)} jobs without faults: {time.monotonic() - begun:.0f} s", flush=True)
-        for number, trial in enumerate(trials(place, folder, scenes, seed)):
-            count += 1
-            jobs[trial.scene.step.job] += len(trial.blows)
-            kinds.update(f"{trial.scene.number} {blow.kind}" for blow in trial.blows if blow.kind)
-            if trial.faults:
-                wrong += 1
-                told(trial, f"{store}-{seed}-{number}", place, keep)
-            if jobs.total() >= kills or time.monotonic() - begun > seconds:
-                break
+        with contextlib.suppress(KeyboardInterrupt):
+            for number, trial in enumerate(trials(place, folder, scenes, seed)):
+                count += 1
+                jobs[trial.scene.step.job] += len(trial.blows)
+                kinds.update(f"{trial.scene.number} {blow.kind}" for blow in trial.blows if blow.kind)
+                if trial.faults:
+                    wrong += 1
+                    told(trial, f"{store}-{seed}-{number}", place, keep)
+                if jobs.total() >= kills or time.monotonic() - begun > seconds:
+                    break
     possible = sum(len(scene.facts) for scene in scenes)
     print(
         f"{store}, seed {seed}: {jobs.total()} kills ({kinds.total()} at writes, {len(kinds)} of {possible} kinds) "

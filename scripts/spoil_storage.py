@@ -6,15 +6,59 @@ python scripts/spoil_storage.py --trials 300
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from inkbatch.testing.campaigns import Place
-from inkbatch.testing.spoiling import scenes_with_pull, trials
+from inkbatch.testing.campaigns import Place, stop_at_sigterm
+from inkbatch.testing.spoiling import Trial, scenes_with_pull, trials
+
+
+@dataclass
+class Tally:
+    """Counts of a campaign.
+
+    Attributes:
+        seed: Of the campaign.
+        trials: Jobs that ran on a bad connection.
+        wrong: Those that broke a promise.
+        codes: Their exit codes.
+        spoilt: Requests that were spoilt, as ``PUT lost``.
+        refusals: Last words of jobs that did not end with 0.
+    """
+
+    seed: int
+    trials: int = 0
+    wrong: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    spoilt: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+
+    def add(self, trial: Trial) -> None:
+        """Count a trial; what is wrong is printed at once."""
+        self.trials += 1
+        self.wrong += bool(trial.faults)
+        self.codes[str(trial.code)] += 1
+        self.spoilt.update(trial.counts)
+        if trial.code:
+            self.refusals[f"{trial.job} {trial.code}: {trial.words[:160]}"] += 1
+        for fault in trial.faults:
+            print(f"WRONG, trial {self.trials} of seed {self.seed}: {trial.job} at {trial.rate}: {fault}", flush=True)
+
+    def told(self, seconds: float) -> None:
+        """Print the sums."""
+        for words, count in self.refusals.most_common(20):
+            print(f"  {count} x {words}")
+        print(
+            f"seed {self.seed}: {self.trials} trials, {self.spoilt.total()} requests spoilt, exit codes "
+            f"{dict(self.codes)}, {self.wrong} wrong, {seconds:.0f} s\n  {dict(sorted(self.spoilt.items()))}",
+            flush=True,
+        )
 
 
 def main() -> int:
@@ -24,28 +68,18 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="end early after these")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    begun, wrong, codes, faults, refusals = time.monotonic(), 0, Counter[str](), Counter[str](), Counter[str]()
+    stop_at_sigterm()
+    begun, tally = time.monotonic(), Tally(options.seed)
     with tempfile.TemporaryDirectory(prefix="inkbatch-storage-") as name, Place(Path(name), "s3") as place:
         scenes = scenes_with_pull(place, Path(name))
         print(f"{len(scenes)} jobs without faults: {time.monotonic() - begun:.0f} s", flush=True)
-        for number, trial in enumerate(trials(place, Path(name), scenes, options.seed), 1):
-            codes[str(trial.code)] += 1
-            faults.update(trial.counts)
-            if trial.code:
-                refusals[f"{trial.job} {trial.code}: {trial.words[:160]}"] += 1
-            for fault in trial.faults:
-                print(f"WRONG, trial {number} of seed {options.seed}: {trial.job} at {trial.rate}: {fault}", flush=True)
-            wrong += bool(trial.faults)
-            if number >= options.trials or time.monotonic() - begun > options.minutes * 60:
-                break
-    for words, count in refusals.most_common(20):
-        print(f"  {count} x {words}")
-    print(
-        f"seed {options.seed}: {number} trials, {faults.total()} requests spoilt, exit codes {dict(codes)}, "
-        f"{wrong} wrong, {time.monotonic() - begun:.0f} s\n  {dict(sorted(faults.items()))}",
-        flush=True,
-    )
-    return 1 if wrong else 0
+        with contextlib.suppress(KeyboardInterrupt):
+            for trial in trials(place, Path(name), scenes, options.seed):
+                tally.add(trial)
+                if tally.trials >= options.trials or time.monotonic() - begun > options.minutes * 60:
+                    break
+    tally.told(time.monotonic() - begun)
+    return 1 if tally.wrong else 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ one that has everything imported and has started no thread.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import importlib
@@ -91,6 +92,22 @@ class Place:
             self._server.stop()
 
 
+def stop_at_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: servers are ended, and what was found is printed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this forked process when the campaign's own ends."""
+    call = getattr(ctypes.CDLL(None), "prctl", None)
+    if call is not None:
+        call(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def objects_in(root: Path) -> Objects:
     """Read every file below a folder, except those that hold a clock: run files, pages and logs of training."""
     paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
@@ -161,6 +178,8 @@ def _be_the_job(action: Action, said: Path, left: Path, environment: Mapping[str
     code = EXIT_BUG
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        die_with_parent()
         os.environ.update(environment)
         log = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
