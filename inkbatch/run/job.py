@@ -116,7 +116,6 @@ def run_job(
     begin(folder, context)
     if is_whole(folder, units, context):
         return _already_complete(folder, units, context, report)
-    _remove_leftovers(folder)
     process = _Process(folder, units, context, usage)
 
     def begun_work() -> UnitWork[Any, Any]:
@@ -146,6 +145,8 @@ def run_job(
 def begin(folder: RunFolder | RunFolders, context: RunContext) -> bool:
     """Write the manifests, or join the run that wrote equal ones; with ``--replace`` remove others first.
 
+    Temporary files that a killed process left are removed.
+
     Returns:
         True if this process wrote them all.
 
@@ -156,7 +157,9 @@ def begin(folder: RunFolder | RunFolders, context: RunContext) -> bool:
     if context.replace:
         for run in folder.runs:
             remove_other(run, context.shard, context.reporter.note)
-    return folder.begin()
+    created = folder.begin()
+    _remove_leftovers(folder)
+    return created
 
 
 def run_rest(do: Callable[[RunContext], JobReport], context: RunContext) -> JobReport:

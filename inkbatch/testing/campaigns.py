@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from inkbatch.errors import EXIT_BUG, EXIT_DONE, InkbatchError
+from inkbatch.io.store.local_files import TEMPORARY
 from inkbatch.run.job import RunContext
 from inkbatch.testing.jobs import Step, steps_of, write_inputs
 from inkbatch.testing.s3 import S3Server
@@ -109,9 +110,18 @@ def die_with_parent() -> None:
 
 
 def objects_in(root: Path) -> Objects:
-    """Read every file below a folder, except those that hold a clock: run files, pages and logs of training."""
+    """Read every file below a folder, except temporary ones and those that hold a clock: run files, pages, logs."""
     paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
-    return {name: path.read_bytes() for name, path in paths.items() if not _HOLDS_A_CLOCK.fullmatch(name)}
+    passed_over = (_HOLDS_A_CLOCK.fullmatch, TEMPORARY.search)
+    return {name: path.read_bytes() for name, path in paths.items() if not any(test(name) for test in passed_over)}
+
+
+def leftovers_in(root: Path, age_s: float = 0.0) -> list[Path]:
+    """List temporary files that a killed process left; they are made older by `age_s`."""
+    found = [path for path in root.rglob("*.partial") if TEMPORARY.search(path.name)]
+    for path in found:
+        os.utime(path, (time.time() - age_s,) * 2)
+    return found
 
 
 def unequal(found: Objects, expected: Objects) -> list[str]:

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from inkbatch.errors import EXIT_DONE
+from inkbatch.io.store.local_files import LEFTOVER_AGE_S
 from inkbatch.run.job import RunContext
-from inkbatch.testing.campaigns import Action, Ended, Place, Scene, forked, objects_in, scenes_of, unequal
+from inkbatch.testing.campaigns import Action, Ended, Place, Scene, forked, leftovers_in, objects_in, scenes_of, unequal
 
 MOST_BLOWS = 6  # in one trial
 AT_A_WRITE = 0.75  # share of the blows
@@ -176,6 +177,10 @@ def _trial(place: Place, folder: Path, scene: Scene, blows: Sequence[Blow]) -> T
     differing = unequal(objects_in(place.files), scene.after)
     if differing:
         faults.append(f"{len(differing)} objects differ: {', '.join(differing[:5])}")
+    if leftovers_in(place.files, age_s=2 * LEFTOVER_AGE_S):
+        _process(place, folder, scene, None)
+        stay = leftovers_in(place.files)
+        faults += [f"leftovers stay although they are old: {stay[:5]}"] if stay else []
     return Trial(scene, tuple(landed), tuple(faults))
 
 

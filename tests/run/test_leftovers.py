@@ -11,6 +11,8 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store import location as module
 from inkbatch.io.store.local_files import remove_leftovers
 from inkbatch.io.store.location import Location
+from inkbatch.run.job import RunContext, begin
+from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.training.checkpoints import CheckpointStore
 
 
@@ -24,6 +26,17 @@ def test_old_temporary_files_are_removed_and_nothing_else(tmp_path):
         os.utime(path, (time.time() - 7200,) * 2)
     assert remove_leftovers(str(tmp_path)) == 1
     assert sorted(path.name for path in tmp_path.rglob("*.partial")) == [young.name, other.name]
+
+
+def test_every_job_removes_them_when_it_begins_also_one_that_is_complete(tmp_path):
+    run = RunFolder(Location.parse(tmp_path / "run"), RunManifest("tiny", {}, {}, 0))
+    run.begin()
+    run.complete()
+    old = tmp_path / "run" / "losses.csv.4711.0123abcd.partial"
+    old.write_bytes(b"x")
+    os.utime(old, (time.time() - 7200,) * 2)
+    assert not begin(run, RunContext())
+    assert not old.exists()
 
 
 def test_checkpoints_that_nothing_points_to_are_removed_by_the_next_run(tmp_path):

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 
 LEFTOVER_AGE_S = 3600.0  # no single object takes longer to write
-_TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{8}\.partial$")
+TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{8}\.partial$")
 
 
 class NewFile:
@@ -112,7 +112,7 @@ def remove_leftovers(folder: str, older_than_s: float = LEFTOVER_AGE_S) -> int:
     removed, before = 0, time.time() - older_than_s
     for place, _, names in os.walk(folder):
         for name in names:
-            if not _TEMPORARY.search(name):
+            if not TEMPORARY.search(name):
                 continue
             with contextlib.suppress(OSError):
                 path = os.path.join(place, name)
