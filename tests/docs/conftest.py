@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from inkbatch.run.job import RunContext
+from inkbatch.steps import chains
 from inkbatch.steps.dataset.job import BuildDatasetConfig
-from inkbatch.steps.dataset.job import run as build_dataset
 from inkbatch.steps.prepare.job import run as run_prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.golden import Golden, fill_state_dict
@@ -230,7 +230,7 @@ def dataset(folder: Path, demo_root: Path) -> None:
     splits = {"kind": "lists", "train": [train], "validation": [validation]}
     values = {"name": "letters", "root": str(folder / "root"), "segments": [train, validation], "labels": labels}
     settings = {**values, "sample_px": 256, "sampling": {"kind": "grid", "stride_px": 128}, "splits": splits}
-    build_dataset(BuildDatasetConfig.checked(settings, "stage"), RunContext())
+    chains.build_dataset(BuildDatasetConfig.checked(settings, "stage"), RunContext())
 
 
 def published(folder: Path, demo_root: Path) -> None:
