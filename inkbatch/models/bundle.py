@@ -7,7 +7,7 @@ surface volume's provenance before any model is built, and refuses a mismatch na
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -27,6 +27,7 @@ from inkbatch.models.rules import Grown
 from inkbatch.models.seal import broken_seals, seal_of
 
 SHIPPED_BUNDLE = "demo"
+SHOWN = 20  # keys that a message lists
 DRAWS = frozenset({"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "erfinv_"})  # how weights begin
 TTA_AXES = ("flip-y", "flip-x", "turn-90", "turn-180", "turn-270")
 
@@ -243,6 +244,44 @@ class WithoutInitialWeights(TorchFunctionMode):
         return func(*args, **named)
 
 
+LEAST_TAKEN = 0.5  # share of a network's weights; a bundle that gives fewer is another network
+
+
+def load_matching(model: InkModel, tensors: Mapping[str, torch.Tensor], place: str) -> list[str]:
+    """Load the tensors of another network that fit by name and shape; the others keep their first values.
+
+    Returns:
+        Tensors that were left out, in words, in the model's order: those that the file lacks or holds in another shape,
+        then those that the model does not have.
+
+    Raises:
+        MismatchError: Less than half of the model's weights are in the file.
+    """
+    own = model.state_dict()
+    taken = {name: tensors[name] for name in own if name in tensors and own[name].shape == tensors[name].shape}
+    share = sum(tensor.numel() for tensor in taken.values()) / max(1, sum(tensor.numel() for tensor in own.values()))
+    left = [
+        f"{name}: not in the file"
+        if name not in tensors
+        else f"{name}: model {tuple(own[name].shape)}, file {tuple(tensors[name].shape)}"
+        for name in own
+        if name not in taken
+    ]
+    left += [f"{name}: not in the model" for name in tensors if name not in own]
+    if share < LEAST_TAKEN:
+        raise MismatchError(
+            f"{place}: expected at least {LEAST_TAKEN:.0%} of the weights of {model.name} by name and shape, got "
+            f"{share:.0%}; left out: {_first_of(left)}; start from a bundle of a network that is more alike"
+        )
+    model.load_state_dict({**own, **taken}, strict=True)
+    return left
+
+
+def _first_of(rows: Sequence[str]) -> str:
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return "; ".join(rows[:SHOWN]) + more
+
+
 def load_strictly(model: InkModel, tensors: Mapping[str, torch.Tensor], place: str) -> None:
     """Load a state dict; every key must be there with its shape, and no other.
 
@@ -258,6 +297,5 @@ def load_strictly(model: InkModel, tensors: Mapping[str, torch.Tensor], place: s
         if name in own and own[name].shape != tensor.shape
     ]
     if rows:
-        more = f" and {len(rows) - 20} more" if len(rows) > 20 else ""
-        raise MismatchError(f"{place}: keys do not match {model.name}: {'; '.join(rows[:20])}{more}")
+        raise MismatchError(f"{place}: keys do not match {model.name}: {_first_of(rows)}")
     model.load_state_dict(dict(tensors), strict=True)

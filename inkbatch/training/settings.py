@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from inkbatch.config import JobConfig, WindowName, parse_bytes
 from inkbatch.models.encoder_weights import EncoderConfig
@@ -20,21 +20,24 @@ TtaAxis = Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"]
 NAME = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 
 
-class ModelChoice(BaseModel):
+class ModelChoice(Grown):
     """The network of a run.
 
     Attributes:
         architecture: Registered name; ``inkbatch models`` lists them.
         config: Its shape.
         start_from: Bundle of the very same network whose weights the run starts from; None: fresh weights.
+        start_with: ``all`` weights of that bundle, or those that are ``matching``: its head or first layer may be
+            another one, and keeps fresh weights. What was left out is listed.
         encoder: Pretrained or frozen encoder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    younger: ClassVar[frozenset[str]] = frozenset({"start_with"})
 
     architecture: str
     config: dict[str, Any] = Field(default_factory=dict)
     start_from: str | None = None
+    start_with: Literal["all", "matching"] = "all"
     encoder: EncoderConfig = EncoderConfig()
 
 

@@ -31,6 +31,7 @@ from inkbatch.run.signals import StopFlag
 from inkbatch.steps.train.folds_page import write_folds_page
 from inkbatch.steps.train.page import page as report_page
 from inkbatch.steps.train.plan import TrainPlan, make_plan, module_of, network_of, root_of_runs, run_folder, shape_of
+from inkbatch.text import count_text
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
 from inkbatch.training.data import FEW_CORES, StepStream, TrainingTiles, reading_threads
@@ -67,6 +68,8 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
     with Reporting(context.reporter) as reporter, contextlib.ExitStack() as together:
         for one in mine:
             record = RunFolder(one.folder, one.manifest)
+            if one.config.model.start_from is not None and not record.is_begun():
+                network_of(one)  # weights that do not fit are refused before anything is written
             begin(record, context)
             if record.is_complete() and not _lost(record, reporter.note):
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
@@ -136,6 +139,8 @@ def _finish(one: TrainPlan, record: RunFolder, store: CheckpointStore, progress:
     shown = {"train": one.train, "validation": one.validation}
     pixels = records_of(one.index, shown, root_of(one.dataset))
     best = progress.best(one.config.monitor)
+    network, left_out = network_of(one)
+    history = {"epochs": len(progress.rows), "best_epoch": best.epoch, "steps": progress.total_steps}
     with recording() as ledger:
         write_curves(one.folder, progress)
         bundle = write_bundle(
@@ -144,9 +149,9 @@ def _finish(one: TrainPlan, record: RunFolder, store: CheckpointStore, progress:
             one.config,
             one.index,
             one.contract,
-            network_with(network_of(one), store.best()),
+            network_with(network, store.best()),
             best.scores,
-            {"epochs": len(progress.rows), "best_epoch": best.epoch, "steps": progress.total_steps},
+            {**history, **({"left_out": left_out} if left_out else {})},
             pixels,
             one.manifest.state,
         )
@@ -206,7 +211,11 @@ def _trainer(
     tiles = TrainingTiles(reader, one.train, config.augment, config.seed, contract.tile_px, contract.layers.count)
     # Devices that train together leave together, between steps: one that left validation alone would be waited for.
     stop = context.stop if fabric.world_size == 1 else StopFlag()
-    module = module_of(one, network_of(one), context.stop)
+    network, left_out = network_of(one)
+    if left_out:
+        left = count_text(len(left_out), "tensor")
+        context.reporter.note(f"{left} of {config.model.start_from} left out: {left_out[0]}, …")
+    module = module_of(one, network, context.stop)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         module.net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module.net)  # type: ignore[no-untyped-call]
 

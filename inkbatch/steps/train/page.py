@@ -249,8 +249,21 @@ def _sections(
         Section("Scores by area", (_by_area(rows, best),)),
         Section("Epoch by epoch", (_by_epoch(epochs, best),)),
         *([Section("Data", (_data(run, data),))] if data is not None else []),
+        *_left_out(bundle),
         Section("Configuration", (Code(_as_yaml(run.manifest["config"])),), folded=True),
     ]
+
+
+def _left_out(bundle: Mapping[str, Any]) -> list[Section]:
+    """List the tensors that the run did not take from the bundle it started from."""
+    left = bundle["training"].get("left_out", [])
+    if not left:
+        return []
+    said = Words(
+        "The run started from another bundle. These tensors do not fit this network, or are in one of the two alone; "
+        "here they began with fresh weights."
+    )
+    return [Section("Left out at the start", (said, Code("\n".join(left))), folded=True)]
 
 
 def _use(contract: Mapping[str, Any], place: str) -> str:

@@ -15,7 +15,7 @@ from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.models import build_model
 from inkbatch.models.base import InkModel
-from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location, load_strictly
+from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location, load_matching, load_strictly
 from inkbatch.models.encoder_weights import FILE_SUFFIXES, prepare_encoder
 from inkbatch.models.inputs import require_tile
 from inkbatch.predict.memory_format import arrange_all
@@ -134,22 +134,34 @@ def shape_of(config: TrainConfig, settings: Mapping[str, Any]) -> InkModel:
     return build_model(config.model.architecture, dict(settings))
 
 
-def network_of(one: TrainPlan) -> InkModel:
-    """Build the network with its first weights: fresh from the seed, a bundle's, or a pretrained encoder's."""
+def network_of(one: TrainPlan) -> tuple[InkModel, list[str]]:
+    """Build the network with its first weights: fresh from the seed, a bundle's, or a pretrained encoder's.
+
+    Returns:
+        The network, and what was left out of the bundle that it starts from, see `load_matching`.
+
+    Raises:
+        ConfigError: The bundle is of another architecture.
+        MismatchError: Its weights do not fit.
+    """
+    left_out: list[str] = []
     torch.manual_seed(one.config.seed)
     model = build_model(one.config.model.architecture, one.model)
     choice = one.config.model
     if choice.start_from is not None:
         bundle = Bundle.open(bundle_location(choice.start_from))
-        if bundle.document.architecture != choice.architecture:
+        if choice.start_with == "matching":
+            left_out = load_matching(model, bundle.build().state_dict(), str(bundle.location))
+        elif bundle.document.architecture != choice.architecture:
             raise ConfigError(
                 f"model.start_from {choice.start_from}: is a {bundle.document.architecture}, the run trains a "
                 f"{choice.architecture}; name a bundle of that architecture"
             )
-        load_strictly(model, bundle.build().state_dict(), str(bundle.location))
+        else:
+            load_strictly(model, bundle.build().state_dict(), str(bundle.location))
     model.ask_for_gradients()
     prepare_encoder(model, choice.encoder)
-    return model
+    return model, left_out
 
 
 def module_of(one: TrainPlan, network: InkModel, stop: StopFlag) -> InkModule:

@@ -173,7 +173,7 @@ def _carry_out(one: SoupPlan, record: RunFolder, context: RunContext) -> None:
     fabric = launch_fabric(trained.config.model_copy(update=alone))
     try:
         usage.loop_begins()
-        network = network_of(trained)
+        network, _ = network_of(trained)
         mean = WeightMean(frozenset(name for name, _ in network.named_parameters()))
         members = [_add(mean, entry, one, context) for entry in one.members]
         network.load_state_dict(mean.mean(), strict=True)

@@ -15,7 +15,8 @@ from inkbatch.data.datasets.index import DatasetIndex
 from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchError, NonFiniteError, Preempted
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
-from inkbatch.models.bundle import Bundle
+from inkbatch.models import build_model
+from inkbatch.models.bundle import Bundle, load_matching
 from inkbatch.models.rules import Normaliser
 from inkbatch.predict.reference import check_reference
 from inkbatch.run.identity import ShardSpec
@@ -188,6 +189,21 @@ def test_a_run_starts_from_a_bundle_of_the_same_network(root):
     other = {**model, "config": {**NETWORK, "decoder": {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}}}
     with pytest.raises(MismatchError, match="keys do not match smp"):
         run(config_of(root, run="third", model=other), RunContext())
+    other["start_with"] = "matching"
+    run(config_of(root, run="third", model=other, epochs=1, optimiser={"rate": 1e-12}), RunContext())
+    third = bundle_of(root, "third")
+    left = third.document.training["left_out"]
+    assert "net.decoder.blocks.0.conv1.0.weight: model (8, 24, 3, 3), file (16, 24, 3, 3)" in left
+    encoder = "net.encoder.model.conv_stem.weight"
+    torch.testing.assert_close(third.build().state_dict()[encoder], first[encoder], rtol=0, atol=1e-7)
+    assert not any(row.startswith(encoder) for row in left)
+
+
+def test_a_start_from_a_network_that_shares_little_is_refused():
+    network = build_model("smp", {**NETWORK, "depth_layers": 4})
+    one = {"net.encoder.model.conv_stem.weight": network.state_dict()["net.encoder.model.conv_stem.weight"]}
+    with pytest.raises(MismatchError, match=r"expected at least 50% of the weights of smp by name and shape, got 0%"):
+        load_matching(network, one, "here")
 
 
 def test_a_frozen_encoder_stays_and_the_rest_learns(root):
