@@ -215,11 +215,11 @@ def _json_values(value: Any) -> Any:
 
 
 def _summary(preset: Preset, contract: Contract, model: InkModel) -> str:
-    chosen = contract.layers.source_range
+    chosen, rule = contract.layers.source_range, contract.normaliser
     layers = f"{chosen[0]}:{chosen[1]}" if chosen else "the centre ones"
     weights = sum(tensor.numel() for tensor in model.state_dict().values())
     return (
         f"{preset.name}: {preset.title} · {weights:,} numbers in {count_text(len(model.state_dict()), 'tensor')} · "
         f"{contract.layers.count} layers ({layers}), tile {contract.tile_px}, stride {contract.stride_px}, "
-        f"divided by {contract.divisor:g}"
+        + (f"{rule.kind} per {rule.statistics}" if rule.by_statistics else f"divided by {contract.divisor:g}")
     )
