@@ -12,6 +12,17 @@ from inkbatch.run.record import REPORT_NAME
 from inkbatch.run.signals import StopFlag
 
 
+class Notes(QuietReporter):
+    """Reporter that keeps what a job notes, in `said`."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep a note."""
+        self.said.append(text)
+
+
 class _StopAfterUnits(QuietReporter):
     def __init__(self, stop: StopFlag, count: int) -> None:
         self.stop, self.left = stop, count

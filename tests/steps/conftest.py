@@ -11,6 +11,7 @@ import pytest
 from inkbatch.run import job
 from inkbatch.run.job import RunContext
 from inkbatch.run.pipeline import Overlap
+from inkbatch.steps.infer.settings import InferConfig
 from inkbatch.steps.prepare.job import run as run_prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
@@ -62,3 +63,26 @@ def no_overlap(monkeypatch) -> None:
         return run_units(units, replace(work, overlap=Overlap(0, 0)), **how)
 
     monkeypatch.setattr(job, "run_units", one_by_one)
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """A folder of layers."""
+    return write_layers(tmp_path / "layers", random_papyrus())
+
+
+@pytest.fixture
+def infer_config(tmp_path):
+    """Make an infer configuration for the segment that `prepare_config` prepares."""
+    identity_bundle(tmp_path / "bundle")
+
+    def make(**changes) -> InferConfig:
+        values = {
+            "segment": "tiny",
+            "root": str(tmp_path / "root"),
+            "bundle": str(tmp_path / "bundle"),
+            "device": "cpu",
+        }
+        return InferConfig(**{**values, "unit_px": 64, "name": "map", **changes})
+
+    return make

@@ -13,25 +13,17 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle
 from inkbatch.run.job import RunContext
-from inkbatch.run.progress import QuietReporter
 from inkbatch.steps.ensemble import job as ensemble
 from inkbatch.steps.evaluate import job as evaluate
 from inkbatch.steps.infer import job as infer
 from inkbatch.steps.infer.score import score_line, stored_score
 from inkbatch.steps.train.job import TrainConfig, run
 from inkbatch.testing.datasets import labelled_segment
+from inkbatch.testing.faults import Notes
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.training import planted_segment, tiny_dataset, tiny_run
 
 SIZE, HALF, VALIDATES = 96, 48, 72
-
-
-class Notes(QuietReporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +50,7 @@ def inferred(root: Path, segment: str = "s0", name: str = "p") -> tuple[Location
     notes = Notes()
     values = {"segment": segment, "bundle": str(root / "runs/first/bundle"), "root": str(root), "device": "cpu"}
     report = infer.run(infer.InferConfig(**values, name=name), RunContext(reporter=notes))
-    return report.location, notes.lines
+    return report.location, notes.said
 
 
 def evaluated(root: Path, **changes) -> tuple[dict, str, str]:
@@ -120,7 +112,7 @@ def test_weights_are_fitted_outside_training_pixels_and_the_ensemble_knows_them(
     values = {"segment": "s0", "predictions": ["p", "other"], "fit_weights": True, "root": str(root), "name": "both"}
     place = ensemble.run(ensemble.EnsembleConfig.checked(values, "test"), RunContext(reporter=notes)).location
     assert json.loads((place / "weights.json").read_bytes())["pixels"] == HALF * SIZE
-    assert any("50 % of the labelled ones trained a member and are left out" in line for line in notes.lines)
+    assert any("50 % of the labelled ones trained a member and are left out" in line for line in notes.said)
     assert "50 % of these pixels trained a member" in (place / "report.html").read_bytes().decode()
     assert evaluated(root, name="both")[0]["trained_share"] == 0.5
 
