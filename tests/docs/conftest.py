@@ -24,6 +24,7 @@ from inkbatch.testing.golden import Golden, fill_state_dict
 from inkbatch.testing.label_volumes import on_plane, write_label_volume
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.pages import Block, blocks_of
+from inkbatch.testing.patch_packs import write_patch_pack
 from inkbatch.testing.scrolls import flat_mesh, write_mesh, write_open_data, write_volume
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 from inkbatch.testing.troubles import Desk
@@ -192,7 +193,8 @@ def field_labels(place: Path, segment: str) -> None:
 
 
 def labelled(folder: Path, demo_root: Path) -> None:
-    """Two scans with labels, a third one with a map and an export of CVAT."""
+    """Two scans with labels, a third one with a map and an export of CVAT, and a patch pack."""
+    write_patch_pack(folder / "ink-8um-patchpack")
     for segment in ("20230827161847", "20231005123336"):
         scan(folder, segment, 52, (600, 1200))
         (folder / "labels").mkdir(exist_ok=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from inkbatch.data.datasets.index import DatasetIndex
+from inkbatch.data.datasets.index import DatasetIndex, resolve
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.store.location import Location
+from inkbatch.io.store.versions import state_of
 from inkbatch.run.record import contents_now, state_changes, states_of
 
 
@@ -53,9 +54,21 @@ def require_current(dataset: Location, index: DatasetIndex, root: Location) -> N
         manifest = (dataset / "manifest.json").read_json()
     except (FileNotFoundError, DataError):
         return
+    if index.form == "patches":
+        now = patches_state(resolve(index.segments[0].surface, root))
+        _require_same(index, state_changes(manifest.get("state") if isinstance(manifest, dict) else None, now))
+        return
     surfaces = [segment.id for segment in index.segments if segment.kind == "surface"]
     state = manifest.get("state") if isinstance(manifest, dict) else None
-    changed = state_changes(state, segments_state(str(root), surfaces))
+    _require_same(index, state_changes(state, segments_state(str(root), surfaces)))
+
+
+def patches_state(folder: Location) -> dict[str, Any]:
+    """Return the versions of a patch pack's files, for the state of a manifest."""
+    return {"patches": state_of(folder)}
+
+
+def _require_same(index: DatasetIndex, changed: Sequence[str]) -> None:
     if changed:
         raise MismatchError(
             f"dataset {index.name}: what it was built from has changed since ({'; '.join(changed)}); build it again: "

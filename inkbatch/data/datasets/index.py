@@ -107,8 +107,8 @@ class DatasetSegment(BaseModel):
             they count; None: all do.
         labels: ``soft`` where `ink_labels` holds probabilities; None: 0 or 255.
         layers: Half-open range of source layer numbers that samples hold; None: all that the surface holds.
-        kind: ``surface`` (prepared segment), ``image`` (a picture; its channels R, G, B are the layers) or
-            ``grey-image`` (one layer).
+        kind: ``surface`` (prepared segment), ``patches`` (of a patch pack), ``image`` (a picture; its channels R, G, B
+            are the layers) or ``grey-image`` (one layer).
         source: Origin of the surface; of local paths the last component.
         source_layers: Half-open range of the source layer numbers that the surface holds.
         shape_yx: (height, width) in pixels.
@@ -129,7 +129,7 @@ class DatasetSegment(BaseModel):
     validation_mask: str | None = None
     labels: Literal["soft"] | None = None
     layers: tuple[int, int] | None = None
-    kind: Literal["surface", "image", "grey-image"] = "surface"
+    kind: Literal["surface", "patches", "image", "grey-image"] = "surface"
     source: str = ""
     source_layers: tuple[int, int]
     shape_yx: tuple[int, int]
@@ -191,7 +191,7 @@ class DatasetIndex(BaseModel):
         name: Name of the dataset.
         digest: SHA-256 of everything else in this document; `save` fills it in.
         sample_px: Edge of a sample as it was asked for; boxes may make others, see `Sample.shape_yx`.
-        form: ``index`` (samples stay in their segments) or ``pack``.
+        form: ``index`` (samples stay in their segments), ``pack``, or ``patches`` (they stay in a patch pack).
         contract: Contract that all segments share.
         segments: Segments, in the configuration's order.
         samples: Samples, in storage order.
@@ -205,7 +205,7 @@ class DatasetIndex(BaseModel):
     name: str
     digest: str = ""
     sample_px: int = Field(ge=1)
-    form: Literal["index", "pack"] = "index"
+    form: Literal["index", "pack", "patches"] = "index"
     contract: SurfaceContract
     segments: tuple[DatasetSegment, ...]
     samples: tuple[Sample, ...]
@@ -273,7 +273,7 @@ class DatasetIndex(BaseModel):
     @property
     def is_pictures(self) -> bool:
         """True if its segments are pictures."""
-        return all(segment.kind != "surface" for segment in self.segments)
+        return all(segment.kind in ("image", "grey-image") for segment in self.segments)
 
     @property
     def has_soft_labels(self) -> bool:

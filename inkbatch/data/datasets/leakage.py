@@ -74,8 +74,13 @@ def _copies(
     )
 
 
-def require_no_leaks(leaks: Leaks, what: str, context_px: int) -> None:
-    """Refuse a dataset whose training samples see held-out pixels.
+SPLIT_OTHERWISE = (
+    "split by segment or by blocks, sample a grid with stride_px = sample_px and border: left-out, or set overlap: drop"
+)
+
+
+def require_no_leaks(leaks: Leaks, what: str, context_px: int, cure: str = SPLIT_OTHERWISE) -> None:
+    """Refuse a dataset whose training samples see held-out pixels; `cure` says what to do about it.
 
     Raises:
         DataError: There are leaks; one is named.
@@ -83,10 +88,6 @@ def require_no_leaks(leaks: Leaks, what: str, context_px: int) -> None:
     if not leaks.training:
         return
     context = f" (with {context_px} px of context)" if context_px else ""
-    cure = (
-        "split by segment or by blocks, sample a grid with stride_px = sample_px and border: left-out, or set "
-        "overlap: drop"
-    )
     if leaks.copies:
         both = " and ".join(leaks.copies)
         cure = f"{both} are copies of one surface or picture: leave one out, or keep both in one split"

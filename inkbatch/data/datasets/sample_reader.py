@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.datasets.index import DatasetIndex, DatasetPart, Sample, root_of
+from inkbatch.data.datasets.index import DatasetIndex, DatasetPart, Sample, resolve, root_of
+from inkbatch.data.datasets.patch_packs import PatchPack, PatchReader
 from inkbatch.data.datasets.segment_arrays import SampleArrays, SegmentArrays, StoredArrays, open_segment
 from inkbatch.geometry import Box
 from inkbatch.io.shards.array import ShardedArray
@@ -52,6 +53,7 @@ class SampleReader:
         self._cache = ChunkCache(self.cache_bytes)
         self._segments: dict[str, SegmentArrays] = {}
         self._pack: _Pack | None = None
+        self._patches: PatchReader | None = None
         self._row = {sample.id: row for row, sample in enumerate(self.index.samples)}
         self._known = {segment.id: segment for segment in self.index.segments}
 
@@ -80,6 +82,8 @@ class SampleReader:
         """Read one sample as it is stored: a quarter of the bytes of `read` for labels; for packing and for queues."""
         if self.index.form == "pack":
             return self._packed().read(self._row[sample.id], Box(0, 0, *sample.shape_yx))
+        if self.index.form == "patches":
+            return self._patched().read(sample, Box(0, 0, *sample.shape_yx))
         if sample.parts is None:
             return self._read(sample, sample.area)
         return stitch([_turned(self._segment(part.segment).read(part.area), part) for part in sample.parts])
@@ -97,6 +101,8 @@ class SampleReader:
         """
         if self.index.form == "pack":
             return self._packed().read(self._row[sample.id], window, layers)
+        if self.index.form == "patches":
+            return self._patched().read(sample, window, layers)
         if sample.parts is None:
             inside = window.shift(sample.area.y0, sample.area.x0)
             return self._read(sample, inside, layers)
@@ -137,6 +143,14 @@ class SampleReader:
                 found = open_segment(self._known[segment_id], self.root, self._cache)
                 self._segments[segment_id] = found
             return found
+
+    def _patched(self) -> PatchReader:
+        with self._lock:
+            if self._patches is None:
+                stated = PatchPack.checked(self.index.config["patches"], f"dataset {self.index.name}")
+                place = resolve(self.index.segments[0].surface, self.root)
+                self._patches = PatchReader(stated.model_copy(update={"folder": place.uri}))
+            return self._patches
 
     def _packed(self) -> _Pack:
         with self._lock:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
-
-from inkbatch.config import JobConfig, LayerPair, is_pattern, matching
-from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
+from inkbatch.config import digest, is_pattern, matching
+from inkbatch.data.datasets.assembling import Assembled, assemble
 from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
-from inkbatch.data.datasets.current import segments_now, segments_state
-from inkbatch.data.datasets.data_card import CardConfig, card_text, coco_document, splits_document, write_previews
+from inkbatch.data.datasets.current import patches_state, segments_now, segments_state
+from inkbatch.data.datasets.data_card import card_text, coco_document, splits_document, write_previews
 from inkbatch.data.datasets.held_out import HeldOut, held_out_lines
-from inkbatch.data.datasets.image_folders import ImageFolders, import_folders
+from inkbatch.data.datasets.image_folders import import_folders
 from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, SplitName, resolve
 from inkbatch.data.datasets.ink_boxes import InkBox
 from inkbatch.data.datasets.packing import PackLayout, pack_work
+from inkbatch.data.datasets.patch_packs import PatchPack, read_sums, require_sum, take_patches
 from inkbatch.data.datasets.same_pixels import surfaces_of
 from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.segment_arrays import SegmentArrays, open_segment
@@ -29,7 +28,7 @@ from inkbatch.data.labels.ignore import NO_MASK
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.data.segments.prepared import require_same_surface, segment_folder
 from inkbatch.errors import ConfigError, DataError
-from inkbatch.geometry import Unit
+from inkbatch.geometry import Box, Unit
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
@@ -39,91 +38,8 @@ from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest, require_complete
 from inkbatch.steps.dataset.page import page as report_page
+from inkbatch.steps.dataset.settings import NO_RESULT, OF_SEGMENTS, BuildDatasetConfig, SegmentChoice
 from inkbatch.text import count_text
-
-NO_RESULT = {"root", "output_root", "catalog", "unit_samples"}  # settings that change no sample
-
-
-class SegmentChoice(JobConfig):
-    """A segment of a dataset; its id alone may stand for it.
-
-    Attributes:
-        id: Segment id; it must be prepared.
-        scroll: Scroll or fragment that it is part of; training can give each its quota of a batch.
-        layers: Half-open range of source layer numbers; None: the dataset's. Layers beyond what the network takes leave
-            room for training to shift its window.
-        labels: Settings of `inkbatch labels`, which is run first (``{}`` takes the catalog's labels); None: the
-            dataset's.
-        ignore_mask: Use the segment's ignore mask, if it has one.
-    """
-
-    id: str
-    scroll: str | None = Field(None, min_length=1)
-    layers: LayerPair | None = None
-    labels: dict[str, Any] | None = None
-    ignore_mask: bool = True
-
-
-class BuildDatasetConfig(SamplePlan):
-    """Settings of `inkbatch build-dataset`; the same ones, given the same inputs, make the same bytes.
-
-    Attributes:
-        name: Name of the dataset: ``ROOT/datasets/{name}``.
-        root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the dataset, if it is not stored beside its segments; training finds the samples of
-            form ``index`` there only when the segments are copied, too.
-        catalog: The user's catalog file, for labels.
-        segments: Prepared segments; ``train-*`` names all that match.
-        layers: Layers of the segments that state none; None takes all that the surface holds.
-        labels: Settings of `inkbatch labels` for the segments that state none; ``{segment}`` in them stands for the id.
-            None uses the ``ink_labels.zarr`` and ``ignore_mask.zarr`` that are there.
-        images: A folder layout of pictures instead.
-        form: ``index`` (samples stay in their segments and are streamed) or ``pack`` (they are cut out).
-        unit_samples: Samples per unit and zarr shard of a pack; None makes units of about 64 MiB.
-        card: The data card.
-    """
-
-    job: ClassVar[str] = "build-dataset"
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    root: str = "root"
-    output_root: str | None = None
-    catalog: str | None = None
-    segments: tuple[SegmentChoice, ...] = ()
-    layers: LayerPair | None = None
-    labels: dict[str, Any] | None = None
-    images: ImageFolders | None = None
-    form: Literal["index", "pack"] = "index"
-    unit_samples: int | None = Field(None, ge=1)
-    card: CardConfig = Field(default_factory=CardConfig)
-
-    @field_validator("segments", mode="before")
-    @classmethod
-    def _ids_alone(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        numbers = [item for item in value if isinstance(item, int)]
-        if numbers:
-            raise ValueError(f"segment ids are text; put quotes around {numbers[0]}")
-        return [{"id": item} if isinstance(item, str) else item for item in value]
-
-    @property
-    def choices(self) -> tuple[SegmentChoice, ...]:
-        """The segments, with what the dataset says for all of them filled in."""
-        return tuple(self._filled(choice) for choice in self.segments)
-
-    def _filled(self, choice: SegmentChoice) -> SegmentChoice:
-        labels = _named(self.labels, choice.id) if choice.labels is None else choice.labels
-        return choice.model_copy(update={"layers": choice.layers or self.layers, "labels": labels})
-
-    @model_validator(mode="after")
-    def _one_source(self) -> BuildDatasetConfig:
-        if bool(self.segments) == (self.images is not None):
-            raise ValueError("give segments (prepared ones) or images (a folder layout), one of them")
-        names = [segment.id for segment in self.segments]
-        if len(names) != len(set(names)):
-            raise ValueError(f"segments: {sorted({n for n in names if names.count(n) > 1})} are listed twice")
-        return self
 
 
 @dataclass(frozen=True)
@@ -141,6 +57,7 @@ class DatasetPlan:
         layout: How the pack is cut, or None.
         folder: ``ROOT/datasets/{name}``.
         manifest: The run's manifest.
+        sums: SHA-256 of the files of a patch pack that are to be verified, by name.
     """
 
     config: BuildDatasetConfig
@@ -153,11 +70,15 @@ class DatasetPlan:
     layout: PackLayout | None
     folder: Location
     manifest: RunManifest
+    sums: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def units(self) -> list[Unit]:
-        """The units of a pack; none where samples stay in their segments."""
-        return self.layout.units() if self.layout else []
+        """The units of a pack, or the files to verify; none where samples stay in their segments."""
+        if self.layout:
+            return self.layout.units()
+        boxes = [Box(number, 0, number + 1, 1) for number in range(len(self.sums))]
+        return [Unit(number, box, box) for number, box in enumerate(boxes)]
 
     @property
     def record(self) -> RunFolder:
@@ -173,6 +94,8 @@ def make_plan(config: BuildDatasetConfig) -> DatasetPlan:
         DataError: Segments or labels that are not whole, that cannot be mixed, an empty split, no ink, or leakage.
     """
     root = Location.parse(config.root)
+    if config.patches is not None:
+        return _patch_plan(config, config.patches, root)
     config = with_named_segments(config, root)
     folder = Location.parse(config.output_root or config.root) / "datasets" / config.name
     surfaces: dict[str, SurfaceVolume] = {}
@@ -211,6 +134,27 @@ def make_plan(config: BuildDatasetConfig) -> DatasetPlan:
     now = partial(segments_now, config.root, surfaces)
     manifest = RunManifest("build-dataset", settings, inputs, units, _request(config), state, now)
     return DatasetPlan(config, index, arrays, taken.left_out, taken.held_out, around, labels, layout, folder, manifest)
+
+
+def _patch_plan(config: BuildDatasetConfig, pack: PatchPack, root: Location) -> DatasetPlan:
+    """Plan the dataset of a patch pack; see `make_plan`."""
+    folder = Location.parse(config.output_root or config.root) / "datasets" / config.name
+    taken = take_patches(pack, root)
+    contract = surface_contract(taken.segments, {}).model_copy(update={"z_spacing_um": pack.z_spacing_um})
+    index = DatasetIndex(
+        name=config.name,
+        sample_px=taken.sample_px,
+        form="patches",
+        contract=contract,
+        segments=taken.segments,
+        samples=taken.samples,
+        config=config.model_dump(mode="json", exclude=NO_RESULT | OF_SEGMENTS, exclude_none=True),
+    )
+    sums = read_sums(Location.parse(pack.folder)) if pack.verify else {}
+    inputs = {"index": index.computed_digest(), "sums": digest(sums), "placed": taken.is_placed}
+    now = partial(patches_state, Location.parse(pack.folder))
+    manifest = RunManifest("build-dataset", dict(index.config), inputs, len(sums), _request(config), now(), now)
+    return DatasetPlan(config, index, {}, taken.left_out, {}, {}, {}, None, folder, manifest, sums)
 
 
 def with_named_segments(config: BuildDatasetConfig, root: Location) -> BuildDatasetConfig:
@@ -263,8 +207,14 @@ def describe(config: BuildDatasetConfig) -> str:
         f"  samples       {', '.join(f'{count} {name}' for name, count in counts.items())}{folds}; "
         f"{plan.left_out} left out",
         f"  layers        {index.contract.layer_count}, {index.contract.dtype}",
-        f"  form          {config.form} at {plan.folder}",
+        f"  form          {config.form if config.patches is None else index.form} at {plan.folder}",
     ]
+    if config.patches is not None:
+        placed = plan.manifest.inputs["placed"]
+        rows.append(
+            f"  leakage       {'none' if placed else 'not looked for: the pack states no places (xyxys, seg_idx)'}"
+        )
+        rows.append(f"  verifies      {count_text(len(plan.sums), 'file')} by SHA-256, {plan.record.state}")
     rows += [f"  held out      {line}" for line in held_out_lines(plan.held_out)]
     if plan.layout is not None:
         layout = plan.layout
@@ -299,17 +249,31 @@ def summary(folder: Location) -> list[str]:
 
 
 def _work(plan: DatasetPlan) -> UnitWork[Any, Any]:
+    if plan.config.patches is not None:
+        return _verifying(Location.parse(plan.config.patches.folder), plan.sums, plan.record)
     if plan.layout is None:
         raise ConfigError(f"dataset {plan.config.name}: an index has no units to pack")
     root = Location.parse(plan.config.root)
     return pack_work(plan.index, plan.folder, plan.layout, plan.record, root)
 
 
+def _verifying(folder: Location, sums: Mapping[str, str], record: RunFolder) -> UnitWork[Any, Any]:
+    """Compare one file of a patch pack with its digest per unit."""
+    names = sorted(sums)
+
+    def load(unit: Unit) -> int:
+        name = names[unit.write_box.y0]
+        return require_sum(folder / name, sums[name])
+
+    return UnitWork(load=load, compute=None, store=lambda unit, size: {"bytes_verified": size}, mark=record.mark)
+
+
 def _finish(plan: DatasetPlan) -> Mapping[str, Any]:
     """Write the files beside the samples; the index last, so that it stands for a whole dataset."""
     config, folder = plan.config, plan.folder
     reader = SampleReader(plan.index, folder, root=Location.parse(config.root))
-    index = plan.index.model_copy(update={"form": config.form})
+    form = plan.index.form if config.patches is not None else config.form
+    index = plan.index.model_copy(update={"form": form})
     pictures = write_previews(plan.index, reader, plan.arrays, folder / "previews", config.card.previews)
     write_ink_boxes(folder / "boxes", plan.ink_boxes, plan.labels)
     (folder / "splits.json").write_json(splits_document(index))
@@ -337,20 +301,16 @@ def _with_boxes(
     return config.model_copy(update={"sampling": sampling, "held_out_sampling": held_out}), around
 
 
-def _named(value: Any, segment: str) -> Any:
-    """Replace ``{segment}`` by a segment's id in every text of the settings."""
-    if isinstance(value, dict):
-        return {key: _named(item, segment) for key, item in value.items()}
-    return value.replace("{segment}", segment) if isinstance(value, str) else value
-
-
 def _request(config: BuildDatasetConfig) -> dict[str, Any]:
     """Return the request, with absolute paths of files."""
     asked = config.request(catalog=_absolute(config.catalog))
-    for labels in (asked.get("labels"), *(segment["labels"] for segment in asked["segments"])):
+    for labels in (asked.get("labels"), *(segment["labels"] for segment in asked.get("segments", ()))):
         for key in ("image", "supervision_mask", "validation_mask"):
             if labels and labels.get(key) not in (None, NO_MASK):
                 labels[key] = Location.parse(labels[key]).uri
+    if config.patches is not None:
+        asked = {key: value for key, value in asked.items() if key not in OF_SEGMENTS}
+        asked["patches"]["folder"] = Location.parse(config.patches.folder).uri
     if config.images is not None:
         asked["images"]["folder"] = Location.parse(config.images.folder).uri
     return asked
@@ -413,3 +373,15 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
         voxel_size_um=made.voxel_size_um,
     )
     return segment.model_copy(update={"digest": open_segment(segment, Location.parse(config.root)).digest})
+
+
+__all__ = [
+    "BuildDatasetConfig",
+    "DatasetPlan",
+    "SegmentChoice",
+    "describe",
+    "make_plan",
+    "run",
+    "summary",
+    "with_named_segments",
+]

@@ -32,6 +32,11 @@ FILES = (
     ("manifest.json", "settings and inputs"),
     ("run.json", "seconds, bytes, machine"),
 )
+FORMS = {
+    "pack": "were cut out",
+    "index": "were marked (they stay in their segments)",
+    "patches": "were taken as patches of a pack",
+}
 STAGES = ("opening segments and taking samples", None, "packing", "drawing and finishing")
 INK, IGNORED = (64, 224, 255), (255, 94, 190)  # outlines, as the viewer has them
 TILE_PX = 256
@@ -55,7 +60,9 @@ def page(run: StoredRun, root: Location) -> Page:
     rounds = _rounds(index)
     contract = index.contract
     segments = f"{len(index.segments)} segment{'s' if len(index.segments) != 1 else ''}"
-    packed = "were cut out" if index.form == "pack" else "were marked (they stay in their segments)"
+    packed = FORMS[index.form]
+    is_placed = run.manifest["inputs"].get("placed", True)
+    apart = "split so that no pixel is both learned and tested" if is_placed else "split as the pack states it"
     ink = _mean_ink(index.samples)
     card = run.manifest["config"].get("card", {})
     said = () if not card.get("description") else (Words(str(card["description"])),)
@@ -64,7 +71,7 @@ def page(run: StoredRun, root: Location) -> Page:
         title=str(card.get("title") or index.name),
         sentence=(
             f"{len(index.samples):,} samples of {index.sample_px} px {packed} from {segments} with ink labels, and "
-            f"split so that no pixel is both learned and tested."
+            f"{apart}."
         ),
         hero=(*_overviews(run.folder, index), _ink_chart(index, rounds)),
         figures=(

@@ -17,6 +17,8 @@ PAGES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 def checked(values) -> BuildDatasetConfig:
     common = {"name": "docs", "sample_px": 64, "splits": {"kind": "kfold"}}
+    if "patches" in values:
+        return BuildDatasetConfig.checked(values, "docs/datasets.md")
     if "images" not in values:
         common["segments"] = ["a"]
     return BuildDatasetConfig.checked({**common, **values}, "docs/datasets.md")
