@@ -38,13 +38,16 @@ class Versions:
         return f"{', '.join(map(str, sorted(self.there)))}; {self.number} is taken ({self.there[self.number]})"
 
 
-def chosen_version(uri: str, wanted: int | None, what: str, *, follows: bool = False) -> Versions:
+def chosen_version(
+    uri: str, wanted: int | None, what: str, cure: str = "state which with version", *, follows: bool = False
+) -> Versions:
     """Choose the version of a file: what was asked for, else what its name states, else the only one.
 
     Args:
         uri: The file or folder; its name may state a version.
         wanted: Version to take, or None.
         what: Opens the messages.
+        cure: How to state one, where several are there.
         follows: The version was asked for another file; where this one has a single version, that is taken.
 
     Raises:
@@ -57,7 +60,7 @@ def chosen_version(uri: str, wanted: int | None, what: str, *, follows: bool = F
         there |= _beside(place.parent, stem, ending)
     listed = ", ".join(f"{number} ({there[number]})" for number in sorted(there))
     if wanted is None and own is None and len(there) > 1:
-        raise DataError(f"{what}: expected one version beside {place}, found {listed}; state which with version")
+        raise DataError(f"{what}: expected one version beside {place}, found {listed}; {cure}")
     number = own or FIRST if wanted is None else wanted
     if number not in there:
         if not follows or len(there) > 1:

@@ -11,18 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.labels.ink import INK_LABEL, INK_SHARE
-from inkbatch.data.maps.label_source import PictureLabels
+from inkbatch.data.labels.versions import chosen_version
+from inkbatch.data.maps.label_source import STATE_PLANE, PictureLabels
 from inkbatch.data.segments.catalog import Catalog
 from inkbatch.data.segments.prepared import SURFACE
 from inkbatch.errors import ConfigError, DataError, NoLabelsError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.layers.one_plane import open_plane
 from inkbatch.io.layers.single import open_one_layer, read_mask
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import require_complete, state_changes, states_of
 
 NO_IGNORE = "none"
+STATE_VERSION = "name the file of one"
 
 Bools = NDArray[np.bool_]
 
@@ -36,7 +39,7 @@ class TruthChoice:
             ``ink_labels``.
         white: Stored value of `labels` that means certain ink; None is the largest one of its dtype, 1 for floats.
         ignore: A 2-D picture, non-zero where pixels do not count. None takes the segment's ``ignore_mask.zarr`` where
-            there is one; ``none`` takes none.
+            there is one, and else, with the catalog's labels, what lies outside its masks; ``none`` takes none.
         catalog: The user's catalog file.
     """
 
@@ -78,6 +81,7 @@ class Truth:
         self.made_from: str | None = None
         self.held_bytes = 0
         self.request: dict[str, Any] = {"labels": None, "ignore": choice.ignore}
+        self._masks: tuple[str, ...] = ()  # of the catalog, where its labels are taken: outside of them nothing counts
         self.state: dict[str, Any] = states_of({SURFACE: folder / "prepare"})
         try:
             self.place, labels_identity, self._ink = self._labels(folder, segment, choice)
@@ -144,11 +148,14 @@ class Truth:
         if uri is None:
             entry = Catalog.load(choice.catalog).entries.get(segment)
             uri = entry.ink_labels if entry else None
+            if entry and entry.supervision_mask:
+                self._masks = tuple(mask for mask in (entry.supervision_mask, entry.validation_mask) if mask)
         if uri is None:
             raise NoLabelsError(
                 f"segment {segment}: no ink labels are known; give --labels, write ink_labels into the "
                 "catalog, or run inkbatch labels"
             )
+        uri = chosen_version(uri, None, f"segment {segment}, labels", STATE_VERSION).uri
         picture = PictureLabels(uri, choice.white)
         self.request["labels"] = Location.parse(uri).uri
         self.held_bytes += 5  # as float32, and as flags
@@ -182,7 +189,7 @@ class Truth:
         own = folder / "ignore_mask.zarr"
         if choice.ignore is None:
             if not (own / "zarr.json").exists():
-                return None, None
+                return self._outside_masks() if self._masks else (None, None)
             mask = Multiscale.open(own)
             self._require_size(f"ignore mask {own}", mask.shape)
             return {"ignore_mask": _digest(mask)}, _stored(mask, _non_zero)
@@ -193,6 +200,24 @@ class Truth:
         self._require_size(f"ignore mask {choice.ignore}", source.shape_zyx[1:])
         identity = {"uri": source.uri, "fingerprint": source.fingerprint}
         return identity, _at_once(lambda box: read_mask(source, box))
+
+    def _outside_masks(self) -> tuple[Any, _Opener]:
+        """Leave out what lies outside the catalog's supervision and validation masks."""
+        places = [chosen_version(uri, None, f"mask {uri}", STATE_VERSION).uri for uri in self._masks]
+        sources = [open_plane(uri, "max", None, STATE_PLANE) for uri in places]
+        self._sources += sources
+        self.held_bytes += len(sources)
+        for uri, source in zip(places, sources, strict=True):
+            self._require_size(f"mask {uri}", source.shape_zyx[1:])
+
+        def outside(box: Box) -> Bools:
+            inside = read_mask(sources[0], box)
+            for source in sources[1:]:
+                inside |= read_mask(source, box)
+            return ~inside
+
+        identity = [{"uri": source.uri, "fingerprint": source.fingerprint} for source in sources]
+        return {"outside": identity}, _at_once(outside)
 
     def _require_size(self, what: str, found: tuple[int, ...]) -> None:
         if tuple(found) != self.shape_yx:
