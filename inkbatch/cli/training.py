@@ -68,7 +68,7 @@ def build_dataset(
 
     Writes index.json, splits.json, coco.json, previews and a data card (README.md) to ROOT/datasets/NAME; form=pack
     also cuts the samples out. The same YAML file and inputs give the same bytes. Training samples that overlap a
-    validation sample are refused. Settings: segments, images or patches (a patch pack), sample_px, sampling, splits,
+    validation sample are refused. Settings: segments, images or patches, sample_px, sampling, splits,
     pairs, form, seed, card (all of them: docs/datasets.md).
     """
     from inkbatch.steps import chains
