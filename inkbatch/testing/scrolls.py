@@ -73,18 +73,22 @@ def write_mesh(
     return folder
 
 
-def write_open_data(root: Path) -> Path:
+def write_open_data(root: Path, um: float = 9.362) -> Path:
     """Write a small copy of the field's open data: three segments of one scroll, and what belongs to them.
 
     ``w001`` has layers at two spacings, labels and a mesh; ``w002`` only a mesh that names its volume; ``w003`` only a
     mesh whose volume the index knows. Sizes stand in names alone, as for many public arrays.
+
+    Args:
+        root: Folder to write.
+        um: Voxel size of the volume.
     """
     sample, rng = root / "PHerc0009", np.random.default_rng(0)
     scan = rng.integers(1, 255, (32, 96, 104), dtype=np.uint8)
     coarse, fine = "20250728140407", "20260102150214"
-    write_volume(sample / "volumes" / f"{coarse}-9.362um-1.2m-113keV-masked.zarr", [scan], um=None, unit="")
+    write_volume(sample / "volumes" / f"{coarse}-{um:.3f}um-1.2m-113keV-masked.zarr", [scan], um=None, unit="")
     first = sample / "segments" / "20250108000000-w001"
-    for place in (f"9.362um-1.2m-113keV-volume-{coarse}", f"2.399um-0.22m-78keV-volume-{fine}"):
+    for place in (f"{um:.3f}um-1.2m-113keV-volume-{coarse}", f"2.399um-0.22m-78keV-volume-{fine}"):
         write_volume(first / "surface-volumes" / f"{place}.zarr", [scan[:13, :80, :90]], um=None, unit="")
     labels = np.zeros((80, 90), np.uint8)
     labels[20:40, 20:60] = 255
@@ -96,7 +100,7 @@ def write_open_data(root: Path) -> Path:
     (first / "ink-detection" / "map.tif").write_bytes(b"not looked at")
     mesh = flat_mesh(9, 10, z=14, tilt=0.02)
     write_mesh(first / "mesh" / f"20250108000000-on-{fine}-2.399um.tifxyz", mesh)
-    write_mesh(sample / "segments" / "w002" / "mesh" / f"w002-on-{coarse}-9.362um.tifxyz", mesh)
+    write_mesh(sample / "segments" / "w002" / "mesh" / f"w002-on-{coarse}-{um:.3f}um.tifxyz", mesh)
     write_mesh(sample / "segments" / "20250108000002-w003" / "mesh" / "tifxyz", mesh)
     index = {"samples": {"PHerc0009": {"segments": {"20250108000002": {"original_volume_id": coarse}}}}}
     (root / "metadata.json").write_bytes(gzip.compress(json.dumps(index).encode()))

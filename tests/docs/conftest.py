@@ -143,7 +143,7 @@ def own_segment(folder: Path, demo_root: Path) -> None:
     write_volume(folder / "scrolls" / "PHerc0172.zarr", [noise])
     write_volume(folder / "scrolls" / "9um.zarr", [noise[:13]], um=8.64)
     write_mesh(folder / "scrolls" / "20240618142020", flat_mesh(15, 17, z=15, tilt=0.05))
-    write_open_data(folder / "open-data")
+    write_open_data(folder / "open-data", DEMO_UM)
     scan(folder, "20231005123336", 20, (150, 200), "uint16")
     scan(folder, "20230827161847", 13, (150, 200))
 
@@ -175,6 +175,12 @@ def ensembles(folder: Path, demo_root: Path) -> None:
     shutil.rmtree(folder / "root/predictions/demo/fitted")
 
 
+def cloud(folder: Path, demo_root: Path) -> None:
+    """The demo, and a copy of public scans."""
+    with_demo(folder, demo_root)
+    write_open_data(folder / "open-data", DEMO_UM)
+
+
 def runs(folder: Path, demo_root: Path) -> None:
     """Two maps of the demo."""
     with_demo(folder, demo_root)
@@ -195,6 +201,7 @@ def field_labels(place: Path, segment: str) -> None:
 def labelled(folder: Path, demo_root: Path) -> None:
     """Two scans with labels, a third one with a map and an export of CVAT, and a patch pack."""
     write_patch_pack(folder / "ink-8um-patchpack")
+    write_open_data(folder / "open-data")
     for segment in ("20230827161847", "20231005123336"):
         scan(folder, segment, 52, (600, 1200))
         (folder / "labels").mkdir(exist_ok=True)
@@ -264,6 +271,7 @@ STAGES = {
     "docs/evaluate.md": maps,
     "docs/provenance.md": runs,
     "docs/datasets.md": labelled,
+    "docs/cloud.md": cloud,
     "docs/training.md": dataset,
     "docs/models.md": published,
 }

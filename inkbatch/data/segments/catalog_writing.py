@@ -16,7 +16,7 @@ import yaml
 
 from inkbatch.config import near_matches
 from inkbatch.data.segments.catalog import LOCATION_KEYS, SEGMENT_ID, SegmentEntry
-from inkbatch.data.segments.found import Artifact, FoundSegment
+from inkbatch.data.segments.found import Artifact, FoundSegment, Kind
 from inkbatch.data.segments.layouts import LEADING_ID, LISTERS, Place, find_segments
 from inkbatch.data.segments.reversed_segments import known_reversed
 from inkbatch.errors import ConfigError, InkbatchError
@@ -29,6 +29,12 @@ from inkbatch.text import count_text
 
 LAYERS_BY_CUSTOM = 65  # that the field renders around a mesh
 ENERGY = re.compile(r"(\d+(?:\.\d+)?)keV")
+BESIDE_LAYERS: tuple[tuple[str, Kind, str], ...] = (  # keys of an entry
+    ("ink_labels", "ink_labels", "labels"),
+    ("mask", "mask", "mask"),
+    ("supervision_mask", "supervision", "supervision mask"),
+    ("validation_mask", "validation", "validation mask"),
+)
 SIZE = re.compile(r"(\d+(?:\.\d+)?um)")
 
 
@@ -41,15 +47,17 @@ class Listed:
         entry: The entry; None where there is nothing to prepare.
         remarks: What else lies there, in words.
         missing: What is not there, in words.
+        taken: What the entry takes, in words.
     """
 
     name: str
     entry: SegmentEntry | None
     remarks: tuple[str, ...]
     missing: tuple[str, ...]
+    taken: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        said = "; ".join(self.remarks)
+        said = "; ".join((*self.taken, *self.remarks))
         lacks = f"missing: {', '.join(self.missing)}" if self.missing else ""
         return f"{self.name}\t{' · '.join(part for part in (said, lacks) if part)}"
 
@@ -127,7 +135,7 @@ def _rows(name: str, segment: FoundSegment, place: Place, request: CatalogReques
     meshes = segment.of("mesh")
     if layers:
         names = _distinct(name, layers)
-        return [_stored(one, segment, artifact, place, request) for one, artifact in zip(names, layers, strict=True)]
+        return [_stored(one, segment, artifact, request) for one, artifact in zip(names, layers, strict=True)]
     if meshes:
         return [
             _rendered(one, segment, mesh, place, request)
@@ -136,10 +144,9 @@ def _rows(name: str, segment: FoundSegment, place: Place, request: CatalogReques
     return [Listed(name, None, (), ("layers", "a mesh"))]
 
 
-def _stored(name: str, segment: FoundSegment, layers: Artifact, place: Place, request: CatalogRequest) -> Listed:
+def _stored(name: str, segment: FoundSegment, layers: Artifact, request: CatalogRequest) -> Listed:
     """Describe layers that are rendered already."""
-    entry, remarks, missing = _shared(segment, layers)
-    remarks.insert(0, layers.path or "layers")
+    entry, taken, remarks, missing = _shared(segment, layers)
     if not states_size(layers.uri):
         missing.append("voxel size (voxel_size_um)")
     known = known_reversed(segment.name, segment.sample)
@@ -148,53 +155,43 @@ def _stored(name: str, segment: FoundSegment, layers: Artifact, place: Place, re
         remarks.append(f"reversed, says {'; '.join(known.said_by)}")
     elif request.depth_order is None:
         missing.append("depth order (depth_order)")
-    meshes = segment.of("mesh")
-    if meshes:
-        remarks.append(f"mesh {', '.join(mesh.path or '.' for mesh in meshes)}")
-    return Listed(name, _entry(entry, request, source=layers.uri), tuple(remarks), tuple(missing))
+    remarks += [f"mesh {mesh.path or '.'}" for mesh in segment.of("mesh")]
+    taken.insert(0, layers.path or "layers")
+    return Listed(name, _entry(entry, request, source=layers.uri), tuple(remarks), tuple(missing), tuple(taken))
 
 
 def _rendered(name: str, segment: FoundSegment, mesh: Artifact, place: Place, request: CatalogRequest) -> Listed:
     """Describe a mesh whose layers prepare renders."""
-    entry, remarks, missing = _shared(segment, mesh)
-    remarks.insert(0, f"mesh {mesh.path or '.'}")
+    entry, taken, remarks, missing = _shared(segment, mesh)
+    taken.insert(0, f"mesh {mesh.path or '.'}")
     volume, reason = volume_of(segment, mesh, place, request.volume)
     if volume is None:
-        return Listed(name, None, tuple(remarks), (f"layers, and the volume of its mesh ({reason})", *missing))
-    remarks.append(f"layers are rendered from {volume}")
+        return Listed(name, None, (*taken, *remarks), (f"layers, and the volume of its mesh ({reason})", *missing))
+    taken.append(f"layers are rendered from {volume}")
     if not states_size(volume):
         missing.append("voxel size (volume_um)")
     if request.depth_order is None:
         missing.append("depth order (depth_order)")
-    rendering = {"volume": volume, "layers_count": request.layers_count}
-    return Listed(name, _entry({**entry, **rendering}, request, source=mesh.uri), tuple(remarks), tuple(missing))
+    entry |= {"volume": volume, "layers_count": request.layers_count}
+    return Listed(name, _entry(entry, request, source=mesh.uri), tuple(remarks), tuple(missing), tuple(taken))
 
 
-def _shared(segment: FoundSegment, surface: Artifact) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Return what layers and meshes have alike: values of the entry, remarks, and what is missing."""
+def _shared(segment: FoundSegment, surface: Artifact) -> tuple[dict[str, Any], list[str], list[str], list[str]]:
+    """Return what layers and meshes have alike: values of the entry, what it takes, remarks, and what is missing."""
     entry: dict[str, Any] = {"sample": segment.sample}
-    remarks, missing = [], []
+    taken: list[str] = []
     energy = ENERGY.search(surface.path)
     if energy:
         entry["energy_kev"] = float(energy[1])
-    labels, others = _fitting(segment.of("ink_labels"), surface)
-    if labels:
-        entry["ink_labels"] = labels.uri
-        remarks.append(f"labels {labels.path}")
-    else:
-        missing.append("ink labels")
-    remarks += [f"labels of another surface volume: {one.path}" for one in others]
-    mask, _ = _fitting(segment.of("mask"), surface)
-    if mask:
-        entry["mask"] = mask.uri
-        remarks.append(f"mask {mask.path}")
-    for kind, words in (("supervision", "supervision mask"), ("validation", "validation mask")):
-        found, _ = _fitting(segment.of(kind), surface)  # type: ignore[arg-type]
+    for key, kind, words in BESIDE_LAYERS:
+        found, _ = _fitting(segment.of(kind), surface)
         if found:
-            entry[f"{kind}_mask"] = found.uri
-            remarks.append(f"{words} {found.path}")
+            entry[key] = array_address(found.uri)
+            taken.append(f"{words} {found.path}")
+    labels, others = _fitting(segment.of("ink_labels"), surface)
+    remarks = [f"labels of another surface volume: {one.path}" for one in others]
     remarks += [f"not known: {path}" for path in segment.unknown]
-    return entry, remarks, missing
+    return entry, taken, remarks, [] if labels else ["ink labels"]
 
 
 def _entry(values: dict[str, Any], request: CatalogRequest, source: str) -> SegmentEntry:
@@ -252,6 +249,21 @@ def states_size(uri: str) -> bool:
         return any(is_plausible(named.um) for named in sizes_beside(Location.parse(uri)))
     except InkbatchError:  # preparing says what is wrong with it
         return False
+
+
+def array_address(uri: str) -> str:
+    """Return the address at which labels or a mask can be read: level 0 where a group states no levels itself."""
+    place = Location.parse(uri)
+    if not uri.endswith(".zarr"):
+        return uri
+    try:
+        node = find_node(place)
+        if node is not None and not node.is_array:
+            choose_array(node, None, None)
+    except InkbatchError:
+        level = find_node(place / "0")
+        return level.location.uri if level is not None and level.is_array else uri
+    return uri
 
 
 def volume_of(segment: FoundSegment, mesh: Artifact, place: Place, stated: str | None) -> tuple[str | None, str]:

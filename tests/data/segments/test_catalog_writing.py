@@ -42,8 +42,9 @@ def test_open_data_gives_layers_at_each_spacing_and_meshes_with_their_volumes(op
     fine, coarse = rows[FINE].entry, rows[COARSE].entry
     assert fine.source.endswith("surface-volumes/2.399um-0.22m-78keV-volume-20260102150214.zarr")
     assert (fine.sample, fine.energy_kev, coarse.energy_kev) == ("PHerc0009", 78, 113)
-    assert fine.ink_labels.endswith("20260918/inklabels.zarr")  # the latest release, of its own volume
-    assert coarse.ink_labels is None
+    assert fine.ink_labels.endswith("20260918/inklabels.zarr/0")  # the latest release, of its own volume
+    assert fine.supervision_mask.endswith("20260918/supervision.zarr/0")
+    assert coarse.ink_labels is coarse.supervision_mask is None
     for name in ("w002", "20250108000002-w003"):
         assert rows[name].entry.volume.endswith("volumes/20250728140407-9.362um-1.2m-113keV-masked.zarr")
         assert rows[name].entry.layers_count == 65
@@ -92,7 +93,9 @@ def test_a_folder_of_segments_gives_zarr_tifs_and_meshes_with_labels_and_version
     one, two, three = (rows[name].entry for name in ("a1", "b2", "c3"))
     assert (one.source, one.ink_labels) == ("segs/a1/a1_v2.zarr", "segs/a1/a1_inklabels_v3.zarr")
     assert one.supervision_mask == "segs/a1/a1_supervision_mask.zarr"
-    assert {"supervision mask a1_supervision_mask.zarr", "not known: a1_pred.zarr"} <= set(rows["a1"].remarks)
+    assert one.supervision_mask == "segs/a1/a1_supervision_mask.zarr"
+    assert one.validation_mask == "segs/a1/a1_validation_mask_v2.zarr"
+    assert rows["a1"].remarks == ("not known: a1_pred.zarr",)
     assert (two.source, two.mask) == ("segs/b2/b2.tifs", "segs/b2/b2_mask.png")
     assert (three.source, three.volume, three.mask) == ("segs/c3", "volumes/scan.zarr", None)
     assert rows["d4"].entry is None
@@ -145,6 +148,9 @@ def test_what_is_written_is_prepared_and_inferred(open_data, tmp_path, monkeypat
     found = command("segments", "--from", open_data, "--depth-order", "forward", "--layers-count", 9)
     assert found.exit_code == 0, found.output
     assert "catalog: 4 segments" in found.output
+    assert command("prepare", FINE).exit_code == 0
+    labelled = command("labels", FINE, "--set", "clean.min_area_px=0")
+    assert labelled.exit_code == 0, (labelled.output, labelled.exception)
     for name in (COARSE, "w002"):
         assert command("prepare", name).exit_code == 0
         done = command("infer", name, "--bundle", bundle)
