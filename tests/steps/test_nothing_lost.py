@@ -14,6 +14,7 @@ import zarr
 
 from inkbatch.errors import CorruptDataError, DataError, StorageError
 from inkbatch.geometry import Box
+from inkbatch.io.layers import zarr_holes
 from inkbatch.io.store import ledger
 from inkbatch.io.store.local_files import NewFile
 from inkbatch.io.store.location import Location
@@ -28,7 +29,7 @@ from inkbatch.steps.ensemble.job import run as run_ensemble
 from inkbatch.steps.infer.job import run as run_infer
 from inkbatch.steps.labels.job import run as run_labels
 from inkbatch.steps.labels.plan import LabelsConfig
-from inkbatch.steps.prepare.job import run
+from inkbatch.steps.prepare.job import make_plan, run
 from inkbatch.testing.faults import Notes, stored_bytes
 from inkbatch.testing.segments import random_papyrus
 
@@ -220,6 +221,48 @@ def test_chunks_of_foreign_arrays_that_are_missing_are_counted_and_refused_above
     assert json.loads((Path(config.root) / "segments/tiny/prepare/complete.json").read_text())["missing_chunks"] == 4
     with pytest.raises(DataError, match=r"4 of 16 chunks of .* \(25%, at most 10% may be\)"):
         run(config.model_copy(update={"max_missing": 0.1}), RunContext())
+
+
+def test_of_many_chunks_on_a_web_server_some_are_asked_for(prepare_config, web, monkeypatch):
+    array = zarr.create_array(web.folder / "cube.zarr", shape=(5, 64, 64), chunks=(5, 8, 8), dtype="uint8")
+    array[:] = random_papyrus((5, 64, 64)) | 1
+    for y in range(4):
+        shutil.rmtree(web.folder / f"cube.zarr/c/0/{2 * y}")
+    monkeypatch.setattr(zarr_holes, "MOST_ASKED", 32)
+    config = prepare_config(f"{web.url}/cube.zarr", axes="zyx", max_missing=0.8)
+    (holes,) = make_plan(config).holes
+    assert (holes.expected, holes.asked) == (64, 32)
+    assert 0.3 < holes.share < 0.7
+    assert "about" in str(holes)
+    with pytest.raises(DataError, match=r"of 64 chunks of .* \(32 were asked for\) .*at most 20% may be"):
+        make_plan(config.model_copy(update={"max_missing": 0.2}))
+
+
+def test_labels_in_an_array_that_lacks_chunks_say_so(prepare_config, source, tmp_path):
+    config = prepare_config(source)
+    run(config, RunContext())
+    shape = pixels(config.root).shape[1:]
+    array = zarr.create_array(tmp_path / "ink.zarr", shape=shape, chunks=(32, 32), dtype="uint8")
+    array[:32, :32] = 255
+    labels = LabelsConfig(segment="tiny", root=config.root, image=str(tmp_path / "ink.zarr"), clean={"min_area_px": 1})
+    notes = Notes()
+    assert run_labels(labels, RunContext(reporter=notes)).complete
+    assert any("chunks of" in note and "are not stored" in note for note in notes.said)
+    with pytest.raises(DataError, match="at most 10% may be"):
+        run_labels(labels.model_copy(update={"max_missing": 0.1}), RunContext())
+    shutil.rmtree(tmp_path / "ink.zarr/c")
+    with pytest.raises(DataError, match="none of the .* chunks of .*ink.zarr is stored"):
+        run_labels(labels, RunContext())
+
+
+def test_the_numbers_of_layers_are_said(prepare_config, source):
+    (source / "00.tif").unlink()
+    (source / "05.tif.part").write_bytes(b"cut")
+    notes = Notes()
+    run(prepare_config(source), RunContext(reporter=notes))
+    said = " ".join(notes.said)
+    assert "prepare: 4 layers, numbered 1 to 4; none has number 0: if the surface begins there, fetch it" in said
+    assert "; '05.tif.part' looks like a copy that did not end" in said
 
 
 def test_chunks_under_other_names_than_the_metadata_say_are_refused(prepare_config, tmp_path):

@@ -34,6 +34,7 @@ class LayerSource(ABC):
         channels: Channels of one picture that its layers are; 1 where they are layers.
         is_array: True where its layers are planes of one array (zarr, ``.npy``), not pages or files.
         resident_bytes: Memory that the source keeps while it is open (decoded layers), for the planner.
+        notes: What a user should know of the files beside errors, for example the numbers of the layers.
         axes: Meaning of the stored dimensions, for example ``zyx`` or ``tczyx``.
         fingerprint: Digest of the files' names and sizes, or of a zarr array's metadata; goes into manifests, so that a
             source that was exchanged between two runs is noticed.
@@ -52,6 +53,7 @@ class LayerSource(ABC):
     channels: int = 1
     is_array: bool = False
     resident_bytes: int = 0
+    notes: tuple[str, ...] = ()
     axes: str = "zyx"
     fingerprint: str = ""
 

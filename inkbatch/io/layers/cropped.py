@@ -30,7 +30,7 @@ class CroppedLayers(LayerSource):
         self.shape_zyx = layers, box.height, box.width
         self.first_layer, self.block_layers = inner.first_layer, inner.block_layers
         self.block_yx, self.whole_layers = inner.block_yx, inner.whole_layers
-        self.spacing, self.lossy = inner.spacing, inner.lossy
+        self.spacing, self.lossy, self.notes = inner.spacing, inner.lossy, inner.notes
         self.resident_bytes, self.unit_px = inner.resident_bytes, inner.unit_px
 
     def read(self, layers: range, box: Box, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:

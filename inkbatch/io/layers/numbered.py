@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from typing import TypeVar
@@ -22,6 +22,7 @@ from inkbatch.io.threads import opening_pool
 from inkbatch.text import count_text
 
 LAYER_NAME = re.compile(r"([0-9]+)\.(?:tiff?|png|jpe?g)", re.IGNORECASE)
+UNFINISHED = re.compile(rf"\.?{LAYER_NAME.pattern}(?:\.\w+|~)", re.IGNORECASE)
 MAGIC_BYTES = 16
 HUGE_BLOCK_SHARE = 8  # a strip of more than an eighth of the budget is decoded once and kept
 LEAST_BYTES = 16 << 20  # smaller pictures and tiles are decoded whatever the budget says
@@ -100,6 +101,14 @@ def numbered_files(
     return first, [(folder / found[number], sizes[found[number]]) for number in numbers]
 
 
+def _notes(first: int, count: int, names: Iterable[str]) -> tuple[str, ...]:
+    """Say the numbers of the layers: no gap shows where the first or the last ones are missing."""
+    below = f"; none has number {first - 1}: if the surface begins there, fetch it" if first else ""
+    cut_off = [name for name in sorted(names) if UNFINISHED.match(name)]
+    left = f"; {cut_off[0]!r} looks like a copy that did not end" if cut_off else ""
+    return (f"{count_text(count, 'layer')}, numbered {first} to {first + count - 1}{below}{left}",)
+
+
 def open_folder(folder: Location, sizes: Mapping[str, int | None], keeping: Keeping) -> LayerSource:
     """Open a folder of numbered layers: headers only, concurrently where it is remote.
 
@@ -117,6 +126,7 @@ def open_folder(folder: Location, sizes: Mapping[str, int | None], keeping: Keep
     _require_agreement(folder, layers)
     source = _source(str(folder), layers, first, keeping)
     source.fingerprint = digest([[place.name, place.size() if size is None else size] for place, size in files])
+    source.notes = _notes(first, len(files), sizes)
     return source
 
 

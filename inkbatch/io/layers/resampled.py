@@ -170,6 +170,7 @@ class ResampledSource(CheckedLayerSource):
     def __init__(self, source: LayerSource, layers: range, resampling: Resampling) -> None:
         self.source, self.layers, self.resampling = source, layers, resampling
         self.uri, self.axes, self.fingerprint = source.uri, source.axes, source.fingerprint
+        self.notes = source.notes
         self.dtype, self.whole_layers = source.dtype, source.whole_layers
         self.resident_bytes = source.resident_bytes + 3 * STRIP_BYTES  # what is read, and two terms in float32
         rows, columns = resampling.rows, resampling.columns

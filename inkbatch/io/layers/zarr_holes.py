@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,8 @@ from inkbatch.io.store.listing import objects_below
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import MOST_LISTED
 
-MOST_ASKED = 2_000  # chunks of an array on a web server, which lists nothing, that are asked for one by one
+MOST_ASKED = 2_000  # chunks that are asked for one by one, where a store lists nothing or too many
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it spread evenly, whatever the grid
 ASKED_AT_ONCE = 16
 
 
@@ -25,13 +26,15 @@ class Holes:
 
     Attributes:
         expected: Objects (chunks, or zarr shards) that the array has if all are stored.
-        missing: Of these, not stored.
+        missing: Of these, not stored; estimated where only some were asked for.
         uri: The array.
+        asked: Objects that were asked for; 0 stands for all.
     """
 
     expected: int
     missing: int
     uri: str
+    asked: int = 0
 
     @property
     def share(self) -> float:
@@ -39,7 +42,9 @@ class Holes:
         return self.missing / self.expected
 
     def __str__(self) -> str:
-        return f"{self.missing:,} of {self.expected:,} chunks of {self.uri} are not stored and read as its fill value"
+        count = f"about {self.missing:,}" if self.asked else f"{self.missing:,}"
+        sample = f" ({self.asked:,} were asked for)" if self.asked else ""
+        return f"{count} of {self.expected:,} chunks of {self.uri} are not stored and read as its fill value{sample}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,12 @@ class _Keys:
     def __iter__(self) -> Any:
         for place in itertools.product(*(range(size) for size in self.grid)):
             yield self.prefix + self.separator.join(map(str, place))
+
+    def some(self, most: int) -> Iterator[str]:
+        """Yield `most` of the names, spread over the grid; the same ones every time."""
+        places = dict.fromkeys(int(number * GOLDEN % 1 * self.count) for number in range(2 * most))
+        for place in itertools.islice(places, most):
+            yield self.prefix + self.separator.join(map(str, _unravelled(place, self.grid)))
 
     def matches(self, separator: str) -> re.Pattern[str]:
         numbers = re.escape(separator).join([r"(\d+)"] * len(self.grid))
@@ -79,7 +90,7 @@ def count_holes(place: Location) -> Holes | None:
         place: The array.
 
     Returns:
-        The count; None where `place` is no zarr array, or has too many chunks to look for.
+        The count, an estimate where there are too many to look for; None where `place` is no zarr array.
 
     Raises:
         DataError: Chunks are stored under other names than the metadata say: every one would read as empty.
@@ -87,14 +98,8 @@ def count_holes(place: Location) -> Holes | None:
     keys = _keys(place)
     if keys is None or not keys.count:
         return None
-    if place.protocol in ("http", "https"):
-        if keys.count > MOST_ASKED:
-            return None
-        with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="inkbatch-holes") as pool:
-            present = sum(pool.map(lambda key: (place / key).exists(), keys))
-        return Holes(keys.count, keys.count - present, place.uri)
-    if keys.count > MOST_LISTED:
-        return None
+    if place.protocol in ("http", "https") or keys.count > MOST_LISTED:
+        return _asked_for(place, keys)
     paths = [row.path for row in objects_below(place)]
     present = keys.count_in(paths, keys.separator)
     other = "/" if keys.separator == "." else "."
@@ -106,6 +111,54 @@ def count_holes(place: Location) -> Holes | None:
             "the array again"
         )
     return Holes(keys.count, keys.count - present, place.uri)
+
+
+def counted_holes(who: str, places: Iterable[str], most: float) -> tuple[Holes, ...]:
+    """Count the chunks of zarr arrays that are not stored; other files have none.
+
+    Args:
+        who: Opens a message.
+        places: Addresses of arrays and files.
+        most: Share of an array that may be missing.
+
+    Returns:
+        The arrays that lack chunks.
+
+    Raises:
+        DataError: Their share is larger than `most`, or all are missing.
+    """
+    counted = (count_holes(Location.parse(place)) for place in places)
+    found = tuple(holes for holes in counted if holes is not None and holes.missing)
+    for holes in found:
+        if holes.missing == holes.expected:
+            raise DataError(
+                f"{who}: none of the {holes.expected:,} chunks of {holes.uri} is stored; copy the "
+                "array again, and check its metadata"
+            )
+        if holes.share > most:
+            raise DataError(
+                f"{who}: {holes} ({holes.share:.0%}, at most {most:.0%} may be); copy "
+                "the array again, or, if it leaves out empty chunks on purpose, give --set max_missing=1"
+            )
+    return found
+
+
+def _asked_for(place: Location, keys: _Keys) -> Holes:
+    """Ask for the chunks by name: all of them, or some of many."""
+    chosen = list(keys if keys.count <= MOST_ASKED else keys.some(MOST_ASKED))
+    with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="inkbatch-holes") as pool:
+        absent = len(chosen) - sum(pool.map(lambda key: (place / key).exists(), chosen))
+    if len(chosen) == keys.count:
+        return Holes(keys.count, absent, place.uri)
+    return Holes(keys.count, -(-absent * keys.count // len(chosen)), place.uri, len(chosen))
+
+
+def _unravelled(number: int, grid: tuple[int, ...]) -> tuple[int, ...]:
+    place = []
+    for size in reversed(grid):
+        number, last = divmod(number, size)
+        place.append(last)
+    return tuple(reversed(place))
 
 
 def _keys(place: Location) -> _Keys | None:

@@ -47,6 +47,8 @@ def run(config: LabelsConfig, context: RunContext) -> JobReport:
         InkbatchError: See `make_plan`; no ink is left; damaged data; storage that gave up; a stop signal.
     """
     plan = make_plan(config)
+    for holes in plan.inputs.holes:
+        context.reporter.note(f"labels: {holes}")
     with contextlib.ExitStack() as opened:
         opened.callback(plan.inputs.close)
         return _run(plan, context)

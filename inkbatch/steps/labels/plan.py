@@ -46,6 +46,8 @@ class LabelsConfig(JobConfig):
         ignore: What goes into the ignore mask.
         unit_px: Edge of a unit, a power of two of at least 32.
         allow_empty: Accept labels without any ink (bare papyrus as counterexample).
+        max_missing: Share of the chunks of a zarr array that may be missing and read as its fill value. Many programs
+            leave out chunks without ink, so that by default only an array without any chunk is refused.
         replace: Remove labels that were made with other settings first. Not with several shards.
         catalog: The user's catalog file.
     """
@@ -68,6 +70,7 @@ class LabelsConfig(JobConfig):
     ignore: IgnoreRules = Field(default_factory=IgnoreRules)
     unit_px: int = 2048
     allow_empty: bool = False
+    max_missing: float = Field(1.0, ge=0, le=1)
     replace: bool = False
     catalog: str | None = None
 

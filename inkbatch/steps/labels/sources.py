@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkbatch.data.labels.components import Bools
@@ -16,6 +16,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.one_plane import open_plane
 from inkbatch.io.layers.single import content_digest, open_one_layer, read_mask
+from inkbatch.io.layers.zarr_holes import Holes, counted_holes
 from inkbatch.io.layers.zarr_nodes import find_node, level_shapes
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import state_of
@@ -49,6 +50,7 @@ class LabelInputs:
         ignore_image: What is left out, or None.
         supervision: Where labels count, or None: everywhere.
         validation: What is held out, or None.
+        holes: Zarr arrays among them that lack chunks.
     """
 
     labels: LabelSource
@@ -56,6 +58,7 @@ class LabelInputs:
     ignore_image: LayerSource | None
     supervision: Mask | None
     validation: Mask | None
+    holes: tuple[Holes, ...] = ()
 
     @property
     def masks(self) -> dict[str, Mask]:
@@ -75,6 +78,13 @@ class LabelInputs:
             entry = {"uri": mask.source.uri, "fingerprint": mask.source.fingerprint}
             found[key] = {**entry, **mask.versions.identity}
         return found
+
+    @property
+    def places(self) -> list[str]:
+        """Addresses of all that was given as a picture or an array."""
+        picture = [self.labels.identity["image"]] if "image" in self.labels.identity else []
+        others = [source for source in (self.ignore_image, *(mask.source for mask in self.masks.values())) if source]
+        return [*picture, *(source.uri for source in others)]
 
     @property
     def request(self) -> dict[str, Any]:
@@ -116,7 +126,8 @@ def open_inputs(config: LabelsConfig, surface: SurfaceVolume) -> LabelInputs:
         "validation mask": config.validation_mask or (entry.validation_mask if of_catalog else None),
     }
     masks = {what: _mask(config, what, uri, surface) for what, uri in given.items()}
-    return LabelInputs(labels, versions, ignore_image, masks["supervision mask"], masks["validation mask"])
+    opened = LabelInputs(labels, versions, ignore_image, masks["supervision mask"], masks["validation mask"])
+    return replace(opened, holes=counted_holes(f"segment {config.segment}", opened.places, config.max_missing))
 
 
 def _labels(config: LabelsConfig, entry: SegmentEntry) -> tuple[LabelSource, Versions | None]:

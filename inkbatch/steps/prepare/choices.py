@@ -16,8 +16,7 @@ from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.cropped import CroppedLayers
 from inkbatch.io.layers.resampled import ResampledSource
 from inkbatch.io.layers.single import open_flat
-from inkbatch.io.layers.zarr_holes import Holes, count_holes
-from inkbatch.io.store.location import Location
+from inkbatch.io.layers.zarr_holes import Holes, counted_holes
 from inkbatch.io.surface import DepthOrder
 from inkbatch.steps.prepare.resample import require_mask_size
 
@@ -88,26 +87,14 @@ def open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int)
     return CroppedLayers(mask, source.box) if isinstance(source, CroppedLayers) else mask
 
 
-def counted_holes(config: PrepareConfig, sources: Sequence[LayerSource | None]) -> tuple[Holes, ...]:
+def missing_chunks(config: PrepareConfig, sources: Sequence[LayerSource | None]) -> tuple[Holes, ...]:
     """Count the chunks of zarr sources that are not stored.
 
     Raises:
         DataError: Their share is larger than `max_missing`, or all are missing.
     """
-    counted = [count_holes(Location.parse(source.uri)) for source in sources if source is not None]
-    found = tuple(holes for holes in counted if holes is not None and holes.missing)
-    for holes in found:
-        if holes.missing == holes.expected:
-            raise DataError(
-                f"segment {config.segment}: none of the {holes.expected:,} chunks of {holes.uri} is stored; copy the "
-                "array again, and check its metadata"
-            )
-        if holes.share > config.max_missing:
-            raise DataError(
-                f"segment {config.segment}: {holes} ({holes.share:.0%}, at most {config.max_missing:.0%} may be); copy "
-                "the array again, or, if it leaves out empty chunks on purpose, give --set max_missing=1"
-            )
-    return found
+    places = [source.uri for source in sources if source is not None]
+    return counted_holes(f"segment {config.segment}", places, config.max_missing)
 
 
 def sampled(source: LayerSource, layers: range) -> NDArray[Any]:

@@ -26,7 +26,7 @@ from inkbatch.run.job import JobReport, RunContext, begin, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import BESIDE, RunFolder, RunManifest
 from inkbatch.steps.live_preview import drawn, live_preview
-from inkbatch.steps.prepare.choices import counted_holes, layer_range, open_mask, required_order, sampled
+from inkbatch.steps.prepare.choices import layer_range, missing_chunks, open_mask, required_order, sampled
 from inkbatch.steps.prepare.page import page as report_page
 from inkbatch.steps.prepare.resample import open_resampled, resampled, wished
 from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
@@ -57,7 +57,7 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
     mapping = _grey_values(config, entry, source, layers)
     mask_uri = config.mask or entry.mask
     mask_source = open_mask(config, mask_uri, source, memory) if mask_uri else None
-    holes = counted_holes(config, (source, mask_source))
+    holes = missing_chunks(config, (source, mask_source))
     provenance = SurfaceProvenance(
         segment=config.segment,
         source=source.uri,
@@ -185,8 +185,8 @@ def run(config: PrepareConfig, context: RunContext) -> JobReport:
     """
     plan = make_plan(config)
     record = RunFolder(plan.folder / "prepare", plan.manifest)
-    for holes in plan.holes:
-        context.reporter.note(f"prepare: {holes}")
+    for said in (*plan.source.notes, *plan.holes):
+        context.reporter.note(f"prepare: {said}")
     with plan.source:
         created = begin(record, context)
         own = [name for name in ARRAYS if not (plan.folder / name / "zarr.json").exists()] if created else []

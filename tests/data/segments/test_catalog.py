@@ -55,6 +55,22 @@ def test_the_environment_names_a_catalog(write, monkeypatch, tmp_path):
         Catalog.load()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "segments:\n  a: {source: x}\n  b: {source: y}\n  a: {source: z}\n",
+            "line 4: key 'a' stands twice, .* line 2",
+        ),
+        ("segments:\n  a:\n    source: x\n    source: y\n", "line 4: key 'source' stands twice, first in line 3"),
+        ('{"segments":\n {"a": {"source": "x"},\n "a": {"source": "y"}}}', "line 3: key 'a' stands twice, .* line 2"),
+    ],
+)
+def test_a_segment_or_key_that_stands_twice_is_refused_by_line(write, text, said):
+    with pytest.raises(ConfigError, match=said):
+        Catalog.load(write(text))
+
+
 @pytest.mark.parametrize("text", ["[]", "- a", "0"])
 def test_what_is_no_mapping_is_no_catalog(write, text):
     with pytest.raises(ConfigError, match="the whole file"):
