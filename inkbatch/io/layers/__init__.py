@@ -13,7 +13,7 @@ from inkbatch.io.layers.numbered import MAGIC_BYTES, Keeping, open_file, open_fo
 from inkbatch.io.store.faults import MissingObjectError
 from inkbatch.io.store.location import Location
 
-__all__ = ["LayerSource", "open_layer_source"]
+__all__ = ["LayerSource", "may_be_file", "open_layer_source"]
 
 FILE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy")
 DEFAULT_MEMORY_BYTES = 2 << 30
@@ -50,7 +50,7 @@ def open_layer_source(
     location = Location.parse(uri)
     axes = _checked_axes(axes)
     keeping = Keeping(memory_bytes, os.fspath(scratch) if scratch is not None else None)
-    if array is None and _may_be_file(location):
+    if array is None and may_be_file(location):
         try:
             return _open_single(location, axes, level, keeping)
         except (MissingObjectError, IsADirectoryError):
@@ -68,7 +68,7 @@ def open_layer_source(
     return _open_unnamed(location, axes, level, keeping)
 
 
-def _may_be_file(location: Location) -> bool:
+def may_be_file(location: Location) -> bool:
     """Tell whether to look for a file first; on remote stores a file's name saves asking for zarr metadata."""
     if location.is_local:
         return os.path.isfile(location.path)

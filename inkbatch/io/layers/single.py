@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from inkbatch.config import digest
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
-from inkbatch.io.layers import DEFAULT_MEMORY_BYTES, open_layer_source
+from inkbatch.io.layers import DEFAULT_MEMORY_BYTES, may_be_file, open_layer_source
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.grey import EqualChannels, open_grey_picture
 from inkbatch.io.layers.numbered import MAGIC_BYTES, Keeping
@@ -69,7 +69,7 @@ def _open_file(place: Location, keeping: Keeping) -> LayerSource | None:
     """Open a file; None for a folder, and where there is none."""
     from inkbatch.io.layers.npy import NPY_MAGIC, open_npy
 
-    if place.is_folder():
+    if not may_be_file(place):
         return None
     try:
         start = place.read_range(0, min(place.size(), MAGIC_BYTES))
@@ -92,9 +92,10 @@ def _open_array(place: Location, level: int | None, keeping: Keeping) -> LayerSo
 
 def content_digest(place: Location) -> str:
     """Compute the SHA-256 of a file, or of all files of a folder; empty for what is too large to read for it."""
-    if not place.is_folder():
+    is_web = place.protocol in ("http", "https")  # of which nothing is listed
+    if may_be_file(place) or not (is_web or place.is_folder()):
         return sha256(place.read_bytes()).hexdigest() if place.size() <= DIGESTED_BYTES else ""
-    rows = [] if place.protocol in ("http", "https") else objects_below(place)
+    rows = [] if is_web else objects_below(place)
     if not rows or sum(row.bytes for row in rows) > DIGESTED_BYTES:
         return ""
     return digest({row.path: sha256((place / row.path).read_bytes()).hexdigest() for row in rows})

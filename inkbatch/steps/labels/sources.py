@@ -13,6 +13,7 @@ from inkbatch.data.maps.stored import open_map
 from inkbatch.data.segments.catalog import Catalog, SegmentEntry
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box
+from inkbatch.io.layers import may_be_file
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.one_plane import open_plane
 from inkbatch.io.layers.single import content_digest, open_one_layer, read_mask
@@ -163,7 +164,7 @@ def _mask(config: LabelsConfig, what: str, uri: str | None, surface: SurfaceVolu
 def find_group(uri: str) -> bool:
     """Tell if an OME-Zarr group lies at an address."""
     place = Location.parse(uri)
-    node = find_node(place) if place.is_folder() else None
+    node = None if may_be_file(place) else find_node(place)
     return node is not None and not node.is_array
 
 

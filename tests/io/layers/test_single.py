@@ -13,7 +13,9 @@ from PIL import Image
 
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
+from inkbatch.io.layers.one_plane import open_plane
 from inkbatch.io.layers.single import open_flat, open_one_layer, read_mask, read_one_layer
+from inkbatch.testing.label_volumes import on_plane, write_label_volume
 
 SHAPE = (61, 83)
 WHOLE = Box(0, 0, *SHAPE)
@@ -172,3 +174,13 @@ def test_a_volume_keeps_its_layers(tmp_path, ink):
     with open_flat(str(tmp_path / "a.npy")) as source:
         assert source.shape_zyx == (2, *SHAPE)
         np.testing.assert_array_equal(source.read(range(1, 2), WHOLE)[0], ink)
+
+
+def test_pictures_and_volumes_on_a_web_server_are_read_alike(web, ink):
+    two_colours(web.folder, ink)
+    write_label_volume(web.folder / "v.zarr", on_plane(ink, 5, 2), levels=1)
+    with open_one_layer(f"{web.url}/a.png") as source:
+        np.testing.assert_array_equal(read_one_layer(source, WHOLE), ink)
+        assert len(source.fingerprint) == 64
+    with open_plane(f"{web.url}/v.zarr", None, None, "") as source:
+        np.testing.assert_array_equal(read_one_layer(source, WHOLE), ink)
