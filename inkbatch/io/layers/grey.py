@@ -23,6 +23,7 @@ from inkbatch.io.store.location import Location
 
 MINISWHITE, MINISBLACK, RGB, PALETTE = 0, 1, 2, 3
 STREAMED_BITS = (8, 16, 32)
+STRIP_BYTES = 32 << 20
 
 
 class _Odd(NamedTuple):
@@ -36,6 +37,8 @@ class _Odd(NamedTuple):
 def open_grey_picture(place: Location, keeping: Keeping) -> LayerSource:
     """Open a PNG, JPG or TIFF as grey values; several grey pages of a TIFF are several layers.
 
+    What might show colours or be transparent is read once now, so that a job refuses it before it writes anything.
+
     Raises:
         CorruptDataError: It is truncated, or is no picture.
         DataError: Its size passes the memory budget, or its pixels are of a kind that is not read.
@@ -46,11 +49,33 @@ def open_grey_picture(place: Location, keeping: Keeping) -> LayerSource:
         header.seek(0)
         if start.startswith((PNG_MAGIC, JPG_MAGIC)):
             picture = read_picture(place, size, header, any_form=True)
-            return _whole(GreyPicture(picture, lossy=picture.kind == "jpg"), picture.samples, keeping)
+            kept = _whole(GreyPicture(picture, lossy=picture.kind == "jpg"), picture.samples, keeping)
+            return _looked_through(kept) if picture.samples > 1 else kept
         odd = _odd_tiff(place, header) if start.startswith(TIFF_MAGIC) else None
-    if odd is None:
-        return EqualChannels.of(open_file(place, keeping))
-    return _whole(GreyTiff(place, size, odd), 3, keeping)
+    if odd is not None:
+        return _looked_through(_whole(GreyTiff(place, size, odd), 3, keeping))
+    plain = open_file(place, keeping)
+    source = EqualChannels.of(plain)
+    return source if source is plain else _looked_through(source)
+
+
+def _looked_through(source: LayerSource) -> LayerSource:
+    """Read a picture once, in strips.
+
+    Raises:
+        DataError: It shows more than grey, or is damaged.
+    """
+    _, height, width = source.shape_zyx
+    step = (
+        height if source.whole_layers else max(source.block_yx[0], STRIP_BYTES // (3 * width * source.dtype.itemsize))
+    )
+    try:
+        for y0 in range(0, height, step):
+            source.read(range(1), Box(y0, 0, min(height, y0 + step), width))
+    except BaseException:
+        source.close()
+        raise
+    return source
 
 
 def _whole(source: CheckedLayerSource, channels: int, keeping: Keeping) -> LayerSource:

@@ -16,7 +16,7 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
-from inkbatch.steps.labels.job import LabelsConfig, describe, run
+from inkbatch.steps.labels.job import LabelsConfig, describe, make_plan, run
 from inkbatch.testing.label_volumes import on_plane, write_label_volume
 
 SHAPE = (150, 210)
@@ -238,6 +238,16 @@ def test_the_catalog_names_labels_and_masks_together(configure, volume, tmp_path
     plain = configure(catalog=str(tmp_path / "c.yaml"), supervision_mask="none", validation_mask="none", replace=True)
     run(plain, RunContext())
     assert not (Location.parse(plain.root) / "segments/tiny/validation_mask.zarr").exists()
+
+
+def test_the_manifests_request_names_the_same_labels_and_masks(configure, versioned, tmp_path):
+    given = masks(tmp_path / "m", Box(0, 0, 150, 100), Box(40, 100, 90, 210))
+    entry = {"ink_labels": str(versioned), **given}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"segments": {"tiny": entry}}))
+    plan = make_plan(configure(catalog=str(tmp_path / "c.yaml"), version=3, plane="middle"))
+    again = make_plan(LabelsConfig(**plan.manifest.request, root=plan.config.root))
+    assert again.manifest.digest == plan.manifest.digest
+    assert again.manifest.inputs["validation_mask"]["uri"].startswith(given["validation_mask"])
 
 
 def test_a_plane_belongs_to_a_volume(configure, tmp_path, ink):
