@@ -45,7 +45,7 @@ UNUSED = {
     *("aiobotocore", "aioitertools", "boto3", "botocore", "jmespath", "s3fs", "s3transfer", "wrapt"),  # S3, AWS
     *("aiohappyeyeballs", "aiohttp", "aiosignal", "attrs", "frozenlist", "multidict", "propcache", "yarl"),  # web
     *("colorama", "hf-xet", "httpx2-jsfetch"),  # other systems, downloads
-    *("transformers", "tokenizers", "regex", "pytorch-lightning"),  # SegFormer alone; a second copy of lightning
+    *("transformers", "tokenizers", "regex"),  # SegFormer alone
 }
 TORCHVISION = "0.26.0"  # the one for torch 2.11; torch itself is that of the machine
 TREE = ("benchmarks", "inkbatch", "jobs", "tests/models/golden", "pyproject.toml", "LICENSE")

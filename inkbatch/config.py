@@ -140,14 +140,14 @@ class JobConfig(BaseModel):
         values |= {key: value for key, value in (options or {}).items() if value is not None}
         return cls.checked(values, file or "configuration")
 
-    def request(self, **settled: Any) -> dict[str, Any]:
+    def request(self, **replaced: Any) -> dict[str, Any]:
         """Dump the settings without their destination, as a manifest keeps them for `inkbatch rerun`.
 
         Args:
-            settled: Values in place of those that were asked for: catalogs looked up, paths made absolute. None takes
+            replaced: Values in place of those that were asked for: catalogs looked up, paths made absolute. None takes
                 the key out.
         """
-        asked = {**self.model_dump(mode="json"), **settled}
+        asked = {**self.model_dump(mode="json"), **replaced}
         return {key: value for key, value in asked.items() if value is not None and key not in DESTINATION_KEYS}
 
     @classmethod

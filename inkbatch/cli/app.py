@@ -134,7 +134,7 @@ def prepare(
     job = PrepareConfig.load(common.config, common.sets or (), options, preset_settings(preset, "prepare"))
     from inkbatch.steps.prepare.describe import describe
 
-    common.carry_out(job, common.context(), describe, step.run)
+    common.run_job(job, common.context(), describe, step.run)
 
 
 @app.command()

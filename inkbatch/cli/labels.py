@@ -64,7 +64,7 @@ def labels(
     options |= {"supervision_mask": supervision_mask, "validation_mask": validation_mask}
     options |= {"root": chosen_root(root)}
     job = step.LabelsConfig.load(common.config, common.sets or (), options)
-    common.carry_out(job, context, step.describe, step.run)
+    common.run_job(job, context, step.describe, step.run)
 
 
 def import_cvat(

@@ -68,7 +68,7 @@ def ensemble(
     options["fit_weights"] = fit_weights or None
     extra = [f"fit.labels={labels}"] if labels is not None else []
     job = step.EnsembleConfig.load(common.config, [*extra, *(common.sets or [])], options)
-    common.carry_out(job, context, step.describe, step.run)
+    common.run_job(job, context, step.describe, step.run)
 
 
 @option_groups
@@ -106,7 +106,7 @@ def evaluate(
     options: dict[str, Any] = {"segment": segment, "name": name, "versus": versus, "labels": labels, "to": to, "on": on}
     options |= {"root": chosen_root(root), "catalog": catalog, "thresholds": threshold or None}
     job = step.EvaluateConfig.load(common.config, common.sets or (), options)
-    common.carry_out(job, context, step.describe, step.run, step.summary)
+    common.run_job(job, context, step.describe, step.run, step.summary)
 
 
 @option_groups
@@ -136,7 +136,7 @@ def clean(
     options |= {"min_area_px": min_area_px, "root": chosen_root(root)}
     extra = [f"denoise.method={denoise}"] if denoise is not None else []
     job = step.CleanConfig.load(common.config, [*extra, *(common.sets or [])], options)
-    common.carry_out(job, context, step.describe, step.run, step.summary)
+    common.run_job(job, context, step.describe, step.run, step.summary)
 
 
 def export_ome_zarr(

@@ -67,7 +67,7 @@ class JobOptions:
         """Build the context of this process; see `run_context`."""
         return run_context(self.shard, self.log, replace=self.replace)
 
-    def carry_out(
+    def run_job(
         self,
         settings: Settings,
         context: RunContext,

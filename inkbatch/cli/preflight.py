@@ -44,4 +44,4 @@ def preflight(
     job = PreflightConfig.load(common.config, common.sets or (), options)
     from inkbatch.steps.preflight import job as step
 
-    common.carry_out(job, context, step.describe, step.run, step.result_lines)
+    common.run_job(job, context, step.describe, step.run, step.result_lines)

@@ -79,7 +79,7 @@ def build_dataset(
     job = step.BuildDatasetConfig.load(
         common.config, common.sets or (), options, preset_settings(preset, "build-dataset")
     )
-    common.carry_out(job, context, step.describe, chains.build_dataset, step.summary)
+    common.run_job(job, context, step.describe, chains.build_dataset, step.summary)
 
 
 @option_groups
@@ -177,7 +177,7 @@ def infer_pictures(
     options["root"] = chosen_root(root)
     settings = preset_settings(preset, "infer-pictures")
     job = step.InferPicturesConfig.load(common.config, common.sets or (), options, settings)
-    common.carry_out(job, context, step.describe, step.run)
+    common.run_job(job, context, step.describe, step.run)
 
 
 def evaluate_pictures(

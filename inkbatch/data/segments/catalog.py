@@ -32,35 +32,33 @@ def spacing_text(value: Any) -> Any:
     return ",".join(f"{part:g}" for part in value) if isinstance(value, (list, tuple)) else value
 
 
-class SegmentEntry(BaseModel):
-    """One segment of a catalog. Paths are relative to the catalog file; ``{segment}`` is replaced by the id.
+class LayerFacts(BaseModel):
+    """Facts on the layers of a segment, as a catalog and the settings of `inkbatch prepare` state them.
 
     Attributes:
-        source: Layers: a folder, an OME-Zarr, a zarr array, an image.
+        source: Layers: a folder, an OME-Zarr, a zarr array, an image; or a surface mesh (tifxyz) to render. May hold
+            ``{segment}``.
         layers: Half-open range of layer numbers to take; None takes all.
         depth_order: ``forward`` if layer 0 lies where depth order begins, ``reversed`` if the stack was stored the
             other way round. Required to prepare; never guessed.
-        voxel_size_um: Voxel edge in micrometres; required unless the source states it.
+        voxel_size_um: Voxel edge in micrometres, required unless the source states it; of rendered layers the spacing
+            of pixels that is wished.
         z_spacing_um: Spacing of layers in micrometres, where it is not that of pixels and the source does not state it.
-        energy_kev: Photon energy of the scan.
-        sample: Scroll or fragment, for example ``PHercParis4``.
-        intensity: 16 -> 8 bit rule.
-        mask: Segment mask, a 2-D image of the surface's size.
-        ink_labels: Ink labels, a 2-D image of the surface's size, or a label volume.
-        supervision_mask: Mask of the pixels where ink labels count; the others are ignored.
-        validation_mask: Mask of the pixels that are held out, to score what is trained on the others.
+        intensity: ``keep``, ``high-byte``, ``window:LO:HI`` or ``percentile:LO:HI``; None keeps 8 bits as they are and
+            takes the high byte of 16.
+        mask: Segment mask, a 2-D image of the surface's size, non-zero where there is papyrus; None derives it: pixels
+            that are zero in every layer are outside.
         axes: Axis order of a zarr array without OME metadata, for example ``zyx``.
-        level: Pyramid level of an OME-Zarr.
-        volume: The scroll's volume, where `source` is a surface mesh (tifxyz) and layers are rendered from it.
+        level: Pyramid level of an OME-Zarr source, or of the volume.
+        volume: The scroll's volume; layers are rendered from it around the mesh.
         layers_count: Layers to render.
-        step_um: Spacing of rendered layers in micrometres.
-        volume_um: Voxel edge of the volume, where it does not state it.
+        step_um: Spacing of rendered layers in micrometres; None: that of pixels.
+        volume_um: Voxel edge of the volume's level 0 in micrometres, where it does not state it.
         flip_normals: Render against the mesh's normals.
-        max_outside: Share of the mesh that may leave the volume.
-        resample: Spacing in micrometres to bring stored layers to (one, or z,y,x), or the name of a pooling rule.
-        resample_depth: ``mean`` or ``linear``.
-        resample_finer: Interpolate where that is finer than the source.
-        note: For people.
+        max_outside: Share of the mesh that may leave the volume; None: 0.05.
+        resample: Spacing to bring stored layers to, in micrometres (``9.6``, or ``z,y,x``), or a pooling rule's name.
+        resample_depth: ``mean`` (default) averages the layers that one covers, ``linear`` interpolates at its centre.
+        resample_finer: Interpolate where the target is finer than the source.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,13 +68,8 @@ class SegmentEntry(BaseModel):
     depth_order: DepthOrder | None = None
     voxel_size_um: float | None = Field(None, gt=0, allow_inf_nan=False)
     z_spacing_um: float | None = Field(None, gt=0, allow_inf_nan=False)
-    energy_kev: float | None = Field(None, gt=0)
-    sample: str | None = None
     intensity: str | None = None
     mask: str | None = None
-    ink_labels: str | None = None
-    supervision_mask: str | None = None
-    validation_mask: str | None = None
     axes: str | None = None
     level: int | None = Field(None, ge=0)
     volume: str | None = None
@@ -88,6 +81,25 @@ class SegmentEntry(BaseModel):
     resample: Annotated[str | None, BeforeValidator(spacing_text)] = None
     resample_depth: Literal["mean", "linear"] | None = None
     resample_finer: bool | None = None
+
+
+class SegmentEntry(LayerFacts):
+    """One segment of a catalog. Paths are relative to the catalog file; ``{segment}`` is replaced by the id.
+
+    Attributes:
+        energy_kev: Photon energy of the scan.
+        sample: Scroll or fragment, for example ``PHercParis4``.
+        ink_labels: Ink labels, a 2-D image of the surface's size, or a label volume.
+        supervision_mask: Mask of the pixels where ink labels count; the others are ignored.
+        validation_mask: Mask of the pixels that are held out, to score what is trained on the others.
+        note: For people.
+    """
+
+    energy_kev: float | None = Field(None, gt=0)
+    sample: str | None = None
+    ink_labels: str | None = None
+    supervision_mask: str | None = None
+    validation_mask: str | None = None
     note: str | None = None
 
 
