@@ -30,7 +30,7 @@ def test_options_win_over_set_over_file_over_defaults(tmp_path):
     [
         ("segment: a\nstride: 3", [], "unknown key 'stride'; did you mean 'stride_px'"),
         ("stride_px: 3", [], "'segment' is required"),
-        ("segment: a\nstride_px: wide", [], "stride_px: .*found 'wide'"),
+        ("segment: a\nstride_px: wide", [], "stride_px: .*got 'wide'"),
         ("segment: [", [], "not YAML"),
         ("- a", [], "expected a mapping of keys to values, got a list"),
         ("segment: a", ["stride_px"], "expected key=value"),
