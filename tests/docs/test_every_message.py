@@ -60,3 +60,8 @@ def test_every_kind_of_the_page_is_the_kind_of_a_message():
     assert len(kinds()) > 50
     idle = [words for words in kinds() if not any(pattern(words).search(text) for text in said)]
     assert not idle
+
+
+def test_what_was_expected_and_what_came_instead_are_said_in_the_same_words():
+    other = [f"{place}: {said}" for place, said in messages() if re.search(r"expected.*, found\b|is wanted", said)]
+    assert not other, "\n".join(other)

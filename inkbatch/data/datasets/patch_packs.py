@@ -113,7 +113,7 @@ def _mapped(place: Location) -> NDArray[Any]:
     try:
         found: NDArray[Any] = np.load(place.path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise DataError(f"{place}: expected this file of a patch pack, found nothing; copy the pack again") from error
+        raise DataError(f"{place}: expected this file of a patch pack, got nothing; copy the pack again") from error
     except (ValueError, EOFError, OSError) as error:
         raise CorruptDataError(f"{place}: cannot be read as an npy array ({error}); copy it again") from error
     return found
@@ -302,7 +302,7 @@ def read_sums(folder: Location) -> dict[str, str]:
         lines = place.read_bytes().decode("utf-8", "replace").splitlines()
     except FileNotFoundError as error:
         raise DataError(
-            f"{place}: expected the digests of the pack's files, found nothing; copy it, or set patches.verify=false"
+            f"{place}: expected the digests of the pack's files, got nothing; copy it, or set patches.verify=false"
         ) from error
     sums: dict[str, str] = {}
     for line in filter(str.strip, lines):
@@ -314,10 +314,10 @@ def read_sums(folder: Location) -> dict[str, str]:
     read = {f"{prefix}_{name}.npy" for prefix in PREFIXES.values() for name in ("images", "labels", "xyxys", "seg_idx")}
     missing = sorted((read | {SEGMENTS_NAME}) & there - set(sums))
     if missing:
-        raise DataError(f"{place}: expected a digest of {missing[0]}, found none; copy it again")
+        raise DataError(f"{place}: expected a digest of {missing[0]}, got none; copy it again")
     gone = sorted(set(sums) - there)
     if gone:
-        raise DataError(f"{folder}: expected {gone[0]}, which {SUMS_NAME} lists, found nothing; copy the pack again")
+        raise DataError(f"{folder}: expected {gone[0]}, which {SUMS_NAME} lists, got nothing; copy the pack again")
     return sums
 
 

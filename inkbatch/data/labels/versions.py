@@ -60,11 +60,11 @@ def chosen_version(
         there |= _beside(place.parent, stem, ending)
     listed = ", ".join(f"{number} ({there[number]})" for number in sorted(there))
     if wanted is None and own is None and len(there) > 1:
-        raise DataError(f"{what}: expected one version beside {place}, found {listed}; {cure}")
+        raise DataError(f"{what}: expected one version beside {place}, got {listed}; {cure}")
     number = own or FIRST if wanted is None else wanted
     if number not in there:
         if not follows or len(there) > 1:
-            raise DataError(f"{what}: expected version {number} beside {place}, found {listed}; state one of them")
+            raise DataError(f"{what}: expected version {number} beside {place}, got {listed}; state one of them")
         (number,) = there
     return Versions((place.parent / there[number]).uri, number, there)
 

@@ -57,13 +57,13 @@ def find_segments(uri: str) -> Place:
         found = _indexed(place, index)
     if found is None:
         raise DataError(
-            f"{place}: expected segments (folders with layers or a mesh), or open data with its {INDEX}, found "
+            f"{place}: expected segments (folders with layers or a mesh), or open data with its {INDEX}, got "
             "nothing that can be listed; check the location"
         )
     if not any(segment.artifacts for segment in found.segments):
         raise DataError(
             f"{place}: expected segments: folders with layers (<segment>.zarr, 00.tif, surface-volumes/) or a mesh "
-            "(x.tif, y.tif, z.tif), found none; name the folder that holds them"
+            "(x.tif, y.tif, z.tif), got none; name the folder that holds them"
         )
     return found if index is None else _with_originals(found, index)
 

@@ -109,7 +109,7 @@ class OnePlane(CheckedLayerSource):
         if len(self.found) > 1:
             listed = ", ".join(map(str, sorted(self.found)[:LISTED])) + (", …" if len(self.found) > LISTED else "")
             raise DataError(
-                f"{self.uri}: expected values other than 0 on one of its {self.planes} planes, found them on planes "
+                f"{self.uri}: expected values other than 0 on one of its {self.planes} planes, got them on planes "
                 f"{listed}; {self._cure}"
             )
 

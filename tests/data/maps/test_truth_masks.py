@@ -43,5 +43,5 @@ def test_pixels_outside_the_catalogs_masks_count_in_no_score(tmp_path, choice):
 
 def test_a_version_beside_the_catalogs_labels_is_not_passed_over_silently(tmp_path, choice):
     write_label_volume(tmp_path / "a_ink_labels_v2.zarr", on_plane(inked(SHAPE, (0, 0, 9, 9)), 5, 2))
-    with pytest.raises(DataError, match="found 1 .*, 2 .*; name the file of one"):
+    with pytest.raises(DataError, match="got 1 .*, 2 .*; name the file of one"):
         Truth(str(tmp_path / "root"), "a", choice)

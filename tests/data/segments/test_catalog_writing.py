@@ -121,7 +121,7 @@ def test_a_catalog_is_never_overwritten_by_itself(open_data, tmp_path):
     assert "mine" not in file.read_text()
 
 
-@pytest.mark.parametrize(("content", "words"), [((), "nothing that can be listed"), (("notes/a.txt",), "found none")])
+@pytest.mark.parametrize(("content", "words"), [((), "nothing that can be listed"), (("notes/a.txt",), "got none")])
 def test_a_place_without_segments_is_refused_and_nothing_is_written(tmp_path, content, words):
     (tmp_path / "place").mkdir()
     for name in content:

@@ -135,7 +135,7 @@ def test_files_that_do_not_fit_are_refused_by_name(tmp_path, changes, words):
 def test_a_pack_without_digests_is_refused_unless_asked_for(tmp_path):
     write_patch_pack(tmp_path / "pack")
     (tmp_path / "pack/SHA256SUMS").unlink()
-    with pytest.raises(DataError, match=r"found nothing; copy it, or set patches.verify=false"):
+    with pytest.raises(DataError, match=r"got nothing; copy it, or set patches.verify=false"):
         run(config_of(tmp_path), RunContext())
     assert run(config_of(tmp_path, verify=False), RunContext()).units == 0
 

@@ -77,7 +77,7 @@ def test_ink_on_several_planes_is_refused_and_the_cure_works_at_once(configure, 
     both = on_plane(ink, PLANES, 10)
     both[3, 140:150, 200:210] = 255  # of another unit
     place = str(write_label_volume(tmp_path / "v.zarr", both))
-    with pytest.raises(DataError, match=r"one of its 21 planes, found them on planes 3, 10; set plane to one of them"):
+    with pytest.raises(DataError, match=r"one of its 21 planes, got them on planes 3, 10; set plane to one of them"):
         run(configure(image=place), RunContext())
     folder = Location.parse(configure().root) / "segments/tiny"
     assert not (folder / "labels").names()
@@ -193,7 +193,7 @@ def versioned(tmp_path, ink):
 
 
 def test_several_versions_are_listed_and_none_is_picked_silently(configure, versioned):
-    with pytest.raises(DataError, match=r"found 1 \(seg_inklabels.zarr\), 2 \(seg_inklabels_v2.zarr\), 3 \("):
+    with pytest.raises(DataError, match=r"got 1 \(seg_inklabels.zarr\), 2 \(seg_inklabels_v2.zarr\), 3 \("):
         run(configure(image=str(versioned)), RunContext())
     with pytest.raises(DataError, match="expected version 4"):
         run(configure(image=str(versioned), version=4), RunContext())
