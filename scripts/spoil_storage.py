@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -67,8 +68,11 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="end early after these")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=1, help="campaigns side by side, for most of one is waiting")
     options = parser.parse_args()
     stop_at_sigterm()
+    if options.at_once > 1:
+        return side_by_side(options)
     begun, tally = time.monotonic(), Tally(options.seed)
     with tempfile.TemporaryDirectory(prefix="inkbatch-storage-") as name, Place(Path(name), "s3") as place:
         scenes = scenes_with_pull(place, Path(name))
@@ -80,6 +84,19 @@ def main() -> int:
                     break
     tally.told(time.monotonic() - begun)
     return 1 if tally.wrong else 0
+
+
+def side_by_side(options: argparse.Namespace) -> int:
+    """Run campaigns of seeds that follow each other, each in a process of its own; returns the highest exit code."""
+    share = ["--trials", str(-(-options.trials // options.at_once)), "--minutes", str(options.minutes)]
+    seeds = range(options.seed, options.seed + options.at_once)
+    running = [subprocess.Popen([sys.executable, __file__, *share, "--seed", str(seed)]) for seed in seeds]
+    try:
+        return max(one.wait() for one in running)
+    except KeyboardInterrupt:
+        for one in running:
+            one.terminate()
+        return max(one.wait() for one in running)
 
 
 if __name__ == "__main__":
