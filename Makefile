@@ -137,6 +137,10 @@ preflight: $(VENV)/.runtime need-segment ## What is wrong with the layers of SEG
 probe: $(VENV)/.runtime need-segment ## Find the depth order and layers that suit BUNDLE on SEGMENT (docs/trust.md)
 	$(RUN) run probe '$(SEGMENT)' --bundle '$(BUNDLE)' $(WHERE) $(JOBS_OF)
 
+.PHONY: sweep
+sweep: $(VENV)/.runtime need-segment ## Search SEGMENT with BUNDLE='A B …': depths, directions, nulls (docs/search.md; prepares first)
+	$(RUN) run prepare,sweep '$(SEGMENT)' $(foreach bundle,$(BUNDLE),--bundle '$(bundle)') $(WHERE) $(JOBS_OF)
+
 .PHONY: ensemble
 ensemble: $(VENV)/.runtime need-segment ## Predictions of SEGMENT -> one (ARGS='--prediction A --prediction B --method mean')
 	$(RUN) run ensemble '$(SEGMENT)' $(WHERE) $(JOBS_OF)

@@ -31,6 +31,7 @@ BENCHMARKS = (
     "view",
     "maps",
     "tta",
+    "sweep",
     "models",
 )
 

@@ -46,6 +46,7 @@ LayerPair = Annotated[tuple[int, int], BeforeValidator(_range_of_text, json_sche
 """Half-open range of layer numbers: ``[17, 43]``, or ``17:43`` as the command line writes it."""
 
 _CHECK: ContextVar[SettingsCheck | None] = ContextVar("inkbatch_settings_check", default=None)
+_NAMED_PLACE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})=(.+)$")
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -56,7 +57,7 @@ PATH_KEYS = frozenset(
 )
 PATH_OR_NAME_KEYS = frozenset(
     {"mask", "labels", "ignore", "bundle", "dataset", "start_from", "encoder_weights", "versus", "predictions", "maps"}
-    | {"annotations", "supervision_mask", "validation_mask"}
+    | {"annotations", "supervision_mask", "validation_mask", "bundles"}
 )
 DATA_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".zarr", ".pth", ".safetensors")
 
@@ -197,6 +198,12 @@ def matching(name: str, known: Sequence[str], what: str) -> list[str]:
     if not found:
         raise ConfigError(f"{what}: none matches {name!r}; known are {', '.join(sorted(known)) or 'none'}")
     return found
+
+
+def named_place(text: str) -> tuple[str | None, str]:
+    """Read ``NAME=PLACE`` or ``PLACE``: the name, None where there is none, and the place."""
+    found = _NAMED_PLACE.match(text)
+    return (found[1], found[2]) if found else (None, text)
 
 
 def near_matches(word: str, known: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ NAMES = [
     pytest.param("train", marks=pytest.mark.slow),  # two networks train side by side: minutes on two busy cores
     "maps",
     pytest.param("tta", marks=pytest.mark.slow),
+    pytest.param("sweep", marks=pytest.mark.slow),
 ]
 
 

@@ -21,6 +21,7 @@ from inkbatch.cli import provenance as cli_provenance
 from inkbatch.cli import report as cli_report
 from inkbatch.cli import schedule as cli_schedule
 from inkbatch.cli import segments as cli_segments
+from inkbatch.cli import sweep as cli_sweep
 from inkbatch.cli import training as cli_training
 from inkbatch.cli import view as cli_view
 from inkbatch.cli.options import (
@@ -161,6 +162,13 @@ def infer(
     store_windows: Annotated[
         bool, typer.Option("--store-windows", help="Store one prediction per layer window instead of one of them all.")
     ] = False,
+    directions: Annotated[
+        str | None,
+        typer.Option(help="Direction of the layers: forward, reversed, or both (a prediction for each)."),
+    ] = None,
+    null: Annotated[
+        str | None, typer.Option(help="Also infer null inputs, a prediction for each: shuffled, repeated.")
+    ] = None,
     box: Annotated[
         str | None,
         typer.Option(help="Quick look: infer this part alone, for example 0:2048,1024:4096 (rows, columns)."),
@@ -215,6 +223,7 @@ def infer(
         "device": device,
         "precision": precision,
     }
+    options |= {"directions": directions, "nulls": null and [one.strip() for one in null.split(",")]}
     options |= {"tta": tta and [view.strip() for view in tta.split(",")], "combine": combine}
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
     options |= {"store_windows": store_windows or None, "catalog": catalog, "preflight": preflight}
@@ -303,6 +312,7 @@ for _commands in (
     cli_view,
     cli_preflight,
     cli_probe,
+    cli_sweep,
     cli_maps,
     cli_labels,
     cli_training,

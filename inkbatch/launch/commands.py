@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from inkbatch.config import named_place
 from inkbatch.data.segments.catalog import Catalog, check_segment_id, shipped_catalog
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.documents import parse_yaml
@@ -17,12 +18,14 @@ from inkbatch.launch.jobfile import JobFile
 from inkbatch.launch.members import Member, members_of, require_order
 
 BUNDLE_JOBS = frozenset({"probe", "infer"})  # take --bundle; one array per bundle
+BUNDLES_JOB = "sweep"  # takes all bundles at once
 NAMING_JOBS = frozenset({"ensemble", "evaluate", "clean", "report"})  # take --name, as infer does
 CATALOG_JOBS = frozenset({"prepare", "labels", "build-dataset", "infer", "ensemble", "evaluate"})  # take --catalog
 SUBJECT_KEYS = {"train": "run", "build-dataset": "name"}  # settings of job files that name the subject
 DOCTOR_REPORT = "first-try"  # name of doctor's report if none is given
 LOGGING_JOBS = frozenset(
-    {"prepare", "labels", "build-dataset", "train", "preflight", "probe", "infer", "ensemble", "evaluate", "clean"}
+    {"prepare", "labels", "build-dataset", "train", "preflight", "probe", "sweep", "infer"}
+    | {"ensemble", "evaluate", "clean"}
 )
 PREPARE_KEYS = (
     *("source", "layers", "depth_order", "voxel_size_um", "z_spacing_um", "intensity", "mask", "axes", "level"),
@@ -100,6 +103,10 @@ def task_command(request: Request, file: JobFile, root: str, member: Member) -> 
             raise ConfigError(f"{job}: expected a bundle, got none; pass --bundle (BUNDLE=…)")
         words += ["--bundle", _absolute(bundle)]
         settings.pop("bundle", None)
+    if job == BUNDLES_JOB:
+        words += [word for text in request.bundles for word in ("--bundle", _named(text))]
+        if not request.bundles and not settings.get("bundles"):
+            raise ConfigError(f"{job}: expected bundles, got none; pass --bundle, once for each")
     words += _results(request, job, member, "dataset" in settings)
     for key, value in settings.items():
         words += ["--set", f"{key}={_yaml_word(value)}"]
@@ -130,6 +137,7 @@ def commands_here(request: Request, shard: str | None = None, *, planning: bool 
             words += ["--source", request.source] if request.source and job in sourced else []
             words += ["--config", request.config[job]] if job in request.config else []
             words += ["--bundle", member.bundle] if member.bundle and job in BUNDLE_JOBS else []
+            words += [word for one in request.bundles if job == BUNDLES_JOB for word in ("--bundle", one)]
             words += _results(request, job, member, has_dataset=job in request.config)
             words += _sets(request, job)
             words += ["--shard", shard] if shard is not None else []
@@ -202,6 +210,8 @@ def _result_name(request: Request, job: str, member: Member) -> str | None:
     """Name the prediction that a job makes or, where it reads one, the one that the chain ends with."""
     if job == "infer":
         return member.name
+    if job == BUNDLES_JOB:
+        return request.name if request.jobs[-1] == BUNDLES_JOB else None
     if job not in NAMING_JOBS:
         return None
     read = "evaluate" in request.jobs  # evaluate takes one prediction, whose name it must know
@@ -232,6 +242,12 @@ def _layers_of(request: Request) -> dict[str, Any]:
 
 def _absolute(place: str) -> str:
     return place if place == "demo" else Location.parse(place).uri
+
+
+def _named(text: str) -> str:
+    """Make the place of a bundle absolute, with its name in front where it has one."""
+    name, place = named_place(text)
+    return f"{name}={_absolute(place)}" if name else _absolute(place)
 
 
 def _yaml_word(value: Any) -> str:

@@ -6,16 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inkbatch.config import named_place
 from inkbatch.errors import ConfigError
 
 # Jobs that can follow each other; each waits for all that stand before it in the same chain.
 ORDERS = (
-    ("prepare", "labels", "preflight", "probe", "infer", "ensemble", "evaluate", "report"),
+    ("prepare", "labels", "preflight", "probe", "sweep", "infer", "ensemble", "evaluate", "report"),
     ("build-dataset", "train"),
 )
 BUNDLE_FOLDER = "bundle"  # ROOT/runs/{run}/bundle: the run's name says more
-
-_NAMED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})=(.+)$")
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,8 @@ def members_of(bundles: Sequence[str], name: str | None, jobs: Sequence[str]) ->
         )
     members = []
     for bundle in bundles:
-        found = _NAMED.match(bundle)
-        place = found[2] if found else bundle
-        label = found[1] if found else (_label(place) if followed or len(bundles) > 1 else None)
+        stated, place = named_place(bundle)
+        label = stated or (_label(place) if followed or len(bundles) > 1 else None)
         members.append(Member(place, own_name or label))
     if not members:
         return (Member(None, own_name or ("map" if followed else None)),)

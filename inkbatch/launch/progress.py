@@ -16,7 +16,8 @@ class Progress:
     """One run's folder.
 
     Attributes:
-        what: ``prepare``, ``prediction NAME``, ``dataset`` or ``training``, the latter perhaps with its fold.
+        what: ``prepare``, ``prediction NAME``, ``sweep NAME``, ``dataset`` or ``training``, the latter perhaps with its
+            fold.
         folder: Folder of the run.
         done: Units with a marker; of a training the epochs of its newest checkpoint.
         units: Units of the plan; of a training its epochs.
@@ -55,13 +56,14 @@ def progress_of(what: str, folder: Location) -> Progress | None:
 def progress_under(root: str, name: str) -> list[Progress]:
     """Count the progress of everything that is stored under a name.
 
-    That is a prepared segment and its predictions, a dataset, and a training run with its folds.
+    That is a prepared segment, its predictions and sweeps, a dataset, and a training run with its folds.
     """
     base = Location.parse(root)
     check_segment_id(name)
     run = base / "runs" / name
     places = [("prepare", base / "segments" / name / "prepare")]
     places += [(f"prediction {one}", folder) for one, folder in predictions_of(root, name)]
+    places += [(f"sweep {one}", folder) for one, folder in _runs_of(base / "sweeps" / name)]
     places += [("dataset", base / "datasets" / name), ("training", run)]
     places += [(f"training, {one}", run / one) for one in run.names() if one.startswith("fold-")]
     return [found for what, folder in places if (found := progress_of(what, folder)) is not None]
@@ -69,7 +71,10 @@ def progress_under(root: str, name: str) -> list[Progress]:
 
 def predictions_of(root: str, segment: str) -> list[tuple[str, Location]]:
     """List names and folders of a segment's predictions, finished or not."""
-    folder = Location.parse(root) / "predictions" / check_segment_id(segment)
+    return _runs_of(Location.parse(root) / "predictions" / check_segment_id(segment))
+
+
+def _runs_of(folder: Location) -> list[tuple[str, Location]]:
     return [(name, folder / name) for name in folder.names()]
 
 

@@ -126,14 +126,16 @@ class Blender:
             self._strip = key, strip
         return self._strip[1]
 
-    def result(self, box: Box) -> Tensor:
-        """Return the map in `box` (inside the hull), float32 (height, width); 0 where no tile was computed.
-
-        It is made in place, once: the sums are gone afterwards.
-        """
+    def sums(self, box: Box) -> tuple[Tensor, Tensor]:
+        """Return sums and divisors in `box` (inside the hull), float32 (height, width) each; views, not copies."""
         self._weigh(self.tiles.rows.stop)
         where = box.within(self.hull)
-        return self._sum[where].div_(self._weight[where].clamp_(min=torch.finfo(torch.float32).tiny))
+        return self._sum[where], self._weight[where]
+
+
+def map_of(total: Tensor, weight: Tensor) -> Tensor:
+    """Divide sums by their divisors, in place; 0 where there are none."""
+    return total.div_(weight.clamp_(min=torch.finfo(torch.float32).tiny))
 
 
 def _phases(tiles: UnitTiles, hull: Box) -> list[tuple[int, int, int, int]]:

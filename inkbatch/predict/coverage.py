@@ -12,7 +12,15 @@ from inkbatch.geometry import Box, TileGrid
 from inkbatch.models.bundle import Contract
 from inkbatch.predict.tiles import UnitTiles, tiles_of
 
+LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
+UNIT_PX, LARGE_UNIT_PX = 1024, 4096
+
 Mask = NDArray[np.bool_]
+
+
+def usual_unit_px(tile_px: int) -> int:
+    """Return the edge of a unit for tiles of this edge."""
+    return UNIT_PX if tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX
 
 
 def grid_of(contract: Contract, shape_yx: tuple[int, int]) -> TileGrid:

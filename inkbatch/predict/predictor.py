@@ -13,26 +13,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inkbatch.errors import NonFiniteError
+from inkbatch.errors import DataError, NonFiniteError
 from inkbatch.geometry import TileGrid, Unit
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
 from inkbatch.models.inputs import require_tile
 from inkbatch.predict.batches import Batch, PlacedRun, filled
-from inkbatch.predict.blend import Blender
+from inkbatch.predict.blend import Blender, map_of
 from inkbatch.predict.compiling import compiled, require_like_eager
 from inkbatch.predict.coverage import grid_of
 from inkbatch.predict.memory_format import arrange, channels_last_pays
 from inkbatch.predict.normalise import Statistics, normalise
 from inkbatch.predict.passes import Passes, cpu_threads
 from inkbatch.predict.tiles import UnitTiles
-from inkbatch.predict.variants import AS_IS, Combine, View
+from inkbatch.predict.variants import AS_IS, Combine, View, ordered
 from inkbatch.predict.windows import window_of
 from inkbatch.run.signals import StopFlag
 
 CPU_BAND_BYTES = 32 << 20  # of normalised float32 layers at a time
 CPU_GATHER_BYTES = 8 << 20  # of float32 input that are handed over at a time: batches, one at least
 DEVICE_BAND_BYTES = 1 << 30
+LEEWAY = 2.0**-12  # half of the smallest step of a float16 below 1
 IN_FLIGHT = 2  # gathers that passes are made of or wait for, while the next one is filled
 
 
@@ -132,15 +133,17 @@ class Predictor:
             NonFiniteError: The model handed back NaN or infinity.
             Preempted: A stop was asked for; the unit is dropped.
         """
-        return next(self.blend_windows(unit, loaded, (slice(None),)))
+        return next(self.blend_windows(unit, loaded, (np.arange(len(loaded.layers)),)))
 
-    def blend_windows(self, unit: Unit, loaded: SubVolume, windows: Sequence[slice]) -> Iterator[NDArray[np.float32]]:
+    def blend_windows(
+        self, unit: Unit, loaded: SubVolume, windows: Sequence[NDArray[np.intp]]
+    ) -> Iterator[NDArray[np.float32]]:
         """Compute one map per window of the loaded layers; a device gets the layers once for all of them.
 
         Args:
             unit: The unit.
             loaded: Its layers: all that any window takes.
-            windows: Which of the loaded layers, as many each as the network takes.
+            windows: Places of the loaded layers in the order in which the network is given them.
 
         Yields:
             What `blend` returns for a `SubVolume` of this window alone, to the bit on a CPU.
@@ -151,34 +154,42 @@ class Predictor:
         """
         layers = torch.from_numpy(loaded.layers).to(self.device)  # on a CPU the same memory
         for window in windows:
-            yield self._blend(unit, loaded, layers[window])
+            yield self._blend(unit, loaded, ordered(layers, window))
+
+    def sums(self, unit: Unit, tiles: UnitTiles, layers: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum weighted tiles, and their weights, in the unit's write box; nothing leaves the device.
+
+        Args:
+            unit: The unit, in pixels of the tiles' grid.
+            tiles: Its tiles.
+            layers: (Z, height, width) of the unit's read box on the device, in the order that the network expects.
+
+        Returns:
+            Two float32 (height, width). `inkbatch.predict.blend.map_of` makes the map of them, as `blend` does.
+        """
+        with cpu_threads(1), self.passes.started():
+            blender = Blender(tiles, unit.read_box, window_of(self.contract), self.device, self.contract.stitching)
+            for row, weighted in self._rows(unit, tiles, layers, blender.window):
+                blender.add_row(row, weighted)
+            return blender.sums(unit.write_box)
 
     def _blend(self, unit: Unit, loaded: SubVolume, layers: Tensor) -> NDArray[np.float32]:
-        with cpu_threads(1), self.passes.started():
-            blender = Blender(
-                loaded.tiles, unit.read_box, window_of(self.contract), self.device, self.contract.stitching
-            )
-            for row, weighted in self._rows(unit, loaded, layers, blender.window):
-                blender.add_row(row, weighted)
-            probability = blender.result(unit.write_box)
+        with cpu_threads(1):
+            probability = map_of(*self.sums(unit, loaded.tiles, layers))
             if self.contract.activation == "sigmoid":
                 probability = probability.clamp_(0, 1)
             result: NDArray[np.float32] = probability.cpu().numpy()
-        if not np.isfinite(result).all():
-            raise NonFiniteError(
-                f"unit {unit.name}: the model returned NaN or infinity; "
-                "check the bundle's divisor and clip, and try --precision fp32"
-            )
+        require_finite(bool(np.isfinite(result).all()), f"unit {unit.name}")
         if self.contract.stitching.outside == "zero":
             result[~loaded.mask[unit.write_box.within(unit.read_box)]] = 0
         return result
 
-    def _rows(self, unit: Unit, loaded: SubVolume, layers: Tensor, window: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def _rows(self, unit: Unit, tiles: UnitTiles, layers: Tensor, window: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield the weighted outputs of each tile row that holds a tile to compute, from top to bottom."""
-        columns, edge = loaded.tiles.columns, self.contract.tile_px
+        columns, edge = tiles.columns, self.contract.tile_px
         inputs = self._inputs(len(layers))
         batches = filled(
-            self._runs(unit, loaded, layers), inputs, aligned=self._on_cpu, held=min(IN_FLIGHT, len(inputs))
+            self._runs(unit, tiles, layers), inputs, aligned=self._on_cpu, held=min(IN_FLIGHT, len(inputs))
         )
         rows: dict[int, Tensor] = {}
         with contextlib.closing(batches):
@@ -225,9 +236,9 @@ class Predictor:
             self._batches = [Batch(size, *shape, self.device, dtype) for _ in range(IN_FLIGHT + 1 if on_cpu else 1)]
         return self._batches
 
-    def _runs(self, unit: Unit, loaded: SubVolume, layers: Tensor) -> Iterator[PlacedRun]:
+    def _runs(self, unit: Unit, tiles: UnitTiles, layers: Tensor) -> Iterator[PlacedRun]:
         """Yield every run of tiles to compute with its band of layers: normalised, unless each tile is alone."""
-        tiles, edge = loaded.tiles, self.contract.tile_px
+        edge = self.contract.tile_px
         axis = tiles.grid.rows
         budget = CPU_BAND_BYTES if self.device.type == "cpu" else DEVICE_BAND_BYTES
         row_bytes = len(layers) * unit.read_box.width * 4
@@ -251,3 +262,33 @@ class Predictor:
             band = normalise(stored, self.contract, room, self.statistics)
             for run in runs:
                 yield run, band, (y0, unit.read_box.x0)
+
+
+def require_finite(is_finite: bool, place: str) -> None:
+    """Refuse maps with NaN or infinity.
+
+    Args:
+        is_finite: False if a map holds one.
+        place: Opens the message.
+
+    Raises:
+        NonFiniteError: One does.
+    """
+    if not is_finite:
+        raise NonFiniteError(
+            f"{place}: the model returned NaN or infinity; check the bundle's divisor and clip, and try --precision "
+            "fp32"
+        )
+
+
+def require_probabilities(low: float, high: float, unit: Unit) -> None:
+    """Refuse values of a network without activation that leave 0 to 1 by more than float16 rounding.
+
+    Raises:
+        DataError: They do.
+    """
+    if low < -LEEWAY or high > 1 + LEEWAY:
+        raise DataError(
+            f"unit {unit.name}: expected a map from 0 to 1, got {low:.4g} to {high:.4g} from the network; "
+            "check the bundle's divisor, clip and activation"
+        )

@@ -143,6 +143,16 @@ class LayerWindow:
     indices: range
 
 
+def ordered(layers: Tensor, places: NDArray[np.intp]) -> Tensor:
+    """Take layers (Z, …) in an order; a view where they lie side by side or are one and the same."""
+    first = int(places[0])
+    if (places == first).all():
+        return layers[first : first + 1].expand(len(places), *layers.shape[1:])
+    if (np.diff(places) == 1).all():
+        return layers[first : first + len(places)]
+    return layers.index_select(0, torch.from_numpy(places.astype(np.int64)).to(layers.device))
+
+
 def layer_windows(
     contract: Contract, volume: SurfaceVolume, ranges: Sequence[tuple[int, int]]
 ) -> tuple[LayerWindow, ...]:
@@ -170,7 +180,7 @@ def hull_of(windows: Sequence[LayerWindow]) -> range:
     return range(min(w.indices.start for w in windows), max(w.indices.stop for w in windows))
 
 
-def parts_of(windows: Sequence[LayerWindow], *, reverse: bool) -> tuple[slice, ...]:
+def parts_of(windows: Sequence[LayerWindow], *, reverse: bool) -> tuple[NDArray[np.intp], ...]:
     """Locate each window in the layers of `hull_of`.
 
     Args:
@@ -179,4 +189,4 @@ def parts_of(windows: Sequence[LayerWindow], *, reverse: bool) -> tuple[slice, .
     """
     hull = hull_of(windows)
     firsts = (hull.stop - w.indices.stop if reverse else w.indices.start - hull.start for w in windows)
-    return tuple(slice(first, first + len(w.indices)) for first, w in zip(firsts, windows, strict=True))
+    return tuple(np.arange(first, first + len(w.indices)) for first, w in zip(firsts, windows, strict=True))

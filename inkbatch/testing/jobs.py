@@ -24,6 +24,8 @@ from inkbatch.steps.preflight import job as preflight
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.probe import job as probe
+from inkbatch.steps.sweep import job as sweep
+from inkbatch.steps.sweep.settings import SweepConfig
 from inkbatch.steps.train import job as train
 from inkbatch.steps.train import soup
 from inkbatch.testing.segments import network_bundle, write_layers
@@ -88,6 +90,7 @@ def steps_of(folder: Path, root: str) -> list[Step]:
     stated = {"source": str(folder / "layers"), "depth_order": "forward", "voxel_size_um": 8.0, "shard_px": UNIT_PX}
     cleaning = {"clean": {"min_area_px": 20}, "unit_px": UNIT_PX, "image": str(folder / "ink.png")}
     pair = {"predictions": ["first", "second"], "fit_weights": True, "unit_px": UNIT_PX}
+    swept = {"bundles": [bundle["bundle"]], "depths": "-1:2", "phases": 2, "device": "cpu", "unit_px": UNIT_PX}
     trained = tiny_run(root, epochs=2, keep_epochs=2, sampler={"samples_per_epoch": 8})
     asked_soup = soup.SoupConfig(run="first", root=root, last=2, statistics_steps=2, device="cpu")
     samples = {
@@ -116,6 +119,7 @@ def steps_of(folder: Path, root: str) -> list[Step]:
         ),
         ("probe", probe.ProbeConfig(**common, **bundle, at=((0, 0),), window_px=64), probe.run),
         ("preflight", preflight.PreflightConfig(**common, unit_px=256), preflight.run),
+        ("sweep", SweepConfig.checked({**common, **swept}, "sweep"), sweep.run),
         ("train", train.TrainConfig.checked(trained, "train"), train.run),
         ("soup", asked_soup, soup.run),
         ("build-dataset", build_dataset.BuildDatasetConfig.checked(samples, "build-dataset"), build_dataset.run),

@@ -109,6 +109,22 @@ def preflighted(folder: Path) -> Location:
     return preflight.run(preflight.PreflightConfig.checked(asked, "test"), RunContext()).location
 
 
+def swept(folder: Path) -> Location:
+    """Run `sweep` below `folder`: two networks that see nothing, three depths."""
+    from inkbatch.steps.prepare import job as prepare
+    from inkbatch.steps.prepare.settings import PrepareConfig
+    from inkbatch.steps.sweep import job as sweep
+
+    source = write_layers(folder / "layers", random_papyrus((5, 96, 128)))
+    root = {"segment": "tiny", "root": str(folder / "root")}
+    stated = {"source": str(source), "shard_px": 64, "depth_order": "forward", "voxel_size_um": 8.0}
+    prepare.run(PrepareConfig.checked({**root, **stated}, "test"), RunContext())
+    identity_bundle(folder / "bundle", 3)
+    bundles = [{"bundle": str(folder / "bundle"), "name": name} for name in ("first", "second")]
+    config = sweep.SweepConfig.checked({**root, "bundles": bundles, "unit_px": 128, "device": "cpu"}, "test")
+    return sweep.run(config, RunContext()).location
+
+
 def _two_maps(folder: Path) -> dict[str, str]:
     ink = inked(SHAPE, (20, 20, 60, 100), (70, 30, 90, 60))
     for name, noise in (("good", 0.2), ("poor", 0.6)):

@@ -49,6 +49,7 @@ MAKERS: Mapping[str, Maker] = {
     "clean": report_runs.cleaned,
     "probe": report_runs.probed,
     "preflight": report_runs.preflighted,
+    "sweep": report_runs.swept,
 }
 
 

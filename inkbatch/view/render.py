@@ -102,7 +102,7 @@ class Renderer:
     def map_block(
         self, name: str, level: int, row: int, column: int
     ) -> tuple[NDArray[np.float16], NDArray[np.bool_] | None]:
-        """Read a tile of a prediction, and the mask of pixels that are not computed yet.
+        """Read a tile of a map as shares from 0 to 1, and the mask of pixels that are not computed yet.
 
         Raises:
             UnknownNameError: No prediction of this name is shown.
@@ -116,6 +116,7 @@ class Renderer:
                 block, missing = read_level(shown.pyramid, level, box, lambda found: found), None
             else:
                 block, missing = read_what_is_there(shown.pyramid, level, box)
+            block = shown.scale.shares(block)
             if not (block.min() >= 0 and block.max() <= 1):
                 raise CorruptDataError(
                     f"{shown.pyramid.location}: expected probabilities from 0 to 1, got {block.min()} to "

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from inkbatch.data.maps.sweep import BEST_DEPTH, DOCUMENT_NAME, Z
 from inkbatch.data.segments.catalog import SEGMENT_ID, check_segment_id
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
+from inkbatch.view.scale import PROBABILITY, Z_VALUES, Scale, depth_scale
 
 OVERLAYS = ("ink_labels", "ignore_mask")
 
@@ -22,12 +24,13 @@ class ShownMap:
 
     Attributes:
         name: Name on the page; unique in its group.
-        pyramid: (Y, X), float16 probability.
+        pyramid: (Y, X), float16 probability, or what `scale` says.
         version: Changes when the stored map does; part of every cache key.
         units: Units of the plan, 0 without a manifest.
         done: Units that are stored.
         complete: True if all are stored.
         facts: Facts for the page: model, tile, stride.
+        scale: How stored values are shown.
     """
 
     name: str
@@ -37,6 +40,7 @@ class ShownMap:
     done: int = 0
     complete: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict)
+    scale: Scale = PROBABILITY
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,9 @@ class Scene:
             if place in extra or (place / "prediction.zarr" / "zarr.json").exists():
                 shown = open_map(place, _free_name(place.name, maps))
                 maps[shown.name] = shown
+        for shown in [] if beside is None else _swept(self._root / "sweeps" / segment):
+            name = _free_name(shown.name, maps)
+            maps[name] = replace(shown, name=name)
         if folder is None or not (folder / "surface.zarr" / "zarr.json").exists():
             if not maps:
                 raise DataError(
@@ -205,6 +212,26 @@ def open_map(folder: Location, name: str) -> ShownMap:
     version = digest if complete else f"{digest}-{done}"
     known = {key: value for key, value in facts.items() if value is not None}
     return ShownMap(name, pyramid, version, units, done, complete, known)
+
+
+def _swept(folder: Location) -> list[ShownMap]:
+    """List the maps of finished sweeps: z values of every series, best depths of real ones."""
+    found = []
+    for name in folder.names():
+        place, manifest = folder / name, _manifest(folder / name)
+        if not (place / "complete.json").exists():
+            continue
+        document = (place / DOCUMENT_NAME).read_mapping()
+        version = str(manifest.get("digest"))[:12]
+        for series in document["series"]:
+            kinds = {"z": (Z, Z_VALUES)}
+            if series["null"] is None:
+                kinds["best-depth"] = BEST_DEPTH, depth_scale(document["depths"])
+            for kind, (array, scale) in kinds.items():
+                facts = {"job": "sweep", "bundles": len(document["bundles"])}
+                pyramid = Multiscale.open(place / series["name"] / array)
+                found.append(ShownMap(f"{name}-{series['name']}-{kind}", pyramid, version, facts=facts, scale=scale))
+    return found
 
 
 def _manifest(folder: Location) -> dict[str, Any]:

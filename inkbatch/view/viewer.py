@@ -140,7 +140,8 @@ def _value(renderer: Renderer, y: int, x: int, values: Mapping[str, object]) -> 
         found["papyrus"] = int(renderer.papyrus_block(look.range, *place)[inside])
     for name in _strings(values.get("maps", ())):
         block, missing = renderer.map_block(name, *place)
-        found["maps"][name] = None if missing is not None and missing[inside] else float(block[inside])
+        scale = renderer.group.maps[name].scale
+        found["maps"][name] = None if missing is not None and missing[inside] else scale.value(float(block[inside]))
     return found
 
 

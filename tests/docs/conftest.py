@@ -156,6 +156,17 @@ def views(folder: Path, demo_root: Path) -> None:
     identity_bundle(folder / "mine", layers=26, voxel_size_um=DEMO_UM, tta_axes=turns, tile_px=64, stride_px=32)
 
 
+def search(folder: Path, demo_root: Path) -> None:
+    """A scan of 65 layers and two bundles of 26 and 20."""
+    scan(folder, "20231005123336", 65)
+    catalog(folder, "20231005123336")
+    for name, layers in (("first", 26), ("second", 20)):
+        bundle = identity_bundle(folder / name, layers=layers, voxel_size_um=DEMO_UM, tile_px=64, stride_px=32)
+        place = folder / name / "bundle.json"
+        place.write_text(json.dumps({**json.loads(place.read_text()), "name": name}))
+        assert bundle.document.name != name  # bundles of one name would share their maps
+
+
 def maps(folder: Path, demo_root: Path) -> None:
     """The demo's map under more names, and two segments that have only maps."""
     with_demo(folder, demo_root)
@@ -267,6 +278,7 @@ STAGES = {
     "docs/quick-start.md": empty,
     "docs/own-segment.md": own_segment,
     "docs/infer.md": views,
+    "docs/search.md": search,
     "docs/ensembles.md": ensembles,
     "docs/evaluate.md": maps,
     "docs/provenance.md": runs,

@@ -16,7 +16,7 @@ from inkbatch.geometry import Box, TileAxis, TileGrid
 from inkbatch.models import InkModel, ModelConfig, build_model
 from inkbatch.models.bundle import Contract, LayerRule
 from inkbatch.models.rules import Normaliser, Stitching
-from inkbatch.predict.blend import Blender, add_tile, divided
+from inkbatch.predict.blend import Blender, add_tile, divided, map_of
 from inkbatch.predict.coverage import closed, covered_tiles, grid_of
 from inkbatch.predict.normalise import normalise_tiles
 from inkbatch.predict.predictor import Predictor, SubVolume
@@ -270,4 +270,4 @@ def test_tiles_added_one_by_one_as_in_validation_make_the_map_of_inference(name)
         for column, tile in zip(tiles.columns, maps, strict=True):
             y0, x0 = grid.rows.origin(row), grid.columns.origin(column)
             add_tile(sums, Box(y0, x0, y0 + TILE, x0 + TILE).slices, tile, window.full, divisor.full)
-    np.testing.assert_allclose(divided(sums), blender.result(hull).numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(divided(sums), map_of(*blender.sums(hull)).numpy(), rtol=1e-5, atol=1e-6)

@@ -34,6 +34,7 @@ JOBS = (
     "evaluate",
     "probe",
     "preflight",
+    "sweep",
 )
 WITH_A_MAP = ("prepare", "labels", "infer", "ensemble", "clean")
 STAGES = ("load_s", "compute_s", "store_s")
@@ -56,7 +57,8 @@ def own(finished, tmp_path) -> EveryJob:
 def test_every_job_with_a_manifest_is_in_the_table(finished):
     assert sorted(finished.runs) == sorted(JOBS)
     found = {json.loads(path.read_text())["job"] for path in finished.root.rglob("manifest.json")}
-    assert {name for name in found if not name.endswith("-components")} == set(JOBS)  # those are first passes
+    first_passes = ("-components", "-maps")
+    assert {name for name in found if not name.endswith(first_passes)} == set(JOBS)
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -116,6 +118,7 @@ def other_segment_labels(own: EveryJob) -> None:
         ("probe", other_bundle, r"inputs\.weights_sha256"),
         ("infer", other_bundle, r"inputs\.weights_sha256"),
         ("infer-pictures", other_bundle, r"inputs\.weights_sha256"),
+        ("sweep", other_bundle, r"inputs\.bundles\.0\.weights_sha256"),
         ("ensemble", other_prediction, r"inputs\.predictions\.0\.digest: then '[0-9a-f]+', now 'f+'"),
         ("evaluate", other_prediction, r"inputs\.predictions\.0\.digest"),
         ("clean", other_prediction, r"inputs\.prediction\.digest"),

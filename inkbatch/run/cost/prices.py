@@ -124,6 +124,15 @@ def price_text(name: str, machine: Machine, flops: float) -> str:
     return f"{name} ({machine.gpu}): {time}, {money}"
 
 
+def price_lines(flops: float | None) -> list[str]:
+    """Estimate forward passes on every machine of the price table, in lines of a plan; None is a number not stated."""
+    if flops is None:
+        return ["  time, cost    unknown: the bundle does not state its FLOPs per tile"]
+    head = f"  work          {flops / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:"
+    table = machines().items()
+    return [head, *(f"    {price_text(name, row, flops)} (prices of {row.as_of})" for name, row in table)]
+
+
 def price_here() -> Price | None:
     """Read this machine's price: ``INKBATCH_USD_PER_HOUR`` and ``INKBATCH_MACHINE``; None if neither is set.
 

@@ -6,7 +6,7 @@ import math
 
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.models.bundle import Bundle, bundle_location
-from inkbatch.run.cost.prices import machines, price_text
+from inkbatch.run.cost.prices import machines, price_lines, price_text
 from inkbatch.steps.infer.job import InferConfig, InferPlan, make_plan, trained_share
 from inkbatch.steps.infer.workload import read_bytes, tiles_per_unit, workload
 from inkbatch.text import bytes_text, done_text, share_text
@@ -50,7 +50,7 @@ def describe(config: InferConfig) -> str:
     if left == 0:
         rows.append("  time, cost    nothing left to do")
     else:
-        rows += _time_and_cost(flops, left * plan.passes_per_tile)
+        rows += price_lines(None if flops is None else flops * left * plan.passes_per_tile)
     return "\n".join(rows)
 
 
@@ -59,25 +59,16 @@ def _describe_unprepared(config: InferConfig) -> str:
     work = workload(config, config.catalog)
     document = Bundle.open(bundle_location(config.bundle)).document
     passes = f" x {work.passes_per_tile} passes" if work.passes_per_tile > 1 else ""
+    per_tile = document.flops_per_tile
     rows = [
         f"infer {config.segment} with {document.name}",
         "  surface       not prepared yet; its mask will leave out tiles without papyrus",
         f"  units         {work.units}",
         f"  tiles         at most {work.tiles:,}{passes}",
         f"  reads         at most {bytes_text(work.read_bytes)} of grey values (before compression)",
-        *_time_and_cost(document.flops_per_tile, work.passes),
+        *price_lines(None if per_tile is None else per_tile * work.passes),
     ]
     return "\n".join(rows)
-
-
-def _time_and_cost(flops: float | None, passes: int) -> list[str]:
-    """Estimate `passes` passes of a tile, each of `flops`, on every machine of the price table."""
-    if flops is None:
-        return ["  time, cost    unknown: the bundle does not state its FLOPs per tile"]
-    work = flops * passes
-    head = f"  work          {work / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:"
-    table = machines().items()
-    return [head, *(f"    {price_text(name, row, work)} (prices of {row.as_of})" for name, row in table)]
 
 
 def _variants(config: InferConfig, plan: InferPlan, tiles: int, flops: float | None) -> list[str]:
@@ -85,11 +76,14 @@ def _variants(config: InferConfig, plan: InferPlan, tiles: int, flops: float | N
     windows, views = plan.windows, plan.views
     if plan.passes_per_tile == 1:
         return []
+    orders = len(plan.orders)
     how = f"{config.combine} of the views, a map per window" if config.store_windows else f"{config.combine} of all"
     counts = f"windows of layers: {len(windows)}, views of a tile: {len(views)}, {how}"
+    counts += f", for each of {', '.join(series.name for series in config.series)}" if orders > 1 else ""
     rows = [f"  variants      {plan.passes_per_tile} forward passes per tile, layers are read once ({counts})"]
-    shares = [(f"layers {w.source[0]}:{w.source[1]}", len(views)) for w in windows if w.source and len(windows) > 1]
-    shares += [(f"view {view.name}", len(windows)) for view in views if len(views) > 1]
+    listed = windows if len(windows) > 1 else ()
+    shares = [(f"layers {w.source[0]}:{w.source[1]}", len(views) * orders) for w in listed if w.source]
+    shares += [(f"view {view.name}", len(windows) * orders) for view in views if len(views) > 1]
     for name, passes in shares:
         row = f"    {name:<18} {tiles * passes:,} passes of a tile"
         if flops is not None and tiles:

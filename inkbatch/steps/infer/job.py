@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
 from inkbatch.data.maps.area import area_box
+from inkbatch.data.maps.series import Series
 from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.data.segments.prepared import open_prepared, surface_now, surface_state
 from inkbatch.errors import DataError
@@ -23,9 +25,9 @@ from inkbatch.io.shard_size import require_shard_px
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
-from inkbatch.predict.coverage import covered_tiles, grid_of
+from inkbatch.predict.coverage import covered_tiles, grid_of, usual_unit_px
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
-from inkbatch.predict.predictor import Predictor, SubVolume
+from inkbatch.predict.predictor import Predictor, SubVolume, require_probabilities
 from inkbatch.predict.reference import check_reference
 from inkbatch.predict.segment_statistics import stored_statistics
 from inkbatch.predict.variants import (
@@ -42,7 +44,7 @@ from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import PerRun, RunFolder, RunFolders, RunManifest
 from inkbatch.steps.infer.choices import stored_override
-from inkbatch.steps.infer.names import box_name, prediction_name, variants_name
+from inkbatch.steps.infer.names import box_name, prediction_name, series_name, variants_name
 from inkbatch.steps.infer.page import page as report_page
 from inkbatch.steps.infer.score import leave_score
 from inkbatch.steps.infer.settings import InferConfig as InferConfig
@@ -51,10 +53,7 @@ from inkbatch.steps.stored_preflight import StoredPreflight, stored_preflight
 from inkbatch.steps.stored_probe import stored_layers
 from inkbatch.text import share_text
 
-LARGE_TILE_PX = 64  # larger tiles get larger units: the share of tiles computed twice stays small
-UNIT_PX, LARGE_UNIT_PX = 1024, 4096
 LEFT_OUT = "; where nothing can be read the map is 0"
-LEEWAY = 2.0**-12  # half of the smallest step of a float16 below 1
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,11 @@ class InferPlan:
         contract: The bundle's contract with what this run chose.
         windows: What the network is fed, one window after the other.
         views: Views of each tile, for every window.
+        orders: For each order of the layers: for each layer that the network is given, its place in a window.
         grid: The global tile grid.
         unit_px: Edge of a unit.
         units: All units, row-major; those without papyrus are stored as zeros by the same loop.
-        outputs: The predictions: one of all windows together, or one per window, in their order.
+        outputs: The predictions, order by order: one of all windows together, or one per window, in their order.
         box: The part that is computed; None is all of it.
         judged: Verdicts of a preflight whose unreadable tiles are left out; None leaves out nothing.
     """
@@ -80,6 +80,7 @@ class InferPlan:
     contract: Contract
     windows: tuple[LayerWindow, ...]
     views: tuple[View, ...]
+    orders: tuple[NDArray[np.intp], ...]
     grid: TileGrid
     unit_px: int
     units: list[Unit]
@@ -98,14 +99,15 @@ class InferPlan:
         return hull_of(self.windows)
 
     @property
-    def parts(self) -> tuple[slice, ...]:
-        """Place of each window in the layers that `load_unit` reads."""
-        return parts_of(self.windows, reverse=self.contract.depth_order == "reversed")
+    def parts(self) -> tuple[NDArray[np.intp], ...]:
+        """Places, in the layers that `load_unit` reads, that the network is given: order by order, for each window."""
+        windows = parts_of(self.windows, reverse=self.contract.depth_order == "reversed")
+        return tuple(window[order] for order in self.orders for window in windows)
 
     @property
     def passes_per_tile(self) -> int:
         """Variants: forward passes that each tile takes."""
-        return len(self.windows) * len(self.views)
+        return len(self.orders) * len(self.windows) * len(self.views)
 
     @property
     def folder(self) -> Location:
@@ -164,10 +166,18 @@ def make_plan(config: InferConfig) -> InferPlan:
     state = surface_state(config.root, config.segment)
     now = partial(surface_now, config.root, config.segment)
     outputs = []
-    for fed in [(window,) for window in windows] if config.store_windows else [windows]:
+    each = [(window,) for window in windows] if config.store_windows else [windows]
+    for series, fed in [(series, fed) for series in config.series for fed in each]:
         variants = variants_name(views, fed, config.combine, stored_each=config.store_windows)
         variants += box_name(config.box) + "-preflight" * (judged is not None)
-        name = prediction_name(config.name, bundle.document.name, contract, variants, stored_each=config.store_windows)
+        name = prediction_name(
+            config.name,
+            bundle.document.name,
+            contract,
+            variants,
+            series_name(series),
+            stored_each=config.store_windows,
+        )
         settings: dict[str, Any] = {
             "segment": config.segment,
             "name": name,
@@ -181,13 +191,19 @@ def make_plan(config: InferConfig) -> InferPlan:
         }
         if box is not None:
             settings["box"] = [box.y0, box.x0, box.y1, box.x1]
+        if series != Series():
+            settings["series"] = {"name": series.name, "seed": config.seed}
         if len(fed) * len(views) > 1:
             settings["variants"] = {"tta": [view.name for view in views[1:]], "combine": config.combine}
         if len(fed) > 1:
             settings["variants"]["layer_groups"] = [list(window.source or ()) for window in fed]
         folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / name
         outputs.append(RunFolder(folder, RunManifest("infer", settings, inputs, len(units), request, state, now)))
-    return InferPlan(volume, bundle, contract, windows, views, grid, unit_px, units, tuple(outputs), box, judged)
+    count = contract.layers.count
+    orders = tuple(one.order(count, segment=config.segment, seed=config.seed) for one in config.series)
+    return InferPlan(
+        volume, bundle, contract, windows, views, orders, grid, unit_px, units, tuple(outputs), box, judged
+    )
 
 
 def _windows(
@@ -212,7 +228,7 @@ def chosen_unit_px(config: InferConfig, contract: Contract) -> int:
     Raises:
         ConfigError: No power of two of at least 32.
     """
-    unit_px = config.unit_px or (UNIT_PX if contract.tile_px <= LARGE_TILE_PX else LARGE_UNIT_PX)
+    unit_px = config.unit_px or usual_unit_px(contract.tile_px)
     require_shard_px("unit_px", unit_px)
     return unit_px
 
@@ -295,7 +311,7 @@ def _work(
     live = live_preview(context, plan.volume.shape_yx, plan.folder)
 
     def compute(unit: Unit, loaded: SubVolume) -> tuple[list[NDArray[np.float32]], int]:
-        started, windows = predictor.tiles_done, len(plan.windows)
+        started, windows = predictor.tiles_done, len(plan.parts)
 
         def on_tiles(count: int) -> None:
             share = (predictor.tiles_done - started) / (loaded.tiles.count * windows)
@@ -305,10 +321,12 @@ def _work(
         maps = _checked(predictor.blend_windows(unit, loaded, plan.parts), plan, unit)
         if config.store_windows or len(plan.windows) == 1:
             return list(maps), loaded.tiles.count
-        together = combined((torch.from_numpy(found) for found in maps), config.combine)
-        if plan.contract.activation == "sigmoid":
-            together = together.clamp_(0, 1)
-        return [together.numpy()], loaded.tiles.count
+        together = []
+        for _ in plan.orders:
+            own = itertools.islice(maps, len(plan.windows))
+            found = combined((torch.from_numpy(one) for one in own), config.combine)
+            together.append((found.clamp_(0, 1) if plan.contract.activation == "sigmoid" else found).numpy())
+        return together, loaded.tiles.count
 
     def store(unit: Unit, computed: tuple[list[NDArray[np.float32]], int]) -> Mapping[str, Any]:
         maps, tiles = computed
@@ -316,7 +334,7 @@ def _work(
         passes = tiles * plan.passes_per_tile
         if len(written) == 1:
             return {"bytes_written": written[0], "tiles": tiles, "tile_passes": passes}
-        per_run = PerRun((passes // len(written),) * len(written))  # each map is of one window
+        per_run = PerRun((passes // len(written),) * len(written))
         return {"bytes_written": PerRun(tuple(written)), "tiles": tiles, "tile_passes": per_run}
 
     work = UnitWork(
@@ -339,12 +357,7 @@ def _checked(maps: Iterator[NDArray[np.float32]], plan: InferPlan, unit: Unit) -
             if kept is not None:
                 found[inside.within(unit.write_box)] = kept
         if plan.contract.activation == "none":
-            low, high = float(found.min()), float(found.max())
-            if low < -LEEWAY or high > 1 + LEEWAY:
-                raise DataError(
-                    f"unit {unit.name}: expected a map from 0 to 1, got {low:.4g} to {high:.4g} from the network; "
-                    "check the bundle's divisor, clip and activation"
-                )
+            require_probabilities(float(found.min()), float(found.max()), unit)
         yield found
 
 

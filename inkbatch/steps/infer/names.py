@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inkbatch.config import digest
+from inkbatch.data.maps.series import Series
 from inkbatch.errors import ConfigError
 from inkbatch.models.bundle import Contract
 from inkbatch.predict.variants import Combine, LayerWindow, View
@@ -18,7 +19,14 @@ def box_name(box: Sequence[int] | None) -> str:
     return "" if box is None else "-box" + "-".join(map(str, box))
 
 
-def prediction_name(given: str | None, bundle: str, contract: Contract, variants: str, *, stored_each: bool) -> str:
+def series_name(series: Series) -> str:
+    """Name the order of the layers: ``-reversed``, ``-shuffled``; empty for layers as the bundle reads them."""
+    return "" if series == Series() else f"-{series.name.removeprefix('forward-')}"
+
+
+def prediction_name(
+    given: str | None, bundle: str, contract: Contract, variants: str, series: str, *, stored_each: bool
+) -> str:
     """Name one prediction.
 
     Args:
@@ -27,13 +35,14 @@ def prediction_name(given: str | None, bundle: str, contract: Contract, variants
         bundle: Name of the bundle.
         contract: The contract that the run follows.
         variants: From `variants_name`.
+        series: From `series_name`.
         stored_each: The job stores a map per window.
 
     Raises:
         ConfigError: The name is too long for a folder.
     """
     plain = f"{bundle}-tile{contract.tile_px}-stride{contract.stride_px}"
-    name = plain + variants if given is None else given + variants * stored_each
+    name = (plain + variants if given is None else given + variants * stored_each) + series
     if len(name) > LONGEST_NAME:
         raise ConfigError(f"prediction {name}: the name has {len(name)} characters, {LONGEST_NAME} are the most")
     return name

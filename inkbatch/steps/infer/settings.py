@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig, LayerPair, WindowName
+from inkbatch.data.maps.series import Directions, Null, Series, series_of
 from inkbatch.predict.names import Combine, DeviceName, PrecisionName, ViewName
 from inkbatch.steps.infer.choices import RunChoices
 
@@ -28,6 +29,11 @@ class InferConfig(JobConfig):
         layer_groups: Windows one by one: half-open ranges of source layer numbers.
         preflight: ``mask`` leaves tiles in which a preflight found nothing to read out of the map; ``warn`` says what
             it found and leaves out nothing.
+        directions: ``forward`` (layers as the bundle reads them), ``reversed`` (the other way) or ``both``; every one
+            but the first is a prediction of its own.
+        nulls: Nulls that become predictions beside the map: ``shuffled`` (layers in a random order), ``repeated`` (one
+            layer repeated).
+        seed: Of the shuffle.
         box: Quick look: compute this part alone, y0, x0, y1, x1 in pixels, half-open; the rest of the map is 0. Inside,
             its values are those of the whole map.
         store_windows: Store a prediction per window, as ``layers`` would make it, instead of one of them all.
@@ -58,6 +64,9 @@ class InferConfig(JobConfig):
     layer_groups: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
     store_windows: bool = False
     preflight: Literal["mask", "warn"] | None = None
+    directions: Directions = "forward"
+    nulls: tuple[Null, ...] = ()
+    seed: int = Field(0, ge=0)
     box: tuple[int, int, int, int] | None = None
     tta: tuple[ViewName, ...] = ()
     combine: Combine = "mean"
@@ -69,6 +78,11 @@ class InferConfig(JobConfig):
     precision: PrecisionName = "auto"
     batch_tiles: int = Field(0, ge=0)
     compile: bool = False
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """Orders of the layers; a prediction for each."""
+        return series_of(self.directions, self.nulls)
 
     @property
     def choices(self) -> RunChoices:

@@ -77,5 +77,5 @@ def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workloa
             tiles += len(rows) * len(columns)
         layers = max(stop for _, stop in windows) - min(start for start, _ in windows) if windows else 0
         size = sum(unit.read_box.area for unit in units) * max(layers, contract.layers.count)
-        passes = max(1, len(windows)) * len(views)
+        passes = max(1, len(windows)) * len(views) * len(config.series)
         return Workload(config.segment, len(units), tiles, size, exact=False, passes_per_tile=passes)

@@ -78,7 +78,7 @@ def repeatable(name: str) -> Repeatable:
     if name not in _JOBS:
         raise ConfigError(
             f"rerun: this run is a {name}, which cannot be repeated by itself; {', '.join(_JOBS)} can. Manifests of "
-            "first passes (clean-components, labels-components) belong to the job whose folder they are in"
+            "first passes (clean-components, labels-components, sweep-maps) belong to the job whose folder they are in"
         )
     return _JOBS[name]()
 
@@ -186,6 +186,14 @@ def _preflight() -> Repeatable:
     return Repeatable(preflight.PreflightConfig, _of_one_run(preflight.make_plan), preflight.run, 3)
 
 
+def _sweep() -> Repeatable:
+    from inkbatch.steps.sweep.job import run
+    from inkbatch.steps.sweep.plan import make_plan
+    from inkbatch.steps.sweep.settings import SweepConfig
+
+    return Repeatable(SweepConfig, _of_one_run(make_plan), run, 3)
+
+
 _JOBS: dict[str, Callable[[], Repeatable]] = {
     "prepare": _prepare,
     "labels": _labels,
@@ -199,4 +207,5 @@ _JOBS: dict[str, Callable[[], Repeatable]] = {
     "evaluate": _evaluate,
     "probe": _probe,
     "preflight": _preflight,
+    "sweep": _sweep,
 }

@@ -23,7 +23,7 @@ class ReportConfig(JobConfig):
         run: Folder or URI of a run, or its manifest; or else the name of what lies under ROOT: a segment (with all that
             was made of it), a dataset, a training run.
         root: ROOT; for a run that is given by its folder, the ROOT that holds its segment, where that is another one.
-        name: One prediction or probe of the segment; None takes all.
+        name: One prediction, probe or sweep of the segment; None takes all.
     """
 
     job: ClassVar[str] = "report"
@@ -78,7 +78,7 @@ def _below(root: Location, subject: str, name: str | None) -> Iterator[StoredRun
     folders = (
         [] if name else [root / f"segments/{subject}/prepare", root / f"datasets/{subject}", root / f"runs/{subject}"]
     )
-    for room in ("probes", "predictions"):
+    for room in ("probes", "predictions", "sweeps"):
         made = root / room / subject
         folders += [made / one for one in ([name] if name else made.names())]
     for folder in folders:

@@ -16,6 +16,7 @@ from inkbatch.steps.labels import clean_page as clean
 from inkbatch.steps.preflight import page as preflight
 from inkbatch.steps.prepare import page as prepare
 from inkbatch.steps.probe import page as probe
+from inkbatch.steps.sweep import page as sweep
 from inkbatch.steps.train import folds_page as folds
 from inkbatch.steps.train import page as train
 from inkbatch.steps.train import soup_page as soup
@@ -31,6 +32,7 @@ PAGES: Mapping[str, PageMaker] = {
     "clean": clean.page,
     "probe": probe.page,
     "preflight": preflight.page,
+    "sweep": sweep.page,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -275,3 +276,35 @@ def test_run_json_of_windows_names_those_that_were_made_together(tiny_segment, b
         assert row["made_together"] == ["w-layers0-3", "w-layers1-4"]
         assert row["tile_passes"] == 2 * row["tiles"] > 0
     assert run(config, RunContext()).stored == 0
+
+
+def test_directions_and_nulls_are_predictions_beside_the_map_from_one_reading(tiny_segment, network, monkeypatch):
+    boxes, read_layers = [], SurfaceVolume.read
+
+    def counted(self, layers, box):
+        boxes.append(box)
+        return read_layers(self, layers, box)
+
+    plain = run(config_for(tiny_segment, network, name="plain"), RunContext())
+    turned = run(config_for(tiny_segment, network, name="t", override={"depth_order": "reversed"}), RunContext())
+    monkeypatch.setattr(SurfaceVolume, "read", counted)
+    asked = config_for(tiny_segment, network, directions="both", nulls=("shuffled", "repeated"))
+    report = run(asked, RunContext())
+    assert len(boxes) == len(set(boxes))
+    found = {place.name.removeprefix("tiny-smp-tile32-stride16"): place for place in (report.location, *report.beside)}
+    assert list(found) == ["", "-reversed", "-shuffled", "-reversed-shuffled", "-repeated"]
+    maps = {name: read_map(place) for name, place in found.items()}
+    np.testing.assert_array_equal(maps[""], read_map(plain.location))
+    np.testing.assert_array_equal(maps["-reversed"], read_map(turned.location))
+    assert all((one != other).any() for one, other in itertools.combinations(maps.values(), 2))
+
+
+def test_a_null_is_a_prediction_of_its_own_and_the_map_that_of_a_plain_run(tiny_segment, network):
+    report = run(config_for(tiny_segment, network, nulls=("shuffled",), name="letters"), RunContext())
+    assert [place.name for place in (report.location, *report.beside)] == ["letters", "letters-shuffled"]
+    manifest = json.loads((report.beside[0] / "manifest.json").read_bytes())
+    assert manifest["config"]["series"] == {"name": "forward-shuffled", "seed": 0}
+    before = stored_bytes(predictions(tiny_segment) / "letters")
+    again = run(config_for(tiny_segment, network, name="letters"), RunContext())
+    assert again.skipped == again.units
+    assert stored_bytes(predictions(tiny_segment) / "letters") == before

@@ -1,0 +1,111 @@
+"""The command of the sweep; `register` adds it to an app."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from inkbatch.cli.options import (
+    ConfigFile,
+    DryRun,
+    Log,
+    Replace,
+    Root,
+    Sets,
+    Shard,
+    chosen_root,
+    print_report,
+    run_context,
+)
+from inkbatch.config import ends_with_check, named_place
+
+NONE = "none"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command("sweep")(sweep)
+
+
+def sweep(
+    segment: Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)],
+    bundle: Annotated[
+        list[str] | None,
+        typer.Option(help="A bundle: a folder or URI, also as NAME=PLACE; demo is the shipped one; repeatable."),
+    ] = None,
+    depths: Annotated[
+        str | None,
+        typer.Option(
+            help="Layers by which each bundle's window is moved, START:STOP:STEP, half-open (--depths=-15:16)."
+        ),
+    ] = None,
+    directions: Annotated[
+        str | None, typer.Option(help="Direction of the layers: forward (as the bundle reads them), reversed or both.")
+    ] = None,
+    nulls: Annotated[
+        str | None, typer.Option(help="Null inputs to sweep as well: shuffled,repeated, one of them, or none.")
+    ] = None,
+    phases: Annotated[
+        int | None,
+        typer.Option(help="Number of phases: the plain tile grid, and others moved by a share of the stride."),
+    ] = None,
+    keep_depths: Annotated[
+        bool, typer.Option("--keep-depths", help="Also store the map of every depth, in 8 bits.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep.")] = None,
+    root: Root = None,
+    device: Annotated[str | None, typer.Option(help="Device that computes: auto, cuda, mps or cpu.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Precision of the forward passes: auto, fp32, bf16 or fp16.")
+    ] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    shard: Shard = None,
+    replace: Replace = False,
+    dry_run: DryRun = False,
+    log: Log = "auto",
+) -> None:
+    """Sweep a segment with bundles, at every depth.
+
+    Several bundles, depths, directions of the layers and null inputs beside them; layers are read once for all of it.
+    Writes z values, means, maxima and the best depth of all bundles to ROOT/sweeps/SEGMENT/NAME, each bundle's own
+    statistics under maps, and sweep.json. Other settings through --set:
+    seed=0 (of the shuffled layers), unit_px=2048, batch_tiles=0 (0 finds it), compile=true,
+    bundles=[{bundle: PLACE, name: NAME, tta: [flips], stride_px: 32, override: {divisor: 200}}]. With shards, the last
+    one finishes the sweep.
+    """
+    context = run_context(shard, log, replace=replace)
+    from inkbatch.steps.sweep.settings import SweepConfig
+
+    options: dict[str, Any] = {"segment": segment, "root": chosen_root(root), "name": name, "depths": depths}
+    options |= {"directions": directions, "phases": phases, "keep_depths": keep_depths or None, "device": device}
+    options |= {"precision": precision, "nulls": _listed(nulls)}
+    options["bundles"] = [_choice(one) for one in bundle] if bundle else None
+    job = SweepConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
+    if dry_run:
+        from inkbatch.steps.sweep.describe import describe
+
+        typer.echo(describe(job))
+        return
+    from inkbatch.steps.sweep import job as step
+
+    report = step.run(job, context)
+    print_report(report)
+    if report.complete:
+        for line in step.summary_lines(report.location):
+            typer.echo(line)
+
+
+def _listed(text: str | None) -> list[str] | None:
+    """Read ``shuffled,repeated``, or ``none``."""
+    if text is None:
+        return None
+    return [] if text.strip() == NONE else [part.strip() for part in text.split(",")]
+
+
+def _choice(text: str) -> dict[str, str]:
+    name, place = named_place(text)
+    return {"bundle": place, **({"name": name} if name else {})}

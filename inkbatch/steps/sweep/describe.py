@@ -1,0 +1,88 @@
+"""The plan of `inkbatch sweep` in lines of text: readings, passes, bytes, memory, seconds and money."""
+
+from __future__ import annotations
+
+from inkbatch.geometry import Box
+from inkbatch.predict.phases import phase_tiles
+from inkbatch.run.cost.prices import price_lines
+from inkbatch.steps.sweep.job import trained_share
+from inkbatch.steps.sweep.plan import SweepMember, SweepPlan, make_plan
+from inkbatch.steps.sweep.settings import SweepConfig
+from inkbatch.text import bytes_text, count_text, share_text
+
+BASE_BYTES = 600 << 20  # the interpreter with torch
+STORED_BYTES = 7  # of a pixel of one series: mean, deviation, best, best depth
+RUNNING_BYTES = 26  # of a pixel while a series is computed
+
+
+def describe(config: SweepConfig) -> str:
+    """Describe the plan of a sweep in lines of text; only masks are read, nothing is written."""
+    plan = make_plan(config)
+    per_unit = {unit.name: _tiles(plan, unit.write_box) for unit in plan.units}
+    done = plan.maps_record.done()
+    height, width = plan.volume.shape_yx
+    read = sum(unit.read_box.area for unit in plan.units if any(per_unit[unit.name])) * len(plan.layers)
+    state = f"{len(done)} already computed, {len(plan.record.done())} already put together"
+    if plan.record.is_complete():
+        state = "already complete"
+    depths = plan.depths
+    rows = [
+        f"sweep {config.segment} with {count_text(len(plan.members), 'bundle')}",
+        f"  surface       {plan.volume.layer_count} layers, {height} x {width} px",
+        f"  layers        {plan.layers.start}:{plan.layers.stop} in depth order, read once for all of it",
+        f"  depths        {count_text(len(depths), 'depth')}, {depths[0]} to {depths[-1]}",
+        f"  series        {', '.join(series.name for series in plan.series)}",
+        f"  units         {len(plan.units)}, {state}",
+        f"  reads         {bytes_text(read * plan.volume.dtype.itemsize)} of grey values (before compression)",
+        f"  writes        {bytes_text(_written(plan))} (before compression) to {plan.folder}",
+        f"  peak memory   about {bytes_text(_memory(plan))} beside the models",
+    ]
+    left = [tiles for name, tiles in per_unit.items() if name not in done]
+    flops: float | None = 0.0
+    readings = passes = 0
+    for b, member in enumerate(plan.members):
+        tiles = sum(row[b] for row in left)
+        member_passes = tiles * plan.maps_per_bundle * len(member.views)
+        readings += plan.maps_per_bundle * len(member.phases) * len(member.views)
+        passes += member_passes
+        rows.append(f"  {member.name:<13} {_member_words(member)}, {member_passes:,} passes to do")
+        per_tile = member.bundle.document.flops_per_tile
+        flops = None if flops is None or per_tile is None else flops + per_tile * member_passes
+    rows.append(f"  together      {count_text(readings, 'reading')}, {passes:,} passes of a tile to do")
+    if share := trained_share(plan):
+        rows.append(f"  careful       {share_text(share)} of the surface trained a network of this sweep")
+    rows += price_lines(flops) if passes else ["  time, cost    nothing left to do"]
+    return "\n".join(rows)
+
+
+def _tiles(plan: SweepPlan, write_box: Box) -> list[int]:
+    """Count the tiles of every bundle in a unit, all phases together; only masks are read."""
+    return [
+        sum(part.tiles.count for part in phase_tiles(member.contract, member.phases, write_box, plan.volume.read_mask))
+        for member in plan.members
+    ]
+
+
+def _member_words(member: SweepMember) -> str:
+    grid = member.contract
+    views = f", {len(member.views)} views" if len(member.views) > 1 else ""
+    return (
+        f"layers {member.layers.start}:{member.layers.stop} at depth 0, tile {grid.tile_px}, stride {grid.stride_px}, "
+        f"{count_text(len(member.phases), 'phase')}{views}"
+    )
+
+
+def _written(plan: SweepPlan) -> float:
+    height, width = plan.volume.shape_yx
+    own = STORED_BYTES + (len(plan.depths) if plan.config.keep_depths else 0)
+    per_pixel = len(plan.members) * (1 + own * len(plan.series)) + STORED_BYTES * len(plan.series)
+    return height * width * per_pixel * 4 / 3
+
+
+def _memory(plan: SweepPlan) -> float:
+    """Estimate the most memory that units in flight take; the number of depths is no part of it unless kept."""
+    read = max(unit.read_box.area for unit in plan.units) * len(plan.layers) * plan.volume.dtype.itemsize
+    pixels = max(unit.write_box.area for unit in plan.units)
+    own = STORED_BYTES + (len(plan.depths) if plan.config.keep_depths else 0)
+    computed = pixels * len(plan.members) * len(plan.series) * own
+    return BASE_BYTES + 3 * read + 2 * computed + pixels * RUNNING_BYTES

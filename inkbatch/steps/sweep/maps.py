@@ -1,0 +1,291 @@
+"""First stage of a sweep: a unit's layers are read once, and every bundle, series and depth computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inkbatch.data.maps.sweep import (
+    BEST,
+    BEST_DEPTH,
+    BLOCK_PX,
+    COUNT_NAME,
+    DEPTHS,
+    DEVIATION,
+    MAPS_NAME,
+    MEAN,
+    block_pixels_name,
+    block_sum_name,
+    counts_bytes,
+    histogram_name,
+)
+from inkbatch.geometry import Unit
+from inkbatch.io.multiscale import CHUNK_PX, Multiscale
+from inkbatch.io.prediction import Prediction
+from inkbatch.predict.blend import map_of
+from inkbatch.predict.device import choose_device, choose_precision, device_facts
+from inkbatch.predict.phases import PhaseTiles, phase_tiles
+from inkbatch.predict.predictor import Predictor, require_finite, require_probabilities
+from inkbatch.predict.reference import check_reference
+from inkbatch.predict.running import DepthStatistics, RunningStatistics
+from inkbatch.predict.segment_statistics import stored_statistics
+from inkbatch.predict.variants import ordered
+from inkbatch.run.job import RunContext
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.steps.live_preview import drawn, live_preview
+from inkbatch.steps.sweep.plan import SweepMember, SweepPlan
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Input of one unit.
+
+    Attributes:
+        layers: (Z, height, width) of the read box, depth order, stored dtype; without rows where no tile is computed.
+        mask: Segment mask of the write box.
+        tiles: For each bundle its tiles, phase by phase.
+    """
+
+    layers: NDArray[Any]
+    mask: NDArray[np.bool_]
+    tiles: tuple[tuple[PhaseTiles, ...], ...]
+
+    @property
+    def tile_count(self) -> int:
+        """Tiles of all bundles and phases."""
+        return sum(part.tiles.count for parts in self.tiles for part in parts)
+
+
+@dataclass(frozen=True)
+class MemberMaps:
+    """Everything that one bundle says of one unit.
+
+    Attributes:
+        has_value: Papyrus that a tile covers, (height, width).
+        series: Statistics by series, in their order; None where no tile is computed.
+        tiles: Tiles of all phases.
+    """
+
+    has_value: NDArray[np.bool_]
+    series: tuple[DepthStatistics, ...] | None = None
+    tiles: int = 0
+
+
+def load_unit(plan: SweepPlan, unit: Unit) -> Loaded:
+    """Read what one unit needs, once for all bundles; layers are not read where no bundle computes a tile."""
+    volume = plan.volume
+    tiles = tuple(
+        phase_tiles(member.contract, member.phases, unit.write_box, volume.read_mask) for member in plan.members
+    )
+    mask = volume.read_mask(unit.write_box)
+    if any(tiles):
+        return Loaded(volume.read(plan.layers, unit.read_box), mask, tiles)
+    return Loaded(np.zeros((len(plan.layers), 0, 0), volume.dtype), mask, tiles)
+
+
+def maps_work(plan: SweepPlan, context: RunContext) -> UnitWork[Any, Any]:
+    """Build the functions of the first stage; the networks are built here."""
+    config = plan.config
+    device = choose_device(config.device)
+    dtype = choose_precision(config.precision, device)
+    predictors = [_predictor(plan, member, device, dtype, context) for member in plan.members]
+    output = _Output(plan)
+
+    def compute(unit: Unit, loaded: Loaded) -> list[MemberMaps]:
+        started, total = sum(one.tiles_done for one in predictors), loaded.tile_count * plan.maps_per_bundle
+
+        def on_tiles(count: int) -> None:
+            done = sum(one.tiles_done for one in predictors) - started
+            context.reporter.part(done / total, {"tiles": count / plan.maps_per_bundle})
+
+        layers = torch.from_numpy(loaded.layers).to(device)  # once for all bundles, series, depths and phases
+        found = []
+        for member, predictor, parts in zip(plan.members, predictors, loaded.tiles, strict=True):
+            predictor.on_tiles = on_tiles
+            found.append(_MemberUnit(plan, member, predictor, unit, parts, layers).maps(loaded.mask))
+        return found
+
+    live = live_preview(context, plan.volume.shape_yx, plan.folder)
+    work = UnitWork(
+        load=lambda unit: load_unit(plan, unit),
+        compute=compute,
+        store=output.write,
+        mark=plan.maps_record.mark,
+        device=lambda: device_facts(device, predictors[0].dtype),
+    )
+    return drawn(work, live, context, _shown)
+
+
+def _shown(computed: list[MemberMaps]) -> NDArray[Any]:
+    first = computed[0]
+    return first.series[0].mean if first.series else np.zeros(first.has_value.shape, np.float16)
+
+
+def _predictor(
+    plan: SweepPlan, member: SweepMember, device: torch.device, dtype: torch.dtype, context: RunContext
+) -> Predictor:
+    place = plan.folder / MAPS_NAME / member.name
+    predictor = Predictor(
+        member.bundle.build(device),
+        member.contract,
+        device,
+        dtype,
+        plan.config.batch_tiles,
+        context.stop,
+        plan.config.compile,
+        member.views,
+        statistics=stored_statistics(member.contract, plan.volume, place, device, context.stop.check),
+    )
+    check_reference(predictor.model, member.bundle, device, dtype)
+    return predictor
+
+
+@dataclass
+class _MemberUnit:
+    """One bundle at work on one unit; `layers` are those of the unit's read box, on the device."""
+
+    plan: SweepPlan
+    member: SweepMember
+    predictor: Predictor
+    unit: Unit
+    parts: tuple[PhaseTiles, ...]
+    layers: Tensor
+
+    def maps(self, mask: NDArray[np.bool_]) -> MemberMaps:
+        """Compute the statistics of every series."""
+        if not self.parts:
+            return MemberMaps(np.zeros(mask.shape, bool))
+        papyrus = torch.from_numpy(mask).to(self.layers.device)
+        has_value, found = None, []
+        for order in self._orders():
+            running = None
+            for depth in self.plan.depths:
+                total, weight = self._summed(self.member.places(depth, order))
+                if has_value is None:
+                    has_value = papyrus & (weight > 0)
+                running = running or RunningStatistics(
+                    has_value, len(self.plan.depths), keep=self.plan.config.keep_depths
+                )
+                running.add(map_of(total, weight))
+            assert running is not None  # a sweep has a depth at least
+            found.append(self._checked(running.result()))
+        assert has_value is not None
+        return MemberMaps(has_value.cpu().numpy(), tuple(found), sum(part.tiles.count for part in self.parts))
+
+    def _orders(self) -> Iterator[NDArray[np.intp]]:
+        config = self.plan.config
+        for series in self.plan.series:
+            yield series.order(len(self.member.layers), segment=config.segment, seed=config.seed)
+
+    def _summed(self, places: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        """Sum the weighted tiles of all phases, and their weights, in the unit's write box."""
+        shape, device = self.unit.write_box.shape, self.layers.device
+        total, weight = (torch.zeros(shape, device=device) for _ in range(2))
+        for part in self.parts:
+            rows, columns = part.read_box.within(self.unit.read_box)
+            layers = ordered(self.layers[:, rows, columns], places - self.plan.layers.start)
+            found = self.predictor.sums(part.unit, part.tiles, layers)
+            where = part.write_box.within(self.unit.write_box)
+            total[where] += found[0]
+            weight[where] += found[1]
+        return total, weight
+
+    def _checked(self, found: DepthStatistics) -> DepthStatistics:
+        require_finite(found.is_finite, f"unit {self.unit.name}, bundle {self.member.name}")
+        if self.member.contract.activation == "none":
+            require_probabilities(*found.bounds, self.unit)
+        return found
+
+
+class _Output:
+    """Arrays of the first stage."""
+
+    def __init__(self, plan: SweepPlan) -> None:
+        self._plan = plan
+        self._floats: dict[tuple[int, int, str], Prediction] = {}
+        self._depths: dict[tuple[int, int, str], Multiscale] = {}
+        self._counts: list[Multiscale] = []
+        for b, member in enumerate(plan.members):
+            base = plan.folder / MAPS_NAME / member.name
+            self._counts.append(self._whole_numbers(base / COUNT_NAME))
+            for s, series in enumerate(plan.series):
+                for name in (MEAN, DEVIATION, BEST):
+                    self._floats[b, s, name] = Prediction.create(base / series.name, *self._place, self._made_by, name)
+                self._depths[b, s, BEST_DEPTH] = self._whole_numbers(base / series.name / BEST_DEPTH)
+                if plan.config.keep_depths:
+                    self._depths[b, s, DEPTHS] = self._stack(base / series.name / DEPTHS)
+
+    @property
+    def _place(self) -> tuple[tuple[int, int], int, float]:
+        plan = self._plan
+        return plan.volume.shape_yx, plan.unit_px, plan.volume.provenance.voxel_size_um
+
+    @property
+    def _made_by(self) -> dict[str, Any]:
+        return {"kind": "sweep", "digest": self._plan.maps_record.manifest.digest}
+
+    def _whole_numbers(self, place: Any) -> Multiscale:
+        shape, unit_px, um = self._place
+        return Multiscale.create_mask(place, shape, shard_px=unit_px, voxel_size_um=um, provenance=self._made_by)
+
+    def _stack(self, place: Any) -> Multiscale:
+        shape, unit_px, um = self._place
+        return Multiscale.create(
+            place,
+            (len(self._plan.depths), *shape),
+            dtype="uint8",
+            chunk=(1, CHUNK_PX, CHUNK_PX),
+            shard_px=unit_px,
+            voxel_size_um=um,
+            provenance=self._made_by,
+            codec="zstd",
+        )
+
+    def write(self, unit: Unit, computed: list[MemberMaps]) -> dict[str, Any]:
+        """Store everything of one unit; the facts of its marker come back."""
+        box, plan = unit.write_box, self._plan
+        counts: dict[str, NDArray[Any]] = {}
+        stored = 0
+        for b, maps in enumerate(computed):
+            count = maps.has_value.astype(np.uint8) * np.uint8(len(plan.depths))
+            stored += self._counts[b].write(box, count)
+            counts[block_pixels_name(b)] = _block_pixels(maps.has_value)
+            for s in range(len(plan.series)):
+                found = maps.series[s] if maps.series else _nothing(maps.has_value, plan)
+                counts[histogram_name(b, s)], counts[block_sum_name(b, s)] = found.histogram, found.block_sum
+                for name, values in ((MEAN, found.mean), (DEVIATION, found.deviation), (BEST, found.best)):
+                    stored += self._floats[b, s, name].write(box, values)
+                stored += self._depths[b, s, BEST_DEPTH].write(box, found.best_depth)
+                if found.depths is not None:
+                    stored += self._depths[b, s, DEPTHS].write(box, found.depths)
+        data = counts_bytes(counts)
+        plan.counts_place(unit).write_bytes(data)
+        tiles = [maps.tiles for maps in computed]
+        passes = sum(count * len(one.views) for count, one in zip(tiles, plan.members, strict=True))
+        return {
+            "bytes_written": stored + len(data),
+            "tiles": sum(tiles),
+            "tile_passes": passes * plan.maps_per_bundle,
+        }
+
+
+def _block_pixels(has_value: NDArray[np.bool_]) -> NDArray[np.int32]:
+    height, width = (-(-side // BLOCK_PX) * BLOCK_PX for side in has_value.shape)
+    whole = np.zeros((height, width), np.int32)
+    whole[: has_value.shape[0], : has_value.shape[1]] = has_value
+    found: NDArray[np.int32] = whole.reshape(height // BLOCK_PX, BLOCK_PX, -1, BLOCK_PX).sum((1, 3), dtype=np.int32)
+    return found
+
+
+def _nothing(has_value: NDArray[np.bool_], plan: SweepPlan) -> DepthStatistics:
+    """Make the statistics of a unit without a tile."""
+    running = RunningStatistics(torch.from_numpy(has_value), len(plan.depths), keep=plan.config.keep_depths)
+    for _ in plan.depths:
+        running.add(torch.zeros(has_value.shape))
+    return running.result()
