@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from inkbatch.geometry import Box
-from inkbatch.predict.phases import phase_tiles
 from inkbatch.run.cost.prices import price_lines
 from inkbatch.steps.sweep.job import trained_share
-from inkbatch.steps.sweep.plan import SweepMember, SweepPlan, make_plan
+from inkbatch.steps.sweep.maps import tiles_of_member
+from inkbatch.steps.sweep.plan import SweepPlan, make_plan
 from inkbatch.steps.sweep.settings import SweepConfig
+from inkbatch.steps.sweep.surfaces import SweepMember, SweepSurface
 from inkbatch.text import bytes_text, count_text, share_text
 
 BASE_BYTES = 600 << 20  # the interpreter with torch
@@ -21,7 +22,7 @@ def describe(config: SweepConfig) -> str:
     per_unit = {unit.name: _tiles(plan, unit.write_box) for unit in plan.units}
     done = plan.maps_record.done()
     height, width = plan.volume.shape_yx
-    read = sum(unit.read_box.area for unit in plan.units if any(per_unit[unit.name])) * len(plan.layers)
+    read = sum(_read_bytes(plan, unit.write_box) for unit in plan.units if any(per_unit[unit.name]))
     state = f"{len(done)} already computed, {len(plan.record.done())} already put together"
     if plan.record.is_complete():
         state = "already complete"
@@ -29,11 +30,11 @@ def describe(config: SweepConfig) -> str:
     rows = [
         f"sweep {config.segment} with {count_text(len(plan.members), 'bundle')}",
         f"  surface       {plan.volume.layer_count} layers, {height} x {width} px",
-        f"  layers        {plan.layers.start}:{plan.layers.stop} in depth order, read once for all of it",
+        *(f"  layers        {_layer_words(plan, surface)}" for surface in plan.surfaces),
         f"  depths        {count_text(len(depths), 'depth')}, {depths[0]} to {depths[-1]}",
         f"  series        {', '.join(series.name for series in plan.series)}",
         f"  units         {len(plan.units)}, {state}",
-        f"  reads         {bytes_text(read * plan.volume.dtype.itemsize)} of grey values (before compression)",
+        f"  reads         {bytes_text(read)} of grey values (before compression)",
         f"  writes        {bytes_text(_written(plan))} (before compression) to {plan.folder}",
         f"  peak memory   about {bytes_text(_memory(plan))} beside the models",
     ]
@@ -57,10 +58,15 @@ def describe(config: SweepConfig) -> str:
 
 def _tiles(plan: SweepPlan, write_box: Box) -> list[int]:
     """Count the tiles of every bundle in a unit, all phases together; only masks are read."""
-    return [
-        sum(part.tiles.count for part in phase_tiles(member.contract, member.phases, write_box, plan.volume.read_mask))
-        for member in plan.members
-    ]
+    return [sum(part.tiles.count for part in tiles_of_member(plan, member, write_box)) for member in plan.members]
+
+
+def _read_bytes(plan: SweepPlan, write_box: Box) -> int:
+    """Count the bytes of grey values that are read for a unit, all surfaces together."""
+    return sum(
+        surface.read_box(write_box).area * len(surface.layers) * surface.volume.dtype.itemsize
+        for surface in plan.surfaces
+    )
 
 
 def _member_words(member: SweepMember) -> str:
@@ -72,6 +78,11 @@ def _member_words(member: SweepMember) -> str:
     )
 
 
+def _layer_words(plan: SweepPlan, surface: SweepSurface) -> str:
+    other = "" if surface.segment == plan.config.segment else f" of segment {surface.segment}"
+    return f"{surface.layers.start}:{surface.layers.stop} in depth order{other}, read once for all of it"
+
+
 def _written(plan: SweepPlan) -> float:
     height, width = plan.volume.shape_yx
     own = STORED_BYTES + (len(plan.depths) if plan.config.keep_depths else 0)
@@ -81,7 +92,7 @@ def _written(plan: SweepPlan) -> float:
 
 def _memory(plan: SweepPlan) -> float:
     """Estimate the most memory that units in flight take; the number of depths is no part of it unless kept."""
-    read = max(unit.read_box.area for unit in plan.units) * len(plan.layers) * plan.volume.dtype.itemsize
+    read = max(_read_bytes(plan, unit.write_box) for unit in plan.units)
     pixels = max(unit.write_box.area for unit in plan.units)
     own = STORED_BYTES + (len(plan.depths) if plan.config.keep_depths else 0)
     computed = pixels * len(plan.members) * len(plan.series) * own

@@ -25,7 +25,7 @@ from inkbatch.data.maps.sweep import (
     counts_bytes,
     histogram_name,
 )
-from inkbatch.geometry import Unit
+from inkbatch.geometry import Box, Unit
 from inkbatch.io.multiscale import CHUNK_PX, Multiscale
 from inkbatch.io.prediction import Prediction
 from inkbatch.predict.blend import map_of
@@ -39,7 +39,8 @@ from inkbatch.predict.variants import ordered
 from inkbatch.run.job import RunContext
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.steps.live_preview import drawn, live_preview
-from inkbatch.steps.sweep.plan import SweepMember, SweepPlan
+from inkbatch.steps.sweep.plan import SweepPlan
+from inkbatch.steps.sweep.surfaces import SweepMember
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,16 @@ class Loaded:
     """Input of one unit.
 
     Attributes:
-        layers: (Z, height, width) of the read box, depth order, stored dtype; without rows where no tile is computed.
+        layers: For each surface (Z, height, width) of its read box, depth order, stored dtype; without rows where no
+            tile is computed.
         mask: Segment mask of the write box.
+        own_masks: For each surface the mask of its part of the write box, in its own pixels.
         tiles: For each bundle its tiles, phase by phase.
     """
 
-    layers: NDArray[Any]
+    layers: tuple[NDArray[Any], ...]
     mask: NDArray[np.bool_]
+    own_masks: tuple[NDArray[np.bool_], ...]
     tiles: tuple[tuple[PhaseTiles, ...], ...]
 
     @property
@@ -78,15 +82,21 @@ class MemberMaps:
 
 
 def load_unit(plan: SweepPlan, unit: Unit) -> Loaded:
-    """Read what one unit needs, once for all bundles; layers are not read where no bundle computes a tile."""
-    volume = plan.volume
-    tiles = tuple(
-        phase_tiles(member.contract, member.phases, unit.write_box, volume.read_mask) for member in plan.members
-    )
-    mask = volume.read_mask(unit.write_box)
-    if any(tiles):
-        return Loaded(volume.read(plan.layers, unit.read_box), mask, tiles)
-    return Loaded(np.zeros((len(plan.layers), 0, 0), volume.dtype), mask, tiles)
+    """Read what one unit needs, each surface once for all its bundles; no layers where none computes a tile."""
+    tiles = tuple(tiles_of_member(plan, member, unit.write_box) for member in plan.members)
+    read = {member.segment for member, parts in zip(plan.members, tiles, strict=True) if parts}
+    layers, masks = [], []
+    for surface in plan.surfaces:
+        box = surface.read_box(unit.write_box) if surface.segment in read else Box(0, 0, 0, 0)
+        layers.append(surface.volume.read(surface.layers, box))
+        masks.append(surface.volume.read_mask(surface.frame.box(unit.write_box)))
+    return Loaded(tuple(layers), plan.volume.read_mask(unit.write_box), tuple(masks), tiles)
+
+
+def tiles_of_member(plan: SweepPlan, member: SweepMember, write_box: Box) -> tuple[PhaseTiles, ...]:
+    """Choose a bundle's tiles in a write box of the sweep, in pixels of the surface that it reads."""
+    surface = plan.surface_of(member)
+    return phase_tiles(member.contract, member.phases, surface.frame.box(write_box), surface.volume.read_mask)
 
 
 def maps_work(plan: SweepPlan, context: RunContext) -> UnitWork[Any, Any]:
@@ -104,11 +114,14 @@ def maps_work(plan: SweepPlan, context: RunContext) -> UnitWork[Any, Any]:
             done = sum(one.tiles_done for one in predictors) - started
             context.reporter.part(done / total, {"tiles": count / plan.maps_per_bundle})
 
-        layers = torch.from_numpy(loaded.layers).to(device)  # once for all bundles, series, depths and phases
+        # once for all bundles of a surface, all series, depths and phases
+        layers = [torch.from_numpy(one).to(device) for one in loaded.layers]
         found = []
         for member, predictor, parts in zip(plan.members, predictors, loaded.tiles, strict=True):
             predictor.on_tiles = on_tiles
-            found.append(_MemberUnit(plan, member, predictor, unit, parts, layers).maps(loaded.mask))
+            place = plan.surfaces.index(plan.surface_of(member))
+            inputs = parts, layers[place], loaded.own_masks[place]
+            found.append(_MemberUnit(plan, member, predictor, unit, *inputs).maps(loaded.mask))
         return found
 
     live = live_preview(context, plan.volume.shape_yx, plan.folder)
@@ -140,7 +153,9 @@ def _predictor(
         context.stop,
         plan.config.compile,
         member.views,
-        statistics=stored_statistics(member.contract, plan.volume, place, device, context.stop.check),
+        statistics=stored_statistics(
+            member.contract, plan.surface_of(member).volume, place, device, context.stop.check
+        ),
     )
     check_reference(predictor.model, member.bundle, device, dtype)
     return predictor
@@ -148,7 +163,12 @@ def _predictor(
 
 @dataclass
 class _MemberUnit:
-    """One bundle at work on one unit; `layers` are those of the unit's read box, on the device."""
+    """One bundle at work on one unit.
+
+    Attributes:
+        layers: Of the surface that it reads, in that one's read box, on the device.
+        own_mask: Mask of that surface in its part of the write box.
+    """
 
     plan: SweepPlan
     member: SweepMember
@@ -156,6 +176,7 @@ class _MemberUnit:
     unit: Unit
     parts: tuple[PhaseTiles, ...]
     layers: Tensor
+    own_mask: NDArray[np.bool_]
 
     def maps(self, mask: NDArray[np.bool_]) -> MemberMaps:
         """Compute the statistics of every series."""
@@ -184,17 +205,26 @@ class _MemberUnit:
             yield series.order(len(self.member.layers), segment=config.segment, seed=config.seed)
 
     def _summed(self, places: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
-        """Sum the weighted tiles of all phases, and their weights, in the unit's write box."""
-        shape, device = self.unit.write_box.shape, self.layers.device
-        total, weight = (torch.zeros(shape, device=device) for _ in range(2))
+        """Sum the weighted tiles of all phases, and their weights, in the unit's write box.
+
+        Of a surface at another scale the map and where it has a value are brought here in their place.
+        """
+        surface, device = self.plan.surface_of(self.member), self.layers.device
+        box, read_box = surface.frame.box(self.unit.write_box), surface.read_box(self.unit.write_box)
+        total, weight = (torch.zeros(box.shape, device=device) for _ in range(2))
         for part in self.parts:
-            rows, columns = part.read_box.within(self.unit.read_box)
-            layers = ordered(self.layers[:, rows, columns], places - self.plan.layers.start)
+            rows, columns = part.read_box.within(read_box)
+            layers = ordered(self.layers[:, rows, columns], places - surface.layers.start)
             found = self.predictor.sums(part.unit, part.tiles, layers)
-            where = part.write_box.within(self.unit.write_box)
+            where = part.write_box.within(box)
             total[where] += found[0]
             weight[where] += found[1]
-        return total, weight
+        if surface.frame.is_same:
+            return total, weight
+        has_value = (weight > 0) & torch.from_numpy(self.own_mask).to(device)
+        values = torch.where(has_value, map_of(total, weight), 0)
+        target = self.unit.write_box
+        return surface.frame.brought(values, target), surface.frame.brought(has_value.float(), target)
 
     def _checked(self, found: DepthStatistics) -> DepthStatistics:
         require_finite(found.is_finite, f"unit {self.unit.name}, bundle {self.member.name}")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
 from inkbatch.data.maps.series import Series, series_of
@@ -18,48 +14,14 @@ from inkbatch.errors import ConfigError, LayerRangeError
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
+from inkbatch.models.bundle import bundle_address
 from inkbatch.predict.coverage import usual_unit_px
-from inkbatch.predict.phases import Phase, phases_of, read_box_of
-from inkbatch.predict.variants import View, views_of
 from inkbatch.run.record import RunFolder, RunManifest
-from inkbatch.steps.sweep.settings import BundleChoice, SweepConfig
+from inkbatch.steps.sweep.settings import MOST_DEPTHS, BundleChoice, SweepConfig
+from inkbatch.steps.sweep.surfaces import SweepMember, SweepSurface, member_of, surfaces_of
 
 USUAL_DEPTHS = 15  # layers either way, where the surface has them
 RESERVED = frozenset({COUNTS_NAME, "done"})  # folders beside those of the bundles
-
-
-@dataclass(frozen=True)
-class SweepMember:
-    """One bundle of a sweep on its surface.
-
-    Attributes:
-        name: Name of its maps.
-        bundle: The bundle with the user's overrides.
-        contract: Its contract with what the sweep chose.
-        views: Views of each tile.
-        layers: Indices of the surface, depth order, that it takes at depth 0.
-        phases: Its tile grids, the plain one first.
-    """
-
-    name: str
-    bundle: Bundle
-    contract: Contract
-    views: tuple[View, ...]
-    layers: range
-    phases: tuple[Phase, ...]
-
-    def places(self, depth: int, order: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return indices of the surface in the order in which the network is given them.
-
-        Args:
-            depth: Layers by which the window is moved.
-            order: From `Series.order`.
-        """
-        window = np.arange(self.layers.start + depth, self.layers.stop + depth)
-        as_read = window[::-1] if self.contract.depth_order == "reversed" else window
-        found: NDArray[np.intp] = as_read[order]
-        return found
 
 
 @dataclass(frozen=True)
@@ -71,6 +33,7 @@ class SweepPlan:
         depths: The depths, ascending.
         volume: The surface.
         members: The bundles.
+        surfaces: The surfaces that they read.
         series: What each bundle is swept with.
         unit_px: Edge of a unit.
         units: All units, row-major, of both stages.
@@ -82,6 +45,7 @@ class SweepPlan:
     depths: tuple[int, ...]
     volume: SurfaceVolume
     members: tuple[SweepMember, ...]
+    surfaces: tuple[SweepSurface, ...]
     series: tuple[Series, ...]
     unit_px: int
     units: list[Unit]
@@ -104,12 +68,9 @@ class SweepPlan:
         """Return the place of a unit's counts."""
         return self.folder / MAPS_NAME / COUNTS_NAME / f"{unit.name}.npz"
 
-    @cached_property
-    def layers(self) -> range:
-        """Indices of the layers that are read: all that any bundle takes at any depth."""
-        first, last = self.depths[0], self.depths[-1]
-        starts, stops = ([getattr(member.layers, end) for member in self.members] for end in ("start", "stop"))
-        return range(min(starts) + first, max(stops) + last)
+    def surface_of(self, member: SweepMember) -> SweepSurface:
+        """Return the surface that a bundle reads."""
+        return next(surface for surface in self.surfaces if surface.segment == member.segment)
 
     @property
     def maps_per_bundle(self) -> int:
@@ -124,22 +85,27 @@ def make_plan(config: SweepConfig) -> SweepPlan:
         ConfigError: A value that cannot be carried out, or two bundles of one name.
         DataError: The surface is not complete, does not match a bundle, or has too few layers for a depth.
     """
-    volume, surface_digest = open_prepared(config.root, config.segment)
-    members = tuple(_member(choice, volume, config) for choice in config.bundles)
+    segments = dict.fromkeys([config.segment, *(one.segment for one in config.bundles if one.segment)])
+    opened = {segment: open_prepared(config.root, segment) for segment in segments}
+    volumes = {segment: found for segment, (found, _) in opened.items()}
+    volume, surface_digest = opened[config.segment]
+    members = tuple(member_of(choice, config, volumes) for choice in config.bundles)
     _require_names(members)
-    depths = _depths(members, volume, config)
+    depths = _depths(members, volumes, config)
+    surfaces = surfaces_of(members, volumes, config.segment, depths)
     series = series_of(config.directions, config.nulls)
     unit_px = config.unit_px or usual_unit_px(max(member.contract.tile_px for member in members))
-    phases = [phase for member in members for phase in member.phases]
-    boxes = cut(volume.shape_yx, unit_px, unit_px)
-    units = [Unit(index, box, read_box_of(phases, box)) for index, box in enumerate(boxes)]
+    units = [Unit(index, box, box) for index, box in enumerate(cut(volume.shape_yx, unit_px, unit_px))]
     settings: dict[str, Any] = config.model_dump(
         mode="json", include={"segment", "name", "phases", "seed", "keep_depths", "precision", "compile"}
     )
     settings |= {"depths": list(depths), "series": [one.name for one in series], "unit_px": unit_px}
     settings["bundles"] = [_settings_of(member, choice) for member, choice in zip(members, config.bundles, strict=True)]
     inputs: dict[str, Any] = {"surface": surface_digest, "bundles": [_inputs_of(member) for member in members]}
-    trained = [pixels_on(one.bundle.document.training, volume, str(one.bundle.location)) for one in members]
+    others = {segment: digest for segment, (_, digest) in opened.items() if segment != config.segment}
+    inputs |= {"surfaces": others} if others else {}
+    here = [one for one in members if one.segment == config.segment]
+    trained = [pixels_on(one.bundle.document.training, volume, str(one.bundle.location)) for one in here]
     if trained_on := TrainedPixels.together(trained).document:
         inputs["trained_on"] = trained_on
     asked = [
@@ -148,28 +114,16 @@ def make_plan(config: SweepConfig) -> SweepPlan:
     ]
     request = config.request(bundles=asked, depths=[depths[0], depths[-1] + 1, _step(depths)])
     state = surface_state(config.root, config.segment)
+    state |= {f"surface {one}": found for one in others for found in surface_state(config.root, one).values()}
     manifest = RunManifest("sweep", settings, inputs, len(units), request, state)
     folder = Location.parse(config.output_root or config.root) / "sweeps" / config.segment / config.name
-    return SweepPlan(config, depths, volume, members, series, unit_px, units, folder, manifest)
-
-
-def _member(choice: BundleChoice, volume: SurfaceVolume, config: SweepConfig) -> SweepMember:
-    bundle = Bundle.open(bundle_location(choice.bundle), choice.override)
-    bundle.require_matches(volume)
-    chosen = {"stride_px": choice.stride_px, "window": choice.window}
-    contract = bundle.contract.overridden({key: value for key, value in chosen.items() if value is not None})
-    return SweepMember(
-        choice.name or bundle.document.name,
-        bundle,
-        contract,
-        views_of(choice.tta, contract, bundle.document.name),
-        contract.layer_indices(volume),
-        phases_of(contract, volume.shape_yx, config.phases),
-    )
+    return SweepPlan(config, depths, volume, members, surfaces, series, unit_px, units, folder, manifest)
 
 
 def _settings_of(member: SweepMember, choice: BundleChoice) -> dict[str, Any]:
+    other = {"segment": choice.segment} if choice.segment else {}
     return {
+        **other,
         "name": member.name,
         "layers": [member.layers.start, member.layers.stop],
         "override": dict(choice.override),
@@ -200,14 +154,20 @@ def _step(depths: Sequence[int]) -> int:
     return depths[1] - depths[0] if len(depths) > 1 else 1
 
 
-def _depths(members: Sequence[SweepMember], volume: SurfaceVolume, config: SweepConfig) -> tuple[int, ...]:
+def _depths(
+    members: Sequence[SweepMember], volumes: Mapping[str, SurfaceVolume], config: SweepConfig
+) -> tuple[int, ...]:
     """List the depths; those that were asked for and leave the surface are refused, no window is cut or moved.
 
     Raises:
         LayerRangeError: They do; says which depths all bundles have.
     """
-    lowest = max(-member.layers.start for member in members)
-    highest = min(volume.layer_count - member.layers.stop for member in members)
+    lowest, highest = -MOST_DEPTHS, MOST_DEPTHS
+    for member in members:
+        inside = range(volumes[member.segment].layer_count + 1)
+        fitting = [d for d in range(lowest, highest + 1) if {(w := member.window(d)).start, w.stop} <= set(inside)]
+        lowest, highest = fitting[0], fitting[-1]
+    volume = volumes[config.segment]
     if config.depths is None:  # depth 0 is inside: what a bundle takes by itself
         return tuple(range(max(lowest, -USUAL_DEPTHS), min(highest, USUAL_DEPTHS) + 1))
     depths = tuple(range(*config.depths))

@@ -35,6 +35,7 @@ class BundleChoice(JobConfig):
     Attributes:
         bundle: Folder or URI of the bundle; ``demo`` is the shipped one.
         name: Name of its maps; None is the bundle's own.
+        segment: Segment of the same sheet that is prepared at this bundle's scale; None is the sweep's own.
         override: Contract values that are to be replaced; recorded in the manifest.
         stride_px: Step between tiles; None is what the bundle says.
         window: Blending window; None is what the bundle says.
@@ -43,6 +44,7 @@ class BundleChoice(JobConfig):
 
     bundle: str
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    segment: str | None = None
     override: dict[str, Any] = Field(default_factory=dict)
     stride_px: int | None = Field(None, ge=1)
     window: WindowName | None = None

@@ -179,6 +179,7 @@ class Summary:
             rows[series.name] = {"mean": found.mean, "deviation": found.deviation, "profile": profile}
         return {
             "name": member.name,
+            "segment": member.segment,
             "layers": [member.layers.start, member.layers.stop],
             "weights_sha256": member.bundle.document.weights_sha256,
             "pixels": pixels[b],

@@ -22,7 +22,7 @@ from inkbatch.data.maps.sweep import (
     Z,
     stretch_of,
 )
-from inkbatch.errors import ConfigError, LayerRangeError, Preempted
+from inkbatch.errors import ConfigError, LayerRangeError, MismatchError, Preempted
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.prediction import Prediction
@@ -62,9 +62,9 @@ class Swept:
         return str(self.folder / "root")
 
 
-def prepared(folder: Path, segment: str, layers: np.ndarray) -> None:
+def prepared(folder: Path, segment: str, layers: np.ndarray, voxel_size_um: float = 8.0) -> None:
     source = write_layers(folder / f"layers-{segment}", layers)
-    stated = {"depth_order": "forward", "voxel_size_um": 8.0, "shard_px": UNIT_PX}
+    stated = {"depth_order": "forward", "voxel_size_um": voxel_size_um, "shard_px": UNIT_PX}
     prepare.run(PrepareConfig(segment=segment, root=str(folder / "root"), source=str(source), **stated), RunContext())
 
 
@@ -246,9 +246,13 @@ def test_layers_of_a_unit_are_read_once_for_everything(swept, monkeypatch, tmp_p
     asked = config_for(swept.folder, phases=2, output_root=str(tmp_path))
     run(asked, RunContext())
     plan = make_plan(asked)
-    assert plan.layers == range(1, 6)
-    with_papyrus = [unit for unit in plan.units if swept.layers.any(axis=0)[unit.read_box.slices].any()]
-    assert sorted(boxes, key=str) == sorted(((plan.layers, unit.read_box) for unit in with_papyrus), key=str)
+    (surface,) = plan.surfaces
+    assert surface.layers == range(1, 6)
+    wanted = [surface.read_box(unit.write_box) for unit in plan.units]
+    papyrus = swept.layers.any(axis=0)
+    wanted = [box for box in wanted if papyrus[box.intersect(Box(0, 0, *SHAPE[1:])).slices].any()]
+    assert sorted(box for layers, box in boxes if box.area) == sorted(wanted)
+    assert {layers for layers, box in boxes if box.area} == {surface.layers}
 
 
 def test_two_phases_are_all_tiles_of_both_grids_in_one_weighted_mean(swept):
@@ -341,3 +345,47 @@ def test_sweep_json_holds_what_was_asked(swept):
     assert document["series"][2] == {"name": "forward-shuffled", "direction": "forward", "null": "shuffled"}
     assert swept.sweep.null_of("reversed", "shuffled") == "reversed-shuffled"
     assert swept.sweep.null_of("reversed", "repeated") == Series(null="repeated").name
+
+
+@pytest.fixture(scope="module")
+def finer(swept) -> str:
+    """The same sheet at half the voxel size, each voxel as eight."""
+    layers = swept.layers.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    prepared(swept.folder, "finer", layers, voxel_size_um=4.0)
+    identity_bundle(swept.folder / "fine", COUNT, voxel_size_um=4.0)
+    return "finer"
+
+
+def both_scales(swept, finer, **changes) -> SweepConfig:
+    bundles = [str(swept.folder / "identity"), {"bundle": str(swept.folder / "fine"), "name": "fine", "segment": finer}]
+    return config_for(swept.folder, bundles=bundles, nulls=["shuffled"], **changes)
+
+
+def test_a_bundle_of_another_scale_reads_its_own_surface_and_is_brought_here(swept, finer, monkeypatch):
+    boxes, read_layers = [], SurfaceVolume.read
+
+    def counted(self, layers, box):
+        boxes.append((self.provenance.segment, box))
+        return read_layers(self, layers, box)
+
+    monkeypatch.setattr(SurfaceVolume, "read", counted)
+    run(both_scales(swept, finer, name="scales"), RunContext())
+    assert len([box for _, box in boxes if box.area]) == len({box for box in boxes if box[1].area})
+    assert {segment for segment, _ in boxes} == {"page", "finer"}
+    found = opened(swept.folder, "scales")
+    for series in ("forward", "reversed"):
+        here, there = (read(found.bundle_map(name, series, MEAN)) for name in ("tiny-identity", "fine"))
+        np.testing.assert_allclose(there.astype(np.float32), here.astype(np.float32), atol=2e-3)
+        best = [read(found.bundle_map(name, series, BEST_DEPTH)) for name in ("tiny-identity", "fine")]
+        assert (best[0] != best[1]).mean() < 0.02  # values that differ by rounding alone
+    run(both_scales(swept, finer, name="scales-cut", unit_px=128), RunContext())
+    one, other = maps_of(found), maps_of(opened(swept.folder, "scales-cut"))
+    for key, values in one.items():
+        np.testing.assert_array_equal(values, other[key], err_msg=key)
+    assert "of segment finer" in describe(both_scales(swept, finer))
+
+
+def test_a_surface_of_another_sheet_is_refused(swept, finer):
+    prepared(swept.folder, "other", random_papyrus((7, 60, 90)), voxel_size_um=4.0)
+    with pytest.raises(MismatchError, match=r"expected the sheet of page at 4 µm, 140 × 200 px .* got 60 × 90 px"):
+        make_plan(both_scales(swept, "other"))
