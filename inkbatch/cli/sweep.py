@@ -50,6 +50,12 @@ def sweep(
         int | None,
         typer.Option(help="Number of phases: the plain tile grid, and others moved by a share of the stride."),
     ] = None,
+    preflight: Annotated[
+        str | None,
+        typer.Option(
+            help="Take what inkbatch preflight found: mask leaves out tiles without a sheet, warn only prints them."
+        ),
+    ] = None,
     keep_depths: Annotated[
         bool, typer.Option("--keep-depths", help="Also store the map of every depth, in 8 bits.")
     ] = False,
@@ -80,7 +86,7 @@ def sweep(
 
     options: dict[str, Any] = {"segment": segment, "root": chosen_root(root), "name": name, "depths": depths}
     options |= {"directions": directions, "phases": phases, "keep_depths": keep_depths or None, "device": device}
-    options |= {"precision": precision, "nulls": _listed(nulls)}
+    options |= {"precision": precision, "preflight": preflight, "nulls": _listed(nulls)}
     options["bundles"] = [_choice(one) for one in bundle] if bundle else None
     job = SweepConfig.load(config, sets or (), options)
     if ends_with_check(job):

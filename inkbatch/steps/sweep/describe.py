@@ -50,6 +50,8 @@ def describe(config: SweepConfig) -> str:
         per_tile = member.bundle.document.flops_per_tile
         flops = None if flops is None or per_tile is None else flops + per_tile * member_passes
     rows.append(f"  together      {count_text(readings, 'reading')}, {passes:,} passes of a tile to do")
+    if plan.judged is not None:
+        rows.append(f"  preflight     {plan.judged.sentence}")
     if share := trained_share(plan):
         rows.append(f"  careful       {share_text(share)} of the surface trained a network of this sweep")
     rows += price_lines(flops) if passes else ["  time, cost    nothing left to do"]

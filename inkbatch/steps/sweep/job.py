@@ -74,6 +74,8 @@ def _warn(plan: SweepPlan, context: RunContext) -> None:
     for member in plan.members:
         for text in member.bundle.document.warnings:
             context.reporter.note(f"warning: bundle {member.name}: {text}")
+    if plan.judged is not None:
+        context.reporter.note(f"preflight {plan.judged.record['name']}: {plan.judged.sentence}")
     share = trained_share(plan)
     if share:
         context.reporter.note(

@@ -90,13 +90,14 @@ def load_unit(plan: SweepPlan, unit: Unit) -> Loaded:
         box = surface.read_box(unit.write_box) if surface.segment in read else Box(0, 0, 0, 0)
         layers.append(surface.volume.read(surface.layers, box))
         masks.append(surface.volume.read_mask(surface.frame.box(unit.write_box)))
-    return Loaded(tuple(layers), plan.volume.read_mask(unit.write_box), tuple(masks), tiles)
+    return Loaded(tuple(layers), plan.read_mask(unit.write_box), tuple(masks), tiles)
 
 
 def tiles_of_member(plan: SweepPlan, member: SweepMember, write_box: Box) -> tuple[PhaseTiles, ...]:
     """Choose a bundle's tiles in a write box of the sweep, in pixels of the surface that it reads."""
     surface = plan.surface_of(member)
-    return phase_tiles(member.contract, member.phases, surface.frame.box(write_box), surface.volume.read_mask)
+    read_mask = plan.read_mask if surface.segment == plan.config.segment else surface.volume.read_mask
+    return phase_tiles(member.contract, member.phases, surface.frame.box(write_box), read_mask)
 
 
 def maps_work(plan: SweepPlan, context: RunContext) -> UnitWork[Any, Any]:

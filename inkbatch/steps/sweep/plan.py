@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
 from inkbatch.data.maps.series import Series, series_of
 from inkbatch.data.maps.sweep import COUNTS_NAME, MAPS_NAME
 from inkbatch.data.segments.prepared import open_prepared, surface_state
 from inkbatch.errors import ConfigError, LayerRangeError
-from inkbatch.geometry import Unit, cut
+from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.bundle import bundle_address
 from inkbatch.predict.coverage import usual_unit_px
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.stored_preflight import StoredPreflight, stored_preflight
 from inkbatch.steps.sweep.settings import MOST_DEPTHS, BundleChoice, SweepConfig
 from inkbatch.steps.sweep.surfaces import SweepMember, SweepSurface, member_of, surfaces_of
 
@@ -39,6 +43,7 @@ class SweepPlan:
         units: All units, row-major, of both stages.
         folder: ``ROOT/sweeps/{segment}/{name}``.
         manifest: Of the second stage, all bundles together; the first one differs in its job's name.
+        judged: Verdicts of a preflight; None where none was asked for.
     """
 
     config: SweepConfig
@@ -51,6 +56,13 @@ class SweepPlan:
     units: list[Unit]
     folder: Location
     manifest: RunManifest
+    judged: StoredPreflight | None = None
+
+    def read_mask(self, box: Box) -> NDArray[np.bool_]:
+        """Read the segment mask in any box, less what a preflight found unreadable where that was asked for."""
+        if self.judged is None or self.config.preflight != "mask":
+            return self.volume.read_mask(box)
+        return self.judged.readable(self.volume.read_mask)(box)
 
     @property
     def record(self) -> RunFolder:
@@ -100,6 +112,10 @@ def make_plan(config: SweepConfig) -> SweepPlan:
         mode="json", include={"segment", "name", "phases", "seed", "keep_depths", "precision", "compile"}
     )
     settings |= {"depths": list(depths), "series": [one.name for one in series], "unit_px": unit_px}
+    judged = None
+    if config.preflight is not None:
+        judged = stored_preflight(config.root, config.segment, members[0].bundle.document.name)
+        settings |= {"preflight": judged.record} if config.preflight == "mask" else {}
     settings["bundles"] = [_settings_of(member, choice) for member, choice in zip(members, config.bundles, strict=True)]
     inputs: dict[str, Any] = {"surface": surface_digest, "bundles": [_inputs_of(member) for member in members]}
     others = {segment: digest for segment, (_, digest) in opened.items() if segment != config.segment}
@@ -117,7 +133,7 @@ def make_plan(config: SweepConfig) -> SweepPlan:
     state |= {f"surface {one}": found for one in others for found in surface_state(config.root, one).values()}
     manifest = RunManifest("sweep", settings, inputs, len(units), request, state)
     folder = Location.parse(config.output_root or config.root) / "sweeps" / config.segment / config.name
-    return SweepPlan(config, depths, volume, members, surfaces, series, unit_px, units, folder, manifest)
+    return SweepPlan(config, depths, volume, members, surfaces, series, unit_px, units, folder, manifest, judged)
 
 
 def _settings_of(member: SweepMember, choice: BundleChoice) -> dict[str, Any]:

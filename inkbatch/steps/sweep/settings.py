@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -69,6 +69,7 @@ class SweepConfig(JobConfig):
         nulls: Nulls that are swept alike: ``shuffled`` (layers in a random order), ``repeated`` (one layer repeated).
         phases: Tile grids that are summed: the plain one, and others shifted by parts of a stride.
         seed: Of the shuffle.
+        preflight: ``mask`` leaves out tiles in which a preflight found nothing to read; ``warn`` says what it found.
         keep_depths: Store the map of every depth, too, in 8 bits.
         name: Name of the sweep.
         root: ROOT: a folder or ``s3://bucket/prefix``.
@@ -89,6 +90,7 @@ class SweepConfig(JobConfig):
     nulls: tuple[Null, ...] = ("shuffled", "repeated")
     phases: int = Field(1, ge=1, le=16)
     seed: int = Field(0, ge=0)
+    preflight: Literal["mask", "warn"] | None = None
     keep_depths: bool = False
     name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     root: str = "root"

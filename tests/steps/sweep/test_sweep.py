@@ -22,7 +22,7 @@ from inkbatch.data.maps.sweep import (
     Z,
     stretch_of,
 )
-from inkbatch.errors import ConfigError, LayerRangeError, MismatchError, Preempted
+from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchError, Preempted
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.prediction import Prediction
@@ -32,6 +32,7 @@ from inkbatch.run.job import RunContext
 from inkbatch.steps.infer import job as infer
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.steps.stored_preflight import StoredPreflight
 from inkbatch.steps.sweep.describe import describe
 from inkbatch.steps.sweep.job import run
 from inkbatch.steps.sweep.plan import make_plan
@@ -389,3 +390,17 @@ def test_a_surface_of_another_sheet_is_refused(swept, finer):
     prepared(swept.folder, "other", random_papyrus((7, 60, 90)), voxel_size_um=4.0)
     with pytest.raises(MismatchError, match=r"expected the sheet of page at 4 µm, 140 × 200 px .* got 60 × 90 px"):
         make_plan(both_scales(swept, "other"))
+
+
+def test_a_preflight_leaves_out_what_cannot_be_read_and_warns_of_the_rest(swept, monkeypatch, tmp_path):
+    document = {"tiles": {"fine": 0, "blank": 1}}
+    found = StoredPreflight(("fine", "blank"), np.array([[1]], np.uint8), document, {"name": "p"})
+    monkeypatch.setattr("inkbatch.steps.sweep.plan.stored_preflight", lambda *_: found)
+    masked = config_for(swept.folder, preflight="mask", output_root=str(tmp_path))
+    assert "preflight     of 1 tiles 1 blank" in describe(masked)
+    assert make_plan(masked).manifest.config["preflight"] == {"name": "p"}
+    with pytest.raises(DataError, match="no tile holds papyrus"):
+        run(masked, RunContext())
+    warned = make_plan(config_for(swept.folder, preflight="warn", name="warned"))
+    assert warned.read_mask(Box(0, 0, 10, 10)).all()
+    assert "preflight" not in warned.manifest.config
