@@ -39,6 +39,8 @@ from inkbatch.steps.sweep.plan import make_plan
 from inkbatch.steps.sweep.settings import SweepConfig
 from inkbatch.testing.faults import preempted_context, stored_bytes
 from inkbatch.testing.segments import identity_bundle, network_bundle, random_papyrus, write_layers
+from inkbatch.view.scene import Scene
+from inkbatch.view.viewer import Viewer
 
 SHAPE = (7, 70, 100)
 FIRST = 2  # layer that both bundles begin with at depth 0
@@ -404,3 +406,20 @@ def test_a_preflight_leaves_out_what_cannot_be_read_and_warns_of_the_rest(swept,
     warned = make_plan(config_for(swept.folder, preflight="warn", name="warned"))
     assert warned.read_mask(Box(0, 0, 10, 10)).all()
     assert "preflight" not in warned.manifest.config
+
+
+def test_the_viewer_shows_z_values_and_best_depths_as_maps_of_the_segment(swept):
+    viewer = Viewer(Scene(["page"], swept.root))
+    (group,) = json.loads(viewer.scene().body)["groups"]
+    names = [one["name"] for one in group["maps"] if one["name"].startswith("sweep-")]
+    ways, kinds = ("forward", "reversed"), ("z", "best-depth", "shuffled-z")
+    assert {f"sweep-{way}-{kind}" for way in ways for kind in kinds} | {"sweep-repeated-z"} == set(names)
+    stored = read(swept.sweep.map("forward", Z)), read(swept.sweep.map("forward", BEST_DEPTH))
+    assert viewer.tile(0, "map", 0, 0, 0, "maps=sweep-forward-z").kind == "image/png"
+    for y, x in ((10, 12), (60, 70)):
+        asked = f"y={y}&x={x}&maps=sweep-forward-z,sweep-forward-best-depth"
+        found = json.loads(viewer.about("value", 0, asked).body)["maps"]
+        assert found["sweep-forward-z"] == pytest.approx(float(stored[0][y, x]), abs=0.006)
+        assert found["sweep-forward-best-depth"] == DEPTHS_ASKED[stored[1][y, x] - 1]
+    outside = json.loads(viewer.about("value", 0, "y=10&x=95&maps=sweep-forward-z,sweep-forward-best-depth").body)
+    assert set(outside["maps"].values()) == {None}
