@@ -33,7 +33,8 @@ def run(config: SweepConfig, context: RunContext) -> JobReport:
     plan = make_plan(config)
     _warn(plan, context)
     begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
-    if not is_whole(plan.record, plan.units, context):
+    summary = Summary(plan)
+    if not all(is_whole(record, plan.units, context) for record in (plan.record, plan.maps_record)):
         first = run_job(plan.maps_record, plan.units, lambda: maps_work(plan, context), context)
         live_preview(context, plan.volume.shape_yx, plan.folder).place.delete()
         if not first.complete:
@@ -42,9 +43,8 @@ def run(config: SweepConfig, context: RunContext) -> JobReport:
                 "one of them finishes the sweep"
             )
             return first
-    summary = Summary(plan)
-    if not is_whole(plan.record, plan.units, context) and summary.pixels == 0:
-        raise DataError(f"segment {config.segment}: no tile holds papyrus; check its mask")
+        if summary.pixels == 0:
+            raise DataError(f"segment {config.segment}: no tile holds papyrus; check its mask")
 
     def together(part: RunContext) -> JobReport:
         return run_job(

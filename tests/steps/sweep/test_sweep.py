@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -423,3 +424,15 @@ def test_the_viewer_shows_z_values_and_best_depths_as_maps_of_the_segment(swept)
         assert found["sweep-forward-best-depth"] == DEPTHS_ASKED[stored[1][y, x] - 1]
     outside = json.loads(viewer.about("value", 0, "y=10&x=95&maps=sweep-forward-z,sweep-forward-best-depth").body)
     assert set(outside["maps"].values()) == {None}
+
+
+def test_maps_that_vanished_are_made_again_and_the_rest_is_kept(swept, tmp_path):
+    asked = config_for(swept.folder, keep_depths=True, output_root=str(tmp_path))
+    folder = tmp_path / "sweeps/page/sweep"
+    shutil.copytree(swept.report.location.path, folder)
+    lost = folder / "maps/tiny-smp/reversed/mean.zarr/0/c/1/1"
+    before = lost.stat().st_mtime_ns
+    lost.unlink()
+    assert run(asked, RunContext()).complete
+    assert lost.stat().st_mtime_ns != before
+    assert stored_bytes(folder) == stored_bytes(swept.report.location.path)
