@@ -137,8 +137,8 @@ class Summary:
 
     @property
     def pixels(self) -> int:
-        """Pixels that the first bundle has a value at."""
-        return int(self._sums[2][0])
+        """Most pixels that any bundle has a value at."""
+        return max(int(number) for number in self._sums[2])
 
     def document(self) -> dict[str, Any]:
         """Make ``sweep.json``."""
