@@ -16,6 +16,7 @@ WORDS = {
     "infer": ["s", "--bundle", "demo"],
     "preflight": ["s"],
     "probe": ["s", "--bundle", "demo"],
+    "sweep": ["s", "--bundle", "demo", "--bundle", "other=demo", "--depths=-3:4"],
     "build-dataset": ["--preset", "first-letters-coco", "--set", "segments=[A, B, C]"],
     "train": ["--preset", "first-letters-synthetic", "--run", "r"],
     "soup": ["r"],
