@@ -206,3 +206,17 @@ def test_an_unknown_engine_in_the_file_is_refused(tmp_path):
 def test_settings_are_frozen():
     with pytest.raises(ValidationError):
         AwsBatchSettings().region = "elsewhere"  # type: ignore[misc]
+
+
+def test_a_sweep_takes_all_bundles_in_one_array():
+    bundles = ("letters=s3://b/runs/letters/bundle", "demo")
+    chain = plan_chain(
+        replace(INFER, jobs=("prepare", "sweep"), bundles=bundles, shards={"sweep": 8}, name="wide"), LAUNCH
+    )
+    sweep = chain.jobs[-1]
+    assert (sweep.job, sweep.after, sweep.shards, sweep.resources.gpus) == ("sweep", ("prepare",), 8, 1)
+    words = list(sweep.command)
+    assert [words[place + 1] for place, word in enumerate(words) if word == "--bundle"] == list(bundles)
+    assert words[words.index("--name") + 1] == "wide"
+    with pytest.raises(ConfigError, match="expected bundles, got none"):
+        plan_chain(replace(INFER, jobs=("sweep",), bundles=()), LAUNCH)
