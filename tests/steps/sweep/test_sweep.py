@@ -225,7 +225,7 @@ def test_shards_in_any_order_store_the_bytes_of_a_whole_run(swept):
     whole = stored_bytes(run(asked, RunContext()).location.path)
     sharded = config_for(swept.folder, phases=2, name="whole", output_root=str(swept.folder / "sharded"))
     reports = [run(sharded, RunContext(ShardSpec(index, 4))) for index in (2, 0, 3, 1)]
-    assert [report.complete for report in reports] == [False, False, True]
+    assert [report.complete for report in reports] == [False, False, False, True]
     assert stored_bytes(reports[-1].location.path) == whole
 
 
@@ -396,8 +396,9 @@ def test_a_surface_of_another_sheet_is_refused(swept, finer):
 
 
 def test_a_preflight_leaves_out_what_cannot_be_read_and_warns_of_the_rest(swept, monkeypatch, tmp_path):
-    document = {"tiles": {"fine": 0, "blank": 1}}
-    found = StoredPreflight(("fine", "blank"), np.array([[1]], np.uint8), document, {"name": "p"})
+    words = ("fine", "outside", "blank", "no sheet")
+    document = {"tiles": {**dict.fromkeys(words, 0), "blank": 1}}
+    found = StoredPreflight(words, np.array([[2]], np.uint8), document, {"name": "p"})
     monkeypatch.setattr("inkbatch.steps.sweep.plan.stored_preflight", lambda *_: found)
     masked = config_for(swept.folder, preflight="mask", output_root=str(tmp_path))
     assert "preflight     of 1 tiles 1 blank" in describe(masked)
