@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
 from inkbatch.data.maps.series import Series, series_of
 from inkbatch.data.maps.sweep import COUNTS_NAME, MAPS_NAME
-from inkbatch.data.segments.prepared import open_prepared, surface_state
+from inkbatch.data.segments.prepared import open_prepared, surface_now, surface_state
 from inkbatch.errors import ConfigError, LayerRangeError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.store.location import Location
@@ -73,7 +73,7 @@ class SweepPlan:
     def maps_record(self) -> RunFolder:
         """The run of the first stage, every bundle by itself."""
         found = self.manifest
-        first = RunManifest("sweep-maps", found.config, found.inputs, found.units, state=found.state)
+        first = RunManifest("sweep-maps", found.config, found.inputs, found.units, state=found.state, now=found.now)
         return RunFolder(self.folder / MAPS_NAME, first)
 
     def counts_place(self, unit: Unit) -> Location:
@@ -130,10 +130,20 @@ def make_plan(config: SweepConfig) -> SweepPlan:
     ]
     request = config.request(bundles=asked, depths=[depths[0], depths[-1] + 1, _step(depths)])
     state = surface_state(config.root, config.segment)
-    state |= {f"surface {one}": found for one in others for found in surface_state(config.root, one).values()}
-    manifest = RunManifest("sweep", settings, inputs, len(units), request, state)
+    state |= {_state_key(one): found for one in others for found in surface_state(config.root, one).values()}
+
+    def now() -> dict[str, str | None]:
+        found = surface_now(config.root, config.segment)
+        return found | {_state_key(one): row for one in others for row in surface_now(config.root, one).values()}
+
+    manifest = RunManifest("sweep", settings, inputs, len(units), request, state, now)
     folder = Location.parse(config.output_root or config.root) / "sweeps" / config.segment / config.name
     return SweepPlan(config, depths, volume, members, surfaces, series, unit_px, units, folder, manifest, judged)
+
+
+def _state_key(segment: str) -> str:
+    """Name the surface of another segment in a manifest's state."""
+    return f"surface {segment}"
 
 
 def _settings_of(member: SweepMember, choice: BundleChoice) -> dict[str, Any]:
