@@ -38,7 +38,7 @@ class _Axis:
 
 @dataclass(frozen=True)
 class Frame:
-    """A surface as it lies under the pixels of another one.
+    """A surface below the pixels of another one.
 
     Attributes:
         ratio: Pixels of this surface along one pixel of the other.
