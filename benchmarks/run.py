@@ -32,6 +32,7 @@ BENCHMARKS = (
     "maps",
     "tta",
     "sweep",
+    "evidence",
     "models",
 )
 

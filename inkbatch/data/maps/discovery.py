@@ -76,21 +76,20 @@ class ControlPoint:
 
 
 def control_point(
-    contrast: float, scores: Doubles, null: Doubles, sampled: NDArray[np.intp], planted: Doubles, directions: int = 1
+    contrast: float, scores: Doubles, null: Doubles, sampled: NDArray[np.intp], planted: Doubles
 ) -> ControlPoint:
     """Ask if windows would have been called had they held ink of one contrast, at the same threshold of q.
 
     Args:
         contrast: Of the planted ink.
-        scores: Of all judged windows, as they are.
+        scores: Of all judged windows, as they are, (directions, windows).
         null: Of null windows.
-        sampled: Places in `scores` of the windows in which ink was planted.
-        planted: Their scores with it.
-        directions: See `most_directions`.
+        sampled: Places of the windows in which ink was planted.
+        planted: Their scores with it, (directions, sampled windows).
     """
     replaced = scores.copy()
-    replaced[sampled] = planted
-    q = np.minimum(q_values(p_values(replaced, null)) * directions, 1)
+    replaced[:, sampled] = planted
+    q = most_directions(np.stack([q_values(p_values(one, null)) for one in replaced]))
     return ControlPoint(contrast, int((q[sampled] <= Q_CALLED).sum()), len(sampled))
 
 

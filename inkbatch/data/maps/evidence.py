@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.maps.sweep import BLOCK_PX as BLOCK_PX
 from inkbatch.geometry import Box
 
-BLOCK_PX = 64
 SMALL_PX = 16  # pixels of the map that rows and marks are measured in
 
 Floats = NDArray[np.float32]
@@ -243,13 +243,6 @@ def peak_of(profile: Doubles, depths: Sequence[int]) -> Peak:
     weight = above[first : last + 1]
     places = np.array(depths[first : last + 1], np.float64)
     return Peak(float((weight * places).sum() / weight.sum()), float(step * len(places)), height)
-
-
-def window_profiles(means: Doubles, pixels: NDArray[np.int64], grid: WindowGrid) -> Doubles:
-    """Average block profiles over windows: (depths, rows, columns) to (depths, windows); 0 where none has a value."""
-    weight = pixels.astype(np.float64)
-    found: Doubles = grid.sums(means * weight) / np.maximum(grid.sums(weight), 1)
-    return found
 
 
 def border_px(filled: Doubles, grid: WindowGrid) -> Doubles:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.synthetic.strokes import INK_SHARE
 from inkbatch.io.surface import DepthOrder
-from inkbatch.steps.probe.inputs import INK_SHARE
 
 Reading = tuple[DepthOrder, int]
 Curve = NDArray[np.float64]  # one value per layer of the window that the network takes

@@ -1,57 +1,21 @@
-"""Inputs of a depth probe besides the segment: planted strokes and null inputs; choice of windows.
+"""Inputs of a depth probe besides the segment: null inputs; choice of windows.
 
 Nothing here knows a network. All choices follow from a seed and the window's place, so equal probes are equal.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.synthetic.phantom import InkConfig, crackle_noise, depth_weight, plant_layer
+from inkbatch.data.synthetic.strokes import Slab as Slab
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.surface import SurfaceVolume
 
-Slab = NDArray[Any]  # (Z, Y, X), depth order of the surface, uint8 or uint16
-
-INK_SHARE = 0.2  # of a window that gets planted strokes
-STROKE_PITCH = 5  # wavelength of the noise in stroke widths; its level line is drawn as a stroke
 MAX_CANDIDATES = 64  # windows that are looked at
 FULL_PAPYRUS = 0.9  # share of a window that must be papyrus, where there are such windows
 NULLS = ("layers shuffled", "one layer repeated", "voxels shuffled")
-
-
-def strokes(box: Box, stroke_px: float, edge_px: float, seed: int) -> NDArray[np.float32]:
-    """Draw curved strokes of one rough width on `INK_SHARE` of a window: bands around a level line of smooth noise.
-
-    Args:
-        box: The window's place on the surface.
-        stroke_px: Width of a stroke.
-        edge_px: Standard deviation of the softened edges; 0 keeps them sharp.
-        seed: Same seed and box, same strokes.
-
-    Returns:
-        Mask in [0, 1] of the box's shape, float32.
-    """
-    noise = np.abs(crackle_noise(box, STROKE_PITCH * stroke_px, seed))
-    mask: NDArray[np.float32] = (noise <= np.quantile(noise, INK_SHARE)).astype(np.float32)
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), edge_px), np.float32) if edge_px > 0 else mask
-
-
-def with_ink(slab: Slab, plane: NDArray[np.float32], ink: InkConfig) -> Slab:
-    """Copy a slab and plant ink in it.
-
-    Args:
-        slab: (Z, Y, X).
-        plane: Signal at the ink's centre in grey values of 255, (Y, X).
-        ink: Its `depth_layer` counts layers of the slab from 0.
-    """
-    planted: Slab = np.stack([plant_layer(layer, plane, depth_weight(z, ink)) for z, layer in enumerate(slab)])
-    return planted
 
 
 def null_input(name: str, window: Slab, depth: int, seed: int) -> Slab:

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from inkbatch.data.datasets.picture_layers import cut_out
 from inkbatch.data.synthetic.phantom import GREY_UNIT, InkConfig, ink_plane, truth_of
+from inkbatch.data.synthetic.strokes import Slab, strokes, with_ink
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.surface import DepthOrder
 from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.predictor import Predictor, SubVolume
-from inkbatch.steps.probe.inputs import NULLS, Slab, null_input, sheet_faces, strokes, with_ink
+from inkbatch.steps.probe.inputs import NULLS, null_input, sheet_faces
 
 ORDERS: tuple[DepthOrder, DepthOrder] = ("forward", "reversed")
 BLOCKS_PER_EDGE = 4  # a window's answer is kept per block, so that confidence can be resampled

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from inkbatch.data.synthetic.strokes import INK_SHARE
 from inkbatch.io.surface import DepthOrder
 from inkbatch.steps.probe.evidence import MIN_AMOUNT, MIN_FIT, MIN_LIFT, NULL_SHARE, Evidence, Scene
-from inkbatch.steps.probe.inputs import INK_SHARE
 
 Word = Literal["clear", "displaced", "blind", "no ink", "undecided", "false positives"]
 

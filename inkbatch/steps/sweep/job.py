@@ -13,6 +13,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
 from inkbatch.steps.live_preview import live_preview
+from inkbatch.steps.sweep.control import control_record, control_units, control_work, rules_of, stored_control
 from inkbatch.steps.sweep.maps import maps_work
 from inkbatch.steps.sweep.page import page as report_page
 from inkbatch.steps.sweep.plan import SweepPlan, make_plan
@@ -46,13 +47,22 @@ def run(config: SweepConfig, context: RunContext) -> JobReport:
         if summary.pixels == 0:
             raise DataError(f"segment {config.segment}: no tile holds papyrus; check its mask")
 
+    planted = control_units(plan)
+    if planted and not is_whole(plan.record, plan.units, context):
+        control = control_record(plan, planted)
+        controlled = run_rest(
+            lambda part: run_job(control, planted, lambda: control_work(plan, summary, control, context), part), context
+        )
+        if not controlled.complete:
+            return controlled
+
     def together(part: RunContext) -> JobReport:
         return run_job(
             plan.record,
             plan.units,
             lambda: together_work(plan, summary),
             part,
-            lambda _: finish(plan, summary),
+            lambda _: finish(plan, summary, rules_of(plan), stored_control(plan, planted)),
             lambda folder, note: leave_report(folder, note, report_page, Location.parse(config.root)),
         )
 

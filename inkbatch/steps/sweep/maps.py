@@ -105,7 +105,7 @@ def maps_work(plan: SweepPlan, context: RunContext) -> UnitWork[Any, Any]:
     config = plan.config
     device = choose_device(config.device)
     dtype = choose_precision(config.precision, device)
-    predictors = [_predictor(plan, member, device, dtype, context) for member in plan.members]
+    predictors = [predictor_of(plan, member, device, dtype, context) for member in plan.members]
     output = _Output(plan)
 
     def compute(unit: Unit, loaded: Loaded) -> list[MemberMaps]:
@@ -122,7 +122,7 @@ def maps_work(plan: SweepPlan, context: RunContext) -> UnitWork[Any, Any]:
             predictor.on_tiles = on_tiles
             place = plan.surfaces.index(plan.surface_of(member))
             inputs = parts, layers[place], loaded.own_masks[place]
-            found.append(_MemberUnit(plan, member, predictor, unit, *inputs).maps(loaded.mask))
+            found.append(MemberUnit(plan, member, predictor, unit, *inputs).maps(loaded.mask))
         return found
 
     live = live_preview(context, plan.volume.shape_yx, plan.folder)
@@ -141,9 +141,10 @@ def _shown(computed: list[MemberMaps]) -> NDArray[Any]:
     return first.series[0].mean if first.series else np.zeros(first.has_value.shape, np.float16)
 
 
-def _predictor(
+def predictor_of(
     plan: SweepPlan, member: SweepMember, device: torch.device, dtype: torch.dtype, context: RunContext
 ) -> Predictor:
+    """Build the network of a bundle, and compare it with its reference."""
     place = plan.folder / MAPS_NAME / member.name
     predictor = Predictor(
         member.bundle.build(device),
@@ -163,7 +164,7 @@ def _predictor(
 
 
 @dataclass
-class _MemberUnit:
+class MemberUnit:
     """One bundle at work on one unit.
 
     Attributes:

@@ -28,6 +28,9 @@ USUAL_DEPTHS = 15  # layers either way, where the surface has them
 RESERVED = frozenset({COUNTS_NAME, "done"})  # folders beside those of the bundles
 
 
+KEPT = ("segment", "name", "phases", "seed", "keep_depths", "precision", "compile")
+
+
 @dataclass(frozen=True)
 class SweepPlan:
     """Everything that is known before a model is built.
@@ -109,7 +112,7 @@ def make_plan(config: SweepConfig) -> SweepPlan:
     unit_px = config.unit_px or usual_unit_px(max(member.contract.tile_px for member in members))
     units = [Unit(index, box, box) for index, box in enumerate(cut(volume.shape_yx, unit_px, unit_px))]
     settings: dict[str, Any] = config.model_dump(
-        mode="json", include={"segment", "name", "phases", "seed", "keep_depths", "precision", "compile"}
+        mode="json", include={*KEPT, "window_mm", "control_windows", "control", "blank", "blank_side"}
     )
     settings |= {"depths": list(depths), "series": [one.name for one in series], "unit_px": unit_px}
     judged = None

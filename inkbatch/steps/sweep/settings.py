@@ -69,6 +69,11 @@ class SweepConfig(JobConfig):
         nulls: Nulls that are swept alike: ``shuffled`` (layers in a random order), ``repeated`` (one layer repeated).
         phases: Tile grids that are summed: the plain one, and others shifted by parts of a stride.
         seed: Of the shuffle.
+        window_mm: Edge of the windows that are held against the nulls; a whole number of blocks of 64 px is taken.
+        control_windows: Windows in which ink is planted, to say what would have been seen; 0: none.
+        control: Contrasts of planted ink, grey values of 255; negative is darker than papyrus.
+        blank: Boxes y0, x0, y1, x1 in pixels where there is no ink, as you know: false marks are counted there.
+        blank_side: Direction that shows the reverse side, without ink; None: neither does.
         preflight: ``mask`` leaves out tiles in which a preflight found nothing to read; ``warn`` says what it found.
         keep_depths: Store the map of every depth, too, in 8 bits.
         name: Name of the sweep.
@@ -91,6 +96,11 @@ class SweepConfig(JobConfig):
     phases: int = Field(1, ge=1, le=16)
     seed: int = Field(0, ge=0)
     preflight: Literal["mask", "warn"] | None = None
+    window_mm: float = Field(2.5, gt=0)
+    control_windows: int = Field(16, ge=0, le=256)
+    control: tuple[float, ...] = Field((60.0, 40.0, 25.0, 15.0, 10.0), min_length=1)
+    blank: tuple[tuple[int, int, int, int], ...] = ()
+    blank_side: Literal["forward", "reversed"] | None = None
     keep_depths: bool = False
     name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     root: str = "root"

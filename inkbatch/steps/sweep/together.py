@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from inkbatch.data.maps.sweep import (
     MAPS_NAME,
     MAXIMUM,
     MEAN,
+    StoredSweep,
     Stretch,
     Z,
     block_pixels_name,
@@ -28,6 +29,7 @@ from inkbatch.data.maps.sweep import (
     read_counts,
     stretch_of,
 )
+from inkbatch.data.maps.sweep_evidence import EvidenceRules, PlantedWindow, evidence
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.half_floats import to_half
 from inkbatch.io.multiscale import Multiscale
@@ -255,11 +257,15 @@ def _sources(plan: SweepPlan, series: str) -> list[_Source]:
     return found
 
 
-def finish(plan: SweepPlan, summary: Summary) -> Mapping[str, Any]:
+def finish(
+    plan: SweepPlan, summary: Summary, rules: EvidenceRules, planted: Sequence[PlantedWindow]
+) -> Mapping[str, Any]:
     """Write ``sweep.json`` and the previews; the same for every process that does it."""
     for series in plan.series:
         folder: Location = plan.folder / series.name
         write_z_preview(Multiscale.open(folder / Z), folder / "z.png")
-    (plan.folder / DOCUMENT_NAME).write_json({**summary.document(), "agreement": summary.agreement()})
+    document = {**summary.document(), "agreement": summary.agreement()}
+    found = evidence(StoredSweep(plan.folder, document), rules, planted)
+    (plan.folder / DOCUMENT_NAME).write_json({**document, "evidence": found})
     tiles = sum(plan.maps_record.marker(unit)["tiles"] for unit in plan.units)
     return {"tiles": tiles, "pixels": summary.pixels}

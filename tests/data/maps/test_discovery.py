@@ -69,8 +69,8 @@ def test_the_control_asks_at_the_same_threshold():
     rng = np.random.default_rng(0)
     scores, null = rng.standard_normal(100), rng.standard_normal(300)
     sampled = np.arange(10, 30)
-    loud = control_point(40, scores, null, sampled, np.full(20, 9.0))
-    faint = control_point(10, scores, null, sampled, scores[sampled])
+    loud = control_point(40, scores[None], null, sampled, np.full((1, 20), 9.0))
+    faint = control_point(10, scores[None], null, sampled, scores[None, sampled])
     assert (loud.found, loud.windows, loud.share) == (20, 20, 1.0)
     assert faint.found == 0
     assert faintest_seen([faint, loud]) == 40

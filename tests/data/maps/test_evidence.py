@@ -15,7 +15,6 @@ from inkbatch.data.maps.evidence import (
     rhythm_of,
     stripes,
     window_numbers,
-    window_profiles,
 )
 from inkbatch.geometry import Box
 
@@ -86,13 +85,6 @@ def test_a_peak_has_depth_width_and_height():
     assert found.height == pytest.approx(1.95, abs=0.1)
     flat = peak_of(np.full(13, 0.4), depths)
     assert (flat.height, flat.width) == (0, 13)
-
-
-def test_profiles_weigh_blocks_by_their_pixels():
-    grid = WindowGrid((128, 128), 2)
-    means = np.array([[[1.0, 2.0], [3.0, 0.0]], [[0.0, 4.0], [0.0, 0.0]]])
-    pixels = np.array([[100, 300], [0, 0]])
-    np.testing.assert_allclose(window_profiles(means, pixels, grid), [[1.75], [3.0]])
 
 
 def test_the_border_is_told_from_the_windows_edge():

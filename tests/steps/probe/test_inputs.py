@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from inkbatch.data.synthetic.phantom import InkConfig
+from inkbatch.data.synthetic.strokes import INK_SHARE, strokes, with_ink
 from inkbatch.geometry import Box
-from inkbatch.steps.probe.inputs import INK_SHARE, NULLS, null_input, sheet_faces, strokes, with_ink
+from inkbatch.steps.probe.inputs import NULLS, null_input, sheet_faces
 
 WINDOW = np.random.default_rng(0).integers(0, 255, (9, 40, 50), dtype=np.uint8)
 

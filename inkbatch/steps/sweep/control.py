@@ -1,0 +1,145 @@
+"""Positive control of a sweep: ink of falling contrast, planted into sampled windows and searched like all others.
+
+Planted strokes are those of the depth probe, at the middle of the layers that the first bundle takes by itself. A
+window's scores go into ``control/{window}.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inkbatch.data.maps.evidence import MomentSums, WindowGrid, window_numbers
+from inkbatch.data.maps.sweep_evidence import EvidenceRules, PlantedWindow
+from inkbatch.data.synthetic.phantom import InkConfig, ink_plane
+from inkbatch.data.synthetic.strokes import strokes, with_ink
+from inkbatch.geometry import Box, Unit
+from inkbatch.predict.device import choose_device, choose_precision, device_facts
+from inkbatch.predict.phases import read_box_of
+from inkbatch.run.job import RunContext
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.sweep.maps import Loaded, MemberUnit, load_unit, predictor_of
+from inkbatch.steps.sweep.plan import SweepPlan
+from inkbatch.steps.sweep.together import Summary
+
+CONTROL_NAME, SCORES_NAME = "control", "scores"
+STROKE_UM, WIDTH_UM, EDGE_PX = 190.0, 12.0, 1.5  # 24 px wide and 1.5 layers deep at 7.91 µm, as the probe's
+WHOLE = 0.9  # share of a window that must be papyrus
+
+
+def grid_of(plan: SweepPlan) -> WindowGrid:
+    """Lay the windows of evidence over a sweep."""
+    return WindowGrid.of(plan.volume.shape_yx, plan.config.window_mm, plan.volume.provenance.voxel_size_um)
+
+
+def rules_of(plan: SweepPlan) -> EvidenceRules:
+    """Return the rules of evidence of a sweep."""
+    config = plan.config
+    tiles = (one.contract.tile_px / plan.surface_of(one).frame.ratio for one in plan.members)
+    return EvidenceRules(config.window_mm, round(max(tiles)), config.blank, config.blank_side)
+
+
+def control_units(plan: SweepPlan) -> list[Unit]:
+    """Choose the windows that get planted ink: whole papyrus, spread evenly; none where bundles differ in scale."""
+    if not plan.config.control_windows or not all(surface.frame.is_same for surface in plan.surfaces):
+        return []
+    whole = [box for box in grid_of(plan).boxes if plan.read_mask(box).mean() >= WHOLE]
+    count = min(plan.config.control_windows, len(whole))
+    chosen = [whole[round(place)] for place in np.linspace(0, len(whole) - 1, count)] if count else []
+    phases = [phase for member in plan.members for phase in member.phases]
+    return [Unit(index, box, read_box_of(phases, box)) for index, box in enumerate(chosen)]
+
+
+def control_record(plan: SweepPlan, units: Sequence[Unit]) -> RunFolder:
+    """Return the run of the control."""
+    found = plan.manifest
+    windows = {"control": [[unit.write_box.y0, unit.write_box.x0] for unit in units]}
+    manifest = RunManifest("sweep-control", {**found.config, **windows}, found.inputs, len(units), state=found.state)
+    return RunFolder(plan.folder / CONTROL_NAME, manifest)
+
+
+def control_work(
+    plan: SweepPlan, summary: Summary, record: RunFolder, context: RunContext
+) -> UnitWork[Loaded, Mapping[str, Any]]:
+    """Build the functions of the control; the networks are built here."""
+    device = choose_device(plan.config.device)
+    dtype = choose_precision(plan.config.precision, device)
+    real = replace(plan, series=tuple(one for one in plan.series if one.null is None))
+    predictors = [predictor_of(plan, member, device, dtype, context) for member in plan.members]
+    stretches = [(one.mean, one.deviation) for one in summary.stretches]
+
+    def scored(unit: Unit, loaded: Loaded, contrast: float) -> dict[str, float]:
+        planted = [_planted(plan, place, unit.write_box, slab, contrast) for place, slab in enumerate(loaded.layers)]
+        layers = [torch.from_numpy(slab).to(device) for slab in planted]
+        maps = []
+        for member, predictor, parts in zip(plan.members, predictors, loaded.tiles, strict=True):
+            place = plan.surfaces.index(plan.surface_of(member))
+            one = MemberUnit(real, member, predictor, unit, parts, layers[place], loaded.own_masks[place])
+            maps.append(one.maps(loaded.mask))
+        found = {}
+        for number, series in enumerate(real.series):
+            means = [_mean(one.series, number, unit.write_box) for one in maps]
+            found[series.name] = window_score(means, stretches)
+        return found
+
+    def compute(unit: Unit, loaded: Loaded) -> dict[str, Any]:
+        scores = {f"{contrast:g}": scored(unit, loaded, contrast) for contrast in plan.config.control}
+        return {"at": [unit.write_box.y0, unit.write_box.x0], "scores": scores, "tiles": loaded.tile_count}
+
+    def store(unit: Unit, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        (record.location / SCORES_NAME / f"{unit.name}.json").write_json(dict(found))
+        return {"tiles": found["tiles"]}
+
+    return UnitWork(
+        load=lambda unit: load_unit(plan, unit),
+        compute=compute,
+        store=store,
+        mark=record.mark,
+        device=lambda: device_facts(device, predictors[0].dtype),
+    )
+
+
+def window_score(means: Sequence[NDArray[np.float32]], stretches: Sequence[tuple[float, float]]) -> float:
+    """Score one window by the maps of all bundles; 0 where none has a value."""
+    height, width = means[0].shape
+    sums = MomentSums((height, width), len(means))
+    sums.add(Box(0, 0, height, width), means, stretches)
+    grid = WindowGrid((height, width), max(sums.moments.filled.shape))
+    return float(window_numbers(sums.moments, grid).score[0])
+
+
+def stored_control(plan: SweepPlan, units: Sequence[Unit]) -> list[PlantedWindow]:
+    """Read what the control found."""
+    found = []
+    for unit in units:
+        row = (plan.folder / CONTROL_NAME / SCORES_NAME / f"{unit.name}.json").read_mapping()
+        scores = {float(contrast): series for contrast, series in row["scores"].items()}
+        found.append(PlantedWindow((row["at"][0], row["at"][1]), scores))
+    return found
+
+
+def _mean(series: Any, number: int, box: Box) -> NDArray[np.float32]:
+    return np.zeros(box.shape, np.float32) if series is None else series[number].mean.astype(np.float32)
+
+
+def _planted(plan: SweepPlan, place: int, write_box: Box, slab: NDArray[Any], contrast: float) -> NDArray[Any]:
+    """Plant strokes into the layers of one surface, over all that is read for a window."""
+    if not slab.size:
+        return slab
+    surface, said = plan.surfaces[place], plan.volume.provenance
+    box, member = surface.read_box(write_box), plan.members[0]
+    ink = InkConfig(
+        amplitude=contrast,
+        depth_layer=(member.layers.start + member.layers.stop - 1) / 2 - surface.layers.start,
+        width_layers=max(0.5, WIDTH_UM / said.layer_um),
+        edge_px=EDGE_PX,
+        seed=plan.config.seed,
+    )
+    mask = strokes(box, max(2.0, STROKE_UM / said.voxel_size_um), EDGE_PX, plan.config.seed)
+    return with_ink(slab, ink_plane(mask, None, ink, box), ink)

@@ -1,0 +1,110 @@
+"""Finished sweeps with known values, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.maps.sweep import (
+    BLOCK_PX,
+    CODES,
+    COUNTS_NAME,
+    DOCUMENT_NAME,
+    GRID,
+    MAPS_NAME,
+    MEAN,
+    StoredSweep,
+    block_pixels_name,
+    block_sum_name,
+    counts_bytes,
+    histogram_name,
+    stretch_of,
+)
+from inkbatch.geometry import Box, cut
+from inkbatch.io.prediction import Prediction
+from inkbatch.io.store.location import Location
+from inkbatch.testing.segments import VOXEL_SIZE_UM
+
+Maps = Mapping[str, Mapping[str, NDArray[np.float16]]]  # bundle -> series -> (depths, height, width)
+
+
+def store_sweep(
+    folder: Path | str,
+    maps: Maps,
+    depths: Sequence[int],
+    *,
+    unit_px: int = 256,
+    voxel_size_um: float = VOXEL_SIZE_UM,
+) -> StoredSweep:
+    """Store the maps of a sweep as its first stage leaves them, and ``sweep.json``; 0 is no value.
+
+    Args:
+        folder: The sweep's folder.
+        maps: Series are named as `inkbatch sweep` names them: ``forward``, ``forward-shuffled``, ``repeated``, …
+        depths: Depths of the maps.
+        unit_px: Edge of a unit.
+        voxel_size_um: Edge of a pixel.
+    """
+    place = Location.parse(folder)
+    series = list(next(iter(maps.values())))
+    shape = next(iter(next(iter(maps.values())).values())).shape[1:]
+    shape_yx = (shape[0], shape[1])
+    for bundle, rows in maps.items():
+        for name, values in rows.items():
+            target = place / MAPS_NAME / bundle / name
+            mean = values.astype(np.float32).mean(axis=0)
+            stored = Prediction.create(target, shape_yx, unit_px, voxel_size_um, {"kind": "sweep"}, MEAN)
+            for box in cut(shape_yx, unit_px, unit_px):
+                stored.write(box, mean[box.slices])
+    for box in cut(shape_yx, unit_px, unit_px):
+        (place / MAPS_NAME / COUNTS_NAME / f"y{box.y0:05d}-x{box.x0:05d}.npz").write_bytes(
+            counts_bytes(_counts(maps, box))
+        )
+    document = {
+        "segment": "s",
+        "shape_yx": list(shape_yx),
+        "voxel_size_um": voxel_size_um,
+        "depths": list(depths),
+        "series": [
+            {"name": name, "direction": name.split("-")[0].replace("repeated", "forward"), "null": _null_of(name)}
+            for name in series
+        ],
+        "bundles": [{"name": bundle, "stretch": _stretch(rows)} for bundle, rows in maps.items()],
+    }
+    (place / DOCUMENT_NAME).write_json(document)
+    return StoredSweep(place, document)
+
+
+def _null_of(series: str) -> str | None:
+    return "repeated" if series == "repeated" else "shuffled" if series.endswith("-shuffled") else None
+
+
+def _histogram(values: NDArray[np.float16]) -> NDArray[np.int64]:
+    return np.bincount(values[values > 0].view(np.uint16), minlength=CODES).astype(np.int64)
+
+
+def _stretch(rows: Mapping[str, NDArray[np.float16]]) -> dict[str, Any]:
+    real = [_histogram(values) for name, values in rows.items() if _null_of(name) is None]
+    return stretch_of(np.asarray(sum(real), np.int64)).document()
+
+
+def _counts(maps: Maps, box: Box) -> dict[str, NDArray[Any]]:
+    found: dict[str, NDArray[Any]] = {}
+    for b, rows in enumerate(maps.values()):
+        for s, values in enumerate(rows.values()):
+            part = values[:, *box.slices]
+            found[histogram_name(b, s)] = _histogram(part)
+            steps = (part.astype(np.float64) * GRID).astype(np.int64)
+            found[block_sum_name(b, s)] = _by_block(steps)
+            found[block_pixels_name(b)] = _by_block((part[:1] > 0).astype(np.int64))[0]
+    return found
+
+
+def _by_block(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    rows, columns = (np.arange(0, size, BLOCK_PX) for size in values.shape[1:])
+    summed: NDArray[np.int64] = np.add.reduceat(np.add.reduceat(values, rows, axis=1), columns, axis=2)
+    return summed

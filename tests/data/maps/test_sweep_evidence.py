@@ -1,0 +1,105 @@
+"""Evidence of a sweep whose maps are known: what stands out, where, at which depth, and what is said."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from inkbatch.data.maps.evidence import SMALL_PX
+from inkbatch.data.maps.sweep import StoredSweep
+from inkbatch.data.maps.sweep_evidence import EvidenceRules, PlantedWindow, alarms, evidence
+from inkbatch.geometry import Box
+from inkbatch.testing.sweeps import store_sweep
+
+SHAPE, WINDOW = (640, 640), 64
+DEPTHS = list(range(-4, 5))
+SERIES = ("forward", "reversed", "forward-shuffled", "reversed-shuffled", "repeated")
+RULES = EvidenceRules(window_mm=WINDOW * 8 / 1000, tile_px=32)
+INK_DEPTH = 2
+BUNDLES = ("a", "b")
+
+
+def maps(inked: bool, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Two bundles: noise of their own, and strokes that both see in the upper left part, forward, around one depth."""
+    rng = np.random.default_rng(seed)
+    strokes = np.zeros(SHAPE, np.float32)
+    strokes[::24, :320] = strokes[1::24, :320] = strokes[2::24, :320] = 1
+    strokes[320:] = 0
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for bundle in BUNDLES:
+        found[bundle] = {}
+        for name in SERIES:
+            values = 0.3 + 0.05 * rng.standard_normal((len(DEPTHS), *SHAPE), np.float32)
+            if inked and name == "forward":
+                height = np.exp(-0.5 * ((np.array(DEPTHS) - INK_DEPTH) / 1.2) ** 2).astype(np.float32)
+                values += 0.4 * height[:, None, None] * strokes
+            values = np.clip(values, 0.01, 1)
+            values[:, :, 600:] = 0
+            found[bundle][name] = values.astype(np.float16)
+    return found
+
+
+@pytest.fixture(scope="module")
+def inked(tmp_path_factory) -> StoredSweep:
+    return store_sweep(tmp_path_factory.mktemp("inked"), maps(True), DEPTHS)
+
+
+@pytest.fixture(scope="module")
+def found(inked) -> dict:
+    return evidence(inked, RULES)
+
+
+def test_windows_with_what_two_bundles_see_are_called_and_hardly_any_other(found):
+    called = [tuple(at[:2]) for at, q in zip(found["at"], found["q"], strict=True) if q <= 0.05]
+    assert set(called) >= {(y, x) for y in range(0, 320, WINDOW) for x in range(0, 320, WINDOW)}
+    assert found["called"] == len(called) <= 27  # 1 of 20 may be false
+    best = found["rank"].index(1)
+    assert found["direction"][best] == "forward"
+    assert found["q"][best] < 0.05
+    assert f"{len(called)} windows are unlike the null at q ≤ 0.05" in found["sentence"]
+
+
+def test_agreement_depth_and_void_are_those_of_the_maps(found):
+    best, forward = found["rank"].index(1), found["series"]["forward"]
+    assert forward["agreement"][best] > 0.5
+    assert abs(found["series"]["forward-shuffled"]["agreement"][best]) < 0.1
+    assert forward["depth"][best] == pytest.approx(INK_DEPTH, abs=0.5)
+    assert forward["depth_width"][best] == pytest.approx(2.8, abs=1.5)
+    right = found["at"].index([0, 576, 64, 640])
+    assert found["void"][right] == pytest.approx(1 - 24 / 64)
+    assert found["judged"][right] is False
+    assert found["near_border"][0] is True
+    assert found["near_border"][found["at"].index([64, 64, 128, 128])] is False
+
+
+def test_a_sweep_without_ink_calls_nothing_and_says_what_would_have_been_seen(tmp_path):
+    sweep = store_sweep(tmp_path, maps(False, seed=5), DEPTHS)
+    loud, faint = {"forward": 9.0, "reversed": 0.0}, {"forward": 0.0, "reversed": 0.0}
+    places = [(y, x) for y in range(0, 640, 128) for x in range(0, 512, 128)]
+    planted = [PlantedWindow(place, {10.0: faint, 20.0: loud, 40.0: loud}) for place in places]
+    found = evidence(sweep, RULES, planted)
+    assert found["called"] == 0
+    assert found["sentence"].startswith("No strokes above contrast 20 in 96% of the area. 4% could not be judged")
+    assert "holds too little papyrus" in found["sentence"]
+    assert found["blank"] is None
+    assert found["control"][1] == {"contrast": 20, "found": 20, "windows": 20}
+    assert found["control"][2] == {"contrast": 10, "found": 0, "windows": 20}
+
+
+def test_blank_ground_counts_false_alarms(inked):
+    rules = EvidenceRules(RULES.window_mm, 32, blank=((320, 0, 640, 576),))
+    blank = evidence(inked, rules)["blank"]
+    assert blank["cm2"] == pytest.approx(320 * 576 * (8e-4) ** 2, rel=1e-3)
+    assert blank["marks"] == [0, 0, 0]
+    small = np.full((40, 40), 0.1, np.float32)
+    small[10:14, 10:14] = 2.5
+    small[30, 30] = 9  # a speck of 0.016 mm² is no stroke
+    told = alarms(small, [Box(0, 0, 40 * SMALL_PX, 40 * SMALL_PX)], 8.0)
+    assert told["marks"] == [1, 1, 0]
+    assert told["marks_per_cm2"][0] == pytest.approx(1 / told["cm2"], rel=1e-2)
+
+
+def test_equal_maps_give_equal_documents(inked, found):
+    assert json.dumps(evidence(inked, RULES)) == json.dumps(found)
