@@ -45,7 +45,7 @@ class StoredPreflight:
         Args:
             read_mask: Reads the segment mask in any box, False outside the surface.
         """
-        bad = np.isin(self.codes, [self.words.index(word) for word in UNREADABLE])
+        bad = np.isin(self.codes, [code for code, word in enumerate(self.words) if word in UNREADABLE])
 
         def read(box: Box) -> Mask:
             mask = read_mask(box)

@@ -83,36 +83,57 @@ class MomentSums:
             means: Map of each bundle, (height, width) float32; 0 where it has no value.
             stretches: Mean and standard deviation that become z values of 0 and 1, by bundle.
         """
-        found, rows, columns = self.moments, _blocks(box.y0, box.y1), _blocks(box.x0, box.x1)
-        here = (rows, columns)
-        filled = np.ones(box.shape, np.float32)
-        for values in means:
-            filled *= values > 0
-        z = [
-            _scaled(values, mean, deviation, filled) for values, (mean, deviation) in zip(means, stretches, strict=True)
-        ]
-        together = z[0].copy()
-        for values in z[1:]:
-            together += values
-        together /= np.float32(len(z))
-        found.filled[here], found.z[here] = block_means(filled), block_means(together)
-        squares = (slice(box.y0 // SMALL_PX, -(-box.y1 // SMALL_PX)), slice(box.x0 // SMALL_PX, -(-box.x1 // SMALL_PX)))
+        for top in range(0, box.height, BLOCK_PX):  # strips that stay in the cache
+            rows = slice(top, top + BLOCK_PX)
+            strip = Box(box.y0 + top, box.x0, min(box.y0 + top + BLOCK_PX, box.y1), box.x1)
+            self._add_strip(strip, [values[rows] for values in means], stretches)
+
+    def _add_strip(self, box: Box, means: Sequence[Floats], stretches: Sequence[tuple[float, float]]) -> None:
+        found, here = self.moments, (box.y0 // BLOCK_PX, _blocks(box.x0, box.x1))
+        filled = _filled(means)
+        found.filled[here] = _sums(np.ones(box.shape, np.float32) if filled is None else filled)
+        z = []
+        for number, (values, (mean, deviation)) in enumerate(zip(means, stretches, strict=True)):
+            one = _scaled(values, mean, deviation, filled)
+            found.own[number][here] = _sums(one)
+            found.square[number][here] = _sums(one * one)
+            z.append(one)
+        together = z[0] if len(z) == 1 else np.add.reduce(z) * np.float32(1 / len(z))
+        found.z[here] = found.own[:, here[0], here[1]].mean(axis=0)
+        squares = slice(box.y0 // SMALL_PX, -(-box.y1 // SMALL_PX)), slice(box.x0 // SMALL_PX, -(-box.x1 // SMALL_PX))
         found.small[squares] = block_means(together, SMALL_PX)
-        for number, values in enumerate(z):
-            found.own[number][here], found.square[number][here] = block_means(values), block_means(values * values)
-        loud = [np.maximum(values, 0) for values in z]
         pairs = pairs_of(len(z))
         for number, (a, b) in enumerate(pairs):
-            found.product[number][here] = block_means(z[a] * z[b])
-            found.loud[number][here] = block_means(loud[a] * loud[b])
-        if not pairs:
-            found.loud[0][here] = block_means(loud[0] * loud[0])
+            found.product[number][here] = _sums(z[a] * z[b])
+        for values in z:
+            np.maximum(values, 0, out=values)
+        for number, (a, b) in enumerate(pairs or [(0, 0)]):
+            found.loud[number][here] = _sums(z[a] * z[b])
 
 
-def _scaled(values: Floats, mean: float, deviation: float, filled: Floats) -> Floats:
+def _filled(means: Sequence[Floats]) -> Floats | None:
+    """Return 1 where every map has a value and 0 elsewhere; None where all do everywhere."""
+    if all(cv2.countNonZero(values) == values.size for values in means):
+        return None
+    found = np.ones(means[0].shape, np.float32)
+    for values in means:
+        found *= values > 0
+    return found
+
+
+def _sums(strip: Floats) -> Doubles:
+    """Add up the blocks of a strip, as shares of a whole block's area."""
+    columns = np.asarray(cv2.reduce(np.ascontiguousarray(strip), 0, cv2.REDUCE_SUM), np.float32)[0]
+    starts = np.arange(0, len(columns), BLOCK_PX)
+    found: Doubles = np.add.reduceat(columns, starts, dtype=np.float64) / BLOCK_PX**2
+    return found
+
+
+def _scaled(values: Floats, mean: float, deviation: float, filled: Floats | None) -> Floats:
     found: Floats = values - np.float32(mean)
     found *= np.float32(1 / deviation if deviation > 0 else 0)
-    found *= filled
+    if filled is not None:
+        found *= filled
     return found
 
 

@@ -24,10 +24,11 @@ from inkbatch.reports.pictures import READ_PX, coloured, fitted, legend_of
 from inkbatch.reports.stored import RERUN, interruptions, links, money, shown
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun, open_run
+from inkbatch.steps.sweep.windows_page import window_sections
 from inkbatch.text import count_text, share_text
 
 FILES = (
-    ("sweep.json", "stretches, means, profiles and agreement"),
+    ("sweep.json", "stretches, means, profiles, agreement, and the evidence of every window"),
     ("maps", "statistics of each bundle by itself"),
     ("manifest.json", "settings and inputs"),
     ("run.json", "seconds, bytes, machine"),
@@ -94,12 +95,12 @@ def page(run: StoredRun, root: Location) -> Page:
     return Page(
         job="sweep",
         title=f"{config['segment']} / {config['name']}",
-        sentence=_honest(document, compared),
+        sentence=" ".join((*_of_windows(document), _honest(document, compared))),
         hero=(*_pictures(compared, um), *depths),
         figures=(*_figures(document, compared), *money(first)),
         warnings=(*_warnings(run, document, compared), *interruptions(first)),
         spent=spent(first.rows, STAGES),
-        sections=tuple(_sections(document)),
+        sections=(*window_sections(run.folder, document), *_sections(document)),
         repeat=RERUN,
         repeat_note=(
             f"To look closer: inkbatch view {config['segment']} --root ROOT shows z values and best depths of every "
@@ -107,6 +108,11 @@ def page(run: StoredRun, root: Location) -> Page:
         ),
         files=links(run.folder, FILES),
     )
+
+
+def _of_windows(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the evidence says in a sentence, for the top of the page; nothing of older sweeps."""
+    return (document["evidence"]["sentence"],) if "evidence" in document else ()
 
 
 def _honest(document: Mapping[str, Any], compared: Sequence[Comparison]) -> str:

@@ -1,0 +1,151 @@
+"""Sections of a sweep's page on its windows: ranked ones as pictures, a map of ranks, and the control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.maps.discovery import SEEN_SHARE
+from inkbatch.data.maps.sweep import Z
+from inkbatch.geometry import Box
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.pictures.z_maps import SHOWN_Z, grey_of_z
+from inkbatch.io.store.location import Location
+from inkbatch.reports.charts.shapes import Axis, Line
+from inkbatch.reports.charts.svg import line_chart
+from inkbatch.reports.page import Chart, Element, Gallery, Picture, Section, Table, Words
+from inkbatch.reports.pictures import coloured, legend_of
+from inkbatch.reports.stored import shown
+
+SHOWN, LISTED = 6, 20  # windows as pictures, and as rows
+PANEL_PX, GAP_PX, CELL_PX = 200, 4, 16
+
+
+def window_sections(folder: Location, document: Mapping[str, Any]) -> Iterator[Section]:
+    """Make the sections; none where an older sweep has no evidence."""
+    evidence = document.get("evidence")
+    if not evidence:
+        return
+    order = [number for number in np.argsort(evidence["rank"]).tolist() if evidence["judged"][number]]
+    parts: list[Element] = []
+    if order:
+        parts = [_gallery(folder, document, order[:SHOWN]), _rank_map(document), _table(document, order[:LISTED])]
+    yield Section("Windows, the most unlike the null first", (*parts, Words(WORDS)))
+    if evidence["control"]:
+        yield Section("What would have been seen", (_control(evidence),))
+
+
+WORDS = (
+    "A q of 0.05 means: of this window and all that rank before it, one in twenty is expected to be false. Nothing "
+    "here says ink: a window is unlike what the same search finds where no ink can be read."
+)
+
+
+def _gallery(folder: Location, document: Mapping[str, Any], order: list[int]) -> Gallery:
+    return Gallery(tuple(_window(folder, document, number) for number in order), 22)
+
+
+def _window(folder: Location, document: Mapping[str, Any], number: int) -> Picture:
+    """Draw a window: its z values on the left, those of its loudest null on the right, in the same greys."""
+    evidence = document["evidence"]
+    y0, x0, y1, x1 = evidence["at"][number]
+    series = evidence["direction"][number]
+    null = _null_of(document, series, number)
+    panels = [_panel(folder, name, Box(y0, x0, y1, x1)) for name in (series, null) if name]
+    gap = np.full((panels[0].shape[0], GAP_PX), 128, np.uint8)
+    pixels = np.concatenate([panels[0], *(part for panel in panels[1:] for part in (gap, panel))], axis=1)
+    beside = f", beside {null}" if null else ""
+    low, high = SHOWN_Z
+    return Picture(
+        pixels,
+        alt=f"Window of rank {evidence['rank'][number]} from row {y0}, column {x0}: z values of {series}{beside}.",
+        caption=(
+            f"Rank {evidence['rank'][number]}, q {shown(evidence['q'][number], 3)}: rows {y0:,} to {y1:,}, columns "
+            f"{x0:,} to {x1:,}. {series}{beside}; z from {low:g} (black) to {high:g}."
+        ),
+    )
+
+
+def _panel(folder: Location, series: str, box: Box) -> NDArray[np.uint8]:
+    grey = grey_of_z(Multiscale.open(folder / series / Z).levels[0].read(box.slices))
+    height = max(1, round(PANEL_PX * box.height / max(box.shape)))
+    width = max(1, round(PANEL_PX * box.width / max(box.shape)))
+    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _null_of(document: Mapping[str, Any], series: str, number: int) -> str | None:
+    """Name the null that is loudest in a window."""
+    direction = next(row["direction"] for row in document["series"] if row["name"] == series)
+    nulls = [
+        row["name"]
+        for row in document["series"]
+        if row["null"] == "repeated" or (row["null"] and row["direction"] == direction)
+    ]
+    rows = document["evidence"]["series"]
+    return max(nulls, key=lambda name: rows[name]["score"][number] or 0.0, default=None)
+
+
+def _rank_map(document: Mapping[str, Any]) -> Picture:
+    """Colour every window by its rank; void stays dark."""
+    evidence = document["evidence"]
+    edge = evidence["window_px"]
+    rows, columns = (-(-side // edge) for side in document["shape_yx"])
+    count = max(1, sum(evidence["judged"]))
+    rank, judged = np.array(evidence["rank"]), np.array(evidence["judged"])
+    share = np.where(judged, 1 - (rank - 1) / count, 0.0).reshape(rows, columns)
+    tones = np.rint(share * 255).astype(np.uint8)
+    cell = max(1, min(CELL_PX, 1200 // max(rows, columns)))
+    large = cv2.resize(tones, (columns * cell, rows * cell), interpolation=cv2.INTER_NEAREST)
+    return Picture(
+        coloured(np.asarray(large, np.uint8)),
+        alt=f"Map of the ranks of {rows} × {columns} windows: the brighter, the more unlike the null.",
+        caption=f"Rank of every window of {evidence['window_mm']:.2f} mm; black was not judged.",
+        width_um=columns * edge * float(document["voxel_size_um"]),
+        legend=legend_of("inferno", "last", "first"),
+        crisp=True,
+    )
+
+
+def _table(document: Mapping[str, Any], order: list[int]) -> Table:
+    evidence = document["evidence"]
+    rows = []
+    for number in order:
+        series = evidence["direction"][number]
+        real, null = evidence["series"][series], _null_of(document, series, number)
+        beside = evidence["series"][null] if null else None
+        flag = " (near the border)" if evidence["near_border"][number] else ""
+        y0, x0 = evidence["at"][number][:2]
+        rows.append(
+            (
+                str(evidence["rank"][number]),
+                f"{y0:,}, {x0:,}{flag}",
+                series,
+                shown(evidence["q"][number], 3),
+                f"{shown(real['z'][number], 2)} / {shown(beside and beside['z'][number], 2)}",
+                f"{shown(real['agreement'][number], 2)} / {shown(beside and beside['agreement'][number], 2)}",
+                f"{shown(real['depth'][number], 1)} ± {shown(real['depth_width'][number] / 2, 1)}",
+                f"{evidence['void'][number]:.0%}",
+                shown(evidence["row_mm"][number], 1),
+            )
+        )
+    columns = ("rank", "row, column", "direction", "q", "z, real / null", "agreement, real / null", "depth", "void")
+    caption = "The first windows. Depth is where the peak above the nulls lies, in layers; rows: their distance in mm."
+    return Table(caption, (*columns, "rows"), tuple(rows), frozenset(range(3, 9)))
+
+
+def _control(evidence: Mapping[str, Any]) -> Chart:
+    points = sorted((row["contrast"], row["found"] / max(row["windows"], 1)) for row in evidence["control"])
+    words = ", ".join(f"{contrast:g}: {share:.0%}" for contrast, share in points)
+    windows = evidence["control"][0]["windows"]
+    return line_chart(
+        f"Strokes planted in {windows} windows: share called at q ≤ {evidence['q_called']:g}. From {SEEN_SHARE:.0%} "
+        "on they count as seen.",
+        f"Share of planted windows that would be called, by contrast: {words}.",
+        Axis("contrast of planted strokes, grey values of 255"),
+        Axis("share called", low=0, high=1),
+        [Line("planted strokes", points, dots=True)],
+    )
