@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from inkbatch.geometry import Box
+from collections.abc import Sequence
+
+from inkbatch.geometry import Box, Unit
 from inkbatch.run.cost.prices import price_lines
+from inkbatch.steps.sweep.control import control_record, control_units
 from inkbatch.steps.sweep.job import trained_share
 from inkbatch.steps.sweep.maps import tiles_of_member
 from inkbatch.steps.sweep.plan import SweepPlan, make_plan
@@ -50,12 +53,29 @@ def describe(config: SweepConfig) -> str:
         per_tile = member.bundle.document.flops_per_tile
         flops = None if flops is None or per_tile is None else flops + per_tile * member_passes
     rows.append(f"  together      {count_text(readings, 'reading')}, {passes:,} passes of a tile to do")
+    if windows := control_units(plan):
+        more = _control_passes(plan, windows)
+        for member, count in zip(plan.members, more, strict=True):
+            per_tile = member.bundle.document.flops_per_tile
+            flops = None if flops is None or per_tile is None else flops + per_tile * count
+        contrasts = count_text(len(config.control), "contrast")
+        rows.append(
+            f"  control       strokes of {contrasts} in {count_text(len(windows), 'window')}, {sum(more):,} passes more"
+        )
     if plan.judged is not None:
         rows.append(f"  preflight     {plan.judged.sentence}")
     if share := trained_share(plan):
         rows.append(f"  careful       {share_text(share)} of the surface trained a network of this sweep")
     rows += price_lines(flops) if passes else ["  time, cost    nothing left to do"]
     return "\n".join(rows)
+
+
+def _control_passes(plan: SweepPlan, windows: Sequence[Unit]) -> list[int]:
+    """Count the passes of the control that are left to do, by bundle."""
+    done = control_record(plan, windows).done()
+    each = len(plan.depths) * len(plan.config.control) * sum(one.null is None for one in plan.series)
+    tiles = [_tiles(plan, unit.write_box) for unit in windows if unit.name not in done]
+    return [sum(row[b] for row in tiles) * each * len(member.views) for b, member in enumerate(plan.members)]
 
 
 def _tiles(plan: SweepPlan, write_box: Box) -> list[int]:
