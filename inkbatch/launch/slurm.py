@@ -123,6 +123,7 @@ class SlurmLauncher(Launcher):
         self.check(chain)
         files = {}
         rows = ["#!/bin/bash", "# Submits this chain by hand; run it in the folder of these files.", "set -eu"]
+        rows.append(f"mkdir -p {shlex.quote(self.settings.log_folder or 'logs')}")  # Slurm makes no folder for logs
         variables = {spec.job: _variable(number, spec) for number, spec in enumerate(chain.jobs, start=1)}
         for spec in chain.jobs:
             names = []

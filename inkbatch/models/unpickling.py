@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import sys
 from argparse import Namespace
@@ -28,6 +29,9 @@ SECTIONS = ("state_dict", "model_state_dict", "model")
 
 AVERAGED = ("ema_model", "model_ema", "ema_state_dict", "state_dict_ema", "ema")
 """Keys of a running average of the weights over training: another network with other answers."""
+
+AVERAGE_WORDS = re.compile(r"(?i)(^|[_-])(ema|swa|shadow|averag\w*|current_model)([_-]|$)")
+"""Parts of such a key; Lightning keeps raw weights as ``current_model_state`` beside averaged ones."""
 
 MOST_SETTINGS = 1_000_000
 
@@ -64,9 +68,13 @@ def weights_in(loaded: Any, section: str | None = None) -> dict[str, Any]:
         loaded = loaded.state_dict()
     if not isinstance(loaded, Mapping):
         raise NoPlainWeightsError(f"it holds a {type(loaded).__name__}, no state dict")
-    found = loaded.get(section_of(loaded, section), loaded)
+    name = section_of(loaded, section)
+    found = _below(loaded, name) if name else loaded
     others = [str(key) for key, value in found.items() if not torch.is_tensor(value)]
     if others or not found:
+        held = [] if name else [key for key in others if _holds_tensors(loaded.get(key))]
+        if held:
+            raise UnclearWeightsError(f"it holds weights under {', '.join(held[:10])}")
         finding = f"things that are no tensors ({', '.join(others[:5])})" if others else "nothing"
         raise NoPlainWeightsError(f"expected weights under {', '.join(SECTIONS)} or at top level, got {finding}")
     return _one_copy({str(key): value.detach() for key, value in found.items()}, section, loaded)
@@ -79,20 +87,51 @@ def section_of(loaded: Mapping[Any, Any], section: str | None = None) -> str:
         UnclearWeightsError: There are raw and averaged weights, or several averages, and no section is stated.
     """
     there = [name for name in (*SECTIONS, *AVERAGED) if isinstance(loaded.get(name), Mapping)]
-    if section is not None and isinstance(loaded.get(section), Mapping):
+    if section is not None and isinstance(_below(loaded, section), Mapping):
         return section
     raw = [name for name in there if name in SECTIONS]
     averaged = [name for name in there if name in AVERAGED]
+    averaged += [name for name in _averages(loaded, raw[0] if raw else "") if name.partition(".")[0] not in averaged]
     if section is None and averaged and len(raw[:1] + averaged) > 1:
         first, *rest = raw[:1] + averaged
         raise UnclearWeightsError(f"it holds weights under {first} and also holds {' and '.join(rest)}")
     return next(iter(raw + averaged), "")
 
 
+def _below(loaded: Any, path: str) -> Any:
+    """Return what lies under a name, or under names with dots between (``callbacks.EMA.weights``); None if nothing."""
+    if isinstance(loaded, Mapping) and path in loaded:
+        return loaded[path]
+    for word in path.split("."):
+        loaded = loaded.get(word) if isinstance(loaded, Mapping) else None
+    return loaded
+
+
+def _averages(loaded: Mapping[Any, Any], raw: str, path: str = "", depth: int = 4) -> Iterator[str]:
+    """Find further averages by name, as callbacks of training keep them beside the weights: a mapping or list."""
+    for key, value in loaded.items():
+        place = f"{path}{key}"
+        if place == raw or str(key).startswith("optimizer"):
+            continue
+        if raw and AVERAGE_WORDS.search(str(key)) and _holds_tensors(value):
+            yield place
+        elif isinstance(value, Mapping) and depth:
+            yield from _averages(value, raw, f"{place}.", depth - 1)
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Tell whether a mapping or list holds mostly tensors, itself or one level below."""
+    import torch
+
+    values = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else []
+    count = sum(torch.is_tensor(one) for one in values)
+    return len(values) > 1 and 2 * count > len(values)
+
+
 def _one_copy(weights: dict[str, Any], section: str | None, loaded: Mapping[Any, Any]) -> dict[str, Any]:
     """Take the weights without a second copy of them that stands among them, under keys with another first word."""
     words = {key.partition(".")[0] for key in weights}
-    if section is not None and not isinstance(loaded.get(section), Mapping):
+    if section is not None and not isinstance(_below(loaded, section), Mapping):
         chosen = {key.partition(".")[2]: value for key, value in weights.items() if key.startswith(f"{section}.")}
         if not chosen:
             names = sorted(words | {str(key) for key, value in loaded.items() if isinstance(value, Mapping)})

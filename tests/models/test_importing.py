@@ -122,6 +122,28 @@ def test_averaged_weights_are_chosen_by_name_and_never_guessed(tmp_path):
         read_state_dict(tmp_path / "x.pth", section="ema")
 
 
+@pytest.mark.parametrize(
+    ("kept", "name"),
+    [
+        ({"callbacks": {"EMA": {"ema_weights": list(weights().values())}}}, "callbacks.EMA.ema_weights"),
+        ({"current_model_state": weights()}, "current_model_state"),
+        ({"callbacks": {"EMA": {"shadow": weights()}}}, "callbacks.EMA.shadow"),
+    ],
+)
+def test_averages_that_callbacks_keep_are_named_and_can_be_chosen(tmp_path, kept, name):
+    torch.save({"state_dict": weights(), **kept}, tmp_path / "x.ckpt")
+    with pytest.raises(DataError, match=f"weights under state_dict and also holds {name}"):
+        read_state_dict(tmp_path / "x.ckpt")
+    require_equal(read_state_dict(tmp_path / "x.ckpt", section="state_dict").state_dict, weights())
+
+
+def test_copies_under_other_names_are_listed_and_can_be_chosen(tmp_path):
+    torch.save({"teacher": weights(), "student": {"net": weights(), "rate": 0.9}}, tmp_path / "x.pth")
+    with pytest.raises(DataError, match="it holds weights under teacher; .*--weights NAME"):
+        read_state_dict(tmp_path / "x.pth")
+    require_equal(read_state_dict(tmp_path / "x.pth", section="student.net").state_dict, weights())
+
+
 def test_averaged_weights_alone_are_taken_and_named(tmp_path):
     torch.save({"ema_model": weights(), "weight_source": "ema_model"}, tmp_path / "x.pth")
     read = read_state_dict(tmp_path / "x.pth")

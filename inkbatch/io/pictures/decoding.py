@@ -16,6 +16,7 @@ from inkbatch.errors import CorruptDataError, DataError
 MOST_PIXELS = 1 << 30  # of a picture that is decoded whole
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PNG_ANIMATION, PNG_HEADER_BYTES = b"\x00\x00\x00\x08acTL", 1 << 16  # its chunk stands before the pixels
 DEFLATE_RATIO = 1_100  # deflate gives at most 1,032 bytes for one
 _SMALLER_OR_MASK = 0b101  # NewSubfileType of TIFF
 
@@ -85,6 +86,8 @@ def _require_sane_png(data: bytes, place: str) -> None:
         width, height, bits = struct.unpack(">IIB", data[16:25])
     except struct.error as error:
         raise CorruptDataError(f"{place}: its picture header cannot be read; copy it again") from error
+    if PNG_ANIMATION in data[:PNG_HEADER_BYTES]:
+        raise DataError(f"{place}: expected one picture, got an animated PNG; save the frame you mean by itself")
     if height * width > MOST_PIXELS:
         raise DataError(f"{place}: expected at most {MOST_PIXELS:,} pixels, got {height} x {width}; cut it into parts")
     if height * width * bits // 8 > DEFLATE_RATIO * len(data):
