@@ -28,7 +28,13 @@ def write_label_volume(
         step = 2**level
         data = np.ascontiguousarray(volume[:, ::step, ::step])
         chunks = (min(4, len(data)), 32, 32)
-        group.create_array(str(level), data=data, chunks=chunks, chunk_key_encoding=encoding)
+        group.create_array(
+            str(level),
+            data=data,
+            chunks=chunks,
+            chunk_key_encoding=encoding,
+            config={"write_empty_chunks": True},  # as a writer does that knows nothing of fill values
+        )
         scale = [um, um * step, um * step]
         datasets.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
     axes: list[Any] = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
