@@ -82,7 +82,7 @@ def main() -> int:
                 tally.add(trial)
                 if tally.trials >= options.trials or time.monotonic() - begun > options.minutes * 60:
                     break
-    tally.told(time.monotonic() - begun)
+        tally.told(time.monotonic() - begun)
     return 1 if tally.wrong else 0
 
 

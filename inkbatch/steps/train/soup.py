@@ -19,6 +19,7 @@ from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.trained_pixels import records_of
 from inkbatch.data.maps.stored import map_address
 from inkbatch.errors import DataError, MismatchError
+from inkbatch.io.store.ledger import recording
 from inkbatch.io.store.location import Location
 from inkbatch.predict.device import device_facts
 from inkbatch.reports.leave import leave_report
@@ -190,23 +191,25 @@ def _carry_out(one: SoupPlan, record: RunFolder, context: RunContext) -> None:
             trained.index, {"train": trained.train, "validation": trained.validation}, root_of(trained.dataset)
         )
         history = {"soup_of": trained.config.run, "epochs": [entry.epoch for entry in one.members]}
-        bundle = write_bundle(
-            one.folder / "bundle",
-            one.folder.name,
-            trained.config,
-            trained.index,
-            trained.contract,
-            module.net.cpu(),
-            scores,
-            {**history, "steps": max(entry.step for entry in one.members)},
-            pixels,
-            trained.manifest.state,
-        )
-        facts = {"members": members, "scores": {area: finite(row) for area, row in scores.items()}}
-        (one.folder / SOUP_NAME).write_json({**facts, "statistics_renewed": renewed, "monitor": trained.config.monitor})
+        with recording() as ledger:
+            bundle = write_bundle(
+                one.folder / "bundle",
+                one.folder.name,
+                trained.config,
+                trained.index,
+                trained.contract,
+                module.net.cpu(),
+                scores,
+                {**history, "steps": max(entry.step for entry in one.members)},
+                pixels,
+                trained.manifest.state,
+            )
+            facts: dict[str, Any] = {"members": members, "scores": {area: finite(row) for area, row in scores.items()}}
+            (one.folder / SOUP_NAME).write_json(
+                {**facts, "statistics_renewed": renewed, "monitor": trained.config.monitor}
+            )
         overall = finite(scores[OVERALL])
-        stored = [f"bundle/{name}" for name in (one.folder / "bundle").names()]
-        sealed = sealed_files(one.folder, {}, [*stored, SOUP_NAME])
+        sealed = sealed_files(one.folder, ledger, ())
         record.complete({"scores": overall, "weights_sha256": bundle.document.weights_sha256, **sealed})
         context.reporter.note(_words(one, members, overall))
         ended = "done"
