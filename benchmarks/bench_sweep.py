@@ -53,7 +53,7 @@ def configs(folder: Path, bundle: Any, depths: int, device: torch.device, batch:
     count = bundle.contract.layers.count
     common = {"segment": "real", "root": str(folder / "root"), "device": device.type, "batch_tiles": batch}
     place = str(bundle.location)
-    half = depths // 2
+    half = (depths - 1) // 2  # the bundle itself takes the lower of two middle windows
     asked = {**common, "bundles": [place], "depths": [-half, depths - half], "directions": "forward", "nulls": []}
     singles = [
         infer.InferConfig(**common, bundle=place, layers=(depth, depth + count), name=f"depth{depth}")
