@@ -17,23 +17,14 @@ IDLE_CORES = 0.8  # of the cores; less means that others used them, too
 
 @dataclass(frozen=True)
 class Workload:
-    """One segment's work.
-
-    Attributes:
-        segment: Its id.
-        units: Units of the plan.
-        tiles: Tiles to compute.
-        passes_per_tile: Forward passes that each takes: windows of layers times views.
-        read_bytes: Grey values that are read, before compression.
-        exact: True if the segment mask was counted; else every tile of the rectangle is, an upper bound.
-    """
+    """Work of one segment."""
 
     segment: str
     units: int
     tiles: int
-    read_bytes: int
-    exact: bool
-    passes_per_tile: int = 1
+    read_bytes: int  # grey values, before compression
+    exact: bool  # the segment mask was counted; else every tile of the rectangle is, an upper bound
+    passes_per_tile: int = 1  # layer windows times views
 
     @property
     def passes(self) -> int:
@@ -48,22 +39,16 @@ class Workload:
 
 @dataclass(frozen=True)
 class RealRun:
-    """A real run beside its estimate; start-up is in neither of them.
-
-    Attributes:
-        estimated: The estimate for its passes; None for another device.
-        start_s: Start-up until the first unit, in seconds, of the mean process.
-        cores: Cores that were busy on the average, and all cores; None if that was not recorded.
-    """
+    """A real run beside its estimate; start-up is in neither of them."""
 
     name: str
     tiles: int
     passes: int
     seconds: float
     device: str
-    estimated: Range | None
-    start_s: float
-    cores: tuple[float, int] | None
+    estimated: Range | None  # for its passes; None for another device
+    start_s: float  # until the first unit, of the mean process
+    cores: tuple[float, int] | None  # busy on the average, and all; None if that was not recorded
 
     @property
     def error(self) -> float | None:
@@ -76,13 +61,12 @@ class RealRun:
             words.append(f"after {rough_seconds_text(self.start_s)} of start-up")
         if self.cores is not None and self.cores[0] < IDLE_CORES * self.cores[1]:
             words.append(f"with {self.cores[0]:.1f} of {self.cores[1]} cores to itself")
-        said = "another device, not compared"
-        if self.estimated is not None and self.error is not None:
-            way = "long" if self.error > 0 else "short"
-            said = f"the estimate says {rough_range_text(self.estimated)}, {abs(self.error):.0%} too {way}"
-        circumstances = f" ({', '.join(words)})" if words else ""
         run = f"real run {self.name}: {self.tiles:,} tiles in {rough_seconds_text(self.seconds)} on {self.device}"
-        return f"{run}{circumstances}; {said}"
+        run += f" ({', '.join(words)})" if words else ""
+        if self.estimated is None or self.error is None:
+            return f"{run}; another device, not compared"
+        way = "long" if self.error > 0 else "short"
+        return f"{run}; the estimate says {rough_range_text(self.estimated)}, {abs(self.error):.0%} too {way}"
 
 
 def real_runs(root: Location, segment: str, weights: str, device: str, rate: Rate) -> Iterator[RealRun]:
@@ -96,7 +80,7 @@ def real_runs(root: Location, segment: str, weights: str, device: str, rate: Rat
         if manifest.get("job") != "infer" or manifest.get("inputs", {}).get("weights_sha256") != weights:
             continue
         rows = [row for row in run_rows(folder / name, manifest["digest"]) if row.get("tiles")]
-        if rows and rows[0].get("made_together", [name])[0] == name:  # of windows stored together one is enough
+        if rows and rows[0].get("made_together", [name])[0] == name:  # of layer windows stored together one is enough
             yield _real_run(name, rows, device, rate)
 
 
@@ -184,13 +168,12 @@ class Estimate:
             return
         tiles = f"{'' if work.exact else 'at most '}{work.tiles:,} tiles{work.passes_text}"
         yield f"{one.segment}: {count_text(work.units, 'unit')}, {tiles}, {self._cost(one.seconds)}"
-        is_short = one.seconds[1] < SHORTEST_S
-        if not is_short:
+        if one.seconds[1] >= SHORTEST_S:
             needed = work.read_bytes / one.seconds[0] / 1e6
             yield f"  reads {bytes_text(work.read_bytes)}; storage that gives under {needed:,.0f} MB/s makes it longer"
         if not work.exact:
             yield "  not prepared: its mask is not known yet, every tile is counted"
-        if is_short:
+        if one.seconds[1] < SHORTEST_S:
             yield "  a short job: start, first passes and batches that are not full weigh more than rates say"
         yield from (f"  {run}" for run in one.runs)
 

@@ -87,21 +87,13 @@ def read_table(title: str, file: str | Path, key: str, kind: TypeAdapter[Rows]) 
 
 
 def machines() -> dict[str, Machine]:
-    """Read the price table: the package's, or the file that ``INKBATCH_PRICES`` names.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
+    """Read the price table: the package's, or the file that ``INKBATCH_PRICES`` names."""
     file = os.environ.get(PRICES_VARIABLE) or Path(__file__).with_name("prices.yaml")
     return read_table("price table", file, "machines", TypeAdapter(dict[str, Machine]))
 
 
 def machine_named(name: str, place: str = "--machine ") -> Machine:
-    """Look up a row of the price table.
-
-    Raises:
-        ConfigError: It is not listed.
-    """
+    """Look up a row of the price table, and refuse a machine that is not listed."""
     table = machines()
     if name not in table:
         hint = near_matches(name, sorted(table)) or f"; it lists {', '.join(sorted(table))}"
@@ -140,14 +132,12 @@ def price_here() -> Price | None:
         ConfigError: Not a number, or a machine that the price table does not list.
     """
     text, name = os.environ.get(RATE_VARIABLE), os.environ.get(MACHINE_VARIABLE) or ""
-    hourly = None
-    if text:
-        try:
-            hourly = float(text)
-        except ValueError:
-            hourly = math.nan
-        if not (math.isfinite(hourly) and hourly >= 0):
-            raise ConfigError(f"{RATE_VARIABLE}: expected USD per hour, for example 1.21, got {text!r}")
+    try:
+        hourly = float(text) if text else None
+    except ValueError:
+        hourly = math.nan
+    if hourly is not None and not (math.isfinite(hourly) and hourly >= 0):
+        raise ConfigError(f"{RATE_VARIABLE}: expected USD per hour, for example 1.21, got {text!r}")
     row = machine_named(name, f"{MACHINE_VARIABLE}=") if name else None
     return None if hourly is None and row is None else Price(name, hourly, row)
 

@@ -78,11 +78,7 @@ def device_of_row(row: Mapping[str, Any]) -> str | None:
 
 
 def stored_throughputs() -> list[Throughput]:
-    """Read the package's rates, and before them those of the file that ``INKBATCH_FIGURES`` names.
-
-    Raises:
-        ConfigError: A file cannot be read.
-    """
+    """Read the package's rates, and before them those of the file that ``INKBATCH_FIGURES`` names."""
     files = (os.environ.get(FIGURES_VARIABLE), Path(__file__).with_name("throughput.yaml"))
     return [found for file in files if file for found in read_throughputs(Path(file))]
 

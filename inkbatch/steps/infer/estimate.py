@@ -98,11 +98,7 @@ def _estimate(config: EstimateConfig, segment: str, bundle: Bundle, rate: Rate, 
 
 
 def _find_rate(config: EstimateConfig, bundle: Bundle, rented: Machine | None, device: str) -> Rate:
-    """Find the rate of a bundle on a device: measured now, stored, or the data sheet's share.
-
-    Raises:
-        ConfigError: Nothing is known of this bundle on this device, or another device is to be measured.
-    """
+    """Find the rate of a bundle on a device: measured now, stored, or the data sheet's share."""
     if config.calibrate:
         here = _device_here(config)
         if not is_same_device(device, here):
@@ -113,8 +109,7 @@ def _find_rate(config: EstimateConfig, bundle: Bundle, rented: Machine | None, d
         return _measured_rate(config, bundle, here)
     document = bundle.document
     flops = document.flops_per_tile
-    stored = stored_rate(device, document.architecture, flops)
-    if stored is not None:
+    if stored := stored_rate(device, document.architecture, flops):
         return stored
     if rented is not None and flops is not None:
         share = f"{EFFICIENCY[0]:.0%} to {EFFICIENCY[1]:.0%} of the data sheet's bf16 rate"
