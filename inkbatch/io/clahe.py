@@ -1,8 +1,8 @@
-"""CLAHE on one grid over the whole segment, computed window by window without seams.
+"""CLAHE on one grid over the whole segment, computed box by box without seams.
 
-OpenCV's CLAHE maps a pixel by the four nearest cells of its grid. A window that is cut on the grid and holds one more
+OpenCV's CLAHE maps a pixel by the four nearest cells of its grid. A box that is cut on the grid and holds one more
 cell on each side therefore gives the same values inside as the whole layer would. Cells are powers of two wide, which
-makes the interpolation weights exact wherever the window begins.
+makes the interpolation weights exact wherever the box begins.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ def clahe_box(box: Box, cell_px: int, shape_yx: tuple[int, int]) -> Box:
 
 
 def equalise(layer: NDArray[np.uint8], read_box: Box, box: Box, settings: ClaheSettings) -> NDArray[Any]:
-    """Equalise one layer's window.
+    """Equalise one layer's box.
 
     Args:
         layer: (height, width) of `read_box`, uint8.
         read_box: Result of `clahe_box` for `box`.
-        box: Window of the result.
+        box: Box of the result.
         settings: Clip limit and cell.
 
     Returns:
-        uint8 (box.height, box.width), equal to the same window of the whole layer's result. Cells cut by the layer's
+        uint8 (box.height, box.width), equal to the same box of the whole layer's result. Cells cut by the layer's
         far border are completed by mirroring (101), as OpenCV does.
     """
     cell = settings.cell_px

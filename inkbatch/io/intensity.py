@@ -110,7 +110,7 @@ class IntensityMap:
         return mapped if points is None else points[mapped]
 
     def apply(self, stored: NDArray[Any], out: NDArray[Any]) -> None:
-        """Convert one layer's window.
+        """Convert one layer's pixels.
 
         Args:
             stored: (height, width) in the source's dtype.

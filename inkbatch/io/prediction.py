@@ -81,10 +81,10 @@ class Prediction:
         return self.pyramid.write(write_box, half)
 
     def read(self, box: Box, level: int = 0) -> NDArray[np.float16]:
-        """Read a window of one level.
+        """Read a box of one level.
 
         Args:
-            box: Window in pixels of that level, inside it.
+            box: In pixels of that level, inside it.
             level: Pyramid level, 0 is full resolution.
         """
         return self.pyramid.levels[level].read(box.slices)

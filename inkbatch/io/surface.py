@@ -256,11 +256,11 @@ class SurfaceVolume:
         return np.dtype(self.volume.levels[0].layout.dtype)
 
     def read(self, layers: range, box: Box) -> NDArray[Any]:
-        """Read one window, zero-filled outside the borders.
+        """Read one box, zero-filled outside the borders.
 
         Args:
             layers: Indices in depth order, inside the volume.
-            box: Window in full-resolution pixels; may leave the volume.
+            box: In full-resolution pixels; may leave the volume.
 
         Returns:
             (len(layers), box.height, box.width), depth order, stored dtype.
@@ -276,10 +276,10 @@ class SurfaceVolume:
         return _read_padded(self.volume, (slice(layers.start, layers.stop),), box)
 
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
-        """Read the segment mask in a window; False outside the borders.
+        """Read the segment mask in a box; False outside the borders.
 
         Args:
-            box: Window in full-resolution pixels; may leave the volume.
+            box: In full-resolution pixels; may leave the volume.
 
         Returns:
             Boolean (box.height, box.width).

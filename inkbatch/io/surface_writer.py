@@ -57,7 +57,7 @@ class SurfaceLayers:
         return [range(max(start, low), min(start + self.group_layers, high)) for start in borders]
 
     def views(self, box: Box) -> list[NDArray[Any]] | None:
-        """View a window of all layers in depth order without a copy.
+        """View a box of all layers in depth order without a copy.
 
         Returns:
             Arrays (height, width) in the source's dtype; None where the source is not mapped into memory, or where

@@ -17,7 +17,7 @@ from inkbatch.models.rules import Normaliser
 from inkbatch.predict.normalise import Statistics, statistics_of, statistics_of_counts
 
 FILE_NAME = "segment-statistics.json"
-WINDOW_PX = 1024
+READ_PX = 1024
 
 
 def needs_segment(rule: Normaliser) -> bool:
@@ -35,7 +35,7 @@ def stored_statistics(
         volume: The surface.
         folder: The run's folder.
         device: Where they are used.
-        check: Called between windows; raises on a stop.
+        check: Called between squares; raises on a stop.
 
     Returns:
         Statistics of shape (1,); None where the contract takes none of a segment.
@@ -57,9 +57,9 @@ def kept_statistics(folder: Location, device: torch.device, count: Callable[[], 
 
 
 def segment_statistics(volume: SurfaceVolume, rule: Normaliser, check: Callable[[], None]) -> Statistics:
-    """Count every value of every prepared layer, window by window, and take the statistics."""
+    """Count every value of every prepared layer, square by square, and take the statistics."""
     counts = np.zeros(np.iinfo(volume.dtype).max + 1, np.int64)
-    for box in cut(volume.shape_yx, WINDOW_PX, WINDOW_PX):
+    for box in cut(volume.shape_yx, READ_PX, READ_PX):
         check()
         counts += np.bincount(_values(volume, box), minlength=len(counts))
     return statistics_of_counts(torch.from_numpy(counts)[None], rule)

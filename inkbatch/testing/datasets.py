@@ -34,22 +34,22 @@ class ArraySegment(SegmentArrays):
 
     def read_layers(self, box: Box, layers: range | None = None) -> NDArray[Any]:
         """Read layers; see `SegmentArrays.read_layers`."""
-        shown = self._window(self.labels, box)[None]
+        shown = self._cut(self.labels, box)[None]
         return shown if layers is None else shown[layers.start : layers.stop]
 
     def read_flat(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read labels and ignore mask; see `SegmentArrays.read_flat`."""
-        return self._window(self.labels, box), (~self.read_mask(box)).astype(np.uint8)
+        return self._cut(self.labels, box), (~self.read_mask(box)).astype(np.uint8)
 
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
         """Read the segment mask; see `SegmentArrays.read_mask`."""
-        return self._window(self.papyrus, box)
+        return self._cut(self.papyrus, box)
 
     def read_held_out(self, box: Box) -> NDArray[np.bool_]:
         """Read the held-out pixels; see `SegmentArrays.read_held_out`."""
-        return super().read_held_out(box) if self.held_out is None else self._window(self.held_out, box)
+        return super().read_held_out(box) if self.held_out is None else self._cut(self.held_out, box)
 
-    def _window(self, array: NDArray[Any], box: Box) -> NDArray[Any]:
+    def _cut(self, array: NDArray[Any], box: Box) -> NDArray[Any]:
         out = np.zeros(box.shape, array.dtype)
         inside = box.intersect(Box(0, 0, *self.shape_yx))
         if inside.area:

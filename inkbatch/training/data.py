@@ -120,9 +120,9 @@ class TrainingTiles:
 
     def _stored(self, sample: Sample, changes: Changes) -> StoredArrays:
         y, x = changes.crop_yx
-        window = Box(y, x, y + self.tile_px, x + self.tile_px).intersect(Box(0, 0, *sample.shape_yx))
+        box = Box(y, x, y + self.tile_px, x + self.tile_px).intersect(Box(0, 0, *sample.shape_yx))
         layers = range(changes.first_layer, changes.first_layer + self.tile_layers)
-        return self.reader.read_part(sample, window, layers)
+        return self.reader.read_part(sample, box, layers)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def sample_statistics(
         samples: Its samples of training and validation.
         root: The dataset's ROOT.
         folder: The run's folder.
-        check: Called between windows; raises on a stop.
+        check: Called between squares; raises on a stop.
 
     Raises:
         ConfigError: Samples of two segments side by side: no one statistic is theirs.

@@ -95,12 +95,12 @@ def tile_box(shape_yx: tuple[int, int], level: int, row: int, column: int) -> Bo
 def read_level(
     pyramid: Multiscale, level: int, box: Box, reduce: Callable[[NDArray[Any]], NDArray[Any]], lead: slice | None = None
 ) -> NDArray[Any]:
-    """Read a window of a level, made by averaging where the pyramid does not go so far.
+    """Read a box of a level, made by averaging where the pyramid does not go so far.
 
     Args:
         pyramid: (Y, X), or (Z, Y, X) with `lead`.
         level: Halvings of full size.
-        box: Window in pixels of that level, inside it.
+        box: In pixels of that level, inside it.
         reduce: From what is stored to (height, width).
         lead: Layers.
 
@@ -132,10 +132,10 @@ def read_level(
 
 
 def read_what_is_there(pyramid: Multiscale, level: int, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Read a window of a map that is still being made.
+    """Read a box of a map that is still being made.
 
     Returns:
-        The window, zero where nothing is stored yet, and where that is; None where all is stored.
+        The box, zero where nothing is stored yet, and where that is; None where all is stored.
 
     Raises:
         CorruptDataError: A stored object is damaged.

@@ -125,7 +125,7 @@ def count_marked(
     """Count marked pixels in boxes at any places, (n,); everything is read once.
 
     Args:
-        read: Reads the marks of a window.
+        read: Reads the marks of a box.
         shape_yx: (height, width); what boxes hold beyond it is not marked.
         boxes: (n, 4): y0, x0, y1, x1.
     """

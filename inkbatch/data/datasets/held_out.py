@@ -19,7 +19,7 @@ from inkbatch.geometry import Box, cut
 
 Boxes = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-WINDOW_PX = 2048
+READ_PX = 2048
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ class HeldOut:
 
 
 def leak_without_moat(arrays: SegmentArrays, sample_px: int) -> HeldOut:
-    """Count the held-out pixels within one sample of a pixel that trains; read window by window."""
+    """Count the held-out pixels within one sample of a pixel that trains; read box by box."""
     reach = sample_px - 1
     kernels = np.ones((2 * reach + 1, 1), np.uint8), np.ones((1, 2 * reach + 1), np.uint8)
     pixels = near = 0
-    for box in cut(arrays.shape_yx, WINDOW_PX, WINDOW_PX):
+    for box in cut(arrays.shape_yx, READ_PX, READ_PX):
         wide = Box(box.y0 - reach, box.x0 - reach, box.y1 + reach, box.x1 + reach)
         wide = wide.intersect(Box(0, 0, *arrays.shape_yx))
         held_out = arrays.read_held_out(wide)

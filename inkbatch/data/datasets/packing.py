@@ -100,10 +100,10 @@ def pack_work(
         ignore = np.ones_like(labels)
         samples = index.samples[rows.y0 : rows.y1]
         for place, (sample, found) in enumerate(zip(samples, reader.read_together(samples), strict=True)):
-            window = (slice(0, sample.shape_yx[0]), slice(0, sample.shape_yx[1]))
-            deep[(place, slice(None), *window)] = found.layers
-            labels[(place, *window)] = found.labels
-            ignore[(place, *window)] = found.ignore
+            used = (slice(0, sample.shape_yx[0]), slice(0, sample.shape_yx[1]))
+            deep[(place, slice(None), *used)] = found.layers
+            labels[(place, *used)] = found.labels
+            ignore[(place, *used)] = found.ignore
         return StoredArrays(deep, labels, ignore)
 
     def store(unit: Unit, found: StoredArrays) -> Mapping[str, Any]:

@@ -126,13 +126,13 @@ class PatchReader:
         self._reversed = pack.depth_order == "reversed"
         self._files = {split: PatchFiles.open(Location.parse(pack.folder), name) for split, name in PREFIXES.items()}
 
-    def read(self, sample: Sample, window: Box, layers: range | None = None) -> StoredArrays:
-        """Read a window of a patch, with some of its layers in depth order; None takes all."""
+    def read(self, sample: Sample, box: Box, layers: range | None = None) -> StoredArrays:
+        """Read a box of a patch, with some of its layers in depth order; None takes all."""
         files, row = self._files[sample.split], row_of(sample.id)
-        deep = np.moveaxis(files.images[(row, *window.slices)], -1, 0)
+        deep = np.moveaxis(files.images[(row, *box.slices)], -1, 0)
         deep = deep[::-1] if self._reversed else deep
         chosen = deep if layers is None else deep[layers.start : layers.stop]
-        labels = np.array(files.labels[(row, *window.slices)])
+        labels = np.array(files.labels[(row, *box.slices)])
         return StoredArrays(np.ascontiguousarray(chosen), labels, np.zeros_like(labels))
 
 

@@ -63,7 +63,7 @@ def picture_layers(place: Location, *, in_colour: bool, clahe: ClaheSettings | N
 
 
 def cut_out(array: NDArray[Any], box: Box) -> NDArray[Any]:
-    """Copy a window (…, Y, X) of an array that lies at (0, 0); zero-filled outside of it."""
+    """Copy a box (…, Y, X) of an array that lies at (0, 0); zero-filled outside of it."""
     inside = box.intersect(Box(0, 0, *array.shape[-2:]))
     out = np.zeros((*array.shape[:-2], *box.shape), array.dtype)
     if inside.area:

@@ -88,33 +88,33 @@ class SampleReader:
             return self._read(sample, sample.area)
         return stitch([_turned(self._segment(part.segment).read(part.area), part) for part in sample.parts])
 
-    def read_part(self, sample: Sample, window: Box, layers: range) -> StoredArrays:
-        """Read a window of one sample, without decoding the rest of it: what a network that crops needs.
+    def read_part(self, sample: Sample, box: Box, layers: range) -> StoredArrays:
+        """Read a box of one sample, without decoding the rest of it: what a network that crops needs.
 
         Args:
             sample: One of `index.samples`.
-            window: Inside the sample, counted from its upper left corner.
+            box: Inside the sample, counted from its upper left corner.
             layers: Indices into the sample's layers.
 
         Returns:
-            As `read_stored`, of the window's shape and with these layers alone.
+            As `read_stored`, of the box's shape and with these layers alone.
         """
         if self.index.form == "pack":
-            return self._packed().read(self._row[sample.id], window, layers)
+            return self._packed().read(self._row[sample.id], box, layers)
         if self.index.form == "patches":
-            return self._patched().read(sample, window, layers)
+            return self._patched().read(sample, box, layers)
         if sample.parts is None:
-            inside = window.shift(sample.area.y0, sample.area.x0)
+            inside = box.shift(sample.area.y0, sample.area.x0)
             return self._read(sample, inside, layers)
         return stitch(
             [
                 _turned(self._segment(part.segment).read(inside, layers), part)
-                for part, inside in _inside_parts(sample.parts, window)
+                for part, inside in _inside_parts(sample.parts, box)
             ]
         )
 
     def read_together(self, samples: Sequence[Sample]) -> Iterator[StoredArrays]:
-        """Read samples in order; neighbours that overlap are read as one window, so that no pixel is decoded twice.
+        """Read samples in order; neighbours that overlap are read as one box, so that no pixel is decoded twice.
 
         Memory is at most twice that of the samples.
         """
@@ -125,8 +125,8 @@ class SampleReader:
             hull = _hull(run)
             found = self._segment(run[0].segment).read(hull)
             for sample in run:
-                window = (..., *sample.area.within(hull))
-                own = StoredArrays(found.layers[window], found.labels[window], found.ignore[window])
+                inside = (..., *sample.area.within(hull))
+                own = StoredArrays(found.layers[inside], found.labels[inside], found.ignore[inside])
                 yield self._as_scored(sample, sample.area, own)
 
     def _read(self, sample: Sample, box: Box, layers: range | None = None) -> StoredArrays:
@@ -193,12 +193,12 @@ def _turned(arrays: StoredArrays, part: DatasetPart) -> StoredArrays:
     return StoredArrays(move(arrays.layers), move(arrays.labels), move(arrays.ignore))
 
 
-def _inside_parts(parts: Sequence[DatasetPart], window: Box) -> Iterator[tuple[DatasetPart, Box]]:
-    """Yield the halves of a stitched pair that a window shows, each with the box of its segment that is shown."""
+def _inside_parts(parts: Sequence[DatasetPart], box: Box) -> Iterator[tuple[DatasetPart, Box]]:
+    """Yield the halves of a stitched pair that a box shows, each with the box of its segment that is shown."""
     left = 0
     for part in parts:
         area = part.area
-        seen = window.intersect(Box(0, left, area.height, left + area.width)).shift(0, -left)
+        seen = box.intersect(Box(0, left, area.height, left + area.width)).shift(0, -left)
         left += area.width
         if seen.area:
             y0, x0, y1, x1 = seen.y0, seen.x0, seen.y1, seen.x1
@@ -216,8 +216,8 @@ class _Pack:
         names = (SAMPLES_NAME, LABELS_NAME, IGNORE_NAME)
         self.samples, self.labels, self.ignore = (CachedArray(ShardedArray.open(location / n), cache) for n in names)
 
-    def read(self, row: int, window: Box, layers: range | None = None) -> StoredArrays:
-        flat = (slice(row, row + 1), *window.slices)
+    def read(self, row: int, box: Box, layers: range | None = None) -> StoredArrays:
+        flat = (slice(row, row + 1), *box.slices)
         wanted = layers or range(self.samples.array.layout.shape[1])
         deep = (flat[0], slice(wanted.start, wanted.stop), *flat[1:])
         return StoredArrays(self.samples.read(deep)[0], self.labels.read(flat)[0], self.ignore.read(flat)[0])

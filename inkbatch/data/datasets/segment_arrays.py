@@ -71,7 +71,7 @@ def open_segment(segment: DatasetSegment, root: Location, cache: ChunkCache | No
 
 
 class SegmentArrays(ABC):
-    """Arrays of one segment, read by window; outside the segment windows are zero and ignored.
+    """Arrays of one segment, read by box; outside the segment they are zero and ignored.
 
     Attributes:
         shape_yx: (height, width) in pixels.
@@ -84,7 +84,7 @@ class SegmentArrays(ABC):
     holds_out: bool = False
 
     def read(self, box: Box, layers: range | None = None) -> StoredArrays:
-        """Read layers, labels and ignore mask in a window."""
+        """Read layers, labels and ignore mask in a box."""
         labels, ignore = self.read_flat(box)
         return StoredArrays(self.read_layers(box, layers), labels, ignore)
 
@@ -105,7 +105,7 @@ class SegmentArrays(ABC):
         return np.zeros(box.shape, bool)
 
     def scored(self, box: Box, found: StoredArrays) -> StoredArrays:
-        """Ignore all but the held-out pixels of a window, as validation does; all of it counts without such a mask."""
+        """Ignore all but the held-out pixels of a box, as validation does; all of it counts without such a mask."""
         if not self.holds_out:
             return found
         return found._replace(ignore=found.ignore | ~self.read_held_out(box))
@@ -148,22 +148,22 @@ class _SurfaceArrays(SegmentArrays):
 
     def read_layers(self, box: Box, layers: range | None = None) -> NDArray[Any]:
         wanted = self.layers if layers is None else self.layers[layers.start : layers.stop]
-        return read_window(self._volume, box, (slice(wanted.start, wanted.stop),))
+        return read_box(self._volume, box, (slice(wanted.start, wanted.stop),))
 
     def read_flat(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         ignore = (~self.read_mask(box)).astype(np.uint8)
         if self._ignore is not None:
-            ignore |= read_window(self._ignore, box) != 0
-        return read_window(self._labels, box), ignore
+            ignore |= read_box(self._ignore, box) != 0
+        return read_box(self._labels, box), ignore
 
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
-        papyrus: NDArray[np.bool_] = read_window(self._mask, box) != 0
+        papyrus: NDArray[np.bool_] = read_box(self._mask, box) != 0
         return papyrus
 
     def read_held_out(self, box: Box) -> NDArray[np.bool_]:
         if self._held_out is None:
             return super().read_held_out(box)
-        marked: NDArray[np.bool_] = read_window(self._held_out, box) != 0
+        marked: NDArray[np.bool_] = read_box(self._held_out, box) != 0
         return marked
 
 
@@ -211,8 +211,8 @@ class _ImageArrays(SegmentArrays):
         return found
 
 
-def read_window(array: CachedArray, box: Box, lead: tuple[slice, ...] = ()) -> NDArray[Any]:
-    """Read a window of an array (…, Y, X), zero-filled outside its borders; `lead` selects along the axes before."""
+def read_box(array: CachedArray, box: Box, lead: tuple[slice, ...] = ()) -> NDArray[Any]:
+    """Read a box of an array (…, Y, X), zero-filled outside its borders; `lead` selects along the axes before."""
     shape, dtype = array.array.layout.shape, array.array.layout.dtype
     inside = box.intersect(Box(0, 0, *shape[-2:]))
     if inside == box:

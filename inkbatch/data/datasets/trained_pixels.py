@@ -86,22 +86,22 @@ class TrainedPixels:
         found = {"train": merged(self.train), "validation": merged(self.validation)}
         return {key: [list(box) for box in boxes] for key, boxes in found.items() if boxes}
 
-    def trained(self, window: Box) -> NDArray[np.bool_]:
-        """Mark the pixels of a window that trained, boolean (window.height, window.width)."""
-        return _cover(self.train, window)
+    def trained(self, box: Box) -> NDArray[np.bool_]:
+        """Mark the pixels of a box that trained, boolean (box.height, box.width)."""
+        return _cover(self.train, box)
 
-    def validated(self, window: Box) -> NDArray[np.bool_]:
-        """Mark the pixels of a window that validated and did not train."""
-        return _cover(self.validation, window) & ~self.trained(window)
+    def validated(self, box: Box) -> NDArray[np.bool_]:
+        """Mark the pixels of a box that validated and did not train."""
+        return _cover(self.validation, box) & ~self.trained(box)
 
-    def share(self, windows: Iterable[Box]) -> float:
-        """Share of these windows' pixels that trained; 0 without a pixel."""
-        listed = list(windows)
-        total = sum(window.area for window in listed)
+    def share(self, boxes: Iterable[Box]) -> float:
+        """Share of these boxes' pixels that trained; 0 without a pixel."""
+        listed = list(boxes)
+        total = sum(box.area for box in listed)
         if not total or not len(self.train):
             return 0.0
         own = [Box(*row) for row in merged(self.train)]
-        return sum(box.intersect(window).area for window in listed for box in own) / total
+        return sum(given.intersect(box).area for given in listed for box in own) / total
 
 
 NOTHING = TrainedPixels(np.zeros((0, 4), np.int64), np.zeros((0, 4), np.int64))
@@ -257,9 +257,9 @@ def _array(boxes: Boxes | Sequence[Sequence[int]]) -> Boxes:
     return np.asarray(boxes, np.int64).reshape(-1, 4)
 
 
-def _cover(boxes: Boxes, window: Box) -> NDArray[np.bool_]:
-    found = np.zeros(window.shape, bool)
-    near = (boxes[:, 0] < window.y1) & (boxes[:, 2] > window.y0) & (boxes[:, 1] < window.x1) & (boxes[:, 3] > window.x0)
+def _cover(boxes: Boxes, box: Box) -> NDArray[np.bool_]:
+    found = np.zeros(box.shape, bool)
+    near = (boxes[:, 0] < box.y1) & (boxes[:, 2] > box.y0) & (boxes[:, 1] < box.x1) & (boxes[:, 3] > box.x0)
     for row in boxes[near].tolist():
-        found[Box(*row).intersect(window).within(window)] = True
+        found[Box(*row).intersect(box).within(box)] = True
     return found

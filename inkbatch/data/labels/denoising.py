@@ -33,14 +33,14 @@ class DenoiseRules(BaseModel):
 
     @property
     def halo_px(self) -> int:
-        """Pixels around a window that its values depend on."""
+        """Pixels around a box that its values depend on."""
         if self.method == "median":
             return self.median_px // 2
         return math.ceil(GAUSSIAN_REACH * self.sigma_px) if self.method == "gaussian" else 0
 
 
 def denoised(values: Floats, rules: DenoiseRules) -> Floats:
-    """Denoise a window (height, width).
+    """Denoise a box (height, width).
 
     Exact where it lies `DenoiseRules.halo_px` inside its block, or at the border of the map, where the outermost pixels
     are repeated.

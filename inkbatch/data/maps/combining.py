@@ -64,7 +64,7 @@ class Combination:
     tables: tuple[Floats, ...]
 
     def __call__(self, codes: Sequence[Codes], spread: bool = False) -> tuple[Floats, Floats | None]:
-        """Combine one window.
+        """Combine one box.
 
         Args:
             codes: One array (height, width) per map.
@@ -80,7 +80,7 @@ class Combination:
         return out, deviation
 
     def stored(self, codes: Sequence[Codes], out: Halves, deviation: Halves | None = None) -> None:
-        """Combine one window and round it to float16, as it is stored.
+        """Combine one box and round it to float16, as it is stored.
 
         Args:
             codes: See `__call__`.

@@ -28,7 +28,7 @@ UNIT_PX = 4096
 MOST_REGIONS_YX = 16  # of a unit along each axis; each holds 120 KiB of counts per map
 REGION_PX = 1024
 UNITS_AHEAD = CODEC_THREADS  # each is read and counted by one thread; a third one costs a tenth in waiting for locks
-WINDOW_YX = (2 * CHUNK_PX, 4 * CHUNK_PX)  # counted at a time: stays in the cache, is worth its calls, fits in a region
+PIECE_YX = (2 * CHUNK_PX, 4 * CHUNK_PX)  # counted at a time: stays in the cache, is worth its calls, fits in a region
 
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.uint32]
@@ -104,12 +104,12 @@ class Comparison:
         ]
         return [part for part in (region.intersect(self.area) for region in found) if part.area]
 
-    def count(self, unit: Unit, seen: Seen = lambda window, ink, counted: None) -> UnitCounts:
-        """Read and count a unit, window by window, each while it is in the cache; by the calling thread alone.
+    def count(self, unit: Unit, seen: Seen = lambda piece, ink, counted: None) -> UnitCounts:
+        """Read and count a unit, piece by piece, each while it is in the cache; by the calling thread alone.
 
         Args:
             unit: The unit.
-            seen: Is shown each window with its (ink, counted).
+            seen: Is shown each piece with its (ink, counted).
         """
         box, regions = unit.write_box.intersect(self.area), self.regions(unit)
         labelled = trained = 0
@@ -117,32 +117,32 @@ class Comparison:
         with ExitStack() as closing:
             truth = closing.enter_context(self.truth.opened(box))
             opened = [closing.enter_context(stored.opened(box)) for stored in self.maps]
-            for window in cells(box, *WINDOW_YX):
-                ink, counted = truth(window)
+            for piece in cells(box, *PIECE_YX):
+                ink, counted = truth(piece)
                 labelled += int(np.count_nonzero(counted))
-                trained += self._leave_out(window, counted)
-                seen(window, ink, counted)
-                inside = [(place, region.intersect(window)) for place, region in enumerate(regions)]
+                trained += self._leave_out(piece, counted)
+                seen(piece, ink, counted)
+                inside = [(place, region.intersect(piece)) for place, region in enumerate(regions)]
                 for number, (stored, region) in enumerate(zip(self.maps, opened, strict=True)):
-                    values = region.read(window.slices)
+                    values = region.read(piece.slices)
                     for place, part in inside:
                         if part.area:
-                            own = part.within(window)
+                            own = part.within(piece)
                             found[number, place] += score_counts(
                                 values[own], ink[own], counted[own], str(stored.folder)
                             )
         return UnitCounts(found, labelled, trained)
 
-    def _leave_out(self, window: Box, counted: Bools) -> int:
+    def _leave_out(self, piece: Box, counted: Bools) -> int:
         """Unmark what `where` leaves out; returns how many of the marked pixels trained."""
         if not len(self.trained.train) and self.where != "validation":
             return 0
-        trained = self.trained.trained(window)
+        trained = self.trained.trained(piece)
         number = int(np.count_nonzero(counted & trained))
         if self.where == "unseen":
             counted &= ~trained
         elif self.where == "validation":
-            counted &= self.trained.validated(window)
+            counted &= self.trained.validated(piece)
         return number
 
     def total(self) -> tuple[ScoreHistogram, float]:

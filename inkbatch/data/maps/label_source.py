@@ -43,7 +43,7 @@ class LabelSource(ABC):
 
     @abstractmethod
     def read(self, box: Box) -> NDArray[np.float32]:
-        """Read a window that lies inside, float32 (box.height, box.width).
+        """Read a box that lies inside, float32 (box.height, box.width).
 
         Raises:
             DataError: A value outside [0, 1]; we never clamp.
@@ -106,7 +106,7 @@ class PictureLabels(LabelSource):
         return self._source if isinstance(self._source, OnePlane) else None
 
     def read(self, box: Box) -> NDArray[np.float32]:
-        """Read a window; see `LabelSource.read`."""
+        """Read a box; see `LabelSource.read`."""
         values = read_one_layer(self._source, box).astype(np.float32)
         values /= np.float32(self._white)
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
@@ -133,7 +133,7 @@ class PredictionLabels(LabelSource):
         self.state = {key: value for key, value in maps_state([found]).items() if key != SURFACE}
 
     def read(self, box: Box) -> NDArray[np.float32]:
-        """Read a window; see `LabelSource.read`."""
+        """Read a box; see `LabelSource.read`."""
         return self._map.read(box).astype(np.float32)
 
     def overview(self, level: int, step_px: int) -> NDArray[np.float32]:

@@ -66,7 +66,7 @@ class ScoreHistogram:
         counted: NDArray[np.bool_],
         place: str = "probability",
     ) -> None:
-        """Count one window.
+        """Count one box.
 
         Args:
             probability: (Y, X) in [0, 1].
@@ -170,7 +170,7 @@ class ScoreHistogram:
 def score_counts(
     probability: NDArray[Any], labels: NDArray[np.bool_], counted: NDArray[np.bool_], place: str = "probability"
 ) -> NDArray[np.uint32]:
-    """Count one window; the arguments are those of `ScoreHistogram.add`.
+    """Count one box; the arguments are those of `ScoreHistogram.add`.
 
     Returns:
         (2, BINS): pixels labelled bare, then those labelled ink, per stored value.

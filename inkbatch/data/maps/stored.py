@@ -104,15 +104,15 @@ class StoredMap:
         return {"name": self.folder.name, "digest": self.digest}
 
     def codes(self, box: Box) -> NDArray[np.uint16]:
-        """Read a window's stored values as whole numbers; see `inkbatch.io.pictures.tones.half_codes`."""
+        """Read a box's stored values as whole numbers; see `inkbatch.io.pictures.tones.half_codes`."""
         return half_codes(self.prediction.read(box), str(self.folder))
 
     def opened(self, box: Box) -> Region:
-        """Open a window of the map, to be decoded piece by piece and closed."""
+        """Open a box of the map, to be decoded piece by piece and closed."""
         return self.prediction.pyramid.levels[0].opened(box.slices)
 
     def codes_of(self, region: Region, box: Box) -> NDArray[np.uint16]:
-        """Decode codes from an open window, in the calling thread; see `codes`."""
+        """Decode codes from an open box, in the calling thread; see `codes`."""
         return half_codes(region.read(box.slices), str(self.folder))
 
 

@@ -50,7 +50,7 @@ class TruthChoice:
 
 
 _Reader = Callable[[Box], Bools]
-_Opener = Callable[[Box, ExitStack], _Reader]  # the stack closes what was opened for a window
+_Opener = Callable[[Box, ExitStack], _Reader]  # the stack closes what was opened for a box
 
 
 class Truth:
@@ -63,7 +63,7 @@ class Truth:
         request: Settings that name it from any folder.
         state: Contents of mask and stored labels, for the state of a manifest.
         made_from: The prediction that the labels were made from, or None.
-        held_bytes: Bytes per pixel that an opened window holds: pictures are read whole.
+        held_bytes: Bytes per pixel that an opened box holds: pictures are read whole.
     """
 
     def __init__(self, root: str, segment: str, choice: TruthChoice) -> None:
@@ -107,7 +107,7 @@ class Truth:
             source.close()
 
     def read(self, box: Box) -> tuple[Bools, Bools]:
-        """Read (ink, counted) of a window inside the segment, each boolean (box.height, box.width).
+        """Read (ink, counted) of a box inside the segment, each boolean (box.height, box.width).
 
         Raises:
             CorruptDataError: A stored object is damaged.
@@ -118,7 +118,7 @@ class Truth:
 
     @contextmanager
     def opened(self, box: Box) -> Iterator[Callable[[Box], tuple[Bools, Bools]]]:
-        """Open a window to be read piece by piece in the calling thread; yields `read` for boxes inside it.
+        """Open a box to be read piece by piece in the calling thread; yields `read` for boxes inside it.
 
         Raises:
             CorruptDataError: A stored object is damaged.

@@ -30,7 +30,7 @@ from inkbatch.text import share_text
 BETAS = {"f05": 0.5, "dice": 1.0}
 STEPS = (20, 10, 5, 2, 1)
 SCORE_BINS = 2048
-WINDOW_PX = 1024
+READ_PX = 1024
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # Knuth's multiplicative hash: 2^64 over the golden ratio, made odd
 
 
@@ -196,8 +196,8 @@ def _sampled(maps: Sequence[StoredMap], truth: Truth, rules: FitRules) -> tuple[
     limit = np.uint64(int(share * (2**32 - 1)))
     found: list[list[Codes]] = [[] for _ in maps]
     labels: list[NDArray[np.bool_]] = []
-    for window in cut(truth.shape_yx, WINDOW_PX, WINDOW_PX):
-        box = window.intersect(area)
+    for square in cut(truth.shape_yx, READ_PX, READ_PX):
+        box = square.intersect(area)
         if not box.area:
             continue
         ink, counted = truth.read(box)

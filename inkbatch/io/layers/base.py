@@ -23,13 +23,13 @@ class LayerSource(ABC):
         dtype: Stored dtype: uint8, uint16 or float32; native byte order in the arrays that `read` returns.
         first_layer: Number of the first stored layer (files may start at ``01.tif``); layer ranges count from it.
         block_yx: Natural granularity of reading along (y, x): reading less of a block still costs the block. For a
-            striped TIFF (rows per strip, width); (1, 1) where any window is equally cheap.
+            striped TIFF (rows per strip, width); (1, 1) where any box is equally cheap.
         block_layers: Layers that are stored together: reading one of them costs them all. Blocks start at
             `first_layer`; 1 unless the source is a zarr array whose chunks hold several layers.
         whole_layers: True where any read decodes whole layers (JPG, PNG, single-strip LZW). Each is decoded once per
             process and kept, in memory or in a scratch file.
         spacing: Micrometres along z, y and x, as far as the source states them.
-        unit_px: Edge of the windows that are best read at a time; None: as memory allows.
+        unit_px: Edge of the squares that are best read at a time; None: as memory allows.
         lossy: True where saving has blurred the values (JPEG).
         channels: Channels of one picture that its layers are; 1 where they are layers.
         is_array: True where its layers are planes of one array (zarr, ``.npy``), not pages or files.
@@ -69,11 +69,11 @@ class LayerSource(ABC):
 
     @abstractmethod
     def read(self, layers: range, box: Box, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
-        """Read one window of some layers.
+        """Read a box of some layers.
 
         Args:
             layers: Layer numbers (counting from `first_layer`), ascending, step 1, all stored.
-            box: Window inside the layers.
+            box: Inside the layers.
             out: Optional C-contiguous array (len(layers), box.height, box.width) of `dtype` to fill.
 
         Returns:
@@ -87,11 +87,11 @@ class LayerSource(ABC):
         """
 
     def view(self, layer: int, box: Box) -> NDArray[np.generic] | None:
-        """View one layer's window without a copy, where the source is mapped into memory in its native dtype.
+        """View one layer's pixels in a box without a copy, where the source is mapped into memory in its native dtype.
 
         Args:
             layer: Layer number (counting from `first_layer`), stored.
-            box: Window inside the layer.
+            box: Inside the layer.
 
         Returns:
             Read-only array (box.height, box.width) of `dtype`, possibly strided, that stays valid after `close`; or
@@ -107,7 +107,7 @@ class LayerSource(ABC):
         """Find the pixels that the source itself knows as papyrus; None if that follows from the values alone.
 
         Args:
-            box: Window inside the layers.
+            box: Inside the layers.
 
         Returns:
             Two arrays (box.height, box.width): pixels with a surface, and those of them that have all their layers.

@@ -72,9 +72,9 @@ class DecodedLayers(CheckedLayerSource):
         index = self._indices(range(layer, layer + 1)).start
         self._require_inside(box)
         group, place = divmod(index, self.block_layers)
-        window: NDArray[np.generic] = self._group(group)[place][box.slices]
-        window.flags.writeable = False
-        return window
+        pixels: NDArray[np.generic] = self._group(group)[place][box.slices]
+        pixels.flags.writeable = False
+        return pixels
 
     def _group(self, group: int) -> NDArray[np.generic]:
         """Return the layers of a group; the first thread that asks decodes them, others wait."""

@@ -48,12 +48,12 @@ class NpyLayers(CheckedLayerSource):
         """See `LayerSource.view`: served for native integers."""
         index = self._indices(range(layer, layer + 1)).start
         self._require_inside(box)
-        window: NDArray[np.generic] = self._volume()[index][box.slices]
-        usable = self._stored.isnative and self._stored.kind != "f" and window.flags.aligned and window.size
+        pixels: NDArray[np.generic] = self._volume()[index][box.slices]
+        usable = self._stored.isnative and self._stored.kind != "f" and pixels.flags.aligned and pixels.size
         if not usable:
             return None
-        READ.add(window.nbytes)
-        return window
+        READ.add(pixels.nbytes)
+        return pixels
 
     def close(self) -> None:
         """Let go of the memory map."""

@@ -93,7 +93,7 @@ class OnePlane(CheckedLayerSource):
                 self._see(np.flatnonzero(block.any(axis=(1, 2))).tolist())
 
     def _strips(self, box: Box) -> Iterable[Box]:
-        """Cut a window into rows of blocks, so that not all of its planes are held at once."""
+        """Cut a box into rows of blocks, so that not all of its planes are held at once."""
         fitting = AT_ONCE_BYTES // max(1, self.planes * box.width * self.dtype.itemsize)
         edge = self.block_yx[0]
         step = max(edge, fitting - fitting % edge)

@@ -119,14 +119,14 @@ class Plane:
         """Bytes of a row of a raw plane."""
         return self.shape_yx[1] * self.samples * self.dtype.itemsize
 
-    def raw_window(self, data: Buffer, rows: int, columns: int) -> NDArray[Any]:
-        """View bytes that start at the first pixel of a window of a raw plane and end with its last one."""
+    def raw_view(self, data: Buffer, rows: int, columns: int) -> NDArray[Any]:
+        """View bytes that start at the first pixel of a box of a raw plane and end with its last one."""
         strides = self.row_bytes, self.samples * self.dtype.itemsize
         offset = self.sample * self.dtype.itemsize
         return np.ndarray((rows, columns), self.dtype, data, offset, strides)
 
     def raw_range(self, box: Box) -> tuple[int, int]:
-        """Return the byte range of a window (not empty) of a raw plane, gaps between its rows included."""
+        """Return the byte range of a box (not empty) of a raw plane, gaps between its rows included."""
         assert self.raw_offset is not None
         pixel = self.samples * self.dtype.itemsize
         start = self.raw_offset + box.y0 * self.row_bytes + box.x0 * pixel

@@ -1,7 +1,7 @@
 """Layers brought to another spacing: area average in the plane, mean or linear between layers.
 
 Every output value follows from its own place alone: its taps and their weights come from the whole grid, and taps are
-added in ascending order, one rounded operation each. So a window holds the same bytes however a surface is cut.
+added in ascending order, one rounded operation each. So a box holds the same bytes however a surface is cut.
 """
 
 from __future__ import annotations

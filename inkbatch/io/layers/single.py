@@ -1,4 +1,4 @@
-"""Maps of one layer: pictures of any common kind, ``.npy`` files and zarr arrays, read as grey values by window.
+"""Maps of one layer: pictures of any common kind, ``.npy`` files and zarr arrays, read as grey values by box.
 
 A picture saved as black and white, with a palette, or in three equal channels gives the values of the grey one.
 """
@@ -102,12 +102,12 @@ def content_digest(place: Location) -> str:
 
 
 def read_one_layer(source: LayerSource, box: Box) -> NDArray[Any]:
-    """Read a window of a map of one layer, stored dtype."""
+    """Read a box of a map of one layer, stored dtype."""
     first = source.first_layer
     values: NDArray[Any] = source.read(range(first, first + 1), box)[0]
     return values
 
 
 def read_mask(source: LayerSource, box: Box) -> NDArray[np.bool_]:
-    """Read a window of a mask of one layer, see `marked`."""
+    """Read a box of a mask of one layer, see `marked`."""
     return marked(read_one_layer(source, box), lossy=source.lossy)

@@ -1,4 +1,4 @@
-"""Layers that lie in files as strips or tiles (TIFF, raw arrays): read only the bytes of a window."""
+"""Layers that lie in files as strips or tiles (TIFF, raw arrays): read only the bytes of a box."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PlaneStack(CheckedLayerSource):
             if plane.raw_offset is None:
                 parts += _block_parts(plane, box, target)
             elif plane.location.is_local:
-                target[...] = self._window(plane, box)
+                target[...] = self._view(plane, box)
             else:
                 parts += _row_parts(plane, box, target)
         run_reads(parts, self._files)
@@ -59,15 +59,15 @@ class PlaneStack(CheckedLayerSource):
         mapped = plane.raw_offset is not None and plane.location.is_local
         if not mapped or not plane.dtype.isnative or plane.dtype.kind == "f" or not box.area:
             return None
-        window = self._window(plane, box)
-        return window if window.flags.aligned else None
+        pixels = self._view(plane, box)
+        return pixels if pixels.flags.aligned else None
 
-    def _window(self, plane: Plane, box: Box) -> NDArray[np.generic]:
+    def _view(self, plane: Plane, box: Box) -> NDArray[np.generic]:
         mostly = 2 * box.width >= plane.shape_yx[1]
         data = self._files.buffer(plane.location, *plane.raw_range(box), all_at_once=mostly)
-        window = plane.raw_window(data, *box.shape)
-        READ.add(window.nbytes)
-        return window
+        pixels = plane.raw_view(data, *box.shape)
+        READ.add(pixels.nbytes)
+        return pixels
 
     def close(self) -> None:
         """Let go of the memory maps."""
@@ -88,10 +88,10 @@ def _row_parts(plane: Plane, box: Box, target: NDArray[np.generic]) -> Iterator[
     step = max(1, REMOTE_PART_BYTES // plane.row_bytes)
     for y0 in range(box.y0, box.y1, step):
         rows = Box(y0, box.x0, min(y0 + step, box.y1), box.x1)
-        window = target[y0 - box.y0 : rows.y1 - box.y0]
+        pixels = target[y0 - box.y0 : rows.y1 - box.y0]
 
-        def use(data: Buffer, window: NDArray[np.generic] = window) -> None:
-            window[...] = plane.raw_window(data, *window.shape)
+        def use(data: Buffer, pixels: NDArray[np.generic] = pixels) -> None:
+            pixels[...] = plane.raw_view(data, *pixels.shape)
 
         yield Part(plane.location, *plane.raw_range(rows), use)
 

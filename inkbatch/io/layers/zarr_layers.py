@@ -76,14 +76,14 @@ class ZarrLayers(CheckedLayerSource):
     def _fill(self, indices: range, box: Box, out: NDArray[np.generic]) -> None:
         try:
             if self.axes == "zyx" and self._array.dtype == self.dtype and out.flags.c_contiguous:
-                window = (slice(indices.start, indices.stop), *box.slices)
-                self._here().get_basic_selection(window, out=NDBuffer.from_numpy_array(out))
+                selected = (slice(indices.start, indices.stop), *box.slices)
+                self._here().get_basic_selection(selected, out=NDBuffer.from_numpy_array(out))
                 return
             step = max(1, COPY_BYTES // (len(indices) * box.width * self.dtype.itemsize))
             step = max(step - step % self.block_yx[0], min(self.block_yx[0], box.height))
             for y0 in range(box.y0, box.y1, step):
                 rows = Box(y0, box.x0, min(y0 + step, box.y1), box.x1)
-                out[:, y0 - box.y0 : rows.y1 - box.y0] = self._window(indices, rows)
+                out[:, y0 - box.y0 : rows.y1 - box.y0] = self._read_any_order(indices, rows)
         except (InkbatchError, MemoryError):
             raise
         except Exception as error:  # codecs raise whatever damaged bytes lead them to
@@ -95,8 +95,8 @@ class ZarrLayers(CheckedLayerSource):
                 f"{box.x0}:{box.x1} cannot be decoded ({type(error).__name__}: {error}); copy the array again"
             ) from error
 
-    def _window(self, indices: range, box: Box) -> NDArray[Any]:
-        """Read a window in the order (z, y, x), whatever the stored order."""
+    def _read_any_order(self, indices: range, box: Box) -> NDArray[Any]:
+        """Read a box in the order (z, y, x), whatever the stored order."""
         wanted = {"z": slice(indices.start, indices.stop), "y": box.slices[0], "x": box.slices[1]}
         selection = tuple(wanted.get(axis, slice(0, 1)) for axis in self.axes)
         # Made here: for Fortran-ordered arrays zarr would make a Fortran-ordered one, which zarrs refuses to fill.

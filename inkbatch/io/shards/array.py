@@ -33,7 +33,7 @@ from inkbatch.io.shards.reading import (
     own_of,
     runs_of,
     shards_inside,
-    window_of,
+    target_of,
 )
 from inkbatch.io.shards.shard_rows import Fill, ShardRow, encode_shard, from_block
 from inkbatch.io.shards.sinks import ShardSink, sink_for
@@ -158,12 +158,12 @@ class ShardedArray:
         for coordinates in shards_inside(layout, bounds):
             origin = [c * size for c, size in zip(coordinates, layout.shards, strict=True)]
             runs = runs_of(layout, itertools.product(*chunks_inside(layout, origin, bounds)))
-            parts.append(ShardPart(coordinates, runs, window_of(layout, origin, bounds, out)))
+            parts.append(ShardPart(coordinates, runs, target_of(layout, origin, bounds, out)))
         self._decode(parts)
         return out
 
     def opened(self, region: Sequence[slice]) -> Region:
-        """Open a region whose windows are decoded one by one, each by the thread that asks for it; see `Region`."""
+        """Open a region whose parts are decoded one by one, each by the thread that asks for it; see `Region`."""
         return Region(self.layout, self.shard_location, region)
 
     def read_chunks(

@@ -1,8 +1,8 @@
-"""Decoded chunks, kept in memory up to a limit, so that many small windows decode each chunk once.
+"""Decoded chunks, kept in memory up to a limit, so that many small regions decode each chunk once.
 
 Training cuts tiles of 64 to 256 px out of chunks of 256 px, in random order, epoch after epoch. What has been decoded
 is therefore kept; what was decoded first goes first. A limit of 0 keeps nothing. Chunks that are stored uncompressed on
-a local disk, layers of papyrus mostly, need no decoding: a window that takes a large part of one is read straight from
+a local disk, layers of papyrus mostly, need no decoding: a region that takes a large part of one is read straight from
 the disk (`io.shards.open_shards`). A smaller one is one of many in the same chunk, which is therefore kept as well.
 
 Chunks lie side by side in slabs of megabytes, which are given back as a whole: NumPy asks for huge pages for arrays of
@@ -27,11 +27,11 @@ from inkbatch.io.shards.scratch import Bytes, scratch
 
 Place = tuple[int, ...]
 Key = tuple[str, Place]
-Window = tuple[slice, ...]
+Slices = tuple[slice, ...]
 SLAB_BYTES = 32 << 20
 SLABS_AT_LEAST = 16  # so that little is forgotten at a time
 ALIGNED_BYTES = 64
-STRAIGHT_SHARE = 0.25  # of a chunk's rows times columns; a smaller window makes it kept
+STRAIGHT_SHARE = 0.25  # of a chunk's rows times columns; a smaller region makes it kept
 
 
 @dataclass
@@ -140,32 +140,32 @@ class CachedArray:
         if not self.cache.limit_bytes:
             return self.array.read(region)
         layout = self.array.layout
-        windows = _windows(layout.chunks, region)
-        found = self.cache.get(self.array.location.uri, windows)
-        missing = [place for place in windows if place not in found]
-        if len(windows) == len(missing) == 1:
-            alone = self._on_disk(missing[0], windows[missing[0]][0], np.empty(layout.slot_bytes, np.uint8))
+        cuts = _cuts(layout.chunks, region)
+        found = self.cache.get(self.array.location.uri, cuts)
+        missing = [place for place in cuts if place not in found]
+        if len(cuts) == len(missing) == 1:
+            alone = self._on_disk(missing[0], cuts[missing[0]][0], np.empty(layout.slot_bytes, np.uint8))
             if alone is not None:
                 return alone
         out = np.empty([part.stop - part.start for part in region], np.dtype(layout.dtype))
-        if len(windows) > 1:
-            missing = [place for place in missing if not self._copied(place, windows[place], out)]
+        if len(cuts) > 1:
+            missing = [place for place in missing if not self._copied(place, cuts[place], out)]
         if missing:
             found |= self._decoded(missing)
         for place, chunk in found.items():
-            inner, outer = windows[place]
+            inner, outer = cuts[place]
             out[outer] = chunk[inner]
         return out
 
-    def _copied(self, place: Place, window: tuple[Window, Window], out: NDArray[Any]) -> bool:
-        """Copy a window of a chunk that a local disk holds uncompressed; False where it must be decoded."""
+    def _copied(self, place: Place, cut: tuple[Slices, Slices], out: NDArray[Any]) -> bool:
+        """Copy a region of a chunk that a local disk holds uncompressed; False where it must be decoded."""
         with scratch.lend(self.array.layout.slot_bytes) as buffer:
-            found = self._on_disk(place, window[0], buffer)
+            found = self._on_disk(place, cut[0], buffer)
             if found is not None:
-                out[window[1]] = found
+                out[cut[1]] = found
         return found is not None
 
-    def _on_disk(self, place: Place, inner: Window, buffer: Bytes) -> NDArray[Any] | None:
+    def _on_disk(self, place: Place, inner: Slices, buffer: Bytes) -> NDArray[Any] | None:
         """Read a large part of a chunk that a local disk holds uncompressed into `buffer`; None for any other."""
         height, width = self.array.layout.chunks[-2:]
         rows, columns = inner[-2:]
@@ -174,7 +174,7 @@ class CachedArray:
             return None
         coordinates, inside = self.array.layout.in_shard(place)
         shard = self.cache.shards.get(self.array.shard_location(coordinates), self.array.layout)
-        return shard.window(inside, inner, buffer)
+        return shard.cut(inside, inner, buffer)
 
     def _decoded(self, places: Sequence[Place]) -> dict[Place, NDArray[Any]]:
         """Decode chunks (those of one shard in as few requests as possible) and keep them."""
@@ -190,7 +190,7 @@ class CachedArray:
         return {place: one.chunk for place, one in zip(places, reserved, strict=True)}
 
 
-def _windows(chunks: Sequence[int], region: Sequence[slice]) -> dict[Place, tuple[Window, Window]]:
+def _cuts(chunks: Sequence[int], region: Sequence[slice]) -> dict[Place, tuple[Slices, Slices]]:
     """Cut a region into its parts in each chunk: the slices in the chunk, and those in the region."""
     axes = []
     for size, part in zip(chunks, region, strict=True):

@@ -1,7 +1,7 @@
-"""Shards on a local disk that stay open, with their indices: a small window costs one read of the file.
+"""Shards on a local disk that stay open, with their indices: a small region costs one read of the file.
 
 Training cuts tiles out of the same shards again and again. X-ray layers are stored as they are (see `codec`),
-so a window of them is copied straight from the file, which the system keeps in its own memory: a second copy in ours
+so a region of them is copied straight from the file, which the system keeps in its own memory: a second copy in ours
 would cost the first touch of as much fresh memory, and leave less for the system's.
 """
 
@@ -44,18 +44,18 @@ class OpenShard(StoredShard):
         """Tell whether the file is as it was when it was opened."""
         return self._stamped() == self._stamp
 
-    def window(self, place: Place, inner: Sequence[slice], buffer: Bytes) -> NDArray[Any] | None:
-        """Read a window of a chunk that is stored uncompressed, or of one of zeros.
+    def cut(self, place: Place, inner: Sequence[slice], buffer: Bytes) -> NDArray[Any] | None:
+        """Read a region of a chunk that is stored uncompressed, or of one of zeros.
 
         The checksum is tested when the chunk is read for the first time.
 
         Args:
             place: The chunk's place inside the shard.
-            inner: The window, one slice per axis, inside the chunk.
+            inner: The region, one slice per axis, inside the chunk.
             buffer: At least `ArrayLayout.slot_bytes`; holds the result.
 
         Returns:
-            The window, stored dtype; None where the chunk is compressed.
+            The region, stored dtype; None where the chunk is compressed.
 
         Raises:
             CorruptDataError: The checksum fails.
@@ -87,7 +87,7 @@ class OpenShard(StoredShard):
         decode_run(self, [place], own_of({place: out}))
 
     def _rows(self, inner: Sequence[slice]) -> Iterator[tuple[int, int]]:
-        """Return the bytes of the stored chunk, half-open, that hold the rows of a window at the chunk's full width."""
+        """Return the bytes of the stored chunk, half-open, that hold the rows of a region at the chunk's full width."""
         *lead, height, width = self.layout.chunks
         rows, row_bytes = inner[-2], width * np.dtype(self.layout.dtype).itemsize
         firsts = np.arange(0, math.prod(lead) * height, height).reshape(lead)[tuple(inner[:-2])].ravel() + rows.start

@@ -32,7 +32,7 @@ class ShardPart:
     Attributes:
         coordinates: The shard's place in the shard grid.
         runs: Places of chunks inside the shard; each run is one task.
-        target: Gives the array that a chunk fills, and the window of the chunk that goes there.
+        target: Gives the array that a chunk fills, and the region of the chunk that goes there.
     """
 
     coordinates: Place
@@ -40,7 +40,7 @@ class ShardPart:
     target: Target
 
 
-def window_of(
+def target_of(
     layout: ArrayLayout, origin: Sequence[int], bounds: Sequence[tuple[int, int]], out: NDArray[Any]
 ) -> Target:
     """Make the `Target` of a region: the part of `out` that each chunk of one shard fills."""
@@ -213,9 +213,9 @@ class StoredShard:
 
 
 class Region:
-    """A region of an array whose shards are open: any thread decodes any window of it by itself, any number of times.
+    """A region of an array whose shards are open: any thread decodes any part of it by itself, any number of times.
 
-    This suits work on a window while it is in the cache; `ShardedArray.read` decodes side by side instead. Shards on a
+    This suits work on a part while it is in the cache; `ShardedArray.read` decodes side by side instead. Shards on a
     remote store are fetched when the region is opened. To be closed, or used in a ``with`` block.
 
     Args:
@@ -249,19 +249,19 @@ class Region:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read(self, window: Sequence[slice]) -> NDArray[Any]:
-        """Decode a window in the calling thread.
+    def read(self, part: Sequence[slice]) -> NDArray[Any]:
+        """Decode a part of the region in the calling thread.
 
         Args:
-            window: One slice per axis in pixels of the whole array, inside the region.
+            part: One slice per axis in pixels of the whole array, inside the region.
 
         Returns:
-            The window, in the stored dtype.
+            The part, in the stored dtype.
 
         Raises:
             CorruptDataError: A chunk fails its checksum; the message names the object.
         """
-        bounds = [(part.start, part.stop) for part in window]
+        bounds = [(one.start, one.stop) for one in part]
         out = np.empty([stop - start for start, stop in bounds], np.dtype(self._layout.dtype))
         for origin, stored in self._shards:
             spans = chunks_inside(self._layout, origin, bounds)
@@ -271,7 +271,7 @@ class Region:
                 if whole is not None:
                     decode_together(stored, runs[0], whole)
                     continue
-            target = window_of(self._layout, origin, bounds, out)
+            target = target_of(self._layout, origin, bounds, out)
             for run in runs:
                 decode_run(stored, run, target)
         return out
@@ -343,7 +343,7 @@ def _whole_chunks(
     spans: Sequence[range],
     out: NDArray[Any],
 ) -> NDArray[Any] | None:
-    """View the part of `out` that a shard fills as (*grid, *chunk); None where the window cuts chunks."""
+    """View the part of `out` that a shard fills as (*grid, *chunk); None where the region cuts chunks."""
     outer, split = [], []
     for start, chunk, span, (low, high) in zip(origin, layout.chunks, spans, bounds, strict=True):
         first, last = start + span.start * chunk, start + span.stop * chunk

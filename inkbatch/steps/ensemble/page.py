@@ -65,7 +65,7 @@ METRICS = {"f05": "F0.5", "dice": "Dice"}
 DISPUTED = 0.2  # a standard deviation of probability that is worth a look
 MUCH = 0.1  # share of a map that is disputed
 MOST = 0.5  # largest standard deviation of probabilities
-PLACES, PLACE_PX = 4, 160  # windows of the preview around strong disagreement
+PLACES, PLACE_PX = 4, 160  # squares of the preview around strong disagreement
 
 
 def page(run: StoredRun, root: Location) -> Page:
@@ -253,7 +253,7 @@ def _members(run: StoredRun, root: Location, weights: Mapping[str, Any] | None) 
 
 
 def _disputed_places(folder: Location, merged: Pixels, spread: Pixels) -> list[Picture]:
-    """Draw the windows with most disagreement, the merged map on the left, the disagreement on the right."""
+    """Draw the squares with most disagreement, the merged map on the left, the disagreement on the right."""
     factor = max(1, round(_width(folder) / merged.shape[1]))
     edge = min(PLACE_PX, max(16, min(merged.shape) // 2))
     rows, columns = (max(1, size // edge) for size in merged.shape)
@@ -266,8 +266,8 @@ def _disputed_places(folder: Location, merged: Pixels, spread: Pixels) -> list[P
         row, column = divmod(int(rank), columns)
         if sums[row, column] < 1:
             break
-        window = np.s_[row * edge : (row + 1) * edge, column * edge : (column + 1) * edge]
-        found.append(_place(merged[window], spread[window], (row * edge * factor, column * edge * factor)))
+        square = np.s_[row * edge : (row + 1) * edge, column * edge : (column + 1) * edge]
+        found.append(_place(merged[square], spread[square], (row * edge * factor, column * edge * factor)))
     return found
 
 

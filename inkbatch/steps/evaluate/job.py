@@ -18,9 +18,9 @@ from pydantic import Field
 
 from inkbatch.config import JobConfig
 from inkbatch.data.maps.comparison import (
+    PIECE_YX,
     REGION_PX,
     UNITS_AHEAD,
-    WINDOW_YX,
     Bools,
     Comparison,
     UnitCounts,
@@ -239,8 +239,8 @@ def _work(plan: EvaluatePlan) -> UnitWork[Any, Any]:
         box = unit.write_box.intersect(compared.area)
         picks = pictures.no_picks(box, level)
 
-        def pick(window: Box, ink: Bools, counted: Bools) -> None:
-            pictures.fill_picks(picks, box, window, ink, counted, level)
+        def pick(piece: Box, ink: Bools, counted: Bools) -> None:
+            pictures.fill_picks(picks, box, piece, ink, counted, level)
 
         return compared.count(unit, pick), picks
 
@@ -320,9 +320,9 @@ def _peak_bytes(compared: Comparison) -> int:
     maps, boxes = len(compared.maps), [unit.write_box.intersect(compared.area) for unit in compared.units]
     largest = max((box.area for box in boxes), default=0)
     fetched = 0 if compared.maps[0].folder.is_local else 2 * maps + 2  # stored bytes are fetched when a unit opens
-    window = WINDOW_YX[0] * WINDOW_YX[1] * (2 * maps + 6)
+    piece = PIECE_YX[0] * PIECE_YX[1] * (2 * maps + 6)
     regions = [len(compared.regions(unit)) for unit in compared.units]
     counts = max(regions, default=0) * maps * 2 * BINS * 4
-    reading = min(largest, window) + largest * (fetched + compared.truth.held_bytes)
+    reading = min(largest, piece) + largest * (fetched + compared.truth.held_bytes)
     page = sum(regions) * maps * REGION_BYTES
     return BASE_BYTES + UNITS_AHEAD * reading + (UNITS_AHEAD + 2) * 2 * counts + page

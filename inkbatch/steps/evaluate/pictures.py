@@ -53,10 +53,10 @@ def picture_level(maps: Sequence[Prediction], area: Box) -> int:
 
 
 def label_picks(box: Box, ink: Bools, counted: Bools, level: int) -> Codes:
-    """Pick the labels of a window's pixels whose row and column are multiples of ``2**level``.
+    """Pick the labels of a box's pixels whose row and column are multiples of ``2**level``.
 
     Args:
-        box: The window.
+        box: In pixels of the segment.
         ink: (height, width).
         counted: (height, width); False where pixels count in no score.
         level: See `picture_level`.
@@ -72,16 +72,16 @@ def label_picks(box: Box, ink: Bools, counted: Bools, level: int) -> Codes:
 
 
 def no_picks(box: Box, level: int) -> Codes:
-    """Make an empty array for the `label_picks` of a window."""
+    """Make an empty array for the `label_picks` of a box."""
     return np.full(_on_level(box, level).shape, NOT_COUNTED, np.uint8)
 
 
 def fill_picks(picks: Codes, box: Box, part: Box, ink: Bools, counted: Bools, level: int) -> None:
-    """Fill in the picks of a part of a window.
+    """Fill in the picks of a part of a box.
 
     Args:
         picks: From `no_picks`.
-        box: The window.
+        box: In pixels of the segment.
         part: The part.
         ink: Of the part, see `label_picks`.
         counted: Of the part.
@@ -122,9 +122,9 @@ def write_pictures(
         folder: Where they go.
         maps: (name, map, threshold from which its pixels are ink).
         area: The part that counts.
-        picks: Windows that fill the area, and the paths of their `label_picks`.
+        picks: Boxes that fill the area, and the paths of their `label_picks`.
         regions: Rows of ``regions.csv``.
-        read_truth: Reads (ink, counted) of a window.
+        read_truth: Reads (ink, counted) of a box.
         pixel_um: Edge of a pixel of the maps.
 
     Raises:
@@ -187,7 +187,7 @@ def _wrong(row: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _on_level(box: Box, level: int) -> Box:
-    """Return the box of a window's picks on the level's own grid."""
+    """Return the box of the picks on the level's own grid."""
     step = 1 << level
     return Box(-(-box.y0 // step), -(-box.x0 // step), -(-box.y1 // step), -(-box.x1 // step))
 

@@ -73,7 +73,7 @@ def write_before_and_after(
         source: The labels before.
         labels: The labels after.
         ignore_mask: Of the same size, or None.
-        unit_px: Edge of the windows in which `source` is read.
+        unit_px: Edge of the squares in which `source` is read.
     """
     level = preview_level(labels, PREVIEW_PX)
     before = np.rint(source.overview(level, unit_px) * 255).astype(np.uint8)

@@ -37,7 +37,7 @@ class Mask(NamedTuple):
     versions: Versions
 
     def read(self, box: Box) -> Bools:
-        """Read a window, True where it is marked."""
+        """Read a box, True where it is marked."""
         return read_mask(self.source, box)
 
 

@@ -23,7 +23,7 @@ from inkbatch.steps.prepare.resample import require_mask_size
 if TYPE_CHECKING:
     from inkbatch.steps.prepare.settings import PrepareConfig
 
-SAMPLE_WINDOWS = 16
+SAMPLE_SQUARES = 16
 SAMPLE_PX = 256
 
 
@@ -98,9 +98,9 @@ def missing_chunks(config: PrepareConfig, sources: Sequence[LayerSource | None])
 
 
 def sampled(source: LayerSource, layers: range) -> NDArray[Any]:
-    """Sample grey values on a fixed grid of windows, in the middle layer and two others; the same on every machine."""
+    """Sample grey values on a fixed grid of squares, in the middle layer and two others; the same on every machine."""
     _, height, width = source.shape_zyx
-    side = int(SAMPLE_WINDOWS**0.5)
+    side = int(SAMPLE_SQUARES**0.5)
     picks = sorted({layers[len(layers) // 4], layers[len(layers) // 2], layers[3 * len(layers) // 4]})
     found = []
     for i in range(side):

@@ -18,7 +18,7 @@ from inkbatch.reports.pictures import as_grey, fitted, mean_layer, middle_layer,
 from inkbatch.reports.timing import money_text, spent, stops
 from inkbatch.run.finished import StoredRun
 
-SAMPLE_WINDOWS, SAMPLE_PX = 9, 256  # of all layers at full size, for the histogram
+SAMPLE_SQUARES, SAMPLE_PX = 9, 256  # of all layers at full size, for the histogram
 BINS = 256
 MUCH_AT_THE_ENDS = 0.02  # of the voxels; more than that is worth a warning
 STAGES = ("opening the layers", None, "reading, converting and writing", "finishing")
@@ -203,9 +203,9 @@ def _promises(run: StoredRun, volume: SurfaceVolume) -> tuple[Promise, ...]:
 
 
 def _histogram(volume: SurfaceVolume) -> NDArray[np.int64]:
-    """Count the stored values in `BINS` equal bins, over papyrus in a fixed grid of windows at full size."""
+    """Count the stored values in `BINS` equal bins, over papyrus in a fixed grid of squares at full size."""
     height, width = volume.shape_yx
-    side = round(SAMPLE_WINDOWS**0.5)
+    side = round(SAMPLE_SQUARES**0.5)
     span = BINS if volume.dtype == np.uint8 else 1 << 16
     total = np.zeros(BINS, np.int64)
     for row in range(side):
@@ -228,14 +228,14 @@ def _at_the_ends(counts: NDArray[np.int64]) -> tuple[float, float]:
 
 def _grey_values(said: SurfaceProvenance, counts: NDArray[np.int64]) -> tuple[Element, ...]:
     if not counts.sum():
-        return (Words("None of the windows that are looked at holds papyrus."),)
+        return (Words("None of the squares that are looked at holds papyrus."),)
     top = 256 if _is_8_bits(said) else 65536
     stored = Axis("stored value (after the rule)", 0, top)
     second = _before(said, top)
     mean = float((counts * (np.arange(BINS) + 0.5)).sum() / counts.sum() * top / BINS)
     return (
         histogram_chart(
-            f"Grey values of papyrus, all layers, in {SAMPLE_WINDOWS} windows of {SAMPLE_PX} px at full size."
+            f"Grey values of papyrus, all layers, in {SAMPLE_SQUARES} squares of {SAMPLE_PX} px at full size."
             + (
                 " The upper scale shows the same places as grey values of the source, before the rule."
                 if second

@@ -60,7 +60,7 @@ def plan_units(
     """Cut the surface into rows of whole zarr shards that memory can hold.
 
     A striped source gets wide units, so that each strip is decoded once; overlapping reading and writing comes second.
-    A mapped source, where any window is equally cheap, gets small ones. Layers that a source stores together are read
+    A mapped source, where any box is equally cheap, gets small ones. Layers that a source stores together are read
     together, each block decoded once. A budget that cannot hold one zarr shard is refused.
 
     Args:

@@ -1,4 +1,4 @@
-"""By how much two stored maps differ, read window by window in bounded memory."""
+"""By how much two stored maps differ, read piece by piece in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from inkbatch.geometry import Box, cut
 from inkbatch.io.multiscale import Multiscale
 
-WINDOW_VALUES = 4 << 20  # of each map at a time
+PIECE_VALUES = 4 << 20  # of each map at a time
 NOTICEABLE = 0.01  # of full scale
 
 Values = NDArray[Any]
@@ -88,7 +88,7 @@ class Moments:
 
 
 def compare_maps(one: Multiscale, other: Multiscale) -> MapDifference:
-    """Compare two maps of one shape at full resolution; the next window is read while one is compared.
+    """Compare two maps of one shape at full resolution; the next piece is read while one is compared.
 
     Args:
         one: A map, axes (y, x) or (z, y, x).
@@ -101,7 +101,7 @@ def compare_maps(one: Multiscale, other: Multiscale) -> MapDifference:
     total, differing, noticeable, highest = 0.0, 0, 0, 0.0
     place: tuple[int, ...] | None = None
     limit = NOTICEABLE * max(_full_scale(one), _full_scale(other))
-    for box, a, b in _windows(one, other):
+    for box, a, b in _pieces(one, other):
         inside = (a != 0) | (b != 0)
         apart = np.abs(a - b)
         total += float(apart.sum())
@@ -118,10 +118,10 @@ def compare_maps(one: Multiscale, other: Multiscale) -> MapDifference:
     return MapDifference(count, highest, place, total * per, differing * per, noticeable * per, moments.correlation)
 
 
-def _windows(one: Multiscale, other: Multiscale) -> Iterator[tuple[Box, Values, Values]]:
-    """Yield windows of both maps as float64, row-major."""
+def _pieces(one: Multiscale, other: Multiscale) -> Iterator[tuple[Box, Values, Values]]:
+    """Yield pieces of both maps as float64, row-major."""
     depth = math.prod(one.shape[:-2])
-    edge = 1 << int(math.log2(max(64.0, math.sqrt(WINDOW_VALUES / depth))))
+    edge = 1 << int(math.log2(max(64.0, math.sqrt(PIECE_VALUES / depth))))
     lead = tuple(slice(0, size) for size in one.shape[:-2])
 
     def read(box: Box) -> tuple[Box, Values, Values]:

@@ -54,7 +54,7 @@ def test_a_box_validates_if_it_shows_a_held_out_pixel_and_trains_beyond_the_moat
 
 @pytest.mark.parametrize("window", [32, 2048])
 def test_the_leak_is_the_share_within_one_sample_of_what_trains(segment, monkeypatch, window):
-    monkeypatch.setattr(held_out, "WINDOW_PX", window)
+    monkeypatch.setattr(held_out, "READ_PX", window)
     segment.papyrus[:, 95:] = segment.held_out[:, 95:]  # little trains beside the mask
     trains = segment.papyrus & ~segment.held_out
     near = ndimage.distance_transform_cdt(~trains, "chessboard") < PX

@@ -108,7 +108,7 @@ def test_reading_a_pair_flips_then_turns_layers_labels_and_ignore_mask_alike(tmp
 
 
 @pytest.mark.parametrize("form", ["index", "pack"])
-def test_a_window_of_a_sample_is_what_the_whole_sample_shows_there(tmp_path, form):
+def test_a_box_of_a_sample_is_what_the_whole_sample_shows_there(tmp_path, form):
     rng = np.random.default_rng(1)
     for name in ("left", "right"):
         labels = inked((96, 96), (10, 10, 50, 60))

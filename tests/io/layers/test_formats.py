@@ -20,7 +20,7 @@ def spans(length: int):
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_window_equals_slicing(any_layout, store_locally, tmp_path_factory, request, data) -> None:
+def test_any_box_equals_slicing(any_layout, store_locally, tmp_path_factory, request, data) -> None:
     cache = request.node.__dict__.setdefault("opened", {})
     if not cache:
         stored = store_locally(any_layout)
@@ -49,7 +49,7 @@ def test_a_source_says_what_it_is(any_layout, store_locally) -> None:
         assert source.block_yx <= source.shape_zyx[1:]
 
 
-def test_remote_windows_equal_slicing(remote_layout, store_remotely) -> None:
+def test_remote_boxes_equal_slicing(remote_layout, store_remotely) -> None:
     stored = store_remotely(remote_layout)
     depth, height, width = stored.expected.shape
     rng = np.random.default_rng(1)
@@ -103,7 +103,7 @@ def test_layers_that_are_not_stored_are_refused(any_layout, store_locally) -> No
                 source.read(layers, Box(0, 0, 1, 1))
 
 
-def test_a_window_outside_or_a_wrong_array_is_a_bug_of_the_caller(store_locally) -> None:
+def test_a_box_outside_or_a_wrong_array_is_a_bug_of_the_caller(store_locally) -> None:
     stored = store_locally("tif")
     with open_layer_source(stored.uri) as source:
         with pytest.raises(ValueError, match="leaves"):

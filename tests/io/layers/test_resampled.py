@@ -80,7 +80,7 @@ def test_area_averages_equal_the_integral(spacing, target, dtype):
 
 
 @given(st.data())
-def test_any_window_holds_the_bytes_of_the_whole(data):
+def test_any_box_holds_the_bytes_of_the_whole(data):
     values = volume()
     target = data.draw(st.sampled_from([(2.4, 5.0, 5.0), (4.8, 4.8, 3.0), (9.6, 2.4, 7.3), (2.6, 2.7, 2.4)]))
     rule = data.draw(st.sampled_from(["mean", "linear"]))

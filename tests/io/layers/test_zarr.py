@@ -225,7 +225,7 @@ def test_chunks_that_do_not_fit_memory_are_refused(store_locally) -> None:
         open_layer_source(stored.uri, axes="zyx", memory_bytes=4000)
 
 
-def test_large_windows_of_other_orders_are_copied_piecewise(store_locally, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_boxes_of_other_orders_are_copied_piecewise(store_locally, monkeypatch: pytest.MonkeyPatch) -> None:
     from inkbatch.io.layers import zarr_layers
 
     monkeypatch.setattr(zarr_layers, "COPY_BYTES", 1000)

@@ -75,7 +75,7 @@ def test_any_region_equals_slicing(data):
 @pytest.mark.parametrize("place", ["memory://shards/opened", "local"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_window_of_an_open_region_equals_slicing(place, tmp_path, data):
+def test_any_part_of_an_open_region_equals_slicing(place, tmp_path, data):
     content = np.random.default_rng(2).integers(0, 3, LAYOUT.shape, dtype=np.uint8)
     array = ShardedArray.create(Location.parse(tmp_path / "a.zarr" if place == "local" else place), LAYOUT)
     fill(array, content)

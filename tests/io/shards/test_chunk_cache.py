@@ -133,7 +133,7 @@ def test_what_was_decoded_first_makes_room(array, reads):
     assert len(reads) == 4
 
 
-def test_a_window_that_takes_more_than_may_be_kept_is_read_all_the_same(array, content):
+def test_a_region_that_takes_more_than_may_be_kept_is_read_all_the_same(array, content):
     one = 3 * 16 * 16
     cached = CachedArray(array, ChunkCache(2 * one))
     whole = tuple(slice(0, size) for size in SHAPE)

@@ -37,7 +37,7 @@ def array(tmp_path):
 def window(shards, array, sample, inner):
     place, inside = LAYOUT.in_shard((sample, 0, 0, 0))
     shard = shards.get(array.shard_location(place), LAYOUT)
-    return shard.window(inside, (slice(0, 1), *inner), np.empty(LAYOUT.slot_bytes, np.uint8))
+    return shard.cut(inside, (slice(0, 1), *inner), np.empty(LAYOUT.slot_bytes, np.uint8))
 
 
 INNER = [
@@ -47,13 +47,13 @@ INNER = [
 
 
 @pytest.mark.parametrize("sample", [0, 1, 3])
-def test_windows_hold_what_is_stored_the_first_time_and_later(array, sample):
+def test_cuts_hold_what_is_stored_the_first_time_and_later(array, sample):
     shards = OpenShards()
     for inner in [*INNER, *INNER]:
         np.testing.assert_array_equal(window(shards, array, sample, inner)[0], content()[sample][inner])
 
 
-def test_a_compressed_chunk_has_no_window_but_is_decoded(array):
+def test_a_compressed_chunk_is_not_cut_but_is_decoded(array):
     shards = OpenShards()
     assert window(shards, array, 2, INNER[0]) is None
     out = np.empty(CHUNK, np.uint16)

@@ -115,7 +115,7 @@ def test_a_pack_holds_the_samples_of_its_index_and_needs_no_segments(root):
 
 @pytest.mark.parametrize("form", ["index", "pack"])
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 24])
-def test_a_window_of_a_sample_is_read_as_it_lies_in_the_whole_one(root, form, cache_bytes):
+def test_a_box_of_a_sample_is_read_as_it_lies_in_the_whole_one(root, form, cache_bytes):
     run(settings(root, form=form, pairs={"count": 8}), RunContext())
     place = folder_of(root)
     reader = SampleReader(DatasetIndex.open(place), place, cache_bytes)

@@ -436,9 +436,9 @@ def test_damaged_labels_of_the_picture_are_refused(configure):
 
 @pytest.mark.parametrize("window", [(16, 16), (48, 1000), (1000, 20)])
 @pytest.mark.parametrize("changes", [{}, {"area": (7, 30, 141, 203), "region_px": 50}])
-def test_counting_window_by_window_changes_no_bit(configure, tmp_path, monkeypatch, window, changes):
+def test_counting_piece_by_piece_changes_no_bit(configure, tmp_path, monkeypatch, window, changes):
     whole = run(configure(**changes, to=str(tmp_path / "whole")), RunContext())
-    monkeypatch.setattr("inkbatch.data.maps.comparison.WINDOW_YX", window)
+    monkeypatch.setattr("inkbatch.data.maps.comparison.PIECE_YX", window)
     cut = run(configure(**changes, to=str(tmp_path / "cut")), RunContext())
     assert stored_bytes(cut.location.path) == stored_bytes(whole.location.path)
 

@@ -40,7 +40,7 @@ def pair(tmp_path):
 
 @pytest.mark.parametrize("window_values", [64 * 64, 4 << 20])
 def test_numbers_are_those_of_numpy_however_the_map_is_cut(pair, monkeypatch, window_values):
-    monkeypatch.setattr(map_difference, "WINDOW_VALUES", window_values)
+    monkeypatch.setattr(map_difference, "PIECE_VALUES", window_values)
     found = compare_maps(*pair)
     a, b = (map_.levels[0].read((slice(0, 150), slice(0, 210))).astype(np.float64) for map_ in pair)
     inside = (a != 0) | (b != 0)
