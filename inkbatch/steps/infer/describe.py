@@ -58,13 +58,12 @@ def _describe_unprepared(config: InferConfig) -> str:
     """Describe an infer job before its segment is prepared: from the size of its layers."""
     work = workload(config, config.catalog)
     document = Bundle.open(bundle_location(config.bundle)).document
-    passes = f" x {work.passes_per_tile} passes" if work.passes_per_tile > 1 else ""
     per_tile = document.flops_per_tile
     rows = [
         f"infer {config.segment} with {document.name}",
         "  surface       not prepared yet; its mask will leave out tiles without papyrus",
         f"  units         {work.units}",
-        f"  tiles         at most {work.tiles:,}{passes}",
+        f"  tiles         at most {work.tiles:,}{work.passes_text}",
         f"  reads         at most {bytes_text(work.read_bytes)} of grey values (before compression)",
         *price_lines(None if per_tile is None else per_tile * work.passes),
     ]
