@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from inkbatch.config import WindowName, near_matches
 from inkbatch.errors import ConfigError, LayerRangeError
+from inkbatch.io.layers.spacing import VOXEL_TOLERANCE
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
 from inkbatch.models.rules import Grown, Normaliser, Stitching
 
@@ -110,7 +111,7 @@ class Contract(Grown):
     reads: Literal["surface", "pictures"] = "surface"
     voxel_size_um: float | None = Field(None, gt=0)
     z_spacing_um: float | None = Field(None, gt=0)
-    voxel_tolerance: float = Field(0.05, ge=0)
+    voxel_tolerance: float = Field(VOXEL_TOLERANCE, ge=0)
     tile_px: int = Field(ge=1)
     stride_px: int = Field(ge=1)
     window: WindowName = "hann"

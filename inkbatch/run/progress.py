@@ -29,7 +29,7 @@ class Reporter(Protocol):
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
         """Count a unit that is stored and marked."""
 
-    def part(self, share: float, facts: Mapping[str, Any]) -> None:
+    def advance(self, share: float, facts: Mapping[str, Any]) -> None:
         """Report that `share` of a unit that takes long is done, with its facts since the last report."""
 
     def note(self, text: str) -> None:
@@ -60,7 +60,7 @@ class Pace:
         """Begin the job now."""
         self._started, self._tiles, self._open_tiles, self._bytes, self._share = self._clock(), 0, 0, 0, None
 
-    def add_part(self, facts: Mapping[str, Any]) -> dict[str, float]:
+    def advance(self, facts: Mapping[str, Any]) -> dict[str, float]:
         """Count a part of a unit: its tiles are not counted again with the unit. See `add`."""
         with self._lock:
             self._open_tiles += float(facts.get("tiles", 0))
@@ -132,9 +132,9 @@ class LineReporter:
         row = {"event": "unit", "job": self._job, "unit": name, "done": self._done, "units": self._total}
         self._write({**row, **facts, **self._pace.add(facts)})
 
-    def part(self, share: float, facts: Mapping[str, Any]) -> None:
+    def advance(self, share: float, facts: Mapping[str, Any]) -> None:
         """Count, and say nothing: a log gets one line per unit."""
-        self._pace.add_part(facts)
+        self._pace.advance(facts)
 
     def note(self, text: str) -> None:
         """State a remark."""
@@ -196,10 +196,10 @@ class BarReporter:
             self.note(f"{name}: {facts['said']}")
         self._progress.update(self._task, completed=self._done, pace=pace_text(self._pace.add(facts)))
 
-    def part(self, share: float, facts: Mapping[str, Any]) -> None:
+    def advance(self, share: float, facts: Mapping[str, Any]) -> None:
         """Advance the bar within a unit."""
         share = min(share, 0.99)  # the unit itself is counted when it is stored
-        self._progress.update(self._task, completed=self._done + share, pace=pace_text(self._pace.add_part(facts)))
+        self._progress.update(self._task, completed=self._done + share, pace=pace_text(self._pace.advance(facts)))
 
     def note(self, text: str) -> None:
         """Print above the bar."""
@@ -219,7 +219,7 @@ class QuietReporter:
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
         """Ignore."""
 
-    def part(self, share: float, facts: Mapping[str, Any]) -> None:
+    def advance(self, share: float, facts: Mapping[str, Any]) -> None:
         """Ignore."""
 
     def note(self, text: str) -> None:

@@ -10,7 +10,7 @@ from inkbatch.io.store.listing import objects_below
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.record import BESIDE, REPORT_NAME, SCORE_NAME, RunFolder, report_place
-from inkbatch.text import count_text
+from inkbatch.text import bytes_text, count_text
 
 CHOSEN_FOLDERS = frozenset({"evaluate", "infer-pictures"})  # jobs whose folder may be a user's own, with other files
 
@@ -43,7 +43,7 @@ def remove_other(run: RunFolder, shard: ShardSpec, note: Callable[[str], None]) 
         )
     size = sum(row.bytes for _, rows in found for row in rows)
     named = ", ".join(str(place) for place, rows in found if rows or place.exists())
-    note(f"--replace: removing {count_text(count, 'object')} ({size / 2**20:,.1f} MiB) at {named}")
+    note(f"--replace: removing {count_text(count, 'object')} ({bytes_text(size)}) at {named}")
     (run.location / "complete.json").delete()
     for place, rows in found:
         if rows:

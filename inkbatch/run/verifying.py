@@ -20,7 +20,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.run.finished import MANIFEST_NAME, StoredRun, open_run
 from inkbatch.run.objects import Row, Rows, rows_of
 from inkbatch.run.record import DIGEST_CHARS
-from inkbatch.text import count_text
+from inkbatch.text import bytes_text, count_text
 
 AT_ONCE = 4  # objects; each holds `READ_BYTES`
 SHOWN = 10  # faults in a message
@@ -49,7 +49,7 @@ class Verification:
     def __str__(self) -> str:
         objects, runs = count_text(self.objects, "object"), count_text(self.runs, "run")
         state = f"{len(self.faults)} damaged" if self.faults else "all as they were written"
-        return "\n".join([f"verify: {runs}, {objects}, {self.bytes / 2**20:,.1f} MiB: {state}", *self.notes])
+        return "\n".join([f"verify: {runs}, {objects}, {bytes_text(self.bytes)}: {state}", *self.notes])
 
     def require_sound(self) -> None:
         """Refuse damage.

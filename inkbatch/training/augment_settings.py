@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Span = tuple[float, float]
 Floats = NDArray[np.float32]
 
-CUT_OUT_SHAPE = (0.5, 1.0)  # sides of a cut-out, as parts of `cut_out_px`
+CUT_OUT_SHAPE = (0.5, 1.0)  # sides of a cut-out, as shares of `cut_out_px`
 
 
 class AugmentConfig(BaseModel):
@@ -23,17 +23,17 @@ class AugmentConfig(BaseModel):
         warp: Chance that the warps below are applied, all of them in one resampling.
         rotate_deg: Largest free rotation.
         scale: Range of enlargement.
-        perspective: Largest shift of a corner, as a part of the tile's edge.
-        grid_distortion: Largest shift of a grid node, as a part of a cell.
+        perspective: Largest shift of a corner, as a share of the tile's edge.
+        grid_distortion: Largest shift of a grid node, as a share of a cell.
         grid_cells: Cells per edge of that grid.
         tone: Chance that gamma, brightness and contrast change.
         gamma: Range of the exponent on intensities scaled to [0, 1].
-        brightness: Largest shift, as a part of the full range.
+        brightness: Largest shift, as a share of the full range.
         contrast: Range of the factor around the tile's mean.
         blur: Chance of a Gaussian blur.
         blur_px: Range of its sigma.
         noise: Chance of Gaussian noise.
-        noise_sigma: Range of its sigma, as a part of the full range.
+        noise_sigma: Range of its sigma, as a share of the full range.
         depth_shift: Largest shift of the layer window, in layers; no further than the sample's layers reach.
         layer_dropout: Chance that layers are blanked.
         layer_dropout_count: Largest number of them.

@@ -118,7 +118,7 @@ class Trainer:
                     self._fetch_losses()
             self.on_step(self.progress.total_steps)
             facts = {"tiles": self.stream.plan.step_samples, **self.usage.pace(self.seconds)}
-            self.context.reporter.part(self.progress.step / self.stream.plan.steps, facts)
+            self.context.reporter.advance(self.progress.step / self.stream.plan.steps, facts)
             stopping = self._stopping()
             if stopping or self._is_due():
                 self._save()

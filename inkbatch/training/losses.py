@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
+from inkbatch.data.labels.ink import INK_SHARE
+
 LossName = Literal["dice", "soft-dice", "bce", "tversky", "focal", "lovasz"]
 ROUNDING = frozenset({"lovasz"})  # terms that take labels as yes or no
 SumOverDevices = Callable[[Tensor], Tensor]
@@ -126,7 +128,7 @@ def _lovasz(logits: Tensor, target: Tensor, weight: Tensor, sum_over_devices: Su
     values = [
         _lovasz_hinge(one[keep], truth[keep])
         for one, truth, keep in zip(
-            logits.flatten(1), (target >= 0.5).float().flatten(1), (weight > 0).flatten(1), strict=True
+            logits.flatten(1), (target >= INK_SHARE).float().flatten(1), (weight > 0).flatten(1), strict=True
         )
     ]
     total = torch.stack(values).sum()

@@ -24,7 +24,7 @@ class OptimiserConfig(BaseModel):
     Attributes:
         name: ``adamw`` or ``sgd``.
         rate: Highest learning rate.
-        encoder_factor: The encoder's rate as a part of that.
+        encoder_factor: The encoder's rate as a share of that.
         weight_decay: Of all weights but norms and biases.
         betas: Of AdamW.
         momentum: Of SGD (Nesterov where not 0).
@@ -47,7 +47,7 @@ class ScheduleConfig(BaseModel):
         name: ``constant``; ``cosine`` (a linear warm-up, then half a cosine down to `floor`); ``one-cycle`` (half a
             cosine up from 1/25 of the rate, then one down to 1/10,000 of it; Smith 2018).
         warm_up: Part of the steps in which the rate rises.
-        floor: Last rate of ``cosine``, as a part of the highest.
+        floor: Last rate of ``cosine``, as a share of the highest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class ScheduleConfig(BaseModel):
 
 
 def rate_factor(step: int, steps: int, config: ScheduleConfig) -> float:
-    """Return the learning rate of a step, as a part of the highest; a pure function, so that resuming needs no state.
+    """Return the learning rate of a step, as a share of the highest; a pure function, so that resuming needs no state.
 
     Args:
         step: From 0.

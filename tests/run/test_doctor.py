@@ -1,4 +1,4 @@
-"""The check-up tells what a machine offers, and fails on what was asked for and cannot be had."""
+"""The check-up tells what a machine offers, and fails on what was asked for and is not available."""
 
 from __future__ import annotations
 

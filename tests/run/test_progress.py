@@ -207,7 +207,7 @@ def test_without_tiles_the_pace_is_that_of_what_is_written():
 def test_a_part_of_a_unit_counts_and_writes_no_line(capsys):
     reporter = LineReporter(as_json=True)
     reporter.start("train", 2, 0)
-    reporter.part(0.5, {"tiles": 40})
+    reporter.advance(0.5, {"tiles": 40})
     reporter.unit("epoch 1 of 2", {})
     rows = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [row["event"] for row in rows] == ["start", "unit"]
@@ -218,8 +218,8 @@ def test_a_unit_that_was_told_in_parts_counts_its_tiles_once():
     now = [0.0]
     pace = Pace(clock=lambda: now[0])
     now[0] = 10.0
-    assert pace.add_part({"tiles": 30})["tiles_per_s"] == 3
-    assert pace.add_part({"tiles": 70})["tiles_per_s"] == 10
+    assert pace.advance({"tiles": 30})["tiles_per_s"] == 3
+    assert pace.advance({"tiles": 70})["tiles_per_s"] == 10
     assert pace.add({"tiles": 100})["tiles_per_s"] == 10
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from inkbatch.data.datasets.index import DatasetSegment, SurfaceContract
 from inkbatch.errors import MismatchError
+from inkbatch.io.layers.spacing import VOXEL_TOLERANCE
 from inkbatch.io.surface import SurfaceVolume
 
-VOXEL_TOLERANCE = 0.05  # relative, like a bundle's default `voxel_tolerance`
 RAW_RULES = ("keep", "high-byte")  # 8-bit scans hold the high byte of the 16-bit ones
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.trained_pixels import NOTHING, TrainedPixels
@@ -29,6 +30,7 @@ MOST_REGIONS_YX = 16  # of a unit along each axis; each holds 120 KiB of counts 
 REGION_PX = 1024
 UNITS_AHEAD = CODEC_THREADS  # each is read and counted by one thread; a third one costs a tenth in waiting for locks
 PIECE_YX = (2 * CHUNK_PX, 4 * CHUNK_PX)  # counted at a time: stays in the cache, is worth its calls, fits in a region
+_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
 
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.uint32]
@@ -49,6 +51,21 @@ class UnitCounts:
     values: Counts
     labelled_px: int
     trained_px: int
+
+
+def encode_counts(values: Counts) -> bytes:
+    """Compress counts as a unit stores them; their shape is not kept."""
+    return bytes(_CODEC.encode(np.ascontiguousarray(values)))
+
+
+def decode_counts(data: bytes) -> Counts:
+    """Decompress what `encode_counts` made, 1-D.
+
+    Raises:
+        RuntimeError: It is damaged.
+        ValueError: It holds something else.
+    """
+    return np.frombuffer(_CODEC.decode(data), np.uint32)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from inkbatch.io.threads import opening_pool
 
 SMALLEST_UM, LARGEST_UM = 0.1, 200.0  # sizes that scans of scrolls have
 SIZE_TOLERANCE = 0.01  # sizes closer than this, relatively, are one size
+VOXEL_TOLERANCE = 0.05  # networks take voxels whose size differs by less, relatively, unless a bundle says otherwise
 PREFIXES = {"": 1e6, "centi": 1e4, "milli": 1e3, "micro": 1.0, "nano": 1e-3, "pico": 1e-6, "deci": 1e5}
 SYMBOLS = {"": 1e6, "c": 1e4, "m": 1e3, "u": 1.0, "µ": 1.0, "n": 1e-3, "p": 1e-6, "d": 1e5}
 OTHER_UNITS = {"angstrom": 1e-4, "ångström": 1e-4, "å": 1e-4, "micron": 1.0, "inch": 25400.0, "mil": 25.4}

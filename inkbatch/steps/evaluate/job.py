@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-from numcodecs import Blosc
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -25,6 +24,8 @@ from inkbatch.data.maps.comparison import (
     Comparison,
     UnitCounts,
     Where,
+    decode_counts,
+    encode_counts,
     open_comparison,
 )
 from inkbatch.data.maps.scoring import BINS, DEFAULT_THRESHOLD, ScoreHistogram
@@ -46,7 +47,6 @@ from inkbatch.text import bytes_text
 
 BASE_BYTES = 150 << 20  # the interpreter with numpy and OpenCV
 REGION_BYTES = 2048  # of the scores of a region and a map, for the tables and the page
-COUNTS_CODEC = Blosc("lz4", 3, Blosc.SHUFFLE, typesize=4)
 
 
 class EvaluateConfig(JobConfig):
@@ -249,7 +249,7 @@ def _work(plan: EvaluatePlan) -> UnitWork[Any, Any]:
         counts = found.values
         if picks.size:
             plan.picks_of(unit).write_bytes(pictures.encode(picks))
-        plan.counts_of(unit).write_bytes(COUNTS_CODEC.encode(np.ascontiguousarray(counts)))
+        plan.counts_of(unit).write_bytes(encode_counts(counts))
         facts = {"labelled_px": found.labelled_px, "trained_px": found.trained_px}
         return {"counted_px": int(counts[0].sum()), **facts}
 
@@ -310,8 +310,7 @@ def _write_pictures(plan: EvaluatePlan, evaluation: Evaluation) -> None:
 
 def _decoded(place: Location, shape: tuple[int, ...]) -> NDArray[np.int64]:
     try:
-        counts = np.frombuffer(COUNTS_CODEC.decode(place.read_bytes()), np.uint32)
-        return counts.reshape(shape).astype(np.int64)
+        return decode_counts(place.read_bytes()).reshape(shape).astype(np.int64)
     except (RuntimeError, ValueError) as error:
         raise CorruptDataError(f"{place}: these counts are damaged; remove the folder and evaluate again") from error
 

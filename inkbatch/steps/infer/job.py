@@ -315,7 +315,7 @@ def _work(
 
         def on_tiles(count: int) -> None:
             share = (predictor.tiles_done - started) / (loaded.tiles.count * windows)
-            context.reporter.part(share, {"tiles": count / windows})
+            context.reporter.advance(share, {"tiles": count / windows})
 
         predictor.on_tiles = on_tiles
         maps = _checked(predictor.blend_windows(unit, loaded, plan.parts), plan, unit)

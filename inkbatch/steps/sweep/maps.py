@@ -113,7 +113,7 @@ def maps_work(plan: SweepPlan, context: RunContext) -> UnitWork[Any, Any]:
 
         def on_tiles(count: int) -> None:
             done = sum(one.tiles_done for one in predictors) - started
-            context.reporter.part(done / total, {"tiles": count / plan.maps_per_bundle})
+            context.reporter.advance(done / total, {"tiles": count / plan.maps_per_bundle})
 
         # once for all bundles of a surface, all series, depths and phases
         layers = [torch.from_numpy(one).to(device) for one in loaded.layers]

@@ -82,7 +82,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
                     keep_freed_memory()
                 together.enter_context(watched_children(fabric))
             here = context if fabric.is_global_zero else replace(context, reporter=QuietReporter())
-            _carry_out(one, record, fabric, here, on_step)
+            _train(one, record, fabric, here, on_step)
             stored += 1
         left = sum(not record.is_complete() for record in folders)
         if config.folds is not None and not left and (fabric is None or fabric.is_global_zero):
@@ -94,7 +94,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
     return JobReport("train", location, len(plans), stored, len(mine) - stored, left, seconds, {"rank": rank})
 
 
-def _carry_out(
+def _train(
     one: TrainPlan, record: RunFolder, fabric: Fabric, context: RunContext, on_step: Callable[[int], None]
 ) -> None:
     """Train one run to its end: checkpoints, curves and pictures as it goes, the bundle at last."""

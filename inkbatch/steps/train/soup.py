@@ -162,12 +162,12 @@ def run(config: SoupConfig, context: RunContext) -> JobReport:
             if not report_place(one.folder, "soup").exists():
                 leave_report(one.folder, reporter.note, page, root)
             return JobReport("soup", one.folder, 1, 0, 1, 0, time.perf_counter() - started, {})
-        _carry_out(one, record, context)
+        _average(one, record, context)
         leave_report(one.folder, reporter.note, page, root)
     return JobReport("soup", one.folder, 1, 1, 0, 0, time.perf_counter() - started, {})
 
 
-def _carry_out(one: SoupPlan, record: RunFolder, context: RunContext) -> None:
+def _average(one: SoupPlan, record: RunFolder, context: RunContext) -> None:
     usage, ended, seconds = Usage(), "failed", StageSeconds()
     trained = one.trained
     alone = {"devices": 1, "num_nodes": 1, "device": one.config.device, "precision": one.config.precision}

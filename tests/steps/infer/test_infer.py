@@ -318,7 +318,7 @@ def test_progress_moves_within_a_unit(tmp_path):
             self.shares: list[float] = []
             self.tiles = 0.0
 
-        def part(self, share, facts):
+        def advance(self, share, facts):
             self.shares.append(share)
             self.tiles += facts["tiles"]
 
