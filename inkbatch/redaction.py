@@ -12,10 +12,8 @@ _SECRET = re.compile(rf"{'|'.join(_ANYWHERE)}|(?:^|_)(?:{'|'.join((*_WORDS, *_PA
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _TOKEN = re.compile(r"[^\s'\"<>]+")
 # Bounded names: the time stays linear in the length of the text.
-_ASSIGNED = re.compile(
-    r"(?<![\w-])(?P<name>[A-Za-z][\w-]{0,99}+)(?P<mark>['\"]?[ \t]{0,3}[=:][ \t]{0,3}['\"]?)"
-    r"(?P<value>(?:(?i:bearer|basic|token)[ \t]{1,3})?[^\s'\",;<>]+)"
-)
+_NAME = re.compile(r"(?<![\w-])(?P<name>[A-Za-z][\w-]{0,99}+)['\"]?[ \t]{0,3}[=:][ \t]{0,3}['\"]?")
+_VALUE = re.compile(r"(?:(?i:bearer|basic|token)[ \t]{1,3})?[^\s'\",;<>]+")
 _KNOWN = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\b(?:hf|ghp|gho|github_pat|sk|xox[bp])[_-][\w-]{16,200}")
 
 
@@ -61,7 +59,7 @@ def redact(text: str) -> str:
     if "://" in text:
         text = _TOKEN.sub(lambda found: _address(found.group()), text)
     if "=" in text or ":" in text:
-        text = _ASSIGNED.sub(_assigned, text)
+        text = _assignments(text)
     return _KNOWN.sub(HIDDEN, text)
 
 
@@ -84,7 +82,14 @@ def _address(token: str) -> str:
     return "://".join(parts)
 
 
-def _assigned(found: re.Match[str]) -> str:
-    if found["value"].startswith(("//", HIDDEN)) or not holds_secret(found["name"]):
-        return found.group()
-    return f"{found['name']}{found['mark']}{HIDDEN}"
+def _assignments(text: str) -> str:
+    """Hide the values of telling names, also behind other names: ``env=DB_PASS=…``."""
+    parts, at = [], 0
+    for found in _NAME.finditer(text):
+        if found.start() < at or not holds_secret(found["name"]):
+            continue
+        value = _VALUE.match(text, found.end())
+        if value and not value.group().startswith(("//", HIDDEN)):
+            parts += [text[at : found.end()], HIDDEN]
+            at = value.end()
+    return "".join([*parts, text[at:]])

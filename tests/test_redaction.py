@@ -41,6 +41,7 @@ def test_plain_names_are_left_alone(name):
         f'{{"password": "{SECRET}"}}',
         f"Authorization: Bearer {SECRET}",
         f"--set secret_key={SECRET}",
+        f"--set environment=DB_PASS={SECRET}",
     ],
 )
 def test_secrets_are_hidden(text):

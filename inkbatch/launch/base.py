@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from inkbatch.config import JobConfig, near_matches
 from inkbatch.errors import ConfigError, DataError
-from inkbatch.launch.plan import ArraySpec, Chain, refuse_secrets
+from inkbatch.launch.plan import ArraySpec, Chain, refuse_secret_values, refuse_secrets
 
 
 class Feature(StrEnum):
@@ -44,6 +44,7 @@ class EngineSettings(JobConfig):
     def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
         try:
             refuse_secrets(list(value), "environment")
+            refuse_secret_values(list(value.values()), "environment")
         except ConfigError as error:
             raise ValueError(str(error)) from error
         return value

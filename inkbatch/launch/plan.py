@@ -13,7 +13,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.launch.commands import Request, arrays_of, task_command, with_subject
 from inkbatch.launch.jobfile import JobFile, Resources
 from inkbatch.launch.members import require_order
-from inkbatch.redaction import holds_secret
+from inkbatch.redaction import holds_secret, redact, shown
 from inkbatch.run.deadline import DEADLINE_VARIABLE
 
 DEADLINE_SHARE = 0.95  # a job ends itself with 75 before an engine's time-out, which would not be retried
@@ -97,7 +97,8 @@ def plan_chain(request: Request, launch: str) -> Chain:
     """Turn a request into a chain; nothing is read but job files and the catalog.
 
     Raises:
-        ConfigError: An unknown job or segment, a number of shards that the job's policy forbids, or a bad value.
+        ConfigError: An unknown job or segment, a number of shards that the job's policy forbids, a bad value, or a
+            credential among the commands' words.
     """
     request = with_subject(request)
     check_segment_id(str(request.subject))
@@ -124,6 +125,7 @@ def _array(request: Request, file: JobFile, name: str, command: tuple[str, ...],
             f"{job}: expected 1 to {block.shards.most} shards, as its job file allows, got {shards}; "
             "ask for fewer, or raise launch.shards.most in a job file of your own"
         )
+    refuse_secret_values(command, job)
     return ArraySpec(
         job=name,
         subject=str(request.subject),
@@ -154,4 +156,18 @@ def refuse_secrets(names: Sequence[str], place: str) -> None:
             raise ConfigError(
                 f"{place}: {name} looks like a credential, and rendered jobs are stored; leave it to the environment, "
                 "the AWS config or the machine's role"
+            )
+
+
+def refuse_secret_values(words: Sequence[str], place: str) -> None:
+    """Refuse words that carry a credential: users or queries of addresses, values of telling names, known keys.
+
+    Raises:
+        ConfigError: There is one; it is named without the credential.
+    """
+    for word in words:
+        if redact(word) != word:
+            raise ConfigError(
+                f"{place}: {shown(word)} carries a credential, and rendered jobs are stored; leave it to the "
+                "environment, the AWS config or the machine's role"
             )

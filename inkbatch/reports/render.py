@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from inkbatch.redaction import redact
 from inkbatch.reports.page import Gallery, Page, Picture, Pixels, Spent
 from inkbatch.text import seconds_text
 
@@ -43,7 +44,9 @@ def render(page: Page) -> bytes:
     most = min(ONE_PICTURE_BYTES, PICTURES_BYTES // max(count, 1))
     stacked = bool(page.hero) and isinstance(page.hero[0], Picture) and _is_wide(page.hero[0].pixels)
     template = _environment().get_template(TEMPLATE)
-    shown = template.render(page=page, stacked=stacked, address=lambda one: _address(one.pixels, most, one.crisp))
+    shown = template.render(
+        page=page, stacked=stacked, address=lambda one: Markup(_address(one.pixels, most, one.crisp))
+    )
     data = shown.encode()
     if len(data) > MOST_BYTES:
         raise ValueError(f"report of {page.job} {page.title}: expected at most {MOST_BYTES:,} bytes, got {len(data):,}")
@@ -55,13 +58,23 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("inkbatch.reports", ""),
         autoescape=True,
+        finalize=_without_secrets,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"seconds": seconds_text, "usd": usd_text, "drawn": Markup}
+    environment.filters |= {"seconds": seconds_text, "usd": usd_text, "drawn": _drawn}
     environment.globals |= {"scale": scale_bar, "shares": _shares, "MOST_ROWS": MOST_ROWS}
     return environment
+
+
+def _without_secrets(value: object) -> object:
+    """Redact a value of the page; what is markup already is made here and stays."""
+    return redact(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _drawn(svg: str) -> Markup:
+    return Markup(redact(svg))
 
 
 def usd_text(usd: float) -> str:

@@ -15,6 +15,7 @@ from inkbatch.config import JobConfig, digest
 from inkbatch.data.datasets.image_folders import picture_files
 from inkbatch.data.datasets.index import DatasetIndex, SplitName, resolve, root_of
 from inkbatch.data.datasets.picture_layers import cut_out, decode_picture, picture_layers
+from inkbatch.data.datasets.trained_pixels import TrainedPixels, picture_pixels
 from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
@@ -32,7 +33,7 @@ from inkbatch.reports.pictures import over_papyrus
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
-from inkbatch.text import count_text
+from inkbatch.text import count_text, share_text
 
 UNIT_PX = 4096  # of a picture that is computed at a time
 RGB_LAYERS, GREY_LAYERS = 3, 1
@@ -139,6 +140,9 @@ def make_plan(config: InferPicturesConfig) -> PicturesPlan:
         "weights_sha256": bundle.document.weights_sha256,
         **bundle.document.noted,
     }
+    share = _trained_share(bundle, found)
+    if share:
+        inputs["trained_share"] = share
     request = config.request(
         bundle=bundle_address(config.bundle),
         images=Location.parse(config.images).uri if config.images else None,
@@ -156,7 +160,7 @@ def run(config: InferPicturesConfig, context: RunContext) -> JobReport:
         InkbatchError: See `make_plan`; damaged picture; a model that returns NaN; storage that gave up; a stop signal.
     """
     plan = make_plan(config)
-    for text in plan.bundle.document.notes:
+    for text in (*plan.bundle.document.notes, *_careful(plan)):
         context.reporter.note(text)
     record = RunFolder(plan.folder, plan.manifest)
     return run_job(record, plan.units, lambda: _work(plan, record, context), context)
@@ -171,8 +175,32 @@ def describe(config: InferPicturesConfig) -> str:
             f"infer-pictures: {count_text(len(plan.pictures), 'picture')}, {record.state}",
             f"  bundle        {plan.bundle.document.name} ({plan.bundle.document.architecture})",
             f"  writes        {', '.join(config.forms)} to {plan.folder}",
+            *(f"  {text}" for text in _careful(plan)),
         ]
     )
+
+
+def _careful(plan: PicturesPlan) -> list[str]:
+    """Say how many of the pixels trained the network; of a folder's pictures that is not known here."""
+    if plan.config.dataset is None:
+        return ["careful: which pictures of a folder trained this network is said by inkbatch evaluate-pictures alone"]
+    share = plan.manifest.inputs.get("trained_share")
+    return (
+        [f"careful: {share_text(share)} of these pixels trained this network: scores leave them out"] if share else []
+    )
+
+
+def _trained_share(bundle: Bundle, found: _Found) -> float:
+    """Share of the pixels of a dataset's pictures that trained the network; 0 for a folder."""
+    training, place = bundle.document.training, str(bundle.location)
+    shown = [(picture_pixels(training, digest, place), Box(0, 0, *shape)) for digest, shape in found.shapes.items()]
+    trained = sum(_area(pixels) for pixels, _ in shown)
+    return trained / max(sum(whole.area for _, whole in shown), 1)
+
+
+def _area(pixels: TrainedPixels) -> int:
+    boxes = pixels.document.get("train", [])
+    return sum(Box(*box).area for box in boxes)
 
 
 def _work(plan: PicturesPlan, record: RunFolder, context: RunContext) -> UnitWork[Any, Any]:
@@ -228,7 +256,11 @@ def _map_of(layers: NDArray[np.uint8], predictor: Predictor) -> tuple[NDArray[np
 
 @dataclass(frozen=True)
 class _Found:
-    """Pictures: what they are called together, (name of the map, file), what tells them apart, their pixel edge."""
+    """Pictures: what they are called together, (name of the map, file), what tells them apart, their pixel edge.
+
+    Attributes:
+        shapes: (height, width) by the digest of picture and annotation, of a dataset's pictures.
+    """
 
     name: str
     pictures: list[tuple[str, Location]]
@@ -236,6 +268,7 @@ class _Found:
     pixel_um: float | None
     state: dict[str, Any] = field(default_factory=dict)
     now: Callable[[], Mapping[str, Any]] = dict
+    shapes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def _of_folder(config: InferPicturesConfig) -> _Found:
@@ -275,7 +308,8 @@ def _of_dataset(config: InferPicturesConfig) -> _Found:
         )
     pictures = [(segment.id, resolve(segment.surface, root_of(place))) for segment in segments]
     digests = {segment.id: segment.digest for segment in segments}
-    return _Found(index.name, sorted(pictures), digests, segments[0].voxel_size_um)
+    shapes = {segment.digest: segment.shape_yx for segment in segments}
+    return _Found(index.name, sorted(pictures), digests, segments[0].voxel_size_um, shapes=shapes)
 
 
 def _require_matches(bundle: Bundle, pixel_um: float | None) -> None:

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from inkbatch import __version__
 from inkbatch.errors import ConfigError, InkbatchError
+from inkbatch.redaction import redact
 from inkbatch.view.connections import Connections
 from inkbatch.view.guard import HEADERS, allowed_names, is_loopback, refusal
 from inkbatch.view.render import UnknownNameError
@@ -169,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True  # the browser went away
         except Exception:
-            traceback.print_exc()
+            sys.stderr.write(redact(traceback.format_exc()))
             self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the terminal")
 
     def _answer(self, path: str, query: str) -> Answer:
@@ -199,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
             chunked.end()
         except InkbatchError as error:
             # The status is sent already; a body without its last chunk tells the browser that it is incomplete.
-            sys.stderr.write(f"inkbatch view: the picture was not finished: {error}\n")
+            sys.stderr.write(f"inkbatch view: the picture was not finished: {redact(str(error))}\n")
             self.close_connection = True
 
     def _send_file(self, name: str, with_body: bool) -> None:
@@ -222,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
 
     def _fail(self, status: HTTPStatus, text: str) -> None:
-        body = json.dumps({"error": text}, ensure_ascii=False).encode()
+        body = json.dumps({"error": redact(text)}, ensure_ascii=False).encode()
         headers = {"Content-Length": str(len(body)), "Cache-Control": "no-store"}
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = "GET"

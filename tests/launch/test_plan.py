@@ -11,11 +11,13 @@ from pydantic import ValidationError
 
 from inkbatch.errors import ConfigError
 from inkbatch.launch.aws_settings import AwsBatchSettings
+from inkbatch.launch.base import launcher_class, launcher_names
 from inkbatch.launch.commands import Request
 from inkbatch.launch.jobfile import JobFile, LaunchBlock, job_names, parse_duration
 from inkbatch.launch.plan import ArraySpec, Chain, launch_name, plan_chain, refuse_secrets
 from inkbatch.launch.settings import engine_settings
 from inkbatch.launch.slurm import SlurmSettings
+from inkbatch.redaction import redact
 from inkbatch.testing.launchers import LAUNCH
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -166,6 +168,24 @@ def test_credentials_in_root_are_refused_and_not_repeated():
 def test_variables_that_look_like_credentials_are_refused(name):
     with pytest.raises(ConfigError, match=name):
         refuse_secrets([name], "environment")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["https://reader:hidden@host/mask", "s3://bucket/mask?token=hidden", "WANDB_API_KEY=hidden", "DB_PASS=hidden"],
+)
+@pytest.mark.parametrize("engine", launcher_names())
+def test_no_engine_is_handed_a_word_or_a_variable_with_a_secret(engine, words):
+    for request in (
+        replace(INFER, sets={"infer": [f"name={words}"]}),
+        replace(INFER, extra={"infer": ["--args", words]}),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            plan_chain(request, LAUNCH)
+        assert "hidden" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        launcher_class(engine).settings_class.checked({"environment": {"PLACE": words}}, "engines.yaml")
+    assert "hidden" not in redact(str(caught.value))
 
 
 def test_names_for_schedulers_are_plain_and_short():

@@ -11,7 +11,7 @@ import pytest
 
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
-from inkbatch.reports.page import Figure, Page, Picture, Section, Table
+from inkbatch.reports.page import Chart, Code, Figure, Link, Page, Picture, Section, Table, Words
 from inkbatch.reports.render import MOST_BYTES, MOST_ROWS, render, scale_bar, usd_text
 from inkbatch.reports.stored import root_of
 from inkbatch.run.identity import ShardSpec
@@ -332,3 +332,37 @@ def test_root_is_what_lies_above_the_room():
     assert root_of(Location.parse("s3://bucket/ink/predictions/a/b")).uri == "s3://bucket/ink"
     assert root_of(Location.parse("s3://bucket/ink/predictions/a/b/evaluation")).uri == "s3://bucket/ink"
     assert root_of(Location.parse("/data/elsewhere/run")).uri == "/data/elsewhere"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "https://reader:s3cr3t@host/scans",
+        "https://host/scans?token=s3cr3t",
+        "WANDB_API_KEY=s3cr3t",
+        "DB_PASS=s3cr3t",
+        '{"AUTHORIZATION": "Bearer s3cr3t"}',
+    ],
+)
+def test_no_secret_reaches_a_page_wherever_it_stands(words):
+    svg = f"<svg><text>{words}</text></svg>"
+    parts = (
+        Words(words),
+        Code(words),
+        Table(words, (words,), ((words,), (Link(words, words),))),
+        Chart(svg, words, words),
+    )
+    page = Page(
+        job="test",
+        title=words,
+        sentence=words,
+        hero=(Picture(noise(8, 8), words, words),),
+        figures=(Figure(words, words, words),),
+        warnings=(words,),
+        sections=(Section(words, parts),),
+        repeat=words,
+        repeat_note=words,
+        files=(Link(words, words, words),),
+        foot=words,
+    )
+    assert "s3cr3t" not in render(page).decode()

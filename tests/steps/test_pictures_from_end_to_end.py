@@ -105,6 +105,19 @@ def test_pictures_are_scored_without_those_that_trained(root):
     assert "not a score" in scored(folder, on="all")[1]
 
 
+def test_maps_say_how_many_of_their_pixels_trained_the_network(root):
+    folder = maps(root)
+    assert json.loads((folder / "manifest.json").read_text())["inputs"]["trained_share"] == 0.5
+    values = {"bundle": str(root / "runs/net/bundle"), "root": str(root), "dataset": "drawings"}
+    said = {
+        split: infer_pictures.describe(infer_pictures.InferPicturesConfig.checked({**values, "split": split}, "test"))
+        for split in ("all", "train", "test")
+    }
+    assert "50 % of these pixels trained this network" in said["all"]
+    assert "100 % of these pixels trained this network" in said["train"]
+    assert "careful" not in said["test"]
+
+
 def test_pictures_of_a_folder_take_annotations_and_are_known_by_content(root):
     folder = maps(root, dataset=None, images=str(root / "drawings/train"))
     with pytest.raises(ConfigError, match="give --annotations FOLDER"):

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.view.guard import refusal
+from inkbatch.view.render import UnknownNameError
 from inkbatch.view.scene import Scene
 from inkbatch.view.server import FILES, PAGE, ViewServer
 from inkbatch.view.viewer import Viewer
@@ -217,3 +219,23 @@ def test_numbers_are_numpy_free(server):
     body = json.loads(ask(server, "/value/0?y=3&x=3&range=0,1")[1])
     assert isinstance(body["papyrus"], int)
     assert np.isfinite(body["papyrus"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "https://reader:hidden@host/a",
+        "https://host/a?token=hidden",
+        "WANDB_API_KEY=hidden",
+        "AUTHORIZATION: Bearer hidden",
+    ],
+)
+@pytest.mark.parametrize("kind", [DataError, ConfigError, UnknownNameError, RuntimeError])
+def test_no_secret_is_in_an_answer_or_on_the_terminal_when_something_fails(server, capfd, monkeypatch, kind, words):
+    def fail(*_):
+        raise kind(f"segment seg: cannot be read from {words}")
+
+    monkeypatch.setattr(server.viewer, "scene", fail)
+    answer, body = ask(server, "/scene")
+    assert answer.status >= 400
+    assert "hidden" not in body.decode() + capfd.readouterr().err
