@@ -26,11 +26,33 @@ class ImageLayer:
         name: Shown in the viewer.
         address: The OME-Zarr group as the browser reaches it: ``https://…``, ``s3://…`` or ``gs://…``.
         shader: How values become colours.
+        plane_px_um: Edge of a pixel of a single plane that is shown at every depth; None of volumes.
     """
 
     name: str
     address: str
     shader: str
+    plane_px_um: float | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Return the layer as the viewer's state has it.
+
+        A plane's z is renamed ``z'``: the viewer keeps a dimension with a prime inside its layer, so the position along
+        the shared z does not move it out of sight.
+        """
+        found: dict[str, Any] = {
+            "type": "image",
+            "source": {"url": f"zarr://{self.address}"},  # the viewer finds out whether it is v2 or v3
+            "name": self.name,
+            "shader": self.shader,
+            "opacity": 1,  # the viewer's own default is a half
+            "blend": "default",
+        }
+        if self.plane_px_um is not None:
+            edge = [self.plane_px_um * 1e-6, "m"]
+            found["source"]["transform"] = {"outputDimensions": {"z'": edge, "y": edge, "x": edge}}
+            found |= {"localDimensions": {"z'": edge}, "localPosition": [0]}
+        return found
 
 
 def papyrus_layer(address: str, name: str = "papyrus") -> ImageLayer:
@@ -38,9 +60,9 @@ def papyrus_layer(address: str, name: str = "papyrus") -> ImageLayer:
     return ImageLayer(name, address, PAPYRUS_SHADER)
 
 
-def ink_layer(address: str, name: str = "ink") -> ImageLayer:
-    """Make a layer that lays ink in red over what is below it."""
-    return ImageLayer(name, address, INK_SHADER)
+def ink_layer(address: str, name: str = "ink", plane_px_um: float | None = None) -> ImageLayer:
+    """Make a layer that lays ink in red over what is below it; with the edge of its pixels, at every depth."""
+    return ImageLayer(name, address, INK_SHADER, plane_px_um)
 
 
 def neuroglancer_link(
@@ -57,19 +79,9 @@ def neuroglancer_link(
     z, y, x = (um * 1e-6 for um in spacing_zyx_um)
     state: dict[str, Any] = {
         "dimensions": {"x": [x, "m"], "y": [y, "m"], "z": [z, "m"]},
-        "position": [width / 2, height / 2, depth // 2 + 0.5],
-        "crossSectionScale": max(1.0, max(height, width) / 1000),
-        "layers": [
-            {
-                "type": "image",
-                "source": {"url": f"zarr2://{layer.address}"},
-                "name": layer.name,
-                "shader": layer.shader,
-                "opacity": 1,  # the viewer's own default is a half
-                "blend": "default",
-            }
-            for layer in layers
-        ],
+        "position": [width // 2, height // 2, depth // 2],  # the middle of voxel n lies at n
+        "crossSectionScale": max(1.0, max(height, width) / 1000) * x / min(x, y, z),  # counts in the finest spacing
+        "layers": [layer.state() for layer in layers],
         "layout": "xy",
         "showAxisLines": False,
     }

@@ -18,7 +18,7 @@ from inkbatch.io.pictures.ome_zarr_v2 import LevelValues, write_ome_zarr_v2
 from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.steps.export.neuroglancer import ink_layer, neuroglancer_link, papyrus_layer
+from inkbatch.steps.export.neuroglancer import ImageLayer, ink_layer, neuroglancer_link, papyrus_layer
 
 VIEWERS_NAME = "viewers.json"  # beside a map: where viewers find it; its page shows the link
 REACHABLE = ("http", "https", "s3", "gs")  # what a browser can read by itself
@@ -34,7 +34,7 @@ class OmeZarrConfig(JobConfig):
         to: Folder of the group; None is ``ome-zarr-v2`` beside the map, or beside the surface.
         what: ``map`` or ``surface``.
         threshold: Probability from which (inclusive) a pixel is 255, and 0 elsewhere; None keeps shades.
-        papyrus: Address of the segment's exported surface, for the link: ink is shown over it.
+        papyrus: Address of the segment's exported surface, for the link: ink is shown over it, at every depth.
     """
 
     job: ClassVar[str] = "export"
@@ -94,6 +94,8 @@ def run(config: OmeZarrConfig) -> OmeZarrReport:
         spacing = (volume.provenance.layer_um, pixel_um, pixel_um)
         beside = segment_folder(config.root, config.segment)
         facts: dict[str, Any] = {"segment": config.segment, "surface": digest}
+        if volume.dtype == np.uint16:
+            facts["grey_values"] = "uint16 / 257, rounded to nearest"
     else:
         found = open_map(config.root, config.segment, config.name)
         levels, beside = map_levels(found, config.threshold), found.folder
@@ -102,8 +104,9 @@ def run(config: OmeZarrConfig) -> OmeZarrReport:
         if config.threshold is not None:
             facts["threshold"] = config.threshold
     place = Location.parse(config.to) if config.to else beside / "ome-zarr-v2"
+    view = _view(config, place.uri, levels[0].shape_zyx, spacing) if place.protocol in REACHABLE else None
     stored = write_ome_zarr_v2(place, levels, spacing, facts)
-    link = _link(config, place, levels[0], spacing)
+    link = view.link() if view else None
     if found is not None:
         (found.folder / VIEWERS_NAME).write_json({"ome_zarr": place.uri, "neuroglancer": link})
     seconds = time.perf_counter() - started
@@ -128,25 +131,50 @@ def map_levels(found: StoredMap, threshold: float | None = None) -> list[LevelVa
 
 
 def surface_levels(volume: SurfaceVolume) -> list[LevelValues]:
-    """Return the levels of a surface, all layers in depth order, stored dtype."""
+    """Return the levels of a surface, all layers in depth order, uint8: ``round(value / 257)`` of uint16."""
+    table = np.rint(np.arange(1 << 16) / 257).astype(np.uint8)
 
     def reader(number: int) -> LevelValues:
         array = volume.volume.levels[number]
         depth, height, width = array.layout.shape
 
         def read(box: Box) -> NDArray[Any]:
-            return array.read((slice(0, depth), *box.slices))
+            stored = array.read((slice(0, depth), *box.slices))
+            return table[stored] if stored.dtype == np.uint16 else stored
 
-        return LevelValues((depth, height, width), np.dtype(array.layout.dtype), read)
+        return LevelValues((depth, height, width), np.dtype(np.uint8), read)
 
     return [reader(number) for number in range(len(volume.volume.levels))]
 
 
-def _link(
-    config: OmeZarrConfig, place: Location, level: LevelValues, spacing: tuple[float, float, float]
-) -> str | None:
-    if place.protocol not in REACHABLE:
-        return None
-    layer = papyrus_layer(place.uri) if config.what == "surface" else ink_layer(place.uri)
-    below = [papyrus_layer(config.papyrus)] if config.papyrus else []
-    return neuroglancer_link([*below, layer], level.shape_zyx, spacing)
+@dataclass(frozen=True)
+class _View:
+    """Layers of the link, and the extent and spacing that it shows."""
+
+    layers: list[ImageLayer]
+    shape_zyx: tuple[int, int, int]
+    spacing_zyx_um: tuple[float, float, float]
+
+    def link(self) -> str:
+        return neuroglancer_link(self.layers, self.shape_zyx, self.spacing_zyx_um)
+
+
+def _view(
+    config: OmeZarrConfig,
+    address: str,
+    shape_zyx: tuple[int, int, int],
+    spacing_zyx_um: tuple[float, float, float],
+) -> _View:
+    """Decide the link's view: a volume at its middle layer, ink over the middle layer of the papyrus.
+
+    Raises:
+        DataError: Papyrus is named, and the segment's surface, whose depth and spacing it has, is not in ROOT.
+    """
+    if config.what == "surface":
+        return _View([papyrus_layer(address)], shape_zyx, spacing_zyx_um)
+    if config.papyrus is None:
+        return _View([ink_layer(address)], shape_zyx, spacing_zyx_um)
+    volume, _ = open_prepared(config.root, config.segment)
+    layers = [papyrus_layer(config.papyrus), ink_layer(address, plane_px_um=spacing_zyx_um[2])]
+    depth = (volume.layer_count, *shape_zyx[1:])
+    return _View(layers, depth, (volume.provenance.layer_um, *spacing_zyx_um[1:]))

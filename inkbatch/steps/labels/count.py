@@ -64,7 +64,7 @@ def counted(config: LabelsConfig, inputs: LabelInputs, documents: Sequence[Mappi
     merged = None if config.soft else _merged(config, inputs, documents, highest)
     if config.soft and highest == 0 and not config.allow_empty:
         raise DataError(
-            f"segment {config.segment}: no ink is in {inputs.labels.identity}: all values are 0; give the labels that "
+            f"segment {config.segment}: no ink is in {inputs.name}: all values are 0; give the labels that "
             "hold some, or set allow_empty"
         )
     return Counted(merged, highest, volume.plane if volume else None, held_out, free)
@@ -94,7 +94,7 @@ def _merged(
     )
     if merged.kept_count == 0 and not config.allow_empty:
         raise DataError(
-            f"segment {config.segment}: no ink is left of {inputs.labels.identity}: "
+            f"segment {config.segment}: no ink is left of {inputs.name}: "
             f"{merged.removed_count} components are under {rules.min_area_px} px, and the largest value is "
             f"{highest:.3g} of full scale, the threshold {rules.threshold:g}; lower clean.min_area_px or "
             "clean.threshold, state white, or set allow_empty"

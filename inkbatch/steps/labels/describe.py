@@ -23,7 +23,7 @@ def describe(config: LabelsConfig) -> str:
         counted, cleaned = len(plan.facts_record.done()), len(plan.record.done())
         done = f"{counted} already counted and {cleaned} already cleaned"
     rows = [
-        f"labels {config.segment}: {plan.source.identity.get('image') or plan.source.identity.get('prediction')}",
+        f"labels {config.segment}: {plan.inputs.name}",
         f"  surface       {height} x {width} px",
         *_chosen(plan),
         f"  ink           {_ink(config)}",

@@ -62,6 +62,11 @@ class LabelInputs:
     holes: tuple[Holes, ...] = ()
 
     @property
+    def name(self) -> str:
+        """Address of the labels' picture or array, or name of the prediction."""
+        return str(self.labels.identity.get("image") or self.labels.identity.get("prediction"))
+
+    @property
     def masks(self) -> dict[str, Mask]:
         """The given masks by the setting that names them."""
         named = {"supervision_mask": self.supervision, "validation_mask": self.validation}

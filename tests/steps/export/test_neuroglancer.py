@@ -18,11 +18,12 @@ import pytest
 from inkbatch.geometry import Box
 from inkbatch.io.pictures.ome_zarr_v2 import LevelValues, write_ome_zarr_v2
 from inkbatch.io.store.location import Location
-from inkbatch.steps.export.neuroglancer import ink_layer, neuroglancer_link, papyrus_layer
+from inkbatch.steps.export.neuroglancer import ImageLayer, ink_layer, neuroglancer_link
 from inkbatch.testing.browser import chromium
 
 pytestmark = pytest.mark.browser
-SHAPE, SPACING = (300, 400), (7.91, 7.91, 7.91)
+SHAPE, SPACING = (300, 400), (2.4, 7.91, 7.91)
+AS_STORED = "void main() { emitGrayscale(toNormalized(getDataValue())); }"
 
 
 class Open(http.server.SimpleHTTPRequestHandler):
@@ -83,15 +84,26 @@ def red(picture: np.ndarray) -> np.ndarray:
     return (own > 200) & (green < 60) & (blue < 60)
 
 
+def largest(marked: np.ndarray) -> np.ndarray:
+    """Left, top, width, height and area of the largest component."""
+    found = cv2.connectedComponentsWithStats(marked.astype(np.uint8))[2][1:]
+    return found[found[:, cv2.CC_STAT_AREA].argmax()]
+
+
 def test_a_link_shows_red_ink_over_papyrus_at_its_true_scale(tmp_path):
     ink = np.zeros((1, *SHAPE), np.uint8)
     ink[0, 100:200, 150:250] = 255
     store(tmp_path / "map.zarr", ink)
-    store(tmp_path / "papyrus.zarr", np.full((1, *SHAPE), 128, np.uint8))
+    papyrus = np.broadcast_to(np.arange(40, 240, 40, dtype=np.uint8)[:, None, None], (5, *SHAPE))
+    store(tmp_path / "papyrus.zarr", papyrus)
     with served(tmp_path) as address:
-        layers = [papyrus_layer(f"{address}/papyrus.zarr"), ink_layer(f"{address}/map.zarr")]
-        picture = shown(neuroglancer_link(layers, (1, *SHAPE), SPACING), tmp_path)
-    _, _, found, _ = cv2.connectedComponentsWithStats(red(picture).astype(np.uint8))
-    _, _, width, height, area = found[1 + found[1:, cv2.CC_STAT_AREA].argmax()]  # the axes' names are red as well
+        below = ImageLayer("papyrus", f"{address}/papyrus.zarr", AS_STORED)
+        layers = [below, ink_layer(f"{address}/map.zarr", plane_px_um=SPACING[2])]
+        picture = shown(neuroglancer_link(layers, papyrus.shape, SPACING), tmp_path)
+    left, top, width, height, area = largest(red(picture))  # the axes' names are red as well
     assert max(abs(width - 100), abs(height - 100)) <= 2  # one screen pixel per value
     assert area > 0.95 * width * height
+    x, y, *size, area = largest((picture == papyrus[2, 0, 0]).all(axis=-1))
+    assert np.abs(np.subtract(size, (400, 300))).max() <= 4  # the viewer draws a line around the volume
+    assert area > 0.95 * (400 * 300 - 100 * 100)  # the middle layer, and no other, lies around the ink
+    assert max(abs(left - x - 150), abs(top - y - 100)) <= 2

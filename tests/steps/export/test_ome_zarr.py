@@ -68,7 +68,29 @@ def test_its_metadata_satisfy_ome_zarr_0_4_and_state_the_true_scale(root, tmp_pa
     assert image.datasets[0].coordinateTransformations[0].scale == [pixel] * 3
 
 
-def test_a_surface_keeps_its_layers_and_dtype(root, tmp_path):
+def test_a_map_over_papyrus_opens_at_the_middle_layer_of_its_segment(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("inkbatch.steps.export.ome_zarr.REACHABLE", ("file",))
+    link = exported(root, tmp_path, papyrus="https://host/surface").link
+    state = json.loads(unquote(link.split("#!", 1)[1]))
+    volume, _ = open_prepared(find_root(root[1]).uri, root[1].parent.name)
+    assert volume.layer_count > 2
+    assert state["position"][2] == volume.layer_count // 2
+    assert [layer["source"]["url"].startswith("zarr://") for layer in state["layers"]] == [True, True]
+
+
+def test_a_surface_of_16_bits_becomes_8_bits_and_says_so(tmp_path):
+    layers = np.arange(8 * 64 * 64, dtype=np.uint16).reshape(8, 64, 64) * 2
+    source = write_layers(tmp_path / "layers", layers)
+    values = {"segment": "deep", "root": str(tmp_path), "depth_order": "forward", "voxel_size_um": 8, "shard_px": 64}
+    prepare(PrepareConfig.model_validate({**values, "source": str(source), "intensity": "keep"}), RunContext())
+    report = run(OmeZarrConfig(segment="deep", root=str(tmp_path), what="surface", to=str(tmp_path / "s.zarr")))
+    array = zarr.open_group(report.location.uri, mode="r", zarr_format=2)["0"]
+    assert array.dtype == np.uint8
+    assert np.abs(array[:].astype(float) - layers / 257).max() < 0.5
+    assert (report.location / ".zattrs").read_json()["inkbatch"]["grey_values"] == "uint16 / 257, rounded to nearest"
+
+
+def test_a_surface_keeps_its_layers_and_8_bits(root, tmp_path):
     report = exported(root, tmp_path, what="surface")
     _, map_folder = root
     volume, _ = open_prepared(find_root(map_folder).uri, map_folder.parent.name)
@@ -102,13 +124,14 @@ def test_an_interrupted_copy_is_no_group(root, tmp_path, monkeypatch):
 
 def test_a_link_holds_the_state_that_shows_ink_over_papyrus():
     link = neuroglancer_link(
-        [papyrus_layer("s3://b/surface"), ink_layer("s3://b/map")], (5, 2000, 3000), (2.4, 7.91, 7.91)
+        [papyrus_layer("s3://b/surface"), ink_layer("s3://b/map", plane_px_um=7.91)], (5, 2000, 3000), (2.4, 7.91, 7.91)
     )
     state = json.loads(unquote(link.split("#!", 1)[1]))
-    assert [layer["source"]["url"] for layer in state["layers"]] == ["zarr2://s3://b/surface", "zarr2://s3://b/map"]
+    assert [layer["source"]["url"] for layer in state["layers"]] == ["zarr://s3://b/surface", "zarr://s3://b/map"]
     assert state["position"][:2] == [1500, 1000]
     assert state["dimensions"]["x"] == [pytest.approx(7.91e-6), "m"]
-    assert (state["dimensions"]["z"][0], state["position"][2]) == (pytest.approx(2.4e-6), 2.5)
+    assert (state["dimensions"]["z"][0], state["position"][2]) == (pytest.approx(2.4e-6), 2)
+    assert [layer.get("localPosition") for layer in state["layers"]] == [None, [0]]
 
 
 def test_a_folder_that_no_browser_reaches_says_how_to_get_a_link(root, tmp_path):
