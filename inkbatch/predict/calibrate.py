@@ -10,6 +10,7 @@ import numpy as np
 
 from inkbatch.geometry import Box, Unit
 from inkbatch.models.bundle import Bundle
+from inkbatch.models.contract import Contract
 from inkbatch.predict.coverage import grid_of
 from inkbatch.predict.device import (
     DeviceName,
@@ -47,12 +48,17 @@ class Calibration:
 
 
 def calibrate(
-    bundle: Bundle, device: DeviceName = "auto", precision: PrecisionName = "auto", budget_s: float = 6.0
+    bundle: Bundle,
+    contract: Contract,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    budget_s: float = 6.0,
 ) -> Calibration:
     """Run the network over random grey values, more and more of them, until a round takes most of `budget_s`.
 
     Args:
         bundle: The model; its weights are read.
+        contract: The bundle's, with the choices of the run.
         device: Where it computes.
         precision: Of the forward passes.
         budget_s: Seconds that the last round may take; the first ones warm up and take less.
@@ -62,8 +68,7 @@ def calibrate(
     """
     begun = time.perf_counter()
     chosen = choose_device(device)
-    predictor = Predictor(bundle.build(chosen), bundle.contract, chosen, choose_precision(precision, chosen))
-    contract = bundle.contract
+    predictor = Predictor(bundle.build(chosen), contract, chosen, choose_precision(precision, chosen))
     most = max(1, (LARGEST_PX - contract.tile_px) // contract.stride_px + 1)
     side, seconds = 1, _seconds(predictor, 1)  # the first pass also prepares the device
     start_s = time.perf_counter() - begun

@@ -200,8 +200,8 @@ def test_a_stream_from_the_middle_gives_what_the_whole_one_gives(tiles, in_place
 def test_as_many_steps_as_asked_for_are_read_ahead_and_none_in_place(tiles, monkeypatch, in_place, ahead):
     monkeypatch.setattr("inkbatch.training.data.time.thread_time", time.perf_counter)  # a busy machine waits, too
     stream, begun = stream_of(tiles, ahead=3, in_place=in_place), []
-    read = stream._read
-    monkeypatch.setattr(stream, "_read", lambda drawn: (begun.append(drawn), read(drawn))[1])
+    read = tiles.batch
+    monkeypatch.setattr(tiles, "batch", lambda drawn: (begun.append(drawn), read(drawn))[1])
     for given, _ in enumerate(stream.run(0, 0), start=1):
         assert len(begun) == given if in_place else len(begun) <= min(18, given + ahead)
     assert given == len(begun) == 18
@@ -212,14 +212,14 @@ def test_where_reading_waits_steps_are_read_ahead_for_a_while_even_so(tiles, mon
     monkeypatch.setattr("inkbatch.training.data.AHEAD_STEPS", 5)
     expected = list(stream_of(tiles).run(0, 0))
     stream, readers, slow = stream_of(tiles, in_place=True), [], 7
-    read = stream._read
+    read = tiles.batch
 
     def slowly(drawn):
         readers.append(threading.current_thread())
         time.sleep(0.1 if len(readers) <= slow else 0)
         return read(drawn)
 
-    monkeypatch.setattr(stream, "_read", slowly)
+    monkeypatch.setattr(tiles, "batch", slowly)
     found = list(stream.run(0, 0))
     own = [reader is threading.current_thread() for reader in readers]
     assert own[:7] == [True, True, False, False, False, False, False]

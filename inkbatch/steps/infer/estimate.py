@@ -69,8 +69,7 @@ def run(config: EstimateConfig) -> Estimate:
         ConfigError: An unknown machine, or no throughput known for the device at hand.
         DataError: The one segment that was asked for cannot be inferred with this bundle.
     """
-    stride = {"stride_px": config.stride_px} if config.stride_px else {}
-    bundle = Bundle.open(bundle_location(config.bundle), {**config.override, **stride})
+    bundle = Bundle.open(bundle_location(config.bundle), config.override)
     rented = None if config.machine == HERE else machine_named(config.machine)
     device = rented.device if rented else _device_here(config)
     rate = _find_rate(config, bundle, rented, device)
@@ -122,7 +121,8 @@ def _find_rate(config: EstimateConfig, bundle: Bundle, rented: Machine | None, d
 
 def _measured_rate(config: EstimateConfig, bundle: Bundle, here: str) -> Rate:
     """Measure now, and save the throughput if asked to."""
-    found = calibrate(bundle, config.device, config.precision, config.calibrate_s)
+    contract = config.choices.applied(bundle.contract)
+    found = calibrate(bundle, contract, config.device, config.precision, config.calibrate_s)
     document, precision = bundle.document, str(found.facts["precision"])
     if config.save:
         if document.flops_per_tile is None:
