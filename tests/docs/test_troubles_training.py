@@ -27,7 +27,7 @@ def _(desk):
     return desk.inferred().says("evaluate", "tiny")
 
 
-@provokes("its labels are …, the surface is …")
+@provokes("the size of its labels is …, that of the surface …")
 def _(desk):
     cv2.imwrite("labels.png", np.zeros((80, 120), np.uint8))
     return desk.prepared().says("labels", "tiny", "--image", "labels.png")

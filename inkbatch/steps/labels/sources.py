@@ -186,6 +186,6 @@ def _require_size(
         if fitting:
             or_level = f", or set level={fitting[0]}, which has that size"
     raise DataError(
-        f"segment {config.segment}: its {what} are {tuple(found)}, the surface is {surface.shape_yx} (height, width); "
-        f"give those of this very surface{or_level}"
+        f"segment {config.segment}: the size of its {what} is {tuple(found)}, that of the surface "
+        f"{surface.shape_yx} (height, width); give those of this very surface{or_level}"
     )

@@ -113,10 +113,10 @@ def test_a_volume_without_ink_is_refused(configure, tmp_path, ink):
 
 def test_a_volume_of_another_size_is_refused_with_both_sizes_and_the_level_that_fits(configure, tmp_path, ink):
     small = str(write_label_volume(tmp_path / "small.zarr", on_plane(ink[:80, :120], PLANES, 10)))
-    with pytest.raises(DataError, match=r"labels are \(80, 120\), the surface is \(150, 210\).*this very surface"):
+    with pytest.raises(DataError, match=r"labels is \(80, 120\), that of the surface \(150, 210\).*this very surface"):
         run(configure(image=small), RunContext())
     large = str(write_label_volume(tmp_path / "large.zarr", on_plane(ink.repeat(2, 0).repeat(2, 1), PLANES, 10)))
-    with pytest.raises(DataError, match=r"labels are \(300, 420\), the surface is .*, or set level=1"):
+    with pytest.raises(DataError, match=r"labels is \(300, 420\), that of the surface .*, or set level=1"):
         run(configure(image=large), RunContext())
     config = configure(image=large, level=1)
     run(config, RunContext())
@@ -165,7 +165,7 @@ def test_masks_that_mark_everything_or_nothing_are_refused_and_leave_nothing(con
 @pytest.mark.parametrize("what", ["supervision_mask", "validation_mask"])
 def test_a_mask_of_another_size_is_refused_with_both_sizes(configure, volume, tmp_path, what):
     cv2.imwrite(str(tmp_path / "m.png"), np.full((80, 120), 255, np.uint8))
-    with pytest.raises(DataError, match=rf"{what.replace('_', ' ')} are \(80, 120\), the surface is \(150, 210\)"):
+    with pytest.raises(DataError, match=rf"{what.replace('_', ' ')} is \(80, 120\), that of the surface \(150, 210\)"):
         run(configure(image=volume, **{what: str(tmp_path / "m.png")}), RunContext())
 
 

@@ -234,7 +234,7 @@ def test_bare_papyrus_is_accepted_when_that_is_said(configure, tmp_path):
 
 def test_labels_of_another_size_are_refused(configure, tmp_path):
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((150, 209), np.uint8))
-    with pytest.raises(DataError, match=r"\(150, 209\), the surface is \(150, 210\)"):
+    with pytest.raises(DataError, match=r"\(150, 209\), that of the surface \(150, 210\)"):
         run(configure(image=str(tmp_path / "small.png")), RunContext())
     with pytest.raises(DataError, match="ignore mask"):
         run(configure(ignore={"image": str(tmp_path / "small.png")}), RunContext())
