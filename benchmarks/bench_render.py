@@ -78,7 +78,7 @@ def needed_chunks(surface: RenderedSurface, box: Box) -> int:
     last = np.array(surface.volume.shape_zyx)[:, None] - 1
     part = np.array(surface.volume.chunk_zyx)[:, None]
     for strip in cut(box.shape, 64, box.width):
-        pixels = surface.picture.pixels(strip.shift(box.y0, box.x0))
+        pixels = surface.raster.pixels(strip.shift(box.y0, box.x0))
         for offset in surface.offsets:
             points = (pixels.points + float(offset) * pixels.normals)[:, pixels.valid]
             low = np.floor(points).astype(np.int64)
@@ -96,7 +96,7 @@ def read_bytes() -> int:
 
 def sampled_by_scipy(surface: RenderedSurface, volume: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     """Sample the same points from the volume in memory."""
-    pixels = surface.picture.pixels(box)
+    pixels = surface.raster.pixels(box)
     points = pixels.points.astype(np.float32)[:, None] + surface.offsets[:, None, None] * pixels.normals[:, None]
     return map_coordinates(volume, points.reshape(3, -1), order=1, output=np.uint8, prefilter=False)
 

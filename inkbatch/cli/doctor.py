@@ -54,7 +54,7 @@ def doctor(
         typer.echo(json.dumps(step.report(findings), ensure_ascii=False))
     else:
         _print_table(findings)
-    step.verdict(findings)
+    step.require_sound(findings)
 
 
 def _print_table(findings: list[Finding]) -> None:

@@ -1,4 +1,4 @@
-"""The picture that a mesh spans: its size, and the position and normal of each pixel, as the field has them.
+"""The raster that a mesh spans: its size, and the position and normal of each pixel, as the field has them.
 
 Facts were found by trying; the arithmetic is float64, hence layers differ from those of float32 renderers by one grey
 value in about 0.005 % of the pixels (8 bits) or 0.5 % (16 bits).
@@ -32,15 +32,15 @@ class Pixels:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """Pixels on a mesh.
+class Raster:
+    """Pixels of the flattened surface, laid on a mesh.
 
     Attributes:
         mesh: The mesh.
         pixels_per_voxel: Pixels per voxel of level 0, nominally: 1 is full resolution.
         level_scale: What turns coordinates of level 0 into those of the sampled level: ``2 ** -level``.
         mesh_factor: What turns the mesh's coordinates into those of level 0, where it was drawn at another size. The
-            picture grows with it; normals do not change.
+            raster grows with it; normals do not change.
     """
 
     mesh: Mesh
@@ -64,7 +64,7 @@ class Picture:
     def grid(self, axis: int, start: int, stop: int) -> NDArray[np.float64]:
         """Compute grid coordinates of pixels ``[start, stop)`` along an axis (0 rows, 1 columns), clamped to the grid.
 
-        Pixel centres lie at half steps, vertex c at coordinate c: the picture spans 0 to `count`, vertices only
+        Pixel centres lie at half steps, vertex c at coordinate c: the raster spans 0 to `count`, vertices only
         0 to ``count - 1``.
         """
         count, step, size = self.mesh.shape_yx[axis], self.steps_yx[axis], self.shape_yx[axis]
@@ -72,7 +72,7 @@ class Picture:
         return np.clip(found, 0, count - 1)
 
     def pixels(self, box: Box) -> Pixels:
-        """Compute position and normal of each pixel of a box inside the picture.
+        """Compute position and normal of each pixel of a box inside the raster.
 
         Positions are bilinear between the four vertices around a pixel, all of which must be there; the normal is that
         of the nearest vertex, halves away from zero: it jumps half-way between vertices.

@@ -11,7 +11,7 @@ import numpy as np
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.spacing import SIZE_TOLERANCE
-from inkbatch.render.geometry import Picture
+from inkbatch.render.geometry import Raster
 from inkbatch.render.mesh import open_mesh
 from inkbatch.render.surface import DEFAULT_CACHE_BYTES, Layers, RenderedSurface
 from inkbatch.render.volume import Volume, open_volume
@@ -90,8 +90,8 @@ def open_rendered(
     step = 1 / per_voxel
     if settings.step_um is not None:
         step = settings.step_um / _required_um(settings, volume)
-    picture = Picture(mesh, per_voxel, 2.0**-volume.level, settings.mesh_factor)
-    return RenderedSurface(picture, volume, Layers(settings.layers_count, step, settings.flip_normals), cache_bytes)
+    raster = Raster(mesh, per_voxel, 2.0**-volume.level, settings.mesh_factor)
+    return RenderedSurface(raster, volume, Layers(settings.layers_count, step, settings.flip_normals), cache_bytes)
 
 
 def _required_um(settings: RenderSettings, volume: Volume) -> float:
@@ -136,7 +136,7 @@ def require_inside(surface: RenderedSurface, most: float, box: Box | None = None
         )
     if outside <= most * count and outside < count:
         return
-    mesh, volume, factor = surface.picture.mesh, surface.volume, surface.picture.mesh_factor
+    mesh, volume, factor = surface.raster.mesh, surface.volume, surface.raster.mesh_factor
     ends = [mesh.points[:, mesh.valid].min(axis=1) * factor, mesh.points[:, mesh.valid].max(axis=1) * factor]
     spans = ", ".join(f"{axis} {a:.0f} to {b:.0f}" for axis, a, b in zip("zyx", *ends, strict=True))
     size = " x ".join(str(n * 2**volume.level) for n in volume.shape_zyx)
@@ -150,8 +150,8 @@ def require_inside(surface: RenderedSurface, most: float, box: Box | None = None
 
 def _hint(surface: RenderedSurface) -> str:
     """Guess a cause for the message: the mesh may fit a volume that is larger by a power of two."""
-    mesh, volume = surface.picture.mesh, surface.volume
-    reach = mesh.points[:, mesh.valid].max(axis=1) * surface.picture.mesh_factor * surface.picture.level_scale
+    mesh, volume = surface.raster.mesh, surface.volume
+    reach = mesh.points[:, mesh.valid].max(axis=1) * surface.raster.mesh_factor * surface.raster.level_scale
     ratio = float(np.max(reach / np.array(volume.shape_zyx)))
     if volume.level_count > 1 or ratio <= 1:
         return ""

@@ -2,7 +2,7 @@
 
 NumPy because it is here already and fast enough: twice the rate of SciPy's `map_coordinates` on the same points,
 reading and geometry included (benchmarks/bench_render.py). OpenCV's `remap` samples pictures only: a stack of planes as
-one picture leaves too few bits of a float32 coordinate for the fraction. A compiler at run time (numba)
+one raster leaves too few bits of a float32 coordinate for the fraction. A compiler at run time (numba)
 would be a new dependency.
 """
 

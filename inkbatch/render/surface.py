@@ -18,7 +18,7 @@ from inkbatch.geometry import Box, cells
 from inkbatch.io.layers.base import CheckedLayerSource
 from inkbatch.io.layers.spacing import Spacing
 from inkbatch.io.threads import decode_pool
-from inkbatch.render.geometry import Picture
+from inkbatch.render.geometry import Raster
 from inkbatch.render.tiles import TILE_PX, Chunks, Tile, cut_tile
 from inkbatch.render.touched import ChunkGrid, hulls_of_mesh
 from inkbatch.render.volume import Chunk, ChunkReader, Volume
@@ -56,41 +56,39 @@ class RenderedSurface(CheckedLayerSource):
     Pixels without a surface are 0 in every layer, points outside the volume are 0.
 
     Attributes:
-        picture: The mesh and its pixels.
+        raster: The mesh and its pixels.
         volume: The volume's level.
         offsets: Of the layers, in voxels of that level.
         spacing: Of layers and pixels, where the volume's voxel size is known.
         chunks: The reader, with its cache.
     """
 
-    def __init__(
-        self, picture: Picture, volume: Volume, layers: Layers, cache_bytes: int = DEFAULT_CACHE_BYTES
-    ) -> None:
-        self.picture, self.volume, self.layers = picture, volume, layers
-        self.offsets = layers.offsets(picture.level_scale)
+    def __init__(self, raster: Raster, volume: Volume, layers: Layers, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        self.raster, self.volume, self.layers = raster, volume, layers
+        self.offsets = layers.offsets(raster.level_scale)
         self.reach = math.ceil(float(np.abs(self.offsets).max())) + 1
         if self.reach > REACH_VOXELS:
             raise ConfigError(
-                f"{picture.mesh.uri}: expected layers within {REACH_VOXELS} voxels of the surface, got {layers.count} "
+                f"{raster.mesh.uri}: expected layers within {REACH_VOXELS} voxels of the surface, got {layers.count} "
                 f"of {layers.step:g} voxels; take fewer layers, a smaller step, or a coarser level"
             )
-        self.uri = picture.mesh.uri
-        self.shape_zyx = (layers.count, *picture.shape_yx)
+        self.uri = raster.mesh.uri
+        self.shape_zyx = (layers.count, *raster.shape_yx)
         self.dtype = volume.dtype
         self.block_layers = layers.count
-        self.resident_bytes = cache_bytes + 2 * picture.mesh.points.nbytes  # the mesh and its normals
+        self.resident_bytes = cache_bytes + 2 * raster.mesh.points.nbytes  # the mesh and its normals
         self.unit_px = UNIT_PX
         base = volume.base_um
         if base is not None:
-            pixel_um = base / picture.pixels_per_voxel
+            pixel_um = base / raster.pixels_per_voxel
             self.spacing = Spacing(base * layers.step, pixel_um, pixel_um)
         self.grid = ChunkGrid(volume.shape_zyx, volume.chunk_zyx)
         self.chunks = ChunkReader(volume, cache_bytes)
-        self.fingerprint = digest({"mesh": picture.mesh.fingerprint, "volume": volume.fingerprint})
+        self.fingerprint = digest({"mesh": raster.mesh.fingerprint, "volume": volume.fingerprint})
 
     def planned_chunks(self, box: Box) -> set[Chunk]:
         """List the chunks that rendering a box reads at most, from the mesh alone."""
-        return self.grid.touched(hulls_of_mesh(self.picture, box), self.offsets)
+        return self.grid.touched(hulls_of_mesh(self.raster, box), self.offsets)
 
     def vertices_outside(self, box: Box | None = None) -> tuple[int, int]:
         """Count the vertices with a normal: those whose layers leave the volume, and all.
@@ -98,11 +96,11 @@ class RenderedSurface(CheckedLayerSource):
         Args:
             box: Only those around these pixels.
         """
-        mesh = self.picture.mesh
-        rows, columns = self.picture.cells(box or Box(0, 0, *self.shape_zyx[1:]))
+        mesh = self.raster.mesh
+        rows, columns = self.raster.cells(box or Box(0, 0, *self.shape_zyx[1:]))
         part = np.s_[rows.start : rows.stop + 1, columns.start : columns.stop + 1]
         good = mesh.has_normal[part]
-        scale = self.picture.mesh_factor * self.picture.level_scale
+        scale = self.raster.mesh_factor * self.raster.level_scale
         points = mesh.points[:, *part][:, good].astype(np.float64) * scale
         inside = self._inside(points, mesh.normals[:, *part][:, good])
         return int(inside.size - np.count_nonzero(inside)), int(inside.size)
@@ -115,7 +113,7 @@ class RenderedSurface(CheckedLayerSource):
         """
         surface, whole = np.zeros(box.shape, bool), np.zeros(box.shape, bool)
         for part in cells(box, TILE_PX, TILE_PX):
-            pixels, here = self.picture.pixels(part), part.within(box)
+            pixels, here = self.raster.pixels(part), part.within(box)
             surface[here] = pixels.valid
             whole[here] = pixels.valid & self._inside(pixels.points, pixels.normals)
         return surface, whole
@@ -157,7 +155,7 @@ class RenderedSurface(CheckedLayerSource):
 
     def _tiles(self, box: Box, offsets: NDArray[np.float32]) -> Iterator[Tile]:
         for part in cells(box, TILE_PX, TILE_PX):
-            yield from cut_tile(part, self.picture.pixels(part), slice(0, len(offsets)), offsets, self.grid)
+            yield from cut_tile(part, self.raster.pixels(part), slice(0, len(offsets)), offsets, self.grid)
 
     def _ahead(self, tile: Tile) -> int:
         """Count the tiles whose chunks are read ahead: as many as half of the cache holds."""

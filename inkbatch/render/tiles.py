@@ -32,7 +32,7 @@ class Tile:
     """Pixels and layers that are sampled together.
 
     Attributes:
-        box: Its pixels in the picture.
+        box: Its pixels in the raster.
         layers: Which of the layers that are read.
         pixels: Their positions and normals.
         low: First voxel of the brick, (z, y, x).
@@ -109,7 +109,7 @@ def cut_tile(box: Box, pixels: Pixels, layers: slice, offsets: NDArray[np.float3
     """Make tiles of some pixels and layers whose bricks are not too large.
 
     Args:
-        box: The pixels' place in the picture.
+        box: The pixels' place in the raster.
         pixels: Their positions and normals.
         layers: Which layers.
         offsets: Of all layers that are read.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
-from inkbatch.render.geometry import Picture, Pixels
+from inkbatch.render.geometry import Pixels, Raster
 from inkbatch.render.volume import Chunk
 
 PIECE_PX = 8  # pixels on a side that share a box of voxels, where pixels are known
@@ -104,17 +104,17 @@ def _pieces(array: NDArray[Any], valid: NDArray[np.bool_], pick: np.ufunc, empty
     return np.asarray(pick.reduce(rows.reshape(3, rows.shape[1], -1, PIECE_PX), axis=3))
 
 
-def hulls_of_mesh(picture: Picture, box: Box) -> Hulls:
+def hulls_of_mesh(raster: Raster, box: Box) -> Hulls:
     """Compute hulls of a box of pixels from the cells of the mesh alone; they hold those of its pixels.
 
-    Cells that are wide on the picture are cut: a part of a bilinear patch lies in the hull of its own corners.
+    Cells that are wide on the raster are cut: a part of a bilinear patch lies in the hull of its own corners.
     """
-    mesh = picture.mesh
-    rows, columns = picture.cells(box)
+    mesh = raster.mesh
+    rows, columns = raster.cells(box)
     part = np.s_[rows.start : rows.stop + 1, columns.start : columns.stop + 1]
     has_normal, normals = mesh.has_normal[part], mesh.normals[:, *part]
-    points = mesh.points[:, *part].astype(np.float64) * (picture.mesh_factor * picture.level_scale)
-    cuts = [max(1, math.ceil(1 / (step * CELL_PX) - 0.1)) for step in picture.steps_yx]
+    points = mesh.points[:, *part].astype(np.float64) * (raster.mesh_factor * raster.level_scale)
+    cuts = [max(1, math.ceil(1 / (step * CELL_PX) - 0.1)) for step in raster.steps_yx]
     good = _four(mesh.valid[part], np.logical_and) & _four(has_normal, np.logical_or)
     good = good.repeat(cuts[0], 0).repeat(cuts[1], 1)
     corners = _refined(_refined(points, cuts[0], 1), cuts[1], 2)

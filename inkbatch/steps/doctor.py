@@ -72,7 +72,7 @@ def report(findings: Sequence[Finding]) -> dict[str, Any]:
     return {"inkbatch": __version__, "checks": [finding.row() for finding in findings]}
 
 
-def verdict(findings: Sequence[Finding]) -> None:
+def require_sound(findings: Sequence[Finding]) -> None:
     """Raise the gravest of the bad findings.
 
     Raises:

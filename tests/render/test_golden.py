@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from inkbatch.geometry import Box
-from inkbatch.render.geometry import Picture
+from inkbatch.render.geometry import Raster
 from inkbatch.render.mesh import open_mesh
 from inkbatch.render.surface import Layers, RenderedSurface
 from inkbatch.render.volume import open_volume
@@ -66,8 +66,8 @@ def golden() -> dict[str, NDArray[Any]]:
 def opened(stored: Path, case: Case) -> RenderedSurface:
     mesh = open_mesh(str(stored / "surfaces" / case.surface))
     volume = open_volume(str(stored / f"{case.volume}.zarr"), level=case.level)
-    picture = Picture(mesh, case.scale * 2.0**-case.level, 2.0**-case.level, case.mesh_factor)
-    return RenderedSurface(picture, volume, Layers(case.count, case.step))
+    raster = Raster(mesh, case.scale * 2.0**-case.level, 2.0**-case.level, case.mesh_factor)
+    return RenderedSurface(raster, volume, Layers(case.count, case.step))
 
 
 @pytest.mark.parametrize("kind", SHA256)
@@ -95,6 +95,6 @@ def test_layers_are_those_of_the_field_to_one_grey_value(stored, golden, name):
 def test_flipped_normals_turn_the_layers_round(stored):
     case = CASES["tilt"]
     surface = opened(stored, case)
-    flipped = RenderedSurface(surface.picture, surface.volume, Layers(case.count, case.step, flip=True))
+    flipped = RenderedSurface(surface.raster, surface.volume, Layers(case.count, case.step, flip=True))
     box = Box(40, 50, 80, 90)
     np.testing.assert_array_equal(flipped.read(range(9), box), surface.read(range(9), box)[::-1])

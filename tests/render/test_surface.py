@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box, cut
 from inkbatch.render import tiles, touched
-from inkbatch.render.geometry import Picture
+from inkbatch.render.geometry import Raster
 from inkbatch.render.mesh import open_mesh
 from inkbatch.render.opening import RenderSettings, demand_of, open_rendered, require_inside
 from inkbatch.render.surface import Layers, RenderedSurface
@@ -22,7 +22,7 @@ from inkbatch.testing.scrolls import flat_mesh, write_mesh, write_volume
 
 def surface_of(stored, name: str = "sine", layers: Layers | None = None, **more) -> RenderedSurface:
     mesh = open_mesh(str(stored / "surfaces" / name))
-    return RenderedSurface(Picture(mesh), open_volume(str(stored / "u8.zarr")), layers or Layers(9), **more)
+    return RenderedSurface(Raster(mesh), open_volume(str(stored / "u8.zarr")), layers or Layers(9), **more)
 
 
 def whole(surface: RenderedSurface) -> Box:
@@ -55,7 +55,7 @@ def test_small_bricks_change_no_pixel(stored, monkeypatch):
 def test_points_are_sampled_as_scipy_does(stored, volumes):
     surface = surface_of(stored, "tilt")
     box = Box(20, 20, 60, 70)
-    pixels = surface.picture.pixels(box)
+    pixels = surface.raster.pixels(box)
     assert pixels.valid.all()
     points = pixels.points[:, None] + surface.offsets[:, None, None] * pixels.normals[:, None]
     expected = map_coordinates(volumes["u8"][0].astype(np.float64), points.reshape(3, -1), order=1)
@@ -66,7 +66,7 @@ def test_points_are_sampled_as_scipy_does(stored, volumes):
 
 def needed_chunks(surface: RenderedSurface, box: Box) -> set[tuple[int, ...]]:
     """Chunks of the voxels around every single point."""
-    pixels = surface.picture.pixels(box)
+    pixels = surface.raster.pixels(box)
     points = (pixels.points[:, None] + surface.offsets[:, None, None] * pixels.normals[:, None])[:, :, pixels.valid]
     voxels = np.floor(points).astype(int).reshape(3, -1)
     counts, found = surface.volume.chunk_counts, set()
@@ -90,7 +90,7 @@ def test_each_chunk_is_read_once_and_hardly_any_in_vain(stored):
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.7])
 def test_the_plan_from_the_mesh_holds_every_chunk_that_is_needed(stored, name, scale):
     mesh = open_mesh(str(stored / "surfaces" / name))
-    surface = RenderedSurface(Picture(mesh, scale), open_volume(str(stored / "u8.zarr")), Layers(9, 5))
+    surface = RenderedSurface(Raster(mesh, scale), open_volume(str(stored / "u8.zarr")), Layers(9, 5))
     for part in cut(surface.shape_zyx[1:], 64, 64):
         needed = needed_chunks(surface, part)
         assert needed <= surface.planned_chunks(part)
@@ -111,7 +111,7 @@ def test_a_missing_chunk_holds_the_fill_value(volumes, tmp_path):
         if file.is_file():
             file.unlink()
     mesh = open_mesh(str(write_mesh(tmp_path / "mesh", flat_mesh(z=48.0))))
-    surface = RenderedSurface(Picture(mesh), open_volume(str(folder)), Layers(1))
+    surface = RenderedSurface(Raster(mesh), open_volume(str(folder)), Layers(1))
     assert (surface.read(range(1), Box(30, 30, 60, 60)) == 77).all()
 
 
@@ -120,7 +120,7 @@ def test_a_truncated_chunk_is_an_error_that_names_it(volumes, tmp_path):
     damaged = folder / "0" / "1" / "1" / "1"
     damaged.write_bytes(damaged.read_bytes()[:1000])
     mesh = open_mesh(str(write_mesh(tmp_path / "mesh", flat_mesh(z=48.0))))
-    surface = RenderedSurface(Picture(mesh), open_volume(str(folder)), Layers(1))
+    surface = RenderedSurface(Raster(mesh), open_volume(str(folder)), Layers(1))
     with pytest.raises(CorruptDataError, match=r"v\.zarr, level 0, chunk \(1, 1, 1\)"):
         surface.read(range(1), Box(30, 30, 60, 60))
     surface.read(range(1), Box(70, 100, 90, 140))  # other chunks are whole
@@ -156,7 +156,7 @@ def test_coverage_leaves_out_holes_and_what_has_not_all_its_layers(stored):
 
 def test_wide_cells_of_the_mesh_are_planned_in_parts(stored, tmp_path, monkeypatch):
     coarse = open_mesh(str(write_mesh(tmp_path / "mesh", flat_mesh(4, 4, step=50, tilt=0.6, z=5), (1 / 50, 1 / 50))))
-    surface = RenderedSurface(Picture(coarse), open_volume(str(stored / "u8.zarr")), Layers(3))
+    surface = RenderedSurface(Raster(coarse), open_volume(str(stored / "u8.zarr")), Layers(3))
     planned = surface.planned_chunks(whole(surface))
     assert needed_chunks(surface, whole(surface)) <= planned
     monkeypatch.setattr(touched, "CELL_PX", 1000)

@@ -13,7 +13,7 @@ from inkbatch.errors import ConfigError, DataError, MismatchError, StorageError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import zarr_store
 from inkbatch.io.store.location import Location
-from inkbatch.render.geometry import Picture
+from inkbatch.render.geometry import Raster
 from inkbatch.render.mesh import open_mesh
 from inkbatch.render.surface import Layers, RenderedSurface
 from inkbatch.render.volume import open_volume
@@ -24,7 +24,7 @@ BOX = Box(20, 30, 80, 120)
 
 def surface_of(stored, uri: str) -> RenderedSurface:
     mesh = open_mesh(str(stored / "surfaces" / "sine"))
-    return RenderedSurface(Picture(mesh), open_volume(uri), Layers(5))
+    return RenderedSurface(Raster(mesh), open_volume(uri), Layers(5))
 
 
 def layers_of(stored, uri: str):

@@ -191,10 +191,10 @@ def run_reads(parts: Sequence[Part], files: MappedFiles) -> None:
                     tasks.start(_use_mapped, part, files)
         return
     with Tasks(decode_pool) as tasks:
-        for batch in _batches(parts):
-            fetched = read_ranges([(part.location, part.start, part.stop) for part in batch])
-            tasks.finish()  # the batch before, so that no more than two are held
-            for part, data in zip(batch, fetched, strict=True):
+        for group in _groups(parts):
+            fetched = read_ranges([(part.location, part.start, part.stop) for part in group])
+            tasks.finish()  # the group before, so that no more than two are held
+            for part, data in zip(group, fetched, strict=True):
                 tasks.start(part.use, data)
 
 
@@ -203,14 +203,14 @@ def _use_mapped(part: Part, files: MappedFiles) -> None:
     READ.add(part.stop - part.start)
 
 
-def _batches(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    batch: list[Part] = []
+def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    group: list[Part] = []
     held = 0
     for part in parts:
-        if batch and held + part.stop - part.start > FETCH_BYTES:
-            yield batch
-            batch, held = [], 0
-        batch.append(part)
+        if group and held + part.stop - part.start > FETCH_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(part)
         held += part.stop - part.start
-    if batch:
-        yield batch
+    if group:
+        yield group

@@ -138,9 +138,9 @@ async def _fetch(place: Location, start: int | None, stop: int | None) -> bytes:
             answer = asyncio.run_coroutine_threadsafe(fs._cat_file(place.path, start=start, end=stop), fs.loop)
             return bytes(await asyncio.wrap_future(answer))
         except Exception as error:
-            verdict = judge(place.uri, error)
-            if verdict is None or verdict is error:
+            ours = judge(place.uri, error)
+            if ours is None or ours is error:
                 raise
-            if not isinstance(verdict, StorageError) or not waits:
-                raise verdict from error
+            if not isinstance(ours, StorageError) or not waits:
+                raise ours from error
         await asyncio.sleep(waits.pop(0))

@@ -80,10 +80,10 @@ def _info_of(url: str, size: int | None, response: aiohttp.ClientResponse) -> di
 def _require_ok(url: str, response: aiohttp.ClientResponse) -> None:
     """Raise our error for a final refusal; for one that may pass aiohttp's, which the callers retry and translate."""
     if response.status >= 400:
-        verdict = from_status(url, response.status, response.reason or "")
-        if isinstance(verdict, StorageError):
+        ours = from_status(url, response.status, response.reason or "")
+        if isinstance(ours, StorageError):
             response.raise_for_status()
-        raise verdict
+        raise ours
 
 
 def _require_file(url: str, response: aiohttp.ClientResponse) -> None:

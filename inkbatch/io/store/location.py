@@ -47,11 +47,11 @@ def retried(place: str, action: Callable[[], Result], delays_s: Sequence[float] 
         try:
             return action()
         except Exception as error:
-            verdict = judge(place, error)
-            if verdict is None or verdict is error:
+            ours = judge(place, error)
+            if ours is None or ours is error:
                 raise
-            if not isinstance(verdict, StorageError) or not waits:
-                raise verdict from error
+            if not isinstance(ours, StorageError) or not waits:
+                raise ours from error
             time.sleep(waits.pop(0))
 
 
@@ -395,13 +395,13 @@ def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
         for index, answer in zip(open_indices, _fetch([ranges[index] for index in open_indices]), strict=True):
             location, start, stop = ranges[index]
             if isinstance(answer, BaseException):
-                verdict = judge(location.uri, answer)
-                if verdict is None:
+                ours = judge(location.uri, answer)
+                if ours is None:
                     raise answer
-                if not isinstance(verdict, StorageError):
-                    raise verdict from answer
+                if not isinstance(ours, StorageError):
+                    raise ours from answer
                 failed.append(index)
-                fault = verdict, answer
+                fault = ours, answer
             elif len(answer) != stop - start:
                 short = CorruptDataError(
                     f"{location.uri}: expected bytes {start}:{stop}, got {len(answer)}; the object is truncated, "

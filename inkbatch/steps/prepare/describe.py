@@ -64,7 +64,7 @@ def _rendering_rows(plan: PreparePlan, cost: Demand) -> list[str]:
     found = rendering(plan.source)
     assert rendered is not None
     assert found is not None
-    stretch = found[0].picture.mesh.stretch_yx
+    stretch = found[0].raster.mesh.stretch_yx
     warned = [
         f"  note          vertices lie {stretch[0]:.3g} (rows) and {stretch[1]:.3g} (columns) times as far apart as "
         "the mesh's scale says; pixels follow the scale"

@@ -126,7 +126,7 @@ def _honest(document: Mapping[str, Any], compared: Sequence[Comparison]) -> str:
             "is bright is more than the networks paint anywhere."
         )
     share, level = best.real.share_above(best.level), best.level
-    verdict = (
+    measured = (
         f"{best.times:.1f} times as much as where nothing can be read: look there, it is no proof of ink"
         if best.times >= UNLIKE
         else "hardly more than where nothing can be read: this search found nothing here that its null does not show, "
@@ -134,7 +134,7 @@ def _honest(document: Mapping[str, Any], compared: Sequence[Comparison]) -> str:
     )
     return (
         f"{asked} looked at segment {document['segment']}. A z value of {level:.2f}, which {NULL_SHARE:.0%} of the "
-        f"null ({best.null.name}) reaches, is reached by {share:.1%} of the {best.real.name} map: {verdict}."
+        f"null ({best.null.name}) reaches, is reached by {share:.1%} of the {best.real.name} map: {measured}."
     )
 
 

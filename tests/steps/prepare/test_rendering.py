@@ -19,7 +19,7 @@ from inkbatch.errors import ConfigError, InkbatchError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.zarr_layers import ZarrLayers
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.render.geometry import Picture
+from inkbatch.render.geometry import Raster
 from inkbatch.render.mesh import open_mesh
 from inkbatch.render.surface import Layers, RenderedSurface
 from inkbatch.render.volume import open_volume
@@ -57,7 +57,7 @@ def config(scroll, prepare_config):
 
 
 def rendered(scroll: Path, layers: Layers | None = None) -> RenderedSurface:
-    picture = Picture(open_mesh(str(scroll / "mesh")))
+    picture = Raster(open_mesh(str(scroll / "mesh")))
     return RenderedSurface(picture, open_volume(str(scroll / "volume.zarr")), layers or Layers(COUNT))
 
 
