@@ -226,7 +226,7 @@ def run_context(shard: str | None, log: str, *, replace: bool = False) -> RunCon
 
 def print_report(report: JobReport) -> None:
     """Print the result of a job in one line, and the places of further results."""
-    state = "complete" if report.complete else f"{report.left} of {count_text(report.units, 'unit')} still missing"
+    state = "complete" if report.complete else f"{report.left} of {count_text(report.units, report.noun)} still missing"
     typer.echo(f"{report.job}: {state} · {report.counts} · {report.seconds:.1f} s · {report.location}")
     for location in report.beside:
         typer.echo(f"{report.job}: also · {location}")

@@ -58,6 +58,7 @@ class JobReport:
         seconds: Wall-clock seconds.
         facts: Sums over this process's units, and seconds per stage.
         beside: Folders of the other runs that were made together with this one.
+        noun: What a unit is for people: of `train` a run.
     """
 
     job: str
@@ -69,6 +70,7 @@ class JobReport:
     seconds: float
     facts: Mapping[str, Any]
     beside: tuple[Location, ...] = ()
+    noun: str = "unit"
 
     @property
     def complete(self) -> bool:
@@ -78,7 +80,7 @@ class JobReport:
     @property
     def counts(self) -> str:
         """Counts for people, for example ``1 unit stored, 3 already done``."""
-        return f"{count_text(self.stored, 'unit')} stored, {done_text(self.skipped, complete=False)}"
+        return f"{count_text(self.stored, self.noun)} stored, {done_text(self.skipped, complete=False)}"
 
 
 Finish = Callable[[RunFolder], Mapping[str, Any]]
@@ -320,7 +322,7 @@ class _Process:
             self._marked.add(unit.name)
             totals = totals_of(facts)
             self._sums.add(totals)
-            pace = self._usage.pace(self._stages if work.compute else None)
+            pace = self._usage.pace(self._stages if work.device else None)
             reporter.unit(unit.name, {**totals, **pace})
 
         def store(unit: Unit, computed: Any) -> Mapping[str, Any]:
@@ -370,7 +372,7 @@ class _Process:
 
     def write_run_files(self) -> JobReport:
         """Write this process's row beside every run, however it ended, and report it."""
-        device = self._work.device() if self._work else {"device": "cpu"}
+        device = self._work.device() if self._work and self._work.device else {"device": "cpu"}
         facts: dict[str, Any] = {**self._sums.totals, **self._usage.stage_facts(self._stages), **device}
         facts |= {"units_stored": self._sums.units, "units_skipped": self.skipped}
         runs = self._folder.runs

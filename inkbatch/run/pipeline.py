@@ -80,7 +80,8 @@ class UnitWork(Generic[Loaded, Computed]):
             that needs no device converts as it reads or writes, while the data is in the cache.
         store: As `load`, in writer threads; returns the facts of the unit's marker.
         mark: Writes the marker; called after `store` came back.
-        device: Asked once after the last unit: what `compute` ran on, for the run file.
+        device: Asked once after the last unit: what `compute` ran on, for the run file. None: no device but the CPU is
+            ever used, and progress speaks of none.
         overlap: Units in flight beside the one being computed.
     """
 
@@ -88,7 +89,7 @@ class UnitWork(Generic[Loaded, Computed]):
     compute: Callable[[Unit, Loaded], Computed] | None
     store: Callable[[Unit, Computed], Mapping[str, Any]]
     mark: Callable[[Unit, Mapping[str, Any]], None]
-    device: Callable[[], Mapping[str, Any]] = lambda: {"device": "cpu"}
+    device: Callable[[], Mapping[str, Any]] | None = None
     overlap: Overlap = field(default_factory=Overlap)
 
 

@@ -23,8 +23,8 @@ LogMode = Literal["auto", "plain", "json"]
 class Reporter(Protocol):
     """Receives the events of a job."""
 
-    def start(self, job: str, total: int, skipped: int) -> None:
-        """Begin the job; `skipped` of `total` units are already done."""
+    def start(self, job: str, total: int, skipped: int, noun: str = "unit") -> None:
+        """Begin the job; `skipped` of `total` units, or what `noun` says, are already done."""
 
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
         """Count a unit that is stored and marked."""
@@ -118,12 +118,13 @@ class LineReporter:
     def __init__(self, as_json: bool, usd_per_hour: float | None = None) -> None:
         self.as_json = as_json
         self._pace = Pace(usd_per_hour)
-        self._job, self._total, self._done = "", 0, 0
+        self._job, self._noun, self._total, self._done = "", "unit", 0, 0
 
-    def start(self, job: str, total: int, skipped: int) -> None:
+    def start(self, job: str, total: int, skipped: int, noun: str = "unit") -> None:
         """State the job and its size."""
         self._job, self._total, self._done = job, total, skipped
         self._pace.restart()
+        self._noun = noun
         self._write({"event": "start", "job": job, "units": total, "done": skipped})
 
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
@@ -149,7 +150,7 @@ class LineReporter:
         elif row["event"] == "note":
             text = redact(str(row["text"]))
         elif row["event"] == "start":
-            text = f"{row['job']}: {count_text(row['units'], 'unit')}, {row['done']:,} already done"
+            text = f"{row['job']}: {count_text(row['units'], self._noun)}, {row['done']:,} already done"
         else:
             parts = [f"{row['done']}/{row['units']}", f"{row['seconds']} s", pace_text(row)]
             beside = ", ".join(part for part in parts if part)
@@ -173,7 +174,7 @@ class BarReporter:
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TextColumn("units"),
+            TextColumn("{task.fields[noun]}s"),
             TextColumn("{task.fields[pace]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
@@ -182,12 +183,12 @@ class BarReporter:
             transient=True,
         )
 
-    def start(self, job: str, total: int, skipped: int) -> None:
+    def start(self, job: str, total: int, skipped: int, noun: str = "unit") -> None:
         """Show the bar."""
         self._pace.restart()
         self._progress.start()
         self._done = skipped
-        self._task = self._progress.add_task(job, total=total, completed=skipped, pace="")
+        self._task = self._progress.add_task(job, total=total, completed=skipped, pace="", noun=noun)
 
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:
         """Advance the bar; print what is said of the unit above it."""
@@ -213,7 +214,7 @@ class BarReporter:
 class QuietReporter:
     """Says nothing; for libraries and tests."""
 
-    def start(self, job: str, total: int, skipped: int) -> None:
+    def start(self, job: str, total: int, skipped: int, noun: str = "unit") -> None:
         """Ignore."""
 
     def unit(self, name: str, facts: Mapping[str, Any]) -> None:

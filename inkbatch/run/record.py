@@ -28,7 +28,14 @@ from inkbatch.io.store.versions import changes
 
 REPORT_NAME = "report.html"
 SCORE_NAME = "score.json"
-OTHER_PLACE = {"evaluate": "choose another folder (--to)"}  # of a job whose name is that of something else
+OTHER_PLACE = {
+    "evaluate": "choose another folder (--to)",
+    "infer-pictures": "choose another folder (--to)",
+    "train": "give it another name (--run)",
+    "build-dataset": "give the dataset another name",
+    "prepare": "choose another ROOT (--root)",
+    "labels": "",  # they lie beside their surface, and nowhere else
+}  # by job: the cure of a place that is taken; of all others "give it another name (--name)"
 
 BESIDE = {
     "prepare": ("surface.zarr", "mask.zarr"),
@@ -166,11 +173,12 @@ class RunFolder:
             f"{key}: there {there!r}, here {here!r}" for key, there, here in differences(found, self.manifest.document)
         ]
         if differing or found.get("digest") != self.manifest.digest:
-            elsewhere = OTHER_PLACE.get(self.manifest.job, "give it another name")
+            elsewhere = OTHER_PLACE.get(self.manifest.job, "give it another name (--name)")
+            ways = ", ".join(way for way in ("use the same ones", elsewhere) if way)
             raise MismatchError(
                 f"{self.location}: holds a run with other settings or inputs "
                 f"({', '.join(differing) or 'the file was edited'}); "
-                f"use the same ones, {elsewhere}, or give --replace, which removes what is there"
+                f"{ways}, or give --replace, which removes what is there"
             )
         changed = state_changes(found.get("state"), self.manifest.state)
         if changed:

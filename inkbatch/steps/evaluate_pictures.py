@@ -15,7 +15,7 @@ from pydantic import Field
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.image_folders import picture_files
 from inkbatch.data.datasets.index import DatasetIndex, resolve, root_of
-from inkbatch.data.datasets.picture_layers import decode_picture, label_rule
+from inkbatch.data.datasets.picture_layers import decode_annotation, label_rule
 from inkbatch.data.datasets.trained_pixels import NOTHING, TrainedPixels, picture_pixels
 from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.data.maps.comparison import Where
@@ -156,7 +156,7 @@ def _counted(
     config: EvaluatePicturesConfig, maps: Location, pair: _Pair, bundle: Bundle | None
 ) -> tuple[ScoreHistogram, int, int]:
     """Count a map's values; returns them, the annotated pixels, and those of them that trained the network."""
-    probability, values = _map(maps / f"{pair.name}.npy"), decode_picture(pair.annotation, in_colour=False)
+    probability, values = _map(maps / f"{pair.name}.npy"), decode_annotation(pair.annotation)
     if probability.shape != values.shape:
         raise MismatchError(
             f"{pair.annotation}: expected {probability.shape} (height, width) like its map, got {values.shape}; give "

@@ -36,7 +36,8 @@ def store(unit, computed):
 
 def work():
     context.reporter.note("picture so far: somewhere/so-far.png")
-    return UnitWork(lambda unit: 0, lambda unit, loaded: time.sleep(seconds), store, record.mark)
+    compute = lambda unit, loaded: time.sleep(seconds)
+    return UnitWork(lambda unit: 0, compute, store, record.mark, device=lambda: {"device": "cpu"})
 
 def job():
     global context

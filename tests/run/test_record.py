@@ -58,3 +58,21 @@ def test_the_manifest_holds_no_clock(tmp_path):
     folder(tmp_path / "a").begin()
     folder(tmp_path / "b").begin()
     assert (tmp_path / "a/manifest.json").read_bytes() == (tmp_path / "b/manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("job", "advice"),
+    [
+        ("infer", "give it another name (--name), or give --replace"),
+        ("train", "give it another name (--run), or give --replace"),
+        ("prepare", "choose another ROOT (--root), or give --replace"),
+        ("labels", "use the same ones, or give --replace"),
+        ("infer-pictures", "choose another folder (--to), or give --replace"),
+    ],
+)
+def test_a_refusal_advises_what_the_job_has(tmp_path, job, advice):
+    place = Location.parse(tmp_path / "run")
+    RunFolder(place, RunManifest(job, {"a": 1}, {}, 3)).begin()
+    with pytest.raises(MismatchError) as caught:
+        RunFolder(place, RunManifest(job, {"a": 2}, {}, 3)).begin()
+    assert advice in str(caught.value)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.index import DatasetSegment, SplitName, relative_to
-from inkbatch.data.datasets.picture_layers import decode_picture, label_rule
+from inkbatch.data.datasets.picture_layers import decode_annotation, decode_picture, label_rule
 from inkbatch.data.datasets.same_pixels import pixel_digest
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.clahe import check_clahe
@@ -203,7 +203,7 @@ def _segment(
     in_colour = config.colour == "rgb"
     picture = decode_picture(image, in_colour=in_colour)
     shape = picture.shape[-2:]
-    marked = decode_picture(annotation, in_colour=False).shape
+    marked = decode_annotation(annotation).shape
     if shape != marked:
         raise MismatchError(
             f"{annotation}: expected {shape} (height, width) like its picture {image}, got {marked}; give one of its "

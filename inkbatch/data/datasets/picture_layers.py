@@ -16,6 +16,8 @@ from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings
 
+LOSSY_SPREAD = 8  # between the channels of grey that was saved with losses
+
 
 def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
     """Decode a picture: (3, Y, X) in the order R, G, B, or (Y, X) grey; uint8.
@@ -38,6 +40,23 @@ def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
     mode = cv2.IMREAD_COLOR if in_colour else cv2.IMREAD_GRAYSCALE
     found = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), mode))
     return np.ascontiguousarray(found[..., ::-1].transpose(2, 0, 1)) if in_colour else found
+
+
+def decode_annotation(place: Location) -> NDArray[np.uint8]:
+    """Decode an annotation: (Y, X) grey, uint8.
+
+    Raises:
+        DataError: It shows colours: as grey, every one of them would count as marked. See `decode_picture`, too.
+    """
+    red, green, blue = decode_picture(place, in_colour=True).astype(np.int16)
+    spread = max(int(np.abs(red - green).max()), int(np.abs(red - blue).max()))
+    if spread > (LOSSY_SPREAD if is_lossy(place.read_bytes()) else 0):
+        raise DataError(
+            f"{place}: expected a grey annotation, got colours, whose meaning nothing states; save what you mean as "
+            "white on black"
+        )
+    found: NDArray[np.uint8] = decode_picture(place, in_colour=False)
+    return found
 
 
 def picture_layers(place: Location, *, in_colour: bool, clahe: ClaheSettings | None = None) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from inkbatch.errors import CorruptDataError, DataError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import CheckedLayerSource
 from inkbatch.io.layers.files import RangeFile, read_whole
+from inkbatch.io.pictures.orientation import EXIF, UPRIGHT, exif_orientation, refuse_turned
 from inkbatch.io.store.location import Location
 from inkbatch.text import count_text
 
@@ -94,13 +95,13 @@ def read_picture(location: Location, size: int, header: BinaryIO | RangeFile, *,
 
     Raises:
         CorruptDataError: The header is damaged.
-        DataError: A palette, alpha, or a depth other than 8 or 16 bits.
+        DataError: A palette, alpha, a depth other than 8 or 16 bits, or a note that the picture is to be turned.
     """
     kind: Literal["png", "jpg"] = "png" if header.read(8) == PNG_MAGIC else "jpg"
     header.seek(0)
     try:
         height, width, samples, bits = (
-            _png_header(location, header, any_form=any_form) if kind == "png" else _jpg_header(header)
+            _png_header(location, header, any_form=any_form) if kind == "png" else _jpg_header(location, header)
         )
     except (struct.error, IndexError, ValueError) as error:
         raise CorruptDataError(
@@ -137,7 +138,7 @@ def _png_header(location: Location, header: BinaryIO | RangeFile, *, any_form: b
     return height, width, 1 if colour == 0 else 3, bits
 
 
-def _jpg_header(header: BinaryIO | RangeFile) -> tuple[int, int, int, int]:
+def _jpg_header(location: Location, header: BinaryIO | RangeFile) -> tuple[int, int, int, int]:
     """Read height, width, channels and bits from the frame header, which follows segments of any length."""
     position = 2
     while True:
@@ -152,6 +153,11 @@ def _jpg_header(header: BinaryIO | RangeFile) -> tuple[int, int, int, int]:
             bits, height, width, samples = struct.unpack(">BHHB", data[4:10])
             return height, width, samples, bits
         else:
+            if code == 0xE1 and data[4:].startswith(EXIF):
+                header.seek(position + 10)
+                turned = exif_orientation(header.read(length - 8) or b"")
+                if turned != UPRIGHT:
+                    refuse_turned(turned, str(location))
             position += 2 + length
 
 

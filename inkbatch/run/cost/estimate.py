@@ -65,6 +65,8 @@ class RealRun:
         run += f" ({', '.join(words)})" if words else ""
         if self.estimated is None or self.error is None:
             return f"{run}; another device, not compared"
+        if self.estimated[1] < SHORTEST_S:  # start and first batches outweigh rates
+            return f"{run}; the estimate says under a minute"
         way = "long" if self.error > 0 else "short"
         return f"{run}; the estimate says {rough_range_text(self.estimated)}, {abs(self.error):.0%} too {way}"
 

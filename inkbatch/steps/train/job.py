@@ -91,7 +91,9 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
     location = run_folder(config)
     seconds = time.perf_counter() - started
     rank = 0 if fabric is None else fabric.global_rank
-    return JobReport("train", location, len(plans), stored, len(mine) - stored, left, seconds, {"rank": rank})
+    return JobReport(
+        "train", location, len(plans), stored, len(mine) - stored, left, seconds, {"rank": rank}, noun="run"
+    )
 
 
 def _train(
@@ -103,7 +105,8 @@ def _train(
     logs = _logs(one, record, context) if fabric.is_global_zero else RunLogs()
     trainer = _trainer(one, fabric, context, store, logs, on_step, usage)
     pointer = store.pointer()
-    context.reporter.start(f"train {one.config.run}", one.config.epochs, pointer.last[0].epoch if pointer.last else 0)
+    begun = pointer.last[0].epoch if pointer.last else 0
+    context.reporter.start(f"train {one.config.run}", one.config.epochs, begun, "epoch")
     context.reporter.note(f"curves so far: {one.folder / 'curves.png'}, maps in {one.folder / 'validation'}")
     try:
         trainer.set_up()

@@ -172,6 +172,16 @@ def test_the_error_is_said_where_a_real_run_exists(settings, box, figures):
     assert "46% too short" in str(run(config))
 
 
+def test_a_real_run_is_not_compared_in_digits_with_an_estimate_under_a_minute(settings, box, figures):
+    config = settings(segment="tiny", machine="box")
+    folder = infer_tiny(config).location
+    row = (folder / "run.json").read_json()
+    row |= {"device": "cuda", "device_name": "Maker T9 80GB", "loop_s": 2.0, "tiles": 100, "tile_passes": 100}
+    (folder / "run.json").write_json(row)
+    assert "the estimate says under a minute" in str(run(config))
+    assert "too short" not in str(run(config))
+
+
 def test_a_real_run_on_another_device_is_named_and_not_compared(settings, box, figures):
     config = settings(segment="tiny", machine="box")
     infer_tiny(config)
