@@ -38,6 +38,14 @@ from inkbatch.models.untrusted import unpickle_untrusted
 from inkbatch.redaction import shown
 
 HASH_BLOCK_BYTES = 1 << 20
+PLAIN = (Mapping, list, tuple, str, int, float, Tensor)
+"""Content of a file that stands for no program."""
+MISTAKEN = {
+    b"<!doctype": "but a web page (of the download?)",
+    b"<html": "but a web page (of the download?)",
+    b"version h": "but a Git LFS pointer to one (git lfs pull)",
+}
+"""First bytes of what people get in a checkpoint's place, and its name."""
 WEB = ("http", "https")
 """Protocols without folders: asking whether an address is one would fetch all of it."""
 
@@ -92,7 +100,7 @@ def read_state_dict(
                 return ReadCheckpoint(weights_in(weights, section), settings, digest, location.uri, section or "")
             return _read_torch(file, location, digest, section, trust_pickle=trust_pickle)
         except UnclearWeightsError as error:
-            raise DataError(f"{location}: {error}; their predictions differ, choose one with --weights NAME") from error
+            raise DataError(f"{location}: {error}; name the ones to take with --weights NAME") from error
 
 
 @contextmanager
@@ -135,8 +143,11 @@ def _kind(file: Path, source: str) -> str:
         return "zip"
     if head[:1] == b"\x80":
         return "pickle"
+    found = next(
+        (words for start, words in MISTAKEN.items() if head.lower().startswith(start)), "or its end is missing"
+    )
     raise CorruptDataError(
-        f"{source}: neither a torch checkpoint nor a safetensors file, or its end is missing; fetch it again"
+        f"{source}: neither a torch checkpoint nor a safetensors file, {found if head else 'but empty'}; fetch it again"
     )
 
 
@@ -170,7 +181,7 @@ def _read_torch(
     except InkbatchError:
         raise
     except (pickle.UnpicklingError, NoPlainWeightsError) as error:
-        if isinstance(loaded, Mapping):  # it was read; unpickling would give no more
+        if isinstance(loaded, PLAIN):  # it was read; unpickling would give no more
             raise DataError(f"{location}: no plain weights: {error}; ask for a plain state dict") from error
         if trust_pickle:
             weights, settings = unpickle_untrusted(file, location.uri, section)
@@ -234,9 +245,15 @@ def _load_weights_only(file: Path) -> Any:
 
 def _refusal(source: str, error: Exception) -> str:
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
-    finding = f"it calls for {named[1]}" if named else str(error).splitlines()[-1][:300]
+    finding = f"it calls for {named[1]}" if named else _reason(error)
     return (
         f"{source}: cannot be read as plain weights: {finding}. Unpickling it would run whatever program its author "
         "put into it, with your rights, on your files. Ask for a .safetensors file or a plain state dict; or, if you "
         "trust the author, pass --trust-pickle: the program then runs once, without network and without credentials"
     )
+
+
+def _reason(error: Exception) -> str:
+    """Take what torch found wrong from its message, without the advice around it."""
+    words = str(error).partition("WeightsUnpickler error:")[2].split("Check the documentation")[0]
+    return " ".join(words.split())[:300] or str(error).splitlines()[-1][:300]

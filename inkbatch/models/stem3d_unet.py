@@ -144,7 +144,8 @@ class Stem3dUnet(InkModel):
                 blocks=tuple(sum(number == stage for number, _ in found) for stage in range(count)),
             )
         except (KeyError, ValueError, IndexError) as error:
+            lack = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
             raise MismatchError(
-                f"{cls.architecture}: the checkpoint has no 3-D stem with a 2-D residual U-Net: "
-                f"{type(error).__name__}: {error}; name the architecture that it was trained with"
+                f"{cls.architecture}: the checkpoint has no whole 3-D stem with a 2-D residual U-Net: {lack}; "
+                "name the architecture that it was trained with, or fetch the whole file"
             ) from error

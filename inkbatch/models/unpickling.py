@@ -94,7 +94,9 @@ def section_of(loaded: Mapping[Any, Any], section: str | None = None) -> str:
     averaged += [name for name in _averages(loaded, raw[0] if raw else "") if name.partition(".")[0] not in averaged]
     if section is None and averaged and len(raw[:1] + averaged) > 1:
         first, *rest = raw[:1] + averaged
-        raise UnclearWeightsError(f"it holds weights under {first} and also holds {' and '.join(rest)}")
+        raise UnclearWeightsError(
+            f"it holds weights under {first} and also holds {' and '.join(rest)}; their predictions differ"
+        )
     return next(iter(raw + averaged), "")
 
 
@@ -142,7 +144,7 @@ def _one_copy(weights: dict[str, Any], section: str | None, loaded: Mapping[Any,
         others = {key for key in weights if not key.startswith(f"{word}.")}
         if copy and copy <= others | {key.partition(".")[2] for key in others}:
             first = ", ".join(sorted(words - {word})[:3])
-            raise UnclearWeightsError(f"it holds weights under {first} and also holds {word}")
+            raise UnclearWeightsError(f"it holds weights under {first} and also holds {word}; their predictions differ")
     return weights
 
 

@@ -264,9 +264,26 @@ def test_what_is_no_plain_weights_is_refused(tmp_path, whole):
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_file_that_was_read_is_not_called_dangerous(tmp_path):
     torch.save({"net": weights(), "epoch": 3}, tmp_path / "x.pt")
-    with pytest.raises(DataError, match="no plain weights.*net, epoch") as caught:
+    with pytest.raises(DataError, match="it holds weights under net; name the ones to take with --weights") as caught:
         read_state_dict(tmp_path / "x.pt")
     assert "--trust-pickle" not in str(caught.value)
+    assert "differ" not in str(caught.value)
+    assert read_state_dict(tmp_path / "x.pt", section="net").section == "net"
+
+
+@pytest.mark.parametrize("content", [[1, 2, 3], "weights", torch.ones(3)], ids=["list", "text", "tensor"])
+def test_plain_values_without_weights_are_not_called_dangerous(tmp_path, content):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(DataError, match=f"no plain weights: it holds a {type(content).__name__}") as caught:
+        read_state_dict(tmp_path / "x.pt")
+    assert "--trust-pickle" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_pickle_is_refused_for_what_is_wrong_with_it(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": "x" * 100}, protocol=4))
+    with pytest.raises(DataError, match=r"cannot be read as plain weights: Unsupported operand 149\. Unpickling it"):
+        read_state_dict(tmp_path / "x.pkl")
 
 
 def test_torchscript_is_refused_by_name(tmp_path):
@@ -301,10 +318,19 @@ def test_a_damaged_file_is_named_as_such(tmp_path, damage):
         read_state_dict(tmp_path / "x.ckpt")
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"version https://git-lfs"])
-def test_a_file_of_another_kind_is_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "finding"),
+    [
+        (b"", "but empty"),
+        (b"<html>not found</html>", "but a web page"),
+        (b"<!DOCTYPE html><title>Google Drive</title>", "but a web page"),
+        (b"version https://git-lfs", "but a Git LFS pointer"),
+        (b"weights", "or its end is missing"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path, content, finding):
     (tmp_path / "x.ckpt").write_bytes(content)
-    with pytest.raises(CorruptDataError, match="neither a torch checkpoint nor a safetensors file"):
+    with pytest.raises(CorruptDataError, match=f"neither a torch checkpoint nor a safetensors file, {finding}"):
         read_state_dict(tmp_path / "x.ckpt")
 
 

@@ -134,7 +134,9 @@ def test_keys_that_do_not_fit_are_listed(prefix, change, message):
 
 def test_averaged_weights_among_raw_ones_are_named():
     both = {copy + key: value for copy in ("model.", "ema.") for key, value in weights().items()}
-    with pytest.raises(DataError, match=r"x\.ckpt: .* under model and also holds ema; choose one of them"):
+    with pytest.raises(
+        DataError, match=r"x\.ckpt: .* under model and also holds ema; their predictions differ; choose one of them"
+    ):
         match_keys(TwoParts(), both, "x.ckpt")
 
 

@@ -33,7 +33,7 @@ def test_its_shape_is_read_from_the_keys():
     model = build_model("stem3d-unet", SMALL)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     assert Stem3dUnet.infer_config(shapes).model_copy(update={"depth_layers": 5}) == model.config
-    with pytest.raises(MismatchError, match="no 3-D stem with a 2-D residual U-Net"):
+    with pytest.raises(MismatchError, match="no whole 3-D stem with a 2-D residual U-Net: it lacks depth_fusion"):
         Stem3dUnet.infer_config({"backbone.conv1.weight": (64, 1, 7, 7, 7)})
 
 
