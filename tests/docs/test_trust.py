@@ -21,7 +21,8 @@ def test_the_four_verdicts_of_the_table_are_the_probes_own():
 
     from inkbatch.steps.probe.verdict import Word
 
-    named = re.findall(r"^\| `([a-z ]+?)(?: by N layers)?` \|", PAGE, flags=re.MULTILINE)
+    probe = PAGE.split("## What the verdict means")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `([a-z ]+?)(?: by N layers)?` \|", probe, flags=re.MULTILINE)
     assert sorted(named) == sorted(get_args(Word))
 
 

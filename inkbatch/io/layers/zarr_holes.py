@@ -113,27 +113,30 @@ def count_holes(place: Location) -> Holes | None:
     return Holes(keys.count, keys.count - present, place.uri)
 
 
-def counted_holes(who: str, places: Iterable[str], most: float) -> tuple[Holes, ...]:
+def counted_holes(
+    who: str, places: Iterable[str], most: float, *, may_be_empty: bool | None = None
+) -> tuple[Holes, ...]:
     """Count the chunks of zarr arrays that are not stored; other files have none.
 
     Args:
         who: Opens a message.
         places: Addresses of arrays and files.
         most: Share of an array that may be missing.
+        may_be_empty: Nothing stored means nothing marked (``allow_empty``); None: the job has no such setting.
 
     Returns:
         The arrays that lack chunks.
 
     Raises:
-        DataError: Their share is larger than `most`, or all are missing.
+        DataError: Their share is larger than `most`, or all are missing and may not be.
     """
     counted = (count_holes(Location.parse(place)) for place in places)
     found = tuple(holes for holes in counted if holes is not None and holes.missing)
     for holes in found:
-        if holes.missing == holes.expected:
+        if holes.missing == holes.expected and not may_be_empty:
             raise DataError(
-                f"{who}: none of the {holes.expected:,} chunks of {holes.uri} is stored; copy the "
-                "array again, and check its metadata"
+                f"{who}: none of the {holes.expected:,} chunks of {holes.uri} is stored; copy the array again, and "
+                f"check its metadata{'' if may_be_empty is None else ', or set allow_empty if it marks nothing'}"
             )
         if holes.share > most:
             raise DataError(

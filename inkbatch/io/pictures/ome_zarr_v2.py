@@ -61,6 +61,8 @@ def write_ome_zarr_v2(
     Raises:
         StorageError: Writing failed again after retries.
     """
+    for name in (".zgroup", ".zattrs"):  # a group without them does not open: half of a replaced one is seen by nobody
+        (place / name).delete()
     stored = 0
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="inkbatch-ome") as writers:
         for number, level in enumerate(levels):

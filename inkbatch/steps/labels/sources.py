@@ -133,7 +133,9 @@ def open_inputs(config: LabelsConfig, surface: SurfaceVolume) -> LabelInputs:
     }
     masks = {what: _mask(config, what, uri, surface) for what, uri in given.items()}
     opened = LabelInputs(labels, versions, ignore_image, masks["supervision mask"], masks["validation mask"])
-    return replace(opened, holes=counted_holes(f"segment {config.segment}", opened.places, config.max_missing))
+    who, may_be_empty = f"segment {config.segment}", config.allow_empty
+    holes = counted_holes(who, opened.places, config.max_missing, may_be_empty=may_be_empty)
+    return replace(opened, holes=holes)
 
 
 def _labels(config: LabelsConfig, entry: SegmentEntry) -> tuple[LabelSource, Versions | None]:

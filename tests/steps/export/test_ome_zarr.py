@@ -105,7 +105,10 @@ def test_a_threshold_gives_two_values(root, tmp_path):
     assert set(np.unique(zarr.open_group(report.location.uri, mode="r", zarr_format=2)["0"][:])) <= {0, 255}
 
 
-def test_an_interrupted_copy_is_no_group(root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("over_another", [False, True])
+def test_an_interrupted_copy_is_no_group(root, tmp_path, monkeypatch, over_another):
+    if over_another:
+        exported(root, tmp_path)
     written = []
     write = Location.write_json
 

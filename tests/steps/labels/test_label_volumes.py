@@ -103,6 +103,18 @@ def test_a_plane_that_is_not_there_is_refused(configure, volume):
         run(configure(image=volume, plane=21), RunContext())
 
 
+def test_a_volume_whose_writer_left_out_every_chunk_needs_allow_empty(configure, tmp_path, ink):
+    place = write_label_volume(tmp_path / "v.zarr", on_plane(ink * 0, PLANES, 10))
+    for level in ("0", "1"):
+        for chunk in [path for path in (place / level).rglob("*") if path.is_file() and not path.name.startswith(".")]:
+            chunk.unlink()
+    with pytest.raises(DataError, match="chunks of .* is stored; .*set allow_empty if it marks nothing"):
+        run(configure(image=str(place)), RunContext())
+    config = configure(image=str(place), allow_empty=True)
+    assert run(config, RunContext()).complete
+    assert not read(config).any()
+
+
 def test_a_volume_without_ink_is_refused(configure, tmp_path, ink):
     place = str(write_label_volume(tmp_path / "v.zarr", on_plane(ink * 0, PLANES, 10)))
     with pytest.raises(DataError, match=rf"no ink is left of {re.escape(place)}\S*: 0 components"):
