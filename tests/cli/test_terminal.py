@@ -110,12 +110,12 @@ def test_a_long_job_shows_its_pace_and_a_picture_and_ctrl_c_stops_it_cleanly(job
     terminal = Terminal(tmp_path, *arguments)
     said = terminal.wait_for(r"(picture|curves) so far: \S+png").rsplit(" ", 1)[1]
     assert said == str(tmp_path / picture)
-    terminal.wait_for(r"[2-9]\d*/\d+ units")
+    terminal.wait_for(r"[2-9]\d*/\d+ (units|epochs)")
     terminal.press_ctrl_c()
     assert terminal.end() == 75, terminal.seen[-2000:]
     device = r" · device \d+ %" if job in (infer, train) else ""  # the others need none
     pace = rf"[\d.,]+ {RATES[job.__name__]}{device} · \d+\.\d\d USD"
-    assert re.search(rf"\d+/\d+ units {pace} \d:\d\d:\d\d \S+ left", terminal.seen)
+    assert re.search(rf"\d+/\d+ (units|epochs) {pace} \d:\d\d:\d\d \S+ left", terminal.seen)
     assert "Ctrl-C again stops at once" in terminal.seen
     assert "run the same command again to go on" in " ".join(terminal.seen.split())
     assert (tmp_path / picture).read_bytes().startswith(PNG)

@@ -24,6 +24,7 @@ JPG_MAGIC = b"\xff\xd8\xff"
 ORIENTATION_TAG = 274
 DEFLATE_RATIO = 1_100  # deflate gives at most 1,032 bytes for one
 _SMALLER_OR_MASK = 0b101  # NewSubfileType of TIFF
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would print is raised here, by name
 
 
 def decode_image(data: bytes, mode: int, place: str) -> NDArray[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from inkbatch.data.datasets.picture_layers import decode_annotation
-from inkbatch.errors import DataError
+from inkbatch.errors import CorruptDataError, DataError
 from inkbatch.io.layers.grey import open_grey_picture
 from inkbatch.io.layers.numbered import Keeping
 from inkbatch.io.pictures.decoding import decode_image
@@ -76,3 +76,11 @@ def test_a_coloured_annotation_is_refused_and_a_grey_one_in_three_channels_is_no
         cv2.imwrite(str(tmp_path / name), marked)
         with pytest.raises(DataError, match="expected a grey annotation, got colours"):
             decode_annotation(Location.parse(tmp_path / name))
+
+
+def test_a_damaged_picture_is_refused_and_nothing_is_printed_beside(capfd):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    for ending, lost in ((".png", 300), (".jpg", 900)):
+        with pytest.raises(CorruptDataError, match="a: cannot be decoded"):
+            decode_image(cv2.imencode(ending, noise)[1].tobytes()[:-lost], cv2.IMREAD_GRAYSCALE, "a")
+    assert capfd.readouterr().err == ""
