@@ -123,7 +123,8 @@ class SlurmLauncher(Launcher):
         self.check(chain)
         files = {}
         rows = ["#!/bin/bash", "# Submits this chain by hand; run it in the folder of these files.", "set -eu"]
-        rows.append(f"mkdir -p {shlex.quote(self.settings.log_folder or 'logs')}")  # Slurm makes no folder for logs
+        if self.settings.log_folder:
+            rows.append(f"mkdir -p {shlex.quote(self.settings.log_folder)}")  # Slurm makes no folder for logs
         variables = {spec.job: _variable(number, spec) for number, spec in enumerate(chain.jobs, start=1)}
         for spec in chain.jobs:
             names = []
@@ -146,7 +147,8 @@ class SlurmLauncher(Launcher):
             StorageError: The controller refused or did not answer; arrays that were already submitted are cancelled.
         """
         self.write(chain, folder)
-        (Path(self.settings.log_folder or folder / "logs")).mkdir(parents=True, exist_ok=True)
+        if self.settings.log_folder:
+            Path(self.settings.log_folder).mkdir(parents=True, exist_ok=True)
         ids: dict[str, list[str]] = {}
         for spec in chain.jobs:
             waits = [array for job in spec.after for array in ids[job]]
@@ -193,7 +195,7 @@ class SlurmLauncher(Launcher):
     def logs(self, submitted: Submitted, job: str, shard: int) -> Iterable[str]:
         """Return the last lines of a task's log."""
         part, index = divmod(shard, self.settings.max_array)
-        folder = Path(self.settings.log_folder or Path(submitted.folder) / "logs")
+        folder = Path(self.settings.log_folder or submitted.folder)
         return tail(folder / f"{_part_name(job, part)}-{index}.log")
 
     def _dependency(self, arrays: list[str]) -> list[str]:
@@ -201,7 +203,8 @@ class SlurmLauncher(Launcher):
 
     def _script(self, spec: ArraySpec, chain: Chain, name: str, first: int, count: int) -> str:
         settings, resources = self.settings, spec.resources
-        logs = f"{settings.log_folder or 'logs'}/{name}-%a.log"
+        # Without a folder of its own: Slurm makes none, and a script that is submitted by hand would lose its log.
+        logs = f"{settings.log_folder}/{name}-%a.log" if settings.log_folder else f"{name}-%a.log"
         partition = (settings.gpu_partition if resources.gpus else None) or settings.partition
         parallel = f"%{spec.parallel}" if spec.parallel else ""
         lines = [

@@ -89,7 +89,8 @@ def test_the_script_for_doing_it_by_hand_is_sound(tmp_path):
     sbatch.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["bash", "submit.sh"], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
-    assert (tmp_path / "logs").is_dir()
+    script = (tmp_path / "infer.i3d.sbatch").read_text()
+    assert "#SBATCH --output=infer.i3d-%a.log\n" in script  # Slurm makes no folder for logs
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[3].split()[1:] == ["--dependency=afterok:1:2:3", "--kill-on-invalid-dep=yes", "infer.letters.sbatch"]
     assert calls[9].split()[1:] == ["--dependency=afterok:4:5:6:7:8:9", "--kill-on-invalid-dep=yes", "ensemble.sbatch"]

@@ -58,7 +58,7 @@ def until(what: str, check: Callable[[], bool], seconds: float = 240) -> None:
 
 
 def logs(folder: Path) -> str:
-    return "\n".join(f"== {path.name}\n{path.read_text()}" for path in sorted((folder / "logs").glob("*")))
+    return "\n".join(f"== {path.name}\n{path.read_text()}" for path in sorted(folder.glob("*.log")))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_killed_and_requeued_array_equals_the_whole_run(tmp_path, launcher):
     chain = plan_chain(request(tmp_path / "array"), "infer-demo-20261121-120000-slrm")
     work = tmp_path / "work"
     submitted = launcher.submit(chain, work)
-    first_log = work / "logs" / "infer-0.log"
+    first_log = work / "infer-0.log"
     until("the first unit of infer", lambda: first_log.exists() and '"event": "unit"' in first_log.read_text())
     task = f"{submitted.jobs['infer'][0]}_0"
     subprocess.run(["scontrol", "requeue", task], check=True)
