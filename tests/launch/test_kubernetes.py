@@ -86,3 +86,11 @@ def test_submission_writes_the_manifest_and_says_the_command(tmp_path):
     assert submitted.said == [f"kubectl apply -f {tmp_path / 'infer.k8s.yaml'}"]
     with pytest.raises(ConfigError, match="kubernetes"):
         launcher.status(submitted)
+
+
+def test_a_secret_is_named_and_its_values_stay_in_the_cluster():
+    settings = KubernetesSettings(image=IMAGE, secret="store-keys")
+    rendered = KubernetesLauncher(settings).render(one_job())["infer.k8s.yaml"]
+    (container,) = yaml.safe_load(rendered)["spec"]["template"]["spec"]["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "store-keys"}}]
+    assert not {"AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"} & {row["name"] for row in container["env"]}
