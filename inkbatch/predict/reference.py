@@ -109,7 +109,7 @@ def check_reference(
         reference, or was asked already.
 
     Raises:
-        CorruptDataError: The reference is missing or not the one that ``bundle.json`` names.
+        CorruptDataError: The reference is missing, of another shape, or not the one that ``bundle.json`` names.
         DataError: The answer is another one than `TOLERANCE` allows.
     """
     document = bundle.document
@@ -121,6 +121,11 @@ def check_reference(
     with threads, torch.inference_mode(), autocast(device, dtype):
         given = network_input(tile.numpy(), document.contract, device)
         found = network.forward(given).float().cpu()
+    if found.shape != expected.shape:
+        raise CorruptDataError(
+            f"{bundle.location / REFERENCE_FILE}: cannot be read: expected logits {list(found.shape)}, got "
+            f"{list(expected.shape)}; copy the whole bundle again"
+        )
     difference = float((found - expected).abs().max()) / spread_of(expected)
     if not difference <= TOLERANCE[dtype]:  # NaN differs too
         raise DataError(

@@ -1,6 +1,9 @@
 """The reference tile: asked once per device, and a device that answers otherwise gives no map."""
 
+import hashlib
+
 import pytest
+import safetensors.torch
 import torch
 
 from inkbatch.errors import CorruptDataError, DataError
@@ -69,6 +72,17 @@ def test_a_damaged_reference_is_named(bundle, damage):
         place.write_bytes(place.read_bytes()[:-1] + b"?")
     with pytest.raises(CorruptDataError, match=r"reference\.safetensors: .*copy the"):
         check_reference(bundle.build(), bundle, CPU)
+
+
+def test_an_expected_answer_of_another_shape_is_refused(bundle):
+    place = bundle.location / REFERENCE_FILE
+    tensors = safetensors.torch.load(place.read_bytes())
+    data = safetensors.torch.save({**tensors, "expected": tensors["expected"][..., :5].contiguous()})
+    place.write_bytes(data)
+    facts = {**bundle.document.reference, "sha256": hashlib.sha256(data).hexdigest()}
+    edited = Bundle(bundle.location, bundle.document.model_copy(update={"reference": facts}))
+    with pytest.raises(CorruptDataError, match=r"expected logits \[1, 1, 64, 64\], got \[1, 1, 64, 5\]"):
+        check_reference(edited.build(), edited, CPU)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
