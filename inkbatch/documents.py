@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import yaml
 
 from inkbatch.errors import ConfigError, CorruptDataError, InkbatchError
+from inkbatch.text import bytes_text
 
 MOST_BYTES = 64 << 20
 MOST_NODES = 2_000_000  # of a YAML document with its aliases written out
@@ -137,7 +138,7 @@ _Loader.yaml_implicit_resolvers = _without_base_60(yaml.SafeLoader.yaml_implicit
 
 def _text(data: bytes | str, place: str, error: type[InkbatchError]) -> str:
     if len(data) > MOST_BYTES:
-        size = f"expected at most {MOST_BYTES >> 20} MiB, got {len(data) >> 20} MiB"
+        size = f"expected at most {bytes_text(MOST_BYTES)}, got {bytes_text(len(data))}"
         raise error(f"{place}: {size}; is this the right file?")
     if isinstance(data, str):
         return data

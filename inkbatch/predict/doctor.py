@@ -8,7 +8,8 @@ import torch
 
 from inkbatch.errors import DataError, InkbatchError
 from inkbatch.predict.device import DeviceName, choose_device, synchronize
-from inkbatch.run.doctor import GIB, Finding
+from inkbatch.run.doctor import Finding
+from inkbatch.text import bytes_text
 
 SIZE = 1024
 # Largest error of one element, relative to the largest element of the product; float32 may run as TF32.
@@ -70,7 +71,7 @@ def _describe(device: torch.device) -> str:
     free, total = torch.cuda.mem_get_info(device)
     return (
         f"{properties.name}, compute capability {properties.major}.{properties.minor}, "
-        f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
+        f"{bytes_text(free)} of {bytes_text(total)} free"
     )
 
 

@@ -27,6 +27,7 @@ from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
 from inkbatch.redaction import shown
+from inkbatch.text import bytes_text
 
 COLOUR_TABLE = "labelmap.txt"
 CLASS_FOLDER = "SegmentationClass"
@@ -181,8 +182,8 @@ class _Zip(_Export):
         size = self._zip.getinfo(name).file_size
         if size > MOST_MEMBER_BYTES:
             raise DataError(
-                f"{self.where(name)}: expected at most {MOST_MEMBER_BYTES >> 20} MiB once it is unpacked, got "
-                f"{size >> 20} MiB; export fewer pictures at once"
+                f"{self.where(name)}: expected at most {bytes_text(MOST_MEMBER_BYTES)} once it is unpacked, got "
+                f"{bytes_text(size)}; export fewer pictures at once"
             )
         try:
             return self._zip.read(name)

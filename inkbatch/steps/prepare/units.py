@@ -16,6 +16,7 @@ from inkbatch.io.shard_size import require_shard_px
 from inkbatch.io.surface import CHUNK_LAYERS
 from inkbatch.io.threads import CODEC_THREADS
 from inkbatch.run.pipeline import Overlap
+from inkbatch.text import bytes_text
 
 BASE_BYTES = 350 << 20  # the interpreter with numpy, zarr and OpenCV
 PYRAMID_SHARE = 4 / 3  # of a block: itself and its halves
@@ -107,8 +108,8 @@ def plan_units(
             return UnitPlan(units, overlap, needed, -(-columns // wide) if striped else 1, group)
     smallest = peak(1, NO_OVERLAP, 1)
     raise ConfigError(
-        f"memory: {memory_bytes / 2**30:.2f} GiB cannot hold one zarr shard of {layer_count} layers and what is read "
-        f"for it; allow at least {smallest / 2**30:.2f} GiB, or make shard_px smaller than {shard_px}"
+        f"memory: {bytes_text(memory_bytes)} cannot hold one zarr shard of {layer_count} layers and what is read "
+        f"for it; allow at least {bytes_text(smallest)}, or make shard_px smaller than {shard_px}"
     )
 
 
