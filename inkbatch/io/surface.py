@@ -29,6 +29,11 @@ LATER_KEYS = (
 CHUNK_LAYERS = 16  # see benchmarks/README.md
 
 
+def in_order(layers: NDArray[Any], order: DepthOrder) -> NDArray[Any]:
+    """Return layers (Z, …), or their numbers (Z,), as they are, or for ``reversed`` the last first; a view."""
+    return layers[::-1] if order == "reversed" else layers
+
+
 class ClaheSettings(BaseModel):
     """Contrast-limited adaptive histogram equalisation, one grid over the whole segment.
 

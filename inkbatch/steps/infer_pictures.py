@@ -22,7 +22,7 @@ from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import quick_look, state_of, watched
-from inkbatch.io.surface import SurfaceProvenance
+from inkbatch.io.surface import SurfaceProvenance, in_order
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
 from inkbatch.predict.coverage import covered_tiles
 from inkbatch.predict.device import DeviceName, PrecisionName, choose_device, choose_precision, device_facts
@@ -214,7 +214,7 @@ def _work(plan: PicturesPlan, record: RunFolder, context: RunContext) -> UnitWor
     def load(unit: Unit) -> NDArray[np.uint8]:
         in_colour = contract.layers.count == RGB_LAYERS
         layers = picture_layers(plan.pictures[unit.index][1], in_colour=in_colour, clahe=contract.clahe)
-        return layers if contract.depth_order == "forward" else np.ascontiguousarray(layers[::-1])
+        return np.ascontiguousarray(in_order(layers, contract.depth_order))
 
     def compute(unit: Unit, layers: NDArray[np.uint8]) -> tuple[NDArray[np.float32], int]:
         return _map_of(layers, predictor)

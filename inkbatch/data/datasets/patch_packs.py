@@ -26,7 +26,7 @@ from inkbatch.data.labels.ink import INK_LABEL, LABEL_MAX
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
-from inkbatch.io.surface import DepthOrder
+from inkbatch.io.surface import DepthOrder, in_order
 
 SUMS_NAME, SEGMENTS_NAME = "SHA256SUMS", "segments.json"
 PREFIXES: dict[SplitName, str] = {"train": "train", "validation": "val"}
@@ -123,14 +123,14 @@ class PatchReader:
     """Reader of a pack's patches. Safe to use from several threads."""
 
     def __init__(self, pack: PatchPack) -> None:
-        self._reversed = pack.depth_order == "reversed"
+        self._order = pack.depth_order
         self._files = {split: PatchFiles.open(Location.parse(pack.folder), name) for split, name in PREFIXES.items()}
 
     def read(self, sample: Sample, box: Box, layers: range | None = None) -> StoredArrays:
         """Read a box of a patch, with some of its layers in depth order; None takes all."""
         files, row = self._files[sample.split], row_of(sample.id)
         deep = np.moveaxis(files.images[(row, *box.slices)], -1, 0)
-        deep = deep[::-1] if self._reversed else deep
+        deep = in_order(deep, self._order)
         chosen = deep if layers is None else deep[layers.start : layers.stop]
         labels = np.array(files.labels[(row, *box.slices)])
         return StoredArrays(np.ascontiguousarray(chosen), labels, np.zeros_like(labels))

@@ -23,7 +23,7 @@ from inkbatch.io.pictures.preview import write_preview
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.shard_size import require_shard_px
 from inkbatch.io.store.location import Location
-from inkbatch.io.surface import SurfaceVolume
+from inkbatch.io.surface import SurfaceVolume, in_order
 from inkbatch.models.bundle import Bundle, Contract, bundle_address, bundle_location
 from inkbatch.predict.coverage import covered_tiles, grid_of, usual_unit_px
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
@@ -376,9 +376,8 @@ def load_unit(plan: InferPlan, unit: Unit) -> SubVolume:
     contract = plan.contract
     mask, tiles = covered_tiles(contract, plan.grid, unit.write_box, plan.read_mask, plan.box)
     if tiles.count:
-        layers = plan.volume.read(plan.layers, unit.read_box)
-        if contract.depth_order == "reversed":
-            layers = np.ascontiguousarray(layers[::-1])
+        read = plan.volume.read(plan.layers, unit.read_box)
+        layers = np.ascontiguousarray(in_order(read, contract.depth_order))
     else:
         layers = np.zeros((len(plan.layers), 0, 0), plan.volume.dtype)
     return SubVolume(layers, mask, tiles)

@@ -18,7 +18,7 @@ from inkbatch.data.datasets.picture_layers import cut_out
 from inkbatch.data.synthetic.phantom import GREY_UNIT, InkConfig, ink_plane, truth_of
 from inkbatch.data.synthetic.strokes import Slab, strokes, with_ink
 from inkbatch.geometry import Box, Unit
-from inkbatch.io.surface import DepthOrder
+from inkbatch.io.surface import DepthOrder, in_order
 from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.predictor import Predictor, SubVolume
 from inkbatch.steps.probe.inputs import NULLS, null_input, sheet_faces
@@ -171,9 +171,7 @@ class _Window:
     def map_of(self, slab: Slab, order: DepthOrder, start: int) -> NDArray[np.float32]:
         """Compute the ink map of one reading, (Y, X)."""
         self.maps += 1
-        layers = slab[start : start + self.asked.depth]
-        if order == "reversed":
-            layers = layers[::-1]
+        layers = in_order(slab[start : start + self.asked.depth], order)
         padded = np.pad(layers, ((0, 0), (0, self.room[0]), (0, self.room[1])))
         return self.predictor.blend(self.unit, SubVolume(np.ascontiguousarray(padded), self.padded, self.tiles))
 
@@ -192,8 +190,7 @@ class _Window:
     def contrast(self, slab: Slab, ink_map: NDArray[np.float32], order: DepthOrder, start: int) -> dict[str, Any]:
         """Measure how much brighter the layers of a reading are where its map says ink."""
         lit, dark = self.mask & (ink_map >= DARK), self.mask & (ink_map < DARK)
-        layers = slab[start : start + self.asked.depth]
-        layers = layers[::-1] if order == "reversed" else layers
+        layers = in_order(slab[start : start + self.asked.depth], order)
         if not lit.any() or not dark.any():
             return {"lit": 0, "certainty": 0.0, "layers": [0.0] * len(layers)}
         steps = GREY_UNIT[slab.dtype.name]

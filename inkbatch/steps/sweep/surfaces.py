@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import MismatchError
 from inkbatch.geometry import Box
-from inkbatch.io.surface import SurfaceVolume
+from inkbatch.io.surface import SurfaceVolume, in_order
 from inkbatch.models.bundle import Bundle, Contract, bundle_location
 from inkbatch.predict.frames import Frame
 from inkbatch.predict.phases import Phase, phases_of, read_box_of
@@ -56,8 +56,7 @@ class SweepMember:
             depth: Layers by which the window is moved.
             order: From `Series.order`.
         """
-        window = np.array(self.window(depth))
-        as_read = window[::-1] if self.contract.depth_order == "reversed" else window
+        as_read = in_order(np.array(self.window(depth)), self.contract.depth_order)
         found: NDArray[np.intp] = as_read[order]
         return found
 
