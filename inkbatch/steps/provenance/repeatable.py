@@ -78,7 +78,8 @@ def repeatable(name: str) -> Repeatable:
     if name not in _JOBS:
         raise ConfigError(
             f"rerun: this run is a {name}, which cannot be repeated by itself; {', '.join(_JOBS)} can. Manifests of "
-            "first passes (clean-components, labels-components, sweep-maps) belong to the job whose folder they are in"
+            "stages (clean-components, labels-components, sweep-maps, sweep-control) belong to the job in whose folder "
+            "they are"
         )
     return _JOBS[name]()
 
