@@ -90,7 +90,9 @@ def resolved(run: str) -> dict[str, Any]:
     return json.loads(Path(f"root/runs/{run}/manifest.json").read_text())["config"]
 
 
-@pytest.mark.parametrize("name", ["first-letters-synthetic", "first-letters-coco"])
+@pytest.mark.parametrize(
+    "name", ["first-letters-synthetic", pytest.param("first-letters-coco", marks=pytest.mark.slow)]
+)
 def test_first_letters(name):
     for number, segment in enumerate(("s1", "s2", "s3")):
         phantom(segment, 52, number, "train_scrolls/{segment}/{segment}_inklabels.png")

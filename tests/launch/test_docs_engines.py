@@ -57,6 +57,7 @@ def run_there(folder: Path, *command: str, **environment: str) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_the_steps_for_adding_an_engine_work(checkout):
     """The contract suite passes on the page's engine, and the command line knows it."""
     pytest_there = ("-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", "tests/launch")

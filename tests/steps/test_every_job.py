@@ -159,7 +159,7 @@ def test_run_json_tells_what_every_job_took(finished, job):
         assert row["tiles"] > 0
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", [pytest.param(job, marks=pytest.mark.slow) if job == "sweep" else job for job in JOBS])
 def test_two_runs_of_every_job_can_be_compared(finished, tmp_path, job):
     rerun(str(finished.runs[job]), str(tmp_path / "again"), RunContext())
     kinds = {json.loads(path.read_text())["job"]: path for path in (tmp_path / "again").rglob("manifest.json")}

@@ -108,6 +108,7 @@ def test_a_device_that_is_not_there_is_refused(root, monkeypatch):
         run(TrainConfig.checked(tiny_run(root, device="cuda"), "test"), RunContext())
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains_nearly_as_full_precision_does(root):
     for precision in ("fp32", "bf16"):
         run(TrainConfig.checked(tiny_run(root, run=precision, precision=precision, epochs=1), "test"), RunContext())

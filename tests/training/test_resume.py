@@ -73,7 +73,14 @@ def quiet(dataset_template: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     return {name: files_of(root, name) for name in ("plain", "rich")}
 
 
-@pytest.mark.parametrize(("kind", "step"), [("plain", 1), ("plain", 6), ("rich", 3), ("rich", 7), ("rich", 12)])
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        ("plain", 6),
+        ("rich", 7),
+        *(pytest.param(*place, marks=pytest.mark.slow) for place in (("plain", 1), ("rich", 3), ("rich", 12))),
+    ],
+)
 def test_a_stopped_run_goes_on_at_the_very_step(root, quiet, kind, step):
     config = config_of(root, kind, **({} if kind == "plain" else RICH))
     context, on_step = stop_after(step)
@@ -86,7 +93,7 @@ def test_a_stopped_run_goes_on_at_the_very_step(root, quiet, kind, step):
     assert files_of(root, kind) == quiet[kind]
 
 
-@pytest.mark.parametrize("step", [2, 5, 9])
+@pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 9))])
 def test_a_killed_run_ends_with_the_same_bytes(root, quiet, step):
     config = config_of(root, "rich", **RICH, save_every_steps=2)
 
@@ -121,9 +128,12 @@ def test_a_stop_during_validation_repeats_the_validation_alone(root, quiet, monk
 
 
 KILLED_AT = ("checkpoints/step-", "checkpoints/pointer.json", "validation/", "curves.png", "bundle/", "report.html")
+KILLED_QUICK = {"checkpoints/pointer.json", "bundle/"}  # the others with the slow tests
 
 
-@pytest.mark.parametrize("place", KILLED_AT)
+@pytest.mark.parametrize(
+    "place", [place if place in KILLED_QUICK else pytest.param(place, marks=pytest.mark.slow) for place in KILLED_AT]
+)
 def test_a_run_killed_right_after_it_stored_a_file_ends_with_the_same_bytes(root, quiet, monkeypatch, place):
     """At the end of each epoch in turn, and while the bundle is made: whatever was stored last."""
     config = config_of(root, "rich", **RICH)

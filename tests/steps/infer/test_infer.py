@@ -104,7 +104,7 @@ def test_a_stopped_job_resumes_with_exactly_what_is_missing(tiny_segment, any_bu
     assert all(a[name] == b[name] for name in shards)
 
 
-@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize("after", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_killed_process_started_again_gives_the_same_bytes(tiny_segment, any_bundle, after):
     arguments = ["infer", "tiny", "--root", str(tiny_segment.root), "--bundle", str(any_bundle)]
     arguments += ["--set", "unit_px=64", "--device", "cpu", "--name"]

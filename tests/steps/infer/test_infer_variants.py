@@ -139,8 +139,10 @@ def test_layers_are_read_once_for_all_variants_of_a_unit(tiny_segment, network, 
     assert report.facts["tile_passes"] == report.facts["tiles"] * 3 * 6
 
 
-@pytest.mark.parametrize("stored", [False, True])
-@pytest.mark.parametrize("after", [0, 4])
+@pytest.mark.parametrize(
+    ("after", "stored"),
+    [(0, True), (4, False), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, False), (4, True)))],
+)
 def test_a_stopped_job_resumes_with_exactly_what_is_missing(tiny_segment, any_bundle, after, stored):
     a = run(config_for(tiny_segment, any_bundle, name="a", store_windows=stored, **VARIANTS), RunContext())
     config = config_for(tiny_segment, any_bundle, name="b", store_windows=stored, **VARIANTS)

@@ -116,7 +116,7 @@ def test_the_demo_is_clear_in_both_orders(tmp_path, turned):
     assert (tmp_path / "root/probes/phantom/demo/probe.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize(("layer", "turned"), [(6, False), (4, True)])
+@pytest.mark.parametrize(("layer", "turned"), [pytest.param(6, False, marks=pytest.mark.slow), (4, True)])
 def test_a_displaced_window_is_found_and_used(tmp_path, layer, turned):
     case = phantom(synthetic_papyrus((17, 384, 384), 11), LETTERS, layer, amplitude=50, turned=turned, seed=11)
     root = prepared(tmp_path, case.stack)
