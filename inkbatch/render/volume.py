@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,12 @@ from inkbatch.io.layers.spacing import (
     is_plausible,
     sizes_beside,
 )
-from inkbatch.io.layers.zarr_layers import ZarrLayers
 from inkbatch.io.layers.zarr_nodes import ZarrNode, choose_array, find_node, level_count
 from inkbatch.io.store.location import Location
 from inkbatch.io.threads import chunk_pool, remote_chunk_pool
+
+if TYPE_CHECKING:
+    from inkbatch.io.layers.zarr_layers import ZarrLayers
 
 Chunk = tuple[int, int, int]
 
@@ -139,6 +141,8 @@ def _array(node: ZarrNode, level: int, axes: str | None) -> ZarrLayers:
             f"volume {node.location}: expected axes zyx, got {chosen.axes!r}; coordinates of a mesh would land at "
             "other voxels, so write the volume again with depth first"
         )
+    from inkbatch.io.layers.zarr_layers import ZarrLayers  # zarr: only where it is used
+
     array = ZarrLayers(chosen)
     if array.dtype.kind != "u":
         raise DataError(f"volume {node.location}: expected uint8 or uint16, got {array.dtype}; convert it first")
