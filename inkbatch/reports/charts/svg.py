@@ -18,8 +18,9 @@ from inkbatch.reports.page import Chart
 WIDTH, HEIGHT = 480, 270  # narrow, so that a phone need not make the letters smaller by much
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 30, 44
 LEGEND_ROW = 20
-STYLES = 5  # l1 … l5 of the page's style; the last one is faint
+STYLES = 5  # f1 … f5 of the page's style; the last one is faint
 REFERENCE = 5
+LINES = (1, 2, 3, 4, 6, 7)  # l1 … l7 without the faint one
 LETTER_PX = 7.2
 
 
@@ -56,7 +57,7 @@ def line_chart(title: str, alt: str, x: Axis, y: Axis, lines: Sequence[Line], ma
         x.scale([across for line in lines for across, _ in line.points]),
         y.scale([up for line in lines for _, up in line.points]),
     )
-    styles = itertools.cycle(range(1, REFERENCE))
+    styles = itertools.cycle(LINES)
     drawn, legend = [], []
     for line in lines:
         style = REFERENCE if line.is_reference else next(styles)

@@ -303,8 +303,9 @@ def _bundle_table(document: Mapping[str, Any]) -> Table:
     rows = []
     for one in document["bundles"]:
         stretch, (start, stop) = one["stretch"], one["layers"]
-        means = (f"{one['series'][name]['mean']:.3f}" for name in series)
-        rows.append((one["name"], f"{start}:{stop}", f"{stretch['mean']:.3f} ± {stretch['deviation']:.3f}", *means))
-    columns = ("network", "layers at depth 0", "stretch", *(f"mean, {name}" for name in series))
+        known = (f"{start}:{stop}", f"{stretch['mean']:.3f} ± {stretch['deviation']:.3f}")
+        means = ((name, f"{one['series'][name]['mean']:.3f}") for name in series)
+        rows += [(one["name"], *(("", "") if number else known), *mean) for number, mean in enumerate(means)]
+    columns = ("network", "layers at depth 0", "stretch", "series", "mean")
     caption = "Each network's stretch (mean and deviation of all its real values), and its mean by series."
-    return Table(caption, columns, tuple(rows), frozenset(range(3, len(columns))))
+    return Table(caption, columns, tuple(rows), frozenset({4}))
