@@ -54,7 +54,7 @@ def page(run: StoredRun, root: Location) -> Page:
             Figure(f"{min(member['cosine'] for member in members):.3f}", "least cosine", "between weights of members"),
             *money(run),
         ),
-        warnings=(CAVEAT, *interruptions(run)),
+        warnings=(*_worse(soup["f05"], best), CAVEAT, *interruptions(run)),
         spent=spent(run.rows, STAGES),
         sections=(
             Section("Members", (_table(members, soup),)),
@@ -63,6 +63,16 @@ def page(run: StoredRun, root: Location) -> Page:
         repeat=RERUN,
         repeat_note="On a CPU the same checkpoints and the same dataset give the same weights, to the bit.",
         files=links(run.folder, FILES),
+    )
+
+
+def _worse(soup: float | None, best: float | None) -> tuple[str, ...]:
+    """Warn of a soup that scores lower than its best member."""
+    if soup is None or best is None or soup >= best:
+        return ()
+    return (
+        f"The soup scores lower than its best member (F0.5 {soup:.3f} against {best:.3f}): averaging did not help; "
+        "use the bundle of the run, or renew the statistics on more tiles (statistics_steps).",
     )
 
 

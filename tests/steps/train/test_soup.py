@@ -10,8 +10,9 @@ from inkbatch.cli.app import app
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle
+from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
-from inkbatch.steps.train import soup
+from inkbatch.steps.train import soup, soup_page
 from inkbatch.testing import report_runs
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.finish import checkpoint_weights
@@ -58,6 +59,19 @@ def test_scores_of_members_are_those_of_their_epochs(averaged):
     for member in found["members"]:
         assert member["f05"] == pytest.approx(of_epoch[str(member["epoch"])], abs=1e-6)
     assert 0 < found["scores"]["overall"]["auc"] < 1
+
+
+def test_the_page_warns_of_a_soup_that_is_worse_than_its_best_member(root):
+    run = open_run(str(root / "runs/first-soup-2"))
+    place = run.folder / "soup.json"
+    found = place.read_json()
+    found["members"][0]["f05"], found["scores"]["overall"]["f05"] = 0.5, 0.4
+    place.write_json(found)
+    warned = soup_page.page(run, Location.parse(root)).warnings
+    assert warned[0].startswith("The soup scores lower than its best member (F0.5 0.400 against 0.500)")
+    found["scores"]["overall"]["f05"] = 0.6
+    place.write_json(found)
+    assert soup_page.page(run, Location.parse(root)).warnings[0].startswith("One run is one measurement")
 
 
 def test_its_bundle_says_what_trained_it(averaged):
