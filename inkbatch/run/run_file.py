@@ -23,7 +23,7 @@ from inkbatch import __version__
 from inkbatch.errors import DataError
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.meter import READ, WRITTEN
-from inkbatch.run.cost.prices import Price, price_here
+from inkbatch.run.cost.prices import price_here
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.record import RunFolder
@@ -41,7 +41,7 @@ class Usage:
     """
 
     def __init__(self) -> None:
-        self.price: Price | None = price_here()
+        self.price = price_here()
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._begun = time.perf_counter()
         self._read_before, self._written_before = READ.total, WRITTEN.total
@@ -145,9 +145,8 @@ def write_run_file(
         **facts,
         "bytes_read": usage.bytes_read,
         "bytes_written": usage.bytes_written,
+        **usage.price.run_facts(seconds),
     }
-    if usage.price is not None:
-        row |= usage.price.of(seconds)
     place = folder.location / run_file_name(shard)
     earlier = _earlier(place, folder.manifest.digest)
     if earlier:

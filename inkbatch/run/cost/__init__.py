@@ -1,1 +1,1 @@
-"""Seconds and money: price table, measured rates, estimates beside real runs."""
+"""Seconds and money: the price table and measured rates."""

@@ -6,14 +6,12 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from inkbatch.config import near_matches
-from inkbatch.documents import read_yaml_file
+from inkbatch.config import JobConfig, near_matches, read_yaml
 from inkbatch.errors import ConfigError
-from inkbatch.redaction import redact
 from inkbatch.text import rough_range_text
 
 PRICES_VARIABLE = "INKBATCH_PRICES"
@@ -22,7 +20,6 @@ EFFICIENCY = (0.15, 0.40)  # share of the data sheet's matrix rate that convolut
 SHORTEST_S = 60.0  # first passes and batches that are not full outweigh rates in shorter jobs
 
 Range = tuple[float, float]  # lowest, highest
-Rows = TypeVar("Rows")
 
 
 class Machine(BaseModel):
@@ -48,9 +45,15 @@ class Machine(BaseModel):
         return fast, slow
 
 
+class PriceTable(JobConfig):
+    """The file of prices, by kind of machine."""
+
+    machines: dict[str, Machine]
+
+
 @dataclass(frozen=True)
 class Price:
-    """Price of a machine: `hourly` is USD per hour as stated, `row` its row of the price table, if there is one."""
+    """Price of a machine: USD per hour as stated, and its row of the price table; unknown without both."""
 
     machine: str = ""
     hourly: float | None = None
@@ -58,13 +61,13 @@ class Price:
 
     def usd(self, seconds: Range) -> dict[str, Range]:
         """Turn seconds into USD by kind of price: ``stated``, ``on demand``, ``spot``; empty if unknown."""
-        rates = {"stated": (self.hourly, self.hourly)} if self.hourly is not None else {}
+        rates = {} if self.hourly is None else {"stated": (self.hourly, self.hourly)}
         if self.row is not None:
             rates |= {"on demand": (self.row.on_demand, self.row.on_demand), "spot": self.row.spot}
         return {kind: (seconds[0] / 3600 * low, seconds[1] / 3600 * high) for kind, (low, high) in rates.items()}
 
-    def of(self, seconds: float) -> dict[str, Any]:
-        """Turn seconds into money, as ``run.json`` keeps it: as stated, on demand and spot, in USD."""
+    def run_facts(self, seconds: float) -> dict[str, Any]:
+        """Turn seconds into money, as ``run.json`` keeps it: stated, on demand, spot, in USD; empty if unknown."""
         usd = {kind: [round(value, 4) for value in range_] for kind, range_ in self.usd((seconds, seconds)).items()}
         found: dict[str, Any] = {"usd_stated": usd["stated"][0]} if "stated" in usd else {}
         if self.row is not None:
@@ -73,23 +76,14 @@ class Price:
         return found
 
 
-def read_table(title: str, file: str | Path, key: str, kind: TypeAdapter[Rows]) -> Rows:
-    """Read the rows that stand under the `key` of a YAML table.
+def machines() -> dict[str, Machine]:
+    """Read the price table: the package's, or the file that ``INKBATCH_PRICES`` names.
 
     Raises:
-        ConfigError: It cannot be read; `title` and `file` open the message.
+        ConfigError: It cannot be read.
     """
-    try:
-        return kind.validate_python(read_yaml_file(file)[key])
-    except (KeyError, TypeError, ValidationError) as error:
-        problem = redact(str(error))[:300]
-        raise ConfigError(f"{title} {file}: expected a mapping with {key} ({problem}); correct it") from error
-
-
-def machines() -> dict[str, Machine]:
-    """Read the price table: the package's, or the file that ``INKBATCH_PRICES`` names."""
-    file = os.environ.get(PRICES_VARIABLE) or Path(__file__).with_name("prices.yaml")
-    return read_table("price table", file, "machines", TypeAdapter(dict[str, Machine]))
+    file = os.environ.get(PRICES_VARIABLE) or str(Path(__file__).with_name("prices.yaml"))
+    return PriceTable.checked(read_yaml(file), file).machines
 
 
 def machine_named(name: str, place: str = "--machine ") -> Machine:
@@ -103,30 +97,8 @@ def machine_named(name: str, place: str = "--machine ") -> Machine:
     return table[name]
 
 
-def price_text(name: str, machine: Machine, flops: float) -> str:
-    """Estimate forward passes on a machine in words; start-up is not in it.
-
-    Money runs from the lowest spot price of the short end to the price on demand of the long end.
-    """
-    seconds = machine.seconds(flops)
-    usd = Price(row=machine).usd(seconds)
-    low, high = usd["spot"][0], usd["on demand"][1]
-    time = rough_range_text(seconds) if seconds[1] >= SHORTEST_S else "under a minute"
-    money = f"{low:.2f} to {high:.2f} USD" if high >= 0.01 else "under 0.01 USD"
-    return f"{name} ({machine.gpu}): {time}, {money}"
-
-
-def price_lines(flops: float | None) -> list[str]:
-    """Estimate forward passes on every machine of the price table, in lines of a plan; None is a number not stated."""
-    if flops is None:
-        return ["  time, cost    unknown: the bundle does not state its FLOPs per tile"]
-    head = f"  work          {flops / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:"
-    table = machines().items()
-    return [head, *(f"    {price_text(name, row, flops)} (prices of {row.as_of})" for name, row in table)]
-
-
-def price_here() -> Price | None:
-    """Read this machine's price: ``INKBATCH_USD_PER_HOUR`` and ``INKBATCH_MACHINE``; None if neither is set.
+def price_here() -> Price:
+    """Read this machine's price: ``INKBATCH_USD_PER_HOUR`` and ``INKBATCH_MACHINE``; unknown if neither is set.
 
     Raises:
         ConfigError: Not a number, or a machine that the price table does not list.
@@ -138,11 +110,36 @@ def price_here() -> Price | None:
         hourly = math.nan
     if hourly is not None and not (math.isfinite(hourly) and hourly >= 0):
         raise ConfigError(f"{RATE_VARIABLE}: expected USD per hour, for example 1.21, got {text!r}")
-    row = machine_named(name, f"{MACHINE_VARIABLE}=") if name else None
-    return None if hourly is None and row is None else Price(name, hourly, row)
+    return Price(name, hourly, machine_named(name, f"{MACHINE_VARIABLE}=") if name else None)
 
 
 def hourly_usd() -> float | None:
     """Find USD per hour for the progress bar: as stated, else the machine's price on demand, else None."""
-    price = price_here() or Price()
+    price = price_here()
     return price.hourly if price.hourly is not None else price.row.on_demand if price.row else None
+
+
+def estimate_text(seconds: Range) -> str:
+    """Say estimated seconds: ``15 min to 40 min``, or ``under a minute``."""
+    return rough_range_text(seconds) if seconds[1] >= SHORTEST_S else "under a minute"
+
+
+def price_text(name: str, machine: Machine, flops: float) -> str:
+    """Estimate forward passes on a machine in words; start-up is not in it.
+
+    Money runs from the lowest spot price of the short end to the price on demand of the long end.
+    """
+    seconds = machine.seconds(flops)
+    usd = Price(row=machine).usd(seconds)
+    low, high = usd["spot"][0], usd["on demand"][1]
+    money = f"{low:.2f} to {high:.2f} USD" if high >= 0.01 else "under 0.01 USD"
+    return f"{name} ({machine.gpu}): {estimate_text(seconds)}, {money}"
+
+
+def price_lines(flops: float | None) -> list[str]:
+    """Estimate forward passes on every machine of the price table, in lines of a plan; None is a number not stated."""
+    if flops is None:
+        return ["  time, cost    unknown: the bundle does not state its FLOPs per tile"]
+    head = f"  work          {flops / 1e12:,.2f} TFLOP; estimates, never a bill, without start-up:"
+    rows = machines().items()
+    return [head, *(f"    {price_text(name, row, flops)} (prices of {row.as_of})" for name, row in rows)]

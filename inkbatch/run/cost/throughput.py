@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
+from inkbatch.config import JobConfig, read_yaml
 from inkbatch.errors import ConfigError
-from inkbatch.run.cost.prices import Range, read_table
+from inkbatch.run.cost.prices import Range
 
 FIGURES_VARIABLE = "INKBATCH_FIGURES"
 SAME_FLOPS = 0.01  # networks whose FLOPs per tile differ by less are taken for one
@@ -54,10 +55,46 @@ class Throughput(BaseModel):
     source: str
 
 
+class ThroughputTable(JobConfig):
+    """A file of measured rates, the newest last."""
+
+    figures: list[Throughput]
+
+
+def stored_throughputs() -> list[Throughput]:
+    """Read the package's rates and those of the file that ``INKBATCH_FIGURES`` names; the one to take first is last."""
+    files = (Path(__file__).with_name("throughput.yaml"), os.environ.get(FIGURES_VARIABLE))
+    return [found for file in files if file for found in read_throughputs(Path(file))]
+
+
+def read_throughputs(path: Path) -> list[Throughput]:
+    """Read the rates of one file, the newest last.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    return ThroughputTable.checked(read_yaml(str(path)), str(path)).figures
+
+
+def add_throughput(path: Path, measured: Throughput) -> None:
+    """Append a rate to a file, which is created if missing.
+
+    Raises:
+        ConfigError: The file holds something else, or cannot be written.
+    """
+    table = ThroughputTable(figures=[*(read_throughputs(path) if path.exists() else ()), measured])
+    try:
+        path.write_text(yaml.safe_dump(table.model_dump(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"figures {path}: cannot be written: {error.strerror}") from error
+
+
 def stored_rate(device: str, architecture: str, flops_per_tile: float | None) -> Rate | None:
     """Find the newest stored rate of a network on a device; None if there is none, or its FLOPs are unknown."""
-    for known in stored_throughputs():
-        same_size = flops_per_tile is not None and abs(flops_per_tile / known.flops_per_tile - 1) <= SAME_FLOPS
+    if flops_per_tile is None:
+        return None
+    for known in reversed(stored_throughputs()):
+        same_size = abs(flops_per_tile / known.flops_per_tile - 1) <= SAME_FLOPS
         if same_size and architecture == known.architecture and is_same_device(device, known.device):
             seen = f"{known.tiles_per_s:g} tiles/s in {known.precision} seen on {known.device}"
             return Rate.measured(known.tiles_per_s, STORED_SPREAD, f"{seen} ({known.source}; {known.as_of})")
@@ -75,32 +112,3 @@ def device_of_row(row: Mapping[str, Any]) -> str | None:
     if row.get("device") == "cpu" and row.get("processor"):
         return f"{row['processor']}, {row.get('cores')} cores"
     return str(row["device_name"]) if row.get("device_name") else None
-
-
-def stored_throughputs() -> list[Throughput]:
-    """Read the package's rates, and before them those of the file that ``INKBATCH_FIGURES`` names."""
-    files = (os.environ.get(FIGURES_VARIABLE), Path(__file__).with_name("throughput.yaml"))
-    return [found for file in files if file for found in read_throughputs(Path(file))]
-
-
-def read_throughputs(path: Path) -> list[Throughput]:
-    """Read the rates of one file; the newest (last) first.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
-    return read_table("figures", path, "figures", TypeAdapter(list[Throughput]))[::-1]
-
-
-def add_throughput(path: Path, measured: Throughput) -> None:
-    """Append a rate to a file, which is created if missing.
-
-    Raises:
-        ConfigError: The file holds something else, or cannot be written.
-    """
-    found = read_throughputs(path)[::-1] if path.exists() else []
-    document = {"figures": [one.model_dump() for one in (*found, measured)]}
-    try:
-        path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"figures {path}: cannot be written: {error.strerror}") from error

@@ -14,7 +14,6 @@ from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.predict.calibrate import calibrate
 from inkbatch.predict.device import choose_device, device_facts
-from inkbatch.run.cost.estimate import Estimate, SegmentEstimate, real_runs
 from inkbatch.run.cost.prices import EFFICIENCY, Machine, Price, machine_named, price_here
 from inkbatch.run.cost.throughput import (
     CALIBRATED_SPREAD,
@@ -26,6 +25,8 @@ from inkbatch.run.cost.throughput import (
     stored_rate,
 )
 from inkbatch.run.run_file import core_count, processor_name
+from inkbatch.steps.infer.estimated import Estimate, SegmentEstimate
+from inkbatch.steps.infer.real_runs import real_runs
 from inkbatch.steps.infer.settings import InferConfig
 from inkbatch.steps.infer.workload import workload
 
@@ -71,14 +72,21 @@ def run(config: EstimateConfig) -> Estimate:
     """
     bundle = Bundle.open(bundle_location(config.bundle), config.override)
     rented = None if config.machine == HERE else machine_named(config.machine)
-    device = rented.device if rented else _device_here(config)
-    rate = _find_rate(config, bundle, rented, device)
+    here = _device_here(config) if rented is None or config.calibrate else ""
+    device = rented.device if rented else here
+    if config.calibrate and not is_same_device(device, here):
+        raise ConfigError(
+            f"--calibrate: measures the device at hand ({here}), the estimate is for {config.machine} ({device}); "
+            "leave --machine out, or calibrate there with --save FILE and bring the file back"
+        )
+    rate = _measured_rate(config, bundle, here) if config.calibrate else _known_rate(bundle, rented, device)
+    price = Price(config.machine, row=rented) if rented else price_here()
     segments = sorted(Catalog.load(config.catalog).entries) if config.all else [config.segment]
     return Estimate(
         bundle=bundle.document.name,
         machine=f"{config.machine} ({rented.gpu})" if rented else f"this machine ({device})",
         rate=rate,
-        price=Price(config.machine, None, rented) if rented else price_here() or Price(),
+        price=price,
         segments=tuple(_estimate(config, segment, bundle, rate, device) for segment in segments),
     )
 
@@ -96,16 +104,8 @@ def _estimate(config: EstimateConfig, segment: str, bundle: Bundle, rate: Rate, 
     return SegmentEstimate(segment, work, rate.seconds(work.passes), tuple(runs))
 
 
-def _find_rate(config: EstimateConfig, bundle: Bundle, rented: Machine | None, device: str) -> Rate:
-    """Find the rate of a bundle on a device: measured now, stored, or the data sheet's share."""
-    if config.calibrate:
-        here = _device_here(config)
-        if not is_same_device(device, here):
-            raise ConfigError(
-                f"--calibrate: measures the device at hand ({here}), the estimate is for {config.machine} "
-                f"({device}); leave --machine out, or calibrate there with --save FILE and bring the file back"
-            )
-        return _measured_rate(config, bundle, here)
+def _known_rate(bundle: Bundle, rented: Machine | None, device: str) -> Rate:
+    """Find the rate of a bundle on a device: stored, or the data sheet's share."""
     document = bundle.document
     flops = document.flops_per_tile
     if stored := stored_rate(device, document.architecture, flops):

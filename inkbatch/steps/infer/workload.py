@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from inkbatch.data.segments.catalog import Catalog
 from inkbatch.data.segments.prepared import segment_folder
@@ -11,8 +12,29 @@ from inkbatch.io.layers import open_layer_source
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.variants import views_of
-from inkbatch.run.cost.estimate import Workload
 from inkbatch.steps.infer import job as infer_step
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Work of one segment."""
+
+    segment: str
+    units: int
+    tiles: int
+    read_bytes: int  # grey values, before compression
+    exact: bool  # the segment mask was counted; else every tile of the rectangle is, an upper bound
+    passes_per_tile: int = 1  # layer windows times views
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of a tile, all together."""
+        return self.tiles * self.passes_per_tile
+
+    @property
+    def passes_text(self) -> str:
+        """The factor behind a number of tiles, where each takes more than one pass."""
+        return f" x {self.passes_per_tile} passes" if self.passes_per_tile > 1 else ""
 
 
 def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:

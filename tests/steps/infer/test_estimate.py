@@ -122,7 +122,7 @@ def test_a_real_run_of_variants_is_compared_by_its_passes(settings, box, figures
     row = (folder / "run.json").read_json()
     fast = {"device": "cuda", "device_name": "Maker T9 80GB", "loop_s": 2 * row["tiles"] / 10}
     (folder / "run.json").write_json({**row, **fast})
-    (real,) = run(config).segments[0].runs
+    (real,) = run(config).segments[0].real_runs
     assert real.passes == 2 * real.tiles
     assert real.error == pytest.approx((0.85 + 1.30) / 2 - 1)  # as fast as the figure
 
@@ -141,7 +141,7 @@ def test_a_real_run_says_its_start_up_and_whether_it_had_the_cores_for_itself(se
 def test_windows_that_were_stored_together_are_one_real_run(settings, box, figures):
     config = settings(segment="tiny", machine="box")
     infer_tiny(config, layer_starts=(0, 2), store_windows=True)
-    (real,) = run(config).segments[0].runs
+    (real,) = run(config).segments[0].real_runs
     assert real.passes == 2 * real.tiles
 
 
@@ -166,7 +166,7 @@ def test_the_error_is_said_where_a_real_run_exists(settings, box, figures):
     row = (folder / "run.json").read_json()
     tiles = row["tiles"]
     (folder / "run.json").write_json({**row, "device": "cuda", "device_name": "Maker T9 80GB", "loop_s": tiles / 5})
-    (real,) = run(config).segments[0].runs
+    (real,) = run(config).segments[0].real_runs
     assert real.tiles == tiles
     assert real.error == pytest.approx((0.85 + 1.30) / 2 / 10 * 5 - 1)  # it was half as fast as the figure
     assert "46% too short" in str(run(config))
@@ -185,7 +185,7 @@ def test_a_real_run_is_not_compared_in_digits_with_an_estimate_under_a_minute(se
 def test_a_real_run_on_another_device_is_named_and_not_compared(settings, box, figures):
     config = settings(segment="tiny", machine="box")
     infer_tiny(config)
-    (real,) = run(config).segments[0].runs
+    (real,) = run(config).segments[0].real_runs
     assert real.error is None
     assert "another device, not compared" in str(run(config))
 
