@@ -13,11 +13,10 @@ from inkbatch.data.segments.reversed_segments import known_reversed
 from inkbatch.errors import ConfigError, DataError, InkbatchError, LayerRangeError
 from inkbatch.geometry import Box
 from inkbatch.io.layers.base import LayerSource
-from inkbatch.io.layers.cropped import CroppedLayers
-from inkbatch.io.layers.resampled import ResampledSource
 from inkbatch.io.layers.single import open_flat
 from inkbatch.io.layers.zarr_holes import Holes, counted_holes
 from inkbatch.io.surface import DepthOrder
+from inkbatch.steps.prepare.opened import OpenedLayers
 from inkbatch.steps.prepare.resample import require_mask_size
 
 if TYPE_CHECKING:
@@ -61,14 +60,14 @@ def required_order(config: PrepareConfig, entry: SegmentEntry) -> DepthOrder:
     return order
 
 
-def open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int) -> LayerSource:
+def open_mask(config: PrepareConfig, uri: str, opened: OpenedLayers, memory: int) -> LayerSource:
     """Open the given mask; it may keep half of the memory that the layers leave.
 
     Raises:
         DataError: It cannot be read, is no single 2-D picture, or differs in size from the layers.
     """
     try:
-        mask = open_flat(uri, memory_bytes=max(1, memory - source.resident_bytes) // 2, scratch=config.scratch)
+        mask = open_flat(uri, memory_bytes=max(1, memory - opened.source.resident_bytes) // 2, scratch=config.scratch)
     except InkbatchError as error:
         raise type(error)(f"segment {config.segment}: the mask cannot be opened: {error}") from error
     if mask.shape_zyx[0] != 1:
@@ -76,15 +75,14 @@ def open_mask(config: PrepareConfig, uri: str, source: LayerSource, memory: int)
             f"segment {config.segment}: mask {mask.uri}: expected one 2-D picture, got {mask.shape_zyx[0]} layers or "
             "pages; save the one you mean by itself"
         )
-    if isinstance(source, ResampledSource):
-        return require_mask_size(config.segment, mask, source)
-    whole = source.inner if isinstance(source, CroppedLayers) else source
-    if mask.shape_zyx[1:] != whole.shape_zyx[1:]:
+    if opened.resampled is not None:
+        return require_mask_size(config.segment, mask, opened.resampled)
+    if mask.shape_zyx[1:] != opened.whole.shape_zyx[1:]:
         raise DataError(
-            f"segment {config.segment}: mask {mask.uri}: expected the layers' size {whole.shape_zyx[1:]}, got "
+            f"segment {config.segment}: mask {mask.uri}: expected the layers' size {opened.whole.shape_zyx[1:]}, got "
             f"{mask.shape_zyx[1:]} (height, width); give the mask of this segment"
         )
-    return CroppedLayers(mask, source.box) if isinstance(source, CroppedLayers) else mask
+    return OpenedLayers.of(mask, opened.box).read
 
 
 def missing_chunks(config: PrepareConfig, sources: Sequence[LayerSource | None]) -> tuple[Holes, ...]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
-from inkbatch.io.layers.base import LayerSource
-from inkbatch.io.layers.resampled import ResampledSource
 from inkbatch.render.opening import Demand
 from inkbatch.run.record import RunFolder
 from inkbatch.steps.prepare.job import make_plan
 from inkbatch.steps.prepare.settings import PrepareConfig, PreparePlan
-from inkbatch.steps.prepare.source import demand, rendering
+from inkbatch.steps.prepare.source import demand
 from inkbatch.text import bytes_text, done_text
 
 NOTED_STRETCH = math.log(1.5)  # of a mesh over its scale
@@ -24,7 +22,7 @@ def describe(config: PrepareConfig) -> str:
         pixels = source.shape_zyx[1] * source.shape_zyx[2]
         stored = plan.provenance.resampled
         cost = demand(plan)
-        read = read_bytes(source, layers) if cost is None else cost.bytes
+        read = plan.opened.values_read(layers) * source.dtype.itemsize if cost is None else cost.bytes
         written = layers * pixels * plan.mapping.dtype.itemsize * 4 // 3 + pixels
         record = RunFolder(plan.folder / "prepare", plan.manifest)
         done = done_text(len(record.done()), complete=record.is_complete())
@@ -50,21 +48,12 @@ def describe(config: PrepareConfig) -> str:
         return "\n".join(rows)
 
 
-def read_bytes(source: LayerSource, layers: int) -> int:
-    """Count the bytes of grey values that are read for some layers of a source."""
-    if isinstance(source, ResampledSource):
-        layers = len(source.resampling.depth.source(0, source.shape_zyx[0]))
-        source = source.source
-    return layers * source.shape_zyx[1] * source.shape_zyx[2] * source.dtype.itemsize
-
-
 def _rendering_rows(plan: PreparePlan, cost: Demand) -> list[str]:
     """Say what rendering costs, from the mesh alone."""
-    rendered = plan.provenance.rendered
-    found = rendering(plan.source)
+    rendered, surface = plan.provenance.rendered, plan.opened.rendered
     assert rendered is not None
-    assert found is not None
-    stretch = found[0].raster.mesh.stretch_yx
+    assert surface is not None
+    stretch = surface.raster.mesh.stretch_yx
     warned = [
         f"  note          vertices lie {stretch[0]:.3g} (rows) and {stretch[1]:.3g} (columns) times as far apart as "
         "the mesh's scale says; pixels follow the scale"

@@ -16,7 +16,6 @@ from inkbatch.geometry import Unit
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.intensity import IntensityMap, IntensityRule, resolve_percentiles
 from inkbatch.io.layers import LayerSource
-from inkbatch.io.layers.resampled import ResampledSource
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import watched
 from inkbatch.io.surface import SurfaceProvenance, SurfaceVolume
@@ -27,6 +26,7 @@ from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import BESIDE, RunFolder, RunManifest
 from inkbatch.steps.live_preview import drawn, live_preview
 from inkbatch.steps.prepare.choices import layer_range, missing_chunks, open_mask, required_order, sampled
+from inkbatch.steps.prepare.opened import OpenedLayers
 from inkbatch.steps.prepare.page import page as report_page
 from inkbatch.steps.prepare.resample import open_resampled, resampled, wished
 from inkbatch.steps.prepare.settings import EmptyMaskError, PrepareConfig, PreparePlan
@@ -49,14 +49,15 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
     memory = parse_bytes(config.memory)
     if config.clahe:
         check_clahe(config.clahe)
-    source, spacing = open_spaced(config, entry, memory)
-    layers, resampling = layer_range(config, entry, source), None
+    opened, spacing = open_spaced(config, entry, memory)
+    layers, resampling = layer_range(config, entry, opened.read), None
     if wished(config, entry):
-        source, spacing, resampling = resampled(config, entry, source, layers, spacing)
-        layers = range(source.shape_zyx[0])
+        opened, spacing, resampling = resampled(config, entry, opened, layers, spacing)
+        layers = range(opened.source.shape_zyx[0])
+    source = opened.source
     mapping = _grey_values(config, entry, source, layers)
     mask_uri = config.mask or entry.mask
-    mask_source = open_mask(config, mask_uri, source, memory) if mask_uri else None
+    mask_source = open_mask(config, mask_uri, opened, memory) if mask_uri else None
     holes = missing_chunks(config, (source, mask_source))
     provenance = SurfaceProvenance(
         segment=config.segment,
@@ -72,7 +73,7 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
         z_spacing_um=spacing.z_apart,
         scale_reading=spacing.reading,
         box=config.box,
-        rendered=rendered_from(source),
+        rendered=rendered_from(opened),
         resampled=resampling,
     )
     folder = segment_folder(config.root, config.segment)
@@ -88,16 +89,16 @@ def make_plan(config: PrepareConfig) -> PreparePlan:
     manifest = RunManifest(
         "prepare",
         _recorded(config, provenance, units),
-        _inputs(source, mask_source),
+        _inputs(opened, mask_source),
         len(units.units),
         _request(config, entry, provenance),
-        input_states(source, mask_source),
-        watched(lambda: look_at(source, mask_source), lambda: input_states(source, mask_source)),
+        input_states(opened, mask_source),
+        watched(lambda: look_at(source, mask_source), lambda: input_states(opened, mask_source)),
     )
-    return PreparePlan(source, mask_source, provenance, mapping, units, folder, manifest, holes)
+    return PreparePlan(opened, mask_source, provenance, mapping, units, folder, manifest, holes)
 
 
-def open_spaced(config: PrepareConfig, entry: SegmentEntry, memory: int) -> tuple[LayerSource, SurfaceSpacing]:
+def open_spaced(config: PrepareConfig, entry: SegmentEntry, memory: int) -> tuple[OpenedLayers, SurfaceSpacing]:
     """Open the layers to read, and decide their spacing.
 
     Raises:
@@ -105,8 +106,8 @@ def open_spaced(config: PrepareConfig, entry: SegmentEntry, memory: int) -> tupl
     """
     if wished(config, entry):
         return open_resampled(config, entry, memory)
-    source = open_source(config, entry, memory)
-    return source, source_spacing(config, entry, source)
+    opened = open_source(config, entry, memory)
+    return opened, source_spacing(config, entry, opened.source)
 
 
 def _entry(config: PrepareConfig) -> SegmentEntry:
@@ -134,11 +135,11 @@ def _recorded(config: PrepareConfig, provenance: SurfaceProvenance, units: UnitP
     return recorded
 
 
-def _inputs(source: LayerSource, mask_source: LayerSource | None) -> dict[str, Any]:
+def _inputs(opened: OpenedLayers, mask_source: LayerSource | None) -> dict[str, Any]:
     inputs: dict[str, Any] = {
-        "source_shape_zyx": list((source.source if isinstance(source, ResampledSource) else source).shape_zyx),
-        "source_axes": source.axes,
-        "source_fingerprint": source.fingerprint,
+        "source_shape_zyx": list(opened.read.shape_zyx),
+        "source_axes": opened.source.axes,
+        "source_fingerprint": opened.source.fingerprint,
     }
     if mask_source:
         inputs["mask_fingerprint"] = mask_source.fingerprint
@@ -243,7 +244,7 @@ def _work(
 
 
 def _finish(record: RunFolder, plan: PreparePlan) -> Mapping[str, Any]:
-    states = input_states(plan.source, plan.mask_source)  # all of them: between units there were only quick looks
+    states = input_states(plan.opened, plan.mask_source)  # all of them: between units there were only quick looks
     replace(record, manifest=replace(plan.manifest, now=lambda: states)).require_inputs()
     pixels = sum(record.marker(unit)["mask_pixels"] for unit in plan.units.units)
     if pixels == 0:

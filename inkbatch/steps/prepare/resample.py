@@ -27,6 +27,7 @@ from inkbatch.io.layers.zarr_nodes import choose_array, find_node, level_count
 from inkbatch.io.lossy import marked
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ResampledFrom
+from inkbatch.steps.prepare.opened import OpenedLayers
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.prepare.source import open_source
 from inkbatch.steps.prepare.spacing import SurfaceSpacing, source_spacing
@@ -67,7 +68,7 @@ def target_of(text: str) -> tuple[float, float, float] | None:
     return z, y, x
 
 
-def open_resampled(config: PrepareConfig, entry: SegmentEntry, memory: int) -> tuple[LayerSource, SurfaceSpacing]:
+def open_resampled(config: PrepareConfig, entry: SegmentEntry, memory: int) -> tuple[OpenedLayers, SurfaceSpacing]:
     """Open the level of a source to read, and decide its spacing: the nearest that is not coarser than the target.
 
     A level that is stated is taken. Where none is, statements of sizes hold for level 0.
@@ -84,16 +85,16 @@ def open_resampled(config: PrepareConfig, entry: SegmentEntry, memory: int) -> t
             "--voxel-size-um for pixels and --step-um for layers"
         )
     target = target_of(text)
-    source = open_source(config, entry, memory)
-    spacing = source_spacing(config, entry, source)
+    opened = open_source(config, entry, memory)
+    spacing = source_spacing(config, entry, opened.source)
     if config.level is not None or entry.level is not None:
-        return source, spacing
+        return opened, spacing
     level, factors = _nearest_finer(config, entry, spacing, target)
     if not level:
-        return source, spacing
+        return opened, spacing
     if config.box is not None:
         raise ConfigError(f"segment {config.segment}: a box counts pixels of one level; say which: --set level={level}")
-    source.close()
+    opened.source.close()
     z, plane = factors
     read = open_source(config.model_copy(update={"level": level}), entry, memory)
     return read, dataclasses.replace(spacing, z=spacing.z * z, y=spacing.y * plane, x=spacing.x * plane)
@@ -126,18 +127,18 @@ def _nearest_finer(
 
 
 def resampled(
-    config: PrepareConfig, entry: SegmentEntry, source: LayerSource, layers: range, spacing: SurfaceSpacing
-) -> tuple[ResampledSource, SurfaceSpacing, ResampledFrom]:
+    config: PrepareConfig, entry: SegmentEntry, opened: OpenedLayers, layers: range, spacing: SurfaceSpacing
+) -> tuple[OpenedLayers, SurfaceSpacing, ResampledFrom]:
     """Bring a range of a source's layers to the wished spacing.
 
     Returns:
-        The source, the spacing that it has, and what the provenance says.
+        The layers, the spacing that it has, and what the provenance says.
 
     Raises:
         ConfigError: A target that is finer than the source and was not asked for.
         DataError: Too few layers, or another level than the pooling rule's.
     """
-    text = wished(config, entry)
+    text, source = wished(config, entry), opened.read
     assert text is not None
     shape = (len(layers), *source.shape_zyx[1:])
     target = target_of(text)
@@ -152,7 +153,8 @@ def resampled(
     found = ResampledSource(source, layers, way)
     found.spacing = Spacing(*reached)
     said = ResampledFrom(rule=way.rule, layers=(layers.start, layers.stop), uri=source.uri, spacing_zyx_um=spacing.zyx)
-    return found, dataclasses.replace(spacing, z=reached[0], y=reached[1], x=reached[2]), said
+    spacing = dataclasses.replace(spacing, z=reached[0], y=reached[1], x=reached[2])
+    return dataclasses.replace(opened, resampled=found), spacing, said
 
 
 def _reached(spacing: tuple[float, float, float], target: tuple[float, float, float]) -> tuple[float, float, float]:

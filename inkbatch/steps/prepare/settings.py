@@ -17,6 +17,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings, SurfaceProvenance
 from inkbatch.io.surface_writer import SurfaceLayers
 from inkbatch.run.record import RunManifest
+from inkbatch.steps.prepare.opened import OpenedLayers
 from inkbatch.steps.prepare.units import UnitPlan
 
 MAX_MISSING = 0.5
@@ -63,7 +64,7 @@ class PreparePlan:
     """Everything that is decided before a pixel is read.
 
     Attributes:
-        source: Opened layers.
+        opened: Layers.
         mask_source: Opened mask image, or None where it is derived.
         provenance: Stored in the surface's attributes.
         mapping: Grey values.
@@ -73,7 +74,7 @@ class PreparePlan:
         holes: Chunks of layers and mask that are not stored.
     """
 
-    source: LayerSource
+    opened: OpenedLayers
     mask_source: LayerSource | None
     provenance: SurfaceProvenance
     mapping: IntensityMap
@@ -81,6 +82,11 @@ class PreparePlan:
     folder: Location
     manifest: RunManifest
     holes: tuple[Holes, ...] = ()
+
+    @property
+    def source(self) -> LayerSource:
+        """Layers in the pixels of the surface."""
+        return self.opened.source
 
     @property
     def layers(self) -> range:

@@ -8,20 +8,18 @@ from inkbatch.data.segments.catalog import SegmentEntry
 from inkbatch.errors import ConfigError, InkbatchError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
-from inkbatch.io.layers.base import LayerSource
-from inkbatch.io.layers.cropped import CroppedLayers
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import RenderedFrom
 from inkbatch.render.mesh import is_mesh
 from inkbatch.render.opening import Demand, RenderSettings, demand_of, open_rendered, require_inside
-from inkbatch.render.surface import RenderedSurface
+from inkbatch.steps.prepare.opened import OpenedLayers
 from inkbatch.steps.prepare.settings import PrepareConfig, PreparePlan
 
 CACHE_SHARE, MOST_CACHE_BYTES = 8, 256 << 20  # of the memory that chunks of the volume may take
 RENDER_KEYS = ("layers_count", "step_um", "volume_um", "flip_normals", "max_outside")
 
 
-def open_source(config: PrepareConfig, entry: SegmentEntry, memory: int) -> LayerSource:
+def open_source(config: PrepareConfig, entry: SegmentEntry, memory: int) -> OpenedLayers:
     """Open the layers of a segment.
 
     Args:
@@ -56,11 +54,10 @@ def open_source(config: PrepareConfig, entry: SegmentEntry, memory: int) -> Laye
                 "that it was drawn in: --volume URI --layers-count 65"
             ) from error
         raise
-    box = box_of(config)
-    return source if box is None else CroppedLayers(source, box)
+    return OpenedLayers.of(source, box_of(config))
 
 
-def _open_rendered(config: PrepareConfig, entry: SegmentEntry, memory: int) -> LayerSource:
+def _open_rendered(config: PrepareConfig, entry: SegmentEntry, memory: int) -> OpenedLayers:
     volume = config.volume or entry.volume
     count = config.layers_count or entry.layers_count
     assert volume is not None
@@ -76,10 +73,9 @@ def _open_rendered(config: PrepareConfig, entry: SegmentEntry, memory: int) -> L
     wished["spacing_um"] = _first(config.voxel_size_um, entry.voxel_size_um)
     settings = RenderSettings(**{key: value for key, value in wished.items() if value is not None})
     surface = open_rendered(entry.source, volume, settings, min(MOST_CACHE_BYTES, memory // CACHE_SHARE))
-    box = box_of(config)
-    source = surface if box is None else CroppedLayers(surface, box)
-    require_inside(surface, settings.max_outside, box)
-    return source
+    opened = OpenedLayers.of(surface, box_of(config), surface)
+    require_inside(surface, settings.max_outside, opened.box)
+    return opened
 
 
 def _first(*values: Any) -> Any:
@@ -91,20 +87,12 @@ def box_of(config: PrepareConfig) -> Box | None:
     return None if config.box is None else Box(*config.box)
 
 
-def rendering(source: LayerSource) -> tuple[RenderedSurface, Box] | None:
-    """Return the rendered surface behind a source and the box of it that is taken; None if layers are stored."""
-    if isinstance(source, CroppedLayers):
-        return (source.inner, source.box) if isinstance(source.inner, RenderedSurface) else None
-    return (source, Box(0, 0, *source.shape_zyx[1:])) if isinstance(source, RenderedSurface) else None
-
-
-def rendered_from(source: LayerSource) -> RenderedFrom | None:
+def rendered_from(opened: OpenedLayers) -> RenderedFrom | None:
     """Describe a rendering for the provenance; None if layers are stored."""
-    found = rendering(source)
-    if found is None:
+    surface = opened.rendered
+    if surface is None:
         return None
-    surface, box = found
-    outside, count = surface.vertices_outside(box)
+    outside, count = surface.vertices_outside(opened.taken)
     return RenderedFrom(
         volume=surface.volume.uri,
         level=surface.volume.level,
@@ -124,8 +112,7 @@ def rendering_request(config: PrepareConfig, entry: SegmentEntry) -> dict[str, A
 
 def demand(plan: PreparePlan) -> Demand | None:
     """Compute the demand of a rendering, from the mesh alone; None if layers are stored."""
-    found = rendering(plan.source)
-    if found is None:
+    surface, box = plan.opened.rendered, plan.opened.taken
+    if surface is None:
         return None
-    surface, box = found
     return demand_of(surface, (unit.read_box.shift(box.y0, box.x0) for unit in plan.units.units), box)

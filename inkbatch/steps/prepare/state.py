@@ -8,18 +8,17 @@ from inkbatch.io.layers import FILE_SUFFIXES
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import METADATA_NAMES, MOST_LISTED, State, quick_look, state_of
-from inkbatch.steps.prepare.source import rendering
+from inkbatch.steps.prepare.opened import OpenedLayers
 
 
-def input_states(source: LayerSource, mask_source: LayerSource | None) -> dict[str, State]:
+def input_states(opened: OpenedLayers, mask_source: LayerSource | None) -> dict[str, State]:
     """Take the states of the opened inputs, by the name that messages use.
 
     Of the volume that layers are rendered from only the metadata count: it has millions of chunks.
     """
-    rendered = rendering(source)
-    states = {"layers" if rendered is None else "mesh": layers_state(source)}
-    if rendered is not None:
-        states["volume"] = state_of(Location.parse(rendered[0].volume.uri), chunks=MOST_LISTED + 1)
+    states = {"layers" if opened.rendered is None else "mesh": layers_state(opened.source)}
+    if opened.rendered is not None:
+        states["volume"] = state_of(Location.parse(opened.rendered.volume.uri), chunks=MOST_LISTED + 1)
     if mask_source is not None:
         states["mask"] = layers_state(mask_source)
     return states
