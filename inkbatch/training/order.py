@@ -28,15 +28,18 @@ class SamplerConfig(Grown):
         ink_from: Share of ink from which a sample counts as one that holds ink.
         quotas: Samples of each scroll in every batch; they sum to the batch. A segment without a scroll stands for
             itself. Within a scroll samples are drawn as the other settings say. Empty: scrolls play no part.
+        new_share: Share of every batch that samples take which the dataset marks as new (``newer_than``), the others
+            as the rest; None: they count like any other. A scroll without new samples gives none.
     """
 
-    younger: ClassVar[frozenset[str]] = frozenset({"quotas"})
+    younger: ClassVar[frozenset[str]] = frozenset({"quotas", "new_share"})
 
     samples_per_epoch: int | None = Field(None, ge=1)
     by_segment: bool = False
     ink_share: float | None = Field(None, ge=0, le=1)
     ink_from: float = Field(0.001, gt=0, le=1)
     quotas: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    new_share: float | None = Field(None, gt=0, lt=1)
 
     @property
     def balanced(self) -> bool:
@@ -101,8 +104,12 @@ def require_drawable(samples: Sequence[Sample], config: SamplerConfig, scrolls: 
         ConfigError: Quotas that do not sum to the batch, or leave out a scroll that has samples.
         DataError: A quota or a share of ink that no sample can fill.
     """
+    if config.new_share is not None and not round(config.new_share * batch):
+        raise ConfigError(
+            f"sampler.new_share {config.new_share:g}: of a batch of {batch} that is no sample; make one of them larger"
+        )
     if not config.quotas:
-        draw_weights(samples, config)
+        _require_kinds(samples, config)
         return
     total, places = sum(config.quotas.values()), places_by_scroll(samples, scrolls)
     if total != batch:
@@ -119,7 +126,30 @@ def require_drawable(samples: Sequence[Sample], config: SamplerConfig, scrolls: 
                 "(build-dataset takes the scroll of each segment: segments: [{id: …, scroll: …}])"
             )
         if count:
-            draw_weights([samples[place] for place in places[scroll].tolist()], config)
+            _require_kinds([samples[place] for place in places[scroll].tolist()], config)
+
+
+def _require_kinds(samples: Sequence[Sample], config: SamplerConfig) -> None:
+    """Refuse shares that no sample can fill; new samples and others are drawn apart where they have shares.
+
+    Raises:
+        DataError: See `draw_weights`.
+    """
+    for _, places in new_and_others(samples, np.arange(len(samples)), config):
+        draw_weights([samples[place] for place in places.tolist()], config)
+
+
+def new_and_others(
+    samples: Sequence[Sample], places: NDArray[np.int64], config: SamplerConfig
+) -> list[tuple[float, NDArray[np.int64]]]:
+    """Part places in `samples` into new ones and others, each with its share; those that are empty are left out."""
+    share = config.new_share
+    if share is None:
+        return [(1.0, places)]
+    new = np.array([samples[place].is_new is True for place in places.tolist()], bool)
+    if new.all() or not new.any():
+        return [(1.0, places)]
+    return [(share, places[new]), (1 - share, places[~new])]
 
 
 @dataclass(frozen=True)
@@ -182,7 +212,9 @@ class EpochPlan:
         """Return the indices of an epoch's samples, a whole number of steps."""
         rng = np.random.default_rng([self.seed, epoch, 0])
         wanted = self.steps * self.step_samples
-        return self._by_quota(rng, wanted) if self.sampler.quotas else self._drawn(rng, self.samples, wanted)
+        if self.sampler.quotas or self.sampler.new_share is not None:
+            return self._in_batches(rng, wanted)
+        return self._drawn(rng, self.samples, wanted)
 
     def _drawn(self, rng: np.random.Generator, samples: Sequence[Sample], wanted: int) -> NDArray[np.int64]:
         """Draw so many places in `samples`."""
@@ -192,17 +224,29 @@ class EpochPlan:
         rounds = [rng.permutation(count) for _ in range(-(-wanted // count))]
         return np.concatenate(rounds)[:wanted]
 
-    def _by_quota(self, rng: np.random.Generator, wanted: int) -> NDArray[np.int64]:
-        """Draw batches with every scroll's quota in each, mixed within the batch, so that devices share scrolls."""
-        places = places_by_scroll(self.samples, self.scrolls)
-        batches = wanted // (self.batch * self.devices)
+    def _in_batches(self, rng: np.random.Generator, wanted: int) -> NDArray[np.int64]:
+        """Draw batches with every scroll's quota and the share of new samples in each, mixed within the batch."""
+        size = self.batch * self.devices
+        batches = wanted // size
         columns = []
-        for scroll, count in sorted(self.sampler.quotas.items()):
+        for count, own in self._groups(size):
             if count:
-                own = places[scroll]
                 drawn = self._drawn(rng, [self.samples[place] for place in own.tolist()], batches * count)
                 columns.append(own[drawn].reshape(batches, count))
         return rng.permuted(np.concatenate(columns, axis=1), axis=1).reshape(-1)
+
+    def _groups(self, size: int) -> list[tuple[int, NDArray[np.int64]]]:
+        """List the groups of samples that every batch takes, each with its number of them."""
+        places, quotas = places_by_scroll(self.samples, self.scrolls), self.sampler.quotas
+        if not quotas:
+            places, quotas = {"": np.arange(len(self.samples))}, {"": size}
+        groups = []
+        for scroll, count in sorted(quotas.items()):
+            if count:
+                parts = new_and_others(self.samples, places[scroll], self.sampler)
+                first = round(parts[0][0] * count)
+                groups += [(first, parts[0][1]), *((count - first, part) for _, part in parts[1:])]
+        return groups
 
     def step(self, order: NDArray[np.int64], epoch: int, step: int, device: int) -> list[list[Drawn]]:
         """Return the micro batches of one step on one device.

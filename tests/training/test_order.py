@@ -152,6 +152,34 @@ def test_a_scroll_that_cannot_give_the_share_of_ink_is_refused():
         require_drawable(of_three_segments(), config, SCROLLS, 8)
 
 
+def with_new(samples: list[Sample], *new: int) -> list[Sample]:
+    return [sample.model_copy(update={"is_new": True}) if n in new else sample for n, sample in enumerate(samples)]
+
+
+def test_new_samples_take_their_share_of_every_batch():
+    samples = with_new(samples_of(*[("a", 0.1)] * 40), 3, 17)
+    plan = EpochPlan(samples, SamplerConfig(new_share=0.3, samples_per_epoch=100), seed=0, batch=10)
+    batches = plan.order(0).reshape(-1, 10)
+    assert (np.isin(batches, [3, 17]).sum(axis=1) == 3).all()
+    assert len(set(batches.ravel().tolist())) == 40
+
+
+def test_new_samples_share_the_quota_of_their_scroll():
+    samples = with_new(samples_of(*[("a", 0.1)] * 10, *[("b", 0.1)] * 10), 0, 1)
+    sampler = SamplerConfig(new_share=0.25, quotas={"a": 4, "b": 4}, samples_per_epoch=80)
+    batches = EpochPlan(samples, sampler, seed=0, batch=8).order(0).reshape(-1, 8)
+    assert (np.isin(batches, [0, 1]).sum(axis=1) == 1).all()
+    assert ((batches < 10).sum(axis=1) == 4).all()
+
+
+def test_without_new_samples_the_share_changes_nothing_and_a_share_of_no_sample_is_refused():
+    samples = samples_of(*[("a", 0.1)] * 20)
+    drawn = EpochPlan(samples, SamplerConfig(new_share=0.3), seed=0, batch=10).order(0)
+    assert sorted(drawn.tolist()) == list(range(20))
+    with pytest.raises(ConfigError, match="of a batch of 2 that is no sample"):
+        require_drawable(samples, SamplerConfig(new_share=0.1), {}, 2)
+
+
 def test_settings_without_quotas_are_stored_as_they_were():
     assert "quotas" not in SamplerConfig(ink_share=0.5).model_dump()
     assert SamplerConfig(quotas={"a": 1}).model_dump()["quotas"] == {"a": 1}

@@ -15,6 +15,7 @@ from inkbatch.data.datasets.counting import BoxCounts
 from inkbatch.data.datasets.held_out import HeldOut, MaskZones, leak_without_moat, mask_zones
 from inkbatch.data.datasets.index import DatasetSegment, Sample, SplitName, training, validating
 from inkbatch.data.datasets.leakage import find_leaks, require_no_leaks, shown_boxes
+from inkbatch.data.datasets.listed_blocks import ListedBlockSplit
 from inkbatch.data.datasets.pairs import PairConfig, make_pairs
 from inkbatch.data.datasets.sampling import BoxSampling, GridSampling, Sampling, candidates, choose
 from inkbatch.data.datasets.segment_arrays import SegmentArrays
@@ -30,13 +31,14 @@ from inkbatch.data.datasets.splits import (
     Zones,
     block_zones,
     deal_samples,
+    listed_zones,
     split_by_list,
     split_by_segment,
 )
 from inkbatch.errors import ConfigError, DataError
 
 SHARE_DIGITS = 6
-AREA_SPLITS = (BlockSplit, MaskSplit, SegmentSplit, GivenSplit)
+AREA_SPLITS = (BlockSplit, ListedBlockSplit, MaskSplit, SegmentSplit, GivenSplit)
 
 
 class SamplePlan(JobConfig):
@@ -114,18 +116,26 @@ def assemble(
     held_out: dict[str, HeldOut] = {}
     if isinstance(split, BlockSplit):
         zones = block_zones(arrays, split, plan.sample_px, plan.context_px, plan.seed)
+    elif isinstance(split, ListedBlockSplit):
+        zones = listed_zones([segment.id for segment in segments], split, plan.sample_px, plan.context_px)
     elif isinstance(split, MaskSplit):
         zones = mask_zones(arrays, split, plan.sample_px, plan.context_px)
         masked = {name: own for name, own in arrays.items() if own.holds_out}
         held_out = {name: leak_without_moat(own, plan.sample_px) for name, own in masked.items()}
     whole = _whole_segments([segment.id for segment in segments], split, given)
     samples: list[Sample] = []
-    left_out = 0
+    left_out = ink = bare = 0
     for segment in segments:
-        taken, lost = _of_segment(segment.id, arrays[segment.id], plan, zones.get(segment.id), whole)
+        taken, lost, shown = _of_segment(segment.id, arrays[segment.id], plan, zones.get(segment.id), whole)
         samples += taken
         left_out += lost
+        ink, bare = ink + shown[0], bare + shown[1]
     _require_unique(samples)
+    if ink and not bare and not isinstance(plan.sampling, BoxSampling):  # boxes may be drawn around ink
+        raise DataError(
+            "the dataset: expected bare papyrus among the pixels that count, every one of them is ink; a network would "
+            "learn to see ink everywhere: label bare papyrus, too, or let the ignore mask leave some of it"
+        )
     if isinstance(split, KFoldSplit | ShareSplit):
         samples = deal_samples(samples, split, plan.seed)
     elif isinstance(split, ListSplit):
@@ -162,8 +172,12 @@ def _of_segment(
     plan: SamplePlan,
     zones: Zones | MaskZones | None,
     whole: Mapping[str, tuple[SplitName, int | None]],
-) -> tuple[list[Sample], int]:
-    """Take the samples of one segment, and count the candidates of a grid that lie in a buffer."""
+) -> tuple[list[Sample], int, tuple[int, int]]:
+    """Take the samples of one segment.
+
+    Returns:
+        The samples; how many candidates of a grid lie in a buffer; (ink, bare) pixels that samples show.
+    """
     train_places = candidates(arrays, name, plan.sampling, plan.sample_px)
     other = plan.held_out_sampling
     held_out = train_places if other is None else candidates(arrays, name, other, plan.sample_px)
@@ -178,11 +192,14 @@ def _of_segment(
         kept = sum(len(pool.found.boxes) for pool in pools)
         lost = len(train_places.boxes) - kept if isinstance(plan.sampling, GridSampling) and other is None else 0
     samples: list[Sample] = []
+    ink = bare = 0
     for pool in pools:
         sampling = plan.sampling if pool.split == "train" or other is None else other
         picks = choose(pool.found, name, sampling, plan.seed, pool.split).tolist() if len(pool.found.boxes) else []
         samples += _as_samples(name, pool, picks, with_shape=isinstance(sampling, BoxSampling))
-    return samples, lost
+        shown = int(pool.found.ink[picks].sum())
+        ink, bare = ink + shown, bare + int(pool.found.counted[picks].sum()) - shown
+    return samples, lost, (ink, bare)
 
 
 @dataclass(frozen=True)

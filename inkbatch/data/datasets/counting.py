@@ -32,11 +32,13 @@ class BoxCounts:
         boxes: (n, 4) int64: y0, x0, y1, x1 in full-resolution pixels; may leave the segment.
         papyrus: (n,) pixels inside the segment mask.
         ink: (n,) ink pixels: label of `INK_LABEL` or more, on papyrus, not ignored.
+        counted: (n,) pixels on papyrus that are not ignored.
     """
 
     boxes: NDArray[np.int64]
     papyrus: NDArray[np.int64]
     ink: NDArray[np.int64]
+    counted: NDArray[np.int64]
 
     @property
     def areas(self) -> NDArray[np.int64]:
@@ -54,9 +56,14 @@ class BoxCounts:
         """(n,) 0 to 1."""
         return self.ink / self.areas
 
+    @property
+    def counted_share(self) -> NDArray[np.float64]:
+        """(n,) 0 to 1."""
+        return self.counted / self.areas
+
     def take(self, picks: NDArray[np.bool_] | NDArray[np.int64]) -> BoxCounts:
         """Select boxes by mask or by position."""
-        return BoxCounts(self.boxes[picks], self.papyrus[picks], self.ink[picks])
+        return BoxCounts(self.boxes[picks], self.papyrus[picks], self.ink[picks], self.counted[picks])
 
 
 def count_grid(
@@ -84,13 +91,13 @@ def count_crossings(
     height, width = arrays.shape_yx
     cuts_y = np.unique(np.clip(np.concatenate([top, bottom]), 0, height))
     cuts_x = np.unique(np.clip(np.concatenate([left, right]), 0, width))
-    table = np.zeros((2, len(cuts_y), len(cuts_x)), np.int64)
-    sums = np.zeros((2, width), np.int64)
+    table = np.zeros((3, len(cuts_y), len(cuts_x)), np.int64)
+    sums = np.zeros((3, width), np.int64)
     next_cut = 1  # counts above the first cut cancel in every difference
     for bottom_row, flags in _bands(partial(_flags, arrays), width, cuts_y):
         sums += flags.sum(axis=1, dtype=np.int64)
         if bottom_row == cuts_y[next_cut]:
-            running = np.concatenate([np.zeros((2, 1), np.int64), np.cumsum(sums, axis=1)], axis=1)
+            running = np.concatenate([np.zeros((3, 1), np.int64), np.cumsum(sums, axis=1)], axis=1)
             table[:, next_cut] = running[:, cuts_x]
             next_cut += 1
     i0, i1 = (np.searchsorted(cuts_y, np.clip(edge, 0, height)) for edge in (top, bottom))
@@ -106,17 +113,14 @@ def count_crossings(
         ],
         axis=-1,
     ).reshape(-1, 4)
-    return BoxCounts(boxes.astype(np.int64), counts[0].ravel(), counts[1].ravel())
+    return BoxCounts(boxes.astype(np.int64), *(kind.ravel() for kind in counts))
 
 
 def count_boxes(arrays: SegmentArrays, boxes: list[Box]) -> BoxCounts:
     """Count boxes of any shapes, each read by itself."""
-    counts = [count_flags(arrays, box) for box in boxes]
-    return BoxCounts(
-        np.array([(box.y0, box.x0, box.y1, box.x1) for box in boxes], np.int64).reshape(-1, 4),
-        np.array([papyrus for papyrus, _ in counts], np.int64),
-        np.array([ink for _, ink in counts], np.int64),
-    )
+    counts = np.array([count_flags(arrays, box) for box in boxes], np.int64).reshape(-1, 3)
+    corners = np.array([(box.y0, box.x0, box.y1, box.x1) for box in boxes], np.int64).reshape(-1, 4)
+    return BoxCounts(corners, *counts.T)
 
 
 def count_marked(
@@ -147,10 +151,10 @@ def count_marked(
     return found
 
 
-def count_flags(arrays: SegmentArrays, box: Box) -> tuple[int, int]:
-    """Count (papyrus, ink) pixels of one box."""
-    papyrus, ink = _flags(arrays, box)
-    return int(np.count_nonzero(papyrus)), int(np.count_nonzero(ink))
+def count_flags(arrays: SegmentArrays, box: Box) -> tuple[int, int, int]:
+    """Count the pixels of one box: papyrus, ink, and those that count."""
+    papyrus, ink, counted = (int(np.count_nonzero(flags)) for flags in _flags(arrays, box))
+    return papyrus, ink, counted
 
 
 def content_digest(arrays: SegmentArrays) -> str:
@@ -168,9 +172,10 @@ def content_digest(arrays: SegmentArrays) -> str:
 
 
 def _flags(arrays: SegmentArrays, box: Box) -> NDArray[np.bool_]:
-    """Read papyrus and ink of a box, (2, Y, X)."""
+    """Read papyrus, ink, and what counts, of a box, (3, Y, X)."""
     labels, ignore = arrays.read_flat(box)
-    return np.stack([arrays.read_mask(box), (labels >= INK_LABEL) & (ignore == 0)])
+    counted = ignore == 0
+    return np.stack([arrays.read_mask(box), (labels >= INK_LABEL) & counted, counted])
 
 
 def _bands(

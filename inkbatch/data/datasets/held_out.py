@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -57,7 +57,7 @@ class MaskZones:
             ink: Bools = self.arrays.read_held_out(box) & (labels >= INK_LABEL) & (ignore == 0)
             return ink
 
-        return BoxCounts(places.boxes, places.papyrus, self._count(held_out_ink, places.boxes))
+        return replace(places, ink=self._count(held_out_ink, places.boxes))
 
     def _count(self, read: Callable[[Box], Bools], boxes: Boxes) -> NDArray[np.int64]:
         return count_marked(read, self.arrays.shape_yx, boxes)

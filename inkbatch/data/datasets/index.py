@@ -61,6 +61,8 @@ class Sample(BaseModel):
         ink_share: Share of its pixels that are ink (label of 128 or more, on papyrus, not ignored), 0 to 1.
         papyrus_share: Share of its pixels inside the segment mask, 0 to 1.
         parts: The two parts of a stitched pair, left and right; None for a plain sample.
+        is_new: True where an earlier dataset has no such sample, or labels it otherwise; None: no dataset was compared,
+            or it is the same there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +75,7 @@ class Sample(BaseModel):
     ink_share: float = Field(ge=0, le=1)
     papyrus_share: float = Field(ge=0, le=1)
     parts: tuple[DatasetPart, DatasetPart] | None = None
+    is_new: bool | None = None
 
     @property
     def area(self) -> Box:
@@ -334,6 +337,17 @@ def training(samples: Sequence[Sample], fold: int, dropped: Collection[str]) -> 
     """Return the samples that train while a fold validates."""
     gone = set(dropped)
     return [s for s in samples if s.split == "train" and s.fold != fold and s.id not in gone]
+
+
+def marked_new(samples: Sequence[Sample], older: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Mark the samples that an older dataset has not at their place, or with another share of ink."""
+    known = {(sample.segment, sample.box): sample.ink_share for sample in older}
+
+    def marked(sample: Sample) -> Sample:
+        same = known.get((sample.segment, sample.box)) == sample.ink_share
+        return sample if same else sample.model_copy(update={"is_new": True})
+
+    return tuple(marked(sample) for sample in samples)
 
 
 def resolve(uri: str, root: Location) -> Location:

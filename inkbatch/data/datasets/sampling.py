@@ -32,6 +32,8 @@ class GridSampling(JobConfig):
             neighbours), or ``left-out`` (with a stride of `sample_px` no two tiles share a pixel).
         min_papyrus: Tiles with a smaller share of papyrus are dropped.
         min_ink: Tiles with a smaller share of ink are dropped.
+        min_counted: Tiles with a smaller share of pixels that count (on papyrus, not ignored) are dropped, which would
+            teach next to nothing where labels cover a part of the papyrus; None drops none.
     """
 
     kind: Literal["grid"] = "grid"
@@ -39,6 +41,7 @@ class GridSampling(JobConfig):
     border: Literal["moved-in", "left-out"] = "moved-in"
     min_papyrus: float = Field(0.5, ge=0, le=1)
     min_ink: float = Field(0.0, ge=0, le=1)
+    min_counted: float | None = Field(None, ge=0, le=1)
 
 
 class CropSampling(JobConfig):
@@ -116,7 +119,8 @@ def candidates(arrays: SegmentArrays, segment: str, sampling: Sampling, sample_p
     height, width = arrays.shape_yx
     if isinstance(sampling, GridSampling):
         found = _grid(arrays, sampling, sample_px)
-        return found.take((found.papyrus_share >= sampling.min_papyrus) & (found.ink_share >= sampling.min_ink))
+        enough = (found.papyrus_share >= sampling.min_papyrus) & (found.ink_share >= sampling.min_ink)
+        return found.take(enough & (found.counted_share >= (sampling.min_counted or 0)))
     if isinstance(sampling, CropSampling):
         if height < sample_px or width < sample_px:
             raise DataError(

@@ -14,6 +14,7 @@ from inkbatch.config import JobConfig, matching, near_matches
 from inkbatch.data.datasets.counting import count_grid
 from inkbatch.data.datasets.index import Sample, SplitName
 from inkbatch.data.datasets.leakage import touching
+from inkbatch.data.datasets.listed_blocks import ListedBlockSplit
 from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.data.segments import stable_random as chance
 from inkbatch.errors import ConfigError, DataError
@@ -152,7 +153,7 @@ class GivenSplit(JobConfig):
 
 
 Split = Annotated[
-    SegmentSplit | KFoldSplit | ShareSplit | BlockSplit | MaskSplit | ListSplit | GivenSplit,
+    SegmentSplit | KFoldSplit | ShareSplit | BlockSplit | ListedBlockSplit | MaskSplit | ListSplit | GivenSplit,
     Field(discriminator="kind"),
 ]
 
@@ -209,17 +210,9 @@ def block_zones(
     """Deal the blocks of all segments, those with most ink first, to the splits or folds.
 
     Raises:
-        ConfigError: A block smaller than a sample, or a buffer smaller than a sample with its context.
+        ConfigError: See `_buffer_px`.
     """
-    least = sample_px + context_px
-    buffer_px = least if split.buffer_px is None else split.buffer_px
-    if split.block_px < sample_px:
-        raise ConfigError(f"splits: block_px {split.block_px} is smaller than sample_px {sample_px}; no sample fits in")
-    if buffer_px < least:
-        raise ConfigError(
-            f"splits: buffer_px {buffer_px} is smaller than a sample with its context ({sample_px} + {context_px} px); "
-            f"give at least {least}, or leave it out"
-        )
+    buffer_px = _buffer_px(split, sample_px, context_px)
     ranked: list[tuple[float, int, tuple[str, int, int]]] = []
     for name, arrays in segments.items():
         edge = split.block_px
@@ -245,6 +238,37 @@ def block_zones(
     for (name, y, x), to in zip(places, dealt, strict=True):
         blocks[name][y, x] = to
     return {name: Zones(split.block_px, own, buffer_px) for name, own in blocks.items()}
+
+
+def listed_zones(segments: Sequence[str], split: ListedBlockSplit, sample_px: int, context_px: int) -> dict[str, Zones]:
+    """Lay out blocks whose homes are listed.
+
+    Raises:
+        ConfigError: A segment that is not in this dataset, or see `block_zones`.
+    """
+    buffer_px = _buffer_px(split, sample_px, context_px)
+    for name in split.blocks:
+        _require_known(name, segments)
+    blocks = {name: {(row, column): home for row, column, home in split.blocks.get(name, ())} for name in segments}
+    return {name: Zones(split.block_px, own, buffer_px) for name, own in blocks.items()}
+
+
+def _buffer_px(split: BlockSplit | ListedBlockSplit, sample_px: int, context_px: int) -> int:
+    """Return the buffer around blocks.
+
+    Raises:
+        ConfigError: A block smaller than a sample, or a buffer smaller than a sample with its context.
+    """
+    least = sample_px + context_px
+    buffer_px = least if split.buffer_px is None else split.buffer_px
+    if split.block_px < sample_px:
+        raise ConfigError(f"splits: block_px {split.block_px} is smaller than sample_px {sample_px}; no sample fits in")
+    if buffer_px < least:
+        raise ConfigError(
+            f"splits: buffer_px {buffer_px} is smaller than a sample with its context ({sample_px} + {context_px} px); "
+            f"give at least {least}, or leave it out"
+        )
+    return buffer_px
 
 
 def split_by_segment(segments: Sequence[str], split: SegmentSplit) -> dict[str, tuple[SplitName, int | None]]:

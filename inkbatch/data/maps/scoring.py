@@ -21,6 +21,7 @@ from inkbatch.io.pictures.tones import CODES, half_codes
 
 BINS = CODES
 DEFAULT_THRESHOLD = 0.5  # where neither the bundle nor the user states one
+RECALL = 0.8  # at which alarms on blank ground are counted
 VALUES: NDArray[np.float64] = np.arange(BINS, dtype=np.uint16).view(np.float16).astype(np.float64)
 _CODE_BITS = 14  # next bit: label of a pixel; the one above: pixel does not count
 _LABELLED, _COUNTED = 1 << _CODE_BITS, 1 << (_CODE_BITS + 1)
@@ -128,6 +129,18 @@ class ScoreHistogram:
         found = hits + np.cumsum(self.bare[::-1])[::-1]
         precision = np.divide(hits, found, out=np.ones(BINS), where=found > 0)
         return precision, hits / max(int(hits[0]), 1)
+
+    def alarms_at_recall(self, recall: float = RECALL) -> tuple[float, float]:
+        """Find (threshold, share of the bare pixels that are found) at the highest threshold with this recall.
+
+        Both are NaN without ink; the share is NaN without bare pixels.
+        """
+        hits = np.cumsum(self.ink[::-1])[::-1]
+        if not hits[0]:
+            return float("nan"), float("nan")
+        first = int(np.flatnonzero(hits >= recall * hits[0])[-1])
+        bare = int(self.bare.sum())
+        return float(VALUES[first]), int(self.bare[first:].sum()) / bare if bare else float("nan")
 
     def psnr(self) -> float:
         """Return the peak signal-to-noise ratio in dB of the map against its labels as a picture of 0 and 1.

@@ -16,7 +16,7 @@ from inkbatch.data.datasets.current import patches_state, segments_now, segments
 from inkbatch.data.datasets.data_card import card_text, coco_document, splits_document, write_previews
 from inkbatch.data.datasets.held_out import HeldOut, held_out_lines
 from inkbatch.data.datasets.image_folders import import_folders
-from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, SplitName, resolve
+from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, SplitName, marked_new, relative_to, resolve
 from inkbatch.data.datasets.ink_boxes import InkBox
 from inkbatch.data.datasets.packing import PackLayout, pack_work
 from inkbatch.data.datasets.patch_packs import PatchPack, read_sums, require_sum, take_patches
@@ -114,12 +114,13 @@ def make_plan(config: BuildDatasetConfig) -> DatasetPlan:
     labels = {s.id: Multiscale.open(resolve(s.ink_labels, root)) for s in segments if s.kind == "surface"}
     plan, around = _with_boxes(config, {s.id: s.shape_yx for s in segments}, labels)
     taken: Assembled = assemble(segments, arrays, plan, surface_of, given)
+    older = None if config.newer_than is None else DatasetIndex.open(_dataset(config.newer_than, root))
     index = DatasetIndex(
         name=config.name,
         sample_px=config.sample_px,
         contract=contract,
         segments=tuple(segments),
-        samples=taken.samples,
+        samples=taken.samples if older is None else marked_new(taken.samples, older.samples),
         dropped=taken.dropped,
         config=config.model_dump(mode="json", exclude=NO_RESULT, exclude_none=True),
     )
@@ -332,6 +333,10 @@ def _are_soft(labels: Location) -> bool:
     return bool(Multiscale.open(labels).attributes["inkbatch"].get("soft"))
 
 
+def _dataset(name: str, root: Location) -> Location:
+    return Location.parse(name) if "/" in name else root / "datasets" / name
+
+
 def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: SurfaceVolume) -> DatasetSegment:
     """Describe a prepared and labelled segment.
 
@@ -341,7 +346,12 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
     """
     folder = segment_folder(config.root, choice.id)
     place = f"segment {choice.id}"
-    if (folder / "labels" / "manifest.json").exists():
+    root = Location.parse(config.root)
+    beside = folder if choice.labels_in is None else resolve(choice.labels_in, root)
+    if choice.labels_in is not None:
+        if not (beside / "ink_labels.zarr" / "zarr.json").exists():
+            raise DataError(f"{place}: expected ink_labels.zarr in {beside}, nothing is there; correct labels_in")
+    elif (folder / "labels" / "manifest.json").exists():
         made_of = require_complete(folder / "labels", f"{place}, labels", f"run inkbatch labels {choice.id} again")
         again = f"run inkbatch labels {choice.id} --replace"
         require_same_surface(config.root, choice.id, made_of.get("state"), f"{place}, labels", again)
@@ -356,16 +366,17 @@ def _segment(config: BuildDatasetConfig, choice: SegmentChoice, surface: Surface
     made.index_range(choice.layers or made.source_layers)
     held_out = folder / "validation_mask.zarr"
     holds_out = config.splits.kind == "masks" and (held_out / "zarr.json").exists()
-    has_mask = choice.ignore_mask and (folder / "ignore_mask.zarr" / "zarr.json").exists()
+    has_mask = choice.ignore_mask and (beside / "ignore_mask.zarr" / "zarr.json").exists()
     here = f"segments/{choice.id}"
+    labels_at = relative_to(beside, root)
     segment = DatasetSegment(
         id=choice.id,
         scroll=choice.scroll,
         surface=here,
-        ink_labels=f"{here}/ink_labels.zarr",
-        ignore_mask=f"{here}/ignore_mask.zarr" if has_mask else None,
+        ink_labels=f"{labels_at}/ink_labels.zarr",
+        ignore_mask=f"{labels_at}/ignore_mask.zarr" if has_mask else None,
         validation_mask=f"{here}/validation_mask.zarr" if holds_out else None,
-        labels="soft" if _are_soft(folder / "ink_labels.zarr") else None,
+        labels="soft" if _are_soft(beside / "ink_labels.zarr") else None,
         layers=choice.layers,
         source=made.source if "://" in made.source else made.source.rsplit("/", 1)[-1],
         source_layers=made.source_layers,

@@ -15,7 +15,18 @@ from inkbatch.data.datasets.splits import GivenSplit, Split
 
 NO_RESULT = {"root", "output_root", "catalog", "unit_samples"}  # settings that change no sample
 OF_SEGMENTS = frozenset(
-    {"sample_px", "splits", "sampling", "held_out_sampling", "context_px", "pairs", "layers", "labels", "unit_samples"}
+    {
+        "sample_px",
+        "splits",
+        "sampling",
+        "held_out_sampling",
+        "context_px",
+        "pairs",
+        "layers",
+        "labels",
+        "unit_samples",
+        "newer_than",
+    }
 )
 
 
@@ -30,6 +41,8 @@ class SegmentChoice(JobConfig):
         labels: Settings of `inkbatch labels`, which is run first (``{}`` takes the catalog's labels); None: the
             dataset's.
         ignore_mask: Use the segment's ignore mask, if it has one.
+        labels_in: Folder with ``ink_labels.zarr`` and, where there is one, ``ignore_mask.zarr``, in place of those
+            beside the surface; counts from ROOT.
     """
 
     id: str
@@ -37,6 +50,13 @@ class SegmentChoice(JobConfig):
     layers: LayerPair | None = None
     labels: dict[str, Any] | None = None
     ignore_mask: bool = True
+    labels_in: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place_of_labels(self) -> SegmentChoice:
+        if self.labels_in is not None and self.labels is not None:
+            raise ValueError("labels_in names labels that are there, labels makes them; drop one of them")
+        return self
 
 
 class BuildDatasetConfig(SamplePlan):
@@ -55,6 +75,8 @@ class BuildDatasetConfig(SamplePlan):
         images: A folder layout of pictures instead.
         patches: A patch pack of the field instead; its patches and splits are taken as they are.
         form: ``index`` (samples stay in their segments and are streamed) or ``pack`` (they are cut out).
+        newer_than: An earlier dataset, by name or folder: samples that it has not, or labels otherwise, are marked as
+            new, so that training can give them a share of each batch.
         unit_samples: Samples per unit and zarr shard of a pack; None makes units of about 64 MiB.
         card: The data card.
     """
@@ -73,6 +95,7 @@ class BuildDatasetConfig(SamplePlan):
     images: ImageFolders | None = None
     patches: PatchPack | None = None
     form: Literal["index", "pack"] = "index"
+    newer_than: str | None = None
     unit_samples: int | None = Field(None, ge=1)
     card: CardConfig = Field(default_factory=CardConfig)
 
@@ -92,7 +115,8 @@ class BuildDatasetConfig(SamplePlan):
         return tuple(self._filled(choice) for choice in self.segments)
 
     def _filled(self, choice: SegmentChoice) -> SegmentChoice:
-        labels = _named(self.labels, choice.id) if choice.labels is None else choice.labels
+        own = choice.labels is not None or choice.labels_in is not None
+        labels = choice.labels if own else _named(self.labels, choice.id)
         return choice.model_copy(update={"layers": choice.layers or self.layers, "labels": labels})
 
     @model_validator(mode="after")

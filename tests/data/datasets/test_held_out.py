@@ -89,7 +89,7 @@ def test_no_training_sample_comes_within_the_moat(segment):
 
 
 def test_ink_of_validation_samples_is_that_of_held_out_pixels(segment):
-    places = BoxCounts(np.array([[20, 80, 52, 112]]), np.array([1024]), np.array([1024]))
+    places = BoxCounts(np.array([[20, 80, 52, 112]]), *(np.array([1024]) for _ in range(3)))
     inside = segment.held_out[20:52, 80:112] & segment.papyrus[20:52, 80:112]
     assert MaskZones(segment, PX).scored(places).ink.tolist() == [int(inside.sum())]
 

@@ -158,6 +158,30 @@ def test_blocks_in_folds_drop_what_is_near_in_that_fold():
         assert len({(s.box[0] // 64, s.box[1] // 64) for s in held_out}) == 4
 
 
+def test_listed_blocks_keep_their_homes_whatever_the_labels_say():
+    homes = {"a": [[0, 0, "test"], [0, 2, 0], [2, 2, 1]], "b": [[0, 0, 0], [3, 3, 1]]}
+    splits = {"kind": "listed-blocks", "block_px": 32, "blocks": homes}
+    labels = {name: spread_ink(seed=number) for number, name in enumerate("abc")}
+    first = build(splits, labels)
+    again = build(splits, {name: np.flipud(plane).copy() for name, plane in labels.items()})
+    assert [(s.id, s.split, s.fold) for s in first.samples] == [(s.id, s.split, s.fold) for s in again.samples]
+    seen = {fold: training(first.samples, fold, first.dropped.get(str(fold), ())) for fold in (0, 1)}
+    for fold, block in ((0, (slice(0, 32), slice(64, 96))), (1, (slice(64, 96), slice(64, 96)))):
+        assert not seen_pixels(seen[fold], grow=15)["a"][block].any()
+        assert {s.segment for s in validating(first.samples, fold)} == {"a", "b"}
+        assert not seen_pixels(seen[fold], grow=15)["a"][:32, :32].any()
+    assert len(of_split(first, "test")) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"block_px": 8}, "no sample fits in"), ({"buffer_px": 8}, "give at least 16"), ({"blocks": {"z": []}}, "'z'")],
+)
+def test_listed_blocks_that_cannot_be_are_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        build({"kind": "listed-blocks", "block_px": 32, "blocks": {"a": [[0, 0, 0]]}, **changes})
+
+
 def test_blocks_with_crops_train_away_from_a_grid_that_validates():
     found = build(
         {"kind": "blocks", "block_px": 64, "validation": 0.25},
@@ -285,3 +309,9 @@ def test_all_kinds_give_equal_samples_again():
     kinds = [{"kind": "kfold"}, {"kind": "blocks", "block_px": 32}, {"kind": "leave-one-segment-out"}]
     for splits, seed in product(kinds, (0, 1)):
         assert build(splits, seed=seed) == build(splits, seed=seed)
+
+
+def test_labels_without_any_bare_pixel_are_refused():
+    whole = {name: np.full((128, 128), 255, np.uint8) for name in "ab"}
+    with pytest.raises(DataError, match="every one of them is ink"):
+        build({"kind": "lists", "train": ["a"], "validation": ["b"]}, whole)

@@ -135,3 +135,18 @@ def test_what_is_no_probability_is_refused(wrong):
 def test_values_are_all_that_float16_has_from_0_to_1():
     assert (VALUES[0], VALUES[-1], len(VALUES)) == (0.0, 1.0, 15_361)
     assert (np.diff(VALUES) > 0).all()
+
+
+@pytest.mark.parametrize("recall", [0.5, 0.8, 1.0])
+def test_alarms_are_counted_at_the_highest_threshold_with_the_recall(recall):
+    probability, labels = sample()
+    threshold, alarms = histogram_of(probability, labels).alarms_at_recall(recall)
+    found = probability >= np.float16(threshold)
+    assert (found & labels).sum() >= recall * labels.sum()
+    assert (probability > np.float16(threshold))[labels].sum() < recall * labels.sum()
+    assert alarms == pytest.approx(found[~labels].mean())
+
+
+def test_without_ink_there_is_no_recall_and_so_no_alarm():
+    probability, labels = sample()
+    assert all(math.isnan(value) for value in histogram_of(probability, np.zeros_like(labels)).alarms_at_recall())

@@ -473,3 +473,34 @@ def test_of_held_out_samples_only_held_out_pixels_count_and_soft_labels_stay(mas
     assert line in describe(config)
     assert any(line in row for row in summary(folder_of(root)))
     assert line in (folder_of(root) / "README.md").read_bytes().decode()
+
+
+def test_labels_lie_where_they_are_said_to_and_samples_that_they_changed_are_new(root):
+    run(settings(root, name="earlier"), RunContext())
+    corrected = inked(SHAPE, (20, 20, 90, 60))
+    corrected[100:120, 100:120] = 255
+    other = labelled_segment(root, "corrected", corrected)
+    choice = {"id": "left", "labels_in": "segments/corrected"}
+    run(settings(root, segments=[choice, "right"], newer_than="earlier"), RunContext())
+    shutil.rmtree(Path(other.path))
+    index = DatasetIndex.open(folder_of(root))
+    changed = np.zeros(SHAPE, bool)
+    changed[100:120, 100:120] = True
+    for sample in index.samples:
+        assert bool(sample.is_new) == (sample.segment == "left" and bool(changed[sample.area.slices].any()))
+    with pytest.raises(DataError, match="expected ink_labels.zarr in .*corrected, nothing is there"):
+        run(settings(root, segments=[choice, "right"], name="third"), RunContext())
+
+
+def test_tiles_that_labels_hardly_cover_are_left_out_where_asked(root):
+    sampling = {"kind": "grid", "stride_px": 16, "min_counted": 0.75}
+    run(settings(root, sampling=sampling), RunContext())
+    assert {s.box[0] for s in DatasetIndex.open(folder_of(root)).samples if s.segment == "right"} == {
+        32,
+        48,
+        64,
+        80,
+        96,
+        112,
+        118,
+    }
