@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What networks that never saw a pixel say of it; arrays (Y, X).
+    """Word of the networks that never saw a pixel; arrays (Y, X).
 
     Attributes:
         mean: Mean probability, float32; 0 where no network may speak.
