@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from inkbatch.cli.options import Root, chosen_root
-
-DEFAULT_PORT = 8700
+from inkbatch.reports.viewer_links import VIEWER_PORT
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +27,7 @@ def view(
     ] = None,
     root: Root = None,
     port: Annotated[
-        int | None, typer.Option(help=f"Port (default: the first free one from {DEFAULT_PORT}).", min=0, max=65535)
+        int | None, typer.Option(help=f"Port (default: the first free one from {VIEWER_PORT}).", min=0, max=65535)
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond localhost everyone who reaches it can look.")
@@ -56,7 +55,7 @@ def view(
         root=chosen_root(root) or "root",
         host=host,
         port=port,
-        first_port=DEFAULT_PORT,
+        first_port=VIEWER_PORT,
         names=tuple(allow_host or ()),
         memory=memory,
         browser=browser,

@@ -26,6 +26,21 @@ class Legend:
     high: str
 
 
+@dataclass(frozen=True)
+class Link:
+    """A link to a file of the run (a relative path), or to another page.
+
+    Attributes:
+        text: Text of the link.
+        href: Path relative to the report's folder.
+        note: Content of the file.
+    """
+
+    text: str
+    href: str
+    note: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """Picture that the page carries; `render` chooses its bytes.
@@ -37,6 +52,7 @@ class Picture:
         width_um: Width of the picture in micrometres, for a scale bar; None draws none.
         legend: Meaning of its colours.
         crisp: Store without loss: plots and small pictures with hard edges.
+        link: To where it can be seen closer, behind the caption; None: there is none.
     """
 
     kind: ClassVar[str] = "picture"
@@ -47,6 +63,7 @@ class Picture:
     width_um: float | None = None
     legend: Legend | None = None
     crisp: bool = False
+    link: Link | None = None
 
 
 @dataclass(frozen=True)
@@ -64,21 +81,6 @@ class Chart:
     svg: str
     alt: str
     caption: str
-
-
-@dataclass(frozen=True)
-class Link:
-    """A link to a file of the run (a relative path), or to another page.
-
-    Attributes:
-        text: Text of the link.
-        href: Path relative to the report's folder.
-        note: Content of the file.
-    """
-
-    text: str
-    href: str
-    note: str = ""
 
 
 Cell = str | Link

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.errors import CorruptDataError
+from inkbatch.errors import CorruptDataError, DataError
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.palettes import ColourMap, palette
 from inkbatch.io.pictures.preview import preview_level
@@ -93,6 +93,22 @@ def amber_legend() -> Legend:
     shares = np.linspace(0, OPACITY, LEGEND_STEPS)
     steps = [[round(PAPYRUS_GREY * (1 - share) + part * share) for part in AMBER] for share in shares]
     return Legend(tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in steps), "no ink", "ink")
+
+
+def surface_read(root: Location, segment: str, digest: str) -> SurfaceVolume | None:
+    """Open the very surface that a run read; None if ROOT does not have it any more.
+
+    Args:
+        root: ROOT.
+        segment: Segment id.
+        digest: Of the surface, among the inputs of the run's manifest.
+    """
+    folder = root / "segments" / segment
+    try:
+        manifest = (folder / "prepare" / "manifest.json").read_mapping()
+        return SurfaceVolume.open(folder) if manifest["digest"] == digest else None
+    except (FileNotFoundError, DataError, KeyError):
+        return None
 
 
 def middle_layer(volume: SurfaceVolume) -> NDArray[Any]:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from inkbatch.errors import ConfigError, DataError
+from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Chart, Code, Figure, Link, Page, Picture, Section, Table, Words
 from inkbatch.reports.render import MOST_BYTES, MOST_ROWS, render, scale_bar, usd_text
 from inkbatch.reports.stored import root_of
+from inkbatch.reports.viewer_links import viewer_link
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME, SCORE_NAME, report_place
@@ -27,6 +29,8 @@ from inkbatch.testing.maps import store_picture
 from inkbatch.testing.reports import MAKERS, faults_of_page, inferred, prepared
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 from inkbatch.text import seconds_text
+
+VIEWER = viewer_link("", Box(0, 0, 1, 1), "").partition("#")[0]
 
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))
@@ -57,7 +61,7 @@ def test_links_lead_to_files_of_the_run(made):
     hrefs = re.findall(r'<a href="([^"]+)"', place.read_bytes().decode())
     assert hrefs
     for href in hrefs:
-        assert href.startswith(("https://", "../")) or (place.parent / href).exists(), href
+        assert href.startswith(("https://", "../", VIEWER)) or (place.parent / href).exists(), href
 
 
 def test_the_checks_find_what_is_wrong():

@@ -25,6 +25,7 @@ from inkbatch.reports.pictures import (
     middle_layer,
     over_papyrus,
     small_mask,
+    surface_read,
 )
 from inkbatch.reports.stored import bundle_warnings
 from inkbatch.reports.timing import device_of, money_text, spent, stops
@@ -123,13 +124,11 @@ def page(run: StoredRun, root: Location) -> Page:
 
 def _papyrus(run: StoredRun, root: Location) -> Papyrus | None:
     """Open the very surface that was read; None if ROOT does not have it."""
-    folder = root / "segments" / run.manifest["config"]["segment"]
+    segment = run.manifest["config"]["segment"]
+    volume = surface_read(root, segment, run.manifest["inputs"]["surface"])
     try:
-        manifest = (folder / "prepare" / "manifest.json").read_mapping()
-        facts = (folder / "prepare" / "complete.json").read_mapping()
-        if manifest["digest"] != run.manifest["inputs"]["surface"]:
-            return None
-        return Papyrus(SurfaceVolume.open(folder), int(facts["mask_pixels"]))
+        facts = (root / "segments" / segment / "prepare" / "complete.json").read_mapping()
+        return Papyrus(volume, int(facts["mask_pixels"])) if volume else None
     except (FileNotFoundError, DataError, KeyError):
         return None
 

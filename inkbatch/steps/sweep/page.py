@@ -24,6 +24,7 @@ from inkbatch.reports.pictures import READ_PX, coloured, fitted, legend_of
 from inkbatch.reports.stored import RERUN, interruptions, links, money, shown
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun, open_run
+from inkbatch.steps.sweep.window_pictures import WindowSource, depth_colours
 from inkbatch.steps.sweep.windows_page import window_sections
 from inkbatch.text import count_text, share_text
 
@@ -36,7 +37,6 @@ FILES = (
 STAGES = ("getting ready: the networks", "computing", "waiting for layers and storage", "finishing")
 NULL_SHARE = 0.01  # of a null lies above the z value that real maps are held against
 UNLIKE = 2.0  # times as much of the real map above it: worth a look
-NO_VALUE = 24  # grey of what has no value in pictures of depths
 EDGE_SHARE = 0.3  # of the papyrus whose best depth is the first or the last one
 
 
@@ -100,7 +100,7 @@ def page(run: StoredRun, root: Location) -> Page:
         figures=(*_figures(document, compared), *money(first)),
         warnings=(*_warnings(run, document, compared), *interruptions(first)),
         spent=spent(first.rows, STAGES),
-        sections=(*window_sections(run.folder, document), *_sections(document)),
+        sections=(*window_sections(WindowSource.of(run, root, document)), *_sections(document)),
         repeat=RERUN,
         repeat_note=(
             f"To look closer: inkbatch view {config['segment']} --root ROOT shows z values and best depths of every "
@@ -188,12 +188,9 @@ def _depth_picture(folder: Location, document: Mapping[str, Any], series: str, w
     depths = document["depths"]
     if len(depths) < 2:
         return []
-    tones = np.rint(np.maximum(places.astype(np.float32) - 1, 0) * (255 / (len(depths) - 1))).astype(np.uint8)
-    colours = coloured(tones, "viridis")
-    colours[places == 0] = NO_VALUE
     return [
         Picture(
-            fitted(colours),
+            fitted(depth_colours(places, len(depths))),
             alt=f"Best depth of the series {series}, from {depths[0]} to {depths[-1]} layers.",
             caption=f"At which depth the {series} map is brightest: a sheet with ink has one colour over large areas.",
             width_um=width_um,

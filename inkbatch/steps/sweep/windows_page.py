@@ -7,33 +7,30 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from inkbatch.data.maps.discovery import SEEN_SHARE
-from inkbatch.data.maps.sweep import Z
-from inkbatch.geometry import Box
-from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.pictures.z_maps import SHOWN_Z, grey_of_z
-from inkbatch.io.store.location import Location
 from inkbatch.reports.charts.shapes import Axis, Line
 from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import Chart, Element, Gallery, Picture, Section, Table, Words
 from inkbatch.reports.pictures import coloured, legend_of
 from inkbatch.reports.stored import shown
+from inkbatch.steps.sweep.window_pictures import WindowSource, loudest_null, window_picture
 
 SHOWN, LISTED = 6, 20  # windows as pictures, and as rows
-PANEL_PX, GAP_PX, CELL_PX = 200, 4, 16
+CELL_PX = 16
 
 
-def window_sections(folder: Location, document: Mapping[str, Any]) -> Iterator[Section]:
+def window_sections(source: WindowSource) -> Iterator[Section]:
     """Make the sections; none where an older sweep has no evidence."""
+    document = source.document
     evidence = document.get("evidence")
     if not evidence:
         return
     order = [number for number in np.argsort(evidence["rank"]).tolist() if evidence["judged"][number]]
     parts: list[Element] = []
     if order:
-        parts = [_gallery(folder, document, order[:SHOWN]), _rank_map(document), _table(document, order[:LISTED])]
+        parts = [_gallery(source, order[:SHOWN]), _rank_map(document), _table(document, order[:LISTED])]
+        parts.append(Words(f"{VIEWER_WORDS} inkbatch view {document['segment']} --root ROOT."))
     yield Section("Windows, the most unlike the null first", (*parts, Words(WORDS)))
     if evidence["control"]:
         yield Section("What would have been seen", (_control(evidence),))
@@ -44,49 +41,11 @@ WORDS = (
     "here says ink: a window is unlike what the same search finds where no ink can be read."
 )
 
-
-def _gallery(folder: Location, document: Mapping[str, Any], order: list[int]) -> Gallery:
-    return Gallery(tuple(_window(folder, document, number) for number in order), 22)
+VIEWER_WORDS = "Links open a window in the viewer, real maps beside their null, while it runs on this machine:"
 
 
-def _window(folder: Location, document: Mapping[str, Any], number: int) -> Picture:
-    """Draw a window: its z values on the left, those of its loudest null on the right, in the same greys."""
-    evidence = document["evidence"]
-    y0, x0, y1, x1 = evidence["at"][number]
-    series = evidence["direction"][number]
-    null = _null_of(document, series, number)
-    panels = [_panel(folder, name, Box(y0, x0, y1, x1)) for name in (series, null) if name]
-    gap = np.full((panels[0].shape[0], GAP_PX), 128, np.uint8)
-    pixels = np.concatenate([panels[0], *(part for panel in panels[1:] for part in (gap, panel))], axis=1)
-    beside = f", beside {null}" if null else ""
-    low, high = SHOWN_Z
-    return Picture(
-        pixels,
-        alt=f"Window of rank {evidence['rank'][number]} from row {y0}, column {x0}: z values of {series}{beside}.",
-        caption=(
-            f"Rank {evidence['rank'][number]}, q {shown(evidence['q'][number], 3)}: rows {y0:,} to {y1:,}, columns "
-            f"{x0:,} to {x1:,}. {series}{beside}; z from {low:g} (black) to {high:g}."
-        ),
-    )
-
-
-def _panel(folder: Location, series: str, box: Box) -> NDArray[np.uint8]:
-    grey = grey_of_z(Multiscale.open(folder / series / Z).levels[0].read(box.slices))
-    height = max(1, round(PANEL_PX * box.height / max(box.shape)))
-    width = max(1, round(PANEL_PX * box.width / max(box.shape)))
-    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _null_of(document: Mapping[str, Any], series: str, number: int) -> str | None:
-    """Name the null that is loudest in a window."""
-    direction = next(row["direction"] for row in document["series"] if row["name"] == series)
-    nulls = [
-        row["name"]
-        for row in document["series"]
-        if row["null"] == "repeated" or (row["null"] and row["direction"] == direction)
-    ]
-    rows = document["evidence"]["series"]
-    return max(nulls, key=lambda name: rows[name]["score"][number] or 0.0, default=None)
+def _gallery(source: WindowSource, order: list[int]) -> Gallery:
+    return Gallery(tuple(window_picture(source, number) for number in order), 30)
 
 
 def _rank_map(document: Mapping[str, Any]) -> Picture:
@@ -115,7 +74,7 @@ def _table(document: Mapping[str, Any], order: list[int]) -> Table:
     rows = []
     for number in order:
         series = evidence["direction"][number]
-        real, null = evidence["series"][series], _null_of(document, series, number)
+        real, null = evidence["series"][series], loudest_null(document, series, number)
         beside = evidence["series"][null] if null else None
         flag = " (near the border)" if evidence["near_border"][number] else ""
         y0, x0 = evidence["at"][number][:2]

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
 
+from inkbatch import view
 from inkbatch.errors import Preempted
+from inkbatch.io.store.location import Location
+from inkbatch.reports.page import Gallery
+from inkbatch.reports.viewer_links import VIEWER_PORT
+from inkbatch.run.finished import open_run
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.sweep.job import run
+from inkbatch.steps.sweep.page import page
 from inkbatch.steps.sweep.settings import SweepConfig
+from inkbatch.steps.sweep.window_pictures import GAP_PX, PANEL_PX
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.segments import identity_bundle, write_layers
+from inkbatch.view.scene import Scene
 
 SHAPE = (5, 128, 192)
 CONTRASTS = (80.0, 5.0)
@@ -46,9 +55,15 @@ def document(folder: Path, name: str) -> dict:
     return json.loads((folder / f"root/sweeps/page/{name}/sweep.json").read_text())
 
 
-def test_planted_ink_is_louder_the_more_contrast_it_has(folder):
+@pytest.fixture(scope="module")
+def whole(folder) -> Location:
+    """A sweep with all its parts."""
     report = run(config(folder, "whole"), RunContext())
     assert report.complete
+    return report.location
+
+
+def test_planted_ink_is_louder_the_more_contrast_it_has(folder, whole):
     evidence = document(folder, "whole")["evidence"]
     assert [row["contrast"] for row in evidence["control"]] == list(CONTRASTS)
     assert [row["windows"] for row in evidence["control"]] == [3, 3]
@@ -62,15 +77,14 @@ def test_planted_ink_is_louder_the_more_contrast_it_has(folder):
     assert evidence["sentence"].startswith("Nothing can be called: ")
 
 
-def test_shards_and_kills_change_nothing(folder):
-    run(config(folder, "once"), RunContext())
+def test_shards_and_kills_change_nothing(folder, whole):
     asked = config(folder, "cut")
     with pytest.raises(Preempted):
         run(asked, preempted_context(7))
     for index in (1, 0, 1):
         report = run(asked, RunContext(ShardSpec(index, 2)))
     assert report.complete
-    assert document(folder, "cut") == document(folder, "once")
+    assert document(folder, "cut") == document(folder, "whole")
 
 
 def test_without_a_control_the_sentence_says_so(folder):
@@ -79,3 +93,33 @@ def test_without_a_control_the_sentence_says_so(folder):
     assert evidence["control"] == []
     assert evidence["called"] == 0
     assert not (folder / "root/sweeps/page/bare/control").exists()
+
+
+def gallery_of(place: Location, root: Path) -> Gallery:
+    found = page(open_run(place.uri), Location.parse(root))
+    (gallery,) = (part for one in found.sections for part in one.parts if isinstance(part, Gallery))
+    return gallery
+
+
+def test_the_page_shows_every_window_as_papyrus_z_null_and_depth_with_a_link_into_the_viewer(folder, whole):
+    gallery = gallery_of(whole, folder / "root")
+    first = document(folder, "whole")["evidence"]["rank"].index(1)
+    y0, x0, y1, x1 = document(folder, "whole")["evidence"]["at"][first]
+    picture = gallery.parts[0]
+    assert picture.pixels.shape == (PANEL_PX, 4 * PANEL_PX + 3 * GAP_PX, 3)
+    series = document(folder, "whole")["evidence"]["direction"][first]
+    for words in ("papyrus, layer ", f"z of {series}, z of ", "best depth"):
+        assert words in picture.caption
+    address, _, state = picture.link.href.partition("#")
+    assert address == f"http://localhost:{VIEWER_PORT}/"
+    said = dict(parse_qsl(state))
+    assert (said["seg"], said["r"]) == ("page", f"{y0},{x0},{y1},{x1}")
+    assert (int(said["y"]), int(said["x"])) == ((y0 + y1) // 2, (x0 + x1) // 2)
+    (group,) = Scene(["page"], str(folder / "root")).groups
+    assert {said["maps"], said["with"]} < set(group.maps)
+    known = (Path(view.__file__).parent / "page/state.js").read_text()
+    assert all(f': "{key}"' in known for key in said)
+
+
+def test_without_its_surface_a_page_shows_the_maps_alone(whole, tmp_path):
+    assert "papyrus" not in gallery_of(whole, tmp_path).parts[0].caption
