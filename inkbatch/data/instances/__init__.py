@@ -1,0 +1,1 @@
+"""Separate objects from a map: proposals, watershed, selection, tables, outlines and scores."""

@@ -1,0 +1,293 @@
+"""Rules that settle what becomes of proposals: a mask is chosen or rejected, overlaps are resolved, all is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.instances.ascent import Bools, Evidence, Ints
+from inkbatch.data.instances.proposals import Proposal
+from inkbatch.data.instances.settings import SelectionRules, area_px, length_px
+from inkbatch.data.labels.components import label
+from inkbatch.data.labels.seams import UnionFind
+from inkbatch.geometry import Box
+
+Reason = Literal["small", "edge", "background", "many parts", "too large", "empty", "outside", "overlap"]
+REASONS: dict[Reason, str] = {
+    "small": "smaller than min_area",
+    "edge": "within `edge` of the picture's edge",
+    "background": "mean background probability of at least `background`",
+    "many parts": "as many first-pass regions inside as `parts`",
+    "too large": "each mask over more than `largest_share` of the picture",
+    "empty": "no pixel in any mask",
+    "outside": "the point lies in no object",
+    "overlap": "overlaps a better mask, and too little is left of it",
+}
+
+
+SAME_IOU = 0.5  # from which a mask that lost is another view of the one that stays
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The selection rules in pixels.
+
+    Attributes:
+        rules: The rules.
+        edge_px: Objects within this distance of the picture's edge are rejected.
+        part_px: Smallest region that counts as a part.
+        opening_px: Radius by which remainders are opened.
+        min_px: Smallest area of an instance.
+    """
+
+    rules: SelectionRules
+    edge_px: int
+    part_px: int
+    opening_px: int
+    min_px: int
+
+    @staticmethod
+    def of(rules: SelectionRules, min_px: int, pixel_um: float | None) -> Choice:
+        """Express the rules in pixels.
+
+        Raises:
+            ConfigError: One is in micrometres, and the edge of a pixel is not known.
+        """
+        edge, opening = round(length_px(rules.edge, pixel_um)), round(length_px(rules.opening, pixel_um))
+        return Choice(rules, edge, int(np.ceil(area_px(rules.part_area, pixel_um))), opening, min_px)
+
+    def at_edge(self, box: Box, shape_yx: tuple[int, int]) -> bool:
+        """Tell if a box of the picture lies within `edge` of its border."""
+        height, width = shape_yx
+        return min(box.y0, box.x0, height - box.y1, width - box.x1) < self.edge_px
+
+
+@dataclass(frozen=True, eq=False)
+class FirstPassTile:
+    """The first pass around a proposal.
+
+    Attributes:
+        box: The tile in pixels of the picture; may leave it.
+        shape_yx: Size of the picture.
+        evidence: The map in the tile.
+        regions: (height, width): number of the region at each pixel, -1 outside.
+    """
+
+    box: Box
+    shape_yx: tuple[int, int]
+    evidence: Evidence
+    regions: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """An object.
+
+    Attributes:
+        box: Its box in pixels of the picture.
+        mask: (box.height, box.width): its pixels.
+        score: Predicted intersection over union; NaN where no network predicted one.
+        proposal: The proposal that it comes from.
+    """
+
+    box: Box
+    mask: Bools
+    score: float
+    proposal: Proposal
+
+    @property
+    def area_px(self) -> int:
+        """Pixels."""
+        return int(np.count_nonzero(self.mask))
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A proposal that became no instance.
+
+    Attributes:
+        proposal: The proposal.
+        reason: A key of `REASONS`.
+    """
+
+    proposal: Proposal
+    reason: Reason
+
+
+def choose(
+    proposal: Proposal, masks: Bools, scores: NDArray[np.float32], first_pass: FirstPassTile, choice: Choice
+) -> Instance | Rejection:
+    """Choose one of a network's masks for a proposal, or reject it.
+
+    Args:
+        proposal: The proposal.
+        masks: (m, height, width): masks of the tile.
+        scores: (m,): predicted intersection over union of each.
+        first_pass: The first pass in the tile.
+        choice: The rules.
+    """
+    height, width = first_pass.shape_yx
+    areas = masks.reshape(len(masks), -1).sum(axis=1)
+    if not areas.any():
+        return Rejection(proposal, "empty")
+    fits = (areas > 0) & (areas <= choice.rules.largest_share * height * width)
+    if not fits.any():
+        return Rejection(proposal, "too large")
+    best = int(np.argmax(np.where(fits, scores, -np.inf)))
+    parts = label(masks[best], 4)
+    largest = int(np.argmax(parts.areas))
+    y0, x0, y1, x1 = (int(value) for value in parts.boxes[largest])
+    inside = Box(y0, x0, y1, x1)
+    found = Instance(
+        inside.shift(first_pass.box.y0, first_pass.box.x0),
+        parts.labels[inside.slices] == largest,
+        float(scores[best]),
+        proposal,
+    )
+    reason = _reason_against(found, inside, first_pass, choice)
+    return found if reason is None else Rejection(proposal, reason)
+
+
+def _reason_against(found: Instance, inside: Box, first_pass: FirstPassTile, choice: Choice) -> Reason | None:
+    if found.area_px < choice.min_px:
+        return "small"
+    if choice.at_edge(found.box, first_pass.shape_yx):
+        return "edge"
+    regions = first_pass.regions[inside.slices][found.mask]
+    sizes = np.unique(regions[regions >= 0], return_counts=True)[1]
+    if np.count_nonzero(sizes >= choice.part_px) >= choice.rules.parts:
+        return "many parts"
+    background = first_pass.evidence.background[inside.slices][found.mask]
+    return "background" if float(background.mean(dtype=np.float64)) >= choice.rules.background else None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Instances without overlaps.
+
+    Attributes:
+        instances: In row-major order of their first pixels.
+        merged: Proposals whose mask was another view of an instance that stays.
+        rejected: Proposals of which too little was left.
+    """
+
+    instances: tuple[Instance, ...]
+    merged: tuple[Proposal, ...]
+    rejected: tuple[Rejection, ...]
+
+
+def resolve(found: Sequence[Instance], object_pixels: Sequence[Bools], choice: Choice) -> Resolved:
+    """Settle which of several masks that overlap stays.
+
+    Masks are linked where they overlap enough; of each group that with the highest mean intersection over union with
+    the others stays (of equal ones the one of the better score, then the first). What is left of another outside of
+    all that stay, opened, survives if it is large enough, holds enough object and overlaps none; a mask that is mostly
+    one that stays is merged.
+
+    Args:
+        found: Instances of one picture, in the order of their proposals.
+        object_pixels: Per instance: (box.height, box.width), True where the map shows object.
+        choice: The rules.
+    """
+    overlaps = _overlaps(found)
+    sets = UnionFind(len(found))
+    area = [one.area_px for one in found]
+    sets.union(pair for pair, common in overlaps.items() if common > choice.rules.linked * min(area[i] for i in pair))
+    groups: dict[int, list[int]] = {}
+    for member, root in enumerate(sets.roots().tolist()):
+        groups.setdefault(root, []).append(member)
+
+    def iou(pair: tuple[int, int]) -> float:
+        common = overlaps.get((min(pair), max(pair)), 0)
+        return common / (area[pair[0]] + area[pair[1]] - common)
+
+    def rank(member: int, members: list[int]) -> tuple[float, float, int]:
+        others = [iou((member, other)) for other in members if other != member]
+        score = found[member].score
+        return -sum(others) / max(len(others), 1), -score if score == score else 0.0, member
+
+    winners = {min(members, key=lambda member: rank(member, members)) for members in groups.values()}
+    kept, lost = [found[i] for i in sorted(winners)], [i for i in range(len(found)) if i not in winners]
+    merged, rejected = [], []
+    for member in lost:
+        rest = _remainder(found[member], object_pixels[member], kept, choice)
+        if rest is not None:
+            kept.append(rest)
+        elif max(iou((member, winner)) for winner in winners & set(groups[sets.find(member)])) >= SAME_IOU:
+            merged.append(found[member].proposal)
+        else:
+            rejected.append(Rejection(found[member].proposal, "overlap"))
+    return Resolved(tuple(_apart(kept)), tuple(merged), tuple(rejected))
+
+
+def _overlaps(found: Sequence[Instance]) -> dict[tuple[int, int], int]:
+    """Count the common pixels of all pairs whose boxes meet."""
+    order = sorted(range(len(found)), key=lambda i: found[i].box)
+    open_ones: list[int] = []
+    common: dict[tuple[int, int], int] = {}
+    for i in order:
+        open_ones = [j for j in open_ones if found[j].box.y1 > found[i].box.y0]
+        for j in open_ones:
+            pixels = _common(found[i], found[j])
+            if pixels:
+                common[min(i, j), max(i, j)] = pixels
+        open_ones.append(i)
+    return common
+
+
+def _common(one: Instance, other: Instance) -> int:
+    box = one.box.intersect(other.box)
+    if not box.area:
+        return 0
+    return int(np.count_nonzero(one.mask[box.within(one.box)] & other.mask[box.within(other.box)]))
+
+
+def _remainder(lost: Instance, object_pixels: Bools, kept: Sequence[Instance], choice: Choice) -> Instance | None:
+    """Return the largest part of a mask outside of those that stay, if it may survive."""
+    mask = lost.mask.copy()
+    for one in kept:
+        box = one.box.intersect(lost.box)
+        if box.area:
+            mask[box.within(lost.box)] &= ~one.mask[box.within(one.box)]
+    radius = choice.opening_px
+    if radius:
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+        padded = np.pad(mask.astype(np.uint8), radius + 1)
+        mask = cv2.morphologyEx(padded, cv2.MORPH_OPEN, disc)[radius + 1 : -radius - 1, radius + 1 : -radius - 1] > 0
+    parts = label(mask, 4)
+    largest = int(np.argmax(parts.areas))
+    size = int(parts.areas[largest])
+    if size < max(choice.min_px, 1):
+        return None
+    inside = Box(*(int(value) for value in parts.boxes[largest]))
+    rest = replace(lost, box=inside.shift(lost.box.y0, lost.box.x0), mask=parts.labels[inside.slices] == largest)
+    if np.count_nonzero(object_pixels[inside.slices] & rest.mask) <= choice.rules.object_share * size:
+        return None
+    for one in kept:
+        common = _common(rest, one)
+        if common and common / (size + one.area_px - common) >= choice.rules.leftover_iou:
+            return None
+    return rest
+
+
+def _apart(kept: Sequence[Instance]) -> list[Instance]:
+    """Take pixels of several masks away from all but the first in row-major order of first pixels, and sort so."""
+
+    def first(one: Instance) -> tuple[int, int]:
+        return one.box.y0, one.box.x0 + int(np.argmax(one.mask[0]))
+
+    done: list[Instance] = []
+    for one in sorted(kept, key=first):
+        mask = one.mask.copy()
+        for other in done:
+            box = other.box.intersect(one.box)
+            if box.area:
+                mask[box.within(one.box)] &= ~other.mask[box.within(other.box)]
+        if mask.any():
+            done.append(replace(one, mask=mask))
+    return done

@@ -1,0 +1,40 @@
+"""Made maps of grains for the tests of instances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def grain_map(
+    shape_yx: tuple[int, int] = (160, 190),
+    grains: int = 40,
+    seed: int = 0,
+    sizes: tuple[int, int] = (4, 12),
+    noise: float = 0.05,
+) -> NDArray[np.float32]:
+    """Draw ellipses, some of which touch; blurred and noisy probability (height, width)."""
+    random = np.random.default_rng(seed)
+    mask = np.zeros(shape_yx, np.uint8)
+    for _ in range(grains):
+        centre = int(random.integers(0, shape_yx[1])), int(random.integers(0, shape_yx[0]))
+        axes = int(random.integers(*sizes)), int(random.integers(*sizes))
+        cv2.ellipse(mask, centre, axes, float(random.integers(0, 180)), 0, 360, (255,), -1)
+    blurred = cv2.GaussianBlur(mask, (0, 0), 1.2).astype(np.float32) / 255
+    return np.clip(blurred + random.normal(0, noise, shape_yx), 0, 1).astype(np.float32)
+
+
+def three_classes(labels: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
+    """Make the map (3, height, width) of a picture of labels: boundaries are the outermost pixels of each label."""
+    same = np.ones(labels.shape, bool)
+    for axis in (0, 1):
+        for step in (-1, 1):
+            same &= np.roll(labels, step, axis) == labels
+    inside = labels > 0
+    classes = np.stack([~inside, inside & same, inside & ~same])
+    shares = np.exp(classes * 4 + np.random.default_rng(seed).normal(0, 0.3, classes.shape))
+    found: NDArray[np.float32] = (shares / shares.sum(axis=0)).astype(np.float32)
+    return found
