@@ -115,6 +115,10 @@ test: lint $(VENV)/.dev ## Style, types, import rules, then all tests but the sl
 view: $(VENV)/.runtime need-segment ## View SEGMENT and its predictions in the browser (ARGS='--port 9000')
 	@$(RUN) view '$(SEGMENT)' --root '$(ROOT)' $(ARGS)
 
+.PHONY: label
+label: $(VENV)/.runtime need-segment ## Paint ink labels of SEGMENT in the browser (ARGS='--version v002')
+	@$(RUN) view '$(SEGMENT)' --root '$(ROOT)' --edit $(ARGS)
+
 ##@ Read a segment
 
 .PHONY: plan

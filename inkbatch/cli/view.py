@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from typing import Annotated
 
 import typer
@@ -36,6 +37,13 @@ def view(
         list[str] | None, typer.Option(help="A further host name for browsers, for example behind a proxy; repeatable.")
     ] = None,
     memory: Annotated[str, typer.Option(help="Memory for decoded chunks and rendered tiles.")] = "256MiB",
+    edit: Annotated[
+        bool, typer.Option("--edit", help="Paint ink labels in the page, into ROOT/labels/SEGMENT.")
+    ] = False,
+    version: Annotated[
+        str | None, typer.Option(help="Label version to paint into (default: the newest one, else a new one).")
+    ] = None,
+    author: Annotated[str | None, typer.Option(help="Who paints (default: the name of the account).")] = None,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in this machine's browser.")] = False,
 ) -> None:
     """View segments and predictions in the browser.
@@ -60,4 +68,5 @@ def view(
         memory=memory,
         browser=browser,
         say=typer.echo,
+        editing=command.Editing(author or getpass.getuser(), version) if edit else None,
     )

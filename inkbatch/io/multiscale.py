@@ -107,6 +107,17 @@ class Multiscale:
             MismatchError: Something else is there.
         """
         layouts = list(_layouts(shape, dtype, chunk, shard_px, codec))
+        return Multiscale._created(location, layouts, voxel_size_um, provenance, pooling, z_spacing_um)
+
+    @staticmethod
+    def _created(
+        location: Location,
+        layouts: list[ArrayLayout],
+        voxel_size_um: float,
+        provenance: Mapping[str, Any],
+        pooling: Pooling,
+        z_spacing_um: float | None = None,
+    ) -> Multiscale:
         attributes = {
             "ome": _ome_attributes(location.name, layouts, voxel_size_um, pooling, z_spacing_um),
             "inkbatch": dict(provenance),
@@ -148,6 +159,26 @@ class Multiscale:
             codec=MASK_CODEC,
             pooling=pooling,
         )
+
+    @staticmethod
+    def create_flat(
+        location: Location,
+        shape_yx: tuple[int, int],
+        *,
+        edge_px: int,
+        voxel_size_um: float,
+        provenance: Mapping[str, Any],
+    ) -> Multiscale:
+        """Write the metadata of a group (Y, X) of uint8 with full resolution alone, each chunk a zarr shard of its own.
+
+        Such an array is written chunk by chunk, and chunks without content need not be stored.
+
+        Raises:
+            MismatchError: Something else is there.
+        """
+        edges = (edge_px, edge_px)
+        layout = ArrayLayout(shape_yx, edges, edges, "uint8", MASK_CODEC, ("y", "x"))
+        return Multiscale._created(location, [layout], voxel_size_um, provenance, "max")
 
     @staticmethod
     def open(location: Location) -> Multiscale:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import FrameType
 
 from inkbatch.config import parse_bytes
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
+from inkbatch.view.edit import Editor
 from inkbatch.view.guard import is_loopback
 from inkbatch.view.scene import Scene
 from inkbatch.view.server import ViewServer
@@ -19,6 +22,19 @@ from inkbatch.view.viewer import Viewer
 
 LEAST_MEMORY = 32 << 20
 PORTS_TRIED = 50
+
+
+@dataclass(frozen=True)
+class Editing:
+    """Painting of labels.
+
+    Attributes:
+        author: Who paints.
+        version: Label version to paint into; None: the newest one, or a new one.
+    """
+
+    author: str
+    version: str | None = None
 
 
 def run(
@@ -32,6 +48,7 @@ def run(
     memory: str,
     browser: bool,
     say: Callable[[str], object],
+    editing: Editing | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -45,21 +62,34 @@ def run(
         memory: Room for decoded pieces and tiles, for example ``256MiB``.
         browser: Open the page.
         say: Prints a line for the user.
+        editing: Let the page paint labels.
 
     Raises:
-        ConfigError: Too little memory, or the port is not free.
+        ConfigError: Too little memory, the port is not free, or labels were to be painted from other machines.
         DataError: A target is not there or cannot be read.
     """
     room = parse_bytes(memory)
     if room < LEAST_MEMORY:
         raise ConfigError(f"view: memory {memory} is too little; give at least {LEAST_MEMORY >> 20}MiB")
+    if editing is not None and (not is_loopback(host) or names):
+        raise ConfigError(
+            f"view: labels are painted from this machine alone, got {', '.join([host, *names])} as host; drop "
+            "--host and --allow-host, and reach this machine by an ssh tunnel"
+        )
     scene = Scene(targets, root)
-    server = _listening(Viewer(scene, room), host, port, first_port, names)
-    with server:
+    viewer = Viewer(scene, room, can_edit=editing is not None)
+    with contextlib.ExitStack() as opened:
+        editor = Editor(scene.groups, root, editing.author, editing.version) if editing else None
+        if editor is not None:
+            opened.callback(editor.close)
+        server = opened.enter_context(_listening(viewer, host, port, first_port, names, editor))
         for group in scene.groups:
             height, width = group.shape_yx
             maps = ", ".join(group.maps) or "no predictions yet"
             say(f"view: {group.segment} · {width} × {height} px (width × height) · {maps}")
+        if editor is not None:
+            for name in editor.started:
+                say(f"view: painting into {name}")
         if not is_loopback(host):
             say(f"view: everyone who can reach {host} can look at this; there is no password")
         say(f"view: {server.url}  (Ctrl-C ends it)")
@@ -99,11 +129,13 @@ def _serve(server: ViewServer) -> None:
             signal.signal(number, handler)
 
 
-def _listening(viewer: Viewer, host: str, port: int | None, first_port: int, names: tuple[str, ...]) -> ViewServer:
+def _listening(
+    viewer: Viewer, host: str, port: int | None, first_port: int, names: tuple[str, ...], editor: Editor | None
+) -> ViewServer:
     tried = [port] if port is not None else [*range(first_port, first_port + PORTS_TRIED), 0]
     for number in tried:
         try:
-            return ViewServer(viewer, host, number, names)
+            return ViewServer(viewer, host, number, names, editor)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or number == tried[-1]:
                 raise ConfigError(

@@ -1,4 +1,7 @@
-"""The viewer's web server: one page, its files by name, and pictures made on the fly. It answers GET alone."""
+"""The viewer's web server: one page, its files by name, and pictures made on the fly.
+
+It answers GET alone; where labels are painted, also POST below ``/edit``.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from inkbatch import __version__
 from inkbatch.errors import ConfigError, InkbatchError
 from inkbatch.redaction import redact
 from inkbatch.view.connections import Connections
+from inkbatch.view.edit import Editor, RequestRefusedError, refusal_of
 from inkbatch.view.guard import HEADERS, allowed_names, is_loopback, refusal
 from inkbatch.view.render import UnknownNameError
 from inkbatch.view.viewer import Answer, Viewer
@@ -63,14 +67,22 @@ class ViewServer(ThreadingHTTPServer):
         host: Address to listen on.
         port: Port; 0 takes a free one.
         names: Host names beyond localhost and `host` that requests may use.
+        editor: The label editor, or None.
     """
 
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = BACKLOG
 
-    def __init__(self, viewer: Viewer, host: str = "127.0.0.1", port: int = 0, names: tuple[str, ...] = ()) -> None:
-        self.viewer = viewer
+    def __init__(
+        self,
+        viewer: Viewer,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        names: tuple[str, ...] = (),
+        editor: Editor | None = None,
+    ) -> None:
+        self.viewer, self.editor = viewer, editor
         self.names = allowed_names(host, names)
         self.local_only = is_loopback(host)
         self.slots = threading.BoundedSemaphore(max(2, (os.cpu_count() or 2) + 1))
@@ -105,10 +117,11 @@ class ViewServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Address of the page, for a browser on this machine."""
+        """Address of the page, for a browser on this machine; the editor's token never leaves that."""
         host = str(self.server_address[0])
         shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host
-        return f"http://{shown}:{self.server_address[1]}/"
+        token = f"#token={self.editor.token}" if self.editor else ""
+        return f"http://{shown}:{self.server_address[1]}/{token}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -117,6 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = IDLE_S
     server: ViewServer
+    _keeps = False  # the connection, after a body
 
     def log_message(self, *_: object) -> None:
         """Log nothing: an address may hold names of unpublished work."""
@@ -140,6 +154,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer without a body."""
         self._respond(with_body=False)
 
+    def do_POST(self) -> None:
+        """Answer the label editor; refuse any other."""
+        if self.server.editor is None or not self.path.startswith("/edit"):
+            return self.send_error(HTTPStatus.NOT_IMPLEMENTED)
+        self._keeps, self.close_connection = not self.close_connection, True  # until its body was read
+        self._respond(with_body=True)
+
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuse what is no GET, or no HTTP; a body that came with it is not read."""
         self.close_connection = True
@@ -158,20 +179,35 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send_file(FILES[path], with_body)
             if not with_body:
                 return self._fail(HTTPStatus.METHOD_NOT_ALLOWED, "only the page's files answer HEAD")
-            with self.server.slots:
-                answer = self._answer(path, parts.query)
+            answer = self._edited(parts.path, parts.query)
+            if answer is None:
+                with self.server.slots:
+                    answer = self._answer(path, parts.query)
             self._send(answer)
         except UnknownNameError as error:
             self._fail(HTTPStatus.NOT_FOUND, str(error.args[0]))
         except ConfigError as error:
             self._fail(HTTPStatus.BAD_REQUEST, str(error))
-        except InkbatchError as error:
-            self._fail(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+        except (InkbatchError, RequestRefusedError) as error:
+            status, extra = refusal_of(error)
+            self._fail(status, str(error), **extra)
         except OSError:
             self.close_connection = True  # the browser went away
         except Exception:
             sys.stderr.write(redact(traceback.format_exc()))
             self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the terminal")
+
+    def _edited(self, path: str, query: str) -> Answer | None:
+        """Answer the label editor; its paths are taken as they were sent."""
+        if self.server.editor is None:
+            return None
+        command = self.command
+        return self.server.editor.answer(command, path, query, cast("Any", self.headers), self._read_body)
+
+    def _read_body(self, count: int) -> bytes:
+        body = self.rfile.read(count)
+        self.close_connection = not self._keeps
+        return body
 
     def _answer(self, path: str, query: str) -> Answer:
         viewer = self.server.viewer
@@ -188,8 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, answer: Answer) -> None:
         if answer.write is None:
-            headers = {"Cache-Control": f"private, max-age={answer.keep_s}" if answer.keep_s else "no-store"}
-            return self._send_bytes(answer.body, answer.kind, headers)
+            keep = f"private, max-age={answer.keep_s}" if answer.keep_s else "no-store"
+            return self._send_bytes(answer.body, answer.kind, {"Cache-Control": keep, **answer.headers})
         self._begin(HTTPStatus.OK, answer.kind, {"Cache-Control": "no-store", "Transfer-Encoding": "chunked"})
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", answer.name)
         self.send_header("Content-Disposition", f'attachment; filename="{name}"')
@@ -222,8 +258,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": kind, **HEADERS, **headers}.items():
             self.send_header(name, value)
 
-    def _fail(self, status: HTTPStatus, text: str) -> None:
-        body = json.dumps({"error": redact(text)}, ensure_ascii=False).encode()
+    def _fail(self, status: HTTPStatus, text: str, **extra: object) -> None:
+        body = json.dumps({"error": redact(text), **extra}, ensure_ascii=False).encode()
         headers = {"Content-Length": str(len(body)), "Cache-Control": "no-store"}
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = "GET"

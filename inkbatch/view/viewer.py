@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import cv2
@@ -39,6 +39,7 @@ class Answer:
         keep_s: Seconds that a browser may keep it.
         write: Writes a body of unknown length.
         name: File name for a download.
+        headers: Further headers.
     """
 
     body: bytes = b""
@@ -46,6 +47,7 @@ class Answer:
     keep_s: int = 0
     write: Callable[[BinaryIO], None] | None = None
     name: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Viewer:
@@ -54,10 +56,11 @@ class Viewer:
     Args:
         scene: Scene to show.
         memory_bytes: Room for decoded pieces and rendered tiles together.
+        can_edit: Tell the page that labels can be painted.
     """
 
-    def __init__(self, scene: Scene, memory_bytes: int = 256 << 20) -> None:
-        self._scene = scene
+    def __init__(self, scene: Scene, memory_bytes: int = 256 << 20, *, can_edit: bool = False) -> None:
+        self._scene, self._can_edit = scene, can_edit
         self._blocks: BoundedCache[Any] = BoundedCache(memory_bytes * 3 // 4, _block_bytes)
         self._tiles: BoundedCache[tuple[bytes, str]] = BoundedCache(memory_bytes // 4, lambda tile: len(tile[0]))
         self._renderers = self._made()
@@ -70,7 +73,8 @@ class Viewer:
         self._scene.refresh()
         self._renderers = self._made()
         groups = [{**r.group.describe(), "levels": r.levels} for r in self._renderers]
-        return _json({"inkbatch": __version__, "tile_px": TILE_PX, "groups": groups})
+        found = {"inkbatch": __version__, "tile_px": TILE_PX, "groups": groups}
+        return json_answer({**found, "edit": True} if self._can_edit else found)
 
     def _renderer(self, number: int) -> Renderer:
         if number >= len(self._renderers):
@@ -121,14 +125,14 @@ class Viewer:
         if what == "picture":
             return _picture(renderer, values)
         if what == "range":
-            return _json(_grey_range(renderer, values))
+            return json_answer(_grey_range(renderer, values))
         y, x = (_whole(values, key) for key in ("y", "x"))
         height, width = renderer.group.shape_yx
         if not (0 <= y < height and 0 <= x < width):
             raise ConfigError(f"view: pixel y {y}, x {x} lies outside {height} × {width} px")
         if what == "value":
-            return _json(_value(renderer, y, x, values))
-        return _json(_profile(renderer, y, x))
+            return json_answer(_value(renderer, y, x, values))
+        return json_answer(_profile(renderer, y, x))
 
 
 def _value(renderer: Renderer, y: int, x: int, values: Mapping[str, object]) -> dict[str, Any]:
@@ -213,7 +217,8 @@ def _block_bytes(item: Any) -> int:
     return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 
-def _json(value: object) -> Answer:
+def json_answer(value: object) -> Answer:
+    """Answer with JSON."""
     return Answer(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
 
 

@@ -1,0 +1,284 @@
+"""Label versions ``ROOT/labels/{segment}/v003``: made, opened, listed, branched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from inkbatch import __version__
+from inkbatch.data.labels.painting import LAYERS, Codes, LayerName, Tile, count_marks
+from inkbatch.data.labels.painting_journal import Journal, Record, framed, frames
+from inkbatch.data.labels.painting_packing import packed, unpacked
+from inkbatch.data.labels.painting_tiles import PaintedTiles
+from inkbatch.errors import DataError, MismatchError
+from inkbatch.io.store.location import Location
+
+FACTS = "version.json"
+STATE = "journal/state"
+NAME = re.compile(r"v[0-9]{3,6}")
+KEPT_TABS = 64
+KEPT_CHANGES = 256
+
+
+@dataclass
+class TabState:
+    """Where one tab of a browser stands.
+
+    Attributes:
+        seq: Its last number.
+        digests: Digest and revision by number, of its last strokes.
+        undo: Revision that it would undo next; 0: none.
+        redo: Revision that it would redo next; 0: none.
+    """
+
+    seq: int
+    digests: dict[int, tuple[str, int]] = field(default_factory=dict)
+    undo: int = 0
+    redo: int = 0
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Tiles that a revision changed, and the tab that did it."""
+
+    revision: int
+    tab: str
+    tiles: frozenset[Tile]
+
+
+@dataclass
+class PaintedVersion:
+    """A label version, opened: what is stored, and strokes on top that wait to be written into the tiles.
+
+    Attributes:
+        folder: Its folder.
+        facts: ``version.json``.
+        tiles: Its tiles.
+        journal: Its strokes.
+        revision: Number of the newest stroke.
+        counts: Pixels per layer.
+        tabs: Tabs that painted, the last one at the end.
+        changes: Tiles of the newest revisions.
+        known_from: All revisions above this one are in `changes`.
+    """
+
+    folder: Location
+    facts: Mapping[str, Any]
+    tiles: PaintedTiles
+    journal: Journal
+    revision: int
+    counts: dict[LayerName, int]
+    tabs: dict[str, TabState]
+    changes: list[Touched]
+    known_from: int
+
+    @property
+    def name(self) -> str:
+        """Its name, for example ``v003``."""
+        return self.folder.name
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """(height, width) of the segment."""
+        return self.tiles.shape_yx
+
+    @staticmethod
+    def open(folder: Location) -> PaintedVersion:
+        """Open a version; strokes that were not written into its tiles yet are laid over them.
+
+        Raises:
+            DataError: There is none.
+            CorruptDataError: It is damaged.
+        """
+        facts = read_facts(folder)
+        shape = tuple(facts["shape_yx"])
+        state, body = read_state(folder)
+        overview = unpacked(body, tuple(state["overview"])) if body is not None else None
+        tabs = {
+            tab: TabState(
+                seq, {int(key): (digest, revision) for key, (digest, revision) in digests.items()}, undo, redo
+            )
+            for tab, (seq, digests, undo, redo) in state["tabs"].items()
+        }
+        changes = [Touched(revision, tab, frozenset(map(tuple, tiles))) for revision, tab, tiles in state["changes"]]
+        tiles = PaintedTiles(folder, (shape[0], shape[1]), overview)
+        journal = Journal(folder)
+        found = PaintedVersion(
+            folder, facts, tiles, journal, state["revision"], state["counts"], tabs, changes, state["from"]
+        )
+        for record in journal.after(found.revision):
+            found.lay(record)
+        return found
+
+    def lay(self, record: Record) -> None:
+        """Lay a stored stroke over the tiles."""
+        for change in record.changes:
+            before = unpacked(change.before)
+            after = before ^ unpacked(change.flipped)
+            self.tiles.put(change.tile, packed(after))
+            old, new = count_marks(before), count_marks(after)
+            for name in self.counts:
+                self.counts[name] += new[name] - old[name]
+        self.revision = record.revision
+        tab = self.tabs.pop(record.tab, None) or TabState(0)
+        tab.seq, tab.undo, tab.redo = record.seq, record.undo, record.redo
+        tab.digests[record.seq] = record.digest, record.revision
+        for old_seq in list(tab.digests)[:-KEPT_TABS]:
+            del tab.digests[old_seq]
+        self.tabs[record.tab] = tab
+        for old_tab in list(self.tabs)[:-KEPT_TABS]:
+            del self.tabs[old_tab]
+        if record.changes:
+            self.changes.append(Touched(record.revision, record.tab, frozenset(c.tile for c in record.changes)))
+        for dropped in self.changes[:-KEPT_CHANGES]:
+            self.known_from = dropped.revision
+        del self.changes[:-KEPT_CHANGES]
+
+    def changed_since(self, revision: int, tab: str) -> frozenset[Tile] | None:
+        """Return the tiles that other tabs changed after a revision; None where that is too long ago to know."""
+        if revision < self.known_from:
+            return None
+        parts = [row.tiles for row in self.changes if row.revision > revision and row.tab != tab]
+        return frozenset().union(*parts)
+
+    def state(self, overview: Codes) -> bytes:
+        """Encode what the tiles hold once they are written, for the next opening."""
+        facts = {
+            "revision": self.revision,
+            "counts": self.counts,
+            "tabs": {tab: [state.seq, state.digests, state.undo, state.redo] for tab, state in self.tabs.items()},
+            "changes": [[row.revision, row.tab, sorted(row.tiles)] for row in self.changes],
+            "from": self.known_from,
+            "overview": list(overview.shape),
+        }
+        return framed(facts, [packed(overview)])
+
+
+def read_facts(folder: Location) -> Mapping[str, Any]:
+    """Read ``version.json``.
+
+    Raises:
+        DataError: There is none.
+    """
+    try:
+        return (folder / FACTS).read_mapping()
+    except FileNotFoundError as error:
+        raise DataError(f"{folder}: expected a label version, got no {FACTS} there; name one that exists") from error
+
+
+def read_state(folder: Location) -> tuple[dict[str, Any], bytes | None]:
+    """Read what a version's tiles held when they were written last, and their packed overview; None of a new one."""
+    place = folder / STATE
+    try:
+        ((state, overview),) = frames(place.read_bytes(), place)
+    except FileNotFoundError:
+        return {"revision": 0, "counts": dict.fromkeys(LAYERS, 0), "tabs": {}, "changes": [], "from": 0}, None
+    return state, overview
+
+
+def labels_folder(root: str | Location, segment: str) -> Location:
+    """Return the folder of a segment's label versions."""
+    place = root if isinstance(root, Location) else Location.parse(root)
+    return place / "labels" / segment
+
+
+def version_names(folder: Location) -> list[str]:
+    """List the versions in a segment's folder, oldest first."""
+    names = [name for name in folder.names() if NAME.fullmatch(name)]
+    return sorted((name for name in names if (folder / name / FACTS).exists()), key=lambda name: int(name[1:]))
+
+
+def version_folder(folder: Location, name: str) -> Location:
+    """Return the folder of a version.
+
+    Raises:
+        DataError: There is none of that name.
+    """
+    names = version_names(folder)
+    if name not in names:
+        raise DataError(
+            f"{folder}: expected one of the label versions {', '.join(names) or '(none)'}, got {name!r}; name one of "
+            "them"
+        )
+    return folder / name
+
+
+def create_version(
+    folder: Location,
+    segment: str,
+    shape_yx: tuple[int, int],
+    voxel_size_um: float,
+    *,
+    author: str,
+    started_from: str,
+    parent: str | None = None,
+) -> Location:
+    """Make an empty version under the next free name.
+
+    Args:
+        folder: Folder of the segment's versions.
+        segment: Segment id.
+        shape_yx: (height, width) of the segment.
+        voxel_size_um: Edge of a pixel.
+        author: Who paints.
+        started_from: What it starts with, for people.
+        parent: Version and revision that it comes from.
+
+    Returns:
+        Its folder.
+    """
+    facts = {
+        "segment": segment,
+        "shape_yx": list(shape_yx),
+        "voxel_size_um": voxel_size_um,
+        "author": author,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parent": parent,
+        "started_from": started_from,
+        "inkbatch": __version__,
+    }
+    names = version_names(folder)
+    number = int(names[-1][1:]) + 1 if names else 1
+    while True:
+        place = folder / f"v{number:03d}"
+        if (place / "claim.json").create_json({"time": facts["time"]}):
+            break
+        number += 1
+    PaintedTiles.create(place, shape_yx, voxel_size_um, {"segment": segment, "version": place.name})
+    (place / FACTS).write_json({"name": place.name, **facts})
+    return place
+
+
+def require_shape(facts: Mapping[str, Any], shape_yx: Sequence[int], place: Location) -> None:
+    """Refuse a version of another surface.
+
+    Raises:
+        MismatchError: Its size is another one.
+    """
+    if list(facts["shape_yx"]) != list(shape_yx):
+        raise MismatchError(
+            f"{place}: expected labels of {tuple(shape_yx)} px (height, width) like the segment, got "
+            f"{tuple(facts['shape_yx'])}; they were painted on another surface"
+        )
+
+
+def fill_version(place: Location, tiles: Mapping[Tile, Codes]) -> None:
+    """Store the first tiles of a new version, at revision 0."""
+    version = PaintedVersion.open(place)
+    for tile, codes in tiles.items():
+        version.tiles.put(tile, packed(codes))
+        for name, count in count_marks(codes).items():
+            version.counts[name] += count
+    finish_filling(version)
+
+
+def finish_filling(version: PaintedVersion) -> None:
+    """Store tiles that were put into a new version, and its state."""
+    waiting, overview = version.tiles.snapshot()
+    version.tiles.write(waiting, overview)
+    (version.folder / STATE).write_bytes(version.state(np.asarray(overview)))

@@ -1,0 +1,325 @@
+"""Answers of the label editor: versions, tiles, strokes and who else is there. No HTTP in here but its status codes."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from inkbatch.data.labels.painting import LAYERS, TILE_PX, Tile
+from inkbatch.data.labels.painting_journal import TakenOverError
+from inkbatch.data.labels.painting_session import Applied, PaintSession, RefusedStrokeError, Sent
+from inkbatch.data.labels.painting_version import (
+    create_version,
+    labels_folder,
+    read_facts,
+    read_state,
+    require_shape,
+    version_folder,
+    version_names,
+)
+from inkbatch.data.segments.catalog import check_segment_id
+from inkbatch.documents import parse_json
+from inkbatch.errors import ConfigError, StorageError
+from inkbatch.io.store.location import Location
+from inkbatch.view.edit_ops import Carry, OpMessage, SeenMessage, VersionMessage, parsed
+from inkbatch.view.look import query_values
+from inkbatch.view.render import UnknownNameError
+from inkbatch.view.scene import Group
+from inkbatch.view.viewer import Answer, json_answer
+
+MOST_BODY_BYTES = 1 << 20
+LISTED_TILES = 512  # of a stroke that changed more, the box is told
+TOKEN_HEADER = "X-Inkbatch-Token"
+_EDIT = re.compile(r"/edit/(\d{1,4})(?:/(op|version|seen|compare|export|tile/(\d{1,2})/(\d{1,6})_(\d{1,6})))?")
+
+
+class RequestRefusedError(Exception):
+    """A request that is refused before it is understood.
+
+    Attributes:
+        status: HTTP's status.
+    """
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class SegmentEditor:
+    """Label versions of one segment: one session per version that is open.
+
+    Args:
+        group: The segment.
+        folder: Folder of its label versions.
+        author: Who paints.
+    """
+
+    def __init__(self, group: Group, folder: Location, author: str) -> None:
+        self.group, self._folder, self._author = group, folder, author
+        self._sessions: dict[str, PaintSession] = {}
+        self._lock = threading.RLock()
+        self._current = ""
+
+    def start(self, name: str | None) -> str:
+        """Open a version, else the newest one, else a new one; return its name.
+
+        Raises:
+            DataError: It is not there, is of another size, or another program paints into it.
+        """
+        names = version_names(self._folder)
+        chosen = name or (names[-1] if names else None)
+        if chosen is None:
+            chosen = self._create("nothing").name
+        self.session(chosen)
+        self._current = chosen
+        return chosen
+
+    def _create(self, started_from: str) -> Location:
+        group = self.group
+        return create_version(
+            self._folder,
+            group.segment,
+            group.shape_yx,
+            group.voxel_size_um,
+            author=self._author,
+            started_from=started_from,
+        )
+
+    def session(self, name: str | None = None) -> PaintSession:
+        """Return the session of a version, opened when it is first asked for; None: of the current one."""
+        with self._lock:
+            name = name or self._current
+            if name not in self._sessions:
+                folder = version_folder(self._folder, name)
+                require_shape(read_facts(folder), self.group.shape_yx, folder)
+                self._sessions[name] = PaintSession(folder)
+            return self._sessions[name]
+
+    def switch(self, name: str) -> None:
+        """Make a version the current one."""
+        with self._lock:
+            self.session(name)
+            self._current = name
+
+    def describe(self, name: str | None, tab: str) -> dict[str, Any]:
+        """Describe a version, and list all of them."""
+        session = self.session(name)
+        version = session.version
+        state = version.tabs.get(tab)
+        return {
+            "segment": self.group.segment,
+            "version": version.name,
+            **{key: version.facts.get(key) for key in ("parent", "started_from", "author")},
+            "revision": version.revision,
+            "saved": session.saved,
+            "trouble": session.trouble,
+            "seq": state.seq if state else 0,
+            "undo": bool(state and state.undo),
+            "redo": bool(state and state.redo),
+            "versions": [self._summary(one) for one in version_names(self._folder)],
+            "tabs": session.others(),
+            "maps": list(self.group.maps),
+        }
+
+    def _summary(self, name: str) -> dict[str, Any]:
+        folder = self._folder / name
+        facts = read_facts(folder)
+        open_one = self._sessions.get(name)
+        counts = open_one.version.counts if open_one else read_state(folder)[0]["counts"]
+        cm2 = (self.group.voxel_size_um / 1e4) ** 2
+        areas = {layer: round(counts[layer] * cm2, 6) for layer in LAYERS}
+        return {**{key: facts.get(key) for key in ("name", "author", "time", "parent", "started_from")}, "cm2": areas}
+
+    def close(self) -> None:
+        """Store what waits, and give the versions back."""
+        for session in self._sessions.values():
+            session.close()
+
+
+class Editor:
+    """The label editor of a viewer.
+
+    Args:
+        groups: Segments that are shown.
+        root: ROOT.
+        author: Who paints.
+        version: Version to open first; None: each segment's newest, or a new one.
+
+    Attributes:
+        token: Secret that requests carry; handed out with the address.
+        started: Name of the version that each segment opened.
+    """
+
+    def __init__(self, groups: Iterable[Group], root: str, author: str, version: str | None = None) -> None:
+        self.token = secrets.token_urlsafe(24)
+        self._editors: list[SegmentEditor] = []
+        self.started: list[str] = []
+        try:
+            for group in groups:
+                folder = labels_folder(root, check_segment_id(group.segment))
+                self._editors.append(SegmentEditor(group, folder, author))
+                self.started.append(self._editors[-1].start(version))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Store what waits, and give the versions back."""
+        for editor in self._editors:
+            editor.close()
+
+    def answer(
+        self, method: str, path: str, query: str, headers: Mapping[str, str], read: Callable[[int], bytes]
+    ) -> Answer | None:
+        """Answer a request below ``/edit``; None for any other.
+
+        Args:
+            method: ``GET`` or ``POST``.
+            path: Its path.
+            query: Its query.
+            headers: Its headers.
+            read: Reads so many bytes of its body.
+
+        Raises:
+            RequestRefusedError: No token, another content type, too large, …
+            RefusedStrokeError: A stroke does not fit what is there now.
+            ConfigError: A message or value is not valid.
+            UnknownNameError: There is no such segment or request.
+            InkbatchError: Something cannot be read or stored.
+        """
+        if not path.startswith("/edit"):
+            return None
+        self._require_token(headers)
+        match = _EDIT.fullmatch(path)
+        if match is None or int(match[1]) >= len(self._editors):
+            raise UnknownNameError("not found")
+        editor, what = self._editors[int(match[1])], match[2] or ""
+        if what in ("op", "version", "seen"):
+            if method != "POST":
+                raise RequestRefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "this address only answers POST")
+            document = parse_json(_body(headers, read), "edit")
+            return {"op": _op, "version": _version, "seen": _seen}[what](editor, document)
+        if method != "GET":
+            raise RequestRefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "this address only answers GET")
+        values = query_values(query)
+        name = str(values["version"]) if "version" in values else None
+        if match[3] is not None:
+            place = int(match[3]), int(match[5]), int(match[4])
+            return _tile(editor, name, place, "gzip" in headers.get("Accept-Encoding", ""))
+        if what:
+            raise UnknownNameError("not found")
+        return json_answer(editor.describe(name, str(values.get("tab", ""))))
+
+    def _require_token(self, headers: Mapping[str, str]) -> None:
+        given = headers.get(TOKEN_HEADER) or ""
+        if not hmac.compare_digest(given.encode(), self.token.encode()):
+            raise RequestRefusedError(
+                HTTPStatus.FORBIDDEN, "editing needs the token of the address that inkbatch view printed; open that"
+            )
+        if headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+            raise RequestRefusedError(HTTPStatus.FORBIDDEN, "requests from pages of another origin are refused")
+
+
+def _body(headers: Mapping[str, str], read: Callable[[int], bytes]) -> bytes:
+    """Read a body of JSON, after its head has been found fit."""
+    kind = (headers.get("Content-Type") or "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RequestRefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
+    length = headers.get("Content-Length") or ""
+    if headers.get("Transfer-Encoding") or not length.isascii() or not length.isdecimal():
+        raise RequestRefusedError(HTTPStatus.LENGTH_REQUIRED, "expected a Content-Length")
+    if len(length) > 9 or int(length) > MOST_BODY_BYTES:
+        raise RequestRefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MOST_BODY_BYTES} bytes")
+    body = read(int(length))
+    if len(body) != int(length):
+        raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "the body ended early")
+    return body
+
+
+def _tile(editor: SegmentEditor, name: str | None, place: tuple[int, int, int], packed: bool) -> Answer:
+    level, row, column = place
+    if level > 24:
+        raise ConfigError(f"edit: expected a level up to 24, got {level}")
+    version = editor.session(name).version
+    revision = version.revision  # before the tile: it may be newer than this, never older
+    body = version.tiles.level_tile(level, row, column).tobytes()
+    headers = {"X-Revision": str(revision), "Vary": "Accept-Encoding"}
+    if packed:
+        body = gzip.compress(body, 1, mtime=0)
+        headers["Content-Encoding"] = "gzip"
+    return Answer(body, "application/octet-stream", headers=headers)
+
+
+def _op(editor: SegmentEditor, document: Any) -> Answer:
+    message: OpMessage = parsed(OpMessage, document)
+    session = editor.session(message.version)
+    canonical = json.dumps({"version": message.version, "op": message.op.model_dump(mode="json")}, sort_keys=True)
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    op = message.op
+    sent = Sent(message.tab, message.seq, digest, message.base, op.kind)
+    if isinstance(op, Carry):
+        applied = session.undo(sent) if op.kind == "undo" else session.redo(sent)
+    else:
+        applied = session.paint(sent, lambda: op.draw(session.version.shape_yx))
+    return json_answer(_told(applied, message, session))
+
+
+def _told(applied: Applied, message: OpMessage, session: PaintSession) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "revision": applied.revision,
+        "seq": message.seq,
+        "saved": applied.saved,
+        "undo": applied.can_undo,
+        "redo": applied.can_redo,
+        "others": session.others(message.tab),
+        "trouble": session.trouble,
+    }
+    return found | _changed(applied.tiles)
+
+
+def _changed(tiles: list[Tile]) -> dict[str, Any]:
+    """List tiles as [column, row], or the box of many in pixels: y0, x0, y1, x1."""
+    if len(tiles) <= LISTED_TILES:
+        return {"tiles": [[x, y] for y, x in tiles]}
+    rows, columns = [y for y, _ in tiles], [x for _, x in tiles]
+    return {"box": [edge * TILE_PX for edge in (min(rows), min(columns), max(rows) + 1, max(columns) + 1)]}
+
+
+def _version(editor: SegmentEditor, document: Any) -> Answer:
+    message: VersionMessage = parsed(VersionMessage, document)
+    if message.action == "branch":
+        raise ConfigError("edit: branching is not there yet")
+    editor.switch(message.source)
+    return json_answer(editor.describe(message.source, message.tab))
+
+
+def _seen(editor: SegmentEditor, document: Any) -> Answer:
+    message: SeenMessage = parsed(SeenMessage, document)
+    session = editor.session(message.version)
+    tabs, tiles = session.see(message.tab, message.author, message.revision)
+    found = {"tabs": tabs, "revision": session.version.revision, "saved": session.saved, "trouble": session.trouble}
+    listed = _changed(tiles)
+    return json_answer(
+        {**found, "changed": listed.get("tiles", []), **({"box": listed["box"]} if "box" in listed else {})}
+    )
+
+
+def refusal_of(error: Exception) -> tuple[HTTPStatus, dict[str, Any]]:
+    """Return the status for an error, and what stands beside its text."""
+    if isinstance(error, RequestRefusedError):
+        return error.status, {}
+    if isinstance(error, RefusedStrokeError):
+        return HTTPStatus.CONFLICT, {"tiles": [[x, y] for y, x in error.tiles[:LISTED_TILES]]}
+    if isinstance(error, TakenOverError):
+        return HTTPStatus.CONFLICT, {"tiles": []}
+    if isinstance(error, StorageError):
+        return HTTPStatus.SERVICE_UNAVAILABLE, {}
+    return HTTPStatus.UNPROCESSABLE_ENTITY, {}

@@ -1,0 +1,272 @@
+import gzip
+import http.client
+import json
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from inkbatch.errors import DataError
+from inkbatch.testing.datasets import inked, labelled_segment
+from inkbatch.view.edit import MOST_BODY_BYTES, Editor
+from inkbatch.view.scene import Scene
+from inkbatch.view.server import ViewServer
+from inkbatch.view.viewer import Viewer
+
+SHAPE = (300, 560)
+TAB = "0f1e2d3c-tab"
+
+
+@contextmanager
+def edited(root, **options):
+    scene = Scene(["seg"], str(root))
+    editor = Editor(scene.groups, str(root), "ada", **options)
+    with ViewServer(Viewer(scene, can_edit=True), port=0, editor=editor) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield Page(server)
+        finally:
+            server.shutdown()
+            thread.join()
+            editor.close()
+
+
+class Page:
+    """The editor's page, as far as the server can see it."""
+
+    def __init__(self, server, tab=TAB):
+        self.server, self.token, self.tab = server, server.editor.token, tab
+        self.seq = self.base = 0
+
+    def ask(self, path, method="GET", body=None, **headers):
+        port = self.server.server_address[1]
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        sent = {"X-Inkbatch-Token": self.token, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        if method == "POST":
+            sent.setdefault("Content-Type", "application/json")
+        try:
+            connection.request(method, path, body, {name: value for name, value in sent.items() if value is not None})
+            answer = connection.getresponse()
+            return answer, answer.read()
+        finally:
+            connection.close()
+
+    def post(self, what, document, **headers):
+        answer, body = self.ask(f"/edit/0/{what}", "POST", json.dumps(document).encode(), **headers)
+        return answer.status, json.loads(body)
+
+    def message(self, kind, **op):
+        return {"tab": self.tab, "seq": self.seq, "base": self.base, "version": "v001", "op": {"kind": kind, **op}}
+
+    def paint(self, kind, status=200, **op):
+        self.seq += 1
+        found = self.post("op", self.message(kind, **op))
+        assert found[0] == status, found
+        if status == 200:
+            self.base = found[1]["revision"]
+        else:
+            self.seq -= 1
+        return found[1]
+
+    def codes(self, level=0, column=0, row=0):
+        answer, body = self.ask(f"/edit/0/tile/{level}/{column}_{row}")
+        assert answer.status == 200
+        return np.frombuffer(body, np.uint8).reshape(256, 256)
+
+    def whole(self):
+        return np.block([[self.codes(0, x, y) for x in range(3)] for y in range(2)])[: SHAPE[0], : SHAPE[1]]
+
+
+@pytest.fixture
+def root(tmp_path):
+    labelled_segment(tmp_path / "root", "seg", inked(SHAPE, (10, 10, 40, 60)))
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def page(root):
+    with edited(root) as found:
+        yield found
+
+
+def disc(y, x, radius):
+    rows, columns = np.ogrid[: SHAPE[0], : SHAPE[1]]
+    return (rows + 0.5 - y) ** 2 + (columns + 0.5 - x) ** 2 <= radius**2
+
+
+def test_a_stroke_is_drawn_to_the_pixel_across_tiles_and_can_be_undone_and_redone(page):
+    told = page.paint("brush", layer="ink", points=[[250.2, 255.7, 1]], radius=20)
+    assert sorted(told["tiles"]) == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert (told["revision"], told["undo"], told["redo"]) == (1, True, False)
+    np.testing.assert_array_equal(page.whole(), disc(250.2, 255.7, 20) * 1)
+    page.paint("brush", layer="not_ink", points=[[250.2, 255.7, 1]], radius=10)
+    inner = disc(250.2, 255.7, 10)
+    expected = np.where(inner, 2, disc(250.2, 255.7, 20))
+    np.testing.assert_array_equal(page.whole(), expected)
+    page.paint("rectangle", layer="ignore", box=[-5, 200, 260, 1000])
+    ignored = np.zeros(SHAPE, np.uint8)
+    ignored[:260, 200:] = 4
+    np.testing.assert_array_equal(page.whole(), expected | ignored)
+    for undone in (expected, disc(250.2, 255.7, 20), np.zeros(SHAPE)):
+        told = page.paint("undo")
+        np.testing.assert_array_equal(page.whole(), undone)
+    assert (told["undo"], told["redo"]) == (False, True)
+    for _ in range(3):
+        told = page.paint("redo")
+    assert (told["undo"], told["redo"]) == (True, False)
+    np.testing.assert_array_equal(page.whole(), expected | ignored)
+    page.paint("undo")
+    told = page.paint("polygon", layer="ignore", points=[[0, 0], [0, 10], [10, 0]])
+    assert told["redo"] is False  # a new stroke leaves nothing to redo
+    page.paint("undo")
+    np.testing.assert_array_equal(page.whole(), expected)
+
+
+def test_what_was_painted_is_there_after_the_server_ends_and_undo_goes_on(root):
+    with edited(root) as page:
+        page.paint("rectangle", layer="ink", box=[0, 0, 20, 30])
+        page.paint("rectangle", layer="supervision", box=[10, 10, 299, 555])
+        before = page.whole()
+    with edited(root) as page:
+        page.seq, page.base = 2, 2
+        np.testing.assert_array_equal(page.whole(), before)
+        described = json.loads(page.ask(f"/edit/0?tab={TAB}")[1])
+        assert (described["version"], described["revision"], described["seq"], described["undo"]) == ("v001", 2, 2, True)
+        (version,) = described["versions"]
+        assert version["cm2"]["ink"] == pytest.approx(600 * 64e-8, abs=1e-6)  # pixels of 8 µm
+        page.paint("undo")
+        page.paint("undo")
+        assert not page.whole().any()
+
+
+def test_coarse_tiles_show_every_mark(page):
+    page.paint("brush", layer="ink", points=[[299.5, 555.5, 1]], radius=0.5)
+    page.paint("rectangle", layer="ignore", box=[0, 0, 1, 1])
+    for level in range(1, 6):
+        codes = page.codes(level)
+        assert codes[0, 0] == 4 if level < 10 else True
+        rows, columns = np.nonzero(codes & 1)
+        assert [(int(y), int(x)) for y, x in zip(rows, columns, strict=True)][:1] in (
+            [(299 >> level, 555 >> level)],
+            [],
+        )
+        assert (299 >> level >= 256 or 555 >> level >= 256) or codes[299 >> level, 555 >> level] & 1
+    assert page.codes(3, 5, 5).any() == np.False_
+    answer, body = page.ask("/edit/0/tile/0/0_0", Accept_Encoding="gzip")
+    assert answer.headers["X-Revision"] == "2"
+    assert len(gzip.decompress(body)) == 65536
+
+
+def test_a_stroke_that_was_answered_is_answered_again_and_nothing_else_under_its_number(page):
+    page.paint("rectangle", layer="ink", box=[0, 0, 20, 30])
+    message = page.message("rectangle", layer="ink", box=[0, 0, 20, 30])
+    status, told = page.post("op", message)
+    assert (status, told["revision"], told["tiles"]) == (200, 1, [[0, 0]])
+    status, told = page.post("op", page.message("rectangle", layer="ink", box=[0, 0, 21, 30]))
+    assert status == 409
+    status, told = page.post("op", {**message, "seq": 3})
+    assert status == 409
+    assert "expected number 2" in told["error"]
+    assert np.count_nonzero(page.whole()) == 600
+
+
+def test_two_tabs_are_told_of_each_other_and_never_overwrite_each_other(page):
+    other = Page(page.server, "other-tab")
+    page.paint("rectangle", layer="ink", box=[0, 0, 20, 30])
+    assert other.paint("rectangle", status=409, layer="not_ink", box=[0, 0, 20, 30])["tiles"] == [[0, 0]]
+    assert other.paint("rectangle", layer="not_ink", box=[0, 300, 20, 330])["tiles"] == [[1, 0]]  # merged by tile
+    status, seen = other.post("seen", {"tab": "other-tab", "author": "bob", "revision": 0})
+    assert (status, seen["changed"], seen["revision"]) == (200, [[0, 0]], 2)
+    status, seen = page.post("seen", {"tab": TAB, "author": "ada", "revision": 2})
+    assert {row["author"] for row in seen["tabs"]} == {"ada", "bob"}
+    other.base = 2
+    other.paint("rectangle", layer="not_ink", box=[0, 0, 20, 30])
+    page.base = 3
+    assert "painted over" in page.paint("undo", status=409)["error"]
+    assert np.count_nonzero(page.whole() == 2) == 1200
+
+
+@pytest.mark.parametrize("token", ["", "forged", None])
+def test_without_the_token_nothing_is_read_or_painted(page, token):
+    page.token, known = token, page.token
+    for path in ("/edit/0", "/edit/0/tile/0/0_0", "/edit/9", "/edit/nothing"):
+        assert page.ask(path)[0].status == 403
+    assert page.post("op", page.message("undo"))[0] == 403
+    page.token = known
+    assert json.loads(page.ask("/edit/0")[1])["revision"] == 0
+
+
+def test_other_origins_and_names_are_refused_even_with_the_token(page):
+    document = page.message("rectangle", layer="ink", box=[0, 0, 20, 30])
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "none"},
+    ):
+        assert page.post("op", {**document, "seq": 1}, **headers)[0] == 403
+    assert not page.whole().any()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/edit/9", "/edit/0/../..", "/edit/0/%2e%2e/op", "/edit/0/secret", "/edit/0/tile/0/-1_0", "/edit/0/tile/0/0_0/x", "/editor"],
+)
+def test_unknown_addresses_are_not_found(page, path):
+    assert page.ask(path)[0].status == 404
+    assert page.ask(path, "POST", b"{}")[0].status == 404
+
+
+def test_bodies_are_bounded_before_they_are_read(page):
+    def sent(status, body=b"{}", **headers):
+        assert page.ask("/edit/0/op", "POST", body, **headers)[0].status == status
+
+    sent(415, Content_Type="text/plain")
+    sent(415, Content_Type="application/x-www-form-urlencoded")
+    sent(413, Content_Length=str(MOST_BODY_BYTES + 1))
+    sent(413, Content_Length="9" * 30)
+    sent(411, Content_Length="-1")
+    sent(411, Transfer_Encoding="chunked")
+    for body in (b"", b"{", b"[]", b'{"a": 1}', b"\xff\xfe", b"[" * 5000, b'{"tab": NaN}'):
+        sent(400, body)
+    assert page.ask("/edit/0/op")[0].status == 405
+    assert page.ask("/edit/0", "POST", b"{}")[0].status == 405
+    assert page.ask("/scene", "POST", b"{}")[0].status == 405
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "../v001"},
+        {"version": "v1"},
+        {"seq": 0},
+        {"seq": "1; drop"},
+        {"tab": "../../x"},
+        {"further": 1},
+        {"op": {"kind": "nothing"}},
+        {"op": {"kind": "brush", "layer": "ink", "points": [[0, 0, 1]], "radius": 0}},
+        {"op": {"kind": "brush", "layer": "ink", "points": [[0, 0, 1]], "radius": 3000}},
+        {"op": {"kind": "brush", "layer": "ink", "points": [], "radius": 3}},
+        {"op": {"kind": "brush", "layer": "ink", "points": [[0, 1e300, 1]], "radius": 3}},
+        {"op": {"kind": "brush", "layer": "../ink", "points": [[0, 0, 1]], "radius": 3}},
+        {"op": {"kind": "polygon", "layer": "ink", "points": [[0, 0], [9e5, 9]] * 5000}},
+        {"op": {"kind": "rectangle", "layer": "ink", "box": [5, 5, 5, 9]}},
+    ],
+)
+def test_malformed_strokes_are_refused(page, change):
+    page.seq = 1
+    message = {**page.message("rectangle", layer="ink", box=[0, 0, 20, 30]), **change}
+    status, told = page.post("op", message)
+    assert (status, set(told)) == (400, {"error"})
+    assert page.post("op", {**message, "version": "v999", "op": {"kind": "undo"}})[0] in (400, 422)
+
+
+def test_a_second_program_is_refused_with_the_place(root):
+    with edited(root), pytest.raises(DataError, match=r"labels/seg/v001.*open for painting in process") as refused:
+        Editor(Scene(["seg"], str(root)).groups, str(root), "bob")
+    assert "end that one" in str(refused.value)
+    with edited(root) as page:  # given back when the first one ended
+        page.paint("rectangle", layer="ink", box=[0, 0, 20, 30])
