@@ -37,13 +37,13 @@ def view(
         list[str] | None, typer.Option(help="A further host name for browsers, for example behind a proxy; repeatable.")
     ] = None,
     memory: Annotated[str, typer.Option(help="Memory for decoded chunks and rendered tiles.")] = "256MiB",
-    edit: Annotated[
-        bool, typer.Option("--edit", help="Paint ink labels in the page, into ROOT/labels/SEGMENT.")
-    ] = False,
+    edit: Annotated[bool, typer.Option("--edit", help="Draw ink labels in the page, stored in ROOT/labels.")] = False,
     version: Annotated[
-        str | None, typer.Option(help="Label version to paint into (default: the newest one, else a new one).")
+        str | None, typer.Option(help="Label version to draw into (default: the newest one, else a new one).")
     ] = None,
-    author: Annotated[str | None, typer.Option(help="Who paints (default: the name of the account).")] = None,
+    author: Annotated[
+        str | None, typer.Option(help="Name stored with a new label version (default: the user's).")
+    ] = None,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in this machine's browser.")] = False,
 ) -> None:
     """View segments and predictions in the browser.

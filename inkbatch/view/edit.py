@@ -63,7 +63,7 @@ class SegmentEditor:
     """
 
     def __init__(self, group: Group, folder: Location, author: str) -> None:
-        self.group, self._folder, self._author = group, folder, author
+        self.group, self._folder, self.author = group, folder, author
         self._sessions: dict[str, PaintSession] = {}
         self._lock = threading.RLock()
         self._current = ""
@@ -89,7 +89,7 @@ class SegmentEditor:
             group.segment,
             group.shape_yx,
             group.voxel_size_um,
-            author=self._author,
+            author=self.author,
             started_from=started_from,
         )
 
@@ -295,10 +295,11 @@ def _changed(tiles: list[Tile]) -> dict[str, Any]:
 
 def _version(editor: SegmentEditor, document: Any) -> Answer:
     message: VersionMessage = parsed(VersionMessage, document)
+    name = message.source
     if message.action == "branch":
-        raise ConfigError("edit: branching is not there yet")
-    editor.switch(message.source)
-    return json_answer(editor.describe(message.source, message.tab))
+        name = editor.session(name).branch(message.author or editor.author)
+    editor.switch(name)
+    return json_answer(editor.describe(name, message.tab))
 
 
 def _seen(editor: SegmentEditor, document: Any) -> Answer:

@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from inkbatch.data.labels.painting_journal import Journal
+from inkbatch.data.labels.painting_session import PaintSession, Sent
+from inkbatch.data.labels.painting_version import create_version
+from inkbatch.errors import StorageError
+from inkbatch.io.store.location import Location
 from inkbatch.steps.prepare.job import run as run_prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.faults import preempted_context
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.troubles import Troubles
+from inkbatch.view.edit import Editor
+from inkbatch.view.scene import Scene
 
 TROUBLES = Troubles()
 provokes = TROUBLES.provokes
@@ -189,6 +196,33 @@ def _(desk):
 def _(desk):
     store_map(desk.prepared().folder / "root", "tiny", "other", np.zeros((64, 64)))
     return desk.says("view", "tiny")
+
+
+@provokes("is open for painting in process …")
+def _(desk):
+    desk.prepared()
+    editor = Editor(Scene(["tiny"], "root").groups, "root", "ada")
+    try:
+        return desk.says("view", "tiny", "--edit")
+    finally:
+        editor.close()
+
+
+@provokes("strokes cannot be stored, so no more are taken")
+def _(desk):
+    folder = create_version(
+        Location.parse("memory://troubles/labels/tiny"), "tiny", (9, 9), 8.0, author="ada", started_from="nothing"
+    )
+    now = [0.0]
+    session = PaintSession(folder, clock=lambda: now[0])
+    with desk.monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", lambda *_: (_ for _ in ()).throw(StorageError("no answer")))
+        session.undo(Sent("tab", 1, "", 0, "undo"))
+        now[0] = 31.0
+        with pytest.raises(StorageError) as refused:
+            session.undo(Sent("tab", 2, "", 0, "undo"))
+    session.close()
+    return 503, str(refused.value)
 
 
 @pytest.mark.timeout(120)

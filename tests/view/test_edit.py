@@ -91,6 +91,17 @@ def page(root):
         yield found
 
 
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory):
+    """A page whose requests are all refused, so that tests share it."""
+    root = tmp_path_factory.mktemp("refusing") / "root"
+    labelled_segment(root, "seg", inked(SHAPE, (10, 10, 40, 60)))
+    with edited(root) as found:
+        yield found
+        found.token = found.server.editor.token
+        assert json.loads(found.ask("/edit/0")[1])["revision"] == 0
+
+
 def disc(y, x, radius):
     rows, columns = np.ogrid[: SHAPE[0], : SHAPE[1]]
     return (rows + 0.5 - y) ** 2 + (columns + 0.5 - x) ** 2 <= radius**2
@@ -189,16 +200,16 @@ def test_two_tabs_are_told_of_each_other_and_never_overwrite_each_other(page):
 
 
 @pytest.mark.parametrize("token", ["", "forged", None])
-def test_without_the_token_nothing_is_read_or_painted(page, token):
-    page.token, known = token, page.token
+def test_without_the_token_nothing_is_read_or_painted(refusing, token):
+    page = Page(refusing.server)
+    page.token = token
     for path in ("/edit/0", "/edit/0/tile/0/0_0", "/edit/9", "/edit/nothing"):
         assert page.ask(path)[0].status == 403
-    assert page.post("op", page.message("undo"))[0] == 403
-    page.token = known
-    assert json.loads(page.ask("/edit/0")[1])["revision"] == 0
+    assert page.post("op", {**page.message("undo"), "seq": 1})[0] == 403
 
 
-def test_other_origins_and_names_are_refused_even_with_the_token(page):
+def test_other_origins_and_names_are_refused_even_with_the_token(refusing):
+    page = refusing
     document = page.message("rectangle", layer="ink", box=[0, 0, 20, 30])
     for headers in (
         {"Origin": "http://evil.example"},
@@ -208,7 +219,6 @@ def test_other_origins_and_names_are_refused_even_with_the_token(page):
         {"Sec_Fetch_Site": "none"},
     ):
         assert page.post("op", {**document, "seq": 1}, **headers)[0] == 403
-    assert not page.whole().any()
 
 
 @pytest.mark.parametrize(
@@ -223,12 +233,14 @@ def test_other_origins_and_names_are_refused_even_with_the_token(page):
         "/editor",
     ],
 )
-def test_unknown_addresses_are_not_found(page, path):
-    assert page.ask(path)[0].status == 404
-    assert page.ask(path, "POST", b"{}")[0].status == 404
+def test_unknown_addresses_are_not_found(refusing, path):
+    assert refusing.ask(path)[0].status == 404
+    assert refusing.ask(path, "POST", b"{}")[0].status == 404
 
 
-def test_bodies_are_bounded_before_they_are_read(page):
+def test_bodies_are_bounded_before_they_are_read(refusing):
+    page = refusing
+
     def sent(status, body=b"{}", **headers):
         assert page.ask("/edit/0/op", "POST", body, **headers)[0].status == status
 
@@ -264,12 +276,16 @@ def test_bodies_are_bounded_before_they_are_read(page):
         {"op": {"kind": "rectangle", "layer": "ink", "box": [5, 5, 5, 9]}},
     ],
 )
-def test_malformed_strokes_are_refused(page, change):
-    page.seq = 1
-    message = {**page.message("rectangle", layer="ink", box=[0, 0, 20, 30]), **change}
-    status, told = page.post("op", message)
+def test_malformed_strokes_are_refused(refusing, change):
+    message = {**refusing.message("rectangle", layer="ink", box=[0, 0, 20, 30]), "seq": 1, **change}
+    status, told = refusing.post("op", message)
     assert (status, set(told)) == (400, {"error"})
-    assert page.post("op", {**message, "version": "v999", "op": {"kind": "undo"}})[0] in (400, 422)
+
+
+def test_a_version_that_is_not_there_is_named(refusing):
+    message = {**refusing.message("undo"), "seq": 1, "version": "v999"}
+    status, told = refusing.post("op", message)
+    assert (status, "v001" in told["error"]) == (422, True)
 
 
 def test_a_second_program_is_refused_with_the_place(root):
@@ -278,3 +294,19 @@ def test_a_second_program_is_refused_with_the_place(root):
     assert "end that one" in str(refused.value)
     with edited(root) as page:  # given back when the first one ended
         page.paint("rectangle", layer="ink", box=[0, 0, 20, 30])
+
+
+def test_a_branch_starts_with_what_was_painted_and_goes_its_own_way(page):
+    page.paint("rectangle", layer="ink", box=[0, 0, 20, 30])
+    status, told = page.post("version", {"tab": TAB, "action": "branch", "from": "v001", "author": "bob"})
+    assert (status, told["version"], told["parent"], told["author"]) == (200, "v002", "v001", "bob")
+    assert told["started_from"] == "v001 at stroke 1"
+    assert told["versions"][1]["cm2"] == told["versions"][0]["cm2"]
+    status, _ = page.post(
+        "op", {**page.message("rectangle", layer="ink", box=[0, 0, 99, 99]), "version": "v002", "base": 0}
+    )
+    assert status == 200
+    assert np.count_nonzero(page.whole()) == 99 * 99  # the branch is shown now
+    assert page.ask("/edit/0/tile/0/0_0?version=v001")[1].count(b"\x01") == 600
+    assert page.post("version", {"tab": TAB, "action": "switch", "from": "v001"})[1]["version"] == "v001"
+    assert np.count_nonzero(page.whole()) == 600

@@ -12,7 +12,7 @@ from inkbatch.data.labels.painting import Codes, Marks, Tile, paint
 from inkbatch.data.labels.painting_journal import Change, Record, TakenOverError
 from inkbatch.data.labels.painting_lease import Lease
 from inkbatch.data.labels.painting_packing import packed, unpacked
-from inkbatch.data.labels.painting_version import STATE, PaintedVersion, TabState
+from inkbatch.data.labels.painting_version import STATE, PaintedVersion, TabState, branch
 from inkbatch.errors import DataError, InkbatchError, StorageError
 from inkbatch.io.store.location import Location
 
@@ -230,9 +230,7 @@ class PaintSession:
 
     def _make_room(self) -> None:
         if self._unsaved_since is not None and self._clock() - self._unsaved_since > MOST_UNSAVED_S:
-            raise StorageError(
-                f"{self.version.folder}: strokes cannot be stored: {self.trouble or 'the store is slow'}"
-            )
+            raise StorageError(f"{self.version.folder}: strokes cannot be stored, so no more are taken; {self.trouble}")
         if self.version.tiles.waiting > MOST_WAITING:
             self.flush()
 
@@ -290,6 +288,11 @@ class PaintSession:
                 return
             except InkbatchError as error:
                 self.trouble = str(error)
+
+    def branch(self, author: str) -> str:
+        """Make a new version that starts with what this one holds now; return its name."""
+        with self._lock:
+            return branch(self.version, author).name
 
     def close(self) -> None:
         """Store what waits and give the version back."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-
-import numpy as np
 
 from inkbatch import __version__
 from inkbatch.data.labels.painting import LAYERS, Codes, LayerName, Tile, count_marks
@@ -23,11 +21,12 @@ STATE = "journal/state"
 NAME = re.compile(r"v[0-9]{3,6}")
 KEPT_TABS = 64
 KEPT_CHANGES = 256
+STORED_AT_ONCE = 1024  # tiles of a new version that wait in memory
 
 
 @dataclass
 class TabState:
-    """Where one tab of a browser stands.
+    """State of one tab of a browser.
 
     Attributes:
         seq: Its last number.
@@ -227,7 +226,7 @@ def create_version(
         voxel_size_um: Edge of a pixel.
         author: Who paints.
         started_from: What it starts with, for people.
-        parent: Version and revision that it comes from.
+        parent: Version that it comes from.
 
     Returns:
         Its folder.
@@ -267,18 +266,33 @@ def require_shape(facts: Mapping[str, Any], shape_yx: Sequence[int], place: Loca
         )
 
 
-def fill_version(place: Location, tiles: Mapping[Tile, Codes]) -> None:
-    """Store the first tiles of a new version, at revision 0."""
-    version = PaintedVersion.open(place)
-    for tile, codes in tiles.items():
+def filled(folder: Location, tiles: Iterable[tuple[Tile, Codes]]) -> PaintedVersion:
+    """Store the first tiles of a new version, at revision 0; it is opened and given back."""
+    version = PaintedVersion.open(folder)
+    for tile, codes in tiles:
         version.tiles.put(tile, packed(codes))
         for name, count in count_marks(codes).items():
             version.counts[name] += count
-    finish_filling(version)
-
-
-def finish_filling(version: PaintedVersion) -> None:
-    """Store tiles that were put into a new version, and its state."""
+        if version.tiles.waiting >= STORED_AT_ONCE:
+            version.tiles.write(*version.tiles.snapshot())
     waiting, overview = version.tiles.snapshot()
     version.tiles.write(waiting, overview)
-    (version.folder / STATE).write_bytes(version.state(np.asarray(overview)))
+    (folder / STATE).write_bytes(version.state(overview))
+    return version
+
+
+def branch(source: PaintedVersion, author: str) -> Location:
+    """Make a new version that starts with what another one holds now; return its folder."""
+    facts, tiles = source.facts, source.tiles
+    at = f"{source.name} at stroke {source.revision}"
+    folder = create_version(
+        source.folder.parent,
+        facts["segment"],
+        source.shape_yx,
+        facts["voxel_size_um"],
+        author=author,
+        started_from=at,
+        parent=source.name,
+    )
+    filled(folder, ((tile, tiles.read_tile(tile)) for tile in tiles.marked_tiles()))
+    return folder
