@@ -17,6 +17,7 @@ Sets = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("import-checkpoint")(import_checkpoint)
+    app.command("import-promptable")(import_promptable)
     app.command("models")(models)
     app.command("bundle")(bundle)
 
@@ -66,6 +67,27 @@ def import_checkpoint(
     options |= {"trust_pickle": trust_pickle or None, "weights": weights, "settings": settings}
     options |= {"leave_out": leave_out or None, "check": None if check else False}
     for line in step.run(step.ImportConfig.load(None, sets or (), options)):
+        typer.echo(line)
+
+
+def import_promptable(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="hf://owner/repo[@revision], or a folder with config.json and weights.")
+    ],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URI of the new bundle.")],
+    name: Annotated[str | None, typer.Option(help="Name of the bundle (default: the source's).")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="License of the weights (default: the one that the README of the source states).")
+    ] = None,
+) -> None:
+    """Import SAM 2 or SAM, to refine objects.
+
+    Weights are loaded strictly: missing or unexpected tensors are errors.
+    """
+    from inkbatch.steps import import_promptable as step
+
+    options: dict[str, object] = {"source": source, "dest": dest, "name": name, "licence": licence}
+    for line in step.run(step.ImportPromptableConfig.load(None, (), options)):
         typer.echo(line)
 
 

@@ -35,7 +35,18 @@ def test_help_and_prepare_start_without_torch(stated):
         assert result.returncode == 0, result.stderr
 
 
-COMMANDS = ["prepare", "infer", "phantom", "export", "segments", "import-checkpoint", "models", "bundle", "labels"]
+COMMANDS = [
+    "prepare",
+    "infer",
+    "phantom",
+    "export",
+    "segments",
+    "import-checkpoint",
+    "import-promptable",
+    "models",
+    "bundle",
+    "labels",
+]
 COMMANDS += ["import-cvat", "vessels", "build-dataset", "train", "soup", "infer-pictures", "presets"]
 COMMANDS += [
     "ensemble",

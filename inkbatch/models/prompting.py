@@ -1,0 +1,320 @@
+"""Promptable networks: a picture and a point (and a box) become masks of the object there.
+
+`PromptedSegmenter` is the protocol that refinement asks; any class that keeps it will do, and
+`inkbatch.testing.prompting.PromptedSegmenterContract` tests one. `TransformersSegmenter` keeps it for SAM 2 (also 2.1;
+Ravi et al. 2024) and SAM (Kirillov et al. 2023) as transformers builds them, from a `PromptableBundle`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+from torch.nn import functional
+
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
+from inkbatch.io.store.location import Location
+
+Kind = Literal["sam2", "sam"]
+DOCUMENT, WEIGHTS = "promptable.json", "weights.safetensors"
+PROMPTS_AT_ONCE = 32
+MASKS = 3
+"""Answers per prompt: an object, its part, and what it is part of."""
+SHOWN = 8  # keys that a message lists
+
+
+@dataclass(frozen=True)
+class Features:
+    """Answer of an image encoder to one tile, for any number of prompts.
+
+    Attributes:
+        maps: Tensors on the network's device; their meaning is the network's own.
+        shape_yx: (height, width) of the tile in pixels.
+    """
+
+    maps: tuple[Tensor, ...]
+    shape_yx: tuple[int, int]
+
+
+class PromptedSegmenter(Protocol):
+    """A network that answers a prompt with masks."""
+
+    def embed(self, tile: NDArray[np.uint8]) -> Features:
+        """Encode a tile (Y, X, 3), RGB, once for all its prompts."""
+
+    def masks(
+        self, features: Features, points_yx: NDArray[np.floating[Any]], boxes: NDArray[np.floating[Any]] | None = None
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Answer n prompts.
+
+        Args:
+            features: Of the tile.
+            points_yx: (n, 2): one point inside the object each; pixel (0, 0) has its centre at (0, 0).
+            boxes: (n, 4): (y0, x0, y1, x1) of the object, half-open, in pixels; None gives points alone.
+
+        Returns:
+            Masks (n, 3, Y, X) and the IoU that the network predicts for each, (n, 3). They do not depend on how many
+            prompts are asked at once.
+        """
+
+
+class PromptableDocument(BaseModel):
+    """The content of ``promptable.json``.
+
+    Attributes:
+        format: Version of this layout.
+        name: Short name.
+        kind: Class of network.
+        config: Its shape, as transformers writes it.
+        image_px: Edge of the square that a tile is resized to.
+        mean: Subtracted from R, G and B between 0 and 1.
+        std: Divides what is left.
+        weights_sha256: Digest of ``weights.safetensors``.
+        source: ``uri``, ``revision`` where there is one, and ``sha256`` of the file that was imported; or how the
+            weights were made.
+        licence: Licence of the weights, as their publisher states it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    kind: Kind
+    config: dict[str, Any]
+    image_px: int = Field(ge=16)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    weights_sha256: str = ""
+    source: dict[str, Any] = Field(default_factory=dict)
+    licence: str = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class PromptableBundle:
+    """A promptable network in a folder: ``promptable.json`` and ``weights.safetensors``."""
+
+    location: Location
+    document: PromptableDocument
+
+    @staticmethod
+    def open(location: Location) -> PromptableBundle:
+        """Read and validate ``promptable.json``.
+
+        Raises:
+            DataError: No such bundle there, or its document does not validate.
+        """
+        place = location / DOCUMENT
+        try:
+            values = place.read_json()
+        except FileNotFoundError as error:
+            cure = (
+                "; these are the weights of its publisher: import them once with inkbatch import-promptable"
+                if (location / "config.json").exists()
+                else "; give the folder of one, as inkbatch import-promptable writes it"
+            )
+            raise DataError(f"{location}: expected a promptable network, got no {DOCUMENT}{cure}") from error
+        try:
+            return PromptableBundle(location, PromptableDocument.model_validate(values))
+        except ValidationError as error:
+            rows = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise DataError(f"{place}: not a promptable network: {rows}; import it again") from error
+
+    @staticmethod
+    def save(location: Location, document: PromptableDocument, tensors: Mapping[str, Tensor]) -> PromptableBundle:
+        """Store weights, then the document with their digest."""
+        kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        data = safetensors.torch.save(kept)
+        (location / WEIGHTS).write_bytes(data)
+        final = document.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
+        (location / DOCUMENT).write_json(final.model_dump(mode="json"))
+        return PromptableBundle(location, final)
+
+    def build(self, device: torch.device | str = "cpu") -> TransformersSegmenter:
+        """Build the network and load its weights, strictly.
+
+        Raises:
+            CorruptDataError: The weights do not have the digest that the document states.
+            MismatchError: Missing, unexpected or misshapen keys; they are named.
+            ConfigError: The installed transformers cannot build it.
+        """
+        place = self.location / WEIGHTS
+        try:
+            data = place.read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"{place}: the network has no weights; copy the whole folder again") from error
+        found = hashlib.sha256(data).hexdigest()
+        if self.document.weights_sha256 != found:
+            raise CorruptDataError(
+                f"{place}: sha256 is {found[:12]}…, {DOCUMENT} says {self.document.weights_sha256[:12]}…; "
+                "the weights were damaged or exchanged; copy the folder again"
+            )
+        net = build_promptable(self.document.kind, self.document.config)
+        load_promptable(net, safetensors.torch.load(data), str(place))
+        return TransformersSegmenter(net.eval().to(device), self.document)
+
+
+def build_promptable(kind: Kind, config: Mapping[str, Any]) -> torch.nn.Module:
+    """Build a network with fresh weights.
+
+    Raises:
+        ConfigError: transformers does not know the class, or refuses the config.
+    """
+    import transformers  # late: it takes seconds
+
+    names = {"sam2": ("Sam2Config", "Sam2Model"), "sam": ("SamConfig", "SamModel")}[kind]
+    try:
+        config_class, model_class = (cast(Any, getattr(transformers, name)) for name in names)
+        return cast(torch.nn.Module, model_class(config_class(**config)))
+    except AttributeError as error:
+        raise ConfigError(
+            f"promptable network {kind}: transformers {transformers.__version__} has no {names[1]}; install 4.57 or "
+            "newer"
+        ) from error
+    except Exception as error:  # its config classes have errors of their own
+        raise ConfigError(f"promptable network {kind}: its config cannot be built: {error}; import it again") from error
+
+
+def load_promptable(net: torch.nn.Module, tensors: Mapping[str, Tensor], place: str) -> None:
+    """Load weights: every key must be there with its shape, and no other but those of SAM 2's video memory.
+
+    Raises:
+        MismatchError: They are not; what is missing, unexpected or misshapen is named, nothing was loaded.
+    """
+    own = net.state_dict()
+    given = {name: tensor for name, tensor in tensors.items() if not _of_video(net, name)}
+    for name, source in _twins(net).items():  # stored once by whoever saves tied weights
+        if name in own and name not in given and source in given:
+            given[name] = given[source]
+    rows = [f"missing {name}" for name in own if name not in given]
+    rows += [f"unexpected {name}" for name in given if name not in own]
+    rows += [
+        f"{name}: network {tuple(own[name].shape)}, file {tuple(tensor.shape)}"
+        for name, tensor in given.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    if rows:
+        more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+        raise MismatchError(
+            f"{place}: expected the weights of {type(net).__name__}, got others: {'; '.join(rows[:SHOWN])}{more}; "
+            "give the weights that belong to this config.json"
+        )
+    net.load_state_dict({name: tensor.float() for name, tensor in given.items()}, strict=True)
+
+
+def _of_video(net: torch.nn.Module, name: str) -> bool:
+    """Tell the weights that SAM 2 tracks objects through a film with; pictures need none."""
+    import re
+
+    patterns = cast(Any, net)._keys_to_ignore_on_load_unexpected or ()
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _twins(net: torch.nn.Module) -> dict[str, str]:
+    """Name the weights that the network holds under two names, each with the other name."""
+    tied = dict(cast(Any, net)._tied_weights_keys or {})
+    pairs = {**tied, **{source: name for name, source in tied.items()}}
+    positional = ("prompt_encoder.shared_embedding.positional_embedding", "shared_image_embedding.positional_embedding")
+    return {**pairs, positional[0]: positional[1], positional[1]: positional[0]}
+
+
+class TransformersSegmenter:
+    """SAM 2 or SAM of transformers as a `PromptedSegmenter`; bfloat16 autocast on CUDA, float32 elsewhere.
+
+    A tile is resized to the network's square edge; prompts are filled up to batches of one size, so that an answer
+    does not depend on how many others are asked with it.
+    """
+
+    def __init__(self, net: torch.nn.Module, document: PromptableDocument) -> None:
+        self.net, self.document = cast(Any, net), document
+        self.device = next(net.parameters()).device
+        self._mean = torch.tensor(document.mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(document.std, device=self.device).view(1, 3, 1, 1)
+
+    @torch.inference_mode()
+    def embed(self, tile: NDArray[np.uint8]) -> Features:
+        """Encode a tile; see `PromptedSegmenter`.
+
+        Raises:
+            DataError: It is no 8-bit picture in colours.
+        """
+        if tile.ndim != 3 or tile.shape[2] != 3 or tile.dtype != np.uint8:
+            raise DataError(f"tile: expected (Y, X, 3) of uint8, got {tile.shape} of {tile.dtype}; convert it to RGB")
+        with self._autocast():
+            found = self.net.get_image_embeddings(self.normalised(tile))
+        maps = tuple(found) if isinstance(found, list | tuple) else (found,)
+        return Features(tuple(each.float() for each in maps), (tile.shape[0], tile.shape[1]))
+
+    def normalised(self, tile: NDArray[np.uint8]) -> Tensor:
+        """Bring a tile to the network's edge and range: (1, 3, image_px, image_px) float32."""
+        edge = self.document.image_px
+        pixels = torch.from_numpy(np.ascontiguousarray(tile)).to(self.device).permute(2, 0, 1)[None].float() / 255
+        resized = functional.interpolate(pixels, (edge, edge), mode="bilinear", antialias=True, align_corners=False)
+        return (resized - self._mean) / self._std
+
+    @torch.inference_mode()
+    def masks(
+        self, features: Features, points_yx: NDArray[np.floating[Any]], boxes: NDArray[np.floating[Any]] | None = None
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Answer n prompts; see `PromptedSegmenter`."""
+        count = len(points_yx)
+        masks = np.zeros((count, MASKS, *features.shape_yx), bool)
+        scores = np.zeros((count, MASKS), np.float32)
+        for start in range(0, count, PROMPTS_AT_ONCE):
+            part = slice(start, min(start + PROMPTS_AT_ONCE, count))
+            points, corners = self.prompts(features.shape_yx, points_yx[part], None if boxes is None else boxes[part])
+            logits, predicted = self.answer(features, points, corners)
+            taken = part.stop - part.start
+            full = functional.interpolate(logits[:taken], features.shape_yx, mode="bilinear", align_corners=False)
+            masks[part], scores[part] = (full > 0).cpu().numpy(), predicted[:taken].cpu().numpy()
+        return masks, scores
+
+    def prompts(
+        self,
+        shape_yx: tuple[int, int],
+        points_yx: NDArray[np.floating[Any]],
+        boxes: NDArray[np.floating[Any]] | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Turn prompts into the network's coordinates, as many as it answers at once: the last one is repeated.
+
+        Returns:
+            Points (1, 32, 1, 2) and corners (1, 32, 4), (x, y) in pixels of the resized tile.
+        """
+        zoom = self.document.image_px / np.asarray(shape_yx, np.float64)
+        points = (_filled(points_yx) + 0.5) * zoom - 0.5
+        placed = torch.from_numpy(points[:, ::-1].astype(np.float32).copy())[None, :, None].to(self.device)
+        if boxes is None:
+            return placed, None
+        corners = _filled(boxes).reshape(PROMPTS_AT_ONCE, 2, 2) * zoom - 0.5
+        flat = corners[..., ::-1].reshape(PROMPTS_AT_ONCE, 4).astype(np.float32)
+        return placed, torch.from_numpy(flat.copy())[None].to(self.device)
+
+    @torch.inference_mode()
+    def answer(self, features: Features, points: Tensor, corners: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Make one pass of the mask decoder: logits (32, 3, y, x) of its own resolution, predicted IoU (32, 3)."""
+        maps: Any = list(features.maps) if self.document.kind == "sam2" else features.maps[0]
+        labels = torch.ones(points.shape[:3], dtype=torch.int64, device=self.device)
+        with self._autocast():
+            found = self.net(
+                image_embeddings=maps,
+                input_points=points,
+                input_labels=labels,
+                input_boxes=corners,
+                multimask_output=True,
+            )
+        return found.pred_masks[0].float(), found.iou_scores[0].float()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+
+def _filled(prompts: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    missing = PROMPTS_AT_ONCE - len(prompts)
+    return np.concatenate([prompts, np.repeat(prompts[-1:], missing, axis=0)]).astype(np.float64)
