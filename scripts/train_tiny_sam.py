@@ -1,6 +1,6 @@
 """Train the small SAM 2 that tests and the demo of instances refine with, on made thin sections.
 
-    python scripts/train_tiny_sam.py --out inkbatch/demo/promptable --minutes 14
+    python scripts/train_tiny_sam.py --out inkbatch/demo/promptable
 
 Its classes and its code are SAM 2's, as transformers builds them; widths and depths are small, so that a CPU trains
 it in a quarter of an hour. Seeds from 100,000 on are the demo's and the tests', and never trained on.
@@ -32,7 +32,7 @@ CROPS_PX = (112, 232)  # of a section, resized to IMAGE_PX
 PICTURES, PROMPTS = 4, 16  # per step
 TARGET_PX = 96  # masks are compared at this size
 LEAST_PX = 40  # of a grain in a crop
-SECTIONS = 48
+SECTIONS, STEPS = 32, 1200
 RATE, WARM_UP = 1.5e-3, 40
 INSIDE = torch.tensor(3.0)  # weight of a grain's pixels, which are few
 
@@ -169,7 +169,7 @@ def loss_of(logits: Tensor, predicted: Tensor, target: Tensor) -> tuple[Tensor, 
 
 @dataclass
 class Run:
-    """A training run that goes on where it stopped: network, optimiser, steps and seconds so far."""
+    """A training run that goes on where it stopped."""
 
     net: torch.nn.Module
     optimiser: torch.optim.Optimizer
@@ -191,15 +191,15 @@ class Run:
         torch.save(values | {"step": self.step, "spent_s": self.spent_s}, self.state)
 
 
-def train(run: Run, document: PromptableDocument, seed: int, total_s: float, slice_s: float) -> float:
-    """Train until the run is `total_s` old, or this call `slice_s`; return the mean IoU of the last steps."""
+def train(run: Run, document: PromptableDocument, seed: int, steps: int, slice_s: float) -> float:
+    """Train to so many steps, or for `slice_s`; return the mean IoU of the last 25 steps."""
     made = [make_section(GrainConfig(seed=seed), number) for number in range(SECTIONS)]
     sections = [(section.picture, section.instances) for section in made]
-    rng = np.random.default_rng([seed, run.step])
     before, started = run.spent_s, time.perf_counter()
     ious: deque[float] = deque(maxlen=25)
-    while run.spent_s < min(total_s, before + slice_s):
-        cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * run.spent_s / total_s)) / 2
+    while run.step < steps and run.spent_s < before + slice_s:
+        rng = np.random.default_rng([seed, run.step])
+        cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * run.step / steps)) / 2
         for group in run.optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (run.step + 1) / WARM_UP) * cosine
         batch = draw_batch(sections, document, rng)
@@ -226,7 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True)
     parser.add_argument("--state", type=Path, default=Path("tiny-sam.pt"), help="stopped, the same command goes on")
-    parser.add_argument("--minutes", type=float, default=14, help="of the whole run")
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--slice-minutes", type=float, default=math.inf, help="of this call")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
@@ -242,7 +242,7 @@ def main() -> None:
     net = fresh_network(document.config)
     run = Run(net, torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.01), chosen.state)
     run.resume()
-    iou = train(run, document, chosen.seed, 60 * chosen.minutes, 60 * chosen.slice_minutes)
+    iou = train(run, document, chosen.seed, chosen.steps, 60 * chosen.slice_minutes)
     halves = {name: tensor.half() for name, tensor in net.state_dict().items()}
     bundle = PromptableBundle.save(Location.parse(chosen.out), document, halves)
     print(f"{bundle.location}: {run.step} steps in {run.spent_s:.0f} s, IoU of the last ones {iou:.3f}")

@@ -33,7 +33,7 @@ class InkModel(nn.Module):
     """A network from subvolumes to ink logits.
 
     `forward` takes (B, 1, Z, Y, X) floats, in depth order, already normalised by the bundle's contract, and returns
-    logits (B, 1, Y / output_scale, X / output_scale). The sigmoid is not part of the network.
+    logits (B, classes, Y / output_scale, X / output_scale). Sigmoid and softmax are not part of the network.
     """
 
     architecture: ClassVar[str]
@@ -52,6 +52,11 @@ class InkModel(nn.Module):
     @abstractmethod
     def output_scale(self) -> int:
         """Input pixels per output pixel along y and x (1, 4, 16, …)."""
+
+    @property
+    def classes(self) -> int:
+        """1 for ink, or 3 for background, object and boundary."""
+        return 1
 
     @property
     def normalises_input(self) -> bool:

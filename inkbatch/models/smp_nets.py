@@ -11,7 +11,7 @@ import inspect
 import math
 import warnings
 from functools import cache, cached_property
-from typing import Any, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -21,6 +21,7 @@ from torch.nn import functional
 from inkbatch.errors import ConfigError
 from inkbatch.models.base import InkModel, ModelConfig, register_model
 from inkbatch.models.inputs import require_subvolume
+from inkbatch.models.rules import Grown
 
 SET_BY_US = frozenset(
     {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params", "upsampling"}
@@ -48,7 +49,7 @@ def _family_options(family: str) -> set[str]:
     return {p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD} - {"self"}
 
 
-class SmpConfig(ModelConfig):
+class SmpConfig(Grown, ModelConfig):
     """Shape of a network of segmentation-models-pytorch. Weights are not part of it: they come from the bundle.
 
     Attributes:
@@ -60,13 +61,17 @@ class SmpConfig(ModelConfig):
             all groups are equally long. None: one group of all layers.
         decoder: Further arguments of the family (``decoder_channels``, ``encoder_depth``, ``encoder_output_stride``).
         encoder_options: Further arguments of a timm encoder (``img_size``, ``drop_path_rate``).
+        classes: 1 for ink, or 3 for background, object and boundary.
     """
+
+    younger: ClassVar[frozenset[str]] = frozenset({"classes"})
 
     family: str = "Unet"
     encoder: str = "resnet34"
     layer_groups: tuple[tuple[int, ...], ...] | None = None
     decoder: dict[str, Any] = Field(default_factory=dict)
     encoder_options: dict[str, Any] = Field(default_factory=dict)
+    classes: Literal[1, 3] = 1
 
     @field_validator("family")
     @classmethod
@@ -81,6 +86,8 @@ class SmpConfig(ModelConfig):
     def _groups_fit(self) -> SmpConfig:
         if self.layer_groups is None:
             return self
+        if self.classes != 1:
+            raise ValueError("layer_groups: expected classes of 1, got 3; leave layer_groups out")
         lengths = {len(group) for group in self.layer_groups}
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(
@@ -128,7 +135,7 @@ def build_net(config: SmpConfig, encoder_weights: str | bool | None = None) -> n
                 encoder_name=config.encoder,
                 encoder_weights=encoder_weights,
                 in_channels=config.in_channels,
-                classes=1,
+                classes=config.classes,
                 **config.decoder,
                 **config.encoder_options,
             )
@@ -196,7 +203,7 @@ def mean_probability_logit(logits: Tensor, dim: int) -> Tensor:
 
 @register_model("smp", SmpConfig)
 class SmpNet(InkModel):
-    """(B, 1, Z, Y, X) -> logits (B, 1, Y, X). Families that end coarser are enlarged bilinearly inside.
+    """(B, 1, Z, Y, X) -> logits (B, classes, Y, X). Families that end coarser are enlarged bilinearly inside.
 
     After `ask_for_gradients`, parameters that play no part ask for none: distributed training would wait for them.
     """
@@ -210,6 +217,11 @@ class SmpNet(InkModel):
         self._encoder_is_frozen = False
         groups = None if config.layer_groups is None else torch.tensor(config.layer_groups, dtype=torch.long)
         self.register_buffer("group_index", groups, persistent=False)
+
+    @property
+    def classes(self) -> int:
+        """Classes of its config."""
+        return self.config.classes
 
     @property
     def encoder(self) -> nn.Module:

@@ -87,8 +87,8 @@ class Passes:
                 result was asked for.
 
         Returns:
-            What waits for the result: (B, T, T) float32 maps at full tile resolution. It raises Preempted on a stop,
-            and ConfigError where one tile alone does not fit the device's memory.
+            What waits for the result: (B, T, T) float32 maps at full tile resolution, (B, 3, T, T) of classes. It
+            raises Preempted on a stop, and ConfigError where one tile alone does not fit the device's memory.
         """
         if self._pool is None:
             with cpu_threads(self.threads):
@@ -141,10 +141,10 @@ class Passes:
             raw = self.model(subvolumes)
         maps: Tensor = raw.float()
         if self.contract.activation == "sigmoid":
-            maps = maps.sigmoid()
+            maps = probabilities(maps)
         if maps.shape[-1] != edge:
             maps = functional.interpolate(maps, size=(edge, edge), mode="bilinear", align_corners=False)
-        return maps[:, 0]
+        return maps[:, 0] if maps.shape[1] == 1 else maps
 
     def _found_batch(self) -> int:
         """Find a batch size for this device.
@@ -184,6 +184,11 @@ class Passes:
             synchronize(self.device)
             best = min(best, time.perf_counter() - start)
         return best
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Turn logits (B, C, Y, X) into float32 probabilities: by the sigmoid for ink, by the softmax for classes."""
+    return logits.float().sigmoid() if logits.shape[1] == 1 else logits.float().softmax(1)
 
 
 @contextlib.contextmanager

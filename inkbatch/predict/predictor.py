@@ -127,7 +127,8 @@ class Predictor:
         """Compute the probability in the unit's write box.
 
         Returns:
-            float32 (height, width); outside the mask 0, unless the contract keeps what tiles say there.
+            float32 (height, width), of classes (classes, height, width); outside the mask 0, unless the contract keeps
+            what tiles say there.
 
         Raises:
             NonFiniteError: The model handed back NaN or infinity.
@@ -165,13 +166,19 @@ class Predictor:
             layers: (Z, height, width) of the unit's read box on the device, in the order that the network expects.
 
         Returns:
-            Two float32 (height, width). `inkbatch.predict.blend.map_of` makes the map of them, as `blend` does.
+            Two float32 (height, width), of classes (classes, height, width). `inkbatch.predict.blend.map_of` makes the
+            map of them, as `blend` does.
         """
         with cpu_threads(1), self.passes.started():
-            blender = Blender(tiles, unit.read_box, window_of(self.contract), self.device, self.contract.stitching)
-            for row, weighted in self._rows(unit, tiles, layers, blender.window):
-                blender.add_row(row, weighted)
-            return blender.sums(unit.write_box)
+            rules = window_of(self.contract), self.device, self.contract.stitching
+            blenders = [Blender(tiles, unit.read_box, *rules) for _ in range(self.model.classes)]
+            for row, weighted in self._rows(unit, tiles, layers, blenders[0].window):
+                for blender, plane in zip(blenders, weighted, strict=True):
+                    blender.add_row(row, plane)
+            sums = [blender.sums(unit.write_box) for blender in blenders]
+            if len(sums) == 1:
+                return sums[0]
+            return torch.stack([total for total, _ in sums]), torch.stack([weight for _, weight in sums])
 
     def _blend(self, unit: Unit, loaded: SubVolume, layers: Tensor) -> NDArray[np.float32]:
         with cpu_threads(1):
@@ -181,12 +188,12 @@ class Predictor:
             result: NDArray[np.float32] = probability.cpu().numpy()
         require_finite(bool(np.isfinite(result).all()), f"unit {unit.name}")
         if self.contract.stitching.outside == "zero":
-            result[~loaded.mask[unit.write_box.within(unit.read_box)]] = 0
+            result[..., ~loaded.mask[unit.write_box.within(unit.read_box)]] = 0
         return result
 
     def _rows(self, unit: Unit, tiles: UnitTiles, layers: Tensor, window: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield the weighted outputs of each tile row that holds a tile to compute, from top to bottom."""
-        columns, edge = tiles.columns, self.contract.tile_px
+        """Yield the weighted outputs (classes, columns, T, T) of each tile row with tiles to compute, top to bottom."""
+        columns, edge, planes = tiles.columns, self.contract.tile_px, self.model.classes
         inputs = self._inputs(len(layers))
         batches = filled(
             self._runs(unit, tiles, layers), inputs, aligned=self._on_cpu, held=min(IN_FLIGHT, len(inputs))
@@ -198,10 +205,11 @@ class Predictor:
                     self.tiles_done += run.count
                     self.on_tiles(run.count)
                     if run.row not in rows:
-                        rows[run.row] = torch.zeros((len(columns), edge, edge), device=self.device)
+                        rows[run.row] = torch.zeros((planes, len(columns), edge, edge), device=self.device)
                     first = run.column - columns.start
                     part = maps[slot - first_slot :][: run.count]
-                    torch.mul(part, window, out=rows[run.row][first : first + run.count])
+                    placed = part[None] if planes == 1 else part.transpose(0, 1)
+                    torch.mul(placed, window, out=rows[run.row][:, first : first + run.count])
                 current = batch.runs[-1][1].row
                 for row in sorted(row for row in rows if row < current):
                     yield row, rows.pop(row)

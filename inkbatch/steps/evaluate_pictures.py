@@ -15,9 +15,10 @@ from pydantic import Field
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.image_folders import picture_files
 from inkbatch.data.datasets.index import DatasetIndex, resolve, root_of
-from inkbatch.data.datasets.picture_layers import decode_annotation, label_rule
+from inkbatch.data.datasets.picture_layers import decode_annotation, decode_objects, label_rule
 from inkbatch.data.datasets.trained_pixels import NOTHING, TrainedPixels, picture_pixels
 from inkbatch.data.labels.ink import INK_LABEL
+from inkbatch.data.labels.objects import CLASS_GREYS, CLASSES, OBJECT_CLASS, ObjectLabels
 from inkbatch.data.maps.comparison import Where
 from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD, ScoreHistogram
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
@@ -63,6 +64,7 @@ class _Pair:
     picture: Location
     annotation: Location
     label_above: int | None
+    objects: ObjectLabels | None = None
 
 
 def run(config: EvaluatePicturesConfig) -> list[str]:
@@ -135,7 +137,7 @@ def _pairs(config: EvaluatePicturesConfig, made: StoredRun) -> Iterator[_Pair]:
         for segment in index.segments:
             if segment.id in wanted:
                 picture, labels = (resolve(uri, root_of(place)) for uri in (segment.surface, segment.ink_labels))
-                yield _Pair(segment.id, picture, labels, segment.label_above)
+                yield _Pair(segment.id, picture, labels, segment.label_above, segment.objects)
         return
     if config.annotations is None:
         raise ConfigError(f"{config.maps}: these pictures come from a folder; give --annotations FOLDER")
@@ -156,7 +158,7 @@ def _counted(
     config: EvaluatePicturesConfig, maps: Location, pair: _Pair, bundle: Bundle | None
 ) -> tuple[ScoreHistogram, int, int]:
     """Count a map's values; returns them, the annotated pixels, and those of them that trained the network."""
-    probability, values = _map(maps / f"{pair.name}.npy"), decode_annotation(pair.annotation)
+    probability, values = _map(maps / f"{pair.name}.npy"), _values(pair)
     if probability.shape != values.shape:
         raise MismatchError(
             f"{pair.annotation}: expected {probability.shape} (height, width) like its map, got {values.shape}; give "
@@ -170,9 +172,16 @@ def _counted(
     elif config.on == "validation":
         counted = trained.validated(whole)
     found = ScoreHistogram()
-    marked = values >= INK_LABEL if pair.label_above is None else values > pair.label_above
+    if pair.objects is not None:
+        marked = values == CLASS_GREYS[OBJECT_CLASS]
+    else:
+        marked = values >= INK_LABEL if pair.label_above is None else values > pair.label_above
     found.add(probability, marked, counted, f"map {pair.name}")
     return found, values.size, int(learnt.sum())
+
+
+def _values(pair: _Pair) -> NDArray[np.uint8]:
+    return decode_annotation(pair.annotation) if pair.objects is None else decode_objects(pair.annotation, pair.objects)
 
 
 def _trained(pair: _Pair, bundle: Bundle | None) -> TrainedPixels:
@@ -193,6 +202,8 @@ def _map(place: Location) -> NDArray[np.float32]:
         ) from error
     except (ValueError, EOFError) as error:
         raise CorruptDataError(f"{place}: this map is damaged; infer it again") from error
+    if found.ndim == 3 and len(found) == len(CLASSES):
+        found = found[OBJECT_CLASS]
     if found.ndim != 2 or found.dtype != np.float32:
         raise CorruptDataError(
             f"{place}: expected float32 (height, width), got {found.dtype} {found.shape}; infer it again"

@@ -16,6 +16,7 @@ from inkbatch.data.datasets.image_folders import picture_files
 from inkbatch.data.datasets.index import DatasetIndex, SplitName, resolve, root_of
 from inkbatch.data.datasets.picture_layers import cut_out, decode_picture, picture_layers
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, picture_pixels
+from inkbatch.data.labels.objects import OBJECT_CLASS
 from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
@@ -53,7 +54,8 @@ class InferPicturesConfig(JobConfig):
         output: Folder of the maps; None is ``ROOT/predictions/{folder or dataset}/{bundle}``.
         forms: What is written per picture: ``npy`` (float32 probability, height x width), ``png`` (8 bits), ``mask``
             (``NAME-mask.png``, 255 from `threshold` on), ``overlay`` (``NAME-overlay.png``, the map in amber over the
-            grey picture).
+            grey picture). Of a network of three classes, ``npy`` holds 3 x height x width (background, object,
+            boundary), ``mask`` the most probable class (0, 1, 2), and the other two show object.
         threshold: Of masks; None is the bundle's, else 0.5.
         pixel_um: Pixel edge of `images` in micrometres, compared with the bundle's; None: not known, not compared.
         override: Contract values that are to be replaced; recorded in the manifest.
@@ -239,16 +241,17 @@ def _work(plan: PicturesPlan, record: RunFolder, context: RunContext) -> UnitWor
 
 
 def _map_of(layers: NDArray[np.uint8], predictor: Predictor) -> tuple[NDArray[np.float32], int]:
-    """Blend the probability of a whole picture (Z, Y, X) -> (Y, X); return it with the number of tiles."""
+    """Blend the probability of a whole picture (Z, Y, X) -> (Y, X) or (classes, Y, X); return it with the tiles."""
     shape = layers.shape[1], layers.shape[2]
     papyrus = np.ones(shape, bool)
-    probability, count = np.zeros(shape, np.float32), 0
+    planes = () if predictor.model.classes == 1 else (predictor.model.classes,)
+    probability, count = np.zeros((*planes, *shape), np.float32), 0
     grid: TileGrid = predictor.grid(shape)
     predictor.statistics = array_statistics(predictor.contract, layers, predictor.device)
     for part in grid.units(UNIT_PX):
         mask, tiles = covered_tiles(predictor.contract, grid, part.write_box, lambda box: cut_out(papyrus, box))
         count += tiles.count
-        probability[part.write_box.slices] = predictor.blend(
+        probability[(..., *part.write_box.slices)] = predictor.blend(
             part, SubVolume(cut_out(layers, part.read_box), mask, tiles)
         )
     return probability, count
@@ -348,9 +351,14 @@ def _threshold(config: InferPicturesConfig, bundle: Bundle) -> float:
 def _data(form: str, probability: NDArray[np.float32], plan: PicturesPlan, picture: Location) -> bytes:
     if form == "npy":
         return _npy(probability)
+    has_classes = probability.ndim == 3
+    if form == "mask" and has_classes:
+        return png_bytes(probability.argmax(axis=0).astype(np.uint8))
     if form == "mask":
         above = probability >= np.float32(_threshold(plan.config, plan.bundle))
         return png_bytes(above.astype(np.uint8) * np.uint8(255))
+    if has_classes:
+        probability = probability[OBJECT_CLASS]
     if form == "png":
         return _png(probability)
     tones = np.rint(probability * 255).astype(np.uint8)

@@ -123,7 +123,12 @@ def tiny_sam2() -> PromptableDocument:
 
 def tiny_sam() -> PromptableDocument:
     """Describe a SAM of a hundred thousand weights, for tiles of 64 px."""
-    vision = {"hidden_size": 32, "output_channels": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision: dict[str, Any] = {
+        "hidden_size": 32,
+        "output_channels": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     vision |= {"image_size": 64, "patch_size": 16, "window_size": 2, "global_attn_indexes": [1], "mlp_dim": 64}
     vision |= {"num_pos_feats": 16, "initializer_range": 0.1}
     return _document("sam", 64, {"vision_config": vision})

@@ -96,7 +96,7 @@ def apply_changes(
 
     Args:
         layers: (B, Z, Y, X) float32 in [0, 1]; may be changed in place.
-        labels: (B, 1, Y, X) float32.
+        labels: (B, C, Y, X) float32.
         counted: (B, 1, Y, X) boolean.
         changes: One per sample.
 
@@ -131,7 +131,7 @@ def _warped(
     moved = functional.grid_sample(layers[which], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     flat = functional.grid_sample(flat, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     layers[which], labels, counted = moved, labels.clone(), counted.clone()
-    labels[which], counted[which] = flat[:, :1].clamp(0, 1), flat[:, 1:] >= COUNTED_FROM
+    labels[which], counted[which] = flat[:, :-1].clamp(0, 1), flat[:, -1:] >= COUNTED_FROM
     return layers, labels, counted
 
 

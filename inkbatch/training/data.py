@@ -28,7 +28,7 @@ from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.run_file import core_count
 from inkbatch.training.augment import arrange
 from inkbatch.training.augment_settings import AugmentConfig, Changes, draw_changes
-from inkbatch.training.losses import ROUNDING, LossConfig
+from inkbatch.training.losses import OF_CLASSES, ROUNDING, LossConfig
 from inkbatch.training.order import Drawn, EpochPlan
 
 READING_THREADS = 4
@@ -282,11 +282,19 @@ def require_samples(dataset: str, train: Sequence[Sample], validation: Sequence[
 
 
 def require_fitting_loss(index: DatasetIndex, loss: LossConfig) -> None:
-    """Refuse terms that would round soft labels to yes or no.
+    """Refuse terms that would round soft labels to yes or no, and those of another number of classes.
 
     Raises:
-        ConfigError: A term does.
+        ConfigError: A term does, or is.
     """
+    wanted = {OF_CLASSES} if index.has_classes else {term.name for term in loss.terms} - {OF_CLASSES}
+    other = sorted({term.name for term in loss.terms} - wanted)
+    if other:
+        labels = "objects in three classes" if index.has_classes else "ink"
+        takes = OF_CLASSES if index.has_classes else "bce, dice and others"
+        raise ConfigError(
+            f"dataset {index.name}: its labels tell {labels}; expected loss terms {takes}, got {other[0]}"
+        )
     rounding = sorted({term.name for term in loss.terms} & ROUNDING)
     if index.has_soft_labels and rounding:
         raise ConfigError(

@@ -8,27 +8,30 @@ from them, so that a batch gives the same loss and the same gradients however ma
 - Soft Dice: Dice with ``Σw min(p, t)`` in place of ``Σwpt`` (the Dice semimetric loss of Wang et al. 2023). It equals
   Dice on labels of 0 and 1; on probabilities it is smallest where the map equals them, while Dice pushes to 0 and 1.
 - BCE and Focal (Lin 2017) are means over counted pixels; Focal weighs a pixel's cross-entropy by ``|t - p|^γ``.
+- Cross-entropy, of three classes: mean over counted pixels of ``-Σ weight t log p`` with the softmax p.
 - Lovász hinge (Berman 2018): the convex surrogate of the Jaccard loss, per sample, averaged over samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
 from inkbatch.data.labels.ink import INK_SHARE
+from inkbatch.models.rules import Grown
 
-LossName = Literal["dice", "soft-dice", "bce", "tversky", "focal", "lovasz"]
+LossName = Literal["dice", "soft-dice", "bce", "tversky", "focal", "lovasz", "cross-entropy"]
+OF_CLASSES: LossName = "cross-entropy"  # the term of networks of three classes
 ROUNDING = frozenset({"lovasz"})  # terms that take labels as yes or no
 SumOverDevices = Callable[[Tensor], Tensor]
 
 
-class LossTerm(BaseModel):
+class LossTerm(Grown):
     """One term of a loss.
 
     Attributes:
@@ -39,9 +42,11 @@ class LossTerm(BaseModel):
         beta: Weight of misses in Tversky.
         gamma: Focal exponent.
         ink_weight: Factor on the cross-entropy of ink (BCE and Focal).
+        class_weights: Factors of background, object and boundary in ``cross-entropy``; the defaults are those of
+            segmenteverygrain.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    younger: ClassVar[frozenset[str]] = frozenset({"class_weights"})
 
     name: LossName
     weight: float = Field(1.0, gt=0)
@@ -50,6 +55,14 @@ class LossTerm(BaseModel):
     beta: float = Field(0.5, ge=0)
     gamma: float = Field(2.0, ge=0)
     ink_weight: float = Field(1.0, gt=0)
+    class_weights: tuple[float, float, float] = (0.6, 1.0, 5.0)
+
+    @field_validator("class_weights")
+    @classmethod
+    def _weights_count(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(weights) <= 0:
+            raise ValueError(f"class_weights: expected three numbers above 0, got {weights}")
+        return weights
 
 
 class LossConfig(BaseModel):
@@ -57,8 +70,8 @@ class LossConfig(BaseModel):
 
     Attributes:
         terms: At least one.
-        label_smoothing: Share s that pulls targets towards one half, ``t (1 - s) + s / 2``, in BCE and Focal; the
-            overlap terms keep the labels as they are.
+        label_smoothing: Share s that pulls targets towards one half, ``t (1 - s) + s / 2``, in BCE and Focal, towards
+            a third in cross-entropy; the overlap terms keep the labels as they are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,9 +86,9 @@ def ink_loss(
     """Compute the loss of a batch.
 
     Args:
-        logits: (B, 1, Y, X), any float dtype; computed in float32.
+        logits: (B, C, Y, X), any float dtype; computed in float32. C is 1 for ink, 3 for classes.
         target: Same shape, in [0, 1].
-        weight: Same shape: share of counted pixels in [0, 1]; 0 where everything is ignored.
+        weight: (B, 1, Y, X): share of counted pixels in [0, 1]; 0 where everything is ignored.
         config: The terms.
         sum_over_devices: Adds a tensor of all devices, gradients included.
 
@@ -83,11 +96,13 @@ def ink_loss(
         Scalar, equal on all devices; 0 where no pixel counts.
     """
     logits, target, weight = logits.float(), target.float(), weight.float()
-    smoothed = target * (1 - config.label_smoothing) + config.label_smoothing / 2
+    smoothed = target * (1 - config.label_smoothing) + config.label_smoothing / max(2, target.shape[1])
     parts = []
     for term in config.terms:
         if term.name in ("bce", "focal"):
             value = _pointwise(logits, smoothed, weight, term, sum_over_devices)
+        elif term.name == OF_CLASSES:
+            value = _of_classes(logits, smoothed, weight, term, sum_over_devices)
         elif term.name == "lovasz":
             value = _lovasz(logits, target, weight, sum_over_devices)
         else:
@@ -104,6 +119,16 @@ def _pointwise(
     )
     if term.name == "focal":
         entropy = entropy * (target - logits.sigmoid()).abs() ** term.gamma
+    total, count = sum_over_devices(torch.stack([(entropy * weight).sum(), weight.sum()]))
+    mean: Tensor = total / count.clamp_min(1e-6)
+    return mean
+
+
+def _of_classes(
+    logits: Tensor, target: Tensor, weight: Tensor, term: LossTerm, sum_over_devices: SumOverDevices
+) -> Tensor:
+    factors = logits.new_tensor(term.class_weights).view(1, -1, 1, 1)
+    entropy = -(factors * target * logits.log_softmax(1)).sum(1, keepdim=True)
     total, count = sum_over_devices(torch.stack([(entropy * weight).sum(), weight.sum()]))
     mean: Tensor = total / count.clamp_min(1e-6)
     return mean

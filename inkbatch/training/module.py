@@ -9,7 +9,6 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.models.base import InkModel
 from inkbatch.models.bundle import Contract
 from inkbatch.predict.normalise import normalise_tiles
@@ -18,7 +17,7 @@ from inkbatch.training.data import Batch
 from inkbatch.training.losses import LossConfig, ink_loss
 from inkbatch.training.optimise import OptimiserConfig, make_optimiser
 from inkbatch.training.statistics import SampleStatistics
-from inkbatch.training.targets import coarse_targets
+from inkbatch.training.targets import coarse_targets, label_targets
 
 DTYPE_MAX = {"uint8": 255.0, "uint16": 65535.0}
 
@@ -47,7 +46,7 @@ class InkModule(nn.Module):
         self.loss, self.optimiser_config = loss, optimiser
 
     def forward(self, subvolume: Tensor) -> Tensor:
-        """Map (B, 1, Z, Y, X) normalised to logits (B, 1, Y / output_scale, X / output_scale)."""
+        """Map (B, 1, Z, Y, X) normalised to logits (B, classes, Y / output_scale, X / output_scale)."""
         logits: Tensor = self.net(subvolume)
         return logits
 
@@ -60,7 +59,7 @@ class InkModule(nn.Module):
         """
         top = DTYPE_MAX[self.contract.dtype]
         layers = batch.layers.to(torch.float32).div_(top)
-        labels = batch.labels.to(torch.float32).div_(LABEL_MAX)
+        labels = label_targets(batch.labels, self.net.classes)
         layers, labels, counted = apply_changes(layers, labels, batch.counted, batch.changes)
         subvolume = self.normalised(layers.mul_(top), batch.sample_ids)
         return subvolume, *coarse_targets(labels, counted, self.net.output_scale)

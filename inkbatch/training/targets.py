@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inkbatch.data.labels.ink import LABEL_MAX
+from inkbatch.data.labels.objects import CLASS_GREYS
 from inkbatch.errors import ConfigError
+
+
+def label_targets(labels: Tensor, classes: int) -> Tensor:
+    """Turn stored labels into targets at full resolution.
+
+    Args:
+        labels: (B, 1, Y, X) uint8.
+        classes: 1 for ink, 3 for background, object and boundary.
+
+    Returns:
+        (B, classes, Y, X) float32 in [0, 1]; of three classes one is 1 in each pixel.
+    """
+    if classes == 1:
+        return labels.to(torch.float32).div_(LABEL_MAX)
+    return (labels == labels.new_tensor(CLASS_GREYS).view(1, -1, 1, 1)).to(torch.float32)
 
 
 def coarse_targets(labels: Tensor, counted: Tensor, output_scale: int) -> tuple[Tensor, Tensor]:
     """Area-average labels to the output's resolution; ignored pixels take no part in the average.
 
     Args:
-        labels: (B, 1, Y, X) float32 in [0, 1].
+        labels: (B, C, Y, X) float32 in [0, 1].
         counted: (B, 1, Y, X) boolean, False where a pixel is ignored.
         output_scale: Input pixels per output pixel along y and x; 1 leaves the labels as they are.
 
     Returns:
-        (target, weight), both (B, 1, Y / output_scale, X / output_scale) float32: the mean label of the counted pixels
+        (target, weight), (B, C or 1, Y / output_scale, X / output_scale) float32: the mean label of the counted pixels
         (0 where there are none), and the share of counted pixels.
 
     Raises:

@@ -18,11 +18,13 @@ from inkbatch.data.datasets.index import Sample
 from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.segment_arrays import StoredArrays
 from inkbatch.data.labels.ink import INK_SHARE, LABEL_MAX
+from inkbatch.data.labels.objects import CLASS_GREYS, OBJECT_CLASS
 from inkbatch.data.maps.scoring import BINS, ScoreHistogram
 from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box, TileGrid
 from inkbatch.predict.blend import add_tile, divided
 from inkbatch.predict.coverage import grid_of
+from inkbatch.predict.passes import probabilities
 from inkbatch.predict.windows import divisor_of, window_of
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.signals import StopFlag
@@ -33,7 +35,7 @@ from inkbatch.training.losses import ink_loss
 from inkbatch.training.module import InkModule
 from inkbatch.training.overview import Overview
 from inkbatch.training.stitching import Rows, RowStitcher
-from inkbatch.training.targets import coarse_targets
+from inkbatch.training.targets import coarse_targets, label_targets
 
 
 @dataclass
@@ -159,6 +161,8 @@ class Validator:
             with seconds.timed("compute"):
                 probability, weight, loss = forward.sample(sample, stored)
             labels = stored.labels.astype(np.float32) / LABEL_MAX
+            if forward.module.net.classes > 1:
+                labels = (stored.labels == CLASS_GREYS[OBJECT_CLASS]).astype(np.float32)
             stitcher.add(sample.area, probability, weight, labels, stored.ignore == 0)
             losses.append(loss)
         stitcher.close()
@@ -211,17 +215,18 @@ class _Forward:
     ) -> tuple[NDArray[np.float32], float]:
         stored = torch.from_numpy(layers).to(self.device)
         subvolume = self.module.normalised(stored, [sample_id] * len(stored))
-        truth = torch.from_numpy(labels).to(self.device).float().div_(LABEL_MAX)[:, None]
+        truth = label_targets(torch.from_numpy(labels).to(self.device)[:, None], self.module.net.classes)
         target, weight = coarse_targets(
             truth, torch.from_numpy(counted).to(self.device)[:, None], self.module.net.output_scale
         )
         with self.autocast():
             logits = self.module(subvolume)
         loss = ink_loss(logits, target, weight, self.module.loss)
-        maps = logits.float().sigmoid()
+        maps = probabilities(logits)
         if maps.shape[-1] != layers.shape[-1]:
             maps = functional.interpolate(maps, size=layers.shape[-2:], mode="bilinear", align_corners=False)
-        probability: NDArray[np.float32] = maps[:, 0].cpu().numpy()
+        shown = maps[:, OBJECT_CLASS] if maps.shape[1] > 1 else maps[:, 0]
+        probability: NDArray[np.float32] = shown.cpu().numpy()
         return probability, float(loss)
 
 

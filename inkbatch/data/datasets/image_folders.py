@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.index import DatasetSegment, SplitName, relative_to
-from inkbatch.data.datasets.picture_layers import decode_annotation, decode_picture, label_rule
+from inkbatch.data.datasets.picture_layers import decode_annotation, decode_objects, decode_picture, label_rule
 from inkbatch.data.datasets.same_pixels import pixel_digest
+from inkbatch.data.labels.objects import ObjectLabels
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.clahe import check_clahe
 from inkbatch.io.store.location import Location
@@ -55,6 +57,8 @@ class ImageFolders(JobConfig):
         pixel_um: Pixel edge in micrometres; None where it is not known, and no scale is invented.
         clahe: Adaptive histogram equalisation of each channel, ``{clip_limit: 2.0, cell_px: 64}``, on a grid over the
             whole picture; None leaves the grey values as they are. It goes into the contract of what is trained on it.
+        objects: Annotations that tell objects apart, read as three classes, for networks with ``classes: 3``; None:
+            they mark ink by `label_above`.
     """
 
     folder: str
@@ -66,6 +70,13 @@ class ImageFolders(JobConfig):
     label_above: int | None = Field(0, ge=0, le=254)
     pixel_um: float | None = Field(None, gt=0)
     clahe: ClaheSettings | None = None
+    objects: ObjectLabels | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out what older datasets do not state, so that their digests hold."""
+        values = serialise(self)
+        return values if self.objects else {key: value for key, value in values.items() if key != "objects"}
 
     @model_validator(mode="after")
     def _split_or_not(self) -> ImageFolders:
@@ -203,7 +214,7 @@ def _segment(
     in_colour = config.colour == "rgb"
     picture = decode_picture(image, in_colour=in_colour)
     shape = picture.shape[-2:]
-    marked = decode_annotation(annotation).shape
+    marked = (decode_objects(annotation, config.objects) if config.objects else decode_annotation(annotation)).shape
     if shape != marked:
         raise MismatchError(
             f"{annotation}: expected {shape} (height, width) like its picture {image}, got {marked}; give one of its "
@@ -222,7 +233,8 @@ def _segment(
         shape_yx=(shape[0], shape[1]),
         voxel_size_um=config.pixel_um,
         digest=digest.hexdigest(),
-        label_above=label_rule(annotation, config.label_above),
+        label_above=None if config.objects else label_rule(annotation, config.label_above),
+        objects=config.objects,
         clahe=config.clahe,
     )
     return segment, pixel_digest(picture)

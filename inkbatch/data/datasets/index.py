@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
 from inkbatch.config import digest
+from inkbatch.data.labels.objects import ObjectLabels
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
@@ -120,6 +121,7 @@ class DatasetSegment(BaseModel):
             A reader refuses others. Empty: not checked.
         clahe: Pictures only: adaptive histogram equalisation that a reader applies, or None.
         label_above: Pictures only: annotation values above it are ink; None takes grey values as 0 to 255.
+        objects: Pictures only: annotations of objects, read as three classes; None: as ink.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -139,6 +141,7 @@ class DatasetSegment(BaseModel):
     voxel_size_um: float | None = None
     digest: str = ""
     label_above: int | None = None
+    objects: ObjectLabels | None = None
     clahe: ClaheSettings | None = None
 
     @property
@@ -282,6 +285,11 @@ class DatasetIndex(BaseModel):
     def has_soft_labels(self) -> bool:
         """True if labels of some segment are probabilities."""
         return any(segment.labels == "soft" for segment in self.segments)
+
+    @property
+    def has_classes(self) -> bool:
+        """True if labels tell background, object and boundary."""
+        return any(segment.objects is not None for segment in self.segments)
 
     @property
     def scrolls(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.labels.objects import ObjectLabels, class_labels
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import equalise
@@ -57,6 +58,28 @@ def decode_annotation(place: Location) -> NDArray[np.uint8]:
         )
     found: NDArray[np.uint8] = decode_picture(place, in_colour=False)
     return found
+
+
+def decode_objects(place: Location, labels: ObjectLabels) -> NDArray[np.uint8]:
+    """Decode an annotation of objects: (Y, X) uint8, a grey value per class.
+
+    Raises:
+        DataError: It was saved with losses, or is no grey picture of 8 or 16 bits. See `class_labels`, too.
+    """
+    try:
+        data = place.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{place}: this annotation of the dataset is missing; restore it, or build the dataset again"
+        ) from error
+    values = decode_image(data, cv2.IMREAD_UNCHANGED, str(place))
+    if is_lossy(data) or values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
+        kind = "one saved with losses" if is_lossy(data) else f"{values.shape} of {values.dtype}"
+        raise DataError(
+            f"{place}: expected an annotation of objects as a grey picture of 8 or 16 bits, got {kind}; save numbers "
+            "as PNG or TIFF"
+        )
+    return class_labels(values, labels, str(place))
 
 
 def picture_layers(place: Location, *, in_colour: bool, clahe: ClaheSettings | None = None) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from inkbatch.config import digest
 from inkbatch.data.datasets.index import DatasetSegment, resolve
-from inkbatch.data.datasets.picture_layers import cut_out, picture_layers
+from inkbatch.data.datasets.picture_layers import cut_out, decode_objects, picture_layers
 from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.errors import MismatchError
 from inkbatch.geometry import Box
@@ -185,20 +186,34 @@ class _ImageArrays(SegmentArrays):
         return cut_out(chosen if layers is None else chosen[layers.start : layers.stop], box)
 
     def read_flat(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        labels = self._decoded(self.annotation, in_colour=False)[0]
-        if self.segment.label_above is not None:
+        labels = self._labels()
+        if self.segment.label_above is not None and self.segment.objects is None:
             labels = (labels > self.segment.label_above).astype(np.uint8) * np.uint8(LABEL_MAX)
         return cut_out(labels, box), (~self.read_mask(box)).astype(np.uint8)
 
     def read_mask(self, box: Box) -> NDArray[np.bool_]:
         return cut_out(np.ones(self.shape_yx, bool), box)
 
+    def _labels(self) -> NDArray[np.uint8]:
+        objects = self.segment.objects
+        if objects is None:
+            found = self._decoded(self.annotation, in_colour=False)
+        else:
+            found = self._keep(self.annotation, f"{objects}", lambda: decode_objects(self.annotation, objects)[None])
+        labels: NDArray[np.uint8] = found[0]
+        return labels
+
     def _decoded(self, place: Location, *, in_colour: bool, clahe: ClaheSettings | None = None) -> NDArray[Any]:
-        key = f"{place.uri} {in_colour} {clahe}", self.segment.digest
+        return self._keep(
+            place, f"{in_colour} {clahe}", lambda: picture_layers(place, in_colour=in_colour, clahe=clahe)
+        )
+
+    def _keep(self, place: Location, rule: str, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        key = f"{place.uri} {rule}", self.segment.digest
         with self._keeping:
             found = self._kept.get(key)
         if found is None:
-            found = picture_layers(place, in_colour=in_colour, clahe=clahe)
+            found = read()
             if found.shape[-2:] != self.shape_yx:
                 raise MismatchError(
                     f"segment {self.segment.id}: expected {place} to be {self.shape_yx} (height, width), got "

@@ -85,7 +85,7 @@ def make_section(config: GrainConfig, number: int) -> MadeSection:
     picture = _lit(instances, depth, illumination, rng)
     blur = float(rng.uniform(*config.blur_px))
     if blur > 0:
-        picture = cv2.GaussianBlur(picture, (0, 0), blur)
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), blur), np.float32)
     picture += rng.normal(0, config.noise, picture.shape).astype(np.float32)
     return MadeSection(np.clip(picture.round(), 0, 255).astype(np.uint8), instances, illumination)
 
@@ -116,8 +116,7 @@ def _packed(config: GrainConfig, rng: np.random.Generator) -> tuple[NDArray[np.u
         radius, stretch, turn = float(rng.uniform(*config.radius_px)), float(rng.uniform(1, 1.7)), rng.uniform(0, np.pi)
         centre_y, centre_x = _free_place(owner, rng)
         reach = int(radius * stretch * 1.3) + 8
-        part = (slice(max(0, int(centre_y) - reach), int(centre_y) + reach + 1),)
-        part += (slice(max(0, int(centre_x) - reach), int(centre_x) + reach + 1),)
+        part = tuple(slice(max(0, int(at) - reach), int(at) + reach + 1) for at in (centre_y, centre_x))
         dy, dx = y[part] - centre_y, x[part] - centre_x
         along = (np.cos(turn) * dx + np.sin(turn) * dy) / (radius * np.sqrt(stretch))
         across = (np.cos(turn) * dy - np.sin(turn) * dx) / (radius / np.sqrt(stretch))
@@ -178,11 +177,12 @@ def _lit(
         colours[0] = (172, 158, 140)
         edge_tone, relief = 0.72, 10.0
     else:
-        colours = rng.uniform(70, 235, (count + 1, 1)) * rng.uniform(0.75, 1.05, (count + 1, 3))
+        tones = rng.uniform(70, 235, (count + 1, 1)) * rng.uniform(0.75, 1.05, (count + 1, 3))
+        colours = tones.astype(np.float32)
         colours[rng.random(count + 1) < 0.15] *= 0.4  # grains in extinction
         colours[0] = (52, 46, 40)
         edge_tone, relief = 0.86, 16.0
-    picture = colours.astype(np.float32)[instances]
+    picture = colours[instances]
     texture = _smooth(rng, shape, 5, 3.0) + _smooth(rng, shape, 40, 6.0)
     grain_slope = np.where(instances > 0, relief * (0.5 - np.minimum(depth, 1)), 0).astype(np.float32)
     between = np.where(instances == 0, _smooth(rng, shape, 4, 12.0), 0).astype(np.float32)

@@ -10,6 +10,7 @@ import torch
 
 from inkbatch.data.datasets.current import dataset_state, require_current
 from inkbatch.data.datasets.index import DatasetIndex, Sample, root_of
+from inkbatch.data.labels.objects import CLASSES
 from inkbatch.data.maps.stored import map_address
 from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
@@ -99,6 +100,7 @@ def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folde
     require_drawable(train, config.sampler, index.scrolls, config.batch)
     settings = model_settings(config, index)
     model = shape_of(config, settings)
+    _require_classes(index, model)
     contract = contract_of(config, index, model.config.depth_layers, root_of(dataset))
     require_tile(model, contract.tile_px, contract.tile_px)
     inputs = {"dataset": index.name, "digest": index.digest}
@@ -108,6 +110,20 @@ def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folde
     state = dataset_state(dataset, index)
     manifest = RunManifest("train", config.result_settings(), inputs, 1, _request(config), state)
     return TrainPlan(config, index, dataset, train, validation, contract, settings, folder, manifest)
+
+
+def _require_classes(index: DatasetIndex, model: InkModel) -> None:
+    """Refuse a network whose classes are not those of the labels.
+
+    Raises:
+        ConfigError: It has others.
+    """
+    wanted = len(CLASSES) if index.has_classes else 1
+    if model.classes != wanted:
+        raise ConfigError(
+            f"dataset {index.name}: expected a network of {wanted} classes, as its labels have, got {model.classes}; "
+            f"set model.config.classes={wanted} (of architecture smp)"
+        )
 
 
 def run_folder(config: TrainConfig) -> Location:
