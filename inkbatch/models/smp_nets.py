@@ -201,6 +201,9 @@ def mean_probability_logit(logits: Tensor, dim: int) -> Tensor:
     return inked - bare
 
 
+_unused_by_shape: dict[tuple[str, int], frozenset[str]] = {}  # a run of training builds the same network several times
+
+
 @register_model("smp", SmpConfig)
 class SmpNet(InkModel):
     """(B, 1, Z, Y, X) -> logits (B, classes, Y, X). Families that end coarser are enlarged bilinearly inside.
@@ -293,7 +296,10 @@ class SmpNet(InkModel):
     @cached_property
     def _unused(self) -> frozenset[str]:
         tile_px = self.fixed_tile_px or math.ceil(PROBE_PX / self.tile_multiple) * self.tile_multiple
-        return unused_parameters(self.net, self.config.in_channels, tile_px)
+        shape = (self.config.model_dump_json(), tile_px)
+        if shape not in _unused_by_shape:
+            _unused_by_shape[shape] = unused_parameters(self.net, self.config.in_channels, tile_px)
+        return _unused_by_shape[shape]
 
     def train(self, mode: bool = True) -> SmpNet:
         """Set training mode everywhere but in a frozen encoder."""

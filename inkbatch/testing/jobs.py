@@ -90,7 +90,17 @@ def steps_of(folder: Path, root: str) -> list[Step]:
     stated = {"source": str(folder / "layers"), "depth_order": "forward", "voxel_size_um": 8.0, "shard_px": UNIT_PX}
     cleaning = {"clean": {"min_area_px": 20}, "unit_px": UNIT_PX, "image": str(folder / "ink.png")}
     pair = {"predictions": ["first", "second"], "fit_weights": True, "unit_px": UNIT_PX}
-    swept = {"bundles": [bundle["bundle"]], "depths": "-1:2", "phases": 2, "device": "cpu", "unit_px": UNIT_PX}
+    swept = {
+        "bundles": [{"bundle": bundle["bundle"], "stride_px": 32}],
+        "depths": "-1:2",
+        "directions": "forward",
+        "nulls": ["shuffled"],
+        "phases": 2,
+        "control_windows": 1,
+        "control": [60.0, 25.0],
+        "device": "cpu",
+        "unit_px": UNIT_PX,
+    }
     trained = tiny_run(root, epochs=2, keep_epochs=2, sampler={"samples_per_epoch": 8})
     asked_soup = soup.SoupConfig(run="first", root=root, last=2, statistics_steps=2, device="cpu")
     samples = {

@@ -94,13 +94,14 @@ def test_identity_in_identity_out(shape, tile, data):
 @given(st.integers(2, 12), st.data())
 def test_cutting_into_units_and_batches_changes_no_bit(volume, tile, data):
     stride = data.draw(st.integers(1, tile))
+    volume = volume[:, :23, :26]
     mask = np.random.default_rng(data.draw(st.integers(0, 5))).random(volume.shape[1:]) < data.draw(
         st.sampled_from([0.002, 0.3, 1.0])
     )
     model = build_model("identity", {"depth_layers": LAYERS, "layer": 2}).eval()
     wanted = contract(tile, stride, window=data.draw(st.sampled_from(["hann", "gaussian", "uniform"])))
-    whole, _ = predict(model, wanted, volume, mask, 64, batch=7)
-    cut, _ = predict(model, wanted, volume, mask, data.draw(st.integers(3, 30)), batch=data.draw(st.integers(1, 9)))
+    whole, _ = predict(model, wanted, volume, mask, 32, batch=7)
+    cut, _ = predict(model, wanted, volume, mask, data.draw(st.integers(3, 20)), batch=data.draw(st.integers(1, 9)))
     np.testing.assert_array_equal(whole, cut)
 
 
