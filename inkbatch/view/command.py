@@ -79,7 +79,7 @@ def run(
     scene = Scene(targets, root)
     viewer = Viewer(scene, room, can_edit=editing is not None)
     with contextlib.ExitStack() as opened:
-        editor = Editor(scene.groups, root, editing.author, editing.version) if editing else None
+        editor = Editor(viewer, root, editing.author, editing.version) if editing else None
         if editor is not None:
             opened.callback(editor.close)
         server = opened.enter_context(_listening(viewer, host, port, first_port, names, editor))

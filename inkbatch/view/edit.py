@@ -9,13 +9,15 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from inkbatch.data.labels.painting import LAYERS, TILE_PX, Tile
 from inkbatch.data.labels.painting_journal import TakenOverError
 from inkbatch.data.labels.painting_session import Applied, PaintSession, RefusedStrokeError, Sent
+from inkbatch.data.labels.painting_tools import ReadMap
 from inkbatch.data.labels.painting_version import (
     create_version,
     labels_folder,
@@ -29,11 +31,11 @@ from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.documents import parse_json
 from inkbatch.errors import ConfigError, StorageError
 from inkbatch.io.store.location import Location
-from inkbatch.view.edit_ops import Carry, OpMessage, SeenMessage, VersionMessage, parsed
-from inkbatch.view.look import query_values
+from inkbatch.view.edit_ops import Carry, Ground, MapNames, OpMessage, SeenMessage, VersionMessage, parsed
+from inkbatch.view.look import MapLook, query_values
 from inkbatch.view.render import UnknownNameError
 from inkbatch.view.scene import Group
-from inkbatch.view.viewer import Answer, json_answer
+from inkbatch.view.viewer import Answer, Viewer, json_answer
 
 MOST_BODY_BYTES = 1 << 20
 LISTED_TILES = 512  # of a stroke that changed more, the box is told
@@ -60,10 +62,11 @@ class SegmentEditor:
         group: The segment.
         folder: Folder of its label versions.
         author: Who paints.
+        maps: Opens a map, or a combination of several.
     """
 
-    def __init__(self, group: Group, folder: Location, author: str) -> None:
-        self.group, self._folder, self.author = group, folder, author
+    def __init__(self, group: Group, folder: Location, author: str, maps: Callable[[MapLook], ReadMap]) -> None:
+        self.group, self._folder, self.author, self._maps = group, folder, author, maps
         self._sessions: dict[str, PaintSession] = {}
         self._lock = threading.RLock()
         self._current = ""
@@ -109,6 +112,16 @@ class SegmentEditor:
             self.session(name)
             self._current = name
 
+    def ground(self, session: PaintSession) -> Ground:
+        """Return what strokes of a session are drawn on."""
+        tiles = session.version.tiles
+        return Ground(tiles.shape_yx, tiles.read, lambda layer: tiles.marked_tiles(LAYERS[layer].bit), self._open_map)
+
+    def _open_map(self, choice: str | MapNames) -> ReadMap:
+        if isinstance(choice, str):
+            return self._maps(MapLook(maps=(choice,)))
+        return self._maps(MapLook(maps=choice.maps, combine=choice.combine, invert=choice.invert))
+
     def describe(self, name: str | None, tab: str) -> dict[str, Any]:
         """Describe a version, and list all of them."""
         session = self.session(name)
@@ -148,7 +161,7 @@ class Editor:
     """The label editor of a viewer.
 
     Args:
-        groups: Segments that are shown.
+        viewer: Viewer, whose segments and maps they are.
         root: ROOT.
         author: Who paints.
         version: Version to open first; None: each segment's newest, or a new one.
@@ -158,14 +171,14 @@ class Editor:
         started: Name of the version that each segment opened.
     """
 
-    def __init__(self, groups: Iterable[Group], root: str, author: str, version: str | None = None) -> None:
+    def __init__(self, viewer: Viewer, root: str, author: str, version: str | None = None) -> None:
         self.token = secrets.token_urlsafe(24)
         self._editors: list[SegmentEditor] = []
         self.started: list[str] = []
         try:
-            for group in groups:
+            for number, group in enumerate(viewer.groups):
                 folder = labels_folder(root, check_segment_id(group.segment))
-                self._editors.append(SegmentEditor(group, folder, author))
+                self._editors.append(SegmentEditor(group, folder, author, partial(viewer.map_reader, number)))
                 self.started.append(self._editors[-1].start(version))
         except BaseException:
             self.close()
@@ -268,7 +281,7 @@ def _op(editor: SegmentEditor, document: Any) -> Answer:
     if isinstance(op, Carry):
         applied = session.undo(sent) if op.kind == "undo" else session.redo(sent)
     else:
-        applied = session.paint(sent, lambda: op.draw(session.version.shape_yx))
+        applied = session.paint(sent, lambda: op.draw(editor.ground(session)))
     return json_answer(_told(applied, message, session))
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from inkbatch.data.labels.painting import LayerName, Marks
+from inkbatch.data.labels.components import Bools
+from inkbatch.data.labels.painting import LayerName, Marks, Tile
 from inkbatch.data.labels.painting_shapes import Shape, polygon, rectangle, stroke
+from inkbatch.data.labels.painting_tools import ReadCodes, ReadMap, component_at, fill, smart, specks, take
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 
@@ -23,6 +26,8 @@ Corner = tuple[Coordinate, Coordinate]
 BrushPoint = tuple[Coordinate, Coordinate, Pressure]
 BoxRow = tuple[int, int, int, int]
 TabName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Pixel = tuple[Annotated[int, Field(ge=0, le=FARTHEST_PX)], Annotated[int, Field(ge=0, le=FARTHEST_PX)]]
 Author = Annotated[str, Field(max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$")]
 VersionName = Annotated[str, Field(pattern=r"^v[0-9]{3,6}$")]
 
@@ -31,6 +36,40 @@ class Message(BaseModel):
     """Base: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MapNames(Message):
+    """Several maps, combined as the viewer does.
+
+    Attributes:
+        maps: Their names.
+        combine: Their mean or maximum.
+        invert: Take 1 - p.
+    """
+
+    maps: tuple[str, ...] = Field(min_length=1, max_length=16)
+    combine: Literal["mean", "max"] = "mean"
+    invert: bool = False
+
+
+MapChoice = Annotated[str, Field(min_length=1, max_length=200)] | MapNames
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Ground that strokes are drawn on.
+
+    Attributes:
+        shape_yx: (height, width) of the segment.
+        read: Reads codes of the version.
+        marked: Lists the tiles with marks of a layer.
+        map: Opens a map.
+    """
+
+    shape_yx: tuple[int, int]
+    read: ReadCodes
+    marked: Callable[[LayerName], list[Tile]]
+    map: Callable[[str | MapNames], ReadMap]
 
 
 class Drawn(Message):
@@ -79,9 +118,9 @@ class Brush(Line, Drawn):
 
     kind: Literal["brush"]
 
-    def draw(self, shape_yx: tuple[int, int]) -> Iterator[Marks]:
-        """Draw onto a segment of this (height, width)."""
-        return self.marks(self.shape, shape_yx)
+    def draw(self, ground: Ground) -> Iterator[Marks]:
+        """Draw onto a version."""
+        return self.marks(self.shape, ground.shape_yx)
 
 
 class Polygon(Drawn):
@@ -100,9 +139,9 @@ class Polygon(Drawn):
         _require_rows(sum(abs(one - other) for one, other in zip(ys, ys[1:] + ys[:1], strict=True)))
         return self
 
-    def draw(self, shape_yx: tuple[int, int]) -> Iterator[Marks]:
-        """Draw onto a segment of this (height, width)."""
-        return self.marks(polygon(self.points), shape_yx)
+    def draw(self, ground: Ground) -> Iterator[Marks]:
+        """Draw onto a version."""
+        return self.marks(polygon(self.points), ground.shape_yx)
 
 
 class Rectangle(Drawn):
@@ -115,9 +154,106 @@ class Rectangle(Drawn):
     kind: Literal["rectangle"]
     box: BoxRow
 
-    def draw(self, shape_yx: tuple[int, int]) -> Iterator[Marks]:
-        """Draw onto a segment of this (height, width)."""
-        return self.marks(rectangle(box_inside(self.box, shape_yx)), shape_yx)
+    def draw(self, ground: Ground) -> Iterator[Marks]:
+        """Draw onto a version."""
+        return self.marks(rectangle(box_inside(self.box, ground.shape_yx)), ground.shape_yx)
+
+
+class Fill(Drawn):
+    """Fill of what is joined to a pixel.
+
+    Attributes:
+        at: y and x of the pixel.
+    """
+
+    kind: Literal["fill"]
+    at: Pixel
+
+    def draw(self, ground: Ground) -> Iterator[Marks]:
+        """Draw onto a version."""
+        return fill(ground.read, self.at, ground.shape_yx, self.layer, erase=self.erase)
+
+
+class Take(Message):
+    """Acceptance of a map: in a box, along a line, or of the component below the pointer.
+
+    Attributes:
+        map: Name of a map, or several and how they are combined.
+        threshold: Least share that becomes ink.
+        band: Shares (low, high) that become ignored; None: none.
+        box: y0, x0, y1, x1.
+        points: Line of a brush; needs `radius`.
+        radius: In pixels of full resolution.
+        at: y and x below the pointer.
+    """
+
+    kind: Literal["take"]
+    map: MapChoice
+    threshold: Share
+    band: tuple[Share, Share] | None = None
+    box: BoxRow | None = None
+    points: tuple[BrushPoint, ...] | None = Field(None, min_length=1, max_length=20_000)
+    radius: Radius | None = None
+    at: Pixel | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        places = [self.box is not None, self.points is not None, self.at is not None]
+        if sum(places) != 1 or (self.points is None) != (self.radius is None):
+            raise ValueError("expected box, or at, or points with radius")
+        if self.band is not None and not self.band[0] < self.band[1]:
+            raise ValueError(f"band: expected low < high, got {self.band[0]:g}, {self.band[1]:g}")
+        return self
+
+    def draw(self, ground: Ground) -> Iterator[Marks]:
+        """Draw onto a version."""
+        read_map = ground.map(self.map)
+        return take(self._areas(ground, read_map), read_map, self.threshold, self.band)
+
+    def _areas(self, ground: Ground, read_map: ReadMap) -> Iterable[tuple[Box, Bools]]:
+        if self.at is not None:
+            least = min(self.threshold, self.band[0]) if self.band else self.threshold
+            return [component_at(lambda box: read_map(box) >= least, self.at, ground.shape_yx)]
+        if self.points is not None and self.radius is not None:
+            return Line(points=self.points, radius=self.radius).shape.strips(ground.shape_yx)
+        return rectangle(box_inside(self.box or (0, 0, 0, 0), ground.shape_yx)).strips(ground.shape_yx)
+
+
+class Smart(Line, Drawn):
+    """Stroke that snaps to a map's edge.
+
+    Attributes:
+        map: Name of a map, or several and how they are combined.
+    """
+
+    kind: Literal["smart"]
+    map: MapChoice
+
+    def draw(self, ground: Ground) -> Iterator[Marks]:
+        """Draw onto a version."""
+        core = stroke([(y, x, 1.0) for y, x, _ in self.points])
+        box, mask = smart(self.shape, core, ground.shape_yx, ground.map(self.map))
+        yield Marks(box, mask, self.layer, self.erase)
+
+
+class Clean(Message):
+    """Removal of specks that lie wholly in a box.
+
+    Attributes:
+        box: y0, x0, y1, x1.
+        below_px: Least pixels of what stays.
+        layer: The layer.
+    """
+
+    kind: Literal["clean"]
+    box: BoxRow
+    below_px: int = Field(ge=1, le=100_000)
+    layer: LayerName = "ink"
+
+    def draw(self, ground: Ground) -> Iterator[Marks]:
+        """Draw onto a version."""
+        box = box_inside(self.box, ground.shape_yx)
+        return specks(ground.read, ground.marked(self.layer), box, ground.shape_yx, self.below_px, self.layer)
 
 
 class Carry(Message):
@@ -126,7 +262,7 @@ class Carry(Message):
     kind: Literal["undo", "redo"]
 
 
-Op = Annotated[Brush | Polygon | Rectangle | Carry, Field(discriminator="kind")]
+Op = Annotated[Brush | Polygon | Rectangle | Fill | Take | Smart | Clean | Carry, Field(discriminator="kind")]
 
 
 class OpMessage(Message):

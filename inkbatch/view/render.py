@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,6 +186,24 @@ class Renderer:
         if look.combine == "mean" and len(look.maps) > 1:
             total /= len(look.maps)
         return total, missing
+
+    def reader(self, look: MapLook) -> Callable[[Box], NDArray[np.float64]]:
+        """Return a function that reads a box, full size, of combined predictions; NaN where they are not computed."""
+        for name in look.maps:
+            self._map(name)
+
+        def read(box: Box) -> NDArray[np.float64]:
+            out = np.full(box.shape, np.nan)
+            for row, column, tile in self.tile_grid(0, box):
+                value, missing = self.combined(look, 0, row, column)
+                value = 1 - value if look.invert else value
+                part = tile.intersect(box)
+                out[part.within(box)] = np.where(False if missing is None else missing, np.nan, value)[
+                    part.within(tile)
+                ]
+            return out
+
+        return read
 
     def _papyrus_here(self, level: int, row: int, column: int) -> NDArray[np.bool_]:
         surface = self.group.surface

@@ -81,6 +81,15 @@ class Viewer:
             raise UnknownNameError(f"expected a segment from 0 to {len(self._renderers) - 1}, got {number}")
         return self._renderers[number]
 
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The segments that are shown."""
+        return self._scene.groups
+
+    def map_reader(self, number: int, look: MapLook) -> Callable[[Box], NDArray[np.float64]]:
+        """Open one map, or several combined; the reader gives shares at full size, NaN where there are none yet."""
+        return self._renderer(number).reader(look)
+
     def tile(self, number: int, kind: str, level: int, row: int, column: int, query: str) -> Answer:
         """Answer with a tile: JPEG of papyrus, PNG of a map or of outlines.
 

@@ -24,6 +24,7 @@ from inkbatch.testing.maps import store_map
 from inkbatch.testing.troubles import Troubles
 from inkbatch.view.edit import Editor
 from inkbatch.view.scene import Scene
+from inkbatch.view.viewer import Viewer
 
 TROUBLES = Troubles()
 provokes = TROUBLES.provokes
@@ -201,7 +202,7 @@ def _(desk):
 @provokes("is open for painting in process …")
 def _(desk):
     desk.prepared()
-    editor = Editor(Scene(["tiny"], "root").groups, "root", "ada")
+    editor = Editor(Viewer(Scene(["tiny"], "root")), "root", "ada")
     try:
         return desk.says("view", "tiny", "--edit")
     finally:

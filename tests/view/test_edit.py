@@ -9,6 +9,7 @@ import pytest
 
 from inkbatch.errors import DataError
 from inkbatch.testing.datasets import inked, labelled_segment
+from inkbatch.testing.maps import store_map
 from inkbatch.view.edit import MOST_BODY_BYTES, Editor
 from inkbatch.view.scene import Scene
 from inkbatch.view.server import ViewServer
@@ -21,8 +22,9 @@ TAB = "0f1e2d3c-tab"
 @contextmanager
 def edited(root, **options):
     scene = Scene(["seg"], str(root))
-    editor = Editor(scene.groups, str(root), "ada", **options)
-    with ViewServer(Viewer(scene, can_edit=True), port=0, editor=editor) as server:
+    viewer = Viewer(scene, can_edit=True)
+    editor = Editor(viewer, str(root), "ada", **options)
+    with ViewServer(viewer, port=0, editor=editor) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
@@ -290,7 +292,7 @@ def test_a_version_that_is_not_there_is_named(refusing):
 
 def test_a_second_program_is_refused_with_the_place(root):
     with edited(root), pytest.raises(DataError, match=r"labels/seg/v001.*open for painting in process") as refused:
-        Editor(Scene(["seg"], str(root)).groups, str(root), "bob")
+        Editor(Viewer(Scene(["seg"], str(root))), str(root), "bob")
     assert "end that one" in str(refused.value)
     with edited(root) as page:  # given back when the first one ended
         page.paint("rectangle", layer="ink", box=[0, 0, 20, 30])
@@ -310,3 +312,33 @@ def test_a_branch_starts_with_what_was_painted_and_goes_its_own_way(page):
     assert page.ask("/edit/0/tile/0/0_0?version=v001")[1].count(b"\x01") == 600
     assert page.post("version", {"tab": TAB, "action": "switch", "from": "v001"})[1]["version"] == "v001"
     assert np.count_nonzero(page.whole()) == 600
+
+
+def test_maps_are_taken_filled_snapped_to_and_cleaned_where_they_lie(root):
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] + 0.5
+    letter, speck = np.hypot(y - 150, x - 256) < 60, np.hypot(y - 20, x - 20) < 3
+    store_map(root, "seg", "net", np.where(letter | speck, 0.75, np.where(x < 200, 0.375, 0.125)))
+    with edited(root) as page:
+        page.paint("take", map="net", threshold=0.5, band=[0.25, 0.5], box=[0, 0, 300, 560])
+        np.testing.assert_array_equal(page.whole() == 1, letter | speck)
+        np.testing.assert_array_equal(page.whole() == 4, ~(letter | speck) & (x < 200))
+        page.paint("clean", box=[0, 0, 300, 560], below_px=100)
+        np.testing.assert_array_equal(page.whole() == 1, letter)
+        page.paint("undo")
+        page.paint("undo")
+        page.paint("take", map={"maps": ["net"], "combine": "max"}, threshold=0.5, at=[150, 256])
+        np.testing.assert_array_equal(page.whole(), letter)
+        page.paint("fill", layer="ignore", at=[0, 0])
+        np.testing.assert_array_equal(page.whole(), np.where(letter, 1, 4))
+        page.paint("undo")
+        page.paint("undo")
+        page.paint("smart", layer="ink", map="net", points=[[150, 250, 1], [150, 260, 1]], radius=80)
+        np.testing.assert_array_equal(page.whole(), letter)
+        page.paint("take", map="net", threshold=0.5, points=[[20, 20, 1]], radius=9)
+        np.testing.assert_array_equal(page.whole(), letter | speck)
+        assert (
+            "no prediction"
+            in page.paint("smart", status=404, layer="ink", map="n", points=[[1, 1, 1]], radius=3)["error"]
+        )
+        assert page.paint("fill", status=422, layer="ink", at=[300, 0])["error"].startswith("fill: expected")
+        page.paint("take", status=400, map="net", threshold=0.5)

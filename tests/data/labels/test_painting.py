@@ -1,0 +1,350 @@
+import itertools
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from inkbatch.data.labels import painting_tools
+from inkbatch.data.labels.components import label
+from inkbatch.data.labels.painting import Marks, count_marks, halved_codes, paint
+from inkbatch.data.labels.painting_journal import ENDING, Journal, TakenOverError
+from inkbatch.data.labels.painting_lease import LASTS_S, Lease
+from inkbatch.data.labels.painting_session import PaintSession, Sent
+from inkbatch.data.labels.painting_shapes import polygon, rectangle, stroke
+from inkbatch.data.labels.painting_tools import component_at, fill, smart, specks, take
+from inkbatch.data.labels.painting_version import PaintedVersion, create_version
+from inkbatch.errors import CorruptDataError, DataError, StorageError
+from inkbatch.geometry import Box
+from inkbatch.io.store.location import Location
+
+SHAPE = (600, 700)
+
+
+def drawn(shape, shape_yx=SHAPE):
+    out = np.zeros(shape_yx, bool)
+    for box, mask in shape.strips(shape_yx):
+        assert not out[box.slices].any()  # each row of tiles once
+        out[box.slices] = mask
+    return out
+
+
+def centres(shape_yx=SHAPE):
+    return np.mgrid[: shape_yx[0], : shape_yx[1]] + 0.5
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stroke_is_all_pixels_whose_centre_its_brush_passes_over():
+    rng, shape = np.random.default_rng(3), (300, 290)
+    y, x = centres(shape)
+    for _ in range(3):
+        points = [(*rng.uniform(-20, 310, 2), radius) for radius in rng.uniform(0.5, 40, 3)]
+        swept, surely = np.zeros(shape, bool), np.zeros(shape, bool)
+        for one, other in itertools.pairwise(points):
+            for share in np.linspace(0, 1, 300):
+                cy, cx, r = (a * (1 - share) + b * share for a, b in zip(one, other, strict=True))
+                square = (y - cy) ** 2 + (x - cx) ** 2
+                swept |= square <= r * r
+                surely |= square <= (r + 0.03) ** 2
+        found = drawn(stroke(points), shape)
+        assert not (swept & ~found).any()
+        assert not (found & ~surely).any()
+
+
+def test_a_brush_reaches_to_its_radius_and_no_farther():
+    found = drawn(stroke([(100.5, 200.5, 10)]))
+    assert all(found[place] for place in ((90, 200), (110, 200), (100, 190), (100, 210)))
+    assert not any(found[place] for place in ((89, 200), (111, 200), (100, 189), (100, 211)))
+
+
+def test_a_polygon_holds_the_centres_inside_by_the_even_odd_rule():
+    star = [(300 + 280 * np.cos(a), 350 + 280 * np.sin(a)) for a in np.arange(5) * 4 * np.pi / 5 + 0.1]
+    y, x = centres()
+    crossings = np.zeros(SHAPE, int)
+    for (y0, x0), (y1, x1) in zip(star, star[1:] + star[:1], strict=True):
+        meets = (np.minimum(y0, y1) <= y) & (y < np.maximum(y0, y1))
+        crossings += meets & (x0 + (y - y0) / (y1 - y0) * (x1 - x0) <= x)
+    found = drawn(polygon(star))
+    np.testing.assert_array_equal(found, crossings % 2 == 1)
+    assert not found[300, 350]  # the middle of a star is crossed twice
+
+
+def test_a_shape_is_clipped_to_the_segment_and_the_same_wherever_it_is_cut():
+    np.testing.assert_array_equal(np.argwhere(drawn(rectangle(Box(0, 0, 9, 9)), (3, 4))).max(axis=0), (2, 3))
+    assert not list(stroke([(-90, -90, 20)]).strips(SHAPE))
+    assert not list(polygon([(1e6, 1e6), (1e6, 1e6 + 9), (1e6 + 9, 1e6)]).strips(SHAPE))
+    far = drawn(stroke([(y + 3 * 256, x + 2 * 256, 30) for y, x in ((250, 250), (270, 290))]), (1500, 1500))
+    near = drawn(stroke([(250, 250, 30), (270, 290, 30)]))
+    np.testing.assert_array_equal(far[768:1100, 512:1000], near[:332, :488])
+
+
+def test_counts_and_halves():
+    codes = np.array([[1, 2, 4], [8, 9, 13], [0, 0, 6]], np.uint8)
+    assert count_marks(codes) == {"ink": 3, "not_ink": 2, "ignore": 3, "supervision": 3}
+    np.testing.assert_array_equal(halved_codes(codes), [[11, 13], [0, 6]])
+
+
+# ---- tools -----------------------------------------------------------------------------------------------------------
+
+
+def painted(strokes, codes):
+    out = codes.copy()
+    for marks in strokes:
+        paint(out[marks.box.slices], marks.mask, marks.layer, erase=marks.erase)
+    return out
+
+
+def reading(array):
+    return lambda box: array[box.slices]
+
+
+def test_fill_takes_what_is_joined_and_labelled_alike():
+    codes = np.zeros((40, 50), np.uint8)
+    codes[5:20, 5:20] = 1
+    codes[8:12, 8:12] = 8  # a hole in the supervision area
+    found = painted(fill(reading(codes), (9, 9), codes.shape, "ink", erase=False), codes)
+    assert (found[8:12, 8:12] == 9).all()
+    assert (found == codes).sum() == codes.size - 16
+    erased = painted(fill(reading(codes), (6, 6), codes.shape, "ink", erase=True), codes)
+    assert not (erased & 1).any()
+
+
+def test_an_open_area_is_not_filled(monkeypatch):
+    monkeypatch.setattr(painting_tools, "FIRST_FILL_PX", 16)
+    monkeypatch.setattr(painting_tools, "LARGEST_FILL_PX", 64)
+    inside = np.ones((200, 200), bool)
+    with pytest.raises(DataError, match="at most 64 px around the pointer"):
+        component_at(reading(inside), (100, 100), inside.shape)
+    inside[:] = False
+    inside[90:120, 95:97] = True  # larger than the first window
+    box, mask = component_at(reading(inside), (100, 95), inside.shape)
+    assert (mask.sum(), box.height) == (60, 64)
+    with pytest.raises(DataError, match="y 200"):
+        component_at(reading(inside), (200, 95), inside.shape)
+
+
+def test_take_accepts_a_map_above_the_threshold_and_ignores_the_band():
+    values = np.linspace(0, 1, 2000).reshape(40, 50)
+    values[3, 3] = np.nan
+    area = Box(2, 0, 40, 50)
+    found = painted(
+        take([(area, np.ones(area.shape, bool))], reading(values), 0.6, (0.4, 0.6)), np.zeros((40, 50), np.uint8)
+    )
+    np.testing.assert_array_equal(found == 1, values >= 0.6)
+    np.testing.assert_array_equal(found == 4, (values >= 0.4) & (values < 0.6))
+
+
+def test_a_smart_stroke_stops_at_the_edge_of_the_map():
+    y, x = centres((120, 160))
+    letter = np.hypot(y - 60, x - 60) < 18
+    other = np.hypot(y - 60, x - 100) < 6
+    values = np.where(letter | other, 0.9, 0.1)
+    read = reading(values)
+    box, mask = smart(stroke([(60, 50, 45), (60, 70, 45)]), stroke([(60, 50, 1), (60, 70, 1)]), values.shape, read)
+    found = np.zeros(values.shape, bool)
+    found[box.slices] = mask
+    np.testing.assert_array_equal(found, letter)  # the neighbour is not joined to the line
+    box, mask = smart(
+        stroke([(60, 130, 20)]), stroke([(60, 130, 1)]), values.shape, lambda box: np.full(box.shape, 0.3)
+    )
+    assert mask.sum() == drawn(stroke([(60, 130, 20)]), values.shape).sum()  # no edge: as it was drawn
+
+
+def test_specks_are_those_of_the_whole_segment_however_it_is_cut(monkeypatch):
+    monkeypatch.setattr(painting_tools, "CLEAN_PX", 256)
+    rng = np.random.default_rng(1)
+    ink = rng.random((400, 300)) < 0.3
+    ink[200:300, 250:262] = True
+    codes = ink.astype(np.uint8)
+    tiles = [(y, x) for y in range(2) for x in range(2)]
+    found = painted(specks(reading(codes), tiles, Box(0, 0, 400, 300), codes.shape, 40, "ink"), codes)
+    whole = label(ink, 8)
+    keep = whole.areas >= 40
+    keep[0] = False
+    np.testing.assert_array_equal(found > 0, keep[whole.labels])
+    box = Box(100, 100, 400, 300)
+    inside = painted(specks(reading(codes), tiles, box, codes.shape, 40, "ink"), codes)
+    assert (inside == codes)[:100].all()
+    assert (inside != codes).any()
+
+
+# ---- store -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return create_version(
+        Location.parse(tmp_path / "labels/seg"), "seg", SHAPE, 8.0, author="ada", started_from="nothing"
+    )
+
+
+def boxed(session, seq, box, layer="ink", tab="tab", base=1 << 30):
+    sent = Sent(tab, seq, str(box), base, "rectangle")
+    return session.paint(sent, lambda: [Marks(box, np.ones(box.shape, bool), layer)])
+
+
+def whole(version):
+    return version.tiles.read(Box(0, 0, *SHAPE))
+
+
+def test_a_stroke_that_was_stored_but_not_written_into_its_tiles_is_there_at_the_next_start(folder):
+    session = PaintSession(folder)
+    boxed(session, 1, Box(0, 0, 300, 300))
+    session.flush()
+    boxed(session, 2, Box(200, 200, 400, 700), "ignore")
+    expected = whole(session.version)
+    assert whole(PaintedVersion.open(folder)).tobytes() == expected.tobytes()  # as a reader sees it meanwhile
+    session.close()
+    again = PaintedVersion.open(folder)
+    assert again.tiles.waiting == 0
+    np.testing.assert_array_equal(whole(again), expected)
+    assert again.counts == count_marks(expected)
+
+
+def test_the_arrays_are_plain_zarr(folder):
+    import zarr
+
+    session = PaintSession(folder)
+    boxed(session, 1, Box(250, 0, 270, 300))
+    boxed(session, 2, Box(599, 699, 600, 700), "ignore")
+    session.close()
+    ink = zarr.open(str(folder / "ink_labels.zarr"), mode="r")["0"]
+    assert ink.shape == SHAPE
+    assert np.count_nonzero(ink[:] == 255) == 20 * 300 == np.count_nonzero(ink[:])
+    assert np.argwhere(zarr.open(str(folder / "ignore_mask.zarr"), mode="r")["0"][:]).tolist() == [[599, 699]]
+
+
+def test_a_torn_or_edited_stroke_is_refused_by_name(folder):
+    session = PaintSession(folder)
+    boxed(session, 1, Box(0, 0, 3, 3))
+    session.close()
+    place = folder / "journal" / f"00000001{ENDING}"
+    data = place.read_bytes()
+    for damaged in (data[:-1], data[:20] + b"x" + data[21:], data[:10]):
+        place.write_bytes(damaged)
+        with pytest.raises(CorruptDataError, match="00000001"):
+            Journal(folder)
+
+
+def test_two_programs_never_store_the_same_stroke(folder, monkeypatch):
+    monkeypatch.setattr(Lease, "take", lambda self: None)  # as if both had found it free
+    monkeypatch.setattr(Lease, "renew", lambda self: None)
+    one, other = PaintSession(folder), PaintSession(folder)
+    boxed(one, 1, Box(0, 0, 3, 3))
+    for seq in (1, 2):
+        with pytest.raises(TakenOverError, match="strokes of another one"):
+            boxed(other, seq, Box(5, 5, 9, 9))
+    one.close()
+    other.close()
+    assert np.count_nonzero(whole(PaintedVersion.open(folder))) == 9
+
+
+def test_a_lease_is_held_by_the_living_and_taken_from_the_dead(folder):
+    now = [1000.0]
+    place = folder / "journal/lease.json"
+    Lease(place, lambda: now[0]).take()
+    with pytest.raises(DataError, match=f"process {os.getpid()}"):
+        Lease(place, lambda: now[0] + LASTS_S).take()
+    late = Lease(place, lambda: now[0] + LASTS_S + 1)
+    late.take()
+    first = Lease(place, lambda: now[0])
+    with pytest.raises(TakenOverError, match="has taken"):
+        first.renew()
+    place.write_json({**place.read_json(), "pid": 2**22 + 1, "renewed": now[0]})  # more than Linux gives out
+    Lease(place, lambda: now[0] + 1).take()
+
+
+def test_undo_has_no_limit_and_tiles_stay_within_their_memory(folder, monkeypatch):
+    monkeypatch.setattr("inkbatch.data.labels.painting_tiles.KEPT_TILES", 2)
+    monkeypatch.setattr("inkbatch.data.labels.painting_session.MOST_WAITING", 1)
+    session = PaintSession(folder)
+    states = [whole(session.version)]
+    for number in range(1, 31):
+        boxed(session, number, Box(17 * number, 20 * number, 17 * number + 90, 20 * number + 90), "ignore")
+        states.append(whole(session.version))
+    assert len(session.version.tiles._kept) <= 2
+    assert session.version.tiles.waiting <= 4 + 1
+    for number in range(31, 61):
+        session.undo(Sent("tab", number, "", 1 << 30, "undo"))
+        np.testing.assert_array_equal(whole(session.version), states[60 - number])
+    session.close()
+
+
+def test_a_large_stroke_is_one_stroke(folder):
+    session = PaintSession(folder)
+    assert len(boxed(session, 1, Box(0, 0, *SHAPE), "supervision").tiles) == 9
+    assert session.version.counts["supervision"] == SHAPE[0] * SHAPE[1]
+    session.close()
+    assert (folder / "journal" / f"00000001{ENDING}").size() < 9 * 1500
+
+
+PAINTER = """
+import sys
+import numpy as np
+from inkbatch.data.labels.painting import Marks
+from inkbatch.data.labels.painting_session import PaintSession, Sent
+from inkbatch.geometry import Box
+from inkbatch.io.store.location import Location
+
+session = PaintSession(Location.parse(sys.argv[1]))
+box = Box(0, 0, 600, 700)
+for seq in range(1, 100_000):
+    layer = "ink" if seq % 2 else "not_ink"
+    session.paint(Sent("tab", seq, "", seq, "rectangle"), lambda: [Marks(box, np.ones(box.shape, bool), layer)])
+    print(seq, flush=True)
+"""
+
+
+def test_killed_in_mid_stroke_each_stroke_is_there_whole_or_not_at_all(folder):
+    command = [sys.executable, "-c", PAINTER, folder.uri]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as painter:
+        answered = 0
+        while answered < 12:
+            answered = int(painter.stdout.readline())
+        painter.kill()
+        answered = max([answered, *map(int, painter.stdout.read().split())])
+    found = PaintedVersion.open(folder)
+    assert found.revision in (answered, answered + 1)  # the last one may have been stored and not answered
+    codes = whole(found)
+    assert np.unique(codes).tolist() == [1 if found.revision % 2 else 2]
+    PaintSession(folder).close()  # the dead one's lease is taken over at once
+
+
+# ---- object stores ---------------------------------------------------------------------------------------------------
+
+
+def test_on_a_store_strokes_are_put_within_a_second_and_wait_while_it_is_away(s3_root, monkeypatch):
+    folder = create_version(s3_root / "labels/seg", "seg", SHAPE, 8.0, author="ada", started_from="nothing")
+    session = PaintSession(folder)
+    append, away = Journal.append, [True]
+
+    def unsteady(self, records):
+        if away[0]:
+            raise StorageError("s3: no answer")
+        append(self, records)
+
+    monkeypatch.setattr(Journal, "append", unsteady)
+    told = boxed(session, 1, Box(0, 0, 300, 300))
+    assert (told.revision, told.saved) == (1, 0)
+    boxed(session, 2, Box(250, 0, 300, 300), "not_ink")
+    told = session.undo(Sent("tab", 3, "", 2, "undo"))  # of a stroke that is not stored yet
+    with pytest.raises(StorageError):
+        session.flush()
+    away[0] = False
+    until = time.monotonic() + 5
+    while session.saved < 3 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert session.saved == 3
+    expected = whole(session.version)
+    assert (expected == 1).sum() == 90_000 == np.count_nonzero(expected)
+    np.testing.assert_array_equal(whole(PaintedVersion.open(folder)), expected)
+    with pytest.raises(DataError, match="open for painting"):
+        PaintSession(folder)
+    session.close()
+    found = PaintedVersion.open(folder)
+    assert found.tiles.waiting == 0
+    np.testing.assert_array_equal(whole(found), expected)
