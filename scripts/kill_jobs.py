@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from inkbatch.testing.campaigns import Place, StoreKind, stop_at_sigterm
-from inkbatch.testing.killing import Trial, prepared_scenes, trials
+from inkbatch.testing.killing import Trial, named, prepared_scenes, trials
 
 
 def main() -> int:
@@ -29,6 +29,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", choices=("local", "s3"), action="append", help="one store alone")
     parser.add_argument("--keep", type=Path, default=Path("kill-findings"))
+    parser.add_argument(
+        "--hit", type=Path, help="folder of lists of the kinds that campaigns hit; they come last, then"
+    )
     options = parser.parse_args()
     stop_at_sigterm()
     stores: list[StoreKind] = options.store or ["local", "s3"]
@@ -36,30 +39,39 @@ def main() -> int:
     for store in stores:
         with tempfile.TemporaryDirectory(prefix="inkbatch-kills-") as folder:
             seconds = options.minutes * 60 / len(stores)
-            failed += killed(store, Path(folder), options.kills // len(stores), seconds, options.seed, options.keep)
+            failed += killed(store, Path(folder), options.kills // len(stores), seconds, options)
     return 1 if failed else 0
 
 
-def killed(store: StoreKind, folder: Path, kills: int, seconds: float, seed: int, keep: Path) -> int:
+def killed(store: StoreKind, folder: Path, kills: int, seconds: float, options: argparse.Namespace) -> int:
     """Kill jobs on one store; prints what was done and returns how many trials went wrong."""
-    begun, wrong, jobs, kinds, count = time.monotonic(), 0, Counter[str](), Counter[str](), 0
+    begun, jobs, kinds = time.monotonic(), Counter[str](), Counter[str]()
+    wrong = count = growth = 0
+    hit = options.hit / f"{store}.txt" if options.hit else None
+    before = set(hit.read_text().splitlines()) if hit and hit.exists() else set[str]()
     with Place(folder, store) as place:
         scenes = prepared_scenes(place, folder)
         print(f"{store}: {len(scenes)} jobs without faults: {time.monotonic() - begun:.0f} s", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
-            for number, trial in enumerate(trials(place, folder, scenes, seed)):
+            for number, trial in enumerate(trials(place, folder, scenes, options.seed, before)):
                 count += 1
+                growth = max(growth, trial.growth)
                 jobs[trial.scene.step.job] += len(trial.blows)
-                kinds.update(f"{trial.scene.number} {blow.kind}" for blow in trial.blows if blow.kind)
+                kinds.update(named(trial.scene, blow.kind) for blow in trial.blows if blow.kind)
                 if trial.faults:
                     wrong += 1
-                    told(trial, f"{store}-{seed}-{number}", place, keep)
+                    told(trial, f"{store}-{options.seed}-{number}", place, options.keep)
                 if jobs.total() >= kills or time.monotonic() - begun > seconds:
                     break
-    possible = sum(len(scene.facts) for scene in scenes)
+    possible = {named(scene, kind) for scene in scenes for kind in scene.facts}
+    reached = (kinds.keys() | before) & possible
+    if hit:
+        hit.parent.mkdir(parents=True, exist_ok=True)
+        hit.write_text("".join(f"{kind}\n" for kind in sorted(reached)))
     print(
-        f"{store}, seed {seed}: {jobs.total()} kills ({kinds.total()} at writes, {len(kinds)} of {possible} kinds) "
-        f"in {count} trials, {wrong} wrong, {time.monotonic() - begun:.0f} s\n  {dict(jobs)}",
+        f"{store}, seed {options.seed}: {jobs.total()} kills ({kinds.total()} at writes, {len(kinds)} of "
+        f"{len(possible)} kinds, {len(reached)} with earlier campaigns) in {count} trials, {wrong} wrong, at most "
+        f"{growth >> 20} MiB of memory for a job, {time.monotonic() - begun:.0f} s\n  {dict(jobs)}",
         flush=True,
     )
     return wrong

@@ -31,6 +31,7 @@ class Tally:
         codes: Their exit codes.
         spoilt: Requests that were spoilt, as ``PUT lost``.
         refusals: Last words of jobs that did not end with 0.
+        growth: Most memory that a job took, in bytes.
     """
 
     seed: int
@@ -39,6 +40,7 @@ class Tally:
     codes: Counter[str] = field(default_factory=Counter)
     spoilt: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
+    growth: int = 0
 
     def add(self, trial: Trial) -> None:
         """Count a trial; what is wrong is printed at once."""
@@ -46,6 +48,7 @@ class Tally:
         self.wrong += bool(trial.faults)
         self.codes[str(trial.code)] += 1
         self.spoilt.update(trial.counts)
+        self.growth = max(self.growth, trial.growth)
         if trial.code:
             self.refusals[f"{trial.job} {trial.code}: {trial.words[:160]}"] += 1
         for fault in trial.faults:
@@ -57,7 +60,8 @@ class Tally:
             print(f"  {count} x {words}")
         print(
             f"seed {self.seed}: {self.trials} trials, {self.spoilt.total()} requests spoilt, exit codes "
-            f"{dict(self.codes)}, {self.wrong} wrong, {seconds:.0f} s\n  {dict(sorted(self.spoilt.items()))}",
+            f"{dict(self.codes)}, {self.wrong} wrong, at most {self.growth >> 20} MiB of memory for a job, "
+            f"{seconds:.0f} s\n  {dict(sorted(self.spoilt.items()))}",
             flush=True,
         )
 

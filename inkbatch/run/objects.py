@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from inkbatch.config import digest
@@ -99,6 +99,22 @@ def lost_files(run: RunFolder) -> list[str]:
     there = _Sizes(run.base, files)
     faults = (there.fault_of({path: row}, repair=False) for path, row in files.items())
     return [fault for fault in faults if fault]
+
+
+def reopened(run: RunFolder, job: str, note: Callable[[str], None]) -> bool:
+    """Take ``complete.json`` from a run without units whose files are gone or cut, so that it is completed again.
+
+    Args:
+        run: A complete run.
+        job: Its job, for the words.
+        note: Is told which file is lost.
+    """
+    lost = lost_files(run)
+    if not lost:
+        return False
+    note(f"{job}: {run.location} must be completed again: {lost[0]}")
+    (run.location / "complete.json").delete()
+    return True
 
 
 def metadata_of(paths: Iterable[str]) -> list[str]:

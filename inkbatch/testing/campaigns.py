@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ from inkbatch.testing.jobs import Step, steps_of, write_inputs
 from inkbatch.testing.s3 import S3Server
 
 HANG_S = 60.0
+MOST_GROWTH = 1 << 30  # bytes that a job of a few small pictures may take beside what the campaign itself holds
 BUCKET = "bucket"
 
 _HOLDS_A_CLOCK = re.compile(r"(.*/)?(run(-\d+-of-\d+)?\.json|report\.html)|(.*/)?(tensorboard|wandb)/.*")
@@ -139,6 +140,7 @@ class Ended:
         hung: It had to be ended after `HANG_S`.
         words: The end of what it said.
         facts: What it left, see `forked`.
+        growth: Most bytes of memory that it held at once, less those that it was born with.
     """
 
     code: int | None
@@ -146,6 +148,17 @@ class Ended:
     hung: bool
     words: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    growth: int = 0
+
+    def faults(self, when: str, accepted: Container[int | None]) -> list[str]:
+        """List what is wrong with this end: it hung, took too much memory, or its exit code is none of `accepted`."""
+        words = self.words.strip()[-1500:]
+        found = [f"{when}: hung: {words}"] if self.hung else []
+        if not self.hung and self.code not in accepted:
+            found.append(f"{when}: exit code {self.code}: {words}")
+        if self.growth > MOST_GROWTH:
+            found.append(f"{when}: {self.growth >> 20} MiB of memory, at most {MOST_GROWTH >> 20} were expected")
+        return found
 
 
 def forked(action: Action, folder: Path, environment: Mapping[str, str], *, kill_after_s: float | None = None) -> Ended:
@@ -163,10 +176,11 @@ def forked(action: Action, folder: Path, environment: Mapping[str, str], *, kill
     child = os.fork()
     if child == 0:
         _be_the_job(action, said, left, environment)
+    born_with = _resident_bytes(child)
     killed_at = None if kill_after_s is None else begun + kill_after_s
     hung, status = False, None
     while status is None:
-        done, found = os.waitpid(child, os.WNOHANG)
+        done, found, used = os.wait4(child, os.WNOHANG)
         now = time.monotonic()
         if done:
             status = found
@@ -181,12 +195,19 @@ def forked(action: Action, folder: Path, environment: Mapping[str, str], *, kill
     code = os.waitstatus_to_exitcode(status)
     words = said.read_text(errors="replace")[-3000:]
     facts = json.loads(left.read_text()) if code == EXIT_DONE and left.exists() else {}
-    return Ended(None if code < 0 else code, time.monotonic() - begun, hung, words, facts)
+    growth = max(0, used.ru_maxrss * 1024 - born_with)
+    return Ended(None if code < 0 else code, time.monotonic() - begun, hung, words, facts, growth)
+
+
+def _resident_bytes(process: int) -> int:
+    """Return the bytes of memory that a process holds, by Linux' own count."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _be_the_job(action: Action, said: Path, left: Path, environment: Mapping[str, str]) -> None:
     code = EXIT_BUG
     try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of its memory counts from now
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         die_with_parent()

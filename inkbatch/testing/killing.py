@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from inkbatch.io.store.local_files import LEFTOVER_AGE_S
 from inkbatch.run.job import RunContext
 from inkbatch.testing.campaigns import Action, Ended, Place, Scene, forked, leftovers_in, objects_in, scenes_of, unequal
 
-MOST_BLOWS = 6  # in one trial
+MOST_BLOWS = 12  # in one trial; a job that goes on after one costs less than one from the start
 AT_A_WRITE = 0.75  # share of the blows
 
 _NUMBERS = re.compile(r"[0-9a-f]{12,}|\d+")
@@ -117,11 +117,13 @@ class Trial:
         scene: The job.
         blows: Those that killed it.
         faults: What is wrong, for people; empty where nothing is.
+        growth: Most memory of one of its processes, see `Ended`.
     """
 
     scene: Scene
     blows: tuple[Blow, ...]
     faults: tuple[str, ...]
+    growth: int = 0
 
 
 def prepared_scenes(place: Place, folder: Path) -> list[Scene]:
@@ -135,7 +137,7 @@ def prepared_scenes(place: Place, folder: Path) -> list[Scene]:
     return scenes_of(place, folder, counted)
 
 
-def trials(place: Place, folder: Path, scenes: Sequence[Scene], seed: int) -> Iterator[Trial]:
+def trials(place: Place, folder: Path, scenes: Sequence[Scene], seed: int, hit: Container[str] = ()) -> Iterator[Trial]:
     """Kill jobs, without end: all jobs and all kinds of write in turn, the rest by chance.
 
     Args:
@@ -143,37 +145,57 @@ def trials(place: Place, folder: Path, scenes: Sequence[Scene], seed: int) -> It
         folder: For what processes say.
         scenes: From `prepared_scenes`.
         seed: Equal seeds, equal blows.
+        hit: Kinds that come last in the first turn, see `named`.
     """
     rng = np.random.default_rng(seed)
-    order = {scene.number: rng.permutation(sorted(scene.facts)).tolist() for scene in scenes}
+    order: dict[int, list[str]] = {}
+    for scene in scenes:
+        kinds = rng.permutation(sorted(scene.facts)).tolist()
+        order[scene.number] = sorted(kinds, key=lambda kind, own=scene: named(own, kind) in hit)  # type: ignore[misc]
     while True:
         for scene in scenes:
-            blows = [_blow(scene, order[scene.number], rng) for _ in range(int(rng.integers(1, MOST_BLOWS + 1)))]
-            yield _trial(place, folder, scene, blows)
+            yield _trial(place, folder, scene, _blows(scene, order[scene.number], rng))
 
 
-def _blow(scene: Scene, kinds: list[str], rng: np.random.Generator) -> Blow:
-    if rng.random() > AT_A_WRITE:
-        return Blow(seconds=float(rng.uniform(0.0, scene.seconds)))
-    kinds.append(kinds.pop(0))
-    return Blow(kinds[-1], int(rng.integers(1, scene.facts[kinds[-1]] + 1)))
+def named(scene: Scene, kind: str) -> str:
+    """Name a kind of write among those of all jobs."""
+    return f"{scene.number} {kind}"
+
+
+def _blows(scene: Scene, kinds: list[str], rng: np.random.Generator) -> list[Blow]:
+    """Choose the blows of a trial, in the order of a run's writes, so that later ones are reached, too."""
+    first_written = {kind: place for place, kind in enumerate(scene.facts)}
+    count = int(rng.integers(2, MOST_BLOWS + 1))
+    at_writes = int(rng.binomial(count, AT_A_WRITE))
+    for _ in range(at_writes):
+        kinds.append(kinds.pop(0))
+    chosen = sorted(kinds[-at_writes:] if at_writes else [], key=first_written.__getitem__)
+    blows = [Blow(kind, _which(scene.facts[kind], number, rng)) for number, kind in enumerate(chosen)]
+    for _ in range(count - at_writes):
+        blows.insert(int(rng.integers(len(blows) + 1)), Blow(seconds=float(rng.uniform(0.0, scene.seconds))))
+    return blows
+
+
+def _which(writes: int, blows_before: int, rng: np.random.Generator) -> int:
+    """Choose one of the writes of a kind: a process that was started again has fewer of them to do."""
+    return int(rng.integers(1, -(-writes // (1 + blows_before)) + 1))
 
 
 def _trial(place: Place, folder: Path, scene: Scene, blows: Sequence[Blow]) -> Trial:
     place.put_back(scene.before)
     landed: list[Blow] = []
     faults: list[str] = []
+    growth = 0
     for blow in blows:
         ended = _process(place, folder, scene, blow)
-        if ended.hung or ended.code not in (None, EXIT_DONE):
-            faults.append(_said(f"after {len(landed)} kills", ended))
+        growth = max(growth, ended.growth)
+        faults += ended.faults(f"after {len(landed)} kills", (None, EXIT_DONE))
         if ended.code is None and not ended.hung:
             landed.append(blow)
         if ended.code == EXIT_DONE:
             break
     last = _process(place, folder, scene, None)
-    if last.code != EXIT_DONE:
-        faults.append(_said("left to itself", last))
+    faults += last.faults("left to itself", (EXIT_DONE,))
     differing = unequal(objects_in(place.files), scene.after)
     if differing:
         faults.append(f"{len(differing)} objects differ: {', '.join(differing[:5])}")
@@ -181,7 +203,7 @@ def _trial(place: Place, folder: Path, scene: Scene, blows: Sequence[Blow]) -> T
         _process(place, folder, scene, None)
         stay = leftovers_in(place.files)
         faults += [f"leftovers stay although they are old: {stay[:5]}"] if stay else []
-    return Trial(scene, tuple(landed), tuple(faults))
+    return Trial(scene, tuple(landed), tuple(faults), max(growth, last.growth))
 
 
 def _process(place: Place, folder: Path, scene: Scene, blow: Blow | None) -> Ended:
@@ -192,7 +214,3 @@ def _process(place: Place, folder: Path, scene: Scene, blow: Blow | None) -> End
 
     after = blow.seconds if blow and not blow.kind else None
     return forked(job, folder, place.environment, kill_after_s=after)
-
-
-def _said(when: str, ended: Ended) -> str:
-    return f"{when}: {'hung' if ended.hung else f'exit code {ended.code}'}: {ended.words.strip()[-1500:]}"

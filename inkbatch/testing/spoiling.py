@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE
+from inkbatch.errors import EXIT_DATA, EXIT_DONE, EXIT_TRY_AGAIN
 from inkbatch.io.store import location
 from inkbatch.launch.pull import pull
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.testing.campaigns import Ended, Objects, Place, Scene, forked, objects_in, scenes_of, unequal
+from inkbatch.testing.campaigns import Objects, Place, Scene, forked, objects_in, scenes_of, unequal
 from inkbatch.testing.faulty_proxy import by_chance, proxy_process
 from inkbatch.testing.jobs import Step
 
@@ -39,6 +39,7 @@ class Trial:
         counts: What was spoilt, as ``PUT lost``.
         faults: What is wrong, for people; empty where nothing is.
         words: The last line of a job that refused.
+        growth: Most memory of the job's process, see `Ended`.
     """
 
     job: str
@@ -47,6 +48,7 @@ class Trial:
     counts: Mapping[str, int] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     words: str = ""
+    growth: int = 0
 
 
 def scenes_with_pull(place: Place, folder: Path) -> list[Scene]:
@@ -86,18 +88,15 @@ def _trial(place: Place, folder: Path, scene: Scene, rate: float, seed: int) -> 
     counts = Counter(
         {name: int(count) for count, _, name in (row.partition(" ") for row in told.read_text().split("\n")[:-1])}
     )
-    faults = []
-    if spoilt.hung or spoilt.code in (None, EXIT_BUG, EXIT_CONFIG):
-        faults.append(_said("on the bad connection", spoilt))
+    faults = spoilt.faults("on the bad connection", (EXIT_DONE, EXIT_DATA, EXIT_TRY_AGAIN))
     if spoilt.code == EXIT_DONE:
         faults += _differing("after exit code 0", _lying(place, folder), scene.after)
     else:
         again = forked(lambda: _run(scene.step.run), folder, place.environment)
-        if again.code != EXIT_DONE:
-            faults.append(_said("on a sound connection again", again))
+        faults += again.faults("on a sound connection again", (EXIT_DONE,))
         faults += _differing("after the second run", _lying(place, folder), scene.after)
     words = spoilt.words.strip().rpartition("\n")[2] if spoilt.code else ""
-    return Trial(scene.step.job, rate, spoilt.code, counts, tuple(faults), words)
+    return Trial(scene.step.job, rate, spoilt.code, counts, tuple(faults), words, spoilt.growth)
 
 
 def _run(run: Callable[[RunContext], Any], shorter: float = 1.0) -> None:
@@ -115,7 +114,3 @@ def _lying(place: Place, folder: Path) -> Objects:
 def _differing(when: str, found: Objects, expected: Objects) -> list[str]:
     names = unequal(found, expected)
     return [f"{when} {len(names)} objects differ: {', '.join(names[:5])}"] if names else []
-
-
-def _said(when: str, ended: Ended) -> str:
-    return f"{when}: {'hung' if ended.hung else f'exit code {ended.code}'}: {ended.words.strip()[-1500:]}"

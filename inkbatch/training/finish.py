@@ -18,7 +18,7 @@ from inkbatch.reports.charts import raster
 from inkbatch.training.metrics import OVERALL
 from inkbatch.training.progress import Progress
 from inkbatch.training.settings import TrainConfig
-from inkbatch.training.validate import Validation
+from inkbatch.training.validate import Validation, area_of
 
 PICTURES = 8  # per epoch
 
@@ -38,8 +38,18 @@ def write_pictures(folder: Location, progress: Progress, found: Validation) -> d
     """
     pictures = {name: picture.png() for name, picture in list(found.pictures.items())[:PICTURES]}
     for name, png in pictures.items():
-        _picture_place(folder, progress.rows[-1].epoch, name).write_bytes(png)
+        (folder / _picture_path(progress.rows[-1].epoch, name)).write_bytes(png)
     return pictures
+
+
+def written_pictures(folder: Location, progress: Progress, validation: Sequence[Sample]) -> list[str]:
+    """List the paths of the validation pictures that epochs of a run left, asking for each by name.
+
+    A listing may lag behind; how many were written depends on the number of devices, which may change at a restart.
+    """
+    areas = sorted({area_of(sample) for sample in validation})
+    paths = [_picture_path(row.epoch, name) for row in progress.rows for name in areas]
+    return [path for path in paths if (folder / path).exists()]
 
 
 def write_data(folder: Location, index: DatasetIndex, split: Mapping[str, Sequence[Sample]], card: str) -> None:
@@ -63,8 +73,8 @@ def write_data(folder: Location, index: DatasetIndex, split: Mapping[str, Sequen
     (folder / "data.json").write_json({**known, "split": samples})
 
 
-def _picture_place(folder: Location, epoch: int, name: str) -> Location:
-    return folder / "validation" / f"epoch-{epoch:03d}-{name}.png"
+def _picture_path(epoch: int, name: str) -> str:
+    return f"validation/epoch-{epoch:03d}-{name}.png"
 
 
 def network_with(model: InkModel, state: Mapping[str, Any]) -> InkModel:

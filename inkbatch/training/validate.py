@@ -38,6 +38,11 @@ from inkbatch.training.stitching import Rows, RowStitcher
 from inkbatch.training.targets import coarse_targets, label_targets
 
 
+def area_of(sample: Sample) -> str:
+    """Name the area of a sample: its segment's; a stitched pair is an area of its own."""
+    return sample.segment if sample.parts is None else sample.id
+
+
 @dataclass
 class Validation:
     """Scores and loss of one validation.
@@ -114,10 +119,10 @@ class Validator:
         return found
 
     def _areas(self) -> dict[str, list[Sample]]:
-        """Group samples by segment, from top to bottom; a stitched pair is an area of its own, named by its id."""
+        """Group samples by area, from top to bottom."""
         areas: dict[str, list[Sample]] = {}
         for sample in self.samples:
-            areas.setdefault(sample.segment if sample.parts is None else sample.id, []).append(sample)
+            areas.setdefault(area_of(sample), []).append(sample)
         return {name: sorted(areas[name], key=lambda sample: sample.box[:2]) for name in sorted(areas)}
 
     def _shared(self, values: Tensor) -> Tensor:
@@ -135,7 +140,7 @@ class Validator:
         Returns:
             Loss and number of counted pixels of each sample.
         """
-        name = samples[0].segment if samples[0].parts is None else samples[0].id
+        name = area_of(samples[0])
         histogram = found.histograms[name]
         bounds = Box(
             min(sample.box[0] for sample in samples),

@@ -22,7 +22,7 @@ from inkbatch.reports.leave import leave, leave_report
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext, begin
 from inkbatch.run.malloc import keep_freed_memory
-from inkbatch.run.objects import lost_files, sealed_files
+from inkbatch.run.objects import reopened, sealed_files
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import QuietReporter, Reporting
 from inkbatch.run.record import RunFolder, report_place
@@ -37,7 +37,15 @@ from inkbatch.training.children import watched_children
 from inkbatch.training.data import FEW_CORES, StepStream, TrainingTiles, reading_threads
 from inkbatch.training.devices import is_our_child, launch_fabric, precision_of
 from inkbatch.training.fabric import Fabric
-from inkbatch.training.finish import finite, network_with, write_bundle, write_curves, write_data, write_pictures
+from inkbatch.training.finish import (
+    finite,
+    network_with,
+    write_bundle,
+    write_curves,
+    write_data,
+    write_pictures,
+    written_pictures,
+)
 from inkbatch.training.loop import Trainer
 from inkbatch.training.metrics import OVERALL, SCORES
 from inkbatch.training.progress import Progress, to_csv
@@ -71,7 +79,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
             if one.config.model.start_from is not None and not record.is_begun():
                 network_of(one)  # weights that do not fit are refused before anything is written
             begin(record, context)
-            if record.is_complete() and not _lost(record, reporter.note):
+            if record.is_complete() and not reopened(record, "train", reporter.note):
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
                 if not report_place(one.folder, "train").exists():
                     leave_report(one.folder, reporter.note, report_page, root_of_runs(config))
@@ -166,20 +174,10 @@ def _finish(one: TrainPlan, record: RunFolder, store: CheckpointStore, progress:
         split = {"training": one.train, "validation": one.validation}
         write_data(one.folder, one.index, split, _card(one))
     make_durable(ledger)
-    pictures = [f"validation/{name}" for name in (one.folder / "validation").names()]
+    pictures = written_pictures(one.folder, progress, one.validation)
     facts: dict[str, Any] = {"best_epoch": best.epoch, "scores": finite(best.scores[OVERALL])}
     facts |= {"weights_sha256": bundle.document.weights_sha256, **sealed_files(one.folder, ledger, pictures)}
     record.complete(facts)
-
-
-def _lost(record: RunFolder, note: Callable[[str], None]) -> bool:
-    """Tell if files of a complete run are gone or cut; it is then completed again from its checkpoints."""
-    lost = lost_files(record)
-    if not lost:
-        return False
-    note(f"train: {record.location} must be completed again: {lost[0]}")
-    (record.location / "complete.json").delete()
-    return True
 
 
 def _logs(one: TrainPlan, record: RunFolder, context: RunContext) -> RunLogs:

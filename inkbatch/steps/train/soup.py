@@ -19,14 +19,14 @@ from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.trained_pixels import records_of
 from inkbatch.data.maps.stored import map_address
 from inkbatch.errors import DataError, MismatchError
-from inkbatch.io.store.ledger import recording
+from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.location import Location
 from inkbatch.predict.device import device_facts
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.finished import StoredRun, open_run
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext, begin
-from inkbatch.run.objects import sealed_files
+from inkbatch.run.objects import reopened, sealed_files
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import Reporting
 from inkbatch.run.record import RunFolder, RunManifest, report_place
@@ -157,7 +157,7 @@ def run(config: SoupConfig, context: RunContext) -> JobReport:
     root = Location.parse(config.root)
     with Reporting(context.reporter) as reporter:
         begin(record, context)
-        if record.is_complete():
+        if record.is_complete() and not reopened(record, "soup", reporter.note):
             reporter.note(f"soup: already complete at {one.folder}, nothing to do")
             if not report_place(one.folder, "soup").exists():
                 leave_report(one.folder, reporter.note, page, root)
@@ -208,6 +208,7 @@ def _average(one: SoupPlan, record: RunFolder, context: RunContext) -> None:
             (one.folder / SOUP_NAME).write_json(
                 {**facts, "statistics_renewed": renewed, "monitor": trained.config.monitor}
             )
+        make_durable(ledger)
         overall = finite(scores[OVERALL])
         sealed = sealed_files(one.folder, ledger, ())
         record.complete({"scores": overall, "weights_sha256": bundle.document.weights_sha256, **sealed})

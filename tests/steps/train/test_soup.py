@@ -89,6 +89,14 @@ def test_the_same_command_again_does_nothing_and_another_name_gives_equal_weight
     assert weights[0] == weights[1]
 
 
+def test_a_file_of_the_bundle_that_is_lost_is_made_again(root):
+    weights = root / "runs/first-soup-2/bundle/weights.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1])
+    assert soup.run(config(root, statistics_steps=2), RunContext()).stored == 1
+    assert weights.read_bytes() == kept
+
+
 def test_fewer_checkpoints_than_asked_for_are_refused_with_the_setting(root):
     with pytest.raises(MismatchError, match="expected checkpoints of the last 3 epochs, got 2; .* keep_epochs=3"):
         soup.make_plan_of_soup(config(root, last=3))

@@ -321,7 +321,9 @@ def test_training_says_loss_and_score_of_every_epoch_and_counts_from_one(root, c
     assert "the best so far" in lines[0]
 
 
-def test_a_finished_run_names_its_files_verify_reads_them_and_lost_ones_are_made_again(root):
+def test_a_finished_run_names_its_files_verify_reads_them_and_lost_ones_are_made_again(root, monkeypatch):
+    names = Location.names
+    monkeypatch.setattr(Location, "names", lambda self: [] if self.name == "validation" else names(self))  # it lags
     run(config_of(root, epochs=1), RunContext())
     folder = root / "runs/first"
     complete = json.loads((folder / "complete.json").read_text())
