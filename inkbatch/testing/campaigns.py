@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -33,6 +34,7 @@ from inkbatch.testing.jobs import Step, steps_of, write_inputs
 from inkbatch.testing.s3 import S3Server
 
 HANG_S = 60.0
+SOUND_S = 600.0  # a run without faults may take so long on a busy machine
 MOST_GROWTH = 1 << 30  # bytes that a job of a few small pictures may take beside what the campaign itself holds
 BUCKET = "bucket"
 
@@ -137,7 +139,7 @@ class Ended:
     Attributes:
         code: Exit code; None where it was killed.
         seconds: Its life.
-        hung: It had to be ended after `HANG_S`.
+        hung: It had to be ended because it took too long.
         words: The end of what it said.
         facts: What it left, see `forked`.
         growth: Most bytes of memory that it held at once, less those that it was born with.
@@ -161,7 +163,14 @@ class Ended:
         return found
 
 
-def forked(action: Action, folder: Path, environment: Mapping[str, str], *, kill_after_s: float | None = None) -> Ended:
+def forked(
+    action: Action,
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    kill_after_s: float | None = None,
+    limit_s: float = HANG_S,
+) -> Ended:
     """Carry out `action` in a fork of this process, as the command line would: exit codes are those of its errors.
 
     Args:
@@ -169,13 +178,14 @@ def forked(action: Action, folder: Path, environment: Mapping[str, str], *, kill
         folder: For what the process says and leaves.
         environment: Variables to set there.
         kill_after_s: Seconds until it is killed.
+        limit_s: Seconds after which it counts as hung.
     """
     said, left = folder / "said.txt", folder / "left.json"
     left.unlink(missing_ok=True)
     begun = time.monotonic()
     child = os.fork()
     if child == 0:
-        _be_the_job(action, said, left, environment)
+        _be_the_job(action, said, left, environment, limit_s)
     born_with = _resident_bytes(child)
     killed_at = None if kill_after_s is None else begun + kill_after_s
     hung, status = False, None
@@ -184,8 +194,8 @@ def forked(action: Action, folder: Path, environment: Mapping[str, str], *, kill
         now = time.monotonic()
         if done:
             status = found
-        elif now - begun > HANG_S or (killed_at is not None and now >= killed_at):
-            hung = hung or now - begun > HANG_S
+        elif now - begun > limit_s or (killed_at is not None and now >= killed_at):
+            hung = hung or now - begun > limit_s
             os.kill(child, signal.SIGKILL)
             time.sleep(0.001)
         else:
@@ -204,7 +214,7 @@ def _resident_bytes(process: int) -> int:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _be_the_job(action: Action, said: Path, left: Path, environment: Mapping[str, str]) -> None:
+def _be_the_job(action: Action, said: Path, left: Path, environment: Mapping[str, str], limit_s: float) -> None:
     code = EXIT_BUG
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak of its memory counts from now
@@ -215,7 +225,7 @@ def _be_the_job(action: Action, said: Path, left: Path, environment: Mapping[str
         log = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        faulthandler.dump_traceback_later(HANG_S - 5, file=log)
+        faulthandler.dump_traceback_later(limit_s - 5, file=log)
         facts = action()
         left.write_text(json.dumps(facts))
         code = EXIT_DONE
@@ -267,11 +277,12 @@ def scenes_of(place: Place, folder: Path, watched: Callable[[Action], Any] = lam
     inputs, scenes = folder / "inputs", []
     inputs.mkdir()
     place.put_back(None)
-    _must(forked(lambda: write_inputs(inputs, place.root), folder, place.environment), "inputs")
+    _must(forked(lambda: write_inputs(inputs, place.root), folder, place.environment, limit_s=SOUND_S), "inputs")
     for number, step in enumerate(steps_of(inputs, place.root)):
         before = folder / f"before-{number}"
         place.keep(before)
-        ended = _must(forked(lambda run=step.run: _watched(run, watched), folder, place.environment), step.job)  # type: ignore[misc]
+        act = partial(_watched, step.run, watched)
+        ended = _must(forked(act, folder, place.environment, limit_s=SOUND_S), step.job)
         _import_all(ended.facts["modules"])
         scenes.append(Scene(number, step, before, objects_in(place.files), ended.seconds, ended.facts["found"] or {}))
     gc.collect()

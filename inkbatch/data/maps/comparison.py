@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from inkbatch.data.datasets.trained_pixels import NOTHING, TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.scoring import BINS, ScoreHistogram, score_counts
-from inkbatch.data.maps.stored import StoredMap, maps_state, open_map, require_one_grid, warnings_of
+from inkbatch.data.maps.stored import StoredMap, maps_now, maps_state, open_map, require_one_grid, warnings_of
 from inkbatch.data.maps.truth import Truth, TruthChoice
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import Box, Unit, cells, cut
@@ -111,6 +111,10 @@ class Comparison:
     def state(self) -> dict[str, Any]:
         """Contents of maps and labels, for the state of a manifest."""
         return {**maps_state(self.maps), **self.truth.state}
+
+    def now(self) -> dict[str, Any]:
+        """Take the state again, as far as that is cheap."""
+        return {**maps_now(self.maps), **self.truth.now()}
 
     def regions(self, unit: Unit) -> list[Box]:
         """List the regions of a unit that touch the area."""

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.maps.stored import StoredMap, map_address, maps_state
-from inkbatch.data.segments.prepared import SURFACE
+from inkbatch.data.maps.stored import StoredMap, map_address
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.layers.one_plane import OnePlane, Plane, open_plane
 from inkbatch.io.layers.single import content_digest, read_one_layer
 from inkbatch.io.multiscale import halve
 from inkbatch.io.store.location import Location
-from inkbatch.io.store.versions import state_of
 
 STATE_PLANE = "run inkbatch labels with a plane first, whose labels are then taken"
 
@@ -28,13 +26,13 @@ class LabelSource(ABC):
         shape_yx: (height, width) in pixels.
         identity: Entry of a manifest.
         request: The settings of `inkbatch labels` that name it from any folder.
-        state: Versions of what it is read from, for the state of a manifest.
+        picture: Where its file or array lies; None for a prediction.
     """
 
     shape_yx: tuple[int, int]
     identity: dict[str, Any]
     request: dict[str, Any]
-    state: dict[str, Any]
+    picture: Location | None = None
 
     @property
     def volume(self) -> OnePlane | None:
@@ -98,7 +96,7 @@ class PictureLabels(LabelSource):
         if (volume := self.volume) is not None:
             self.identity |= {"planes": volume.planes, "plane": volume.plane}
         self.request = {"image": Location.parse(uri).uri}
-        self.state = {"picture": state_of(Location.parse(self._source.uri))}
+        self.picture = Location.parse(self._source.uri)
 
     @property
     def volume(self) -> OnePlane | None:
@@ -123,26 +121,25 @@ class PictureLabels(LabelSource):
 
 
 class PredictionLabels(LabelSource):
-    """A finished prediction."""
+    """A finished prediction, `map`."""
 
     def __init__(self, found: StoredMap) -> None:
-        self._map = found.prediction
+        self.map = found
         self.shape_yx = found.shape_yx
         self.identity = {"prediction": found.folder.name, "digest": found.digest}
         self.request = {"prediction": map_address(found.name)}
-        self.state = {key: value for key, value in maps_state([found]).items() if key != SURFACE}
 
     def read(self, box: Box) -> NDArray[np.float32]:
         """Read a box; see `LabelSource.read`."""
-        return self._map.read(box).astype(np.float32)
+        return self.map.prediction.read(box).astype(np.float32)
 
     def overview(self, level: int, step_px: int) -> NDArray[np.float32]:
         """Read the whole map from its pyramid, as far as that goes; see `LabelSource.overview`."""
-        levels = self._map.pyramid.levels
+        levels = self.map.prediction.pyramid.levels
         if level >= len(levels):
             return super().overview(level, step_px)
         whole = Box(0, 0, *levels[level].layout.shape)
-        return self._map.read(whole, level).astype(np.float32)
+        return self.map.prediction.read(whole, level).astype(np.float32)
 
 
 def full_scale(dtype: np.dtype[Any]) -> float:

@@ -20,9 +20,11 @@ from inkbatch.geometry import Box
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.one_plane import open_plane
 from inkbatch.io.layers.single import open_one_layer, read_mask
+from inkbatch.io.layers.zarr_holes import counted_holes
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
-from inkbatch.run.record import require_complete, state_changes, states_of
+from inkbatch.io.store.versions import watch
+from inkbatch.run.record import contents_now, require_complete, state_changes, states_of
 
 NO_IGNORE = "none"
 STATE_VERSION = "name the file of one"
@@ -61,7 +63,8 @@ class Truth:
         identity: Entry of a manifest.
         place: Source of the labels, for messages.
         request: Settings that name it from any folder.
-        state: Contents of mask and stored labels, for the state of a manifest.
+        state: Contents of mask and stored labels, and versions of pictures, for the state of a manifest.
+        holes: Zarr arrays among the labels and masks that lack chunks.
         made_from: The prediction that the labels were made from, or None.
         held_bytes: Bytes per pixel that an opened box holds: pictures are read whole.
     """
@@ -82,13 +85,18 @@ class Truth:
         self.held_bytes = 0
         self.request: dict[str, Any] = {"labels": None, "ignore": choice.ignore}
         self._masks: tuple[str, ...] = ()  # of the catalog, where its labels are taken: outside of them nothing counts
-        self.state: dict[str, Any] = states_of({SURFACE: folder / "prepare"})
+        self._runs = {SURFACE: folder / "prepare"}
+        self._pictures: dict[str, Location] = {}
         try:
             self.place, labels_identity, self._ink = self._labels(folder, segment, choice)
             ignored_identity, self._ignored = self._ignore(folder, choice)
+            versions, self._versions_now = watch(self._pictures)
+            places = (place.uri for place in self._pictures.values())
+            self.holes = counted_holes(f"segment {segment}", places, most=1.0)
         except BaseException:
             self.close()
             raise
+        self.state: dict[str, Any] = {**states_of(self._runs), **versions}
         self.identity: dict[str, Any] = {
             "labels": labels_identity,
             "ignore": ignored_identity,
@@ -100,6 +108,11 @@ class Truth:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def now(self) -> dict[str, Any]:
+        """Take the state again, as far as that is cheap, for `RunManifest.now`."""
+        known = {key: place for key, place in self._runs.items() if key in self.state}
+        return {**contents_now(known), **self._versions_now()}
 
     def close(self) -> None:
         """Release file handles."""
@@ -158,6 +171,7 @@ class Truth:
         uri = chosen_version(uri, None, f"segment {segment}, labels", STATE_VERSION).uri
         picture = PictureLabels(uri, choice.white)
         self.request["labels"] = Location.parse(uri).uri
+        self._pictures["picture"] = picture.picture or Location.parse(uri)
         self.held_bytes += 5  # as float32, and as flags
         self._sources.append(picture)  # type: ignore[arg-type]  # closed like one
         self._require_size(f"labels {uri}", picture.shape_yx)
@@ -168,12 +182,12 @@ class Truth:
             cure = f"run inkbatch labels {segment} again"
             manifest = require_complete(folder / "labels", f"segment {segment}, labels", cure)
             self.made_from = manifest.get("inputs", {}).get("source", {}).get("prediction")
-            if state_changes(manifest.get("state"), self.state):
+            if state_changes(manifest.get("state"), states_of(self._runs)):
                 raise DataError(
                     f"segment {segment}, labels: the surface has changed since they were made; run inkbatch labels "
                     f"{segment} --replace"
                 )
-            self.state |= states_of({"labels": folder / "labels"})
+            self._runs["labels"] = folder / "labels"
         labels = Multiscale.open(own)
         self._require_size(f"labels {own}", labels.shape)
 
@@ -196,6 +210,7 @@ class Truth:
         source = open_one_layer(choice.ignore)
         self.held_bytes += 1 + source.dtype.itemsize
         self.request["ignore"] = Location.parse(choice.ignore).uri
+        self._pictures["ignore_image"] = Location.parse(source.uri)
         self._sources.append(source)
         self._require_size(f"ignore mask {choice.ignore}", source.shape_zyx[1:])
         identity = {"uri": source.uri, "fingerprint": source.fingerprint}
@@ -206,6 +221,8 @@ class Truth:
         places = [chosen_version(uri, None, f"mask {uri}", STATE_VERSION).uri for uri in self._masks]
         sources = [open_plane(uri, "max", None, STATE_PLANE) for uri in places]
         self._sources += sources
+        names = ("supervision_mask", "validation_mask")
+        self._pictures |= {name: Location.parse(one.uri) for name, one in zip(names, sources, strict=False)}
         self.held_bytes += len(sources)
         for uri, source in zip(places, sources, strict=True):
             self._require_size(f"mask {uri}", source.shape_zyx[1:])

@@ -42,6 +42,8 @@ class Holes:
         return self.missing / self.expected
 
     def __str__(self) -> str:
+        if self.asked and not self.missing:
+            return f"{self.asked:,} of {self.expected:,} chunks of {self.uri} were asked for, all of them are stored"
         count = f"about {self.missing:,}" if self.asked else f"{self.missing:,}"
         sample = f" ({self.asked:,} were asked for)" if self.asked else ""
         return f"{count} of {self.expected:,} chunks of {self.uri} are not stored and read as its fill value{sample}"
@@ -125,13 +127,13 @@ def counted_holes(
         may_be_empty: Nothing stored means nothing marked (``allow_empty``); None: the job has no such setting.
 
     Returns:
-        The arrays that lack chunks.
+        The arrays that lack chunks, and those of which only some were asked for.
 
     Raises:
         DataError: Their share is larger than `most`, or all are missing and may not be.
     """
     counted = (count_holes(Location.parse(place)) for place in places)
-    found = tuple(holes for holes in counted if holes is not None and holes.missing)
+    found = tuple(holes for holes in counted if holes is not None and (holes.missing or holes.asked))
     for holes in found:
         if holes.missing == holes.expected and not may_be_empty:
             raise DataError(

@@ -57,6 +57,20 @@ def watched(look: Callable[[], Any], states: Callable[[], Mapping[str, State]]) 
     return lambda: {} if look() == first else states()
 
 
+def watch(places: Mapping[str, Location]) -> tuple[dict[str, State], Callable[[], Mapping[str, State]]]:
+    """Take the states of some inputs, and make the function that takes them again, see `watched`.
+
+    Args:
+        places: Files and arrays, by their key in a manifest's state.
+    """
+    states = {key: state_of(place) for key, place in places.items()}
+
+    def look() -> dict[str, dict[str, str]]:
+        return {key: quick_look(place, chunks=states[key]["objects"]) for key, place in places.items()}
+
+    return states, watched(look, lambda: {key: state_of(place) for key, place in places.items()})
+
+
 def quick_look(place: Location, *, only: Callable[[str], bool] = lambda name: True, chunks: int = 0) -> dict[str, str]:
     """Take versions of an input without reading any of its content: times and tags, of at most `MOST_NAMED` objects.
 

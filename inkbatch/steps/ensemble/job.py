@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -194,6 +194,7 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     if trained_on:
         inputs["trained_on"] = trained_on
     state = maps_state(maps)
+    now: Callable[[], Mapping[str, Any]] = partial(maps_now, maps)
     asked_fit: dict[str, Any] | None = None
     if config.fit is not None:
         settings["fit"] = config.fit.model_dump(mode="json", include={"metric", "area", "pixels"})
@@ -201,12 +202,17 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
         with _truth(config) as truth:
             inputs["truth"] = truth.identity
             state |= truth.state
+            now = partial(_maps_and_truth_now, maps, truth)
             asked_fit = {**config.fit.model_dump(mode="json"), **truth.request}
     request = config.request(
         predictions=[map_address(member) for member in config.predictions], fit=asked_fit, catalog=None
     )
-    manifest = RunManifest("ensemble", settings, inputs, len(units), request, state, partial(maps_now, maps))
+    manifest = RunManifest("ensemble", settings, inputs, len(units), request, state, now)
     return EnsemblePlan(config, maps, units, folder, manifest)
+
+
+def _maps_and_truth_now(maps: Sequence[StoredMap], truth: Truth) -> dict[str, Any]:
+    return {**maps_now(maps), **truth.now()}
 
 
 def _threshold(found: StoredMap) -> float:
@@ -348,6 +354,8 @@ def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: Run
         found = {}
     if found.get("digest") != plan.manifest.digest:
         with _truth(plan.config) as truth:
+            for holes in truth.holes:
+                context.reporter.note(f"labels: {holes}")
             fitted = fit(plan.maps, rule, truth, rules)
         names, learnt = [member.name for member in plan.maps], fitted.trained_share
         found = {"digest": plan.manifest.digest, **fitted.document(names, rules.metric)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +28,7 @@ from inkbatch.data.maps.comparison import (
     open_comparison,
 )
 from inkbatch.data.maps.scoring import BINS, DEFAULT_THRESHOLD, ScoreHistogram
-from inkbatch.data.maps.stored import StoredMap, map_address, maps_now
+from inkbatch.data.maps.stored import StoredMap, map_address
 from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.geometry import Box, Unit
@@ -152,8 +151,9 @@ def make_plan(config: EvaluateConfig) -> EvaluatePlan:
     settings = config.model_dump(mode="json", exclude=addresses) | {"thresholds": list(thresholds)}
     named = {key: map_address(found.name) for key, found in zip(("name", "versus"), compared.maps, strict=False)}
     request = config.request(**named, **compared.truth.request, catalog=None, to=None)
-    now = partial(maps_now, compared.maps)
-    manifest = RunManifest("evaluate", settings, compared.identity, len(compared.units), request, compared.state, now)
+    manifest = RunManifest(
+        "evaluate", settings, compared.identity, len(compared.units), request, compared.state, compared.now
+    )
     return EvaluatePlan(config, compared, thresholds, _folder(config, compared.maps), manifest)
 
 
@@ -167,6 +167,8 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
     keep_freed_memory()
     with plan.comparison as compared, opencv_threads(1):
         truth = compared.truth
+        for holes in truth.holes:
+            context.reporter.note(f"labels: {holes}")
         if truth.made_from is not None:
             context.reporter.note(
                 f"labels {truth.place}: were made from the prediction {truth.made_from}; a map that agrees with them "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -169,8 +169,12 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
     settings |= {key: value for key, value in younger.items() if value is not None}
     inputs: dict[str, Any] = {"surface": prepared["digest"], **opened.identity}
     request = config.request(**opened.request, ignore=_asked_ignore(config.ignore), catalog=None, replace=None)
-    state = {**surface_state(config.root, config.segment), **opened.state}
-    now = partial(surface_now, config.root, config.segment)
+    versions, again = opened.watch()
+    state = {**surface_state(config.root, config.segment), **versions}
+
+    def now() -> dict[str, Any]:
+        return {**surface_now(config.root, config.segment), **again()}
+
     manifest = RunManifest("labels", settings, inputs, len(units), request, state, now)
     target = segment_folder(config.output_root or config.root, config.segment)
     return LabelsPlan(config, opened, surface, units, target, manifest)

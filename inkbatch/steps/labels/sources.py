@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,8 +10,9 @@ from inkbatch.data.labels.components import Bools
 from inkbatch.data.labels.ignore import NO_MASK
 from inkbatch.data.labels.versions import Versions, chosen_version
 from inkbatch.data.maps.label_source import LabelSource, PictureLabels, PredictionLabels
-from inkbatch.data.maps.stored import open_map
+from inkbatch.data.maps.stored import maps_now, maps_state, open_map
 from inkbatch.data.segments.catalog import Catalog, SegmentEntry
+from inkbatch.data.segments.prepared import SURFACE
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import may_be_file
@@ -20,7 +22,7 @@ from inkbatch.io.layers.single import content_digest, open_one_layer, read_mask
 from inkbatch.io.layers.zarr_holes import Holes, counted_holes
 from inkbatch.io.layers.zarr_nodes import find_node, level_shapes
 from inkbatch.io.store.location import Location
-from inkbatch.io.store.versions import state_of
+from inkbatch.io.store.versions import watch
 from inkbatch.io.surface import SurfaceVolume
 
 if TYPE_CHECKING:
@@ -86,11 +88,12 @@ class LabelInputs:
         return found
 
     @property
-    def places(self) -> list[str]:
-        """Addresses of all that was given as a picture or an array."""
-        picture = [self.labels.identity["image"]] if "image" in self.labels.identity else []
-        others = [source for source in (self.ignore_image, *(mask.source for mask in self.masks.values())) if source]
-        return [*picture, *(source.uri for source in others)]
+    def pictures(self) -> dict[str, Location]:
+        """All that was given as a picture or an array, by its key in the state of a manifest."""
+        found = {"picture": self.labels.picture}
+        found["ignore_image"] = Location.parse(self.ignore_image.uri) if self.ignore_image else None
+        found |= {key: Location.parse(mask.source.uri) for key, mask in self.masks.items()}
+        return {key: place for key, place in found.items() if place is not None}
 
     @property
     def request(self) -> dict[str, Any]:
@@ -98,13 +101,14 @@ class LabelInputs:
         masks = {key: mask.versions.uri for key, mask in self.masks.items()}
         return {**self.labels.request, "version": None, **masks}
 
-    @property
-    def state(self) -> dict[str, Any]:
-        """Versions of the inputs, for the state of a manifest."""
-        state = dict(self.labels.state)
-        if self.ignore_image is not None:
-            state["ignore_image"] = state_of(Location.parse(self.ignore_image.uri))
-        return state | {key: state_of(Location.parse(mask.source.uri)) for key, mask in self.masks.items()}
+    def watch(self) -> tuple[dict[str, Any], Callable[[], Mapping[str, Any]]]:
+        """Take the state of the inputs for a manifest, and make the function that takes it again."""
+        states, now = watch(self.pictures)
+        if not isinstance(self.labels, PredictionLabels):
+            return states, now
+        found = [self.labels.map]
+        contents = {key: value for key, value in maps_state(found).items() if key != SURFACE}
+        return {**contents, **states}, lambda: {**maps_now(found), **now()}
 
     def close(self) -> None:
         """Release file handles."""
@@ -134,7 +138,9 @@ def open_inputs(config: LabelsConfig, surface: SurfaceVolume) -> LabelInputs:
     masks = {what: _mask(config, what, uri, surface) for what, uri in given.items()}
     opened = LabelInputs(labels, versions, ignore_image, masks["supervision mask"], masks["validation mask"])
     who, may_be_empty = f"segment {config.segment}", config.allow_empty
-    holes = counted_holes(who, opened.places, config.max_missing, may_be_empty=may_be_empty)
+    holes = counted_holes(
+        who, (place.uri for place in opened.pictures.values()), config.max_missing, may_be_empty=may_be_empty
+    )
     return replace(opened, holes=holes)
 
 
