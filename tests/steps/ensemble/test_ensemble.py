@@ -196,6 +196,14 @@ def test_only_the_labelled_area_is_used_for_weights(configure):
     assert (found["pixels"], found["ink_pixels"]) == (60 * 90, INK[20:80, 10:100].sum())
 
 
+def test_labels_that_change_after_the_weights_were_fitted_stop_the_ensemble(configure, tmp_path, no_overlap):
+    np.save(tmp_path / "labels.npy", INK.astype(np.uint8))
+    context = RunContext()
+    context.reporter.unit = lambda name, facts: np.save(tmp_path / "labels.npy", (~INK).astype(np.uint8))
+    with pytest.raises(MismatchError, match=r"changed while they were read \(picture: 1 of 1 changed: labels.npy"):
+        run(configure(method="weighted-mean", fit={"labels": str(tmp_path / "labels.npy"), "white": 1}), context)
+
+
 @pytest.mark.parametrize(
     ("fit", "error", "words"),
     [

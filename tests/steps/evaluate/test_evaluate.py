@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import zarr
 from sklearn import metrics
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, NoLabelsError, Preempted
@@ -19,7 +20,7 @@ from inkbatch.run.job import RunContext
 from inkbatch.steps.evaluate.job import EvaluateConfig, describe, make_plan, run, summary
 from inkbatch.steps.evaluate.pictures import COLOURS
 from inkbatch.steps.infer.score import leave_score, score_line, stored_score
-from inkbatch.testing.faults import preempted_context, stored_bytes
+from inkbatch.testing.faults import Notes, preempted_context, stored_bytes
 from inkbatch.testing.maps import store_map, store_picture
 
 SHAPE = (150, 210)
@@ -209,6 +210,22 @@ def test_labels_can_be_a_picture_and_the_ignore_mask_left_out(configure, tmp_pat
     cv2.imwrite(str(tmp_path / "ignore.png"), (~IGNORED).astype(np.uint8))
     other = configure(ignore=str(tmp_path / "ignore.png"), to=str(tmp_path / "other"))
     assert document(run(other, RunContext()))["counted_px"] == (MASK & IGNORED).sum()
+
+
+def test_a_picture_of_labels_that_changes_between_two_units_stops_the_evaluation(configure, tmp_path, no_overlap):
+    cv2.imwrite(str(tmp_path / "labels.png"), INK.astype(np.uint8))
+    context = RunContext()
+    context.reporter.unit = lambda name, facts: cv2.imwrite(str(tmp_path / "labels.png"), (~INK).astype(np.uint8))
+    with pytest.raises(MismatchError, match=r"changed while they were read \(picture: 1 of 1 changed: labels.png"):
+        run(configure(labels=str(tmp_path / "labels.png"), white=1), context)
+
+
+def test_labels_in_an_array_that_lacks_chunks_are_counted(configure, tmp_path):
+    array = zarr.create_array(tmp_path / "ink.zarr", shape=INK.shape, chunks=(32, 32), dtype="uint8")
+    array[:32] = 255
+    notes = Notes()
+    run(configure(labels=str(tmp_path / "ink.zarr")), RunContext(reporter=notes))
+    assert any("chunks of" in note and "are not stored" in note for note in notes.said)
 
 
 def test_labels_that_come_from_a_prediction_are_called_so(configure, root):

@@ -62,6 +62,15 @@ def cleaned(mask, min_area_px=120) -> np.ndarray:
     return ndimage.binary_fill_holes((areas >= min_area_px)[labels])
 
 
+def test_a_mask_that_changes_between_two_units_stops_the_labels(configure, tmp_path, no_overlap):
+    mask = tmp_path / "mask.png"
+    cv2.imwrite(str(mask), np.full(SHAPE, 255, np.uint8))
+    context = RunContext()
+    context.reporter.unit = lambda name, facts: cv2.imwrite(str(mask), np.zeros(SHAPE, np.uint8))
+    with pytest.raises(MismatchError, match=r"changed while they were read \(supervision_mask: 1 of 1 changed: mask"):
+        run(configure(supervision_mask=str(mask)), context)
+
+
 def test_labels_are_cleaned_as_if_the_surface_was_never_cut(configure, picture):
     config = configure()
     report = run(config, RunContext())
