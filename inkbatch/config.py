@@ -26,7 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from inkbatch.documents import parse_yaml, read_yaml_file
 from inkbatch.errors import ConfigError
-from inkbatch.redaction import redact, shown
+from inkbatch.redaction import HIDDEN, holds_secret, redact, shown
 
 PRESET_KEY = "recipe"
 LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
@@ -201,8 +201,17 @@ def matching(name: str, known: Sequence[str], what: str) -> list[str]:
 
 
 def named_place(text: str) -> tuple[str | None, str]:
-    """Read ``NAME=PLACE`` or ``PLACE``: the name, None where there is none, and the place."""
+    """Read ``NAME=PLACE`` or ``PLACE``: the name, None where there is none, and the place.
+
+    Raises:
+        ConfigError: The name is a secret's: a variable that landed behind the wrong option.
+    """
     found = _NAMED_PLACE.match(text)
+    if found and holds_secret(found[1]):
+        raise ConfigError(
+            f"expected NAME=PLACE of a bundle, got {found[1]}={HIDDEN}, which looks like a secret; export it where "
+            "the job runs, and choose another name if it is a bundle's"
+        )
     return (found[1], found[2]) if found else (None, text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inkbatch.config import JobConfig, digest, parse_bytes
+from inkbatch.config import JobConfig, digest, named_place, parse_bytes
 from inkbatch.errors import ConfigError
 from inkbatch.steps.prepare.settings import PrepareConfig
 
@@ -90,3 +90,10 @@ def test_values_of_a_wrong_type_are_not_echoed_whole(key, value):
     assert "s3cr3t@" not in str(caught.value)
     assert "'s3cr3t'" not in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+def test_a_secret_behind_the_option_of_bundles_is_refused_without_its_value():
+    assert named_place("letters=runs/a/bundle") == ("letters", "runs/a/bundle")
+    with pytest.raises(ConfigError, match="got WANDB_API_KEY=…, which looks like a secret") as found:
+        named_place("WANDB_API_KEY=hidden")
+    assert "hidden" not in str(found.value)

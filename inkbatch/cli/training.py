@@ -194,6 +194,7 @@ def evaluate_pictures(
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel counts as object.")] = None,
     to: Annotated[str | None, typer.Option(help="Folder for the result (default: evaluation in MAPS).")] = None,
+    replace: Replace = False,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
@@ -208,7 +209,7 @@ def evaluate_pictures(
     job = step.EvaluatePicturesConfig.load(config, sets or (), options)
     if ends_with_check(job):
         return
-    for line in step.run(job):
+    for line in step.run(job, replace=replace):
         typer.echo(line)
 
 

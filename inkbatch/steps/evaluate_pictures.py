@@ -67,13 +67,17 @@ class _Pair:
     objects: ObjectLabels | None = None
 
 
-def run(config: EvaluatePicturesConfig) -> list[str]:
+def run(config: EvaluatePicturesConfig, *, replace: bool = False) -> list[str]:
     """Score every map of a folder, each by itself and all together; returns lines for people.
+
+    Args:
+        config: The job's settings.
+        replace: Replace an evaluation with other settings.
 
     Raises:
         ConfigError: Neither annotations nor a dataset that has them.
         DataError: Maps that are not complete, a missing annotation, or nothing that counts.
-        MismatchError: Map and annotation differ in size.
+        MismatchError: Map and annotation differ in size; an evaluation with other settings is there.
     """
     made = open_run(config.maps)
     made.require_complete()
@@ -86,6 +90,16 @@ def run(config: EvaluatePicturesConfig) -> list[str]:
     threshold = config.threshold
     if threshold is None:
         threshold = made.manifest["config"]["contract"].get("threshold") or DEFAULT_THRESHOLD
+    place = made.folder / "evaluation" if config.to is None else Location.parse(config.to)
+    annotations = None if config.annotations is None else Location.parse(config.annotations).uri
+    settings: dict[str, Any] = {"maps": made.folder.uri, "annotations": annotations, "label_above": config.label_above}
+    settings |= {"on": config.on, "beta": config.beta, "threshold": threshold}
+    differing = _differing(place / DOCUMENT, settings)
+    if differing and not replace:
+        raise MismatchError(
+            f"{place}: holds an evaluation with other settings ({', '.join(differing)}); choose another folder (--to), "
+            "or give --replace, which removes what is there"
+        )
     total, rows, sizes = ScoreHistogram(), [], np.zeros(2, np.int64)
     for pair in _pairs(config, made):
         found, labelled, trained = _counted(config, made.folder, pair, bundle)
@@ -102,10 +116,7 @@ def run(config: EvaluatePicturesConfig) -> list[str]:
             "label_above, or --on all"
         )
     document = {
-        "maps": made.folder.uri,
-        "on": config.on,
-        "beta": config.beta,
-        "threshold": threshold,
+        **settings,
         "pictures": len(rows),
         "labelled_px": int(sizes[0]),
         "trained_px": int(sizes[1]),
@@ -113,10 +124,22 @@ def run(config: EvaluatePicturesConfig) -> list[str]:
         "known_training": bundle is not None and bool(bundle.document.training.get("pixels")),
         **_scores(total, threshold, config),
     }
-    place = made.folder / "evaluation" if config.to is None else Location.parse(config.to)
     (place / DOCUMENT).write_json(document)
     (place / TABLE).write_bytes(_csv(rows))
-    return list(_lines(document, place))
+    return [*([f"--replace: removed the evaluation at {place}"] if differing else []), *_lines(document, place)]
+
+
+def _differing(place: Location, settings: Mapping[str, Any]) -> list[str]:
+    """List the settings that differ from those of a stored evaluation, of those that it states."""
+    try:
+        found = place.read_mapping()
+    except FileNotFoundError:
+        return []
+    return [
+        f"{key}: there {found[key]!r}, here {value!r}"
+        for key, value in settings.items()
+        if key in found and key != "maps" and found[key] != value
+    ]
 
 
 def _bundle(made: StoredRun) -> Bundle | None:

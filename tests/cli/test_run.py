@@ -10,6 +10,7 @@ import yaml
 from inkbatch.cli.app import app
 from inkbatch.cli.outcome import run_command
 from inkbatch.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE
+from inkbatch.testing.s3 import S3Server
 from inkbatch.testing.segments import identity_bundle, random_papyrus, write_layers
 
 STATED = ["--set", "prepare:depth_order=forward", "--set", "prepare:voxel_size_um=8"]
@@ -62,6 +63,26 @@ def test_a_prepared_segment_needs_its_source_no_more(inkbatch, tmp_path, in_cata
     assert " prepare tiny" not in inkbatch("launch", "prepare,infer", "tiny", "--bundle", "bundle", "--dry-run")
     refused = inkbatch(*chain, "--set", "prepare:depth_order=reversed", code=EXIT_DATA if in_catalog else EXIT_CONFIG)
     assert "infer: complete" not in refused
+
+
+def test_a_root_on_s3_is_planned_and_read_from_another_machine_at_another_address(
+    inkbatch, tmp_path, s3_root, s3_server, monkeypatch
+):
+    inkbatch("run", "prepare", "tiny", "--root", s3_root.uri, "--source", "layers", *STATED)
+    shutil.copytree(s3_server.folder / "bucket" / s3_root.name, tmp_path / "there/copied/moved")
+    shutil.rmtree(tmp_path / "layers")
+    (tmp_path / "desk").mkdir()
+    monkeypatch.chdir(tmp_path / "desk")  # no catalog, no source
+    with S3Server(tmp_path / "there") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        chain = ["run", "prepare,infer", "tiny", "--root", "s3://copied/moved", "--bundle", "../bundle"]
+        for words in (["--dry-run"], []):
+            said = inkbatch(*chain, *words)
+            assert "prepare: left out; the segment is prepared, and its source is not available here" in said
+            assert ("infer tiny with tiny-identity" if words else "infer: complete") in said
+        assert "already complete" in inkbatch(*chain)
+        inkbatch("verify", "s3://copied/moved")
 
 
 def test_a_dry_run_answers_before_the_segment_is_prepared(inkbatch, tmp_path):

@@ -59,7 +59,7 @@ def maps(root: Path, **changes) -> Path:
 
 def scored(folder: Path, **changes) -> tuple[dict[str, Any], str]:
     config = evaluate_pictures.EvaluatePicturesConfig.checked({"maps": str(folder), **changes}, "test")
-    lines = evaluate_pictures.run(config)
+    lines = evaluate_pictures.run(config, replace=True)
     return json.loads((folder / "evaluation/evaluation.json").read_text()), "\n".join(lines)
 
 
@@ -103,6 +103,13 @@ def test_pictures_are_scored_without_those_that_trained(root):
     assert found["dice"] == pytest.approx(2 * (above & truth).sum() / (above.sum() + truth.sum()), abs=2e-3)
     assert scored(folder, on="validation")[0]["counted_px"] == EDGE**2
     assert "not a score" in scored(folder, on="all")[1]
+    before = (folder / "evaluation/evaluation.json").read_bytes()
+    config = evaluate_pictures.EvaluatePicturesConfig.checked({"maps": str(folder)}, "test")
+    with pytest.raises(MismatchError, match=r"\(on: there 'all', here 'unseen'\); .* give --replace"):
+        evaluate_pictures.run(config)
+    assert (folder / "evaluation/evaluation.json").read_bytes() == before
+    assert evaluate_pictures.run(config, replace=True)[0].startswith("--replace: removed the evaluation at ")
+    assert not evaluate_pictures.run(config)[0].startswith("--replace")
 
 
 def test_maps_say_how_many_of_their_pixels_trained_the_network(root):

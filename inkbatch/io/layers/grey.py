@@ -19,6 +19,7 @@ from inkbatch.io.layers.numbered import MAGIC_BYTES, Keeping, open_file
 from inkbatch.io.layers.pictures import JPG_MAGIC, PNG_MAGIC, Picture, read_picture
 from inkbatch.io.layers.tiff import CODEC_NAMES, REDUCED_OR_MASK, TIFF_MAGIC
 from inkbatch.io.lossy import JPEG_IN_TIFF
+from inkbatch.io.pictures.orientation import TAG, UPRIGHT, refuse_turned
 from inkbatch.io.store.location import Location
 
 MINISWHITE, MINISBLACK, RGB, PALETTE = 0, 1, 2, 3
@@ -192,6 +193,7 @@ def _odd_tiff(place: Location, header: BinaryIO | RangeFile) -> _Odd | None:
             others: list[Any] = list(tiff.pages)
             count = sum(not int(other.subfiletype) & REDUCED_OR_MASK for other in others)
             shape = int(page.imagelength), int(page.imagewidth)
+            orientation = page.tags.valueof(TAG, UPRIGHT)
     except Exception:  # the usual reader says what is wrong
         return None
     known = code in (MINISWHITE, MINISBLACK, RGB, PALETTE) or lossy
@@ -199,6 +201,8 @@ def _odd_tiff(place: Location, header: BinaryIO | RangeFile) -> _Odd | None:
         return None
     if count > 1:
         raise DataError(f"{place}: expected one 2-D picture, got {count} pages; save the one you mean by itself")
+    if orientation not in (0, UPRIGHT):  # 0 is no valid value, but is written for "not stated"
+        refuse_turned(orientation, str(place))
     return _Odd(shape, np.dtype(np.uint8 if bits < 16 or code == PALETTE else np.uint16), lossy)
 
 

@@ -184,3 +184,10 @@ def test_pictures_and_volumes_on_a_web_server_are_read_alike(web, ink):
         assert len(source.fingerprint) == 64
     with open_plane(f"{web.url}/v.zarr", None, None, "") as source:
         np.testing.assert_array_equal(read_one_layer(source, WHOLE), ink)
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_a_tiff_that_claims_to_be_turned_is_refused_whatever_its_kind(tmp_path, ink, photometric):
+    tifffile.imwrite(tmp_path / "mask.tif", ink > 0, photometric=photometric, extratags=[(274, "H", 1, 6, True)])
+    with pytest.raises(DataError, match=r"mask.tif: expected an upright picture, got EXIF orientation 6"):
+        open_flat(str(tmp_path / "mask.tif"))
