@@ -6,6 +6,7 @@ again, and killed again, and left to end at last. Then every object must be the 
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ from inkbatch.run.job import RunContext
 from inkbatch.testing.campaigns import Action, Ended, Place, Scene, forked, leftovers_in, objects_in, scenes_of, unequal
 
 MOST_BLOWS = 12  # in one trial; a job that goes on after one costs less than one from the start
+HEAVY = 3
 AT_A_WRITE = 0.75  # share of the blows
 
 _NUMBERS = re.compile(r"[0-9a-f]{12,}|\d+")
@@ -140,6 +142,8 @@ def prepared_scenes(place: Place, folder: Path) -> list[Scene]:
 def trials(place: Place, folder: Path, scenes: Sequence[Scene], seed: int, hit: Container[str] = ()) -> Iterator[Trial]:
     """Kill jobs, without end: all jobs and all kinds of write in turn, the rest by chance.
 
+    Jobs that take more than `HEAVY` times what others do come in one turn of as many.
+
     Args:
         place: Their ROOT.
         folder: For what processes say.
@@ -152,8 +156,11 @@ def trials(place: Place, folder: Path, scenes: Sequence[Scene], seed: int, hit: 
     for scene in scenes:
         kinds = rng.permutation(sorted(scene.facts)).tolist()
         order[scene.number] = sorted(kinds, key=lambda kind, own=scene: named(own, kind) in hit)  # type: ignore[misc]
-    while True:
+    often = HEAVY * sorted(scene.seconds for scene in scenes)[len(scenes) // 2]
+    for turn in itertools.count():
         for scene in scenes:
+            if scene.seconds > often and turn % HEAVY:
+                continue
             yield _trial(place, folder, scene, _blows(scene, order[scene.number], rng))
 
 
@@ -177,7 +184,9 @@ def _blows(scene: Scene, kinds: list[str], rng: np.random.Generator) -> list[Blo
 
 
 def _which(writes: int, blows_before: int, rng: np.random.Generator) -> int:
-    """Choose one of the writes of a kind: a process that was started again has fewer of them to do."""
+    """Choose one of the writes of a kind, often the first: one that goes on has fewer of them to do."""
+    if rng.random() < 0.5:
+        return 1
     return int(rng.integers(1, -(-writes // (1 + blows_before)) + 1))
 
 
