@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -104,7 +106,7 @@ class CheckpointStore:
             ends_epoch: An epoch has just ended.
         """
         buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
+        torch.save(_with_each_text_once(dict(state)), buffer)
         data = buffer.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
         entry = Entry(file=f"{PREFIX}{step:09d}-{sha256[:16]}{SUFFIX}", sha256=sha256, step=step, epoch=epoch)
@@ -172,3 +174,21 @@ class CheckpointStore:
             raise CorruptDataError(f"{place}: expected the digest that the pointer states, got another; it was damaged")
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return state
+
+
+def _with_each_text_once(value: Any) -> Any:
+    """Copy dicts, lists and tuples, with one object for equal texts.
+
+    Pickle writes an object that it has met as a reference, so that a state whose texts were partly loaded from a file
+    would otherwise take other bytes than one that never left the process.
+    """
+    if type(value) is str:
+        return sys.intern(value)
+    if type(value) in (list, tuple):
+        return type(value)(_with_each_text_once(one) for one in value)
+    if isinstance(value, dict):
+        copy = type(value)((_with_each_text_once(key), _with_each_text_once(one)) for key, one in value.items())
+        if isinstance(value, OrderedDict):  # PyTorch notes versions of modules beside the keys
+            copy.__dict__.update(_with_each_text_once(value.__dict__))
+        return copy
+    return value

@@ -81,7 +81,7 @@ def test_a_root_on_s3_is_planned_and_read_from_another_machine_at_another_addres
             said = inkbatch(*chain, *words)
             assert "prepare: left out; the segment is prepared, and its source is not available here" in said
             assert ("infer tiny with tiny-identity" if words else "infer: complete") in said
-        assert "already complete" in inkbatch(*chain)
+        assert "infer: complete · 0 units stored" in inkbatch(*chain)
         inkbatch("verify", "s3://copied/moved")
 
 

@@ -86,6 +86,11 @@ def _(desk, s3_root):
     return desk.says("export", "tiny", "--root", "s3://bucket/refused", "--to", "map.png")
 
 
+@provokes("which looks like a secret")
+def _(desk):
+    return desk.says("launch", "infer", "tiny", "--bundle", "WANDB_API_KEY=hidden", "--engine", "slurm", "--dry-run")
+
+
 @provokes("access refused")
 def _(desk, web):
     (web.folder / "layers").mkdir()

@@ -88,3 +88,13 @@ def test_an_edited_pointer_is_refused(tmp_path):
     (tmp_path / "pointer.json").write_text('{"last": [{"file": 3}]}')
     with pytest.raises(CorruptDataError, match="not a pointer to checkpoints; remove"):
         store.newest()
+
+
+def test_a_state_that_was_partly_loaded_takes_the_bytes_of_one_that_never_was(store):
+    def rows(count: int) -> list[dict]:
+        return [{"step": number, "scores": {"overall": 0.5}} for number in range(count)]
+
+    never = {"optimiser": {"step": 2}, "progress": {"rows": rows(2)}}
+    loaded = store.load(store.save({"optimiser": {"step": 2}, "progress": {"rows": rows(1)}}, 1, 0))
+    loaded["progress"]["rows"].append(rows(2)[1])
+    assert store.save(loaded, 2, 0).sha256 == store.save(never, 2, 0).sha256
