@@ -28,12 +28,12 @@ from inkbatch.io.store.location import Location
 from inkbatch.models.prompting import PromptableBundle, PromptableDocument, build_promptable
 
 IMAGE_PX, WIDTH = 192, 64
-CROPS_PX = (112, 232)  # of a section, resized to IMAGE_PX
-PICTURES, PROMPTS = 4, 16  # per step
+CROPS_PX = (72, 150)  # of a section, resized to IMAGE_PX
+PICTURES, PROMPTS = 4, 12  # per step
 TARGET_PX = 96  # masks are compared at this size
 LEAST_PX = 40  # of a grain in a crop
 SECTIONS, STEPS = 32, 1200
-RATE, WARM_UP = 1.5e-3, 40
+RATE, WARM_UP = 2.5e-3, 30
 INSIDE = torch.tensor(3.0)  # weight of a grain's pixels, which are few
 
 
@@ -102,7 +102,7 @@ def draw_batch(
     pixels = (pixels - torch.tensor(document.mean).view(3, 1, 1)) / torch.tensor(document.std).view(3, 1, 1)
     prompts = [_prompts(instances, rng) for _, instances in crops]
     points, boxes, masks = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*prompts, strict=True))
-    return Prompted(pixels, points[:, :, None], boxes if rng.random() < 0.6 else None, masks)
+    return Prompted(pixels, points[:, :, None], boxes if rng.random() < 0.75 else None, masks)
 
 
 def _crop(
@@ -163,7 +163,7 @@ def loss_of(logits: Tensor, predicted: Tensor, target: Tensor) -> tuple[Tensor, 
     found, there = masks > 0, wanted > 0.5
     iou = (found & there).sum((-2, -1)) / (found | there).sum((-2, -1)).clamp_min(1)
     score = predicted.flatten(0, 1).float()
-    loss = each.min(1).values.mean() + 0.1 * each.mean() + functional.mse_loss(score, iou.float())
+    loss = each.min(1).values.mean() + 0.3 * each.mean() + functional.mse_loss(score, iou.float())
     return loss, iou.gather(1, score.argmax(1)[:, None]).float().mean()
 
 
@@ -203,8 +203,7 @@ def train(run: Run, document: PromptableDocument, seed: int, steps: int, slice_s
         for group in run.optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (run.step + 1) / WARM_UP) * cosine
         batch = draw_batch(sections, document, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            found = run.net(pixel_values=batch.pixels, input_points=batch.points, input_boxes=batch.boxes)
+        found = run.net(pixel_values=batch.pixels, input_points=batch.points, input_boxes=batch.boxes)
         loss, iou = loss_of(found.pred_masks, found.iou_scores, batch.masks)
         run.optimiser.zero_grad()
         loss.backward()
