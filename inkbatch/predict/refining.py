@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,7 @@ class Larger:
     proposal: Proposal
 
 
+Value = TypeVar("Value", bound=np.generic)
 Answer = Instance | Rejection | Larger
 
 
@@ -123,10 +124,10 @@ def _settled(found: Instance | Rejection, first_pass: FirstPassTile) -> Answer:
     return Larger(found.proposal) if leaves else found
 
 
-def tile_of(array: NDArray[np.generic], box: Box, fill: int = 0) -> NDArray[np.generic]:
+def tile_of(array: NDArray[Value], box: Box, fill: int = 0) -> NDArray[Value]:
     """Cut a box out of a picture in memory, (Y, X) or (Y, X, 3); `fill` beyond its border."""
     inside = box.intersect(Box(0, 0, *array.shape[:2]))
-    out = np.full((*box.shape, *array.shape[2:]), fill, array.dtype)
+    out: NDArray[Value] = np.full((*box.shape, *array.shape[2:]), fill, array.dtype)
     if inside.area:
         out[inside.within(box)] = array[inside.slices]
     return out
