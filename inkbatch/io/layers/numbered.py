@@ -139,7 +139,7 @@ def open_file(location: Location, keeping: Keeping) -> LayerSource:
     """
     size = location.size()
     layers = _open_file(location, size, all_pages=True)
-    pages = {layer.label for layer in layers if isinstance(layer, Plane)}
+    pages = {layer.name for layer in layers}
     if len(pages) > 1 and len(layers) > len(pages):
         raise DataError(f"{location}: expected grey pages, some are RGB; convert them to one channel")
     _require_agreement(location, layers)
@@ -173,8 +173,8 @@ def _require_agreement(place: Location, layers: Sequence[Plane | Picture]) -> No
     for layer in layers[1:]:
         if type(layer) is not type(first):
             raise MismatchError(
-                f"{place}: expected layers of one format, but {_name(first)} is a {_format(first)} and {_name(layer)} "
-                f"a {_format(layer)}; convert them to one"
+                f"{place}: expected layers of one format, but {first.name} is a {first.format} and {layer.name} a "
+                f"{layer.format}; convert them to one"
             )
         for what, ours, theirs in (
             ("size (height, width)", layer.shape_yx, first.shape_yx),
@@ -182,29 +182,18 @@ def _require_agreement(place: Location, layers: Sequence[Plane | Picture]) -> No
         ):
             if ours != theirs:
                 raise MismatchError(
-                    f"{place}: expected layers of one {what}, but {_name(first)} has {theirs} and {_name(layer)} has "
+                    f"{place}: expected layers of one {what}, but {first.name} has {theirs} and {layer.name} has "
                     f"{ours}; remove what does not belong to this stack, or convert it"
                 )
-
-
-def _name(layer: Plane | Picture) -> str:
-    return layer.label.rsplit("/", 1)[-1] if isinstance(layer, Plane) else layer.location.name
-
-
-def _format(layer: Plane | Picture) -> str:
-    return "TIFF" if isinstance(layer, Plane) else "picture (PNG or JPG)"
 
 
 def _require_fitting(uri: str, layers: Sequence[Plane | Picture], memory_bytes: int) -> None:
     """Refuse pictures, strips and tiles that cannot be decoded within the budget."""
     for layer in layers:
-        if isinstance(layer, Plane):
-            needed = 0 if layer.codec == "none" else layer.block_bytes
-        else:
-            needed = layer.shape_yx[0] * layer.shape_yx[1] * layer.samples * layer.dtype.itemsize
+        needed = layer.unpacked_bytes
         if needed > max(memory_bytes, LEAST_BYTES):
             raise DataError(
-                f"{uri}: {_name(layer)} unpacks to {needed:,} bytes at once, more than the memory budget of "
+                f"{uri}: {layer.name} unpacks to {needed:,} bytes at once, more than the memory budget of "
                 f"{memory_bytes:,}; allow more memory, or store it in smaller tiles"
             )
 

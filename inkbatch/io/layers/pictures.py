@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import imagecodecs
 import numpy as np
@@ -39,12 +40,24 @@ class Picture:
         dtype: uint8 or uint16.
     """
 
+    format: ClassVar[str] = "picture (PNG or JPG)"
+
     location: Location
     size: int
     kind: Literal["png", "jpg"]
     shape_yx: tuple[int, int]
     samples: int
     dtype: np.dtype[Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.location.name
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Memory that decoding takes at once."""
+        return math.prod(self.shape_yx) * self.samples * self.dtype.itemsize
 
     def decode(self, out: NDArray[np.generic]) -> None:
         """Decode into `out` (samples, height, width).

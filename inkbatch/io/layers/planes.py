@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import imagecodecs
 import numpy as np
@@ -49,6 +49,8 @@ class Plane:
         sample: See `samples`.
     """
 
+    format: ClassVar[str] = "TIFF"
+
     location: Location
     label: str
     shape_yx: tuple[int, int]
@@ -61,6 +63,16 @@ class Plane:
     counts: NDArray[np.int64] = field(repr=False)
     samples: int = 1
     sample: int = 0
+
+    @property
+    def name(self) -> str:
+        """File and page, without the folder."""
+        return self.label.rsplit("/", 1)[-1]
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Memory that decoding takes at once; none where blocks are read as they are stored."""
+        return 0 if self.codec == "none" else self.block_bytes
 
     @property
     def block_columns(self) -> int:
