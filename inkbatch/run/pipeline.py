@@ -112,65 +112,108 @@ def run_units(
         Units that were stored and marked.
     """
     stages = seconds or StageSeconds()
-    ahead, behind = work.overlap.ahead, work.overlap.behind
-    marked: list[Unit] = []
-    marking = threading.Lock()
+    loads, stores = _Loads(units, work, stages), _Stores(work, stages, on_done)
+    try:
+        while loads:
+            stop.check()
+            unit, loaded = loads.take(stop)
+            computed = loaded
+            if work.compute is not None:
+                with stages.timed("compute"):
+                    computed = work.compute(unit, loaded)
+            del loaded
+            stores.put(unit, computed)
+            del computed
+        stores.finish()
+    finally:
+        loads.close()
+        stores.close()
+    return stores.marked
 
-    def timed(stage: str, action: Callable[..., Any], *arguments: Any) -> Any:
-        with stages.timed(stage):
-            return action(*arguments)
 
-    def store_and_mark(unit: Unit, computed: Computed) -> None:
-        with recording() as ledger:
-            facts = work.store(unit, computed)
-        make_durable(ledger)
-        work.mark(unit, {**facts, LEDGER: ledger})
-        with marking:
-            marked.append(unit)
-            on_done(unit, facts)
+class _Loads:
+    """Units that reader threads load ahead, in order."""
 
-    def raise_failures(ready: set[Future[Any]]) -> None:
-        for future in ready:
+    def __init__(self, units: Sequence[Unit], work: UnitWork[Any, Any], stages: StageSeconds) -> None:
+        self._load, self._ahead, self._stages = work.load, work.overlap.ahead, stages
+        self._waiting = deque(units)
+        self._loading: deque[tuple[Unit, Future[Any]]] = deque()
+        self._readers = ThreadPoolExecutor(max(1, self._ahead), thread_name_prefix="inkbatch-read")
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._loading)
+
+    def take(self, stop: StopFlag) -> tuple[Unit, Any]:
+        """Wait for the next unit, and let those after it be loaded meanwhile.
+
+        Raises:
+            Preempted: A stop signal came; at most half a second later.
+        """
+        self._refill(max(1, self._ahead))
+        unit, future = self._loading.popleft()
+        with self._stages.timed("waited"):
+            loaded = _result_or_stop(future, stop)
+        self._refill(self._ahead)
+        return unit, loaded
+
+    def close(self) -> None:
+        """Drop what was not taken."""
+        for _, pending in self._loading:
+            pending.cancel()
+        self._readers.shutdown(wait=True, cancel_futures=True)
+
+    def _refill(self, limit: int) -> None:
+        while self._waiting and len(self._loading) < limit:
+            unit = self._waiting.popleft()
+            self._loading.append((unit, self._readers.submit(self._timed, unit)))
+
+    def _timed(self, unit: Unit) -> Any:
+        with self._stages.timed("load"):
+            return self._load(unit)
+
+
+class _Stores:
+    """Units that writer threads store and mark; the first error is raised in the computing thread."""
+
+    def __init__(
+        self, work: UnitWork[Any, Any], stages: StageSeconds, on_done: Callable[[Unit, Mapping[str, Any]], None]
+    ) -> None:
+        self.marked = 0
+        self._work, self._behind, self._stages, self._on_done = work, work.overlap.behind, stages, on_done
+        self._marking = threading.Lock()
+        self._storing: set[Future[Any]] = set()
+        self._writers = ThreadPoolExecutor(max(1, self._behind), thread_name_prefix="inkbatch-write")
+
+    def put(self, unit: Unit, computed: Any) -> None:
+        """Store a unit as soon as there is a place for it; without overlap, wait until it is stored."""
+        with self._stages.timed("waited"):
+            while len(self._storing) >= max(1, self._behind):
+                self._settle(wait(self._storing, return_when=FIRST_COMPLETED))
+            self._storing.add(self._writers.submit(self._store, unit, computed))
+            self._settle(wait(self._storing, timeout=None if self._behind == 0 else 0))
+
+    def finish(self) -> None:
+        """Wait for all that are being stored."""
+        self._settle(wait(self._storing))
+
+    def close(self) -> None:
+        """Let stores in flight finish, whatever their end."""
+        self._writers.shutdown(wait=True)
+
+    def _settle(self, found: tuple[set[Future[Any]], set[Future[Any]]]) -> None:
+        done, self._storing = found
+        for future in done:
             future.result()
 
-    def refill(limit: int) -> None:
-        while waiting and len(loading) < limit:
-            unit = waiting.popleft()
-            loading.append((unit, readers.submit(timed, "load", work.load, unit)))
-
-    waiting = deque(units)
-    loading: deque[tuple[Unit, Future[Any]]] = deque()
-    storing: set[Future[Any]] = set()
-    readers = ThreadPoolExecutor(max(1, ahead), thread_name_prefix="inkbatch-read")
-    writers = ThreadPoolExecutor(max(1, behind), thread_name_prefix="inkbatch-write")
-    try:
-        while waiting or loading:
-            stop.check()
-            refill(max(1, ahead))
-            unit, future = loading.popleft()
-            start = time.perf_counter()
-            loaded = _result_or_stop(future, stop)
-            stages.add("waited", time.perf_counter() - start)
-            del future
-            refill(ahead)
-            computed = timed("compute", work.compute, unit, loaded) if work.compute else loaded
-            del loaded
-            start = time.perf_counter()
-            while len(storing) >= max(1, behind):
-                ready, storing = wait(storing, return_when=FIRST_COMPLETED)
-                raise_failures(ready)
-            storing.add(writers.submit(timed, "store", store_and_mark, unit, computed))
-            del computed
-            ready, storing = wait(storing, timeout=None if behind == 0 else 0)
-            raise_failures(ready)
-            stages.add("waited", time.perf_counter() - start)
-        raise_failures(storing)
-    finally:
-        for _, pending in loading:
-            pending.cancel()
-        readers.shutdown(wait=True, cancel_futures=True)
-        writers.shutdown(wait=True)
-    return len(marked)
+    def _store(self, unit: Unit, computed: Any) -> None:
+        with self._stages.timed("store"):
+            with recording() as ledger:
+                facts = self._work.store(unit, computed)
+            make_durable(ledger)
+            self._work.mark(unit, {**facts, LEDGER: ledger})
+            with self._marking:
+                self.marked += 1
+                self._on_done(unit, facts)
 
 
 def _result_or_stop(future: Future[Any], stop: StopFlag) -> Any:
