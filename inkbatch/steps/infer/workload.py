@@ -12,7 +12,8 @@ from inkbatch.io.layers import open_layer_source
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.predict.coverage import covered_tiles, grid_of
 from inkbatch.predict.variants import views_of
-from inkbatch.steps.infer import job as infer_step
+from inkbatch.steps.infer.plan import InferPlan, asked_ranges, chosen_unit_px, make_plan
+from inkbatch.steps.infer.settings import InferConfig
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Workload:
         return f" x {self.passes_per_tile} passes" if self.passes_per_tile > 1 else ""
 
 
-def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
+def tiles_per_unit(plan: InferPlan) -> Mapping[str, int]:
     """Count the tiles that hold papyrus, by unit; only masks are read."""
     found = {}
     for unit in plan.units:
@@ -46,13 +47,13 @@ def tiles_per_unit(plan: infer_step.InferPlan) -> Mapping[str, int]:
     return found
 
 
-def read_bytes(plan: infer_step.InferPlan, tiles: Mapping[str, int]) -> int:
+def read_bytes(plan: InferPlan, tiles: Mapping[str, int]) -> int:
     """Count the bytes of grey values that the units with papyrus read, before compression."""
     area = sum(unit.read_box.area for unit in plan.units if tiles[unit.name])
     return area * len(plan.layers) * plan.volume.dtype.itemsize
 
 
-def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Workload:
+def workload(config: InferConfig, catalog: str | None = None) -> Workload:
     """Count the work of one segment.
 
     A segment that is prepared is compared with the bundle and its mask is counted. Of another one only the size is
@@ -68,7 +69,7 @@ def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Work
     """
     prepared = segment_folder(config.root, config.segment) / "prepare" / "complete.json"
     if prepared.exists():
-        plan = infer_step.make_plan(config)
+        plan = make_plan(config)
         tiles = tiles_per_unit(plan)
         read = read_bytes(plan, tiles)
         passes = plan.passes_per_tile
@@ -76,13 +77,13 @@ def workload(config: infer_step.InferConfig, catalog: str | None = None) -> Work
     return _from_layers(config, catalog)
 
 
-def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workload:
+def _from_layers(config: InferConfig, catalog: str | None) -> Workload:
     entry = Catalog.load(catalog).entry(config.segment, config.source)
     if entry.source is None:
         raise ConfigError(f"segment {config.segment}: is not prepared, and the catalog states no source")
     bundle = Bundle.open(bundle_location(config.bundle), config.override)
     contract = config.choices.applied(bundle.contract)
-    windows = infer_step.asked_ranges(config, contract)
+    windows = asked_ranges(config, contract)
     views = views_of(config.tta, contract, bundle.document.name)
     with open_layer_source(entry.source, axes=entry.axes, level=entry.level) as source:
         depth, *shape = source.shape_zyx
@@ -92,7 +93,7 @@ def _from_layers(config: infer_step.InferConfig, catalog: str | None) -> Workloa
                 "another bundle"
             )
         grid = grid_of(contract, (shape[0], shape[1]))
-        units = grid.units(infer_step.chosen_unit_px(config, contract))
+        units = grid.units(chosen_unit_px(config, contract))
         tiles = 0
         for unit in units:
             rows, columns = grid.touching(unit.write_box)

@@ -141,7 +141,8 @@ def _soup() -> Repeatable:
 
 def _infer() -> Repeatable:
     from inkbatch.steps import chains
-    from inkbatch.steps.infer.job import InferConfig, make_plan
+    from inkbatch.steps.infer.plan import make_plan
+    from inkbatch.steps.infer.settings import InferConfig
 
     return Repeatable(InferConfig, lambda config: make_plan(config).outputs, chains.infer, 3)
 

@@ -28,7 +28,8 @@ from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.progress import QuietReporter
-from inkbatch.steps.infer.job import InferConfig, make_plan, run
+from inkbatch.steps.infer.job import InferConfig, run
+from inkbatch.steps.infer.plan import make_plan
 from inkbatch.testing.datasets import labelled_segment
 from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
 from inkbatch.testing.segments import identity_bundle, network_bundle

@@ -21,7 +21,8 @@ from inkbatch.models.bundle import TTA_AXES
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import require_complete
-from inkbatch.steps.infer.job import InferConfig, make_plan, run
+from inkbatch.steps.infer.job import InferConfig, run
+from inkbatch.steps.infer.plan import make_plan
 from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
 from inkbatch.testing.segments import identity_bundle, network_bundle
 

@@ -17,7 +17,7 @@ from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.chains import infer as run_infer
 from inkbatch.steps.infer.job import InferConfig
-from inkbatch.steps.infer.job import make_plan as plan_infer
+from inkbatch.steps.infer.plan import make_plan as plan_infer
 from inkbatch.steps.prepare.job import run as run_prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.probe.evidence import Scene
