@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -34,20 +33,30 @@ MOST_TILES = 256  # asked one by one first: seconds, not minutes
 CROWDED_SHARE = 0.5  # of the memory that a batch takes is what the recovery gets
 
 
-def golden(given: Given) -> Iterator[Row]:
+Ask = Callable[[InkModel, Tensor, torch.dtype], Tensor]  # network, subvolume and precision -> logits
+
+
+@torch.inference_mode()
+def logits_of(model: InkModel, subvolume: Tensor, dtype: torch.dtype) -> Tensor:
+    """Ask a network in a precision; logits in float32 on the CPU."""
+    with autocast(subvolume.device, dtype):
+        return model(subvolume).float().cpu()  # type: ignore[no-any-return]
+
+
+def golden(given: Given, ask: Ask = logits_of) -> Iterator[Row]:
     """Compare golden logits with what the device answers, in float32 and bfloat16."""
-    yield from _golden(given, ("eager",))
+    yield from _golden(given, ("eager",), ask)
 
 
 def golden_compiled(given: Given) -> Iterator[Row]:
     """Do the same with compiled networks."""
-    yield from _golden(given, ("compiled",))
+    yield from _golden(given, ("compiled",), logits_of)
 
 
-def _golden(given: Given, kinds: tuple[str, ...], folder: Path = GOLDEN) -> Iterator[Row]:
+def _golden(given: Given, kinds: tuple[str, ...], ask: Ask) -> Iterator[Row]:
     device = choose_device(given.device)  # type: ignore[arg-type]
     for name, preset in list(GOLDEN_NETWORKS.items())[: 1 if given.quick else None]:
-        fixture = Golden.read(folder, name)
+        fixture = Golden.read(GOLDEN, name)
         chosen = load_preset(preset)
         model = build_model(chosen.architecture, chosen.model)
         fixture.fill(model)
@@ -56,7 +65,7 @@ def _golden(given: Given, kinds: tuple[str, ...], folder: Path = GOLDEN) -> Iter
             for precision, dtype in PRECISIONS.items():
                 runner = compiled(copy.deepcopy(model), device) if kind == "compiled" else model
                 began = time.perf_counter()
-                found = _logits(runner, fixture.subvolume().to(device), dtype)
+                found = ask(runner, fixture.subvolume().to(device), dtype)
                 kept = found[..., :: fixture.step, :: fixture.step].reshape(fixture.output.shape)
                 difference = fixture.difference(kept, fixture.output)
                 yield {
@@ -65,12 +74,6 @@ def _golden(given: Given, kinds: tuple[str, ...], folder: Path = GOLDEN) -> Iter
                     "first_pass_s": round(time.perf_counter() - began, 3),
                     "ok": difference <= TOLERANCE[dtype],
                 }
-
-
-@torch.inference_mode()
-def _logits(model: InkModel, subvolume: Tensor, dtype: torch.dtype) -> Tensor:
-    with autocast(subvolume.device, dtype):
-        return model(subvolume).float().cpu()  # type: ignore[no-any-return]
 
 
 def forward(given: Given) -> Iterator[Row]:
@@ -88,7 +91,7 @@ def forward(given: Given) -> Iterator[Row]:
         yield {key: value for key, value in row.items() if key != "config"}
 
 
-class _Crowded(InkModel):
+class Crowded(InkModel):
     """A network whose device runs out of memory beyond so many tiles: how a CPU rehearses the recovery."""
 
     def __init__(self, inner: InkModel, most: int) -> None:
@@ -116,14 +119,14 @@ def batch(given: Given) -> Iterator[Row]:
     edge = 32 if given.quick else chosen.contract.tile_px
     contract = Contract(layers=LayerRule(count=17), voxel_size_um=9.6, tile_px=edge, stride_px=edge // 2)
     began = time.perf_counter()
-    found = _passes(model, contract, device, 0).batch_tiles
+    found = passes_of(model, contract, device, 0).batch_tiles
     yield {"batch_tiles": found, "found_in_s": round(time.perf_counter() - began, 2)}
 
     large = 8 if given.quick else min(2 * max(found, 8), MOST_TILES)
     tiles = torch.rand((large, 1, 17, contract.tile_px, contract.tile_px), device=device)
-    expected = _passes(model, contract, device, 1).maps(tiles)
+    expected = passes_of(model, contract, device, 1).maps(tiles)
     with _little_memory(model, contract, device, tiles) as crowded:
-        passes = _passes(crowded, contract, device, large)
+        passes = passes_of(crowded, contract, device, large)
         answer = passes.maps(tiles)
     difference = float((answer - expected).abs().max())
     yield {
@@ -132,7 +135,7 @@ def batch(given: Given) -> Iterator[Row]:
     }
 
 
-def _passes(model: InkModel, contract: Contract, device: torch.device, batch_tiles: int) -> Passes:
+def passes_of(model: InkModel, contract: Contract, device: torch.device, batch_tiles: int) -> Passes:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     return Passes(model, contract, device, dtype, StopFlag(), batch_tiles)
 
@@ -145,12 +148,12 @@ class _little_memory:  # noqa: N801  # reads as a function where it is used
 
     def __enter__(self) -> InkModel:
         if self.device.type != "cuda":
-            return _Crowded(self.model, len(self.tiles) // 4)
+            return Crowded(self.model, len(self.tiles) // 4)
         synchronize(self.device)
         torch.cuda.empty_cache()
         held = torch.cuda.memory_reserved(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
-        _passes(self.model, self.contract, self.device, len(self.tiles)).maps(self.tiles)
+        passes_of(self.model, self.contract, self.device, len(self.tiles)).maps(self.tiles)
         needed = torch.cuda.max_memory_reserved(self.device) - held
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(self.device).total_memory

@@ -61,11 +61,11 @@ def stand_in_for_video(site: Path) -> list[str]:
     symbols = SYMBOL.findall(_read("--dyn-syms", module))
     for library in wanted:
         version = versions[library]
-        _compile(folder / library, version, [name for name, its in symbols if its == version])
+        compile_library(folder / library, version, [name for name, its in symbols if its == version])
     return wanted
 
 
-def _compile(library: Path, version: str, names: list[str]) -> None:
+def compile_library(library: Path, version: str, names: list[str]) -> None:
     source, script = library.with_suffix(".c"), library.with_suffix(".map")
     source.write_text("\n".join(f"void {name}(void) {{ __builtin_trap(); }}" for name in names) + "\n")
     script.write_text(f"{version} {{ global: *; }};\n")

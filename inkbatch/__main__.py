@@ -11,7 +11,8 @@ STOPS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_TRY_AGAIN = 75  # as in inkbatch.errors, which is imported later
 
 
-def _stopped(number: int, _frame: object) -> None:
+def stop_before_work(number: int, _frame: object) -> None:
+    """End at a signal that came while modules were loaded: nothing is lost, and the exit code asks for a retry."""
     os.write(2, f"inkbatch: {signal.Signals(number).name} before the work began; run the same command again\n".encode())
     os._exit(EXIT_TRY_AGAIN)
 
@@ -19,7 +20,7 @@ def _stopped(number: int, _frame: object) -> None:
 def main() -> None:
     """Run the command line."""
     for number in (*STOPS, signal.SIGINT):
-        signal.signal(number, _stopped)
+        signal.signal(number, stop_before_work)
     from inkbatch.cli.app import main as run
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on commands handle it

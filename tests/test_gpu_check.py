@@ -112,8 +112,8 @@ def test_golden_logits_are_compared_in_both_precisions(given, monkeypatch):
 
 def test_a_network_that_answers_otherwise_fails_the_step(given, monkeypatch):
     monkeypatch.setattr(gpu_networks.Golden, "fill", lambda fixture, model: None)
-    monkeypatch.setattr(gpu_networks, "_logits", lambda model, subvolume, dtype: torch.full((2, 1, 16, 16), 9.0))
-    assert not any(row["ok"] for row in gpu_networks.golden(given))
+    rows = gpu_networks.golden(given, lambda model, subvolume, dtype: torch.full((2, 1, 16, 16), 9.0))
+    assert not any(row["ok"] for row in rows)
 
 
 def test_batches_are_found_and_memory_that_runs_out_is_survived(given):
@@ -124,9 +124,9 @@ def test_batches_are_found_and_memory_that_runs_out_is_survived(given):
 
 
 def test_a_crowded_network_takes_no_more_tiles_than_it_says():
-    crowded = gpu_networks._Crowded(Identity(IdentityConfig(depth_layers=3, layer=1)), 2)
+    crowded = gpu_networks.Crowded(Identity(IdentityConfig(depth_layers=3, layer=1)), 2)
     contract = Contract(layers=LayerRule(count=3), voxel_size_um=8, tile_px=8, stride_px=4)
-    passes = gpu_networks._passes(crowded, contract, torch.device("cpu"), 8)
+    passes = gpu_networks.passes_of(crowded, contract, torch.device("cpu"), 8)
     assert passes.maps(torch.rand(8, 1, 3, 8, 8)).shape == (8, 8, 8)
     assert passes.batch_tiles == 2
 
@@ -219,7 +219,7 @@ def test_a_library_that_is_only_named_becomes_a_stand_in(tmp_path):
     libraries = tmp_path / gpu_trim.OPENCV_LIBRARIES
     libraries.mkdir()
     codec = libraries / "libavcodec-1.so.62"
-    gpu_trim._compile(codec, "LIBAVCODEC_62", ["avcodec_open"])
+    gpu_trim.compile_library(codec, "LIBAVCODEC_62", ["avcodec_open"])
     source = tmp_path / "cv2.c"
     source.write_text(
         "extern void avcodec_open(void); void play(void) { avcodec_open(); } int seven(void) { return 7; }"

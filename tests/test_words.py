@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = [path for room in ("inkbatch", "benchmarks", "scripts") for path in sorted((ROOT / room).rglob("*.py"))]
+BESIDE = [path for room in ("tests", "infra", "docker") for path in sorted((ROOT / room).rglob("*.py"))]
 CLAUSES = "What|Where|Who|How|Whether|That|When|Which|Why|If|As|Once|While"
 OTHER_STARTS = (  # of functions: articles, determiners, shapes, plain nouns that once stood there
     "The|A|An|All|Any|Both|Each|Every|One|Our|Some|So|Names|Values|Numbers|Settings|Tables|Layers|Tiles|Pixels|Seconds|"
@@ -27,13 +28,17 @@ UNIT_COUNT = re.compile(r"(?<!of )\{[^{}]*\} (units|files|tensors|pictures|segme
 
 
 @cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def parsed() -> list[tuple[str, ast.AST]]:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Constant, ast.JoinedStr)
     found: list[tuple[str, ast.AST]] = []
     for path in FILES:
         place = str(path.relative_to(ROOT))
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found += [(place, node) for node in ast.walk(tree) if isinstance(node, kinds)]
+        found += [(place, node) for node in ast.walk(tree_of(path)) if isinstance(node, kinds)]
     return found
 
 
@@ -59,9 +64,16 @@ def docstrings():
     return list(first_words())
 
 
-def test_no_docstring_begins_with_a_clause(docstrings):
+def test_no_docstring_begins_with_a_clause():
+    """Of modules, classes, functions and constants, in the package and in its tests."""
     start = re.compile(rf"({CLAUSES})\b")
-    assert not [f"{place}: {line}" for place, _, line in docstrings if start.match(line)]
+    found = []
+    for path in (*FILES, *BESIDE):
+        for node in ast.walk(tree_of(path)):
+            match node:
+                case ast.Expr(ast.Constant(str(text))) if start.match(text.lstrip()):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {text.splitlines()[0]}")
+    assert not found
 
 
 def test_a_function_says_what_to_do(docstrings):

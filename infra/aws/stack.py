@@ -58,7 +58,7 @@ class Stack:
         return None if found["StackStatus"] in ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS") else dict(found)
 
     def outputs(self) -> dict[str, str]:
-        """What the stack states about itself."""
+        """Return the values that the stack states about itself."""
         found = self.describe() or {}
         return {row["OutputKey"]: row["OutputValue"] for row in found.get("Outputs", [])}
 
@@ -141,7 +141,7 @@ class Stack:
         """
         if self.describe() is None:
             self._say(f"stack {self.name}: is made; this takes some minutes")
-            self._let_spot_begin()
+            self.let_spot_begin()
             self._cloud.create_stack(**self._request(parameters, None))
         else:
             self._say(f"stack {self.name}: is changed")
@@ -155,7 +155,7 @@ class Stack:
             raise ConfigError(f"stack {self.name}: {status}:\n" + "\n".join(self._failures()))
         return self.outputs()
 
-    def _let_spot_begin(self) -> None:
+    def let_spot_begin(self) -> None:
         """Make the role under which EC2 serves spot machines; a new account lacks it, and its spot jobs would wait."""
         try:
             self._session.client("iam").create_service_linked_role(AWSServiceName="spot.amazonaws.com")

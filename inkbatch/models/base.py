@@ -87,18 +87,18 @@ class InkModel(nn.Module):
         """Map (B, 1, Z, Y, X) to logits (B, 1, Y / output_scale, X / output_scale)."""
 
 
-_REGISTRY: dict[str, type[InkModel]] = {}
+NETWORKS: dict[str, type[InkModel]] = {}
 
 
 def register_model(name: str, config_class: type[ModelConfig]) -> Callable[[type[InkModel]], type[InkModel]]:
     """Make a class decorator that registers an architecture as `name`, built from `config_class`."""
 
     def register(network: type[InkModel]) -> type[InkModel]:
-        if name in _REGISTRY:
+        if name in NETWORKS:
             raise ValueError(f"architecture {name!r} is registered twice")
         network.architecture = name
         network.config_class = config_class
-        _REGISTRY[name] = network
+        NETWORKS[name] = network
         return network
 
     return register
@@ -106,7 +106,7 @@ def register_model(name: str, config_class: type[ModelConfig]) -> Callable[[type
 
 def known_architectures() -> list[str]:
     """List the registered names, sorted."""
-    return sorted(_REGISTRY)
+    return sorted(NETWORKS)
 
 
 def model_class(name: str) -> type[InkModel]:
@@ -115,11 +115,11 @@ def model_class(name: str) -> type[InkModel]:
     Raises:
         ConfigError: There is none of that name; near matches or all names are listed.
     """
-    if name not in _REGISTRY:
+    if name not in NETWORKS:
         known = known_architectures()
         hint = near_matches(name, known) or f"; known are {', '.join(known)}"
         raise ConfigError(f"model: unknown architecture {name!r}{hint}")
-    return _REGISTRY[name]
+    return NETWORKS[name]
 
 
 def build_model(architecture: str, config: dict[str, Any]) -> InkModel:

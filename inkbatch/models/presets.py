@@ -20,7 +20,7 @@ from inkbatch.redaction import shown
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FOLDERS = (PACKAGE / "jobs" / "presets" / "models", PACKAGE.parent / "jobs" / "presets" / "models")
-"""Where the shipped presets lie: in an installed package, and in a checkout."""
+"""Folders of the shipped presets: in an installed package, and in a checkout."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -111,8 +111,8 @@ def load_preset(name: str) -> Preset:
     Raises:
         ConfigError: There is no such preset (near matches are named), or it does not validate.
     """
-    path = _path(name)
-    return _checked(Preset, {**_values(path, ()), "name": path.stem}, str(path))
+    path = preset_path(name)
+    return _checked(Preset, {**preset_values(path, ()), "name": path.stem}, str(path))
 
 
 def changed_contract(contract: Contract, changes: Mapping[str, Any], place: str) -> Contract:
@@ -145,7 +145,7 @@ def _folder() -> Path:
     )
 
 
-def _path(name: str, folder: Path = Path()) -> Path:
+def preset_path(name: str, folder: Path = Path()) -> Path:
     """Find the file of a preset; a path is relative to `folder`."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return folder / Path(name).expanduser()
@@ -156,7 +156,7 @@ def _path(name: str, folder: Path = Path()) -> Path:
     return _folder() / f"{name}.yaml"
 
 
-def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+def preset_values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """Read the values of a preset file, over those of the preset that it extends."""
     if path in below:
         raise ConfigError(f"preset {path}: extends itself, by way of {' and '.join(file.stem for file in below)}")
@@ -174,7 +174,7 @@ def _values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     base_name = values.pop("extends", None)
     if base_name is None:
         return values
-    base = _values(_path(str(base_name), path.parent), (*below, path))
+    base = preset_values(preset_path(str(base_name), path.parent), (*below, path))
     both = {key: merged(base[key], values[key]) for key in MERGED if base.get(key) and values.get(key)}
     return base | values | both
 

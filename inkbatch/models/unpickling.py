@@ -25,7 +25,7 @@ EXIT_UNREADABLE = 4
 EXIT_TOO_LONG = 5
 
 SECTIONS = ("state_dict", "model_state_dict", "model")
-"""Where a checkpoint may keep its weights; else they are at top level."""
+"""Keys under which a checkpoint may keep its weights; else they are at top level."""
 
 AVERAGED = ("ema_model", "model_ema", "ema_state_dict", "state_dict_ema", "ema")
 """Keys of a running average of the weights over training: another network with other answers."""

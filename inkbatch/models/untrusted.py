@@ -52,7 +52,8 @@ def unpickle_untrusted(path: Path, source: str, section: str | None = None) -> t
         return _read_output(output, source)
 
 
-def _environment(home: Path) -> dict[str, str]:
+def bare_environment(home: Path) -> dict[str, str]:
+    """Return the variables that the reader's process gets: a home of its own, and no credentials."""
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return kept | {
         "HOME": str(home),
@@ -69,7 +70,7 @@ def _run(path: Path, home: Path, output: Path, source: str, section: str | None)
     command = [sys.executable, "-I", unpickling.__file__, str(path), str(output), str(LIMIT_S), search_path]
     command.append(section or "")
     ended = subprocess.run(
-        command, env=_environment(home), cwd=home, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        command, env=bare_environment(home), cwd=home, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     words = _last_words(ended.stderr)
     if ended.returncode == unpickling.EXIT_NO_ISOLATION:

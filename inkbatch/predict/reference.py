@@ -32,8 +32,8 @@ LEAST_PX = 64
 COARSE_PX = 8
 SEED = 1
 
-_checked: set[tuple[str, str, torch.dtype]] = set()
-"""Weights, device and precision that this process has already compared."""
+_checked: set[tuple[str, str, str, torch.dtype]] = set()
+"""Bundle (its folder and weights), device and precision that this process has already compared."""
 
 
 def probe_px(model: InkModel, contract: Contract) -> int:
@@ -113,7 +113,7 @@ def check_reference(
         DataError: The answer is another one than `TOLERANCE` allows.
     """
     document = bundle.document
-    key = (document.weights_sha256, str(device), dtype)
+    key = (bundle.location.uri, document.weights_sha256, str(device), dtype)
     if not document.reference or key in _checked:
         return None
     tile, expected = _read(bundle)

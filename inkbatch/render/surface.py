@@ -138,7 +138,7 @@ class RenderedSurface(CheckedLayerSource):
             jobs.append(decode_pool.submit(tile.render, chunks, offsets, self.reach, part))
 
         try:
-            for tile in self._tiles(box, self.offsets[indices.start : indices.stop]):
+            for tile in self.tiles(box, self.offsets[indices.start : indices.stop]):
                 waiting.append((tile, self.chunks.ask(tile.chunks)))
                 while len(waiting) > self._ahead(tile):
                     start()
@@ -153,7 +153,13 @@ class RenderedSurface(CheckedLayerSource):
                 job.cancel()
             wait(jobs)
 
-    def _tiles(self, box: Box, offsets: NDArray[np.float32]) -> Iterator[Tile]:
+    def tiles(self, box: Box, offsets: NDArray[np.float32]) -> Iterator[Tile]:
+        """Cut a box into tiles, each with the chunks that its layers need; nothing is read.
+
+        Args:
+            box: Pixels inside the layers.
+            offsets: Of the layers, in voxels of the volume's level.
+        """
         for part in cells(box, TILE_PX, TILE_PX):
             yield from cut_tile(part, self.raster.pixels(part), slice(0, len(offsets)), offsets, self.grid)
 

@@ -219,6 +219,9 @@ class ChunkReader:
         self._kept: OrderedDict[Chunk, Future[NDArray[Any]]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     @property
     def most(self) -> int:
         """Chunks that fit the limit, at least one."""

@@ -319,7 +319,7 @@ def _exports() -> list[bytes]:
 def _presets() -> list[bytes]:
     import inkbatch.models.presets as presets
 
-    return [presets._path(name).read_bytes() for name in presets.preset_names()[:2]]
+    return [presets.preset_path(name).read_bytes() for name in presets.preset_names()[:2]]
 
 
 def _bundles() -> list[bytes]:

@@ -58,6 +58,13 @@ class Validation:
     pictures: dict[str, Overview] = field(default_factory=dict)
 
 
+def added_up(values: Tensor) -> Tensor:
+    """Add a tensor up over all devices that train together; each gets the sum, on the CPU."""
+    on_device = values.cuda() if torch.distributed.get_backend() == "nccl" else values
+    torch.distributed.all_reduce(on_device)
+    return on_device.cpu()
+
+
 @dataclass(frozen=True)
 class Validator:
     """Validation of a module on the validation samples; areas are divided among devices.
@@ -70,6 +77,7 @@ class Validator:
         rank: Number of this device.
         devices: Devices that train together.
         threads: Samples read at the same time.
+        add_up: Adds a tensor up over all devices.
     """
 
     reader: SampleReader
@@ -79,6 +87,7 @@ class Validator:
     rank: int = 0
     devices: int = 1
     threads: int = 2
+    add_up: Callable[[Tensor], Tensor] = added_up
 
     def run(
         self,
@@ -111,10 +120,10 @@ class Validator:
         finally:
             module.train()
         counted = np.array([sum(loss * count for loss, count in losses), sum(count for _, count in losses)])
-        total, tiles = self._shared(torch.from_numpy(counted)).tolist()
+        total, tiles = self._together(torch.from_numpy(counted)).tolist()
         found.loss = total / max(tiles, 1)
         for histogram in found.histograms.values():
-            both = self._shared(torch.from_numpy(np.stack([histogram.ink, histogram.bare])))
+            both = self._together(torch.from_numpy(np.stack([histogram.ink, histogram.bare])))
             histogram.ink, histogram.bare = both.numpy().reshape(2, BINS)
         return found
 
@@ -125,12 +134,8 @@ class Validator:
             areas.setdefault(area_of(sample), []).append(sample)
         return {name: sorted(areas[name], key=lambda sample: sample.box[:2]) for name in sorted(areas)}
 
-    def _shared(self, values: Tensor) -> Tensor:
-        if self.devices > 1:
-            on_device = values.cuda() if torch.distributed.get_backend() == "nccl" else values
-            torch.distributed.all_reduce(on_device)
-            return on_device.cpu()
-        return values
+    def _together(self, values: Tensor) -> Tensor:
+        return self.add_up(values) if self.devices > 1 else values
 
     def validate_area(
         self, forward: _Forward, samples: list[Sample], found: Validation, seconds: StageSeconds

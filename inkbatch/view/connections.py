@@ -27,7 +27,7 @@ class Connections:
     """
 
     def __init__(self, most: int, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._patience_s, self._clock = most, patience_s, clock
+        self._most, self.patience_s, self._clock = most, patience_s, clock
         self._states: dict[int, _State] = {}
         self._lock = threading.Lock()
 
@@ -57,7 +57,7 @@ class Connections:
 
     def close_late(self) -> None:
         """Close the connections whose clients do not finish a request in time."""
-        before = self._clock() - self._patience_s
+        before = self._clock() - self.patience_s
         with self._lock:
             for state in [state for state in self._states.values() if state.is_waiting and state.since < before]:
                 self._close(state)

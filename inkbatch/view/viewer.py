@@ -65,6 +65,11 @@ class Viewer:
         self._tiles: BoundedCache[tuple[bytes, str]] = BoundedCache(memory_bytes // 4, lambda tile: len(tile[0]))
         self._renderers = self._made()
 
+    @property
+    def used_bytes(self) -> int:
+        """Memory that decoded pieces and rendered tiles take."""
+        return self._blocks.used_bytes + self._tiles.used_bytes
+
     def _made(self) -> list[Renderer]:
         return [Renderer(group, self._blocks, _identity(group)) for group in self._scene.groups]
 

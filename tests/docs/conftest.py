@@ -181,7 +181,7 @@ def maps(folder: Path, demo_root: Path) -> None:
 
 
 def ensembles(folder: Path, demo_root: Path) -> None:
-    """As `maps`, without what the page makes itself."""
+    """Make `maps` without those that the page makes itself."""
     maps(folder, demo_root)
     shutil.rmtree(folder / "root/predictions/demo/fitted")
 

@@ -1,4 +1,4 @@
-"""What the pages about models say is so: the table of presets, and the steps for adding a network."""
+"""Statements of the pages about models are so: the table of presets, and the steps for adding a network."""
 
 import os
 import re

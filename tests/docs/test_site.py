@@ -30,7 +30,7 @@ SETTINGS = set(re.findall(r"^([A-Z_]+)\s*\??=", MAKEFILE, re.MULTILINE))
 
 
 def faults_of_inkbatch(arguments: list[str]) -> list[str]:
-    """What the command line would refuse before it does anything: an unknown command or option, a missing argument."""
+    """List what the command line refuses before it does anything: unknown commands or options, missing arguments."""
     command, rest = typer.main.get_command(cli.app), arguments
     if not rest or not re.fullmatch(r"[a-z-]+", rest[0]) or rest[0].startswith("-"):
         return []

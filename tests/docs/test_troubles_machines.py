@@ -139,7 +139,7 @@ def _(desk):
 def _(desk):
     script = "import os, signal, runpy, sys; sys.argv = ['inkbatch', 'segments']\n"
     script += "import inkbatch.__main__ as start\n"
-    script += "signal.signal(signal.SIGTERM, start._stopped); os.kill(os.getpid(), signal.SIGTERM)"
+    script += "signal.signal(signal.SIGTERM, start.stop_before_work); os.kill(os.getpid(), signal.SIGTERM)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     return ended.returncode, ended.stderr
 

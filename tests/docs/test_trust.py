@@ -1,4 +1,4 @@
-"""What docs/trust.md says is so: its commands end as the page says, with the verdicts and figures that it names."""
+"""Statements of docs/trust.md are so: its commands end as it says, with the verdicts and figures that it names."""
 
 import json
 import re

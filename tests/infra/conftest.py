@@ -63,7 +63,7 @@ def stack(aws, said):
 
 @pytest.fixture
 def parameters(aws):
-    """What the emulator wants spelt out: the service role, and lists, whose defaults it takes for text."""
+    """Spell out what the emulator needs: the service role, and lists, whose defaults it takes for text."""
     declared = load_stack_module().template_parameters()
     lists = {key: row["Default"] for key, row in declared.items() if row["Type"] == "CommaDelimitedList"}
     return {"BatchServiceRoleArn": aws.service_role, **lists}

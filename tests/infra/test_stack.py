@@ -87,7 +87,7 @@ def test_logging_in_hands_the_password_over_by_a_pipe_and_shows_it_nowhere(stack
 def test_a_role_that_spot_needs_is_made_once(aws, stack, outputs):
     roles = aws.client("iam").list_roles(PathPrefix="/aws-service-role/spot.amazonaws.com/")["Roles"]
     assert len(roles) == 1
-    stack._let_spot_begin()
+    stack.let_spot_begin()
 
 
 def test_destroying_a_stack_that_is_not_there_says_so(stack):

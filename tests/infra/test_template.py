@@ -1,4 +1,4 @@
-"""What the linters do not see in the template: retry rules, sizes, the prefix that a job may touch, nothing idle."""
+"""Rules of the template that linters do not see: retry rules, sizes, the prefix that a job may touch, nothing idle."""
 
 from __future__ import annotations
 

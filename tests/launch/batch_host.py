@@ -25,7 +25,7 @@ RECLAIM = "Host EC2 (instance i-0123456789abcdef0) terminated."
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended."""
+    """End of an attempt."""
 
     exit_code: int | None
     reason: str = ""

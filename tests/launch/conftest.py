@@ -1,4 +1,4 @@
-"""What the tests of launchers share: a program that plays inkbatch, and golden files."""
+"""Shared by the tests of launchers: a program that plays inkbatch, and golden files."""
 
 from __future__ import annotations
 

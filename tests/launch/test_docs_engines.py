@@ -1,4 +1,4 @@
-"""What the pages about engines say is so: files that are named are there, and the steps for adding one work."""
+"""Statements of the pages about engines are so: files that are named are there, and the steps for adding one work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What status says of everything that is stored under a name."""
+"""Status of everything that is stored under a name."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_files_on_a_store_are_read():
 
 
 def test_training_objects_beside_the_weights_become_plain_values(tmp_path):
-    """What Lightning files hold: whole schedulers with their optimisers, numpy numbers, namespaces, paths."""
+    """Lightning files hold whole schedulers with their optimisers, numpy numbers, namespaces, paths."""
     optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(2))])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=5)
     settings = {

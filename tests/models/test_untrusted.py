@@ -199,5 +199,5 @@ def test_output_that_is_a_link_is_not_followed(tmp_path):
 
 def test_this_process_keeps_its_environment(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-    assert "AWS_SECRET_ACCESS_KEY" not in untrusted._environment(Path("home"))
+    assert "AWS_SECRET_ACCESS_KEY" not in untrusted.bare_environment(Path("home"))
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == "a-secret"

@@ -50,7 +50,7 @@ def test_a_network_that_answers_nan_is_told(model):
 
 
 def test_a_decoder_that_never_left_its_initialisation_is_named():
-    """As reported of published ResNet-50 files: the encoder is trained, the 2-D decoder is not."""
+    """Published ResNet-50 files are reported to be so: the encoder is trained, the 2-D decoder is not."""
     model = build_model("resnet3d", RESNET).eval()
     trained(model.backbone)
     assert untrained_parts(model) == ["decoder"]

@@ -10,7 +10,6 @@ from inkbatch.errors import CorruptDataError, DataError
 from inkbatch.io.store.location import Location
 from inkbatch.models.base import build_model
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract, LayerRule
-from inkbatch.predict import reference
 from inkbatch.predict.reference import REFERENCE_FILE, check_reference, keep_reference, made_up_tile, probe_px
 
 CPU = torch.device("cpu")
@@ -19,9 +18,8 @@ CONTRACT = Contract(layers=LayerRule(count=3), voxel_size_um=9.6, tile_px=128, s
 
 
 @pytest.fixture
-def bundle(tmp_path, monkeypatch):
-    """A bundle with a reference tile; nothing has been asked in this process."""
-    monkeypatch.setattr(reference, "_checked", set())
+def bundle(tmp_path):
+    """A bundle with a reference tile that this process has not asked yet."""
     torch.manual_seed(0)
     model, location = build_model("stem3d-unet", MODEL).eval(), Location.parse(tmp_path)
     facts = keep_reference(location, model, CONTRACT)

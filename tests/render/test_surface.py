@@ -94,7 +94,7 @@ def test_the_plan_from_the_mesh_holds_every_chunk_that_is_needed(stored, name, s
     for part in cut(surface.shape_zyx[1:], 64, 64):
         needed = needed_chunks(surface, part)
         assert needed <= surface.planned_chunks(part)
-        assert needed <= {chunk for tile in surface._tiles(part, surface.offsets) for chunk in tile.chunks}
+        assert needed <= {chunk for tile in surface.tiles(part, surface.offsets) for chunk in tile.chunks}
 
 
 def test_a_cache_too_small_costs_reading_again_and_no_pixel(stored):
@@ -102,7 +102,7 @@ def test_a_cache_too_small_costs_reading_again_and_no_pixel(stored):
     small = surface_of(stored, layers=Layers(65), cache_bytes=8 * 32**3)
     box = whole(expected)
     np.testing.assert_array_equal(small.read(range(65), box), expected.read(range(65), box))
-    assert len(small.chunks._kept) <= 8
+    assert 0 < len(small.chunks) <= 8
 
 
 def test_a_missing_chunk_holds_the_fill_value(volumes, tmp_path):

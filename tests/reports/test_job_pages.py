@@ -1,10 +1,11 @@
-"""What the pages of build-dataset, train, ensemble, evaluate and probe say is what their files say."""
+"""Pages of build-dataset, train, ensemble, evaluate and probe say what their files say."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 from html import unescape
 
@@ -21,8 +22,6 @@ from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME
 from inkbatch.steps.dataset import page as build_dataset
 from inkbatch.steps.ensemble import page as ensemble
-from inkbatch.steps.evaluate import page as evaluate
-from inkbatch.steps.probe import page as probe
 from inkbatch.steps.report import job as report
 from inkbatch.steps.report.registry import PAGES, write_report
 from inkbatch.steps.train import job as step_train
@@ -64,6 +63,17 @@ def section(page, title) -> Section:
 
 def part(page, title, kind):
     return next(one for one in section(page, title).parts if isinstance(one, kind))
+
+
+@contextmanager
+def changed(place: Location, changes):
+    """A stored document with other values, inside the block."""
+    kept = place.read_bytes()
+    place.write_json({**place.read_json(), **changes})
+    try:
+        yield
+    finally:
+        place.write_bytes(kept)
 
 
 def words(folder) -> str:
@@ -143,17 +153,13 @@ def test_training_of_an_older_run_is_shown_without_its_data(finished, page_of):
 
 
 def test_names_are_shown_and_not_obeyed(finished):
-    place = finished("train") / "data.json"
-    kept = place.read_json()
-    place.write_json({**kept, "dataset": "<script>alert(1)</script>", "card": "/secret/README.md"})
-    try:
+    names = {"dataset": "<script>alert(1)</script>", "card": "/secret/README.md"}
+    with changed(finished("train") / "data.json", names):
         data = write_report(finished("train")).read_bytes().decode()
-        assert "<script>" not in data
-        assert "&lt;script&gt;" in data
-        assert 'href="/secret' not in data
-    finally:
-        place.write_json(kept)
-        write_report(finished("train"))
+    write_report(finished("train"))
+    assert "<script>" not in data
+    assert "&lt;script&gt;" in data
+    assert 'href="/secret' not in data
 
 
 def test_an_ensemble_shows_merged_map_disagreement_and_weights(page_of, finished):
@@ -198,9 +204,10 @@ def test_an_evaluation_of_two_maps_says_which_is_better(page_of, finished):
     assert any("rough intervals" in text for text in page_of("evaluate").warnings)
 
 
-def test_labels_made_from_a_prediction_are_warned_of(finished):
-    found = {**(finished("evaluate") / "evaluation.json").read_json(), "labels_made_from": "poor"}
-    assert any("agrees with that prediction, not with the papyrus" in text for text in evaluate._warnings(found))
+def test_labels_made_from_a_prediction_are_warned_of(finished, page_of):
+    with changed(finished("evaluate") / "evaluation.json", {"labels_made_from": "poor"}):
+        warnings = page_of("evaluate").warnings
+    assert any("agrees with that prediction, not with the papyrus" in text for text in warnings)
 
 
 def test_a_probe_shows_answers_lift_and_verdict(page_of, finished):
@@ -214,16 +221,11 @@ def test_a_probe_shows_answers_lift_and_verdict(page_of, finished):
     assert broken == ["depth order", "layers"]
 
 
-def test_a_usable_probe_is_praised(finished):
-    run = open_run(str(finished("probe")))
-    found = {
-        **(run.folder / "verdict.json").read_json(),
-        "usable": True,
-        "verdict": "clear",
-        "displaced_by": 0,
-    }
-    assert probe._warnings(run, found, run.manifest["config"]) == ()
-    assert all(row.kept for row in probe._contract(found, run.manifest["config"]))
+def test_a_usable_probe_is_praised(finished, page_of):
+    with changed(finished("probe") / "verdict.json", {"usable": True, "verdict": "clear", "displaced_by": 0}):
+        page = page_of("probe")
+    assert page.warnings == ()
+    assert all(row.kept for row in page.contract)
 
 
 @pytest.mark.parametrize("job", ["build-dataset", "train", "ensemble", "evaluate", "probe"])

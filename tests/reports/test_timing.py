@@ -1,4 +1,4 @@
-"""Where a run's time went: stages add up to the wall clock, whatever a job has."""
+"""Time of a run: stages add up to the wall clock, whatever a job has."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which shard a process is."""
+"""Shards: how a process learns which one it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a process answers a stop: before the work, in it, and after it."""
+"""Answers of a process to a stop: before the work, in it, and after it."""
 
 from __future__ import annotations
 

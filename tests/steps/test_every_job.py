@@ -1,4 +1,4 @@
-"""What holds for every job that leaves a manifest: it can be repeated to the byte, compared, and its cost is told."""
+"""Promises of every job that leaves a manifest: it can be repeated to the byte, compared, and its cost is told."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Spy(InkModel):
 @pytest.fixture
 def fed(monkeypatch) -> Fed:
     """Do something; returns the tiles that the spy was fed: in training, or else."""
-    monkeypatch.setitem(base._REGISTRY, "spy", Spy)
+    monkeypatch.setitem(base.NETWORKS, "spy", Spy)
 
     def during(action: Callable[[], object], training: bool = False) -> set[bytes]:
         Spy.seen = []

@@ -211,7 +211,7 @@ def test_a_known_digest_decides_between_presets(tmp_path, monkeypatch, preset, n
     torch.save(network.state_dict(), tmp_path / "net.pth")
     folder = tmp_path / "presets"
     folder.mkdir()
-    values = presets._values(Path(preset), ())
+    values = presets.preset_values(Path(preset), ())
     digest = hashlib.sha256((tmp_path / "net.pth").read_bytes()).hexdigest()
     for name, published in (("first", {"where": "a"}), ("second", {"where": "b", "sha256": digest})):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**values, "published": [published]}), encoding="utf-8")
@@ -259,7 +259,6 @@ def test_a_constant_network_is_imported_with_a_warning_that_infer_and_its_page_r
 def test_a_bundle_that_answers_otherwise_here_gives_no_map(tmp_path, preset, network, tiny_segment, monkeypatch):
     torch.save(network.state_dict(), tmp_path / "net.pth")
     imported(tmp_path / "net.pth", tmp_path / "bundle", preset)
-    monkeypatch.setattr(reference, "_checked", set())
     # as a broken device would
     monkeypatch.setattr(reference, "normalise_tiles", lambda tiles, contract, statistics: -tiles.float())
     where = {"segment": tiny_segment.segment, "root": str(tiny_segment.root), "bundle": str(tmp_path / "bundle")}

@@ -1,4 +1,4 @@
-"""When one of several processes fails, all end, and the first one exits with the failing one's code."""
+"""Several processes: where one fails, all end, and the first one exits with its code."""
 
 from __future__ import annotations
 

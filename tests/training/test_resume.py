@@ -64,7 +64,7 @@ RICH = {
 
 @pytest.fixture(scope="module")
 def quiet(dataset_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
-    """What runs that were left alone leave, by kind of settings."""
+    """Train without an interruption, once for each kind of settings."""
     root = tmp_path_factory.mktemp("quiet")
     for name in ("segments", "datasets"):
         (root / name).symlink_to(dataset_template / name)

@@ -57,7 +57,7 @@ def test_two_hundred_clients_at_once_are_all_answered(server):
 
 
 def test_clients_that_do_not_finish_a_request_are_closed_in_time(server, monkeypatch):
-    monkeypatch.setattr(server.connections, "_patience_s", 0.2)
+    monkeypatch.setattr(server.connections, "patience_s", 0.2)
     with slow_clients(port_of(server), 5, "head") as clients:
         for client in clients:
             client.settimeout(5)

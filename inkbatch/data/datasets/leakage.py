@@ -52,7 +52,7 @@ def find_leaks(
         names |= {ids[place] for place in leaking.tolist()}
         if len(leaking) and not example:
             first = int(leaking[0])
-            shown = int(np.flatnonzero(_pairwise(tiles, boxes[first : first + 1], context_px))[0])
+            shown = int(np.flatnonzero(pairwise(tiles, boxes[first : first + 1], context_px))[0])
             example = ids[first], others[shown]
     return Leaks(frozenset(names), example, _copies(example, training, held_out, surface_of))
 
@@ -109,7 +109,7 @@ def touching(boxes: Boxes, others: Boxes, gap_px: int = 0) -> NDArray[np.bool_]:
         return np.zeros(len(boxes), bool)
     edges_y, edges_x = np.unique(others[:, 0::2]), np.unique(others[:, 1::2])
     if len(edges_y) * len(edges_x) > TABLE_CELLS:
-        return _pairwise(boxes, others, gap_px)
+        return pairwise(boxes, others, gap_px)
     return _by_table(boxes, others, gap_px, edges_y, edges_x)
 
 
@@ -137,7 +137,8 @@ def _first_cell(edges: Boxes, starts: Boxes) -> NDArray[np.int64]:
     return found
 
 
-def _pairwise(boxes: Boxes, others: Boxes, gap_px: int) -> NDArray[np.bool_]:
+def pairwise(boxes: Boxes, others: Boxes, gap_px: int) -> NDArray[np.bool_]:
+    """Find the boxes that touch any other one, widened by a gap, by comparing all with all; bool (boxes,)."""
     found = np.zeros(len(boxes), bool)
     step = max(1, PAIRS_AT_ONCE // len(others))
     for start in range(0, len(boxes), step):

@@ -86,7 +86,7 @@ class SampleReader:
             return self._patched().read(sample, Box(0, 0, *sample.shape_yx))
         if sample.parts is None:
             return self._read(sample, sample.area)
-        return stitch([_turned(self._segment(part.segment).read(part.area), part) for part in sample.parts])
+        return stitch([_turned(self.segment_arrays(part.segment).read(part.area), part) for part in sample.parts])
 
     def read_part(self, sample: Sample, box: Box, layers: range) -> StoredArrays:
         """Read a box of one sample, without decoding the rest of it: what a network that crops needs.
@@ -108,7 +108,7 @@ class SampleReader:
             return self._read(sample, inside, layers)
         return stitch(
             [
-                _turned(self._segment(part.segment).read(inside, layers), part)
+                _turned(self.segment_arrays(part.segment).read(inside, layers), part)
                 for part, inside in _inside_parts(sample.parts, box)
             ]
         )
@@ -123,20 +123,21 @@ class SampleReader:
                 yield self.read_stored(run[0])
                 continue
             hull = _hull(run)
-            found = self._segment(run[0].segment).read(hull)
+            found = self.segment_arrays(run[0].segment).read(hull)
             for sample in run:
                 inside = (..., *sample.area.within(hull))
                 own = StoredArrays(found.layers[inside], found.labels[inside], found.ignore[inside])
                 yield self._as_scored(sample, sample.area, own)
 
     def _read(self, sample: Sample, box: Box, layers: range | None = None) -> StoredArrays:
-        return self._as_scored(sample, box, self._segment(sample.segment).read(box, layers))
+        return self._as_scored(sample, box, self.segment_arrays(sample.segment).read(box, layers))
 
     def _as_scored(self, sample: Sample, box: Box, found: StoredArrays) -> StoredArrays:
         """Ignore what is not held out in a sample that validates."""
-        return self._segment(sample.segment).scored(box, found) if sample.split == "validation" else found
+        return self.segment_arrays(sample.segment).scored(box, found) if sample.split == "validation" else found
 
-    def _segment(self, segment_id: str) -> SegmentArrays:
+    def segment_arrays(self, segment_id: str) -> SegmentArrays:
+        """Open a segment's arrays; once, for all threads."""
         with self._lock:
             found = self._segments.get(segment_id)
             if found is None:

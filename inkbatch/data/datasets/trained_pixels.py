@@ -221,7 +221,7 @@ def _known(segment: DatasetSegment, root: Location) -> dict[str, Any]:
     return {
         **known,
         "source": volume.provenance.source,
-        "windows": sorted(_short_keys(volume)),
+        "windows": sorted(short_keys(volume)),
         "origin_yx": _origin(volume),
     }
 
@@ -232,7 +232,7 @@ def _shows(record: TrainedSegment, volume: SurfaceVolume) -> bool:
     return (
         record.shape_yx == volume.shape_yx
         and bool(record.windows)
-        and not _short_keys(volume).isdisjoint(record.windows)
+        and not short_keys(volume).isdisjoint(record.windows)
     )
 
 
@@ -244,7 +244,8 @@ def _comparable(record: TrainedSegment, volume: SurfaceVolume) -> bool:
     return same_voxel and (is_region or record.shape_yx == volume.shape_yx)
 
 
-def _short_keys(volume: SurfaceVolume) -> set[str]:
+def short_keys(volume: SurfaceVolume) -> set[str]:
+    """Compute the keys of a surface's windows, shortened as a bundle keeps them."""
     return {key.rsplit(" ", 1)[-1][:KEY_LETTERS] for key in window_keys(volume)}
 
 

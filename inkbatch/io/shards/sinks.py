@@ -94,7 +94,7 @@ class SentShard:
 
 
 @lru_cache(maxsize=1)
-def _fallocate() -> Any:
+def fallocate() -> Any:
     """Find Linux's own call, or None; where a file system lacks it, `os.posix_fallocate` would write every block."""
     call = getattr(ctypes.CDLL(None), "fallocate64", None)
     if call is not None:
@@ -104,6 +104,6 @@ def _fallocate() -> Any:
 
 def _reserve(handle: int, start: int, length: int) -> None:
     """Reserve room; a failure is left to the write that follows, which names it."""
-    call = _fallocate()
+    call = fallocate()
     if call is not None:
         call(handle, _KEEP_SIZE, start, length)

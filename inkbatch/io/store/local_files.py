@@ -21,10 +21,11 @@ class NewFile:
 
     Args:
         path: Its place; what lies there is replaced when the new file is whole.
+        disks: Tells if the file system can.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, disks: Disks | None = None) -> None:
+        self._path, self._disks = path, disks or DISKS
         self._temporary = _temporary_name(path)
         try:
             self._open()
@@ -34,7 +35,7 @@ class NewFile:
 
     def _open(self) -> None:
         folder = os.path.dirname(self._path) or "."
-        self._nameless = _holds_nameless(folder, os.stat(folder).st_dev)
+        self._nameless = self._disks.hold_nameless(folder)
         self.handle = _nameless(folder) if self._nameless else _named(self._temporary)
 
     def write(self, part: memoryview) -> None:
@@ -87,9 +88,9 @@ class NewFile:
             os.close(handle)
 
 
-def write_atomically(path: str, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-    """Write a whole file from consecutive parts, or none; makes folders that are missing."""
-    new = NewFile(path)
+def write_atomically(path: str, parts: Sequence[bytes | bytearray | memoryview], disks: Disks | None = None) -> None:
+    """Write a whole file from consecutive parts, or none; makes folders that are missing; `disks` as of `NewFile`."""
+    new = NewFile(path, disks)
     try:
         for part in parts:
             new.write(memoryview(part))
@@ -154,14 +155,21 @@ def _give_name(handle: int, path: str) -> None:
     os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=handle, follow_symlinks=True)
 
 
-_tried: dict[int, bool] = {}  # by device
+class Disks:
+    """Memory of the disks on which a file can get its name later; each is tried once, as many support half of it."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, bool] = {}
+
+    def hold_nameless(self, folder: str) -> bool:
+        """Tell if files in a folder can get their name later."""
+        device = os.stat(folder).st_dev
+        if device not in self._known:
+            self._known[device] = hasattr(os, "O_TMPFILE") and _try_nameless(folder)
+        return self._known[device]
 
 
-def _holds_nameless(folder: str, device: int) -> bool:
-    """Tell whether files of this device can get their name later; tried once, since many support only half of it."""
-    if device not in _tried:
-        _tried[device] = hasattr(os, "O_TMPFILE") and _try_nameless(folder)
-    return _tried[device]
+DISKS = Disks()
 
 
 def _try_nameless(folder: str) -> bool:

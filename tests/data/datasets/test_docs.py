@@ -1,4 +1,4 @@
-"""What docs/datasets.md shows is what the settings accept."""
+"""Examples in docs/datasets.md are accepted by the settings."""
 
 from __future__ import annotations
 

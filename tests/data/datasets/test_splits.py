@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
 from inkbatch.data.datasets.index import DatasetSegment, training, validating
-from inkbatch.data.datasets.leakage import _pairwise, find_leaks, touching
+from inkbatch.data.datasets.leakage import find_leaks, pairwise, touching
 from inkbatch.data.datasets.splits import Zones
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.testing.datasets import ArraySegment, inked
@@ -281,7 +281,7 @@ def test_touching_finds_what_brute_force_finds(seed, gap):
         for a in left
     ]
     assert touching(left, right, gap).tolist() == slow
-    assert _pairwise(left, right, gap).tolist() == slow
+    assert pairwise(left, right, gap).tolist() == slow
 
 
 def test_pairs_alone_train_and_singles_still_validate():

@@ -65,10 +65,10 @@ def training(**changes) -> dict:
 
 
 def test_a_segment_is_known_by_its_id_its_address_and_its_pixels(surface):
-    from inkbatch.data.datasets.trained_pixels import _short_keys
+    from inkbatch.data.datasets.trained_pixels import short_keys
 
     mine = surface()
-    windows = sorted(_short_keys(mine))
+    windows = sorted(short_keys(mine))
     copy = surface("copy", source="memory://elsewhere")
     other = surface("other", layers=np.random.default_rng(6).integers(1, 255, (3, 96, 96), np.uint8))
     whole = [Box(0, 0, 96, 96)]

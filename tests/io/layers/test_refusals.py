@@ -1,4 +1,4 @@
-"""What is not whole, or not what it seems, is refused with a message that names the file and the cure; exit code 65."""
+"""Files that are cut, or not what they seem, are refused by a message that names file and cure; exit code 65."""
 
 from __future__ import annotations
 

@@ -147,6 +147,6 @@ def test_a_disk_that_stays_full_is_named(tmp_path, noise, monkeypatch):
 
 def test_without_fallocate_the_bytes_are_the_same(tmp_path, noise, monkeypatch):
     usual = store(tmp_path / "a.zarr", LARGE, noise)
-    monkeypatch.setattr(shard_files, "_fallocate", lambda: None)
+    monkeypatch.setattr(shard_files, "fallocate", lambda: None)
     plain = store(tmp_path / "b.zarr", LARGE, noise)
     assert plain.shard_location((0, 0, 0)).read_bytes() == usual.shard_location((0, 0, 0)).read_bytes()

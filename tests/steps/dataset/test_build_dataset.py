@@ -398,7 +398,7 @@ def test_packing_decodes_overlapping_neighbours_once(root, monkeypatch):
     row = [sample for sample in reader.index.samples if sample.segment == "left"][:20]  # two rows of ten tiles
     expected = [reader.read_stored(sample) for sample in row]
     calls = []
-    arrays = reader._segment("left")
+    arrays = reader.segment_arrays("left")
     read = arrays.read
     monkeypatch.setattr(arrays, "read", lambda box: calls.append(box) or read(box))
     for found, wanted in zip(reader.read_together(row), expected, strict=True):

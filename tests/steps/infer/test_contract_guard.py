@@ -30,7 +30,7 @@ from inkbatch.testing.segments import identity_bundle, network_bundle, random_pa
 
 @dataclass
 class Case:
-    """What a seed may spoil."""
+    """Material that a seed may spoil."""
 
     segment: Any
     bundle: Path

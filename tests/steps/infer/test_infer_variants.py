@@ -78,7 +78,7 @@ def test_cutting_and_sharding_change_no_pixel(tiny_segment, any_bundle):
 
 
 def results(stored, clocks):
-    """What a run stored, but its clocks and what was asked for, which lies outside the manifest's digest."""
+    """Read what a run stored, but its clocks and the request, which lies outside the manifest's digest."""
     manifest = {key: value for key, value in json.loads(stored["manifest.json"]).items() if key != "request"}
     kept = {name: data for name, data in stored.items() if name not in clocks and name != "manifest.json"}
     return {**kept, "manifest.json": manifest}

@@ -77,7 +77,7 @@ def saved(folder: Path, architecture: str, layers: int, **contract: Any) -> Path
 
 @pytest.mark.parametrize("rules", RULES)
 def test_a_map_from_layers_equals_the_published_one(rules, tmp_path, prepare_config, monkeypatch):
-    monkeypatch.setitem(base._REGISTRY, "published-tiles", PublishedTiles)
+    monkeypatch.setitem(base.NETWORKS, "published-tiles", PublishedTiles)
     support = STITCH[SUPPORT[rules]] > 0
     rows, columns = np.indices(support.shape)
     layers = np.stack([rows + 1, columns + 1]).astype(np.uint8) * support
@@ -128,7 +128,7 @@ class MiddleOf(InkModel):
 def test_infer_and_probe_feed_statistics_of_the_tile_or_the_segment(
     kind, statistics, dtype, tmp_path, prepare_config, monkeypatch
 ):
-    monkeypatch.setitem(base._REGISTRY, "middle-of", MiddleOf)
+    monkeypatch.setitem(base.NETWORKS, "middle-of", MiddleOf)
     layers = random_papyrus((3, 70, 90), dtype)
     layers[:, :, :20] //= 3
     source = write_layers(tmp_path / "layers", layers)

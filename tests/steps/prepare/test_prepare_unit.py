@@ -101,13 +101,13 @@ def test_layers_that_are_stored_together_are_decoded_together(tmp_path, prepare_
     array[:] = layers
     blocks = prepare_config(tmp_path / "blocks.zarr", segment="blocks", axes="zyx", **settings)
     reads = []
-    real = ZarrLayers._fill
+    real = ZarrLayers.read
 
-    def watched(self, indices, box, out):
-        reads.append((indices.start, indices.stop, box))
-        real(self, indices, box, out)
+    def watched(self, layers, box, out=None):
+        reads.append((layers.start, layers.stop, box))
+        return real(self, layers, box, out)
 
-    monkeypatch.setattr(ZarrLayers, "_fill", watched)
+    monkeypatch.setattr(ZarrLayers, "read", watched)
     prepare.run(plain, RunContext())
     prepare.run(blocks, RunContext())
     assert stored(plain) == stored(blocks)

@@ -1,4 +1,4 @@
-"""What a depth probe feeds a bundle: strokes of a known share, nulls that hold the same grey values, whole windows."""
+"""Inputs of a depth probe: strokes of a known share, nulls that hold the same grey values, whole windows."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a window is asked, with a stand-in for the network."""
+"""Questions to a window, with a stand-in for the network."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Phantom:
     has_ink: bool
 
     def is_right(self, verdict: dict[str, Any]) -> bool:
-        """Whether the network gets the ink in the layer that it was trained on, or in the next one."""
+        """Tell if the network gets the ink in the layer that it was trained on, or in the next one."""
         scene = Scene(DEMO_LAYERS, ("forward", 0))
         place = scene.place(self.ink_layer, (verdict["depth_order"], verdict["start"]))
         return abs(place - DEMO_INK_LAYER) <= 1
@@ -101,7 +101,7 @@ def infer_config(root: Path, **changes: Any) -> InferConfig:
 
 
 def auto_probe(root: Path, **changes: Any) -> None:
-    """What a user runs before `infer --layers auto`."""
+    """Run what a user runs before `infer --layers auto`."""
     run(config_of(root, **changes), RunContext())
 
 

@@ -40,7 +40,7 @@ def measures(
 
 
 def sweep(ink_depth, starts=range(3), lift=PEAK, floor=0.002, scale=0.2):
-    """How a well-behaved bundle answers ink at a layer of the surface."""
+    """Answer ink at a layer of the surface as a well-behaved bundle does."""
     answers = {}
     for start in starts:
         for order, place in (("forward", ink_depth - start), ("reversed", start + DEPTH - 1 - ink_depth)):
