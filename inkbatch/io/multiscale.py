@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.errors import DataError, MismatchError
+from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.half_floats import to_half, to_single
+from inkbatch.io.ome import ome_axes, ome_levels, ome_spacing
 from inkbatch.io.shard_size import SMALLEST_SHARD_PX, require_shard_px
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
 from inkbatch.io.shards.codec import Place
@@ -201,7 +202,7 @@ class Multiscale:
                 f"{location}: no OME-Zarr 0.5 multiscales in its attributes; run inkbatch prepare"
             ) from error
         axes = entry.get("axes")
-        if axes != _axes("zyx") and axes != _axes("yx"):
+        if axes != ome_axes("zyx") and axes != ome_axes("yx"):
             raise DataError(
                 f"{location}: expected axes z, y, x (or y, x), all of them space in micrometers, got {axes}; "
                 "run inkbatch prepare on the source again, which stores them so"
@@ -212,8 +213,14 @@ class Multiscale:
 
     def pixel_um(self, level: int = 0) -> float:
         """Return the edge of a pixel of one level in micrometres, as the OME metadata states it."""
-        entry = self.attributes["ome"]["multiscales"][0]["datasets"][level]
-        return float(entry["coordinateTransformations"][0]["scale"][-1])
+        entry = self.attributes["ome"]["multiscales"][0]
+        found = ome_spacing(entry, level, [axis["name"] for axis in entry["axes"]], {}).plane
+        if found is None:
+            raise CorruptDataError(
+                f"{self.location}: expected a pixel size in its OME metadata, got none; run inkbatch prepare on the "
+                "source again"
+            )
+        return found
 
     def write(self, write_box: Box, block: NDArray[Any]) -> int:
         """Store a block of whole shards at level 0 and its parts of all other levels.
@@ -414,23 +421,11 @@ def _layouts(
         height, width, edge = -(-height // 2), -(-width // 2), edge // 2
 
 
-def _axes(names: Sequence[str]) -> list[dict[str, str]]:
-    return [{"name": axis, "type": "space", "unit": "micrometer"} for axis in names]
-
-
 def _ome_attributes(
     name: str, layouts: list[ArrayLayout], voxel_size_um: float, pooling: Pooling, z_spacing_um: float | None
 ) -> dict[str, Any]:
     names = layouts[0].dimension_names
-    axes = _axes(names)
-    datasets = []
-    for number in range(len(layouts)):
-        factor = 2**number
-        scale = [(z_spacing_um or voxel_size_um) if axis == "z" else voxel_size_um * factor for axis in names]
-        shift = [0.0 if axis == "z" else voxel_size_um * (factor - 1) / 2 for axis in names]
-        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-        if number:
-            transforms.append({"type": "translation", "translation": shift})
-        datasets.append({"path": str(number), "coordinateTransformations": transforms})
-    multiscale = {"name": name.removesuffix(".zarr"), "axes": axes, "datasets": datasets, "type": pooling}
+    spacing = {axis: (z_spacing_um or voxel_size_um) if axis == "z" else voxel_size_um for axis in names}
+    levels = ome_levels(len(layouts), spacing)
+    multiscale = {"name": name.removesuffix(".zarr"), "axes": ome_axes(names), "datasets": levels, "type": pooling}
     return {"version": OME_VERSION, "multiscales": [multiscale]}

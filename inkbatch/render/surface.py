@@ -16,7 +16,7 @@ from inkbatch.config import digest
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, cells
 from inkbatch.io.layers.base import CheckedLayerSource
-from inkbatch.io.layers.spacing import Spacing
+from inkbatch.io.ome import Spacing
 from inkbatch.io.threads import decode_pool
 from inkbatch.render.geometry import Raster
 from inkbatch.render.tiles import TILE_PX, Chunks, Tile, cut_tile

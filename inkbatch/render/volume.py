@@ -16,15 +16,9 @@ from numpy.typing import NDArray
 from inkbatch.config import digest
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
-from inkbatch.io.layers.spacing import (
-    LARGEST_UM,
-    SIZE_TOLERANCE,
-    SMALLEST_UM,
-    NamedSize,
-    is_plausible,
-    sizes_beside,
-)
+from inkbatch.io.layers.spacing import SIZE_TOLERANCE, NamedSize, sizes_beside
 from inkbatch.io.layers.zarr_nodes import ZarrNode, choose_array, find_node, level_count
+from inkbatch.io.ome import LARGEST_UM, SMALLEST_UM, is_plausible
 from inkbatch.io.store.location import Location
 from inkbatch.io.threads import chunk_pool, remote_chunk_pool
 

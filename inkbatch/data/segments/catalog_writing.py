@@ -20,8 +20,9 @@ from inkbatch.data.segments.found import Artifact, FoundSegment, Kind
 from inkbatch.data.segments.layouts import LEADING_ID, LISTERS, Place, find_segments
 from inkbatch.data.segments.reversed_segments import known_reversed
 from inkbatch.errors import ConfigError, InkbatchError
-from inkbatch.io.layers.spacing import is_plausible, sizes_beside
+from inkbatch.io.layers.spacing import sizes_beside
 from inkbatch.io.layers.zarr_nodes import choose_array, find_node
+from inkbatch.io.ome import is_plausible
 from inkbatch.io.store.local_files import write_atomically
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inkbatch.errors import LayerRangeError, NonFiniteError
 from inkbatch.geometry import Box
-from inkbatch.io.layers.spacing import Spacing
+from inkbatch.io.ome import Spacing
 
 
 class LayerSource(ABC):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
-from inkbatch.io.layers.spacing import Spacing, ome_spacing
+from inkbatch.io.ome import Spacing, ome_spacing
 from inkbatch.io.store.faults import ForbiddenError
 from inkbatch.io.store.location import Location
 from inkbatch.io.threads import opening_pool

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.geometry import Box, cut
+from inkbatch.io.ome import ome_axes, ome_levels
 from inkbatch.io.store.location import Location
 
 CHUNK_PX = 128
@@ -115,14 +116,7 @@ def _store(folder: Location, name: str, values: NDArray[Any]) -> int:
 
 
 def _attributes(name: str, count: int, spacing: tuple[float, float, float], facts: dict[str, Any]) -> dict[str, Any]:
-    datasets = []
-    for number in range(count):
-        factor = 2**number
-        scale = [spacing[0], spacing[1] * factor, spacing[2] * factor]
-        shift = [0.0, spacing[1] * (factor - 1) / 2, spacing[2] * (factor - 1) / 2]
-        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-        transforms.append({"type": "translation", "translation": shift})
-        datasets.append({"path": str(number), "coordinateTransformations": transforms})
-    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
-    image = {"version": "0.4", "name": name.removesuffix(".zarr"), "axes": axes, "datasets": datasets, "type": "mean"}
+    levels = ome_levels(count, dict(zip("zyx", spacing, strict=True)), shift_first=True)
+    image: dict[str, Any] = {"version": "0.4", "name": name.removesuffix(".zarr"), "axes": ome_axes("zyx")}
+    image |= {"datasets": levels, "type": "mean"}
     return {"multiscales": [image], "inkbatch": facts}

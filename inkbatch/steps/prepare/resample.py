@@ -22,9 +22,9 @@ from inkbatch.io.layers.resampled import (
     pooling_named,
     resampling_to,
 )
-from inkbatch.io.layers.spacing import Spacing, is_plausible
 from inkbatch.io.layers.zarr_nodes import choose_array, find_node, level_count
 from inkbatch.io.lossy import marked
+from inkbatch.io.ome import Spacing, is_plausible
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ResampledFrom
 from inkbatch.steps.prepare.opened import OpenedLayers

@@ -8,15 +8,8 @@ from dataclasses import dataclass
 from inkbatch.data.segments.catalog import SegmentEntry
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.io.layers.base import LayerSource
-from inkbatch.io.layers.spacing import (
-    LARGEST_UM,
-    SIZE_TOLERANCE,
-    SMALLEST_UM,
-    NamedSize,
-    Spacing,
-    is_plausible,
-    sizes_beside,
-)
+from inkbatch.io.layers.spacing import SIZE_TOLERANCE, NamedSize, sizes_beside
+from inkbatch.io.ome import LARGEST_UM, SMALLEST_UM, Spacing, is_plausible
 from inkbatch.io.store.location import Location
 from inkbatch.steps.prepare.settings import PrepareConfig
 

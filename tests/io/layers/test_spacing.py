@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from inkbatch.io.layers.spacing import NamedSize, Spacing, ome_spacing, size_in_name, sizes_beside, unit_um
+from inkbatch.io.layers.spacing import NamedSize, size_in_name, sizes_beside
+from inkbatch.io.ome import Spacing, ome_spacing, unit_um
 from inkbatch.io.store.location import Location
 
 MARKS = {"source_zarr": "scan.zarr", "source_group": 0, "slice_step": 1.0, "canvas_size": [9, 9], "num_slices": 5}
