@@ -18,6 +18,7 @@ from inkbatch.data.segments.prepared import open_prepared
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.prediction import Prediction as StoredPrediction
+from inkbatch.io.shard_size import whole_shard_px
 from inkbatch.io.surface import DepthOrder, SurfaceProvenance
 from inkbatch.run.job import JobReport, RunContext
 
@@ -322,7 +323,7 @@ class Predictor:
         def read_mask(box: Box) -> NDArray[np.bool_]:
             return _cut(ground, box)
 
-        unit = grid.units(max(32, 1 << (max(height, width) - 1).bit_length()))[0]
+        unit = grid.units(whole_shard_px(max(height, width)))[0]
         inside, tiles = covered_tiles(contract, grid, unit.write_box, read_mask)
         if not tiles.count:
             return np.zeros((height, width), np.float32)

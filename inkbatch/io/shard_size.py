@@ -21,6 +21,11 @@ def is_shard_px(value: int) -> bool:
     return is_power_of_two(value, SMALLEST_SHARD_PX)
 
 
+def whole_shard_px(edge_px: int) -> int:
+    """Return the smallest edge of a zarr shard that holds so many pixels along a side."""
+    return max(SMALLEST_SHARD_PX, 1 << (edge_px - 1).bit_length())
+
+
 def require_shard_px(name: str, value: int) -> None:
     """Refuse an edge of zarr shards (or of units, which are whole shards) that breaks `SHARD_PX_RULE`.
 

@@ -15,6 +15,7 @@ from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import RANK_CHUNKS, RELATIVE, WEIGHTED, Combination, Halves, Method, tables_for
 from inkbatch.data.maps.consensus import confirmed
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.data.maps.stored import (
     StoredMap,
     map_address,
@@ -43,7 +44,6 @@ from inkbatch.steps.live_preview import live_preview
 from inkbatch.text import bytes_text, share_text
 
 UNIT_PX = 2048
-HALF = 0.5  # threshold of a map that states none
 CODEC = "lz4-bit"  # a third of the seconds of zstd, some per cent larger: this job is bound by its codec
 DISAGREEMENT_NAME = "disagreement.zarr"
 WEIGHTS_NAME = "weights.json"
@@ -217,7 +217,7 @@ def _maps_and_truth_now(maps: Sequence[StoredMap], truth: Truth) -> dict[str, An
 
 def _threshold(found: StoredMap) -> float:
     """Return the threshold from which a member marks a pixel."""
-    return HALF if found.threshold is None else found.threshold
+    return DEFAULT_THRESHOLD if found.threshold is None else found.threshold
 
 
 def _members(config: EnsembleConfig, own: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.png import png_bytes
+from inkbatch.io.shard_size import whole_shard_px
 from inkbatch.io.store.location import Location
 from inkbatch.steps.preflight.verdict import WORDS, Word
 from inkbatch.steps.stored_preflight import MAP_NAME
@@ -49,7 +50,7 @@ def draw_tiles(codes: NDArray[np.uint8]) -> bytes:
 
 def write_map(folder: Location, codes: NDArray[np.uint8], tile_um: float, provenance: Mapping[str, Any]) -> None:
     """Store the verdicts as an array (rows, columns) of codes, one pixel per tile."""
-    edge = max(32, 1 << (max(codes.shape) - 1).bit_length())
+    edge = whole_shard_px(max(codes.shape))
     array = Multiscale.create_mask(
         folder / MAP_NAME, (codes.shape[0], codes.shape[1]), shard_px=edge, voxel_size_um=tile_um, provenance=provenance
     )
