@@ -27,9 +27,13 @@ from inkbatch.cli import view as cli_view
 from inkbatch.cli.options import (
     CatalogFile,
     ConfigFile,
+    Device,
     JobOptions,
+    Precision,
+    PreflightUse,
     Preset,
     Root,
+    Segment,
     Sets,
     chosen_root,
     for_each,
@@ -40,7 +44,8 @@ from inkbatch.cli.options import (
 )
 from inkbatch.cli.outcome import run_command
 from inkbatch.cli.streams import guard_streams
-from inkbatch.cli.values import parse_box, parse_groups, parse_layers, parse_pairs, parse_starts
+from inkbatch.cli.values import parse_box, parse_layers, parse_pairs
+from inkbatch.cli.variants import VariantOptions
 from inkbatch.config import ends_with_check
 from inkbatch.errors import ConfigError
 
@@ -56,7 +61,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Segment = Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)]
 Source = Annotated[str | None, typer.Option(help="Folder or URI of the layers; {segment} is replaced by the id.")]
 Layers = Annotated[str | None, typer.Option(help="Layer numbers of the source, half-open, for example 17:43.")]
 Memory = Annotated[str | None, typer.Option(help="Memory budget, for example 2GiB.")]
@@ -153,47 +157,14 @@ def infer(
             help="Layer numbers of the source, half-open, for example 17:43; auto takes what inkbatch probe found."
         ),
     ] = None,
-    layer_starts: Annotated[
-        str | None, typer.Option(help="Layer windows by their first layers, START:STOP:STEP, half-open (10:20:2).")
-    ] = None,
-    layer_groups: Annotated[
-        str | None, typer.Option(help="Layer windows one by one: half-open ranges with commas between (10:36,20:46).")
-    ] = None,
-    store_windows: Annotated[
-        bool, typer.Option("--store-windows", help="Store one prediction per layer window instead of one of them all.")
-    ] = False,
-    directions: Annotated[
-        str | None,
-        typer.Option(help="Direction of the layers: forward, reversed, or both (a prediction for each)."),
-    ] = None,
-    null: Annotated[
-        str | None, typer.Option(help="Also infer null inputs, a prediction for each: shuffled, repeated.")
-    ] = None,
     box: Annotated[
         str | None,
         typer.Option(help="Quick look: infer this part alone, for example 0:2048,1024:4096 (rows, columns)."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Infer every segment of the catalog.")] = False,
-    tta: Annotated[
-        str | None,
-        typer.Option(
-            help="Test-time augmentation: further views of each tile, with commas between: flip-y, flip-x, turn-90, "
-            "turn-180, turn-270; flips, turns; or allowed (all that the bundle allows)."
-        ),
-    ] = None,
-    combine: Annotated[
-        str | None, typer.Option(help="Combine views and layer windows by their mean (default) or max.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Device that computes: auto, cuda, mps or cpu.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Precision of the forward passes: auto, fp32, bf16 or fp16.")
-    ] = None,
-    preflight: Annotated[
-        str | None,
-        typer.Option(
-            help="Take what inkbatch preflight found: mask leaves out tiles without a sheet, warn only prints them."
-        ),
-    ] = None,
+    device: Device = None,
+    precision: Precision = None,
+    preflight: PreflightUse = None,
     override: Annotated[
         list[str] | None,
         typer.Option(help="Replace a value of the bundle's contract, key=value; recorded in the manifest; repeatable."),
@@ -203,6 +174,7 @@ def infer(
     ] = None,
     catalog: CatalogFile = None,
     *,
+    variants: VariantOptions,
     common: JobOptions,
 ) -> None:
     """Infer the ink of a prepared segment with a bundle.
@@ -223,10 +195,7 @@ def infer(
         "device": device,
         "precision": precision,
     }
-    options |= {"directions": directions, "nulls": null and [one.strip() for one in null.split(",")]}
-    options |= {"tta": tta and [view.strip() for view in tta.split(",")], "combine": combine}
-    options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
-    options |= {"store_windows": store_windows or None, "catalog": catalog, "preflight": preflight}
+    options |= {**variants.settings(), "catalog": catalog, "preflight": preflight}
     options["override"] = parse_pairs(override) if override else None
 
     def one(asked: str | None) -> None:

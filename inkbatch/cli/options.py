@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 Settings = TypeVar("Settings", bound=JobConfig)
 
+Segment = Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="Device that computes: auto, cuda, mps or cpu.")]
+Precision = Annotated[str | None, typer.Option(help="Precision of the forward passes: auto, fp32, bf16 or fp16.")]
+PreflightUse = Annotated[
+    str | None,
+    typer.Option(
+        "--preflight",
+        help="Take what inkbatch preflight found: mask leaves out tiles without a sheet, warn only prints them.",
+    ),
+]
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with settings of the job.")]
 Preset = Annotated[
     str | None,

@@ -9,6 +9,7 @@ import typer
 from inkbatch.cli.options import (
     JobOptions,
     Root,
+    Segment,
     chosen_root,
     option_groups,
 )
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 @option_groups
 def preflight(
-    segment: Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)],
+    segment: Segment,
     bundle: Annotated[
         str | None, typer.Option(help="The bundle that is to read it: a folder or URI; demo is the shipped one.")
     ] = None,

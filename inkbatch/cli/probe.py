@@ -6,7 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from inkbatch.cli.options import ConfigFile, Log, Replace, Root, Sets, Shard, chosen_root, print_report, run_context
+from inkbatch.cli.options import (
+    ConfigFile,
+    Device,
+    Log,
+    Replace,
+    Root,
+    Segment,
+    Sets,
+    Shard,
+    chosen_root,
+    print_report,
+    run_context,
+)
 from inkbatch.config import ends_with_check
 
 
@@ -16,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def probe(
-    segment: Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)],
+    segment: Segment,
     bundle: Annotated[str | None, typer.Option(help="The bundle: a folder or URI; demo is the shipped one.")] = None,
     root: Root = None,
     name: Annotated[
@@ -25,7 +37,7 @@ def probe(
     windows: Annotated[
         int | None, typer.Option(help="Number of windows, places of the surface volume that are probed.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Device that computes: auto, cuda, mps or cpu.")] = None,
+    device: Device = None,
     config: ConfigFile = None,
     sets: Sets = None,
     shard: Shard = None,

@@ -17,7 +17,7 @@ from inkbatch.cli.options import (
     print_report,
     run_context,
 )
-from inkbatch.cli.values import parse_groups, parse_starts
+from inkbatch.cli.values import parse_groups, parse_names, parse_starts
 from inkbatch.errors import ConfigError
 
 Run = Annotated[
@@ -75,7 +75,7 @@ def estimate(
         "machine": machine,
         "save": save,
     }
-    options |= {"tta": tta and [view.strip() for view in tta.split(",")]}
+    options |= {"tta": parse_names(tta)}
     options |= {"layer_starts": parse_starts(layer_starts), "layer_groups": parse_groups(layer_groups)}
     options |= {"calibrate": calibrate or None, "root": chosen_root(root), "catalog": catalog}
     found = run(EstimateConfig.load(config, sets or (), options))

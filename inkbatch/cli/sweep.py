@@ -6,18 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from inkbatch.cli.options import (
-    ConfigFile,
-    DryRun,
-    Log,
-    Replace,
-    Root,
-    Sets,
-    Shard,
-    chosen_root,
-    print_report,
-    run_context,
-)
+from inkbatch.cli.options import Device, JobOptions, Precision, PreflightUse, Root, Segment, chosen_root, option_groups
+from inkbatch.cli.values import parse_names
 from inkbatch.config import ends_with_check, named_place
 
 NONE = "none"
@@ -28,8 +18,9 @@ def register(app: typer.Typer) -> None:
     app.command("sweep")(sweep)
 
 
+@option_groups
 def sweep(
-    segment: Annotated[str, typer.Argument(help="Segment id, as in the catalog (segments.yaml).", show_default=False)],
+    segment: Segment,
     bundle: Annotated[
         list[str] | None,
         typer.Option(help="A bundle: a folder or URI, also as NAME=PLACE; demo is the shipped one; repeatable."),
@@ -50,27 +41,16 @@ def sweep(
         int | None,
         typer.Option(help="Number of phases: the plain tile grid, and others moved by a share of the stride."),
     ] = None,
-    preflight: Annotated[
-        str | None,
-        typer.Option(
-            help="Take what inkbatch preflight found: mask leaves out tiles without a sheet, warn only prints them."
-        ),
-    ] = None,
+    preflight: PreflightUse = None,
     keep_depths: Annotated[
         bool, typer.Option("--keep-depths", help="Also store the map of every depth, in 8 bits.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the sweep.")] = None,
     root: Root = None,
-    device: Annotated[str | None, typer.Option(help="Device that computes: auto, cuda, mps or cpu.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Precision of the forward passes: auto, fp32, bf16 or fp16.")
-    ] = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    log: Log = "auto",
+    device: Device = None,
+    precision: Precision = None,
+    *,
+    common: JobOptions,
 ) -> None:
     """Sweep a segment with bundles, at every depth.
 
@@ -81,35 +61,27 @@ def sweep(
     bundles=[{bundle: PLACE, name: NAME, tta: [flips], stride_px: 32, override: {divisor: 200}}]. With shards, the last
     one finishes the sweep.
     """
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     from inkbatch.steps.sweep.settings import SweepConfig
 
     options: dict[str, Any] = {"segment": segment, "root": chosen_root(root), "name": name, "depths": depths}
     options |= {"directions": directions, "phases": phases, "keep_depths": keep_depths or None, "device": device}
     options |= {"precision": precision, "preflight": preflight, "nulls": _listed(nulls)}
     options["bundles"] = [_choice(one) for one in bundle] if bundle else None
-    job = SweepConfig.load(config, sets or (), options)
+    job = SweepConfig.load(common.config, common.sets or (), options)
     if ends_with_check(job):
         return
-    if dry_run:
-        from inkbatch.steps.sweep.describe import describe
-
-        typer.echo(describe(job))
-        return
     from inkbatch.steps.sweep import job as step
+    from inkbatch.steps.sweep.describe import describe
 
-    report = step.run(job, context)
-    print_report(report)
-    if report.complete:
-        for line in step.summary_lines(report.location):
-            typer.echo(line)
+    common.run_job(job, context, describe, step.run, step.summary_lines)
 
 
 def _listed(text: str | None) -> list[str] | None:
     """Read ``shuffled,repeated``, or ``none``."""
     if text is None:
         return None
-    return [] if text.strip() == NONE else [part.strip() for part in text.split(",")]
+    return [] if text.strip() == NONE else parse_names(text)
 
 
 def _choice(text: str) -> dict[str, str]:

@@ -24,6 +24,11 @@ def parse_layers(text: str | None) -> tuple[int, int] | None:
     return int(start), int(stop)
 
 
+def parse_names(text: str | None) -> list[str] | None:
+    """Read names with commas between."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
 def parse_box(text: str | None) -> tuple[int, int, int, int] | None:
     """Read ``Y0:Y1,X0:X1`` as (y0, x0, y1, x1).
 
