@@ -16,14 +16,8 @@ of a small network over the same batch.
 from __future__ import annotations
 
 import functools
-import math
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,115 +26,25 @@ from benchmarks.common import (
     Report,
     Sample,
     best,
-    cpu,
-    free_bytes,
     in_turn,
-    median,
     parser,
     real_layers,
     scratch,
     timed,
-    write_stack,
 )
-from benchmarks.networks import NETWORKS, VOXEL_SIZE_UM, bundle_of
-from inkbatch.models.base import InkModel
+from benchmarks.network_jobs import Floor, job, prepared, rows_beside_passes, shapes_of_passes
+from benchmarks.networks import NETWORKS, bundle_of
 from inkbatch.models.bundle import Contract
 from inkbatch.models.rules import BY_STATISTICS, Normaliser
 from inkbatch.predict.device import autocast, choose_device, choose_precision, synchronize
 from inkbatch.predict.normalise import normalise_tiles
 from inkbatch.predict.passes import Passes, cpu_threads
-from inkbatch.run.job import RunContext
 from inkbatch.run.signals import StopFlag
-from inkbatch.steps.infer import job as infer
-from inkbatch.steps.prepare import job as prepare
-from inkbatch.steps.prepare.settings import PrepareConfig
 
 NORMALISER_SHARE = 0.03  # of a forward pass, at most
 SMALLEST = "ink-9um"  # of the networks whose tiles may be normalised one by one
 REPLACED = ("clip", "divisor", "scaling", "mean", "std", "normaliser")  # by statistics of a tile
 ONE_BY_ONE = 32  # passes; the time of all is reckoned from them
-BATCHES_BYTES, MEMORY_SHARE = 1 << 30, 0.25  # in memory for the floor: this, or a share of what is free
-
-
-@dataclass(frozen=True)
-class Floor:
-    """Forward passes on tensors that lie on the device already.
-
-    Attributes:
-        model: The network, on its device.
-        batches: (n, B, 1, Z, T, T): used in turn.
-        dtype: Precision of a pass.
-    """
-
-    model: InkModel
-    batches: torch.Tensor
-    dtype: torch.dtype
-
-    def side_by_side(self, count: int) -> None:
-        """Make `count` passes: as many at once as torch has threads, one each; on another device one by one."""
-        if self.batches.device.type != "cpu":
-            return self.one_by_one(count)
-        workers = torch.get_num_threads()
-
-        def share(worker: int) -> None:
-            torch.set_num_threads(1)
-            self._run(range(worker, count, workers))
-
-        with cpu_threads(1), ThreadPoolExecutor(workers) as pool:
-            list(pool.map(share, range(workers)))
-        return None
-
-    def one_by_one(self, count: int) -> None:
-        """Make `count` passes, each on all threads."""
-        self._run(range(count))
-        synchronize(self.batches.device)
-
-    @torch.inference_mode()
-    def _run(self, numbers: range) -> None:
-        with autocast(self.batches.device, self.dtype):
-            for number in numbers:
-                self.model(self.batches[number % len(self.batches)])
-
-
-@contextmanager
-def shapes_of_passes(found: list[tuple[int, ...]]) -> Iterator[None]:
-    """Note the shape of every batch that a network is fed."""
-
-    def note(module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
-        if isinstance(module, InkModel):
-            found.append(tuple(arguments[0].shape))
-
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def batches_in_memory(shape: tuple[int, ...], count: int, device: torch.device) -> torch.Tensor:
-    """Make so many batches, or as many as fit: far more than any cache in any case."""
-    fitting = int(min(BATCHES_BYTES, MEMORY_SHARE * free_bytes())) // (4 * math.prod(shape))
-    return torch.rand((max(1, min(count, fitting)), *shape)).to(device)
-
-
-def job(config: infer.InferConfig, reports: list[Any]) -> Callable[[], Sample]:
-    def run() -> Sample:
-        shutil.rmtree(Path(config.root) / "predictions", ignore_errors=True)
-        return timed(lambda: reports.append(infer.run(config, RunContext())))
-
-    return run
-
-
-def prepared(folder: Path, name: str, edge: int, layers: Path | None, device: torch.device, quick: bool) -> Any:
-    """Prepare a segment of real layers and a bundle for `infer`; return its configuration and the bundle."""
-    bundle = bundle_of(name, folder, quick=quick)
-    write_stack(folder / "layers", real_layers(bundle.contract.layers.count, (edge, edge), layers))
-    values = {"segment": "real", "root": str(folder / "root"), "source": str(folder / "layers")}
-    prepare.run(PrepareConfig(**values, depth_order="forward", voxel_size_um=VOXEL_SIZE_UM), RunContext())
-    batch = 0 if device.type == "cpu" else NETWORKS[name].batch_tiles
-    return infer.InferConfig(
-        segment="real", root=values["root"], bundle=str(bundle.location), device=device.type, batch_tiles=batch
-    ), bundle
 
 
 def measure(report: Report, name: str, found: Any, device: torch.device) -> dict[str, float]:
@@ -152,9 +56,7 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> dict
         reports: list[Any] = []
         with shapes_of_passes(shapes):
             job(config, reports)()
-        floor = Floor(
-            bundle.build(device), batches_in_memory(shapes[-1], len(shapes), device), choose_precision("auto", device)
-        )
+        floor = Floor.of(bundle, shapes, device)
         few = min(len(shapes), ONE_BY_ONE)
         actions = {
             "job": job(config, reports),
@@ -169,9 +71,7 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> dict
     report.note(f"{name}: {tiles} tiles in {len(shapes)} passes of {shapes[-1]}; {torch.get_num_threads()} thread(s)")
     target = NETWORKS[name].target
     same = f"the same {len(shapes)} passes on tensors in memory"
-    report.row(f"{name}, job, best", best(samples["job"]), "s", seconds, same, at_most=target)
-    report.row(f"{name}, job, median", median(samples["job"]), "s", median(samples["passes"]), same)
-    report.row(f"{name}, job, CPU seconds", cpu(samples["job"]), "s", cpu(samples["passes"]), same)
+    rows_beside_passes(report, f"{name}, job", samples["job"], samples["passes"], same, target)
     if device.type == "cpu":
         slow = best(samples["one by one"]) * len(shapes) / few
         report.row(f"{name}, job, best", best(samples["job"]), "s", slow, "the same passes one by one on all threads")

@@ -17,30 +17,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.bench_overhead import Floor, batches_in_memory, shapes_of_passes
-from benchmarks.common import (
-    Report,
-    Sample,
-    best,
-    cpu,
-    in_turn,
-    median,
-    parser,
-    real_layers,
-    scratch,
-    timed,
-    write_stack,
+from benchmarks.common import Report, Sample, best, in_turn, scratch, timed
+from benchmarks.network_jobs import (
+    Floor,
+    batch_tiles,
+    network_parser,
+    prepare_layers,
+    rows_beside_passes,
+    shapes_of_passes,
 )
-from benchmarks.networks import NETWORKS, VOXEL_SIZE_UM, bundle_of
+from benchmarks.networks import bundle_of
 from inkbatch.data.maps.sweep import BEST, MEAN, StoredSweep
 from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
-from inkbatch.predict.device import choose_device, choose_precision
+from inkbatch.predict.device import choose_device
 from inkbatch.run.job import RunContext
 from inkbatch.steps.infer import job as infer
-from inkbatch.steps.prepare import job as prepare
-from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.sweep import job as sweep
 from inkbatch.steps.sweep.settings import SweepConfig
 
@@ -99,24 +92,19 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> None
     with scratch(found) as folder:
         bundle = bundle_of(name, folder, quick=found.quick)
         layers = bundle.contract.layers.count + found.depths - 1
-        write_stack(folder / "layers", real_layers(layers, (edge, edge), found.layers))
-        values = {"segment": "real", "root": str(folder / "root"), "source": str(folder / "layers")}
-        prepare.run(PrepareConfig(**values, depth_order="forward", voxel_size_um=VOXEL_SIZE_UM), RunContext())
-        batch = 0 if device.type == "cpu" else NETWORKS[name].batch_tiles
-        swept, singles = configs(folder, bundle, found.depths, device, batch)
+        root = prepare_layers(folder, layers, edge, found.layers)
+        swept, singles = configs(folder, bundle, found.depths, device, batch_tiles(name, device))
         shapes: list[tuple[int, ...]] = []
         with shapes_of_passes(shapes):
             one = sweep.run(swept, RunContext())
         for config in singles:
             infer.run(config, RunContext())
         if device.type == "cpu":
-            require_same(values["root"], (edge, edge))
-        floor = Floor(
-            bundle.build(device), batches_in_memory(shapes[-1], len(shapes), device), choose_precision("auto", device)
-        )
+            require_same(root, (edge, edge))
+        floor = Floor.of(bundle, shapes, device)
         actions = {
-            "sweep": fresh(values["root"], lambda: sweep.run(swept, RunContext())),
-            "jobs": fresh(values["root"], lambda: [infer.run(config, RunContext()) for config in singles]),
+            "sweep": fresh(root, lambda: sweep.run(swept, RunContext())),
+            "jobs": fresh(root, lambda: [infer.run(config, RunContext()) for config in singles]),
             "passes": lambda: timed(lambda: floor.side_by_side(len(shapes))),
         }
         samples = in_turn(actions, found.rounds)
@@ -126,16 +114,12 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> None
     jobs, passes = f"{found.depths} infer jobs, the same bytes", f"the same {len(shapes)} passes on tensors in memory"
     target = None if name == "demo" else TARGET  # what is no network weighs more beside so small a one
     report.row(f"{name}, sweep, best", best(samples["sweep"]), "s", best(samples["jobs"]), jobs, at_most=1)
-    report.row(f"{name}, sweep, best", best(samples["sweep"]), "s", best(samples["passes"]), passes, at_most=target)
-    report.row(f"{name}, sweep, median", median(samples["sweep"]), "s", median(samples["passes"]), passes)
-    report.row(f"{name}, sweep, CPU seconds", cpu(samples["sweep"]), "s", cpu(samples["passes"]), passes)
+    rows_beside_passes(report, f"{name}, sweep", samples["sweep"], samples["passes"], passes, target)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    known = parser(__doc__)
-    known.add_argument("--networks", nargs="+", choices=list(EDGE_PX), default=list(EDGE_PX), metavar="NETWORK")
+    known = network_parser(__doc__, EDGE_PX)
     known.add_argument("--depths", type=int, default=5, help="depths of the sweep")
-    known.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     found = known.parse_args(arguments)
     found.rounds = found.rounds or (1 if found.quick else 3)
     device = choose_device(found.device)

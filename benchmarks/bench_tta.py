@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench_overhead import Floor, batches_in_memory, job, prepared, shapes_of_passes
-from benchmarks.common import Report, best, cpu, in_turn, median, parser, scratch, timed
+from benchmarks.common import Report, best, in_turn, scratch, timed
+from benchmarks.network_jobs import Floor, job, network_parser, prepared, rows_beside_passes, shapes_of_passes
 from inkbatch.models.bundle import TTA_AXES
-from inkbatch.predict.device import choose_device, choose_precision
+from inkbatch.predict.device import choose_device
 
 EDGE_PX = {
     "unet-resnet34": {"cpu": 1800, "cuda": 6000},
@@ -35,9 +35,7 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> None
         reports: list[Any] = []
         with shapes_of_passes(shapes):
             job(plain, reports)()
-        floor = Floor(
-            bundle.build(device), batches_in_memory(shapes[-1], len(shapes), device), choose_precision("auto", device)
-        )
+        floor = Floor.of(bundle, shapes, device)
         job(turned, reports)()
         facts = reports[-1].facts
         actions = {
@@ -52,11 +50,7 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> None
     report.note(f"{name}: {tiles} tiles, {passes} forward passes of a tile, batches of {shapes[-1]}")
     one = "one forward pass per tile, in memory"
     target = None if name == "demo" else TARGET  # what is no network weighs more beside so small a one
-    report.row(
-        f"{name}, job with four turns, best", best(samples["turned"]), "s", best(samples["passes"]), one, at_most=target
-    )
-    report.row(f"{name}, job with four turns, median", median(samples["turned"]), "s", median(samples["passes"]), one)
-    report.row(f"{name}, job with four turns, CPU seconds", cpu(samples["turned"]), "s", cpu(samples["passes"]), one)
+    rows_beside_passes(report, f"{name}, job with four turns", samples["turned"], samples["passes"], one, target)
     without = best(samples["plain"])
     report.row(
         f"{name}, job with four turns, best", best(samples["turned"]), "s", without, "the job without", at_most=TARGET
@@ -64,10 +58,7 @@ def measure(report: Report, name: str, found: Any, device: torch.device) -> None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    known = parser(__doc__)
-    known.add_argument("--networks", nargs="+", choices=list(EDGE_PX), default=list(EDGE_PX), metavar="NETWORK")
-    known.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    found = known.parse_args(arguments)
+    found = network_parser(__doc__, EDGE_PX).parse_args(arguments)
     found.rounds = found.rounds or (1 if found.quick else 3)
     device = choose_device(found.device)
     report = Report("tta", found, {"device": device.type})

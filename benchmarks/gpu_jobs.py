@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.bench_overhead import Floor, batches_in_memory, job, prepared, shapes_of_passes
 from benchmarks.common import REPOSITORY, best, in_turn, real_layers, timed, write_stack
 from benchmarks.gpu_runner import Given, Row
+from benchmarks.network_jobs import Floor, batches_in_memory, job, prepared, shapes_of_passes
 from benchmarks.networks import NETWORKS, VOXEL_SIZE_UM
 from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
