@@ -24,7 +24,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from inkbatch.errors import CorruptDataError, DataError, InkbatchError
-from inkbatch.io.store.location import Location, retried
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.retrying import retried
 from inkbatch.models.stub_modules import inert_globals
 from inkbatch.models.unpickling import (
     AVERAGED,

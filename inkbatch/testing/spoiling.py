@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from inkbatch.errors import EXIT_DATA, EXIT_DONE, EXIT_TRY_AGAIN
-from inkbatch.io.store import location
+from inkbatch.io.store import retrying
+from inkbatch.io.store.location import Location
 from inkbatch.launch.pull import pull
 from inkbatch.run.job import JobReport, RunContext
 from inkbatch.testing.campaigns import Objects, Place, Scene, forked, objects_in, scenes_of, unequal
@@ -58,7 +59,7 @@ def scenes_with_pull(place: Place, folder: Path) -> list[Scene]:
 
     def run(context: RunContext) -> JobReport:
         pull(place.root, "page", target)
-        return JobReport("pull", location.Location.parse(target), 1, 1, 0, 0, 0.0, {})
+        return JobReport("pull", Location.parse(target), 1, 1, 0, 0, 0.0, {})
 
     before = folder / "before-pull"
     place.keep(before)
@@ -100,7 +101,7 @@ def _trial(place: Place, folder: Path, scene: Scene, rate: float, seed: int) -> 
 
 
 def _run(run: Callable[[RunContext], Any], shorter: float = 1.0) -> None:
-    location.RETRY_DELAYS_S = tuple(wait * shorter for wait in location.RETRY_DELAYS_S)  # type: ignore[assignment]
+    retrying.RETRY_DELAYS_S = tuple(wait * shorter for wait in retrying.RETRY_DELAYS_S)  # type: ignore[assignment]
     run(RunContext())
 
 

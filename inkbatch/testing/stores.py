@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
-from inkbatch.io.store.location import Location, read_ranges
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.ranges import read_ranges
 
 CONTENT = bytes(range(256)) * 8
 

@@ -61,7 +61,7 @@ def _(desk):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     desk.monkeypatch.setattr("inkbatch.io.store.local_files.NewFile.publish", full)
-    desk.monkeypatch.setattr("inkbatch.io.store.location.RETRY_DELAYS_S", (), raising=False)
+    desk.monkeypatch.setattr("inkbatch.io.store.retrying.RETRY_DELAYS_S", (), raising=False)
     return desk.prepare()
 
 

@@ -11,7 +11,7 @@ import zarr
 
 from inkbatch.errors import ConfigError, DataError, MismatchError, StorageError
 from inkbatch.geometry import Box
-from inkbatch.io.layers import zarr_store
+from inkbatch.io.store import retrying
 from inkbatch.io.store.location import Location
 from inkbatch.render.geometry import Raster
 from inkbatch.render.mesh import open_mesh
@@ -66,7 +66,7 @@ def test_a_web_server_sends_each_chunk_once(stored, volumes, web):
 
 
 def test_a_chunk_that_a_server_fails_to_send_is_an_error_and_no_hole(stored, volumes, web, monkeypatch):
-    monkeypatch.setattr(zarr_store, "RETRY_DELAYS_S", ())
+    monkeypatch.setattr(retrying, "RETRY_DELAYS_S", ())
     write_volume(web.folder / "v.zarr", volumes["u8"][:1])
     surface = surface_of(stored, f"{web.url}/v.zarr")
     web.fail_next = [503]

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from inkbatch.errors import ConfigError, DataError
-from inkbatch.io.store import location as module
+from inkbatch.io.store import retrying as module
 from inkbatch.io.store.local_files import remove_leftovers
 from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext, begin

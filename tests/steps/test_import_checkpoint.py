@@ -236,7 +236,7 @@ class TestSources:
     )
     def test_nothing_is_written_when_the_source_cannot_be_read(self, tmp_path, preset, source, error, monkeypatch):
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr("inkbatch.io.store.location.RETRY_DELAYS_S", ())
+        monkeypatch.setattr("inkbatch.io.store.retrying.RETRY_DELAYS_S", ())
         with pytest.raises(error, match=r"absent\.ckpt"):
             run(ImportConfig(source=source, dest=str(tmp_path / "bundle"), preset=preset))
         assert not (tmp_path / "bundle").exists()

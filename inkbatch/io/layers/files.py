@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError
-from inkbatch.io.store.location import Location, read_ranges, retried
+from inkbatch.io.store.location import Location
 from inkbatch.io.store.meter import READ
+from inkbatch.io.store.ranges import read_ranges
+from inkbatch.io.store.retrying import retried
 from inkbatch.io.threads import Tasks, decode_pool
 
 HEADER_BYTES = 32 << 10  # holds the tags of most layers, and costs less than the latency of asking for it

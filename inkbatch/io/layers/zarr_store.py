@@ -11,8 +11,9 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from inkbatch.errors import CorruptDataError, StorageError
 from inkbatch.io.layers.zarr_nodes import METADATA_NAMES
+from inkbatch.io.store import retrying
 from inkbatch.io.store.faults import judge
-from inkbatch.io.store.location import RETRY_DELAYS_S, Location
+from inkbatch.io.store.location import Location
 from inkbatch.io.store.meter import READ
 
 BLOSC_HEADER_BYTES = 16  # the last four state the length of the whole buffer
@@ -129,7 +130,7 @@ async def _read(place: Location, start: int | None, stop: int | None) -> bytes:
 
 async def _fetch(place: Location, start: int | None, stop: int | None) -> bytes:
     """Read without blocking zarr's event loop; fsspec's own loop does the work of remote stores."""
-    waits = list(RETRY_DELAYS_S)
+    waits = list(retrying.RETRY_DELAYS_S)
     while True:
         try:
             fs = place.fs

@@ -37,7 +37,8 @@ from inkbatch.io.shards.reading import (
 )
 from inkbatch.io.shards.shard_rows import Fill, ShardRow, encode_shard, from_block
 from inkbatch.io.shards.sinks import ShardSink, sink_for
-from inkbatch.io.store.location import Location, retried
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.retrying import retried
 from inkbatch.io.threads import Tasks, codec_pool
 
 

@@ -16,8 +16,10 @@ from inkbatch.errors import CorruptDataError
 from inkbatch.io.shards.codec import MISSING, TASK_BYTES, Place, checksum, codec_of, joined
 from inkbatch.io.shards.layout import CRC_BYTES, ArrayLayout
 from inkbatch.io.shards.scratch import Bytes, scratch
-from inkbatch.io.store.location import Location, read_ranges, retried
+from inkbatch.io.store.location import Location
 from inkbatch.io.store.meter import READ
+from inkbatch.io.store.ranges import read_ranges
+from inkbatch.io.store.retrying import retried
 
 FLAT_BYTES = 1024  # a stored chunk no larger is flat, such as a mask's; its neighbours mostly hold the very same bytes
 WHOLE_SHARD_SHARE = 0.5  # read a shard in one piece for at least this share of its chunks

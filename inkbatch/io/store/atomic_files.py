@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 from inkbatch.errors import ConfigError, InkbatchError
 from inkbatch.io.store.faults import WrongKindError, judge
-from inkbatch.io.store.location import Location, retried
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.retrying import retried
 
 
 @contextlib.contextmanager

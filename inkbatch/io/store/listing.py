@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from inkbatch.io.store.location import Location, retried
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.retrying import retried
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 

@@ -2,8 +2,9 @@
 
 Writes are atomic: on a local disk a temporary name, then a rename; on object stores a put is atomic by itself. A killed
 process never leaves half an object. A unit's objects are on the disk before its marker (`io.store.ledger`).
-Passing faults are retried here; what still fails is a `StorageError` (exit 75). Other faults are told apart in
-`io.store.faults`: what is missing is a `FileNotFoundError` and a `DataError`, what is forbidden a `ConfigError`.
+Passing faults are retried (`io.store.retrying`); what still fails is a `StorageError` (exit 75). Other faults are told
+apart in `io.store.faults`: what is missing is a `FileNotFoundError` and a `DataError`, what is forbidden a
+`ConfigError`.
 """
 
 from __future__ import annotations
@@ -12,47 +13,23 @@ import contextlib
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
-from urllib.parse import unquote
+from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from inkbatch.documents import Document, parse_json
-from inkbatch.errors import ConfigError, CorruptDataError, DataError, InkbatchError, StorageError
-from inkbatch.io.store.clients import S3_PROTOCOLS, filesystem, filesystem_options
-from inkbatch.io.store.faults import ForeignAnswerError, WrongKindError, judge, s3_code
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageError
+from inkbatch.io.store.address import checked_uri
+from inkbatch.io.store.clients import S3_PROTOCOLS, filesystem
+from inkbatch.io.store.faults import ForeignAnswerError, WrongKindError, s3_code
 from inkbatch.io.store.ledger import note_bytes, note_parts, unrecorded
-from inkbatch.io.store.local_files import create_atomically, local_sizes, read_local, write_atomically
+from inkbatch.io.store.local_files import create_atomically, local_sizes, write_atomically
 from inkbatch.io.store.meter import READ, WRITTEN
-from inkbatch.redaction import shown
-
-Result = TypeVar("Result")
-
-RETRY_DELAYS_S = (0.2, 1.0, 3.0)
-PARALLEL_REQUESTS = 48  # per call of `read_ranges`; S3 serves about 50-90 MB/s per connection
-
-
-def retried(place: str, action: Callable[[], Result], delays_s: Sequence[float] | None = None) -> Result:
-    """Run `action`; retry faults that can pass, and give up with a `StorageError` that names `place`.
-
-    A missing or forbidden object is not a passing fault: it is raised at once, as `faults.MissingObjectError` (a
-    `FileNotFoundError`) or `ForbiddenError` (a `PermissionError`). Other errors go through unchanged.
-    """
-    waits = list(RETRY_DELAYS_S if delays_s is None else delays_s)
-    while True:
-        try:
-            return action()
-        except Exception as error:
-            ours = judge(place, error)
-            if ours is None or ours is error:
-                raise
-            if not isinstance(ours, StorageError) or not waits:
-                raise ours from error
-            time.sleep(waits.pop(0))
+from inkbatch.io.store.ranges import read_ranges
+from inkbatch.io.store.retrying import retried
 
 
 @dataclass(frozen=True)
@@ -72,30 +49,7 @@ class Location:
         Raises:
             ConfigError: Empty text, or credentials inside the URI (they would end up in logs and manifests).
         """
-        uri = os.fspath(text)
-        if not uri.strip():
-            raise ConfigError("storage: the location is empty; give a folder or a URI such as s3://bucket/prefix")
-        if uri != uri.strip() or any(ord(letter) < 32 or ord(letter) == 127 for letter in uri):
-            raise ConfigError(
-                f"storage: {shown(uri)}: expected a location without blanks at its ends and without tabs, line ends or "
-                "other control characters; correct it, or rename the folder"
-            )
-        if uri.lower().startswith("file:/"):
-            return Location(_path_of(uri))
-        if "://" not in uri:
-            return Location(os.path.abspath(os.path.expanduser(uri)))
-        protocol, rest = uri.split("://", 1)
-        protocol = protocol.lower()
-        if "@" in rest.split("/", 1)[0] and protocol != "hf":
-            raise ConfigError(
-                f"storage: {protocol}://… holds credentials; put them into the environment or the AWS config"
-            )
-        if protocol in ("http", "https") and ("?" in rest or "#" in rest):
-            raise ConfigError(
-                f"storage: {protocol}://{rest.split('/', 1)[0]}/… carries a query or fragment; signed links would end "
-                "up in logs and manifests, and nothing below them can be named; give the plain address"
-            )
-        return Location(f"{protocol}://{rest.rstrip('/')}")
+        return Location(checked_uri(os.fspath(text)))
 
     @property
     def protocol(self) -> str:
@@ -354,105 +308,3 @@ class Location:
 
 def _json_bytes(value: Any) -> bytes:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
-
-
-def _path_of(uri: str) -> str:
-    """Return the absolute path that a ``file:`` URI names; a space is written ``%20`` there, a percent sign ``%25``.
-
-    Raises:
-        ConfigError: It names a file of another machine, or no absolute path.
-    """
-    rest = uri.partition(":")[2]
-    host, slash, path = rest.removeprefix("//").partition("/") if rest.startswith("//") else ("", "/", rest)
-    if host not in ("", "localhost") or not slash:
-        raise ConfigError(f"storage: {uri}: a file URI names an absolute path of this machine, as file:///data/layers")
-    return os.path.abspath("/" + unquote(path).lstrip("/"))
-
-
-ByteRange = tuple[Location, int, int]
-
-
-def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
-    """Read byte ranges ``(location, start, stop)`` of objects on one store, in parallel where it is remote.
-
-    Only the ranges that failed are asked for again.
-
-    Returns:
-        The bytes of each range, in the order of `ranges`.
-
-    Raises:
-        FileNotFoundError: An object is not there.
-        CorruptDataError: An object is shorter than its range.
-        StorageError: A range failed again after retries.
-    """
-    results: list[bytes] = [b""] * len(ranges)
-    open_indices = [index for index, (_, start, stop) in enumerate(ranges) if stop > start]
-    waits = list(RETRY_DELAYS_S)
-    was_short: set[int] = set()
-    while open_indices:
-        failed: list[int] = []
-        fault: tuple[InkbatchError, BaseException] | None = None
-        for index, answer in zip(open_indices, _fetch([ranges[index] for index in open_indices]), strict=True):
-            location, start, stop = ranges[index]
-            if isinstance(answer, BaseException):
-                ours = judge(location.uri, answer)
-                if ours is None:
-                    raise answer
-                if not isinstance(ours, StorageError):
-                    raise ours from answer
-                failed.append(index)
-                fault = ours, answer
-            elif len(answer) != stop - start:
-                short = CorruptDataError(
-                    f"{location.uri}: expected bytes {start}:{stop}, got {len(answer)}; the object is truncated, "
-                    "copy it again"
-                )
-                if location.is_local or index in was_short:
-                    raise short
-                was_short.add(index)  # a connection that broke may have cut it: it is read once more
-                failed.append(index)
-                fault = short, short
-            else:
-                results[index] = answer
-        if fault is not None:
-            if not waits:
-                raise fault[0] from (fault[1] if fault[1] is not fault[0] else None)
-            time.sleep(waits.pop(0))
-        open_indices = failed
-    READ.add(sum(len(data) for data in results))
-    return results
-
-
-def _fetch(ranges: Sequence[ByteRange]) -> list[bytes | BaseException]:
-    """Ask once for each range; an exception stands in the place of the bytes that it cost."""
-    location = ranges[0][0]
-    fs = location.fs
-    if isinstance(fs, AsyncFileSystem):
-        paths = [item.path for item, _, _ in ranges]
-        starts, stops = [start for _, start, _ in ranges], [stop for _, _, stop in ranges]
-        try:
-            answers = fs.cat_ranges(paths, starts, stops, batch_size=PARALLEL_REQUESTS, on_error="return")
-        except Exception as error:  # the client could not be made: no credentials, no endpoint
-            return [error] * len(ranges)
-        return list(answers)
-    return [_fetch_one(item, start, stop) for item, start, stop in ranges]
-
-
-def _fetch_one(location: Location, start: int, stop: int) -> bytes | BaseException:
-    try:
-        if not location.is_local:
-            return bytes(location.fs.cat_file(location.path, start=start, end=stop))
-        return read_local(location.path, start, stop)
-    except Exception as error:
-        return error
-
-
-__all__ = [
-    "PARALLEL_REQUESTS",
-    "RETRY_DELAYS_S",
-    "ByteRange",
-    "Location",
-    "filesystem_options",
-    "read_ranges",
-    "retried",
-]

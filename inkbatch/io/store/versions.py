@@ -17,7 +17,8 @@ import google_crc32c
 
 from inkbatch.config import digest
 from inkbatch.io.store.listing import objects_below
-from inkbatch.io.store.location import Location, retried
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.retrying import retried
 
 CONTENT_BYTES = 64 << 20  # local inputs of up to this size are told apart by their content
 MOST_NAMED = 1_000  # objects of one input whose versions are kept one by one; of more, only a digest

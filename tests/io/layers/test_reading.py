@@ -18,7 +18,8 @@ from inkbatch.errors import ConfigError, StorageError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import files, open_layer_source
 from inkbatch.io.layers.pictures import Picture
-from inkbatch.io.store import location as storage
+from inkbatch.io.store import retrying
+from inkbatch.io.store.location import Location
 
 HEADERS = 2 * files.HEADER_BYTES
 
@@ -142,7 +143,7 @@ def test_a_large_read_is_cut_into_requests_and_stays_whole(web, big, monkeypatch
 
 
 def test_passing_faults_of_the_store_change_no_pixel(web, big, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retrying, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))
     uri = put(web, big, rowsperstrip=8, compression="zlib")
     source = open_layer_source(uri)
     web.fail_next = [503, 500, 429]
@@ -252,7 +253,7 @@ def test_a_forked_process_reads_on(store_locally, name) -> None:
 def test_files_of_a_remote_stack_are_opened_side_by_side(web, big, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = put(web, np.concatenate([big[:, :64]] * 4), rowsperstrip=8)
     together, most, lock = 0, 0, threading.Lock()
-    read_range = storage.Location.read_range
+    read_range = Location.read_range
 
     def watched(location, start, stop):
         nonlocal together, most
@@ -265,7 +266,7 @@ def test_files_of_a_remote_stack_are_opened_side_by_side(web, big, monkeypatch: 
             with lock:
                 together -= 1
 
-    monkeypatch.setattr(storage.Location, "read_range", watched)
+    monkeypatch.setattr(Location, "read_range", watched)
     open_layer_source(uri)
     assert most > 3
 

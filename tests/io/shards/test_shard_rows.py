@@ -116,7 +116,7 @@ def test_a_failure_leaves_no_trace_and_the_pool_usable(tmp_path, noise, failing)
 
 
 def test_a_write_that_fails_for_the_moment_is_made_again_from_the_start(tmp_path, noise, monkeypatch):
-    monkeypatch.setattr("inkbatch.io.store.location.RETRY_DELAYS_S", (0.0,))
+    monkeypatch.setattr("inkbatch.io.store.retrying.RETRY_DELAYS_S", (0.0,))
     array = ShardedArray.create(Location.parse(tmp_path / "a.zarr"), LARGE)
     real, failures = os.write, [OSError(5, "disk hiccup")]
 
@@ -133,7 +133,7 @@ def test_a_write_that_fails_for_the_moment_is_made_again_from_the_start(tmp_path
 
 
 def test_a_disk_that_stays_full_is_named(tmp_path, noise, monkeypatch):
-    monkeypatch.setattr("inkbatch.io.store.location.RETRY_DELAYS_S", ())
+    monkeypatch.setattr("inkbatch.io.store.retrying.RETRY_DELAYS_S", ())
     array = ShardedArray.create(Location.parse(tmp_path / "a.zarr"), LARGE)
 
     def write(handle, data):

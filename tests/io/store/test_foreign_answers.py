@@ -12,7 +12,7 @@ from inkbatch.config import digest
 from inkbatch.errors import CorruptDataError, StorageError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
-from inkbatch.io.store import location as storage
+from inkbatch.io.store import retrying
 from inkbatch.io.store.atomic_files import delivered
 from inkbatch.io.store.ledger import recording
 from inkbatch.io.store.location import Location
@@ -42,7 +42,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
 @pytest.fixture
 def spoiled(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
     """Return a context in which `times` requests of a method suffer a fault, but for the first `after`."""
-    monkeypatch.setattr(storage, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retrying, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))
 
     @contextmanager
     def spoil(method: str, fault: Fault, times: int = 1, after: int = 0) -> Iterator[FaultyProxy]:
@@ -180,7 +180,7 @@ def finished_run(place: Location) -> Location:
 
 
 def test_a_web_servers_page_in_place_of_a_file_is_no_file(web, monkeypatch):
-    monkeypatch.setattr(storage, "RETRY_DELAYS_S", (0.0,))
+    monkeypatch.setattr(retrying, "RETRY_DELAYS_S", (0.0,))
     (web.folder / "layer.tif").mkdir()  # is answered with a page of links
     with pytest.raises(StorageError, match="a page"):
         Location.parse(f"{web.url}/layer.tif").read_bytes()

@@ -15,7 +15,7 @@ from inkbatch.errors import (
     DataError,
     StorageError,
 )
-from inkbatch.io.store import location as storage
+from inkbatch.io.store import retrying
 from inkbatch.io.store.faults import (
     ForbiddenError,
     MissingObjectError,
@@ -24,7 +24,9 @@ from inkbatch.io.store.faults import (
     from_status,
     judge,
 )
-from inkbatch.io.store.location import Location, read_ranges, retried
+from inkbatch.io.store.location import Location
+from inkbatch.io.store.ranges import read_ranges
+from inkbatch.io.store.retrying import retried
 from inkbatch.redaction import redact
 from inkbatch.testing.stores import StoreContract
 
@@ -49,7 +51,7 @@ class TestS3(StoreContract):
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retrying, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_an_unknown_protocol_is_a_bad_configuration() -> None:
 def test_a_failed_write_leaves_the_old_object_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Location.parse(tmp_path / "object")
     place.write_bytes(b"old")
-    monkeypatch.setattr(storage, "RETRY_DELAYS_S", ())
+    monkeypatch.setattr(retrying, "RETRY_DELAYS_S", ())
 
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
@@ -290,7 +292,7 @@ def test_a_folder_marker_is_not_listed_as_its_own_entry(monkeypatch: pytest.Monk
                 {"name": "bucket/folder/object", "size": 1, "type": "file"},
             ]
 
-    monkeypatch.setattr(storage, "filesystem", lambda protocol: ConsoleMadeFolder())
+    monkeypatch.setattr("inkbatch.io.store.location.filesystem", lambda protocol: ConsoleMadeFolder())
     assert Location.parse("s3://bucket/folder").names() == ["object"]
     assert Location.parse("s3://bucket/folder").sizes() == {"object": 1}
 
