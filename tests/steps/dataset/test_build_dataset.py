@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from pathlib import Path
 
@@ -14,55 +13,13 @@ import zarr
 
 from inkbatch.data.datasets.index import DatasetIndex
 from inkbatch.data.datasets.sample_reader import SampleReader
-from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
-from inkbatch.geometry import Box
-from inkbatch.io.store.location import Location
-from inkbatch.run.identity import ShardSpec
+from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.run.job import RunContext
-from inkbatch.run.signals import StopFlag
 from inkbatch.steps.chains import build_dataset as run
-from inkbatch.steps.dataset.job import BuildDatasetConfig, describe, summary
+from inkbatch.steps.dataset.job import describe
 from inkbatch.testing.datasets import inked, labelled_segment
+from inkbatch.testing.letters_dataset import SHAPE, folder_of, settings, tree, two_segments
 from inkbatch.testing.segments import random_papyrus, write_layers
-
-TIMED = {"run.json", "run-0-of-2.json", "run-1-of-2.json", "report.html"}  # the files with a clock
-SHAPE = (150, 170)
-
-
-def two_segments(root, **changes) -> None:
-    labelled_segment(root, "left", inked(SHAPE, (20, 20, 90, 60)), **changes)
-    ignore = np.zeros(SHAPE, np.uint8)
-    ignore[:40] = 1
-    labelled_segment(root, "right", inked(SHAPE, (60, 70, 140, 150)), ignore=ignore, **changes)
-
-
-def settings(root, **changes) -> BuildDatasetConfig:
-    values = {
-        "name": "letters",
-        "root": str(root),
-        "segments": ["left", "right"],
-        "sample_px": 32,
-        "sampling": {"kind": "grid", "stride_px": 16},
-        "splits": {"kind": "lists", "train": ["left"], "validation": ["right"]},
-        "card": {"licence": "CC BY-NC 4.0", "sources": ["two phantoms"], "previews": 2},
-    }
-    return BuildDatasetConfig.checked({**values, **changes}, "test")
-
-
-def tree(folder) -> dict[str, bytes]:
-    folder = Path(folder)
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in TIMED)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def folder_of(root) -> Location:
-    return Location.parse(root) / "datasets" / "letters"
-
-
-@pytest.fixture
-def root(tmp_path):
-    two_segments(tmp_path / "root")
-    return tmp_path / "root"
 
 
 @pytest.mark.parametrize("form", ["index", "pack"])
@@ -91,74 +48,6 @@ def test_an_index_streams_from_its_segments(root):
         np.testing.assert_array_equal(found.ignore, np.broadcast_to((rows < 40)[:, None], (32, 32)))
         counted = (labels[sample.area.slices] > 0) & ~found.ignore
         assert sample.ink_share == pytest.approx(counted.mean(), abs=1e-6)
-
-
-def test_a_pack_holds_the_samples_of_its_index_and_needs_no_segments(root):
-    changes = {"pairs": {"count": 4}, "unit_samples": 7}
-    run(settings(root, **changes), RunContext())
-    streamed = SampleReader.open(folder_of(root))
-    before = [streamed.read(sample) for sample in streamed.index.samples]
-    shutil.rmtree(root / "datasets")
-    run(settings(root, **changes, form="pack"), RunContext())
-    shutil.rmtree(root / "segments")
-    packed = pickle.loads(pickle.dumps(SampleReader.open(folder_of(root))))
-    assert packed.index.samples == streamed.index.samples
-    for sample, expected in zip(packed.index.samples, before, strict=True):
-        for left, right in zip(packed.read(sample), expected, strict=True):
-            np.testing.assert_array_equal(left, right)
-    foreign = zarr.open_array(root / "datasets/letters/samples.zarr", mode="r")
-    assert foreign.shape == (184, 3, 32, 64)
-    np.testing.assert_array_equal(foreign[3, :, :, :32], before[3].layers)
-    beyond = zarr.open_array(root / "datasets/letters/ignore.zarr", mode="r")[3, :, 32:]
-    assert (beyond == 1).all()
-
-
-@pytest.mark.parametrize("form", ["index", "pack"])
-@pytest.mark.parametrize("cache_bytes", [0, 1 << 24])
-def test_a_box_of_a_sample_is_read_as_it_lies_in_the_whole_one(root, form, cache_bytes):
-    run(settings(root, form=form, pairs={"count": 8}), RunContext())
-    place = folder_of(root)
-    reader = SampleReader(DatasetIndex.open(place), place, cache_bytes)
-    pairs = [sample for sample in reader.index.samples if sample.parts]
-    assert {(part.flip, part.turn) for sample in pairs for part in sample.parts} >= {(True, True), (False, True)}
-    windows = [Box(0, 0, 32, 32), Box(3, 5, 20, 30), Box(31, 0, 32, 1), Box(2, 29, 9, 32)]
-    wide = [Box(4, 20, 12, 50), Box(0, 33, 32, 64), Box(7, 0, 8, 64)]
-    for sample in [*reader.index.samples[::17], *pairs]:
-        whole = reader.read_stored(sample)
-        for window in windows + (wide if sample.parts else []):
-            part = reader.read_part(sample, window, range(1, 3))
-            np.testing.assert_array_equal(part.layers, whole.layers[(slice(1, 3), *window.slices)])
-            np.testing.assert_array_equal(part.labels, whole.labels[window.slices])
-            np.testing.assert_array_equal(part.ignore, whole.ignore[window.slices])
-
-
-def test_shards_pack_the_very_bytes_of_one_process(tmp_path, root):
-    shutil.copytree(root, tmp_path / "sharded")
-    run(settings(root, form="pack", unit_samples=40), RunContext())
-    config = settings(tmp_path / "sharded", form="pack", unit_samples=40)
-    reports = [run(config, RunContext(shard=ShardSpec(i, 2))) for i in range(2)]
-    assert [report.complete for report in reports] == [False, True]
-    assert tree(root / "datasets") == tree(tmp_path / "sharded/datasets")
-
-
-def test_a_stopped_pack_has_no_index_and_goes_on_where_it_stopped(tmp_path, root, no_overlap):
-    shutil.copytree(root, tmp_path / "stopped")
-    config = settings(tmp_path / "stopped", form="pack", unit_samples=40)
-
-    stop = StopFlag()
-
-    class Stopping(type(RunContext().reporter)):
-        def unit(self, name, facts):
-            stop.set("a test")
-
-    with pytest.raises(Preempted):
-        run(config, RunContext(stop=stop, reporter=Stopping()))
-    with pytest.raises(DataError, match="run build-dataset first"):
-        DatasetIndex.open(folder_of(tmp_path / "stopped"))
-    report = run(config, RunContext())
-    assert report.skipped >= 1
-    run(settings(root, form="pack", unit_samples=40), RunContext())
-    assert tree(root / "datasets") == tree(tmp_path / "stopped/datasets")
 
 
 def test_a_dataset_that_is_there_is_not_built_twice_and_never_mixed(root):
@@ -192,30 +81,12 @@ def test_a_root_can_be_moved(tmp_path, root):
     np.testing.assert_array_equal(moved.read(moved.index.samples[5]).layers, expected.layers)
 
 
-def test_16_bits_are_packed_as_they_are(tmp_path):
-    layers = np.random.default_rng(0).integers(0, 65536, (2, *SHAPE), dtype=np.uint16)
-    for name, stack in (("left", layers), ("right", layers[..., ::-1])):
-        labelled_segment(tmp_path, name, inked(SHAPE, (20, 20, 90, 60)), layers=stack)
-    run(settings(tmp_path, form="pack"), RunContext())
-    reader = SampleReader.open(folder_of(tmp_path))
-    sample = reader.index.samples[17]
-    np.testing.assert_array_equal(reader.read(sample).layers, layers[(slice(None), *sample.area.slices)])
-
-
 def test_an_edited_index_is_refused(root):
     run(settings(root), RunContext())
     place = folder_of(root) / "index.json"
     place.write_bytes(place.read_bytes().replace(b'"split": "validation"', b'"split": "train"', 1))
     with pytest.raises(MismatchError, match="digest"):
         DatasetIndex.open(folder_of(root))
-
-
-def test_damage_in_a_pack_is_named(root):
-    run(settings(root, form="pack", unit_samples=40), RunContext())
-    reader = SampleReader.open(folder_of(root))
-    (root / "datasets/letters/labels.zarr/c/1/0/0").unlink()
-    with pytest.raises(CorruptDataError, match=r"labels\.zarr/c/1/0/0"):
-        reader.read(reader.index.samples[45])
 
 
 @pytest.mark.parametrize(
@@ -378,36 +249,6 @@ def test_a_dry_run_writes_nothing(root):
     assert not (root / "datasets").exists()
 
 
-@pytest.mark.parametrize("store", ["memory_root", "s3_root"])
-def test_datasets_on_an_object_store_are_packed_and_read(request, store):
-    root = request.getfixturevalue(store)
-    labelled_segment(root.uri, "s", inked((64, 96), (10, 10, 50, 50)), shard_px=128)
-    changes = {"segments": ["s"], "splits": {"kind": "lists", "train": ["s"]}, "card": {"previews": 0}}
-    run(settings(root.uri, **changes, form="pack"), RunContext())
-    reader = SampleReader.open(root / "datasets" / "letters")
-    streamed = SampleReader(reader.index.model_copy(update={"form": "index"}), reader.location)
-    assert len(reader.index.samples) == 15
-    for sample in reader.index.samples[::7]:
-        for left, right in zip(reader.read(sample), streamed.read(sample), strict=True):
-            np.testing.assert_array_equal(left, right)
-
-
-def test_packing_decodes_overlapping_neighbours_once(root, monkeypatch):
-    run(settings(root), RunContext())
-    reader = SampleReader.open(folder_of(root))
-    row = [sample for sample in reader.index.samples if sample.segment == "left"][:20]  # two rows of ten tiles
-    expected = [reader.read_stored(sample) for sample in row]
-    calls = []
-    arrays = reader.segment_arrays("left")
-    read = arrays.read
-    monkeypatch.setattr(arrays, "read", lambda box: calls.append(box) or read(box))
-    for found, wanted in zip(reader.read_together(row), expected, strict=True):
-        for left, right in zip(found, wanted, strict=True):
-            np.testing.assert_array_equal(left, right)
-    assert sum(box.area for box in calls) <= 20 * 32 * 32
-    assert len(calls) <= 2
-
-
 def test_copies_of_one_scan_do_not_train_and_validate(tmp_path):
     """The same papyrus under another address, other layer numbers, read from the other side."""
     rng = np.random.default_rng(0)
@@ -437,42 +278,6 @@ def test_a_picture_that_lies_in_two_folders_is_refused(tmp_path):
         shutil.copy(tmp_path / folder.format("train") / "a.png", tmp_path / folder.format("val") / "z.png")
     with pytest.raises(DataError, match="train-a and validation-z are copies"):
         run(settings(tmp_path, **values), RunContext())
-
-
-@pytest.fixture
-def masked(tmp_path):
-    """A segment of soft labels, of which the right third is held out."""
-    held_out = np.zeros(SHAPE, bool)
-    held_out[20:120, 110:] = True
-    soft = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
-    labelled_segment(tmp_path / "masked", "left", soft, held_out=held_out, soft=True)
-    return tmp_path / "masked", held_out, soft
-
-
-@pytest.mark.parametrize("form", ["index", "pack"])
-def test_of_held_out_samples_only_held_out_pixels_count_and_soft_labels_stay(masked, form):
-    root, held_out, soft = masked
-    config = settings(root, segments=["left"], splits={"kind": "masks"}, form=form)
-    run(config, RunContext())
-    reader = SampleReader.open(folder_of(root))
-    assert reader.index.has_soft_labels
-    assert {sample.split for sample in reader.index.samples} == {"train", "validation"}
-    for sample, together in zip(reader.index.samples, reader.read_together(reader.index.samples), strict=True):
-        found = reader.read_stored(sample)
-        window = sample.area.slices
-        np.testing.assert_array_equal(found.labels, soft[window])
-        expected = ~held_out[window] if sample.split == "validation" else np.zeros_like(found.ignore)
-        np.testing.assert_array_equal(found.ignore, expected)
-        np.testing.assert_array_equal(together.ignore, found.ignore)
-        part = reader.read_part(sample, Box(3, 5, 20, 30), range(1, 3))
-        np.testing.assert_array_equal(part.ignore, found.ignore[3:20, 5:30])
-    facts = (folder_of(root) / "complete.json").read_json()["held_out"]["left"]
-    assert facts["pixels"] == held_out.sum()
-    assert facts["near"] == held_out.sum() - 38 * 29  # rows 51 to 88 of columns 141 to 169
-    line = f"left: {facts['pixels']:,} px; {facts['near'] / facts['pixels']:.0%} of them lie within one sample"
-    assert line in describe(config)
-    assert any(line in row for row in summary(folder_of(root)))
-    assert line in (folder_of(root) / "README.md").read_bytes().decode()
 
 
 def test_labels_lie_where_they_are_said_to_and_samples_that_they_changed_are_new(root):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import cv2
@@ -14,57 +13,12 @@ import zarr
 from sklearn import metrics
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, NoLabelsError, Preempted
-from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.evaluate.job import EvaluateConfig, describe, make_plan, run, summary
-from inkbatch.steps.evaluate.pictures import COLOURS
-from inkbatch.steps.infer.score import leave_score, score_line, stored_score
+from inkbatch.testing.evaluation import COUNTED, GOOD, IGNORED, INK, MASK, POOR, SHAPE
 from inkbatch.testing.faults import Notes, preempted_context, stored_bytes
 from inkbatch.testing.maps import store_map, store_picture
-
-SHAPE = (150, 210)
-RNG = np.random.default_rng(0)
-INK = cv2.GaussianBlur(RNG.standard_normal(SHAPE), (0, 0), 5) > 0.02
-MASK = np.ones(SHAPE, bool)
-MASK[:, 170:] = False
-IGNORED = np.zeros(SHAPE, bool)
-IGNORED[60:90, 40:90] = True
-COUNTED = MASK & ~IGNORED
-
-
-def a_map(strength, seed) -> np.ndarray:
-    noise = np.random.default_rng(seed).standard_normal(SHAPE)
-    values = np.clip(0.5 + strength * (INK - 0.5) + 0.2 * noise, 0.01, 0.99)
-    return np.where(MASK, values, 0).astype(np.float16)
-
-
-GOOD, POOR = a_map(0.4, 1), a_map(0.2, 2)
-
-
-@pytest.fixture
-def root(tmp_path) -> Path:
-    place = tmp_path / "root"
-    store_map(place, "s", "good", GOOD, contract={"threshold": 0.6})
-    store_map(place, "s", "poor", POOR, unit_px=128)
-    store_picture(place, "s", "mask", MASK * 255, pooling="max")
-    store_picture(place, "s", "ink_labels", INK * 255)
-    store_picture(place, "s", "ignore_mask", IGNORED, pooling="max")
-    return place
-
-
-@pytest.fixture
-def configure(root):
-    def make(**changes) -> EvaluateConfig:
-        values = {"segment": "s", "name": "good", "root": str(root), "region_px": 32, "draws": 200, **changes}
-        return EvaluateConfig.checked(values, "test")
-
-    return make
-
-
-@pytest.fixture(autouse=True)
-def small_units(monkeypatch):
-    monkeypatch.setattr("inkbatch.data.maps.comparison.UNIT_PX", 64)
 
 
 def document(report) -> dict:
@@ -295,66 +249,6 @@ def test_a_damaged_map_is_named(configure, root):
         run(configure(), RunContext())
 
 
-def scored(folder, config, note):
-    return leave_score(folder, config.root, config.segment, config.choice, note)
-
-
-def test_the_score_of_infer_is_the_same_one(configure, root):
-    folder, notes = Location.parse(root / "predictions/s/good"), []
-    assert scored(folder, configure(), notes.append)
-    score = stored_score(folder)
-    found = document(run(configure(thresholds=(0.6,)), RunContext()))["maps"][0]
-    wanted = (found["at"][0]["f_beta"], found["best"]["f_beta"], found["best"]["threshold"], found["auc"])
-    kept = [score[key] for key in ("f05", "best_f05", "best_threshold", "auc")]
-    np.testing.assert_allclose(kept, wanted, atol=1e-6)
-    assert (score["threshold"], score["counted_px"], notes) == (0.6, int(COUNTED.sum()), [])
-    assert f"F0.5 {kept[0]:.3f} at the bundle's threshold 0.60 (best {kept[1]:.3f}" in score_line(score)
-
-
-def test_a_score_is_taken_again_only_where_the_labels_are_others(configure, root):
-    folder = Location.parse(root / "predictions/s/poor")
-    assert scored(folder, configure(name="poor"), print)
-    first = stored_score(folder)
-    assert "bundle" not in score_line(first)  # it states no threshold
-    assert not scored(folder, configure(name="poor"), print)
-    cv2.imwrite(str(root / "other.png"), (~INK * 255).astype(np.uint8))
-    assert scored(folder, configure(name="poor", labels=str(root / "other.png")), print)
-    assert stored_score(folder)["auc"] == pytest.approx(1 - first["auc"])
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("segments: {s: {ink_label: labels.png}}", "unknown key"),
-        ("segments: {s: {ink_labels: nowhere.png}}", "nowhere.png"),
-        ("segments: {s: {ink_labels: 's4://bucket/labels.png'}}", "protocol 's4'"),
-    ],
-)
-def test_a_broken_catalog_and_a_mistyped_address_of_labels_are_said_aloud(configure, root, tmp_path, text, said):
-    folder, notes = Location.parse(root / "predictions/s/good"), []
-    shutil.rmtree(root / "segments/s/ink_labels.zarr")
-    (tmp_path / "catalog.yaml").write_text(text)
-    assert not scored(folder, configure(catalog=str(tmp_path / "catalog.yaml")), notes.append)
-    assert len(notes) == 1
-    assert said in notes[0]
-    assert "the map at" in notes[0]
-    assert "is complete" in notes[0]
-
-
-def test_without_labels_or_ink_there_is_no_score_and_bad_labels_are_said_aloud(configure, root):
-    folder, notes = Location.parse(root / "predictions/s/good"), []
-    shutil.rmtree(root / "segments/s/ink_labels.zarr")
-    assert not scored(folder, configure(), notes.append)
-    cv2.imwrite(str(root / "empty.png"), np.zeros(SHAPE, np.uint8))
-    assert not scored(folder, configure(labels=str(root / "empty.png")), notes.append)
-    assert notes == []
-    cv2.imwrite(str(root / "small.png"), np.zeros((5, 5), np.uint8))
-    assert not scored(folder, configure(labels=str(root / "small.png")), notes.append)
-    assert "small.png" in notes[0]
-    assert "inkbatch evaluate" in notes[0]
-    assert stored_score(folder) is None
-
-
 def test_after_other_settings_the_cure_names_the_option_that_evaluate_has(configure):
     run(configure(), RunContext())
     with pytest.raises(MismatchError, match=r"use the same ones, choose another folder \(--to\), or give --replace"):
@@ -366,89 +260,6 @@ def test_the_plan_says_what_will_be_done_and_writes_nothing(configure, root):
     for words in ("good versus poor", "0.5, 0.6, and the best one", "35 of 32 px", "12, 0 already done", "result"):
         assert words in text
     assert not (root / "predictions/s/good/evaluation-versus-poor").exists()
-
-
-def picture(report, name) -> np.ndarray:
-    return cv2.imread(str(report.location / name), cv2.IMREAD_UNCHANGED)
-
-
-@pytest.mark.parametrize("changes", [{}, {"area": (13, 7, 141, 180)}])
-def test_the_picture_shows_where_map_and_labels_agree(configure, changes):
-    report = run(configure(**changes), RunContext())
-    y0, x0, y1, x1 = changes.get("area", (0, 0, *SHAPE))
-    threshold = document(report)["maps"][0]["best"]["threshold"]
-    found, ink, counted = (values[y0:y1, x0:x1] for values in (np.greater_equal(GOOD, threshold), INK, COUNTED))
-    shown = picture(report, "agreement.png")[..., ::-1]
-    wanted = {"found": found & ink, "missed": ~found & ink, "false alarm": found & ~ink, "bare": ~found & ~ink}
-    for name, pixels in wanted.items():
-        np.testing.assert_array_equal((shown == COLOURS[name]).all(axis=2), pixels & counted, name)
-    np.testing.assert_array_equal((shown == COLOURS["not counted"]).all(axis=2), ~counted)
-    tones = picture(report, "map.png")
-    np.testing.assert_allclose(tones / 255, GOOD[y0:y1, x0:x1].astype(float), atol=0.003)
-
-
-def test_a_reduced_picture_shows_every_fourth_label(tmp_path, monkeypatch):
-    def large(values):
-        return values.repeat(4, axis=0).repeat(4, axis=1)[3:, 2:]
-
-    monkeypatch.setattr("inkbatch.io.multiscale.OVERVIEW_PX", 210)
-    for name, values in (("good", GOOD), ("poor", POOR)):
-        store_map(tmp_path, "s", name, large(values), unit_px=256)
-    for name, values in (("mask", MASK * 255), ("ink_labels", INK * 255), ("ignore_mask", IGNORED)):
-        store_picture(tmp_path, "s", name, large(values), shard_px=256)
-    monkeypatch.setattr("inkbatch.data.maps.comparison.UNIT_PX", 256)
-    monkeypatch.setattr("inkbatch.steps.evaluate.pictures.LONGEST_PX", 210)
-    values = {"segment": "s", "name": "good", "versus": "poor", "root": str(tmp_path), "region_px": 100, "draws": 100}
-    report = run(EvaluateConfig.checked(values, "test"), RunContext())
-    shown = picture(report, "agreement-2.png")[..., ::-1]
-    np.testing.assert_array_equal((shown == COLOURS["not counted"]).all(axis=2), ~large(COUNTED)[::4, ::4])
-    ink = (shown == COLOURS["found"]).all(axis=2) | (shown == COLOURS["missed"]).all(axis=2)
-    np.testing.assert_array_equal(ink, large(INK & COUNTED)[::4, ::4])
-    assert json.loads(Path(str(report.location / "pictures.json")).read_text())["reduced_by"] == 4
-
-
-@pytest.mark.parametrize(("row", "reduced_by"), [(5, 1), (6, 2), (8, 4)])
-def test_an_area_of_one_row_is_drawn_from_a_level_that_has_it(tmp_path, monkeypatch, row, reduced_by):
-    monkeypatch.setattr("inkbatch.io.multiscale.OVERVIEW_PX", 30)
-    monkeypatch.setattr("inkbatch.steps.evaluate.pictures.LONGEST_PX", 50)
-    store_map(tmp_path, "s", "good", GOOD, unit_px=256)
-    for name, values in (("mask", MASK * 255), ("ink_labels", INK * 255)):
-        store_picture(tmp_path, "s", name, values, shard_px=256)
-    values = {"segment": "s", "root": str(tmp_path), "area": (row, 0, row + 1, 170), "region_px": 64}
-    report = run(EvaluateConfig.checked(values, "test"), RunContext())
-    assert json.loads(Path(str(report.location / "pictures.json")).read_text())["reduced_by"] == reduced_by
-    shown = picture(report, "agreement.png")[..., ::-1]
-    ink = (shown == COLOURS["found"]).all(axis=2) | (shown == COLOURS["missed"]).all(axis=2)
-    np.testing.assert_array_equal(ink, INK[row : row + 1, :170:reduced_by])
-
-
-def test_the_regions_with_most_wrong_pixels_are_shown_in_order(configure):
-    report = run(configure(), RunContext())
-    listed = json.loads(Path(str(report.location / "pictures.json")).read_text())["worst"]
-    found = np.greater_equal(GOOD, document(report)["maps"][0]["best"]["threshold"])
-    wrong = (found != INK) & COUNTED
-    sums = sorted(
-        (int(wrong[y : y + 32, x : x + 32].sum()) for y in range(0, SHAPE[0], 32) for x in range(0, SHAPE[1], 32)),
-        reverse=True,
-    )
-    assert [row["wrong_px"] for row in listed] == sums[: len(listed)]
-    assert len(listed) == 6
-    for row in listed:
-        inside = np.s_[row["y0"] : row["y1"], row["x0"] : row["x1"]]
-        assert row["missed_px"] == (~found & INK & COUNTED)[inside].sum()
-        assert picture(report, row["picture"]).shape[1] == 2 * (row["x1"] - row["x0"]) + 8
-
-
-def test_damaged_labels_of_the_picture_are_refused(configure):
-    config = configure()
-    plan = make_plan(config)
-    with pytest.raises(Preempted):
-        run(config, preempted_context(1))
-    plan.comparison.close()
-    first = next(Path(str(plan.folder / "counts")).glob("*.png"))
-    first.write_bytes(b"x" * first.stat().st_size)  # of another size it would be made again
-    with pytest.raises(CorruptDataError, match="evaluate again"):
-        run(config, RunContext())
 
 
 @pytest.mark.parametrize("window", [(16, 16), (48, 1000), (1000, 20)])
