@@ -53,13 +53,18 @@ if TYPE_CHECKING:
     from inkbatch.run.job import RunContext
     from inkbatch.steps.infer.settings import InferConfig
 
-app = typer.Typer(
-    name="inkbatch",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+
+def _new_app() -> typer.Typer:
+    return typer.Typer(
+        name="inkbatch",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+app = _new_app()
 
 Source = Annotated[str | None, typer.Option(help="Folder or URI of the layers; {segment} is replaced by the id.")]
 Layers = Annotated[str | None, typer.Option(help="Layer numbers of the source, half-open, for example 17:43.")]
@@ -304,12 +309,30 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     guard_streams()
     words = sys.argv[1:] if arguments is None else arguments
-    sys.exit(run_command(lambda: app(args=arguments, standalone_mode=False), _command_of(words)))
+    program = _with_one_command(words[0]) if words else app
+    sys.exit(run_command(lambda: program(args=arguments, standalone_mode=False), _command_of(words)))
+
+
+def _with_one_command(word: str) -> typer.Typer:
+    """Return an app with the command `word` alone, as typer builds every command before it runs one.
+
+    The whole app is needed where the word is no command, and by commands that run others.
+    """
+    found = [command for command in app.registered_commands if _name_of(command) == word]
+    if not found or getattr(found[0].callback, "__module__", "") == cli_launch.__name__:
+        return app
+    alone = _new_app()
+    alone.registered_callback, alone.registered_commands = app.registered_callback, found
+    return alone
+
+
+def _name_of(command: typer.models.CommandInfo) -> str:
+    return str(command.name or getattr(command.callback, "__name__", ""))
 
 
 def _command_of(arguments: Sequence[str]) -> str:
     """Name the command that arguments ask for, ``inkbatch infer``; without one ``inkbatch``."""
-    known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    known = {_name_of(command) for command in app.registered_commands}
     return " ".join(["inkbatch", *[word for word in arguments if word in known][:1]])
 
 
