@@ -44,7 +44,7 @@ BESIDE = {
 """Arrays that a job stores beside its run's folder; all others store inside it."""
 LEDGER = "_ledger"  # key among a unit's facts: what it stored, see `inkbatch.io.store.ledger`
 OUTSIDE_DIGEST = frozenset({"digest", "request", "state"})  # keys of a manifest
-RECORDED = ("objects", "content", "files")  # keys of markers and ``complete.json`` that older versions lack
+RECORDED = ("objects", "read", "content", "files")  # keys of markers and ``complete.json`` that older versions lack
 READ_AT_ONCE = 16
 
 DIGEST_CHARS = 12
