@@ -1,4 +1,4 @@
-"""What benchmarks of whole jobs with a network share: the prepared segment, the job, and its floor, bare passes."""
+"""Shared by benchmarks of whole jobs with a network: the prepared segment, the job, and its floor, bare passes."""
 
 from __future__ import annotations
 

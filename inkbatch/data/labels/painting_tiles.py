@@ -61,6 +61,11 @@ class PaintedTiles:
             )
 
     @property
+    def kept(self) -> int:
+        """Stored tiles that are in memory."""
+        return len(self._kept)
+
+    @property
     def waiting(self) -> int:
         """Tiles that are not stored yet."""
         return len(self._waiting)
