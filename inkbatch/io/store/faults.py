@@ -34,6 +34,10 @@ class ForeignAnswerError(OSError):
     """An answer that no store gives, from a portal or a proxy on the way; it may pass."""
 
 
+class OtherBytesError(ForeignAnswerError):
+    """A put that arrived with other bytes than were sent, and is stored."""
+
+
 # 408 timeout, 409 conflict with another writer, 423 and 425 not yet, 429 too many requests: these pass. 302 and 303 no
 # store answers; a portal on the way does.
 PASSING_STATUS = frozenset({302, 303, 408, 409, 423, 425, 429})

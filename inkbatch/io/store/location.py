@@ -24,7 +24,7 @@ from inkbatch.documents import Document, parse_json
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageError
 from inkbatch.io.store.address import checked_uri
 from inkbatch.io.store.clients import S3_PROTOCOLS, filesystem
-from inkbatch.io.store.faults import ForeignAnswerError, WrongKindError, s3_code
+from inkbatch.io.store.faults import ForeignAnswerError, OtherBytesError, WrongKindError, s3_code
 from inkbatch.io.store.ledger import note_bytes, note_parts, unrecorded
 from inkbatch.io.store.local_files import create_atomically, local_sizes, write_atomically
 from inkbatch.io.store.meter import READ, WRITTEN
@@ -235,6 +235,8 @@ class Location:
         def put() -> bool | None:
             try:
                 self.fs.pipe_file(self.path, data, mode="create")
+            except OtherBytesError:
+                self._put(data)  # this process created it; its condition would not hold again
             except Exception as error:
                 if isinstance(error, FileExistsError) or s3_code(error) in ("PreconditionFailed", "412"):
                     return False

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from s3fs import S3FileSystem
 
 from inkbatch.config import digest
 from inkbatch.errors import CorruptDataError, StorageError
@@ -80,11 +81,28 @@ def test_a_put_counts_when_the_store_says_that_it_has_the_bytes(place, spoiled, 
 
 @pytest.mark.parametrize("fault", ["portal", "flipped"])
 def test_a_put_that_never_arrives_is_refused(place, spoiled, fault):
-    with spoiled("PUT", fault, ALWAYS), pytest.raises(StorageError, match="put_object|PutObject"):
+    with spoiled("PUT", fault, ALWAYS), pytest.raises(StorageError, match="put_object|BadDigest"):
         (place / "object").write_bytes(b"content")
 
 
-@pytest.mark.parametrize("fault", ["portal", "lost"])
+@pytest.mark.parametrize("write", [Location.write_bytes, Location.create_bytes])
+@pytest.mark.parametrize("gets", ["portal", "flipped"])
+def test_where_a_store_compares_no_digest_a_damaged_put_is_read_again(place, spoiled, monkeypatch, gets, write):
+    known = S3FileSystem._get_s3_method_kwargs
+
+    def without_digest(self, method, *documents, **words):
+        return known(self, method, *documents, **{key: value for key, value in words.items() if key != "ContentMD5"})
+
+    monkeypatch.setattr(S3FileSystem, "_get_s3_method_kwargs", without_digest)
+    faults = {"PUT": ["flipped"], "GET": [gets]}  # the first of each
+    with spoiled("PUT", "flipped") as proxy:
+        proxy.choose = lambda method, listing: faults[method].pop() if faults.get(method) else None
+        write(place / "object", b"content")
+    assert (place / "object").read_bytes() == b"content"
+    assert not any(faults.values())
+
+
+@pytest.mark.parametrize("fault", ["portal", "lost", "flipped"])
 def test_a_conditional_put_takes_no_page_for_the_store(place, spoiled, fault):
     with spoiled("PUT", fault):
         (place / "object").create_bytes(b"content")
