@@ -39,6 +39,7 @@ class Preset(JobConfig):
         train: Settings of ``inkbatch train``.
         infer: Settings of ``inkbatch infer``.
         infer_pictures: Settings of ``inkbatch infer-pictures``.
+        instances: Settings of ``inkbatch instances``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -56,6 +57,7 @@ class Preset(JobConfig):
     train: Settings | None = None
     infer: Settings | None = None
     infer_pictures: Settings | None = Field(None, alias="infer-pictures")
+    instances: Settings | None = None
 
 
 def preset_names() -> list[str]:

@@ -11,6 +11,7 @@ import typer
 
 from inkbatch import __version__
 from inkbatch.cli import doctor as cli_doctor
+from inkbatch.cli import instances as cli_instances
 from inkbatch.cli import labels as cli_labels
 from inkbatch.cli import launch as cli_launch
 from inkbatch.cli import maps as cli_maps
@@ -288,6 +289,7 @@ for _commands in (
     cli_probe,
     cli_sweep,
     cli_maps,
+    cli_instances,
     cli_labels,
     cli_training,
     cli_models,

@@ -40,9 +40,10 @@ CURES = {
     "validation_mask.zarr": "run inkbatch labels with a validation mask",
     "prediction.zarr": "run inkbatch infer",
     "disagreement.zarr": "run inkbatch ensemble",
+    "labels.zarr": "run inkbatch instances",
 }
 
-Pooling = Literal["mean", "max"]
+Pooling = Literal["mean", "max", "first"]
 
 
 def _cure(name: str) -> str:
@@ -58,7 +59,8 @@ class Multiscale:
         location: The OME-Zarr group.
         levels: Arrays from full resolution down, axes (z, y, x) or (y, x).
         attributes: The group's attributes: ``ome`` and ``inkbatch``.
-        pooling: How a level is made from the one above: ``mean`` (rounded half up for integers) or ``max`` (masks).
+        pooling: How a level is made from the one above: ``mean`` (rounded half up for integers), ``max`` (masks), or
+            ``first``: every other pixel (numbers that name something).
     """
 
     location: Location
@@ -196,7 +198,8 @@ class Multiscale:
         try:
             entry = attributes["ome"]["multiscales"][0]
             paths = [dataset["path"] for dataset in entry["datasets"]]
-            pooling: Pooling = "max" if entry.get("type") == "max" else "mean"
+            stated = entry.get("type")
+            pooling: Pooling = stated if stated in ("max", "first") else "mean"
         except (KeyError, IndexError, TypeError) as error:
             raise DataError(
                 f"{location}: no OME-Zarr 0.5 multiscales in its attributes; run inkbatch prepare"
@@ -360,8 +363,8 @@ def halve(block: NDArray[Any], pooling: Pooling, out: NDArray[Any] | None = None
     """Halve a block along its last two axes; an odd border row or column counts twice.
 
     Args:
-        block: (Z, Y, X) or (Y, X); uint8, uint16, float16 or float32.
-        pooling: ``mean`` of 2 x 2 pixels (integers round half up), or ``max``.
+        block: (Z, Y, X) or (Y, X); uint8, uint16, uint32 (``max`` and ``first``), float16 or float32.
+        pooling: ``mean`` of 2 x 2 pixels (integers round half up), ``max``, or the ``first`` of them.
         out: Optional array of the result's shape and dtype to fill.
 
     Returns:
@@ -373,6 +376,9 @@ def halve(block: NDArray[Any], pooling: Pooling, out: NDArray[Any] | None = None
     if block.ndim == 3:
         for plane, target in zip(block, out, strict=True):
             halve(plane, pooling, target)
+        return out
+    if pooling == "first":
+        out[...] = block[::2, ::2]
         return out
     if height % 2 or width % 2:
         block = np.pad(block, [(0, height % 2), (0, width % 2)], mode="edge")

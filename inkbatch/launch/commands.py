@@ -19,13 +19,13 @@ from inkbatch.launch.members import Member, members_of, require_order
 
 BUNDLE_JOBS = frozenset({"probe", "infer"})  # take --bundle; one array per bundle
 BUNDLES_JOB = "sweep"  # takes all bundles at once
-NAMING_JOBS = frozenset({"ensemble", "evaluate", "clean", "report"})  # take --name, as infer does
+NAMING_JOBS = frozenset({"ensemble", "evaluate", "clean", "instances", "report"})  # take --name, as infer does
 CATALOG_JOBS = frozenset({"prepare", "labels", "build-dataset", "infer", "ensemble", "evaluate"})  # take --catalog
 SUBJECT_KEYS = {"train": "run", "build-dataset": "name"}  # settings of job files that name the subject
 DOCTOR_REPORT = "first-try"  # name of doctor's report if none is given
 LOGGING_JOBS = frozenset(
     {"prepare", "labels", "build-dataset", "train", "preflight", "probe", "sweep", "infer"}
-    | {"ensemble", "evaluate", "clean"}
+    | {"ensemble", "evaluate", "clean", "instances"}
 )
 PREPARE_KEYS = (
     *("source", "layers", "depth_order", "voxel_size_um", "z_spacing_um", "intensity", "mask", "axes", "level"),

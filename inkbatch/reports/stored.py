@@ -14,7 +14,16 @@ from inkbatch.reports.timing import money_text, stops
 from inkbatch.run.finished import StoredRun
 
 LONGEST_PX = 2400
-ROOMS = ("segments", "datasets", "runs", "preflights", "probes", "predictions", "sweeps")  # folders of ROOT
+ROOMS = (
+    "segments",
+    "datasets",
+    "runs",
+    "preflights",
+    "probes",
+    "predictions",
+    "sweeps",
+    "instances",
+)  # folders of ROOT
 RERUN = "inkbatch rerun manifest.json --root ANOTHER_ROOT"  # in the page's folder
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -38,3 +40,13 @@ def three_classes(labels: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
     shares = np.exp(classes * 4 + np.random.default_rng(seed).normal(0, 0.3, classes.shape))
     found: NDArray[np.float32] = (shares / shares.sum(axis=0)).astype(np.float32)
     return found
+
+
+def write_maps(folder: Path, shapes: Mapping[str, tuple[int, int]], grains: int = 14) -> None:
+    """Write ``maps/NAME.npy`` with grains and ``pictures/NAME.png`` to `folder`."""
+    for part in ("maps", "pictures"):
+        (folder / part).mkdir(parents=True)
+    for seed, (name, shape) in enumerate(shapes.items()):
+        values = grain_map(shape, grains, seed)
+        np.save(folder / f"maps/{name}.npy", values)
+        cv2.imwrite(str(folder / f"pictures/{name}.png"), np.rint(40 + 180 * values).astype(np.uint8))

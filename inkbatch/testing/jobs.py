@@ -18,6 +18,8 @@ from inkbatch.steps.dataset import job as build_dataset
 from inkbatch.steps.ensemble import job as ensemble
 from inkbatch.steps.evaluate import job as evaluate
 from inkbatch.steps.infer import job as infer
+from inkbatch.steps.instances import job as instances
+from inkbatch.steps.instances.settings import InstancesConfig
 from inkbatch.steps.labels import clean
 from inkbatch.steps.labels import job as labels
 from inkbatch.steps.preflight import job as preflight
@@ -101,6 +103,8 @@ def steps_of(folder: Path, root: str) -> list[Step]:
         "device": "cpu",
         "unit_px": UNIT_PX,
     }
+    rules = {"object_from": 0.3, "min_area": 5, "reach": 8, "boundary_min": 0}
+    parted = {"subject": segment, "name": "first", "unit_px": UNIT_PX, "proposals": rules, "selection": {"edge": 0}}
     trained = tiny_run(root, epochs=2, keep_epochs=2, sampler={"samples_per_epoch": 8})
     asked_soup = soup.SoupConfig(run="first", root=root, last=2, statistics_steps=2, device="cpu")
     samples = {
@@ -122,6 +126,7 @@ def steps_of(folder: Path, root: str) -> list[Step]:
     asked += [
         ("ensemble", ensemble.EnsembleConfig.checked({**common, **pair}, "ensemble"), ensemble.run),
         ("clean", clean.CleanConfig(**common, name="first", unit_px=UNIT_PX, min_area_px=5), clean.run),
+        ("instances", InstancesConfig.checked({"root": root, **parted}, "instances"), instances.run),
         (
             "evaluate",
             evaluate.EvaluateConfig(**common, name="first", versus="second", region_px=32, draws=100),

@@ -14,7 +14,16 @@ from pathlib import Path
 
 RUN = frozenset({"bash", "python"})
 SHOWN = frozenset({"yaml", "text"})
-NEEDS = ("a cloud", "a cluster", "a GPU", "a browser", "a container engine", "a download", "a network")
+NEEDS = (
+    "a cloud",
+    "a cluster",
+    "a GPU",
+    "a browser",
+    "a container engine",
+    "a download",
+    "a network",
+    "maps of pictures",
+)
 ENDS_CALL = ("|", ">", "&&", "||")
 PROGRAMS = ("inkbatch", "make")
 

@@ -79,6 +79,18 @@ def cleaned(folder: Path) -> Location:
     return clean.run(clean.CleanConfig.checked(values, "test"), RunContext()).location
 
 
+def parted(folder: Path) -> Location:
+    """Run `instances` below `folder`, on two maps with their pictures."""
+    from inkbatch.steps.instances import job as instances
+    from inkbatch.steps.instances.settings import InstancesConfig
+    from inkbatch.testing.instances import write_maps
+
+    write_maps(folder, {"a": (96, 128), "b": (80, 100)})
+    values = {"subject": "grains", "root": str(folder / "root"), "unit_px": 64, "pixel_um": 5.0}
+    values |= {"maps": str(folder / "maps"), "pictures": str(folder / "pictures")}
+    return instances.run(InstancesConfig.checked(values, "test"), RunContext()).location
+
+
 def probed(folder: Path) -> Location:
     """Run `probe` below `folder`, with a bundle that sees no ink."""
     from inkbatch.steps.prepare import job as prepare

@@ -47,6 +47,7 @@ MAKERS: Mapping[str, Maker] = {
     "ensemble": report_runs.combined,
     "evaluate": report_runs.evaluated,
     "clean": report_runs.cleaned,
+    "instances": report_runs.parted,
     "probe": report_runs.probed,
     "preflight": report_runs.preflighted,
     "sweep": report_runs.swept,

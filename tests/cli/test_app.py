@@ -52,6 +52,7 @@ COMMANDS += [
     "ensemble",
     "evaluate",
     "clean",
+    "instances",
     "export-rle",
     "export-folders",
     "report",

@@ -24,6 +24,7 @@ WORDS = {
     "evaluate": ["s"],
     "labels": ["s"],
     "clean": ["s"],
+    "instances": ["s"],
     "report": ["s"],
     "doctor": [],
 }

@@ -31,6 +31,7 @@ JOBS = (
     "infer-pictures",
     "ensemble",
     "clean",
+    "instances",
     "evaluate",
     "probe",
     "preflight",

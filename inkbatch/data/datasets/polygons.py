@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,20 @@ def unpacked_runs(text: str, place: str) -> list[int]:
     if shift:
         raise DataError(f"{place}: its compressed mask ends in the middle of a number; export it again")
     return runs
+
+
+def packed_runs(runs: Sequence[int]) -> str:
+    """Pack the runs of a mask as `unpacked_runs` describes."""
+    text: list[str] = []
+    for number, run in enumerate(runs):
+        value = run - runs[number - 2] if number > 2 else run
+        while True:
+            group, value = value & (MORE - 1), value >> GROUP_BITS
+            more = value != (-1 if group & SIGN else 0)
+            text.append(chr(FIRST_CODE + group + (MORE if more else 0)))
+            if not more:
+                break
+    return "".join(text)
 
 
 def _points(outline: Any, place: str) -> NDArray[np.float64]:

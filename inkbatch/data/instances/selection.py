@@ -19,11 +19,11 @@ from inkbatch.geometry import Box
 
 Reason = Literal["small", "edge", "background", "many parts", "too large", "empty", "outside", "overlap"]
 REASONS: dict[Reason, str] = {
-    "small": "smaller than min_area",
-    "edge": "within `edge` of the picture's edge",
-    "background": "mean background probability of at least `background`",
-    "many parts": "as many first-pass regions inside as `parts`",
-    "too large": "each mask over more than `largest_share` of the picture",
+    "small": "smaller than the least area",
+    "edge": "within the stated distance of the picture's edge",
+    "background": "background by its mean probability",
+    "many parts": "many first-pass regions inside",
+    "too large": "each mask over too large a share of the picture",
     "empty": "no pixel in any mask",
     "outside": "the point lies in no object",
     "overlap": "overlaps a better mask, and too little is left of it",

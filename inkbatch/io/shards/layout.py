@@ -31,7 +31,7 @@ class ArrayLayout:
         shape: Array shape.
         chunks: Chunk shape; divides `shards`.
         shards: Shape of one stored object.
-        dtype: numpy dtype name, ``uint8``, ``uint16``, ``float16`` or ``float32``.
+        dtype: numpy dtype name, ``uint8``, ``uint16``, ``uint32``, ``float16`` or ``float32``.
         codec: Name in `CODECS`.
         dimension_names: Axis names, for readers.
     """

@@ -78,8 +78,8 @@ def repeatable(name: str) -> Repeatable:
     if name not in _JOBS:
         raise ConfigError(
             f"rerun: this run is a {name}, which cannot be repeated by itself; {', '.join(_JOBS)} can. Manifests of "
-            "stages (clean-components, labels-components, sweep-maps, sweep-control) belong to the job in whose folder "
-            "they are"
+            "stages (clean-components, labels-components, instances-maps, sweep-maps, …) belong to the job in whose "
+            "folder they are"
         )
     return _JOBS[name]()
 
@@ -165,6 +165,14 @@ def _clean() -> Repeatable:
     return Repeatable(clean.CleanConfig, _of_one_run(clean.make_plan), clean.run, 3)
 
 
+def _instances() -> Repeatable:
+    from inkbatch.steps.instances import job as instances
+    from inkbatch.steps.instances.plan import make_plan
+    from inkbatch.steps.instances.settings import InstancesConfig
+
+    return Repeatable(InstancesConfig, _of_one_run(make_plan), instances.run, 3)
+
+
 def _evaluate() -> Repeatable:
     from inkbatch.steps.evaluate import job as evaluate
 
@@ -206,6 +214,7 @@ _JOBS: dict[str, Callable[[], Repeatable]] = {
     "infer-pictures": _infer_pictures,
     "ensemble": _ensemble,
     "clean": _clean,
+    "instances": _instances,
     "evaluate": _evaluate,
     "probe": _probe,
     "preflight": _preflight,

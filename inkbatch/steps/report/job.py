@@ -78,7 +78,7 @@ def _below(root: Location, subject: str, name: str | None) -> Iterator[StoredRun
     folders = (
         [] if name else [root / f"segments/{subject}/prepare", root / f"datasets/{subject}", root / f"runs/{subject}"]
     )
-    for room in ("probes", "predictions", "sweeps"):
+    for room in ("probes", "predictions", "sweeps", "instances"):
         made = root / room / subject
         folders += [made / one for one in ([name] if name else made.names())]
     for folder in folders:

@@ -12,6 +12,7 @@ from inkbatch.steps.dataset import page as dataset
 from inkbatch.steps.ensemble import page as ensemble
 from inkbatch.steps.evaluate import page as evaluate
 from inkbatch.steps.infer import page as infer
+from inkbatch.steps.instances import page as instances
 from inkbatch.steps.labels import clean_page as clean
 from inkbatch.steps.preflight import page as preflight
 from inkbatch.steps.prepare import page as prepare
@@ -30,6 +31,7 @@ PAGES: Mapping[str, PageMaker] = {
     "ensemble": ensemble.page,
     "evaluate": evaluate.page,
     "clean": clean.page,
+    "instances": instances.page,
     "probe": probe.page,
     "preflight": preflight.page,
     "sweep": sweep.page,

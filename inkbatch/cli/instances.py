@@ -1,0 +1,50 @@
+"""Commands for separate objects; `register` adds them to an app."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from inkbatch.cli.options import JobOptions, Preset, Root, chosen_root, option_groups, preset_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("instances")(instances)
+
+
+@option_groups
+def instances(
+    subject: Annotated[
+        str, typer.Argument(help="Segment id; with --maps a name for the pictures.", show_default=False)
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the prediction; needed if there are several.")] = None,
+    maps: Annotated[
+        str | None, typer.Option(help="Folder of maps of pictures (NAME.npy), as infer-pictures writes them.")
+    ] = None,
+    pictures: Annotated[
+        str | None, typer.Option(help="Folder of the pictures (default: those that infer-pictures read).")
+    ] = None,
+    pixel_um: Annotated[float | None, typer.Option(help="Edge of a picture's pixel in micrometres.")] = None,
+    result: Annotated[str | None, typer.Option(help="Name of the result.")] = None,
+    root: Root = None,
+    preset: Preset = None,
+    *,
+    common: JobOptions,
+) -> None:
+    """Turn predictions into separate objects.
+
+    Separates objects that touch, and measures them. Writes labels.zarr and a GeoJSON per picture, instances.csv,
+    instances.parquet, coco.json, proposals.csv and overlays to ROOT/instances/SUBJECT/RESULT. Objects do not depend on
+    units. Settings: proposals.object_from=0.5, proposals.min_area=50 (or 800um2), proposals.neck, selection.edge=4,
+    forms, unit_px, … (all of them: docs/instances.md). With shards, the last one finishes.
+    """
+    from inkbatch.steps.instances import job as step
+    from inkbatch.steps.instances.settings import InstancesConfig
+
+    context = common.context()
+    options: dict[str, Any] = {"subject": subject, "name": name, "maps": maps, "pictures": pictures}
+    options |= {"pixel_um": pixel_um, "result": result, "root": chosen_root(root)}
+    job = InstancesConfig.load(common.config, common.sets or (), options, preset_settings(preset, "instances"))
+    common.run_job(job, context, step.describe, step.run, step.summary)

@@ -1,0 +1,121 @@
+"""Outlines of instances: polygons in pixels, GeoJSON features, and COCO annotations as polygons or run lengths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from skimage.measure import find_contours
+
+from inkbatch.data.datasets.polygons import packed_runs
+from inkbatch.geometry import Box
+
+Bools = NDArray[np.bool_]
+
+DIGITS = 2  # of coordinates
+
+
+def outline(mask: Bools, box: Box) -> shapely.Geometry:
+    """Trace a mask as a polygon, or several where it is in pieces.
+
+    The contour at one half runs through the middles of pixel edges, so a corner pixel loses an eighth of its area.
+    Coordinates are x, y in pixels with the picture's corner at (0, 0): the centre of its first pixel is at (0.5, 0.5).
+
+    Args:
+        mask: (box.height, box.width).
+        box: Its box in the picture.
+    """
+    rings = find_contours(np.pad(mask, 1).astype(np.float32), 0.5, fully_connected="low")  # type: ignore[no-untyped-call]
+    shells: list[Any] = []
+    holes: list[Any] = []
+    for ring in rings:
+        points = ring[:, ::-1] - 0.5 + (box.x0, box.y0)
+        polygon = shapely.Polygon(points)
+        (shells if shapely.is_ccw(polygon.exterior) else holes).append(polygon)
+    found = shapely.union_all(shells) if len(shells) > 1 else shells[0]
+    if holes:
+        found = found.difference(shapely.union_all(holes))
+    return found.simplify(0)
+
+
+def rings_of(shape: shapely.Geometry) -> list[list[list[list[float]]]]:
+    """List polygons as their rings, the outer one first; coordinates are rounded to `DIGITS`."""
+    return [
+        [[[round(x, DIGITS), round(y, DIGITS)] for x, y in ring.coords] for ring in (part.exterior, *part.interiors)]
+        for part in shapely.get_parts(shape)
+    ]
+
+
+def feature_text(rings: Sequence[Any], row: Mapping[str, Any]) -> str:
+    """Write one GeoJSON feature as text; its properties are the row's."""
+    single = len(rings) == 1
+    geometry = {"type": "Polygon" if single else "MultiPolygon", "coordinates": rings[0] if single else rings}
+    return json.dumps({"type": "Feature", "id": row["label"], "geometry": geometry, "properties": row})
+
+
+def collection(features: Sequence[str]) -> bytes:
+    """Join features to a GeoJSON document; the order is theirs."""
+    return ('{"type": "FeatureCollection", "features": [\n' + ",\n".join(features) + "\n]}\n").encode()
+
+
+def runs_text(mask: Bools, box: Box, shape_yx: tuple[int, int]) -> str:
+    """Encode a mask as COCO's compressed run lengths of the whole picture, column by column.
+
+    Args:
+        mask: (box.height, box.width).
+        box: Its box in the picture.
+        shape_yx: Size of the picture.
+    """
+    columns = np.pad(mask, ((1, 1), (0, 0))).T.astype(np.int8)
+    change = np.diff(columns, axis=1)
+    column, start = np.nonzero(change == 1)
+    stop = np.nonzero(change == -1)[1]
+    base = (box.x0 + column) * shape_yx[0] + box.y0
+    edges = np.stack([base + start, base + stop], axis=1).ravel()
+    bounds = np.concatenate([[0], edges, [shape_yx[0] * shape_yx[1]]])
+    runs = np.diff(bounds)
+    touching = np.flatnonzero((runs == 0) & (np.arange(len(runs)) > 0) & (np.arange(len(runs)) < len(runs) - 1))
+    kept = np.delete(bounds, np.concatenate([touching, touching + 1])) if len(touching) else bounds
+    lengths = np.diff(kept).tolist()
+    return packed_runs(lengths[:-1] if lengths[-1] == 0 else lengths)
+
+
+def coco_annotation(
+    number: int, image: int, row: Mapping[str, Any], segmentation: Any, *, crowd: bool = False
+) -> dict[str, Any]:
+    """Make one annotation.
+
+    Args:
+        number: Its id, from 1 over all pictures.
+        image: Id of its picture.
+        row: Its properties.
+        segmentation: Polygons as COCO has them (flat lists x, y, …), or run lengths with their size.
+        crowd: COCO's name for run lengths that stand for one region.
+    """
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": 1,
+        "bbox": [row["x0"], row["y0"], row["x1"] - row["x0"], row["y1"] - row["y0"]],
+        "area": row["area_px"],
+        "iscrowd": int(crowd),
+        "segmentation": segmentation,
+        "score": row["predicted_iou"] if row["predicted_iou"] is not None else row["mean_probability"],
+    }
+
+
+def coco_document(images: Sequence[tuple[str, tuple[int, int]]], annotations: Sequence[str]) -> bytes:
+    """Join annotations (as text) to a COCO document; the only category is ``object``."""
+    head = {
+        "images": [
+            {"id": number, "file_name": name, "height": shape[0], "width": shape[1]}
+            for number, (name, shape) in enumerate(images, start=1)
+        ],
+        "categories": [{"id": 1, "name": "object"}],
+    }
+    body = ",\n".join(annotations)
+    return (json.dumps(head)[:-1] + ', "annotations": [\n' + body + "\n]}\n").encode()

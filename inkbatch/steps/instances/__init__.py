@@ -1,0 +1,1 @@
+"""The job `instances`: from maps to separate objects."""

@@ -1,0 +1,160 @@
+"""End of `inkbatch instances`: tables, outlines and pictures of all units together."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.instances.fates import ProposalFate, counts_of, proposal_fates
+from inkbatch.data.instances.outlines import coco_document, collection
+from inkbatch.data.instances.scoring import quantiles
+from inkbatch.data.instances.tables import csv_bytes, parquet_bytes
+from inkbatch.geometry import Box
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.pictures.png import png_bytes
+from inkbatch.io.pictures.preview import preview_level
+from inkbatch.reports.pictures import AMBER
+from inkbatch.steps.instances.plan import InstancesPlan
+from inkbatch.steps.instances.sources import Source
+
+OVERLAY_PX = 2400  # longest side of an overlay
+STRIP_PX = 1024  # rows of labels that are read at a time
+SIZE_POINTS = 100  # of a size distribution
+PROPOSAL_COLUMNS = ("picture", "y_px", "x_px", "rule", "area_px", "regions", "fate", "reason", "label")
+
+
+def finish(plan: InstancesPlan) -> Mapping[str, Any]:
+    """Write everything that is made of all units; equal results give equal bytes."""
+    entries = [entry for unit in plan.units for entry in plan.rows_place(unit).read_json()]
+    entries.sort(key=lambda entry: (entry["picture"], entry["row"]["label"]))
+    rows = [entry["row"] for entry in entries]
+    if "csv" in plan.forms:
+        (plan.folder / "instances.csv").write_bytes(csv_bytes(rows))
+    if "parquet" in plan.forms:
+        (plan.folder / "instances.parquet").write_bytes(parquet_bytes(rows))
+    if "coco" in plan.forms:
+        _write_coco(plan, entries)
+    pictures = [_finish_picture(plan, number, entries) for number in range(len(plan.sources.pictures))]
+    lines = [line for one in pictures for line in one.pop("lines")]
+    (plan.folder / "proposals.csv").write_bytes(("\n".join([",".join(PROPOSAL_COLUMNS), *lines]) + "\n").encode())
+    total: Counter[str] = Counter()
+    for one in pictures:
+        total.update(one["counts"])
+    diameters = np.array([row["equivalent_diameter_px"] for row in rows], np.float64)
+    facts = {"instances": len(rows), "larger_than_tile": sum(row["larger_than_tile"] for row in rows)}
+    document = {**facts, "counts": dict(total), "pictures": pictures, "sizes": _sizes(diameters, plan.sources.pixel_um)}
+    (plan.folder / "instances.json").write_json(document)
+    return facts
+
+
+def _finish_picture(plan: InstancesPlan, number: int, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the files of one picture; returns its counts and the lines of its proposals."""
+    source, found = plan.sources.pictures[number], plan.first_pass(number)
+    region_at = {
+        (y, x): region for unit in plan.units_of(number) for y, x, region in plan.points_place(unit).read_json()
+    }
+    fates = proposal_fates(found.proposals, found.joined, found.fates, region_at)
+    own = [entry for entry in entries if entry["picture"] == number]
+    if "geojson" in plan.forms:
+        (plan.folder / f"outlines/{source.name}.geojson").write_bytes(collection([entry["feature"] for entry in own]))
+    labels = Multiscale.open(plan.labels_place(source) / "labels.zarr")
+    if "npy" in plan.forms:
+        (plan.folder / f"npy/{source.name}.npy").write_parts(list(_npy_parts(labels)))
+    if "overlay" in plan.forms:
+        (plan.folder / f"overlays/{source.name}.png").write_bytes(png_bytes(overlay(source, labels)))
+    return {
+        "picture": source.name,
+        "shape_yx": list(source.shape_yx),
+        "instances": len(own),
+        "counts": counts_of(fates, found.joined, found.fates),
+        "lines": [_proposal_line(source.name, one) for one in fates],
+    }
+
+
+def _proposal_line(picture: str, found: ProposalFate) -> str:
+    one = found.proposal
+    y, x = one.point_yx
+    label = found.label or ""
+    return f"{picture},{y:.3f},{x:.3f},{one.rule},{one.area_px},{one.parts},{found.fate},{found.reason or ''},{label}"
+
+
+def _write_coco(plan: InstancesPlan, entries: list[dict[str, Any]]) -> None:
+    images = [(source.name, source.shape_yx) for source in plan.sources.pictures]
+    for name, key in (("coco.json", "polygon"), ("coco-rle.json", "runs")):
+        texts = [json.dumps({**entry[key], "id": number}) for number, entry in enumerate(entries, start=1)]
+        (plan.folder / name).write_bytes(coco_document(images, texts))
+
+
+def _npy_parts(labels: Multiscale) -> Iterator[bytes]:
+    height, width = labels.shape
+    head = io.BytesIO()
+    header = {"descr": "<u4", "fortran_order": False, "shape": (height, width)}
+    np.lib.format.write_array_header_1_0(head, header)
+    yield head.getvalue()
+    for top in range(0, height, STRIP_PX):
+        box = Box(top, 0, min(top + STRIP_PX, height), width)
+        yield labels.levels[0].read(box.slices).astype("<u4").tobytes()
+
+
+def overlay(source: Source, labels: Multiscale) -> NDArray[np.uint8]:
+    """Draw the outlines of instances in amber over the picture, or over the map where there is none: (Y, X, 3)."""
+    level = preview_level(labels, OVERLAY_PX)
+    height, width = labels.levels[level].layout.shape
+    numbers = labels.levels[level].read((slice(0, height), slice(0, width)))
+    shown = _grey(source, (height, width))
+    picture = np.repeat(shown[..., None], 3, axis=2)
+    picture[_edges(numbers)] = AMBER
+    return picture
+
+
+def _edges(numbers: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Mark the pixels of instances that touch another one or none."""
+    padded = np.pad(numbers, 1, mode="edge")
+    found = np.zeros(numbers.shape, bool)
+    for y, x in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        found |= padded[y : y + numbers.shape[0], x : x + numbers.shape[1]] != numbers
+    return found & (numbers > 0)
+
+
+def _grey(source: Source, shape_yx: tuple[int, int]) -> NDArray[np.uint8]:
+    """Read the picture at a smaller size, strip by strip; 8 bits."""
+    height, width = source.shape_yx
+    factor = -(-height // shape_yx[0])
+    out = np.zeros(shape_yx, np.float32)
+    rows = max(1, STRIP_PX // factor)
+    for top in range(0, shape_yx[0], rows):
+        bottom = min(top + rows, shape_yx[0])
+        box = Box(top * factor, 0, min(bottom * factor, height), width)
+        values = source.grey(box)
+        found = source.map(box) * np.float32(255) if values is None else values.astype(np.float32)
+        strip = found if found.ndim == 2 else found[1]
+        out[top:bottom] = cv2.resize(strip, (shape_yx[1], bottom - top), interpolation=cv2.INTER_AREA)
+    most = float(out.max(initial=0))
+    scale = 255 / most if most > 255 else 1.0
+    tones: NDArray[np.uint8] = np.rint(out * np.float32(scale)).astype(np.uint8)
+    return tones
+
+
+def _sizes(diameters: NDArray[np.float64], pixel_um: float | None) -> dict[str, Any]:
+    """Describe the distribution of equivalent diameters, by number and by area."""
+    if not len(diameters):
+        return {}
+    order = np.sort(diameters)
+    at = np.linspace(0, 1, SIZE_POINTS + 1)
+    by_area = np.cumsum(order**2) / np.sum(order**2)
+    places = np.minimum(np.searchsorted(by_area, at), len(order) - 1)
+    return {
+        "pixel_um": pixel_um,
+        "by_number": quantiles(diameters),
+        "by_area": quantiles(diameters, by_area=True),
+        "share": at.round(4).tolist(),
+        "diameter_by_number_px": np.quantile(order, at).round(4).tolist(),
+        "diameter_by_area_px": order[places].round(4).tolist(),
+    }

@@ -1,0 +1,101 @@
+"""`inkbatch instances`: maps become separate objects, outlined, numbered and measured.
+
+Three passes over the same units. The first finds basins and writes facts; the second joins all facts of a picture and
+writes labels; the last one measures the instances that begin in each unit. What is written does not depend on units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from inkbatch.io.half_floats import opencv_threads
+from inkbatch.io.store.location import Location
+from inkbatch.reports.leave import leave_report
+from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import RunFolder
+from inkbatch.steps.instances.finish import finish
+from inkbatch.steps.instances.page import page
+from inkbatch.steps.instances.plan import InstancesPlan, make_plan
+from inkbatch.steps.instances.settings import InstancesConfig
+from inkbatch.steps.instances.work import facts_work, labels_work, rows_work
+from inkbatch.text import bytes_text, count_text
+
+
+def run(config: InstancesConfig, context: RunContext) -> JobReport:
+    """Find the instances of a segment or of pictures, or do this shard's part of it.
+
+    A pass needs the one before it whole. A shard that finds units of the first pass missing ends with units left; the
+    last one finishes what is left of all passes.
+
+    Raises:
+        InkbatchError: See `make_plan`; no proposals; damaged data; storage that gave up; a stop signal.
+    """
+    with opencv_threads(1):
+        return _run(make_plan(config), context)
+
+
+def _run(plan: InstancesPlan, context: RunContext) -> JobReport:
+    begin(plan.record, context)
+    if not is_whole(plan.record, plan.units, context):
+        first = run_job(plan.facts_record, plan.units, lambda: facts_work(plan), context)
+        if not first.complete:
+            context.reporter.note(
+                f"instances: {first.left} of {count_text(first.units, 'unit')} to be searched by other shards; the "
+                "last one of them finishes the result"
+            )
+            return first
+        second = run_rest(lambda part: _pass(plan, plan.labels_record, labels_work, part), context)
+        if not second.complete:
+            return second
+
+    def measure(part: RunContext) -> JobReport:
+        return run_job(
+            plan.record,
+            plan.units,
+            lambda: rows_work(plan),
+            part,
+            lambda _: finish(plan),
+            lambda folder, note: leave_report(folder, note, page),
+        )
+
+    return run_rest(measure, context)
+
+
+def _pass(
+    plan: InstancesPlan, record: RunFolder, work: Callable[[InstancesPlan], UnitWork[Any, Any]], part: RunContext
+) -> JobReport:
+    return run_job(record, plan.units, lambda: work(plan), part)
+
+
+def describe(config: InstancesConfig) -> str:
+    """Describe the plan, as lines of text. Only metadata are read, nothing is written."""
+    plan = make_plan(config)
+    pictures = plan.sources.pictures
+    pixels = sum(height * width for height, width in (one.shape_yx for one in pictures))
+    done = "already complete"
+    if not plan.record.is_complete():
+        counts = [len(record.done()) for record in (plan.facts_record, plan.labels_record, plan.record)]
+        done = f"{counts[0]} already searched, {counts[1]} labelled, {counts[2]} measured"
+    return "\n".join(
+        [
+            f"instances {config.subject}: {count_text(len(pictures), 'picture')}, {pixels:,} px",
+            f"  objects       from {plan.limits.object_from:g}, at least {plan.limits.min_px} px",
+            f"  refine        {config.refine}",
+            f"  units         {len(plan.units)}, each in three passes; {done}",
+            f"  halo          {plan.limits.halo_px} px",
+            f"  writes        labels ({bytes_text(4 * pixels * 4 // 3)} before compression), "
+            f"{', '.join(plan.forms)} to {plan.folder}",
+        ]
+    )
+
+
+def summary(folder: Location) -> list[str]:
+    """Sum up a finished result in lines of text."""
+    facts = (folder / "instances.json").read_mapping()
+    counts = facts["counts"]
+    return [
+        f"instances: {count_text(facts['instances'], 'instance')} of {count_text(counts['proposals'], 'proposal')}: "
+        f"{counts['proposals_merged']:,} merged, {counts['proposals_rejected']:,} rejected"
+    ]

@@ -1,0 +1,68 @@
+"""Settings of `inkbatch instances`."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from inkbatch.config import JobConfig
+from inkbatch.data.instances.settings import ProposalRules, SelectionRules
+from inkbatch.io.shard_size import SHARD_PX_RULE, is_shard_px
+
+Form = Literal["geojson", "coco", "csv", "parquet", "npy", "overlay"]
+UNIT_PX = 2048
+
+
+class InstancesConfig(JobConfig):
+    """Settings of `inkbatch instances`.
+
+    Attributes:
+        subject: Segment id; with `maps` a name for these pictures.
+        name: Name or address of the segment's prediction; None takes the only one.
+        maps: Folder of maps ``NAME.npy`` (float32, height x width, or 3 x height x width: background, object,
+            boundary), as `inkbatch infer-pictures` writes them; None takes a segment's prediction.
+        pictures: Folder of the pictures of `maps`, for intensities and overlays; None takes those that
+            `infer-pictures` read.
+        result: Name of the result; None is the prediction's name, or that of the folder of maps.
+        refine: What outlines objects: ``none`` is the watershed of the first pass alone.
+        proposals: Rules from a map to proposals.
+        selection: Rules that reject objects.
+        forms: Files to write beside ``labels/NAME/labels.zarr``; None is all of them, ``npy`` for pictures only.
+        pixel_um: Edge of a picture's pixel in micrometres; None: not known, millimetres stay empty. A segment states
+            its own.
+        root: ROOT: a folder or ``s3://bucket/prefix``.
+        output_root: ROOT of the result, if it is not stored beside its inputs.
+        unit_px: Edge of a unit, a power of two of at least 32.
+    """
+
+    job: ClassVar[str] = "instances"
+
+    subject: str
+    name: str | None = None
+    maps: str | None = None
+    pictures: str | None = None
+    result: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    refine: Literal["none"] = "none"
+    proposals: ProposalRules = Field(default_factory=ProposalRules)
+    selection: SelectionRules = Field(default_factory=SelectionRules)
+    forms: tuple[Form, ...] | None = None
+    pixel_um: float | None = Field(None, gt=0)
+    root: str = "root"
+    output_root: str | None = None
+    unit_px: int = UNIT_PX
+
+    @field_validator("unit_px")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if not is_shard_px(value):
+            raise ValueError(f"expected {SHARD_PX_RULE}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> InstancesConfig:
+        if self.maps is None and (self.pictures is not None or self.pixel_um is not None):
+            raise ValueError("pictures and pixel_um belong to maps; a segment states its own")
+        if self.maps is not None and self.name is not None:
+            raise ValueError("give maps (a folder) or name (a prediction of the segment), one of them")
+        return self

@@ -1,0 +1,175 @@
+"""The three passes of `inkbatch instances`: basins, labels, rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.data.instances.ascent import Evidence, UnitFirstPass, first_pass
+from inkbatch.data.instances.outlines import coco_annotation, feature_text, outline, rings_of, runs_text
+from inkbatch.data.instances.tables import Cutout, in_columns, properties
+from inkbatch.data.instances.unit_facts import BasinFacts, facts_of
+from inkbatch.geometry import Box, Unit
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.run.pipeline import UnitWork
+from inkbatch.steps.instances.plan import FirstPass, InstancesPlan, Part, require_proposals
+
+Labels = NDArray[np.uint32]
+
+
+def _load(plan: InstancesPlan, unit: Unit) -> Evidence:
+    part = plan.parts[unit.index]
+    return Evidence.of(part.source.map(part.read_box))
+
+
+def _first_pass(plan: InstancesPlan, unit: Unit, evidence: Evidence) -> UnitFirstPass:
+    part = plan.parts[unit.index]
+    at = part.write_box.y0, part.write_box.x0
+    return first_pass(evidence, at, part.write_box.within(part.read_box), part.sides, plan.limits)
+
+
+def facts_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
+    """Make the first pass: find the basins of each unit and note what its neighbours need."""
+
+    def load(unit: Unit) -> Evidence:
+        part = plan.parts[unit.index]
+        if part.write_box.y0 == 0 and part.write_box.x0 == 0:
+            part.source.check()
+        return _load(plan, unit)
+
+    def compute(unit: Unit, evidence: Evidence) -> BasinFacts:
+        part = plan.parts[unit.index]
+        inner = part.write_box.within(part.read_box)
+        boundary = None if evidence.boundary is None else evidence.boundary[inner]
+        own = Evidence(evidence.object[inner], boundary, evidence.background[inner])
+        return facts_of(_first_pass(plan, unit, evidence), part.write_box, own)
+
+    def store(unit: Unit, facts: BasinFacts) -> Mapping[str, Any]:
+        facts.store(plan.facts_place(unit))
+        return {}
+
+    return UnitWork(load=load, compute=compute, store=store, mark=plan.facts_record.mark)
+
+
+def labels_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
+    """Make the second pass: give every pixel the label of its instance, and look up the points of proposals."""
+    require_proposals(plan)
+    outputs = [plan.create_labels(source) for source in plan.sources.pictures]
+
+    def compute(unit: Unit, evidence: Evidence) -> tuple[Labels, list[tuple[int, int, int]]]:
+        part = plan.parts[unit.index]
+        found = plan.first_pass(part.number)
+        box = part.write_box
+        regions = found.joined.region_of[box.y0, box.x0][_first_pass(plan, unit, evidence).labels]
+        numbers = np.concatenate([found.fates.number, [0]])
+        pixels = sorted({one.pixel for one in found.proposals})
+        inside = [(y, x) for y, x in pixels if box.y0 <= y < box.y1 and box.x0 <= x < box.x1]
+        points = [(y, x, int(regions[y - box.y0, x - box.x0])) for y, x in inside]
+        return numbers[regions].astype(np.uint32), points
+
+    def store(unit: Unit, computed: tuple[Labels, list[tuple[int, int, int]]]) -> Mapping[str, Any]:
+        labels, points = computed
+        part = plan.parts[unit.index]
+        plan.points_place(unit).write_json(points)
+        return {"bytes_written": outputs[part.number].write(part.write_box, labels)}
+
+    return UnitWork(load=lambda unit: _load(plan, unit), compute=compute, store=store, mark=plan.labels_record.mark)
+
+
+@dataclass(frozen=True)
+class Owned:
+    """The instances that begin in a unit, with the pixels of all of them.
+
+    Attributes:
+        numbers: Their labels.
+        boxes: Their boxes in the picture.
+        cuts: Each cut out.
+    """
+
+    numbers: list[int]
+    boxes: list[Box]
+    cuts: list[Cutout]
+
+
+def rows_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
+    """Make the last pass: measure and outline the instances that begin in each unit."""
+    pictures = [Multiscale.open(plan.labels_place(source) / "labels.zarr") for source in plan.sources.pictures]
+
+    def load(unit: Unit) -> Owned:
+        part = plan.parts[unit.index]
+        return _owned(part, plan.first_pass(part.number), pictures[part.number])
+
+    def compute(unit: Unit, owned: Owned) -> list[dict[str, Any]]:
+        part = plan.parts[unit.index]
+        return [_entry(plan, part, number, cut) for number, cut in zip(owned.numbers, owned.cuts, strict=True)]
+
+    def store(unit: Unit, entries: list[dict[str, Any]]) -> Mapping[str, Any]:
+        data = json.dumps(entries).encode()
+        plan.rows_place(unit).write_bytes(data)
+        return {"bytes_written": len(data), "instances": len(entries)}
+
+    return UnitWork(load=load, compute=compute, store=store, mark=plan.record.mark)
+
+
+def _owned(part: Part, found: FirstPass, labels: Multiscale) -> Owned:
+    """Cut out the instances that begin in a unit; what lies around it is read once, larger ones by themselves."""
+    regions, box = found.joined.regions, part.write_box
+    chosen = found.fates.chosen
+    y, x = regions.first[chosen].T
+    mine = np.flatnonzero((y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1))
+    boxes = [Box(*regions.extent[chosen[number]].tolist()) for number in mine]
+    window = box.grow(box.width // 4).intersect(Box(0, 0, *part.source.shape_yx))
+    near = [one for one in boxes if window.contains(one)]
+    cuts = []
+    if near:
+        hull = near[0]
+        for one in near:
+            hull = hull.union(one)
+        whole = _pixels(part, labels, hull)
+    for number, one in zip(mine.tolist(), boxes, strict=True):
+        shown = (hull, whole) if window.contains(one) else (one, _pixels(part, labels, one))
+        cuts.append(_cut(one, number + 1, *shown))
+    return Owned([number + 1 for number in mine.tolist()], boxes, cuts)
+
+
+def _pixels(part: Part, labels: Multiscale, box: Box) -> tuple[Labels, NDArray[np.float32], NDArray[Any] | None]:
+    probability = Evidence.of(part.source.map(box)).object
+    return labels.levels[0].read(box.slices), probability, part.source.grey(box)
+
+
+def _cut(box: Box, label: int, hull: Box, pixels: tuple[Labels, NDArray[np.float32], NDArray[Any] | None]) -> Cutout:
+    labels, probability, grey = pixels
+    inside = box.within(hull)
+    return Cutout(box, labels[inside] == label, probability[inside], None if grey is None else grey[inside])
+
+
+def _entry(plan: InstancesPlan, part: Part, label: int, cut: Cutout) -> dict[str, Any]:
+    """Measure one instance: its row, and as text its feature and annotations."""
+    tile = plan.config.unit_px
+    row = in_columns(
+        {
+            **properties(cut, plan.sources.pixel_um),
+            "picture": part.source.name,
+            "label": label,
+            "predicted_iou": None,
+            "source": "first-pass",
+            "larger_than_tile": max(cut.box.shape) > tile,
+        }
+    )
+    entry: dict[str, Any] = {"picture": part.number, "row": row}
+    rings = rings_of(outline(cut.mask, cut.box)) if {"geojson", "coco"} & set(plan.forms) else []
+    if "geojson" in plan.forms:
+        entry["feature"] = feature_text(rings, row)
+    if "coco" in plan.forms:
+        flat = [[value for point in ring for value in point] for polygon in rings for ring in polygon[:1]]
+        shape = part.source.shape_yx
+        runs = {"size": list(shape), "counts": runs_text(cut.mask, cut.box, shape)}
+        image = part.number + 1
+        entry["polygon"] = coco_annotation(0, image, row, flat)
+        entry["runs"] = coco_annotation(0, image, row, runs, crowd=True)
+    return entry
