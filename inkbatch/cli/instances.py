@@ -6,12 +6,23 @@ from typing import Annotated, Any
 
 import typer
 
-from inkbatch.cli.options import JobOptions, Preset, Root, chosen_root, option_groups, preset_settings
+from inkbatch.cli.options import (
+    ConfigFile,
+    JobOptions,
+    Preset,
+    Root,
+    Sets,
+    chosen_root,
+    option_groups,
+    preset_settings,
+)
+from inkbatch.config import ends_with_check
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("instances")(instances)
+    app.command("evaluate-instances")(evaluate_instances)
 
 
 @option_groups
@@ -48,3 +59,28 @@ def instances(
     options |= {"pixel_um": pixel_um, "result": result, "root": chosen_root(root)}
     job = InstancesConfig.load(common.config, common.sets or (), options, preset_settings(preset, "instances"))
     common.run_job(job, context, step.describe, step.run, step.summary)
+
+
+def evaluate_instances(
+    result: Annotated[str, typer.Argument(help="Folder that inkbatch instances wrote.", show_default=False)],
+    labels: Annotated[
+        str,
+        typer.Option(help="Folder of true labels (NAME.npy, NAME.png or NAME.tif): a number per object, 0 is none."),
+    ],
+    to: Annotated[str | None, typer.Option(help="Folder for the scores (default: evaluation in RESULT).")] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+) -> None:
+    """Evaluate separate objects against true labels.
+
+    Scores every picture by itself and all together: average precision over IoU 0.5 to 0.95, precision, recall and F1 at
+    0.5, aggregated Jaccard index, panoptic quality, and sizes. Writes evaluation.json and pictures.csv.
+    """
+    from inkbatch.steps import evaluate_instances as step
+
+    options = {"result": result, "labels": labels, "to": to}
+    job = step.EvaluateInstancesConfig.load(config, sets or (), options)
+    if ends_with_check(job):
+        return
+    for line in step.run(job):
+        typer.echo(line)

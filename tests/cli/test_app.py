@@ -53,6 +53,7 @@ COMMANDS += [
     "evaluate",
     "clean",
     "instances",
+    "evaluate-instances",
     "export-rle",
     "export-folders",
     "report",

@@ -1,0 +1,138 @@
+"""`inkbatch evaluate-instances`: scores of separate objects against true labels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.config import JobConfig
+from inkbatch.data.instances.scoring import QUANTILES, InstanceScores, Overlaps, score
+from inkbatch.errors import DataError, MismatchError
+from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.pictures.decoding import decode_image
+from inkbatch.io.store.location import Location
+from inkbatch.run.finished import open_run
+from inkbatch.text import count_text
+
+DOCUMENT, TABLE = "evaluation.json", "pictures.csv"
+ENDINGS = (".npy", ".png", ".tif", ".tiff")
+LEFT_OUT = -1  # among true labels: pixels that do not count
+
+
+class EvaluateInstancesConfig(JobConfig):
+    """Settings of `inkbatch evaluate-instances`.
+
+    Attributes:
+        result: Folder of a result of `inkbatch instances`.
+        labels: Folder of true labels ``NAME.npy``, ``NAME.png`` or ``NAME.tif`` (whole numbers; 0 is no object, in
+            ``.npy`` -1 does not count).
+        to: Folder of the scores; None is ``evaluation`` in `result`.
+    """
+
+    job: ClassVar[str] = "evaluate-instances"
+
+    result: str
+    labels: str
+    to: str | None = None
+
+
+def run(config: EvaluateInstancesConfig) -> list[str]:
+    """Score every picture of a result, each by itself and all together; returns lines for people.
+
+    Raises:
+        DataError: A result that is not complete, or labels that are missing or no labels.
+        MismatchError: Labels of another size, or a run of another job.
+    """
+    made = open_run(config.result)
+    made.require_complete()
+    if made.job != "instances":
+        raise MismatchError(
+            f"{config.result}: expected a result of instances, got one of {made.job}; name another folder"
+        )
+    names = [str(one["picture"]) for one in (made.folder / "instances.json").read_mapping()["pictures"]]
+    folder = Location.parse(config.labels)
+    pairs = {name: _overlaps(made.folder, folder, name) for name in names}
+    total = score(list(pairs.values()))
+    place = made.folder / "evaluation" if config.to is None else Location.parse(config.to)
+    (place / DOCUMENT).write_json({"pictures": len(names), **_finite(asdict(total))})
+    (place / TABLE).write_bytes(_csv({name: score([one]) for name, one in pairs.items()}))
+    return list(_lines(total, len(names), place))
+
+
+def _overlaps(result: Location, folder: Location, name: str) -> Overlaps:
+    array = Multiscale.open(result / f"labels/{name}/labels.zarr").levels[0]
+    height, width = array.layout.shape
+    found = array.read((slice(0, height), slice(0, width))).astype(np.int64)
+    true = true_labels(folder, name)
+    if true.shape == found.shape:
+        found = np.where(true == LEFT_OUT, 0, found)
+        true = np.where(true == LEFT_OUT, 0, true)
+    return Overlaps.of(found, true, name)
+
+
+def true_labels(folder: Location, name: str) -> NDArray[np.int64]:
+    """Read true labels of one picture (height, width).
+
+    Raises:
+        DataError: There are none, or they are no labels.
+    """
+    there = set(folder.names())
+    file = next((name + ending for ending in ENDINGS if name + ending in there), None)
+    if file is None:
+        raise DataError(
+            f"{folder}: expected labels of the picture {name!r} (its name with {', '.join(ENDINGS)}), got none; "
+            "add them"
+        )
+    place = folder / file
+    data = place.read_bytes()
+    if file.endswith(".npy"):
+        try:
+            values = np.load(io.BytesIO(data), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{place}: expected labels, got a damaged file; copy it again") from error
+    else:
+        values = decode_image(data, cv2.IMREAD_UNCHANGED, str(place))
+    if values.ndim != 2 or values.dtype.kind not in "iu":
+        raise DataError(
+            f"{place}: expected whole numbers (height, width), one per object, got {values.dtype} {values.shape}; "
+            "export labels, not colours"
+        )
+    return np.asarray(values, np.int64)
+
+
+def _finite(value: Any) -> Any:
+    """Turn NaN into None, which JSON has."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _csv(rows: Mapping[str, InstanceScores]) -> bytes:
+    plain = ("found", "true", "ap", "ap50", "ap75", "precision", "recall", "f1", "aji", "pq")
+    lines = [",".join(("picture", *plain, *(f"d{part}_error" for part in QUANTILES)))]
+    for name, one in rows.items():
+        errors = [one.sizes[f"d{part}"][2] for part in QUANTILES]
+        cells: Sequence[Any] = [*(getattr(one, key) for key in plain), *errors]
+        lines.append(",".join([name, *("" if cell != cell else f"{cell:.6g}" for cell in cells)]))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _lines(found: InstanceScores, pictures: int, place: Location) -> Iterator[str]:
+    yield f"{count_text(pictures, 'picture')}: {found.found:,} objects found, {found.true:,} true"
+    yield (
+        f"AP {found.ap:.4f} (at IoU 0.5: {found.ap50:.4f}, at 0.75: {found.ap75:.4f}), AJI {found.aji:.4f}, "
+        f"PQ {found.pq:.4f}"
+    )
+    yield f"at IoU 0.5: precision {found.precision:.4f}, recall {found.recall:.4f}, F1 {found.f1:.4f}"
+    sizes = [(name.upper(), *values) for name, values in found.sizes.items()]
+    texts = [f"{name} {one:.2f} px (true {other:.2f}, {error:+.1%})" for name, one, other, error in sizes]
+    yield f"sizes: {', '.join(texts)}"
+    yield f"by picture: {place / TABLE}"

@@ -1,0 +1,64 @@
+"""The commands for instances, with the shipped job file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from inkbatch.cli.app import app
+from inkbatch.cli.outcome import run_command
+from inkbatch.data.instances.proposals import first_pass_of, limits_of
+from inkbatch.data.instances.settings import ProposalRules
+from inkbatch.testing.instances import write_maps
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def says(tmp_path, monkeypatch, capsys):
+    write_maps(tmp_path, {"a": (96, 128), "b": (80, 100)})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("inkbatch.run.signals.install_handlers", lambda stop: None)
+
+    def said(*words: object) -> tuple[int, str]:
+        code = run_command(lambda: app(args=[str(word) for word in words], standalone_mode=False))
+        found = capsys.readouterr()
+        return code, found.out + found.err
+
+    return said
+
+
+def test_the_shipped_file_of_instances_runs_and_its_result_is_evaluated(says, tmp_path):
+    code, text = says("instances", "grains", "--maps", "maps", "--config", REPOSITORY / "jobs/instances.yaml")
+    assert code == 0, text
+    assert "merged" in text
+    (tmp_path / "truth").mkdir()
+    for name in "ab":
+        regions = first_pass_of(np.load(f"maps/{name}.npy"), limits_of(ProposalRules(), None))[1]
+        cv2.imwrite(f"truth/{name}.png", (regions + 1).astype(np.uint16))
+    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
+    assert code == 0, text
+    assert "AP 0." in text
+    assert "D50" in text
+    place = tmp_path / "root/instances/grains/maps/evaluation"
+    assert {one.name for one in place.iterdir()} == {"evaluation.json", "pictures.csv"}
+
+
+def test_labels_that_do_not_belong_to_the_result_are_refused(says, tmp_path):
+    says("instances", "grains", "--maps", "maps")
+    (tmp_path / "truth").mkdir()
+    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
+    assert (code, "expected labels of the picture 'a'" in text) == (65, True)
+    for name in "ab":
+        np.save(f"truth/{name}.npy", np.ones((96, 128), np.int32))
+    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
+    assert (code, "b: expected true labels of (80, 100)" in text) == (65, True)
+    for name in "ab":
+        np.save(f"truth/{name}.npy", np.ones((2, 3, 4), np.float32))
+    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
+    assert (code, "expected whole numbers (height, width)" in text) == (65, True)
+    code, text = says("evaluate-instances", "maps", "--labels", "truth")
+    assert code == 65
