@@ -33,6 +33,7 @@ BENCHMARKS = (
     "tta",
     "sweep",
     "evidence",
+    "instances",
     "models",
 )
 

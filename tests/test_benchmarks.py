@@ -26,6 +26,7 @@ NAMES = [
     "maps",
     pytest.param("tta", marks=pytest.mark.slow),
     pytest.param("sweep", marks=pytest.mark.slow),
+    "instances",
 ]
 
 
