@@ -34,6 +34,7 @@ from inkbatch.testing.jobs import Step, steps_of, write_inputs
 from inkbatch.testing.s3 import S3Server
 
 HANG_S = 60.0
+SLOWER = 10.0  # a job that needs many requests may take this many times what it takes without faults
 SOUND_S = 600.0  # a run without faults may take so long on a busy machine
 MOST_GROWTH = 1 << 30  # bytes that a job of a few small pictures may take beside what the campaign itself holds
 BUCKET = "bucket"
@@ -259,6 +260,11 @@ class Scene:
     after: Objects
     seconds: float
     facts: Mapping[str, Any]
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds after which a run of it counts as hung."""
+        return max(HANG_S, SLOWER * self.seconds)
 
 
 def scenes_of(place: Place, folder: Path, watched: Callable[[Action], Any] = lambda run: run()) -> list[Scene]:

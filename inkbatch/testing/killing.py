@@ -222,4 +222,4 @@ def _process(place: Place, folder: Path, scene: Scene, blow: Blow | None) -> End
         scene.step.run(RunContext())
 
     after = blow.seconds if blow and not blow.kind else None
-    return forked(job, folder, place.environment, kill_after_s=after)
+    return forked(job, folder, place.environment, kill_after_s=after, limit_s=scene.limit_s)

@@ -83,9 +83,8 @@ def _trial(place: Place, folder: Path, scene: Scene, rate: float, seed: int) -> 
     shutil.rmtree(folder / PULLED, ignore_errors=True)
     told = folder / "faults.txt"
     with proxy_process(place.endpoint, by_chance(seed, rate), told) as endpoint:
-        spoilt = forked(
-            lambda: _run(scene.step.run, SHORTER), folder, {**place.environment, "AWS_ENDPOINT_URL": endpoint}
-        )
+        environment = {**place.environment, "AWS_ENDPOINT_URL": endpoint}
+        spoilt = forked(lambda: _run(scene.step.run, SHORTER), folder, environment, limit_s=scene.limit_s)
     counts = Counter(
         {name: int(count) for count, _, name in (row.partition(" ") for row in told.read_text().split("\n")[:-1])}
     )
@@ -93,7 +92,7 @@ def _trial(place: Place, folder: Path, scene: Scene, rate: float, seed: int) -> 
     if spoilt.code == EXIT_DONE:
         faults += _differing("after exit code 0", _lying(place, folder), scene.after)
     else:
-        again = forked(lambda: _run(scene.step.run), folder, place.environment)
+        again = forked(lambda: _run(scene.step.run), folder, place.environment, limit_s=scene.limit_s)
         faults += again.faults("on a sound connection again", (EXIT_DONE,))
         faults += _differing("after the second run", _lying(place, folder), scene.after)
     words = spoilt.words.strip().rpartition("\n")[2] if spoilt.code else ""
