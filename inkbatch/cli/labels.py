@@ -22,6 +22,9 @@ from inkbatch.cli.options import (
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("labels")(labels)
+    app.command("label-versions")(label_versions)
+    app.command("export-labels")(export_labels)
+    app.command("import-labels")(import_labels)
     app.command("import-cvat")(import_cvat)
     app.command("vessels")(vessels)
 
@@ -34,6 +37,7 @@ def labels(
         typer.Option(help="Ink labels of the size of the surface: a picture drawn by hand, or a label volume."),
     ] = None,
     prediction: Annotated[str | None, typer.Option(help="Name of a prediction of this segment, or its URI.")] = None,
+    painted: Annotated[str | None, typer.Option(help="Label version, for example v001, or its folder.")] = None,
     plane: Annotated[
         str | None, typer.Option(help="Plane of a label volume: a number, middle or max (default: the one with ink).")
     ] = None,
@@ -60,11 +64,74 @@ def labels(
 
     context = common.context()
     options: dict[str, Any] = {"segment": segment, "image": image, "prediction": prediction, "catalog": catalog}
+    options |= {"painted": painted}
     options |= {"plane": int(plane) if plane is not None and plane.isdigit() else plane, "soft": soft or None}
     options |= {"supervision_mask": supervision_mask, "validation_mask": validation_mask}
     options |= {"root": chosen_root(root)}
     job = step.LabelsConfig.load(common.config, common.sets or (), options)
     common.run_job(job, context, step.describe, step.run)
+
+
+def label_versions(
+    segment: Annotated[str, typer.Argument(help="Segment id.")],
+    one: Annotated[str | None, typer.Argument(help="Label version, for example v001.")] = None,
+    other: Annotated[str | None, typer.Argument(help="Label version to compare it with.")] = None,
+    picture: Annotated[str | None, typer.Option(help="PNG to write of the ink that changed.")] = None,
+    root: Root = None,
+) -> None:
+    """List a segment's label versions, or compare two.
+
+    Prints square centimetres of ink, not ink, ignored, supervision area, and papyrus without labels.
+    """
+    from inkbatch.steps.labels import painted as step
+
+    options = {"segment": segment, "one": one, "other": other, "picture": picture, "root": chosen_root(root)}
+    typer.echo(step.list_versions(step.VersionsConfig.load(None, (), options)))
+
+
+def export_labels(
+    segment: Annotated[str, typer.Argument(help="Segment id.")],
+    version: Annotated[str, typer.Argument(help="Label version, for example v001.")],
+    to: Annotated[str, typer.Option(help="File: .png, .tif, .json (COCO), or .zarr (a label volume).")],
+    layer: Annotated[
+        str | None, typer.Option(help="Layer: ink (default), not_ink, ignore or supervision.", show_default=False)
+    ] = None,
+    plane: Annotated[int | None, typer.Option(help="Plane of the volume that holds it (default: the middle).")] = None,
+    root: Root = None,
+) -> None:
+    """Export a label version for other programs.
+
+    A label volume has as many planes as the surface; the labels are on one of them.
+    """
+    from inkbatch.steps.labels import painted as step
+
+    options: dict[str, Any] = {"segment": segment, "version": version, "to": to, "layer": layer, "plane": plane}
+    options |= {"root": chosen_root(root)}
+    typer.echo(step.export_labels(step.ExportLabelsConfig.load(None, (), options)))
+
+
+def import_labels(
+    segment: Annotated[str, typer.Argument(help="Segment id; the segment must be prepared.")],
+    ink: Annotated[str | None, typer.Option(help="Picture, zarr array or label volume of the ink.")] = None,
+    not_ink: Annotated[str | None, typer.Option(help="The same of what is surely not ink.")] = None,
+    ignore: Annotated[str | None, typer.Option(help="The same of what is ignored.")] = None,
+    supervision: Annotated[str | None, typer.Option(help="The same of where labels count.")] = None,
+    plane: Annotated[
+        str | None, typer.Option(help="Plane of a label volume: a number, middle or max (default: the one with ink).")
+    ] = None,
+    author: Annotated[str | None, typer.Option(help="Name stored with the new version.")] = None,
+    root: Root = None,
+) -> None:
+    """Make a label version of labels from elsewhere.
+
+    They must have the size of the surface. The version can be edited: inkbatch view SEGMENT --edit.
+    """
+    from inkbatch.steps.labels import painted as step
+
+    options: dict[str, Any] = {"segment": segment, "ink": ink, "not_ink": not_ink, "ignore": ignore, "author": author}
+    options |= {"supervision": supervision, "root": chosen_root(root)}
+    options |= {"plane": int(plane) if plane is not None and plane.isdigit() else plane}
+    typer.echo(step.import_labels(step.ImportLabelsConfig.load(None, (), options)))
 
 
 def import_cvat(

@@ -8,17 +8,22 @@ import hmac
 import json
 import re
 import secrets
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from inkbatch.data.labels.painting import LAYERS, TILE_PX, Tile
+from inkbatch.data.labels.painting_compare import compare
+from inkbatch.data.labels.painting_export import MEDIA, export_name, write_export
 from inkbatch.data.labels.painting_journal import TakenOverError
 from inkbatch.data.labels.painting_session import Applied, PaintSession, RefusedStrokeError, Sent
 from inkbatch.data.labels.painting_tools import ReadMap
 from inkbatch.data.labels.painting_version import (
+    PaintedVersion,
     create_version,
     labels_folder,
     read_facts,
@@ -31,7 +36,16 @@ from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.documents import parse_json
 from inkbatch.errors import ConfigError, StorageError
 from inkbatch.io.store.location import Location
-from inkbatch.view.edit_ops import Carry, Ground, MapNames, OpMessage, SeenMessage, VersionMessage, parsed
+from inkbatch.view.edit_ops import (
+    Carry,
+    ExportMessage,
+    Ground,
+    MapNames,
+    OpMessage,
+    SeenMessage,
+    VersionMessage,
+    parsed,
+)
 from inkbatch.view.look import MapLook, query_values
 from inkbatch.view.render import UnknownNameError
 from inkbatch.view.scene import Group
@@ -121,6 +135,27 @@ class SegmentEditor:
         if isinstance(choice, str):
             return self._maps(MapLook(maps=(choice,)))
         return self._maps(MapLook(maps=choice.maps, combine=choice.combine, invert=choice.invert))
+
+    def opened(self, name: str | None) -> PaintedVersion:
+        """Return a version to read: as it is painted now, where it is open here."""
+        with self._lock:
+            name = name or self._current
+            if name in self._sessions:
+                return self._sessions[name].version
+        return PaintedVersion.open(version_folder(self._folder, name))
+
+    def compare(self, one: str, other: str) -> dict[str, Any]:
+        """Compare two versions."""
+        surface = self.group.surface
+        found = compare(self.opened(one), self.opened(other), None if surface is None else surface.read_mask)
+        return {
+            "one": one,
+            "other": other,
+            "cm2": found.cm2,
+            "added_px": found.added,
+            "removed_px": found.removed,
+            "changed_tiles": [[x, y] for y, x in found.tiles],
+        }
 
     def describe(self, name: str | None, tab: str) -> dict[str, Any]:
         """Describe a version, and list all of them."""
@@ -227,8 +262,10 @@ class Editor:
         if match[3] is not None:
             place = int(match[3]), int(match[5]), int(match[4])
             return _tile(editor, name, place, "gzip" in headers.get("Accept-Encoding", ""))
-        if what:
-            raise UnknownNameError("not found")
+        if what == "compare":
+            return json_answer(editor.compare(str(values.get("one", "")), str(values.get("other", ""))))
+        if what == "export":
+            return _export(editor, name, values)
         return json_answer(editor.describe(name, str(values.get("tab", ""))))
 
     def _require_token(self, headers: Mapping[str, str]) -> None:
@@ -269,6 +306,20 @@ def _tile(editor: SegmentEditor, name: str | None, place: tuple[int, int, int], 
         body = gzip.compress(body, 1, mtime=0)
         headers["Content-Encoding"] = "gzip"
     return Answer(body, "application/octet-stream", headers=headers)
+
+
+def _export(editor: SegmentEditor, name: str | None, values: Mapping[str, object]) -> Answer:
+    asked: ExportMessage = parsed(ExportMessage, {key: value for key, value in values.items() if key != "version"})
+    version = editor.opened(name)
+
+    def write(handle: BinaryIO) -> None:
+        with tempfile.NamedTemporaryFile(prefix="inkbatch-") as scratch:  # a TIFF is not written front to back
+            write_export(version, asked.layer, asked.kind, cast("BinaryIO", scratch.file))
+            scratch.seek(0)
+            shutil.copyfileobj(scratch, handle, 1 << 20)
+
+    file = export_name(version, asked.layer, asked.kind)
+    return Answer(kind=MEDIA[asked.kind], write=write, name=file)
 
 
 def _op(editor: SegmentEditor, document: Any) -> Answer:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from inkbatch.data.labels.components import Bools
 from inkbatch.data.labels.painting import LayerName, Marks, Tile
+from inkbatch.data.labels.painting_export import ExportFormat
 from inkbatch.data.labels.painting_shapes import Shape, polygon, rectangle, stroke
 from inkbatch.data.labels.painting_tools import ReadCodes, ReadMap, component_at, fill, smart, specks, take
 from inkbatch.errors import ConfigError
@@ -291,6 +292,13 @@ class SeenMessage(Message):
     author: Author = ""
     version: VersionName | None = None
     revision: int | None = Field(None, ge=0, le=1 << 40)
+
+
+class ExportMessage(Message):
+    """Export of a version: `as` is the kind of file, `layer` the layer of a picture."""
+
+    kind: ExportFormat = Field(alias="as")
+    layer: LayerName = "ink"
 
 
 def parsed(model: type[Message], document: Any) -> Any:

@@ -47,7 +47,18 @@ COMMANDS = [
     "bundle",
     "labels",
 ]
-COMMANDS += ["import-cvat", "vessels", "build-dataset", "train", "soup", "infer-pictures", "presets"]
+COMMANDS += [
+    "import-cvat",
+    "label-versions",
+    "export-labels",
+    "import-labels",
+    "vessels",
+    "build-dataset",
+    "train",
+    "soup",
+    "infer-pictures",
+    "presets",
+]
 COMMANDS += [
     "ensemble",
     "evaluate",

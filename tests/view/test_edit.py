@@ -4,10 +4,13 @@ import json
 import threading
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import pytest
 
+from inkbatch.data.datasets.cvat import read_cvat
 from inkbatch.errors import DataError
+from inkbatch.io.store.location import Location
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.testing.maps import store_map
 from inkbatch.view.edit import MOST_BODY_BYTES, Editor
@@ -342,3 +345,30 @@ def test_maps_are_taken_filled_snapped_to_and_cleaned_where_they_lie(root):
         )
         assert page.paint("fill", status=422, layer="ink", at=[300, 0])["error"].startswith("fill: expected")
         page.paint("take", status=400, map="net", threshold=0.5)
+
+
+def test_versions_are_compared_and_exported(page, tmp_path):
+    page.paint("rectangle", layer="ink", box=[0, 0, 20, 30])
+    page.paint("rectangle", layer="ignore", box=[200, 200, 299, 400])
+    page.post("version", {"tab": TAB, "action": "branch", "from": "v001"})
+    op = {"kind": "rectangle", "layer": "not_ink", "box": [0, 0, 10, 40]}
+    assert page.post("op", {**page.message(""), "seq": 1, "base": 0, "version": "v002", "op": op})[0] == 200
+    found = json.loads(page.ask("/edit/0/compare?one=v001&other=v002")[1])
+    assert found["changed_tiles"] == [[0, 0]]
+    assert (found["added_px"]["not_ink"], found["removed_px"]["ink"], found["added_px"]["ink"]) == (400, 300, 0)
+    papyrus = SHAPE[0] * SHAPE[1]
+    assert found["cm2"]["v001"]["unlabelled"] == pytest.approx((papyrus - 600 - 99 * 200) * 64e-8)
+    assert found["cm2"]["v002"]["unlabelled"] == pytest.approx((papyrus - 700 - 99 * 200) * 64e-8)
+    for kind, name in (("png", "seg-v001-ink_labels.png"), ("tiff", "seg-v001-ink_labels.tif")):
+        answer, body = page.ask(f"/edit/0/export?version=v001&as={kind}")
+        assert name in answer.headers["Content-Disposition"]
+        picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(picture, inked(SHAPE, (0, 0, 20, 30)))
+    answer, body = page.ask("/edit/0/export?version=v002&as=coco")
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/instances.json").write_bytes(body)
+    (drawn,) = read_cvat(Location.parse(tmp_path / "export"), ("ink",), ("ignore",))
+    np.testing.assert_array_equal(drawn.ink * np.uint8(255), inked(SHAPE, (10, 0, 20, 30)))
+    np.testing.assert_array_equal(drawn.ignored * np.uint8(255), inked(SHAPE, (200, 200, 299, 400)))
+    assert page.ask("/edit/0/export?version=v002&as=exe")[0].status == 400
+    assert page.ask("/edit/0/export?version=../v002&as=png")[0].status == 422

@@ -72,7 +72,8 @@ def _ink(config: LabelsConfig) -> str:
 
 def _ignored(plan: LabelsPlan) -> str:
     rules = plan.config.ignore
-    parts = [f"pixels of {rules.image}"] if rules.image else []
+    image = plan.inputs.ignore_image
+    parts = [f"pixels of {image.uri}"] if image is not None else []
     if plan.inputs.supervision is not None:
         parts.append(f"pixels outside {plan.inputs.supervision.source.uri}")
     if rules.uncertain:

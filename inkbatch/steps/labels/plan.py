@@ -34,6 +34,8 @@ class LabelsConfig(JobConfig):
         image: A 2-D picture of the surface's size, or a label volume. Without `image` and `prediction` it is the
             catalog's ``ink_labels``.
         prediction: Name of a prediction of this segment, or URI of a prediction's folder.
+        painted: A label version: its name, such as ``v003``, or its folder. It is taken as it was painted; nothing is
+            cleaned unless `clean` is given.
         white: Stored value of `image` that means certain ink; None is the largest one of its dtype, 1 for floats.
         plane: Plane of a label volume: a number, ``middle``, or ``max`` over all; None: the only one with ink.
         level: Level of label volumes and masks; None: full resolution.
@@ -59,6 +61,7 @@ class LabelsConfig(JobConfig):
     output_root: str | None = None
     image: str | None = None
     prediction: str | None = None
+    painted: str | None = None
     white: float | None = Field(None, gt=0)
     plane: Plane | None = None
     level: int | None = Field(None, ge=0)
@@ -73,6 +76,13 @@ class LabelsConfig(JobConfig):
     max_missing: float = Field(1.0, ge=0, le=1)
     replace: bool = False
     catalog: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_painted(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("painted") is not None and "clean" not in values:
+            return {**values, "clean": {"min_area_px": 0, "max_hole_px": 0}}
+        return values
 
     @model_validator(mode="after")
     def _nothing_to_clean(self) -> LabelsConfig:
@@ -127,7 +137,7 @@ class LabelsPlan:
     @property
     def has_ignored(self) -> bool:
         """True if there is an ignore mask to make."""
-        return self.config.ignore.any or self.inputs.supervision is not None
+        return self.config.ignore.any or self.inputs.ignore_image is not None or self.inputs.supervision is not None
 
     @cached_property
     def counted(self) -> Counted:

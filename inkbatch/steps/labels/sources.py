@@ -24,6 +24,7 @@ from inkbatch.io.layers.zarr_nodes import find_node, level_shapes
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import watch
 from inkbatch.io.surface import SurfaceVolume
+from inkbatch.steps.labels.painted_source import PaintedMask, open_painted, own_version
 
 if TYPE_CHECKING:
     from inkbatch.steps.labels.plan import LabelsConfig
@@ -65,8 +66,14 @@ class LabelInputs:
 
     @property
     def name(self) -> str:
-        """Address of the labels' picture or array, or name of the prediction."""
-        return str(self.labels.identity.get("image") or self.labels.identity.get("prediction"))
+        """Address of the labels' picture, array or version, or name of the prediction."""
+        identity = self.labels.identity
+        return str(identity.get("image") or identity.get("painted") or identity.get("prediction"))
+
+    @property
+    def _given(self) -> dict[str, Mask]:
+        """Masks that were given beside the labels; those of a label version are part of it."""
+        return {key: mask for key, mask in self.masks.items() if not isinstance(mask.source, PaintedMask)}
 
     @property
     def masks(self) -> dict[str, Mask]:
@@ -91,14 +98,15 @@ class LabelInputs:
     def pictures(self) -> dict[str, Location]:
         """All that was given as a picture or an array, by its key in the state of a manifest."""
         found = {"picture": self.labels.picture}
-        found["ignore_image"] = Location.parse(self.ignore_image.uri) if self.ignore_image else None
-        found |= {key: Location.parse(mask.source.uri) for key, mask in self.masks.items()}
+        if self.ignore_image is not None and not isinstance(self.ignore_image, PaintedMask):
+            found["ignore_image"] = Location.parse(self.ignore_image.uri)
+        found |= {key: Location.parse(mask.source.uri) for key, mask in self._given.items()}
         return {key: place for key, place in found.items() if place is not None}
 
     @property
     def request(self) -> dict[str, Any]:
         """Settings that name the same inputs from any folder."""
-        masks = {key: mask.versions.uri for key, mask in self.masks.items()}
+        masks = {key: mask.versions.uri for key, mask in self._given.items()}
         return {**self.labels.request, "version": None, **masks}
 
     def watch(self) -> tuple[dict[str, Any], Callable[[], Mapping[str, Any]]]:
@@ -124,6 +132,8 @@ def open_inputs(config: LabelsConfig, surface: SurfaceVolume) -> LabelInputs:
         ConfigError: No labels are known, or two kinds are given.
         DataError: Something is not whole, of another size, or lies there in several versions of which none is stated.
     """
+    if config.painted is not None:
+        return _painted(config, config.painted, surface)
     entry = Catalog.load(config.catalog).entries.get(config.segment) or SegmentEntry()
     labels, versions = _labels(config, entry)
     _require_size(config, "labels", labels.shape_yx, surface, versions.uri if versions else None)
@@ -142,6 +152,20 @@ def open_inputs(config: LabelsConfig, surface: SurfaceVolume) -> LabelInputs:
         who, (place.uri for place in opened.pictures.values()), config.max_missing, may_be_empty=may_be_empty
     )
     return replace(opened, holes=holes)
+
+
+def _painted(config: LabelsConfig, painted: str, surface: SurfaceVolume) -> LabelInputs:
+    """Open a label version; its own masks belong to it, a validation mask may be added."""
+    for key in ("image", "prediction", "white", "plane", "version", "supervision_mask"):
+        if getattr(config, key) is not None:
+            raise ConfigError(f"segment {config.segment}: {key} does not go with painted labels; drop one of them")
+    if config.ignore.image is not None:
+        raise ConfigError(f"segment {config.segment}: ignore.image does not go with painted labels; drop one of them")
+    labels, ignored, counts = open_painted(config.root, config.segment, painted)
+    _require_size(config, "labels", labels.shape_yx, surface)
+    supervision = None if counts is None else Mask("supervision mask", counts, own_version(counts.uri))
+    validation = _mask(config, "validation mask", config.validation_mask, surface)
+    return LabelInputs(labels, None, ignored, supervision, validation)
 
 
 def _labels(config: LabelsConfig, entry: SegmentEntry) -> tuple[LabelSource, Versions | None]:
