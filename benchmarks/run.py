@@ -29,6 +29,7 @@ BENCHMARKS = (
     "zarr",
     "train",
     "view",
+    "edit",
     "maps",
     "tta",
     "sweep",

@@ -22,6 +22,7 @@ NAMES = [
     pytest.param("memory", marks=pytest.mark.slow),
     "zarr",
     "view",
+    "edit",
     pytest.param("train", marks=pytest.mark.slow),  # two networks train side by side: minutes on two busy cores
     "maps",
     pytest.param("tta", marks=pytest.mark.slow),

@@ -129,6 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = f"inkbatch/{__version__}"
     sys_version = ""
     timeout = IDLE_S
+    disable_nagle_algorithm = True  # else the body waits 40 ms for the browser's word that the head arrived
     server: ViewServer
     _keeps = False  # the connection, after a body
 
