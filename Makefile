@@ -171,6 +171,10 @@ build-dataset: $(VENV)/.runtime ## Labelled segments -> a dataset (NAME=my-datas
 train: $(VENV)/.runtime ## A dataset -> a bundle (NAME=my-run CONFIG=my-run.yaml)
 	$(RUN) run train $(if $(NAME),'$(NAME)') $(WHERE) $(JOBS_OF)
 
+.PHONY: round
+round: $(VENV)/.runtime ## The next round of labelling: train, predict, score, propose (NAME=letters CONFIG=my-rounds.yaml; docs/rounds.md)
+	$(RUN) run round $(if $(NAME),'$(NAME)') $(WHERE) $(JOBS_OF)
+
 .PHONY: demo-train
 demo-train: $(VENV)/.runtime ## Train the demo bundle again on phantoms and compare it with the shipped one (minutes)
 	$(BIN)/python scripts/demo_train.py --root '$(ROOT)' $(ARGS)

@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command("build-dataset")(build_dataset)
     app.command("train")(train)
     app.command("soup")(soup)
+    app.command("round")(labelling_round)
     app.command("infer-pictures")(infer_pictures)
     app.command("evaluate-pictures")(evaluate_pictures)
     app.command("presets")(presets)
@@ -145,6 +146,35 @@ def soup(
         typer.echo(step.describe(job))
         return
     print_report(step.run(job, context))
+
+
+@option_groups
+def labelling_round(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Name of the series; not needed if the YAML file names it.", show_default=False),
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("--round", help="Number of the round (default: the one that is not whole, or the next)."),
+    ] = None,
+    root: Root = None,
+    *,
+    common: JobOptions,
+) -> None:
+    """Do the next round of labelling.
+
+    Takes the newest labels of some segments, trains a network per fold, reads all papyrus with networks that never saw
+    it, compares the round with the one before on a yardstick that never trains, and proposes the regions to label next.
+    Writes ROOT/rounds/NAME/round-001 with a page; one YAML file serves all rounds. Settings: segments, folds,
+    yardstick, block_px, sample_px, new_share, train, proposals, … (all of them: docs/rounds.md).
+    """
+    context = common.context()
+    from inkbatch.steps.round import job as step
+
+    options = {"name": name, "round": number, "root": chosen_root(root)}
+    job = step.RoundConfig.load(common.config, common.sets or (), options)
+    common.run_job(job, context, step.describe, step.run)
 
 
 @option_groups

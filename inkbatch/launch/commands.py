@@ -21,10 +21,10 @@ BUNDLE_JOBS = frozenset({"probe", "infer"})  # take --bundle; one array per bund
 BUNDLES_JOB = "sweep"  # takes all bundles at once
 NAMING_JOBS = frozenset({"ensemble", "evaluate", "clean", "instances", "report"})  # take --name, as infer does
 CATALOG_JOBS = frozenset({"prepare", "labels", "build-dataset", "infer", "ensemble", "evaluate"})  # take --catalog
-SUBJECT_KEYS = {"train": "run", "build-dataset": "name"}  # settings of job files that name the subject
+SUBJECT_KEYS = {"train": "run", "build-dataset": "name", "round": "name"}  # settings of job files that name the subject
 DOCTOR_REPORT = "first-try"  # name of doctor's report if none is given
 LOGGING_JOBS = frozenset(
-    {"prepare", "labels", "build-dataset", "train", "preflight", "probe", "sweep", "infer"}
+    {"prepare", "labels", "build-dataset", "train", "round", "preflight", "probe", "sweep", "infer"}
     | {"ensemble", "evaluate", "clean", "instances"}
 )
 PREPARE_KEYS = (

@@ -23,6 +23,7 @@ ROOMS = (
     "predictions",
     "sweeps",
     "instances",
+    "rounds",
 )  # folders of ROOT
 RERUN = "inkbatch rerun manifest.json --root ANOTHER_ROOT"  # in the page's folder
 

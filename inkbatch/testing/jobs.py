@@ -26,10 +26,12 @@ from inkbatch.steps.preflight import job as preflight
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.probe import job as probe
+from inkbatch.steps.round import job as rounds
 from inkbatch.steps.sweep import job as sweep
 from inkbatch.steps.sweep.settings import SweepConfig
 from inkbatch.steps.train import job as train
 from inkbatch.steps.train import soup
+from inkbatch.testing.rounds import rounds_root, tiny_round
 from inkbatch.testing.segments import network_bundle, write_layers
 from inkbatch.testing.training import planted_segment, tiny_dataset, tiny_run
 
@@ -82,6 +84,7 @@ def write_inputs(folder: Path, root: str) -> None:
     grey = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     cv2.imwrite(str(folder / "pictures/a.png"), grey)
     tiny_dataset(root, sources=folder / "sources")
+    rounds_root(root, folder / "sources")
 
 
 def steps_of(folder: Path, root: str) -> list[Step]:
@@ -138,6 +141,7 @@ def steps_of(folder: Path, root: str) -> list[Step]:
         ("train", train.TrainConfig.checked(trained, "train"), train.run),
         ("soup", asked_soup, soup.run),
         ("build-dataset", build_dataset.BuildDatasetConfig.checked(samples, "build-dataset"), build_dataset.run),
+        ("round", rounds.RoundConfig.checked(tiny_round(root), "round"), rounds.run),
         (
             "infer-pictures",
             infer_pictures.InferPicturesConfig(**bundle, root=root, images=str(folder / "pictures")),

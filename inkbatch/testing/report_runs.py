@@ -137,6 +137,15 @@ def swept(folder: Path) -> Location:
     return sweep.run(config, RunContext()).location
 
 
+def rounded(folder: Path) -> Location:
+    """Run `round` below `folder`."""
+    from inkbatch.steps.round import job as rounds
+    from inkbatch.testing.rounds import rounds_root, tiny_round
+
+    rounds_root(folder / "root", folder / "sources")
+    return rounds.run(rounds.RoundConfig.checked(tiny_round(folder / "root"), "test"), RunContext()).location
+
+
 def _two_maps(folder: Path) -> dict[str, str]:
     ink = inked(SHAPE, (20, 20, 60, 100), (70, 30, 90, 60))
     for name, noise in (("good", 0.2), ("poor", 0.6)):

@@ -51,6 +51,7 @@ MAKERS: Mapping[str, Maker] = {
     "probe": report_runs.probed,
     "preflight": report_runs.preflighted,
     "sweep": report_runs.swept,
+    "round": report_runs.rounded,
 }
 
 

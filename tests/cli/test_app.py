@@ -47,6 +47,7 @@ COMMANDS = [
     "bundle",
     "labels",
 ]
+COMMANDS += ["round"]
 COMMANDS += [
     "import-cvat",
     "label-versions",

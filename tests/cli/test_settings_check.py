@@ -20,6 +20,7 @@ WORDS = {
     "build-dataset": ["--preset", "first-letters-coco", "--set", "segments=[A, B, C]"],
     "train": ["--preset", "first-letters-synthetic", "--run", "r"],
     "soup": ["r"],
+    "round": ["letters", "--set", "segments=[a, b]", "--set", "train={model: {architecture: smp}}"],
     "ensemble": ["s", "--prediction", "a", "--prediction", "b"],
     "evaluate": ["s"],
     "labels": ["s"],

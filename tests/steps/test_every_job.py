@@ -36,6 +36,7 @@ JOBS = (
     "probe",
     "preflight",
     "sweep",
+    "round",
 )
 WITH_A_MAP = ("prepare", "labels", "infer", "ensemble", "clean")
 STAGES = ("load_s", "compute_s", "store_s")

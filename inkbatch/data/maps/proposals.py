@@ -40,6 +40,8 @@ class ProposalRules(JobConfig):
         min_area_px: Components of ink with fewer pixels are ignored, and so are those that the region's edge cuts.
         most_labelled: Regions with a larger share of labelled pixels are not proposed.
         min_papyrus: Nor are those with a smaller share of papyrus.
+        as_version: Store the labels of the round together with the first labels of its regions as the newest label
+            version of each segment, for people to correct; the next round takes it, corrected or not.
     """
 
     regions: int = Field(12, ge=1)
@@ -51,6 +53,7 @@ class ProposalRules(JobConfig):
     min_area_px: int = Field(100, ge=0)
     most_labelled: float = Field(0.5, ge=0, le=1)
     min_papyrus: float = Field(0.5, ge=0, le=1)
+    as_version: bool = True
 
     @model_validator(mode="after")
     def _a_band(self) -> ProposalRules:

@@ -204,6 +204,12 @@ def _sweep() -> Repeatable:
     return Repeatable(SweepConfig, _of_one_run(make_plan), run, 3)
 
 
+def _round() -> Repeatable:
+    from inkbatch.steps.round import job as rounds
+
+    return Repeatable(rounds.RoundConfig, lambda config: [rounds.make_plan(config).record], rounds.run, 3)
+
+
 _JOBS: dict[str, Callable[[], Repeatable]] = {
     "prepare": _prepare,
     "labels": _labels,
@@ -219,4 +225,5 @@ _JOBS: dict[str, Callable[[], Repeatable]] = {
     "probe": _probe,
     "preflight": _preflight,
     "sweep": _sweep,
+    "round": _round,
 }

@@ -17,6 +17,7 @@ from inkbatch.steps.labels import clean_page as clean
 from inkbatch.steps.preflight import page as preflight
 from inkbatch.steps.prepare import page as prepare
 from inkbatch.steps.probe import page as probe
+from inkbatch.steps.round import page as rounds
 from inkbatch.steps.sweep import page as sweep
 from inkbatch.steps.train import folds_page as folds
 from inkbatch.steps.train import page as train
@@ -35,6 +36,7 @@ PAGES: Mapping[str, PageMaker] = {
     "probe": probe.page,
     "preflight": preflight.page,
     "sweep": sweep.page,
+    "round": rounds.page,
 }
 
 

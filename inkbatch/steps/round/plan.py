@@ -1,0 +1,247 @@
+"""Plan of a round: its number, the round before it, labels, blocks, and the names of all that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from inkbatch.data.datasets.listed_blocks import BlockHome
+from inkbatch.data.datasets.round_blocks import BlockLabels, Homes, Place, deal_blocks
+from inkbatch.data.labels.round_labels import LabelsOfSegment, StoredLabels
+from inkbatch.data.labels.round_versions import chosen_labels
+from inkbatch.data.maps.yardstick import VerdictName, stopped_because
+from inkbatch.data.segments.prepared import open_prepared, segment_folder
+from inkbatch.errors import ConfigError, DataError
+from inkbatch.geometry import cut
+from inkbatch.io.store.location import Location
+from inkbatch.io.surface import SurfaceVolume
+from inkbatch.run.record import RunFolder, RunManifest, contents_now, require_complete, states_of
+from inkbatch.steps.round.settings import OWN_LABELS, RoundConfig, RoundSegment
+from inkbatch.training.settings import TrainConfig
+
+DOCUMENT = "round.json"
+BLOCKS = "blocks.json"
+PROPOSALS = "proposals.json"
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """Everything that is known before a pixel is computed.
+
+    Attributes:
+        config: The round; its number and the versions of its labels are stated.
+        train: Settings of its training.
+        surfaces: By segment id.
+        labels: By segment id: the labels that it takes.
+        before: Folder of the round before it, or None.
+        manifest: The round's manifest.
+    """
+
+    config: RoundConfig
+    train: TrainConfig
+    surfaces: Mapping[str, SurfaceVolume]
+    labels: Mapping[str, LabelsOfSegment]
+    before: Location | None
+    manifest: RunManifest
+
+    @property
+    def number(self) -> int:
+        """Number of the round, from 1."""
+        return int(self.config.round or 1)
+
+    @property
+    def name(self) -> str:
+        """Name of the round's dataset, training run and maps."""
+        return round_name(self.config.name, self.number)
+
+    @property
+    def out(self) -> Location:
+        """ROOT of all that the round makes."""
+        return Location.parse(self.config.output_root or self.config.root)
+
+    @property
+    def folder(self) -> Location:
+        """The round's folder."""
+        return round_folder(self.out, self.config.name, self.number)
+
+    @property
+    def record(self) -> RunFolder:
+        """The round's run."""
+        return RunFolder(self.folder, self.manifest)
+
+    def labels_folder(self, segment: str) -> Location:
+        """Return the folder of the round's copy of a segment's labels."""
+        return self.folder / "labels" / segment
+
+    def first_labels(self, segment: str) -> Location:
+        """Return the folder of the labels of the round that fixed the yardstick."""
+        if self.number == 1:
+            return self.labels_folder(segment)
+        return round_folder(Location.parse(self.config.root), self.config.name, 1) / "labels" / segment
+
+    @property
+    def reach_px(self) -> int:
+        """A tile and its context: how far a network sees, and what training shows it beyond a sample."""
+        return max(self.config.sample_px, self.train.tile_px or 0) + self.config.context_px
+
+    @cached_property
+    def homes(self) -> Homes:
+        """Yardstick and folds; of a later round as the first one dealt them.
+
+        Raises:
+            InkbatchError: See `deal_blocks`.
+        """
+        config, edge = self.config, self.config.block_px
+        known: Mapping[str, Sequence[tuple[int, int, BlockHome]]] | None = None
+        if self.before is not None:
+            known = {name: [tuple(row) for row in rows] for name, rows in _blocks_of(self.before, edge).items()}
+        blocks: dict[Place, BlockLabels] = {}
+        for segment, surface in self.surfaces.items():
+            for box in cut(surface.shape_yx, edge, edge):
+                ink, counted = self.labels[segment].read(box)
+                counted &= surface.read_mask(box)
+                found = BlockLabels(int(np.count_nonzero(counted)), int(np.count_nonzero(ink & counted)))
+                blocks[segment, box.y0 // edge, box.x0 // edge] = found
+        return deal_blocks(
+            blocks,
+            folds=config.folds.count,
+            by_segment=config.folds.by == "segments",
+            kept_out=config.yardstick.segments,
+            share=config.yardstick.share,
+            seed=config.seed,
+            known=known,
+        )
+
+
+def make_plan(config: RoundConfig) -> RoundPlan:
+    """Find the round's number and labels, and check its settings; no pixel is read.
+
+    Raises:
+        ConfigError: Settings that cannot be carried out, or a series that has stopped by its rule.
+        DataError: A segment or the round before it is not whole.
+    """
+    out, root = Location.parse(config.output_root or config.root), Location.parse(config.root)
+    number = config.round or _next_number(config, out)
+    ids = [one.id for one in config.segments]
+    if unknown := [name for name in config.yardstick.segments if name not in ids]:
+        raise ConfigError(
+            f"yardstick.segments: expected one of the segments {', '.join(ids)}, got {', '.join(unknown)}; list it "
+            "among segments, too"
+        )
+    before = None
+    if number > 1:
+        before = round_folder(root, config.name, number - 1)
+        what = f"round {number} of {config.name}: the one before it"
+        require_complete(before, what, f"run inkbatch round {config.name} --round {number - 1} first")
+    config = config.model_copy(update={"segments": _as_begun(config, round_folder(out, config.name, number))})
+    surfaces = {name: open_prepared(config.root, name)[0] for name in ids}
+    labels = {one.id: labels_of(config.root, one, surfaces[one.id]) for one in config.segments}
+    train = train_config(config, number, out)
+    config = config.model_copy(update={"round": number, "segments": _pinned(config, labels)})
+    settings = config.model_dump(mode="json", exclude={"root", "output_root", "train"})
+    settings["train"] = {key: value for key, value in train.result_settings().items() if key not in ("dataset", "run")}
+    inputs: dict[str, Any] = {"labels": {name: dict(found.identity) for name, found in labels.items()}}
+    folders = {f"surface {name}": segment_folder(config.root, name) / "prepare" for name in ids}
+    if before is not None:
+        inputs["before"] = before.name
+        folders[f"round {before.name}"] = before
+    state = states_of(folders)
+    manifest = RunManifest("round", settings, inputs, 1, config.request(), state, lambda: contents_now(folders))
+    return RoundPlan(config, train, surfaces, labels, before, manifest)
+
+
+def labels_of(root: str, segment: RoundSegment, surface: SurfaceVolume) -> LabelsOfSegment:
+    """Open the labels that a round takes of a segment.
+
+    Raises:
+        DataError: There are none.
+        MismatchError: They are of another surface.
+    """
+    if segment.version != OWN_LABELS:
+        painted = chosen_labels(root, segment.id, segment.version, surface.shape_yx)
+        if painted is not None:
+            return painted
+    return StoredLabels.open(segment_folder(root, segment.id), surface.shape_yx, f"segment {segment.id}")
+
+
+def train_config(config: RoundConfig, number: int, out: Location) -> TrainConfig:
+    """Make the settings of the round's training.
+
+    Raises:
+        ConfigError: They do not validate.
+    """
+    name = round_name(config.name, number)
+    settings = {**config.train, "dataset": name, "run": name, "root": out.uri, "folds": "all"}
+    if number > 1 and config.new_share is not None:
+        settings["sampler"] = {"new_share": config.new_share, **settings.get("sampler", {})}
+    return TrainConfig.checked(settings, f"round {config.name}, train")
+
+
+def round_name(series: str, number: int) -> str:
+    """Name a round's dataset, training run and maps: ``letters-r001``."""
+    return f"{series}-r{number:03d}"
+
+
+def round_folder(root: Location, series: str, number: int) -> Location:
+    """Return ``ROOT/rounds/{series}/round-001``."""
+    return root / "rounds" / series / f"round-{number:03d}"
+
+
+def verdicts_before(root: Location, series: str, number: int) -> list[VerdictName]:
+    """Return the verdicts of all rounds before this one, in order."""
+    return [(round_folder(root, series, one) / DOCUMENT).read_mapping()["verdict"] for one in range(1, number)]
+
+
+def _next_number(config: RoundConfig, out: Location) -> int:
+    """Return the number of the round to go on with, or of the next one.
+
+    Raises:
+        ConfigError: The series has stopped by its rule.
+    """
+    number = 1
+    while (round_folder(out, config.name, number) / "complete.json").exists():
+        number += 1
+    if (round_folder(out, config.name, number) / "manifest.json").exists():
+        return number
+    why = stopped_because(verdicts_before(out, config.name, number), config.yardstick.patience)
+    if why is not None:
+        raise ConfigError(
+            f"round {config.name}: stopped after round {number - 1}: {why} on the yardstick; label other papyrus and "
+            f"state --round {number}, or set yardstick.patience higher"
+        )
+    return number
+
+
+def _as_begun(config: RoundConfig, folder: Location) -> tuple[RoundSegment, ...]:
+    """State the versions that a round began with, where it has begun: newer ones are for the next round."""
+    try:
+        begun = (folder / "manifest.json").read_mapping()["config"]["segments"]
+    except (FileNotFoundError, DataError, KeyError):
+        return config.segments
+    known = {one["id"]: one["version"] for one in begun}
+    return tuple(
+        one if one.version is not None else one.model_copy(update={"version": known.get(one.id)})
+        for one in config.segments
+    )
+
+
+def _pinned(config: RoundConfig, labels: Mapping[str, LabelsOfSegment]) -> tuple[RoundSegment, ...]:
+    """State the version of every segment's labels."""
+    return tuple(
+        one.model_copy(update={"version": str(labels[one.id].identity.get("version", OWN_LABELS))})
+        for one in config.segments
+    )
+
+
+def _blocks_of(folder: Location, block_px: int) -> dict[str, Any]:
+    found = (folder / BLOCKS).read_mapping()
+    if found["block_px"] != block_px:
+        raise DataError(
+            f"{folder / BLOCKS}: expected blocks of {block_px} px, got {found['block_px']} px; block_px and the "
+            "yardstick are fixed in the first round: set it back, or begin a series with another name"
+        )
+    return dict(found["homes"])

@@ -1,0 +1,39 @@
+"""`inkbatch round` on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inkbatch.cli.app import app
+from inkbatch.errors import ConfigError
+from inkbatch.testing.rounds import rounds_root, tiny_round
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    rounds_root(tmp_path / "root", tmp_path / "sources")
+    return tmp_path / "root"
+
+
+def test_the_shipped_settings_plan_a_round_and_write_nothing(root, capsys):
+    shipped = ["round", "letters", "--config", str(REPOSITORY / "jobs/round.yaml"), "--root", str(root), "--dry-run"]
+    app([*shipped, "--set", "segments=[r0, r1, r2]", "--set", "folds.count=2"], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert f"round 1 of letters: {root}/rounds/letters/round-001" in said
+    assert "2 by segments; networks may speak 256 px away from training" in said
+    assert "is fixed in this round" in said
+    assert not (root / "rounds").exists()
+
+
+def test_one_file_serves_a_series_and_wrong_settings_are_refused(root, tmp_path, capsys):
+    place = tmp_path / "discs.yaml"
+    place.write_text(yaml.safe_dump(tiny_round(root)))
+    app(["round", "--config", str(place), "--dry-run"], standalone_mode=False)
+    assert "round 1 of discs" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="epocs"):
+        app(["round", "--config", str(place), "--set", "train.epocs=3", "--dry-run"], standalone_mode=False)

@@ -1,0 +1,199 @@
+"""A series of rounds: the yardstick stays, no network speaks of what it saw, and a round that was killed goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inkbatch.data.datasets.index import DatasetIndex
+from inkbatch.data.labels.round_versions import chosen_labels
+from inkbatch.data.maps.stored import open_map
+from inkbatch.errors import ConfigError, DataError, MismatchError, Preempted
+from inkbatch.geometry import Box
+from inkbatch.io.store.location import Location
+from inkbatch.run.job import RunContext
+from inkbatch.run.progress import QuietReporter
+from inkbatch.run.signals import StopFlag
+from inkbatch.steps.round.job import RoundConfig, describe, make_plan, run
+from inkbatch.testing.rounds import SEGMENTS, SHAPE, label_part, rounds_root, tiny_round
+from inkbatch.testing.training import planted_segment
+
+
+def settings(root: Path, **changes) -> RoundConfig:
+    return RoundConfig.checked(tiny_round(root, **changes), "test")
+
+
+def document(root: Path, number: int, name: str = "round.json"):
+    return json.loads((root / f"rounds/discs/round-{number:03d}" / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("rounds")
+    rounds_root(folder / "root", folder / "sources")
+    return folder / "root"
+
+
+@pytest.fixture(scope="module")
+def two_rounds(prepared, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("two") / "root"
+    shutil.copytree(prepared, root)
+    run(settings(root), RunContext())
+    label_part(root, "r0", 160)
+    label_part(root, "r2", 32)  # the yardstick's labels were fixed before
+    own = [{"id": name, "version": "own"} for name in SEGMENTS]  # not the first labels that the round made
+    run(settings(root, segments=own), RunContext())
+    return root
+
+
+def test_yardstick_and_folds_are_those_of_the_first_round(two_rounds):
+    first, second = (document(two_rounds, number, "blocks.json") for number in (1, 2))
+    assert first == second
+    assert {home for _, _, home in first["homes"]["r2"]} == {"test"}
+    assert len({tuple(row[2] for row in first["homes"][name]) for name in ("r0", "r1")}) == 2
+    scores = [document(two_rounds, number)["yardstick"] for number in (1, 2)]
+    assert scores[0]["blocks"] == scores[1]["blocks"] == 18
+
+
+def test_a_round_says_how_it_compares_with_the_one_before(two_rounds):
+    first, second = document(two_rounds, 1), document(two_rounds, 2)
+    assert first["verdict"] == "first"
+    found = second["against"]["f05"]
+    wanted = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else "no difference that can be shown"
+    assert second["verdict"] == wanted
+    assert found["first"] == pytest.approx(second["yardstick"]["f05"], abs=1e-6)
+    assert found["second"] == pytest.approx(first["yardstick"]["f05"], abs=1e-6)
+    assert second["labelled_cm2"] > first["labelled_cm2"]
+
+
+def test_the_stored_map_is_the_word_of_networks_that_never_saw_a_pixel(two_rounds):
+    root, box = str(two_rounds), Box(0, 0, *SHAPE)
+    for segment in ("r0", "r1", "r2"):
+        folds = [open_map(root, segment, f"discs-r001-fold-{fold}") for fold in (0, 1)]
+        mean, count = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, int)
+        for found in folds:
+            near = np.zeros(SHAPE, bool)
+            for y0, x0, y1, x1 in found.trained_on.train.tolist():
+                near[max(0, y0 - 32) : y1 + 32, max(0, x0 - 32) : x1 + 32] = True
+            mean += np.where(near, 0, found.prediction.read(box).astype(np.float32))
+            count += ~near
+        assert count.min() >= 1
+        assert (segment == "r2") == bool(count.min() == 2)
+        stored = open_map(root, segment, "discs-r001").prediction.read(box).astype(np.float32)
+        np.testing.assert_allclose(stored, mean / count, atol=1e-3)
+
+
+def test_new_labels_take_their_share_of_a_batch_from_the_second_round_on(two_rounds):
+    first, second = (
+        json.loads((two_rounds / f"runs/discs-r00{number}/fold-0/manifest.json").read_text())["config"]["sampler"]
+        for number in (1, 2)
+    )
+    assert "new_share" not in first
+    assert second["new_share"] == 0.3
+    index = DatasetIndex.open(Location.parse(two_rounds) / "datasets/discs-r002")
+    new = {(sample.segment, sample.box[1] >= 80) for sample in index.samples if sample.is_new}
+    assert ("r0", True) in new
+    assert ("r1", False) not in new
+
+
+def test_proposals_lie_off_labels_and_yardstick_and_open_in_the_viewer(two_rounds):
+    for number in (1, 2):
+        regions = document(two_rounds, number, "proposals.json")["regions"]
+        assert len(regions) <= 3
+        for one in regions:
+            assert one["segment"] in ("r0", "r1")
+            assert one["box"][1] >= 64
+            assert one["view"].startswith(f"#seg={one['segment']}&x=")
+            assert (two_rounds / f"rounds/discs/round-{number:03d}" / one["first_label"]).exists()
+    assert document(two_rounds, 1)["proposals"] > 0
+
+
+def test_a_complete_round_is_not_done_twice_and_other_labels_at_its_place_are_refused(two_rounds):
+    report = run(settings(two_rounds, round=2), RunContext())
+    assert (report.stored, report.skipped) == (0, 1)
+    with pytest.raises(MismatchError, match=r"inputs\.labels\.r0"):
+        run(settings(two_rounds, round=1), RunContext())
+    assert "round 3 of discs" in describe(settings(two_rounds))
+
+
+def test_first_labels_are_the_newest_version_which_the_next_round_takes(two_rounds):
+    boxes = [Box(*row["box"]) for row in document(two_rounds, 1, "proposals.json")["regions"] if row["segment"] == "r0"]
+    painted = chosen_labels(str(two_rounds), "r0", "v001", SHAPE)
+    own = planted_segment(10, (4, *SHAPE))[1][:, :96] > 0
+    ink, counted = painted.read(Box(0, 0, *SHAPE))
+    np.testing.assert_array_equal(ink[:, :96], own)
+    assert counted[:, :96].all()
+    proposed = np.zeros(SHAPE, bool)
+    for box in boxes:
+        proposed[box.slices] = True
+    assert counted[:, 96:][proposed[:, 96:]].any()
+    assert not counted[:, 96:][~proposed[:, 96:]].any()
+    newest = chosen_labels(str(two_rounds), "r0", None, SHAPE).version.name
+    for number, wanted in ((2, "own"), (3, newest)):
+        plan = make_plan(settings(two_rounds, round=number))
+        assert {one.id: one.version for one in plan.config.segments}["r0"] == wanted
+
+
+class StopsAt(QuietReporter):
+    """Asks for a stop when a note holds a word."""
+
+    def __init__(self, word: str, stop: StopFlag) -> None:
+        self.word, self.stop = word, stop
+
+    def note(self, text: str) -> None:
+        if self.word in text:
+            self.stop.set("test")
+
+
+def test_a_round_that_was_stopped_goes_on_and_ends_with_the_same_bytes(prepared, two_rounds, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(prepared, root)
+    stop = StopFlag()
+    with pytest.raises(Preempted):
+        run(settings(root), RunContext(stop=stop, reporter=StopsAt("runs/discs-r001/fold-0/report", stop)))
+    assert not (root / "rounds/discs/round-001/complete.json").exists()
+    run(settings(root), RunContext())
+    for name in ("complete.json", "round.json", "proposals.json", "blocks.json"):
+        assert document(root, 1, name) == document(two_rounds, 1, name)
+
+
+def test_a_bundle_that_saw_the_papyrus_is_no_start_for_a_round(two_rounds, tmp_path):
+    start = {"start_from": str(two_rounds / "runs/discs-r002/fold-0/bundle")}
+    values = tiny_round(two_rounds, name="leaking", round=1)
+    values["train"]["model"] |= start
+    with pytest.raises(DataError, match=r"segment r\d: [\d,]+ pixels would be scored by networks that were trained"):
+        run(RoundConfig.checked(values, "test"), RunContext())
+    assert not (two_rounds / "rounds/leaking").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"folds": {"count": 3}}, "expected a segment for each of 3, got 2"),
+        ({"yardstick": {"segments": ["r9"]}}, "expected one of the segments r0, r1, r2, got r9"),
+        ({"yardstick": {"share": 0.0}}, "expected labelled papyrus that is kept out"),
+        ({"train": {"run": "mine"}}, "the round says run itself"),
+        ({"segments": ["r0", "r0"]}, "listed twice"),
+        ({"round": 2}, "run inkbatch round discs --round 1 first"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(prepared, tmp_path, changes, words):
+    values = tiny_round(prepared, output_root=str(tmp_path / "out"), **changes)
+    with pytest.raises((ConfigError, DataError), match=words):
+        run(RoundConfig.checked(values, "test"), RunContext())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_series_that_shows_no_gain_stops_by_rule_unless_a_round_is_stated(two_rounds, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(two_rounds, root)
+    for number in (1, 2):
+        place = root / f"rounds/discs/round-{number:03d}/round.json"
+        place.write_text(json.dumps({**json.loads(place.read_text()), "verdict": "worse"}))
+    with pytest.raises(ConfigError, match="stopped after round 2: none of the last 2 rounds was better"):
+        make_plan(settings(root))
+    assert make_plan(settings(root, round=3)).number == 3
