@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from inkbatch.view.edit import Editor
 from inkbatch.view.scene import Scene
 from inkbatch.view.server import ViewServer
 from inkbatch.view.viewer import Viewer
@@ -46,16 +47,22 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def viewer_of(targets: Sequence[str], root: str) -> Iterator[str]:
-    """Run a viewer; yields its address."""
-    with ViewServer(Viewer(Scene(targets, root))) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield server.url
-        finally:
-            server.shutdown()
-            thread.join()
+def viewer_of(targets: Sequence[str], root: str, *, edit: bool = False, port: int = 0) -> Iterator[str]:
+    """Run a viewer, or with `edit` the label editor; yields its address."""
+    viewer = Viewer(Scene(targets, root), can_edit=edit)
+    editor = Editor(viewer, root, "ada") if edit else None
+    try:
+        with ViewServer(viewer, port=port, editor=editor) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+            thread.start()
+            try:
+                yield server.url
+            finally:
+                server.shutdown()
+                thread.join()
+    finally:
+        if editor is not None:
+            editor.close()
 
 
 def wait_until(page: Any, expression: str) -> None:

@@ -39,6 +39,7 @@ FILES = {
         f"/page/{name}": name
         for name in (
             "viewer.css",
+            "edit.css",
             "main.js",
             "state.js",
             "panel.js",
@@ -46,6 +47,12 @@ FILES = {
             "readout.js",
             "profile.js",
             "region.js",
+            "edit.js",
+            "tools.js",
+            "codes.js",
+            "overlay.js",
+            "link.js",
+            "versions.js",
             "icon.svg",
             "vendor/openseadragon.min.js",
         )

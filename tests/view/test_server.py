@@ -1,5 +1,6 @@
 import http.client
 import json
+import re
 import threading
 from contextlib import contextmanager
 from hashlib import sha256
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inkbatch.data.labels.painting import LAYERS, TILE_PX
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.view.guard import refusal
@@ -17,6 +19,7 @@ from inkbatch.view.server import FILES, PAGE, ViewServer
 from inkbatch.view.viewer import Viewer
 
 SHAPE = (96, 160)
+LAYER_ROW = r'(\w+): \{ bit: (\d+), colour: "#\w+",(?: excludes: "(\w+)",)? fill'
 
 
 @contextmanager
@@ -238,3 +241,16 @@ def test_no_secret_is_in_an_answer_or_on_the_terminal_when_something_fails(serve
     answer, body = ask(server, "/scene")
     assert answer.status >= 400
     assert "hidden" not in body.decode() + capfd.readouterr().err
+
+
+def test_the_page_has_every_file_that_its_files_name_and_knows_the_layers_as_they_are_stored():
+    for name in FILES.values():
+        if name.endswith(".js") and "vendor" not in name:
+            text = (PAGE / name).read_text(encoding="utf-8")
+            assert "https:" not in text
+            assert {f"/page/{found}" for found in re.findall(r'from "\./([^"]+)"', text)} <= set(FILES)
+    codes = (PAGE / "codes.js").read_text(encoding="utf-8")
+    found = {name: (int(bit), excludes) for name, bit, excludes in re.findall(LAYER_ROW, codes)}
+    names = {layer.bit: name for name, layer in LAYERS.items()}
+    assert found == {name: (layer.bit, names.get(layer.excludes, "")) for name, layer in LAYERS.items()}
+    assert f"TILE_PX = {TILE_PX};" in codes

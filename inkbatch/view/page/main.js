@@ -1,5 +1,7 @@
 // The viewer: two linked stages, the panel, and the address.
 
+import { Editor } from "./edit.js";
+import { takeToken } from "./link.js";
 import { Panel } from "./panel.js";
 import { Profile } from "./profile.js";
 import { Readout, ask, legend, scaleBar } from "./readout.js";
@@ -10,7 +12,7 @@ import { Store, parse } from "./state.js";
 const $ = (id) => document.getElementById(id);
 const store = new Store();
 const colourNames = ["inferno", "amber", "viridis", "cividis", "grey"];
-let groups = [], group = null, marking = null, following = false, moving = null;
+let groups = [], group = null, marking = null, following = false, moving = null, editor = null;
 
 const path = (what, rest = "") => `/${what}/${groups.indexOf(group)}${rest}`;
 const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value !== undefined && value !== null)).toString();
@@ -227,7 +229,8 @@ const step = (key, by, low, high) => () => store.set({ [key]: Number(Math.min(hi
 const toggle = (key) => () => store.set({ [key]: !store.state[key] });
 const compare = (kind) => () => group.maps.length > 1 && store.set({ compare: store.state.compare === kind ? "off" : kind });
 const layerStep = (by) => () => store.set({ layer: Math.max(0, Math.min(group.layers.length - store.state.depth, store.state.layer + by)) });
-const KEYS = [
+const MOVED = { 1: "9", b: "B", r: "R", "[": "{", "]": "}" }; // keys that painting needs
+let keys = [
   [["+"], "zoom in", () => stages[0].viewport.zoomBy(1.5)], [["-"], "zoom out", () => stages[0].viewport.zoomBy(1 / 1.5)],
   [["0"], "whole segment", actions.home], [["1"], "full size (1 : 1)", actions.actual],
   [[","], "a layer up", layerStep(-1)], [["."], "a layer deeper", layerStep(1)],
@@ -240,42 +243,59 @@ const KEYS = [
   [["x"], "side by side", compare("side")], [["d"], "difference", compare("difference")],
   [["l"], "ink labels", toggle("ink_labels")], [["g"], "ignore mask", toggle("ignore_mask")],
   [["r"], "mark a region", mark], [["s"], "save a picture", actions.save],
-  [["Escape"], "close, clear marks", () => (marking ? marking(null) : store.set({ pin: null, region: null }))], [["?"], "this help", actions.help],
+  [["Escape"], "close, clear marks", () => (editor?.drop() ? null : marking ? marking(null) : store.set({ pin: null, region: null }))], [["?"], "this help", actions.help],
 ];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !group || document.querySelector("dialog[open]")) return;
-  const typing = event.target.matches("select, input[type=range]");
+  const typing = event.target.matches("select, input:not([type=checkbox])");
+  if (event.key === "Enter" && event.target.matches("button, a, summary")) return;
   if (event.key in ARROWS && !typing) {
     const [x, y] = ARROWS[event.key], bounds = stages[0].viewport.getBounds();
     const side = store.state.flip ? -x : x;
     stages[0].viewport.panBy(new OpenSeadragon.Point(side * bounds.width * 0.2, y * bounds.height * 0.2));
     return event.preventDefault();
   }
-  const found = KEYS.find(([keys]) => keys.includes(event.key) || (event.key === "=" && keys.includes("+")));
-  if (!found || (typing && event.target.matches("select"))) return;
+  const found = keys.find(([names]) => names.includes(event.key) || (event.key === "=" && names.includes("+")));
+  if (!found || (typing && !event.target.matches("input[type=range]"))) return;
   event.preventDefault();
   found[2]();
 });
 
-$("keys").append(...KEYS.flatMap(([keys, text]) => {
-  const term = document.createElement("dt"), meaning = document.createElement("dd");
-  term.append(...keys.map((key) => Object.assign(document.createElement("kbd"), { textContent: key === "Escape" ? "Esc" : key })));
-  meaning.textContent = text;
-  return [term, meaning];
-}));
+function listKeys() {
+  $("keys").replaceChildren(...keys.flatMap(([names, text]) => {
+    const term = document.createElement("dt"), meaning = document.createElement("dd");
+    term.append(...names.map((key) => Object.assign(document.createElement("kbd"), { textContent: key === "Escape" ? "Esc" : key })));
+    meaning.textContent = text;
+    return [term, meaning];
+  }));
+}
+
+async function startEditing(token) {
+  if (!token) return say("To paint, open the address that inkbatch view printed: it carries a token.");
+  editor = await Editor.start(token, { stages, store, say, group: () => group, number: () => groups.indexOf(group) });
+  keys = [...editor.keys(), ...keys.map(([names, ...rest]) => [names.map((key) => MOVED[key] ?? key), ...rest])];
+  window.inkbatch.editor = editor;
+  listKeys();
+  await editor.open();
+}
 
 store.listen((state, changed) => {
   if (!group) return;
   if (changed.has("segment") && state.segment !== group.segment) {
     openGroup(state.segment);
     panel.open(group, groups);
+    editor?.open();
     return store.set({ ...fitted({}), x: null, y: null, zoom: null });
   }
   if ([...changed].some((key) => !["x", "y", "zoom"].includes(key))) render(state);
 });
 window.addEventListener("hashchange", () => {
+  if (new URLSearchParams(location.hash.slice(1)).has("token")) {
+    const token = takeToken();
+    return editor ? editor.link.renew(token) : location.reload();
+  }
   const given = parse(location.hash);
   if (given.segment && given.segment !== group.segment) return location.reload();
   store.set(fitted(given));
@@ -283,8 +303,10 @@ window.addEventListener("hashchange", () => {
 });
 
 async function start() {
+  const token = takeToken();
+  let scene;
   try {
-    const scene = await ask("/scene");
+    scene = await ask("/scene");
     groups = scene.groups.map((one) => ({ ...one, tile_px: scene.tile_px }));
   } catch (error) {
     return say(error.message);
@@ -295,8 +317,10 @@ async function start() {
   store.set(fitted(given));
   panel.show(store.state);
   render(store.state);
+  if (scene.edit) await startEditing(token);
 }
 
 // For tests, and for the browser's console.
-window.inkbatch = { store, stages, settled: () => !moving && !store.timer && stages.every((stage) => stage.element.hidden || stage.settled) };
+window.inkbatch = { store, stages, settled: () => !moving && !store.timer && (!editor || editor.settled) && stages.every((stage) => stage.element.hidden || stage.settled) };
+listKeys();
 start();

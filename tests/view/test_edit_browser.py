@@ -1,0 +1,395 @@
+"""The label editor as a person uses it: mouse, pen and fingers in a headless Chromium. Run by make test-browser."""
+
+import numpy as np
+import pytest
+import zarr
+
+from inkbatch.testing.browser import chromium, settle, viewer_of, wait_until
+from inkbatch.testing.datasets import inked, labelled_segment
+from inkbatch.testing.maps import store_map
+
+pytestmark = pytest.mark.browser
+
+SHAPE = (600, 900)
+BLOT = (240, 600, 300, 700)  # y0, x0, y1, x1 where the map is sure of ink
+HALO = (230, 590, 310, 710)  # and around it uncertain
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "root"
+    labelled_segment(root, "seg", inked(SHAPE, (10, 10, 40, 60)), shard_px=256)
+    values = np.full(SHAPE, 0.1)
+    for box, value in ((HALO, 0.4), (BLOT, 0.9)):
+        values[box[0] : box[2], box[1] : box[3]] = value
+    store_map(root, "seg", "net", values, unit_px=256)
+    return root
+
+
+class Desk:
+    """A page with the editor, at one screen pixel per pixel unless zoomed."""
+
+    def __init__(self, browser, url, context=None, **options):
+        options = {"viewport": {"width": 1280, "height": 800}, **options}
+        self.context = context or browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.faults, self.sent = [], []
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", lambda one: one.url.endswith("/op") and self.sent.append(one.post_data_json["op"]))
+        self.page.goto(url)
+        self.settle()
+        self.page.keyboard.press("9")
+        self.settle()
+
+    def settle(self):
+        settle(self.page)
+
+    def screen(self, y, x):
+        """Where a pixel is on the screen."""
+        script = (
+            "([y, x]) => { const stage = window.inkbatch.stages[0], at = stage.toScreen(x, y), "
+            "box = stage.element.getBoundingClientRect(); return [at.x + box.left, at.y + box.top] }"
+        )
+        return self.page.evaluate(script, [y, x])
+
+    def stroke(self, *points, button="left", steps=6):
+        self.page.mouse.move(*self.screen(*points[0]))
+        self.page.mouse.down(button=button)
+        for point in points[1:]:
+            self.page.mouse.move(*self.screen(*point), steps=steps)
+        self.page.mouse.up(button=button)
+        self.settle()
+
+    def press(self, *keys):
+        for key in keys:
+            self.page.keyboard.press(key)
+        self.settle()
+
+    def status(self):
+        return self.page.locator("#saved").text_content()
+
+    def shown(self, y, x):
+        """Colour (red, green, blue, opacity) of the painted layers at a pixel."""
+        script = (
+            "([y, x]) => { const stage = window.inkbatch.stages[0], at = stage.toScreen(x, y), r = devicePixelRatio; "
+            "const canvas = stage.element.querySelector('canvas.painted'); "
+            "return [...canvas.getContext('2d').getImageData(at.x * r, at.y * r, 1, 1).data] }"
+        )
+        return self.page.evaluate(script, [y, x])
+
+
+@pytest.fixture
+def desk(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        found = Desk(browser, url)
+        yield found
+        found.context.close()
+        assert found.faults == []
+
+
+def stored(root, layer, version="v001"):
+    """Marks of a layer as another program reads them."""
+    return np.asarray(zarr.open_array(root / "labels" / "seg" / version / f"{layer}.zarr" / "0", mode="r")) > 0
+
+
+def discs(points, radius):
+    """The brush drawn anew: all pixels whose centre lies within the radius of a line between two points."""
+    rows, columns = np.indices(SHAPE) + 0.5
+    out = np.zeros(SHAPE, bool)
+    for (y0, x0, _), (y1, x1, _) in zip(points, points[1:] or points, strict=len(points) == 1):
+        dy, dx = y1 - y0, x1 - x0
+        along = np.clip(((rows - y0) * dy + (columns - x0) * dx) / max(dy * dy + dx * dx, 1e-12), 0, 1)
+        out |= np.hypot(rows - y0 - along * dy, columns - x0 - along * dx) <= radius
+    return out
+
+
+def test_a_letter_painted_with_the_mouse_is_stored_to_the_pixel_and_undone_and_redone(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        desk = Desk(browser, url)
+        assert "token" not in desk.page.url
+        desk.stroke((150, 100), (300, 160), (150, 220))
+        desk.stroke((240, 130), (240, 190))
+        desk.press("2")
+        desk.stroke((200, 300), (260, 330))
+        strokes = desk.sent[:3]
+        assert desk.status() == "Saved"
+        desk.press("z", "z", "z", "Z", "Z", "y")
+        assert desk.page.locator("#tools [value=redo]").is_disabled()
+        desk.press("e")
+        desk.stroke((190, 300), (200, 320))
+        desk.context.close()
+        assert desk.faults == []
+    assert [op["kind"] for op in desk.sent[3:9]] == ["undo"] * 3 + ["redo"] * 3
+    for op, wanted in zip(strokes, [((150, 100), (150, 220)), ((240, 130), (240, 190))], strict=False):
+        for point, end in zip((op["points"][0], op["points"][-1]), wanted, strict=True):
+            np.testing.assert_allclose(point[:2], end, atol=1.5)
+    ink = discs(strokes[0]["points"], 24) | discs(strokes[1]["points"], 24)
+    np.testing.assert_array_equal(stored(root, "ink_labels"), ink)
+    erased = discs(desk.sent[9]["points"], 24)
+    np.testing.assert_array_equal(stored(root, "not_ink"), discs(strokes[2]["points"], 24) & ~erased)
+
+
+def test_what_is_painted_is_seen_at_once_and_after_a_reload_and_undo_goes_on(desk):
+    desk.page.mouse.move(*desk.screen(200, 200))
+    desk.page.mouse.down()
+    desk.page.mouse.move(*desk.screen(200, 260), steps=4)
+    wait_until(desk.page, "window.inkbatch.editor.tools[0].op?.points.length > 3")
+    desk.page.wait_for_timeout(60)
+    preview = desk.shown(200, 230)
+    assert desk.sent == []
+    desk.page.mouse.up()
+    desk.settle()
+    assert preview[3] > 50
+    np.testing.assert_allclose(desk.shown(200, 230), preview, atol=2)
+    assert desk.shown(200, 400)[3] == 0
+    desk.page.reload()
+    desk.settle()
+    np.testing.assert_allclose(desk.shown(200, 230), preview, atol=2)
+    desk.press("z")
+    assert desk.shown(200, 230)[3] == 0
+
+
+def test_shapes_are_painted_at_any_zoom_and_in_a_mirrored_view(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        desk = Desk(browser, url)
+        desk.press("f", "-", "-", "r")
+        desk.stroke((100, 100), (400, 500))
+        desk.press("3", "n")
+        for corner in ((100, 600), (100, 800), (300, 700)):
+            desk.page.mouse.click(*desk.screen(*corner))
+        desk.press("Enter", "4", "k")
+        desk.page.mouse.click(*desk.screen(150, 700))
+        desk.settle()
+        desk.context.close()
+        assert desk.faults == []
+    box, corners = desk.sent[0]["box"], np.array(desk.sent[1]["points"])
+    np.testing.assert_allclose(box, (100, 100, 400, 500), atol=3)
+    np.testing.assert_allclose(corners, [(100, 600), (100, 800), (300, 700)], atol=3)
+    np.testing.assert_array_equal(stored(root, "ink_labels"), inked(SHAPE, tuple(box)) > 0)
+    rows, columns = np.indices(SHAPE) + 0.5
+    sides = [
+        (y1 - y0) * (columns - x0) - (x1 - x0) * (rows - y0)
+        for (y0, x0), (y1, x1) in zip(corners, np.roll(corners, -1, axis=0), strict=True)
+    ]
+    triangle = np.all(np.array(sides) <= 0, axis=0) | np.all(np.array(sides) >= 0, axis=0)
+    np.testing.assert_array_equal(stored(root, "ignore_mask"), triangle)
+    np.testing.assert_array_equal(stored(root, "supervision_mask"), triangle)
+
+
+def test_a_click_accepts_a_letter_of_the_map_and_its_uncertain_rim_as_ignored(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        desk = Desk(browser, url)
+        desk.press("a", "u")
+        desk.page.mouse.click(*desk.screen(270, 650))
+        desk.settle()
+        desk.press("w", "2")
+        desk.stroke((100, 100), (100, 200))
+        desk.context.close()
+        assert desk.faults == []
+    assert desk.sent[0]["band"] == [0.3, 0.5]
+    ink, ignored = inked(SHAPE, BLOT) > 0, (inked(SHAPE, HALO) > 0) & ~(inked(SHAPE, BLOT) > 0)
+    np.testing.assert_array_equal(stored(root, "ink_labels"), ink)
+    np.testing.assert_array_equal(stored(root, "ignore_mask"), ignored)
+    assert stored(root, "not_ink").any()
+
+
+def test_strokes_wait_while_the_server_is_away_and_a_new_address_in_another_tab_sends_them(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        desk = Desk(browser, url)
+        desk.stroke((100, 100), (100, 200))
+        port = int(url.split(":")[2].split("/")[0])
+    desk.page.mouse.move(*desk.screen(300, 100))
+    desk.page.mouse.down()
+    desk.page.mouse.move(*desk.screen(300, 300), steps=3)
+    desk.page.mouse.up()
+    wait_until(desk.page, "document.querySelector('#saved').textContent === 'Not saved: 1 stroke'")
+    assert "leave this page open" in desk.page.locator("#trouble").text_content()
+    assert desk.shown(300, 200)[3] > 0
+    with viewer_of(["seg"], str(root), edit=True, port=port) as url:
+        wait_until(desk.page, "document.querySelector('#trouble').textContent.includes('open the address')")
+        second = Desk(browser, url, desk.context)
+        wait_until(desk.page, "document.querySelector('#saved').textContent === 'Saved'")
+        assert not desk.page.locator("#trouble").is_visible()
+        strokes = [op for number, op in enumerate(desk.sent) if op not in desk.sent[:number]]
+        desk.press("z")
+        assert desk.shown(300, 200)[3] == 0
+        desk.press("Z")
+        second.context.close()
+    assert len(strokes) == 2
+    assert len(desk.sent) > 4  # tried again and again, applied once
+    np.testing.assert_array_equal(
+        stored(root, "ink_labels"), discs(strokes[0]["points"], 24) | discs(strokes[1]["points"], 24)
+    )
+
+
+def test_leaving_with_a_stroke_that_waits_is_warned_of_and_the_stroke_is_sent_by_the_next_page(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        desk = Desk(browser, url)
+        desk.stroke((100, 100), (100, 200))
+        desk.page.route("**/op", lambda route: route.abort())
+        desk.page.mouse.click(*desk.screen(300, 200))
+        wait_until(desk.page, "document.querySelector('#saved').textContent === 'Not saved: 1 stroke'")
+        warned = []
+        desk.page.on("dialog", lambda dialog: (warned.append(dialog.type), dialog.accept()))
+        desk.page.reload()
+        wait_until(desk.page, "document.querySelector('#saved').textContent === 'Not saved: 1 stroke'")
+        desk.page.unroute("**/op")
+        desk.settle()
+        assert desk.status() == "Saved"
+        assert desk.shown(300, 200)[3] > 0
+        desk.context.close()
+    assert warned == ["beforeunload"]
+    first, last = desk.sent[0]["points"], desk.sent[-1]["points"]
+    np.testing.assert_array_equal(stored(root, "ink_labels"), discs(first, 24) | discs(last, 24))
+
+
+def test_two_tabs_see_each_other_and_no_one_paints_over_the_other_unseen(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        one = Desk(browser, url)
+        other = Desk(browser, url, one.context)
+        for desk in (one, other):
+            desk.page.evaluate("window.inkbatch.editor.link.see()")
+        wait_until(one.page, "!document.querySelector('#others').hidden")
+        one.stroke((100, 100), (100, 200))
+        other.page.evaluate("window.inkbatch.editor.link.seeing = true")  # it hears nothing for a while
+        other.stroke((100, 150), (120, 250))
+        assert "another tab painted" in other.page.locator("#message").text_content()
+        other.page.evaluate("window.inkbatch.editor.link.seeing = false; window.inkbatch.editor.link.see()")
+        wait_until(other.page, "window.inkbatch.editor.link.session.base === 1")
+        other.settle()
+        assert other.shown(100, 150)[3] > 0
+        other.stroke((100, 150), (120, 250))
+        one.page.evaluate("window.inkbatch.editor.link.see()")
+        wait_until(one.page, "window.inkbatch.editor.link.session.base === 2")
+        one.settle()
+        assert one.shown(120, 250)[3] > 0
+        one.context.close()
+        assert one.faults + other.faults == []
+    ink = discs(one.sent[0]["points"], 24) | discs(other.sent[-1]["points"], 24)
+    np.testing.assert_array_equal(stored(root, "ink_labels"), ink)
+
+
+def test_a_version_is_branched_and_painted_into_while_the_first_one_stays(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        desk = Desk(browser, url)
+        desk.stroke((100, 100), (100, 200))
+        desk.page.get_by_text("Versions", exact=True).click()
+        desk.page.get_by_role("button", name="New version from this").click()
+        wait_until(desk.page, "document.querySelector('#version').value === 'v002'")
+        desk.settle()
+        assert desk.shown(100, 150)[3] > 0
+        desk.stroke((300, 100), (300, 200))
+        desk.page.locator("#version").select_option("v001")
+        wait_until(desk.page, "window.inkbatch.editor.link.session.version === 'v001'")
+        desk.settle()
+        assert desk.shown(300, 150)[3] == 0
+        desk.context.close()
+        assert desk.faults == []
+    first = discs(desk.sent[0]["points"], 24)
+    np.testing.assert_array_equal(stored(root, "ink_labels"), first)
+    np.testing.assert_array_equal(stored(root, "ink_labels", "v002"), first | discs(desk.sent[1]["points"], 24))
+
+
+def pointer(desk, kind, name, at, number=1, pressure=0.5, buttons=1):
+    """Send one pointer event as a pen or finger makes it."""
+    x, y = desk.screen(*at)
+    script = (
+        "([name, options]) => window.inkbatch.stages[0].viewer.canvas.dispatchEvent(new PointerEvent(name, options))"
+    )
+    button = -1 if name == "pointermove" else 0
+    options = {
+        "pointerId": number, "pointerType": kind, "clientX": x, "clientY": y, "pressure": pressure, "button": button,
+        "buttons": buttons, "bubbles": True, "cancelable": True, "isPrimary": number == 1,
+    }  # fmt: skip
+    desk.page.evaluate(script, [name, options])
+
+
+def test_a_pen_paints_by_its_pressure_and_from_then_on_fingers_move_the_map(desk):
+    desk.page.evaluate("Element.prototype.setPointerCapture = () => {}")  # made events have no pointer to capture
+    for name, x, pressure in (("pointerdown", 100, 0.25), ("pointermove", 150, 0.5), ("pointermove", 200, 1.0)):
+        pointer(desk, "pen", name, (200, x), pressure=pressure)
+    pointer(desk, "pen", "pointerup", (200, 200), pressure=0)
+    desk.settle()
+    assert [pressure for _, _, pressure in desk.sent[0]["points"]] == [0.25, 0.5, 1.0]
+    assert desk.shown(218, 198)[3] > 0
+    assert desk.shown(218, 104)[3] == 0  # 18 px away, but only a quarter of 24 px were pressed
+    pointer(desk, "touch", "pointerdown", (300, 100), number=2)
+    pointer(desk, "touch", "pointermove", (300, 160), number=2)
+    pointer(desk, "touch", "pointerup", (300, 160), number=2)
+    desk.settle()
+    assert len(desk.sent) == 1
+
+
+def test_one_finger_paints_and_two_move_and_zoom_the_map(desk):
+    desk.page.evaluate("Element.prototype.setPointerCapture = () => {}")
+    pointer(desk, "touch", "pointerdown", (200, 100))
+    pointer(desk, "touch", "pointermove", (200, 140))
+    pointer(desk, "touch", "pointerup", (200, 140))
+    desk.settle()
+    assert [op["kind"] for op in desk.sent] == ["brush"]
+    before = desk.page.evaluate("window.inkbatch.stages[0].look().zoom")
+    first, second = (300, 200), (300, 300)
+    pointer(desk, "touch", "pointerdown", first)
+    pointer(desk, "touch", "pointermove", (300, 210))
+    pointer(desk, "touch", "pointerdown", second, number=2)
+    pointer(desk, "touch", "pointermove", second, number=2)
+    pointer(desk, "touch", "pointermove", (300, 400), number=2)
+    for number in (1, 2):
+        pointer(desk, "touch", "pointerup", (300, 300), number=number)
+    desk.settle()
+    assert desk.page.evaluate("window.inkbatch.stages[0].look().zoom") > 1.5 * before
+    assert len(desk.sent) == 1
+
+
+def test_the_wheel_sizes_the_brush_and_every_key_of_the_help_does_something_without_complaint(desk):
+    desk.page.mouse.move(*desk.screen(200, 200))
+    desk.page.keyboard.down("Shift")
+    desk.page.mouse.wheel(0, -120)
+    desk.page.keyboard.up("Shift")
+    wait_until(desk.page, "window.inkbatch.editor.settings.radius > 24")
+    desk.page.keyboard.press("?")
+    keys = desk.page.locator("#keys kbd").all_text_contents()
+    desk.page.keyboard.press("Escape")
+    assert len(keys) == len(set(keys)) > 50
+    for key in keys:
+        if key != "s":  # opens a dialog, tested with the viewer
+            desk.page.keyboard.press({"Esc": "Escape"}.get(key, key))
+        if desk.page.locator("dialog[open]").count():
+            desk.page.keyboard.press("Escape")
+    desk.settle()
+    unnamed = desk.page.evaluate(
+        "[...document.querySelectorAll('#tools button, #paint-box input, #paint-box select, #paint-box button')]"
+        ".filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.id || e.value)"
+    )
+    assert unnamed == []
+
+
+def test_without_its_token_the_page_shows_and_says_how_to_paint(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        page = browser.new_page()
+        page.goto(url.split("#")[0])
+        settle(page)
+        assert "open the address" in page.locator("#message").text_content()
+        assert not page.locator("#tools").is_visible()
+        page.close()
+
+
+def test_a_phone_needs_no_sideways_scrolling(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        options = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+        desk = Desk(browser, url, **options)
+        desk.page.get_by_role("button", name="Controls").click()
+        desk.page.wait_for_timeout(400)
+        assert desk.page.locator("#radius").is_visible()
+        sticking_out = desk.page.evaluate(
+            "[...document.querySelectorAll('header *, #panel *, #tools *')]"
+            ".filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.id || e.className || e.tagName)"
+        )
+        assert sticking_out == []
+        desk.context.close()
