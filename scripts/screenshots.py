@@ -10,8 +10,9 @@ evaluation, a probe, a dataset and a short training) is made first. `--only NAME
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -41,6 +42,17 @@ VIEWS = {
     "viewer-profile": (WIDE, "x=560&y=300&z=2.2&pin=300,560&p=1&o=0.6&il=1", ""),
     "viewer-phone": (PHONE, "x=512&y=320&z=0.55&c=amber", "document.getElementById('drawer').click()"),
 }
+
+EDITED = {"label-editor": "x=512&y=320&z=0.94", "label-editor-near": "x=560&y=120&z=4&c=grey&o=0.5"}
+PAINTED = (  # keys that are pressed, and the way of the mouse in pixels (y, x)
+    ("4r", ((12, 225), (196, 985))),
+    ("1ua", ((112, 516),)),
+    ("a", ((69, 747),)),
+    ("a", ((101, 844),)),
+    ("2b", ((176, 250), (182, 480), (176, 700))),
+    ("3n", ((130, 20), (230, 10), (260, 120), (180, 150), (130, 110), (130, 20))),
+    ("1b", ((60, 610), (40, 640), (130, 690), (130, 690))),
+)
 
 REPORTS = {  # size, scheme, folder under ROOT
     "report-infer": ((1100, 1330), "light", "predictions/demo/fine"),
@@ -138,7 +150,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("docs/images"), help="where the pictures go")
     parser.add_argument("--only", action="append", help="name of a picture; may be repeated")
     found = parser.parse_args()
-    wanted = set(found.only or (*VIEWS, *REPORTS))
+    wanted = set(found.only or (*VIEWS, *EDITED, *REPORTS))
     demo(found.root)
     found.to.mkdir(parents=True, exist_ok=True)
     with viewer_of(["demo"], found.root) as url, chromium() as browser:
@@ -152,12 +164,48 @@ def main() -> None:
                 page.evaluate(script)
                 page.wait_for_timeout(500)
             save(page, found.to / f"{name}.webp")
+        if wanted & set(EDITED):
+            paint(browser, found.root, found.to)
         for name, ((width, height), scheme, folder) in REPORTS.items():
             if name not in wanted:
                 continue
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.goto(f"file://{Path(found.root).resolve() / folder / REPORT_NAME}")
             save(page, found.to / f"{name}.webp")
+
+
+def paint(browser: Any, root: str, to: Path) -> None:
+    """Paint as a person does, into a new ROOT with the same segment and map, and make the pictures of the editor."""
+    with TemporaryDirectory() as other:
+        for room in ("segments", "predictions"):
+            (Path(other) / room).symlink_to(Path(root).resolve() / room)
+        with viewer_of(["demo"], other, edit=True) as url:
+            page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
+            page.goto(f"{url}&{EDITED['label-editor']}&maps=fine")
+            settle(page)
+            for keys, way in PAINTED:
+                for key in keys:
+                    page.keyboard.press(key)
+                stroke(page, way)
+            for name, view in EDITED.items():
+                page.evaluate(f"location.hash = '{view}&maps=fine'")
+                page.mouse.move(620, 330)
+                settle(page)
+                (to / f"{name}.webp").write_bytes(compact(page.screenshot()))
+            page.close()
+
+
+def stroke(page: Any, way: Sequence[tuple[int, int]]) -> None:
+    """Drag the mouse along pixels of the segment."""
+    place = "([y, x]) => { const at = window.inkbatch.stages[0].toScreen(x, y); return [at.x, at.y] }"
+    top = page.locator("#stage-one").bounding_box()["y"]
+    for number, point in enumerate(way):
+        x, y = page.evaluate(place, point)
+        page.mouse.move(x, y + top, steps=8)
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+    settle(page)
 
 
 def save(page: Any, place: Path) -> None:
