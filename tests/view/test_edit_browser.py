@@ -265,6 +265,7 @@ def test_two_tabs_see_each_other_and_no_one_paints_over_the_other_unseen(browser
         other.settle()
         assert other.shown(100, 150)[3] > 0
         other.stroke((100, 150), (120, 250))
+        one.page.bring_to_front()  # browsers draw nothing behind
         one.page.evaluate("window.inkbatch.editor.link.see()")
         wait_until(one.page, "window.inkbatch.editor.link.session.base === 2")
         one.settle()
