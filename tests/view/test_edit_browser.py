@@ -51,7 +51,7 @@ class Desk:
         settle(self.page)
 
     def screen(self, y, x):
-        """Where a pixel is on the screen."""
+        """Return a pixel's place on the screen."""
         script = (
             "([y, x]) => { const stage = window.inkbatch.stages[0], at = stage.toScreen(x, y), "
             "box = stage.element.getBoundingClientRect(); return [at.x + box.left, at.y + box.top] }"
