@@ -1,5 +1,6 @@
 """The label editor as a person uses it: mouse, pen and fingers in a headless Chromium. Run by make test-browser."""
 
+import cv2
 import numpy as np
 import pytest
 import zarr
@@ -276,7 +277,7 @@ def test_two_tabs_see_each_other_and_no_one_paints_over_the_other_unseen(browser
     np.testing.assert_array_equal(stored(root, "ink_labels"), ink)
 
 
-def test_a_version_is_branched_and_painted_into_while_the_first_one_stays(browser, root):
+def test_a_version_is_branched_compared_and_exported_while_the_first_one_stays(browser, root):
     with viewer_of(["seg"], str(root), edit=True) as url:
         desk = Desk(browser, url)
         desk.stroke((100, 100), (100, 200))
@@ -286,6 +287,13 @@ def test_a_version_is_branched_and_painted_into_while_the_first_one_stays(browse
         desk.settle()
         assert desk.shown(100, 150)[3] > 0
         desk.stroke((300, 100), (300, 200))
+        desk.page.locator("#against").select_option("v001")
+        wait_until(desk.page, "document.querySelectorAll('#difference-says td').length")
+        rows = desk.page.locator("#difference-says tr").all_text_contents()
+        tiles = desk.page.evaluate("window.inkbatch.editor.marked")
+        with desk.page.expect_download() as waiting:
+            desk.page.locator("#export").click()
+        exported = cv2.imread(str(waiting.value.path()), cv2.IMREAD_UNCHANGED)
         desk.page.locator("#version").select_option("v001")
         wait_until(desk.page, "window.inkbatch.editor.link.session.version === 'v001'")
         desk.settle()
@@ -294,7 +302,11 @@ def test_a_version_is_branched_and_painted_into_while_the_first_one_stays(browse
         assert desk.faults == []
     first = discs(desk.sent[0]["points"], 24)
     np.testing.assert_array_equal(stored(root, "ink_labels"), first)
-    np.testing.assert_array_equal(stored(root, "ink_labels", "v002"), first | discs(desk.sent[1]["points"], 24))
+    second = first | discs(desk.sent[1]["points"], 24)
+    np.testing.assert_array_equal(stored(root, "ink_labels", "v002"), second)
+    np.testing.assert_array_equal(exported > 0, second)
+    assert [row[:3] for row in rows] == ["v00", "ink", "not", "ign", "sup", "unl"]
+    assert tiles == [[0, 1]]  # column and row of the one tile that the second stroke touched
 
 
 def pointer(desk, kind, name, at, number=1, pressure=0.5, buttons=1):
