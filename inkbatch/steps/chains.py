@@ -12,7 +12,7 @@ from inkbatch.run.job import JobReport, RunContext
 if TYPE_CHECKING:
     from inkbatch.steps.dataset.job import BuildDatasetConfig, SegmentChoice
     from inkbatch.steps.infer.settings import InferConfig
-    from inkbatch.steps.labels.plan import LabelsConfig
+    from inkbatch.steps.labels.settings import LabelsConfig
 
 
 def infer(config: InferConfig, context: RunContext) -> JobReport:
@@ -82,7 +82,7 @@ def labels_config(config: BuildDatasetConfig, choice: SegmentChoice) -> LabelsCo
     Raises:
         ConfigError: Settings that belong to the dataset, or that do not validate.
     """
-    from inkbatch.steps.labels.plan import LabelsConfig
+    from inkbatch.steps.labels.settings import LabelsConfig
 
     stated = choice.labels or {}
     for key in ("segment", "root", "catalog", "replace"):

@@ -26,7 +26,7 @@ from inkbatch.steps.ensemble.job import EnsembleConfig
 from inkbatch.steps.ensemble.job import run as run_ensemble
 from inkbatch.steps.infer.job import run as run_infer
 from inkbatch.steps.labels.job import run as run_labels
-from inkbatch.steps.labels.plan import LabelsConfig
+from inkbatch.steps.labels.settings import LabelsConfig
 from inkbatch.steps.prepare.job import run
 from inkbatch.testing.faults import Notes, stored_bytes
 from inkbatch.testing.segments import random_papyrus, write_layers

@@ -11,10 +11,10 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from inkbatch.errors import ConfigError
+from inkbatch.io.store.credentials import reads_anonymously
 from inkbatch.redaction import redact, shown
 
 S3_PROTOCOLS = ("s3", "s3a")
-TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 
 # Environment variables that shape a client. When one changes, a new client is made.
 _CLIENT_VARIABLES = (
@@ -42,27 +42,6 @@ def _s3_options() -> dict[str, Any]:
         # The pool's default of 10 connections would throttle 48 parallel ranges; s3fs and `retried` retry as well.
         "config_kwargs": {"max_pool_connections": 64, "retries": {"mode": "standard", "max_attempts": 2}},
     }
-
-
-def asked_to_be_anonymous() -> bool:
-    """Tell whether the environment wants unsigned requests."""
-    return os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in TRUE_WORDS
-
-
-def reads_anonymously() -> bool:
-    """Tell whether S3 requests go unsigned: where that is asked for, or nothing could sign them.
-
-    Credentials are looked for where AWS clients do: environment, files, the machine's role. A profile that does not
-    exist, or a login that is over, counts as one: the client says what is wrong with it.
-    """
-    from botocore.session import Session
-
-    if asked_to_be_anonymous():
-        return True
-    try:
-        return Session().get_credentials() is None
-    except Exception:  # botocore has its own ways to say that a profile is missing
-        return False
 
 
 def filesystem_options(protocol: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import errno
 from typing import Any
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, InkbatchError, StorageError
-from inkbatch.io.store.clients import asked_to_be_anonymous, reads_anonymously
+from inkbatch.io.store.credentials import asked_to_be_anonymous, reads_anonymously
 from inkbatch.redaction import redact
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from inkbatch.errors import CorruptDataError, InkbatchError, StorageError
 from inkbatch.io.store import retrying
@@ -14,12 +15,30 @@ from inkbatch.io.store.faults import judge
 from inkbatch.io.store.local_files import read_local
 from inkbatch.io.store.meter import READ
 
-if TYPE_CHECKING:
-    from inkbatch.io.store.location import Location
-
-    ByteRange = tuple[Location, int, int]
-
 PARALLEL_REQUESTS = 48  # per call of `read_ranges`; S3 serves about 50-90 MB/s per connection
+
+
+class Place(Protocol):
+    """An object of a store, as `inkbatch.io.store.location.Location` names it."""
+
+    @property
+    def uri(self) -> str:
+        """Its address, for messages."""
+
+    @property
+    def path(self) -> str:
+        """Its path in the file system."""
+
+    @property
+    def is_local(self) -> bool:
+        """True on a local disk."""
+
+    @property
+    def fs(self) -> AbstractFileSystem:
+        """The file system that serves it."""
+
+
+ByteRange = tuple[Place, int, int]
 
 
 def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
@@ -88,7 +107,7 @@ def _fetch(ranges: Sequence[ByteRange]) -> list[bytes | BaseException]:
     return [_fetch_one(item, start, stop) for item, start, stop in ranges]
 
 
-def _fetch_one(location: Location, start: int, stop: int) -> bytes | BaseException:
+def _fetch_one(location: Place, start: int, stop: int) -> bytes | BaseException:
     try:
         if not location.is_local:
             return bytes(location.fs.cat_file(location.path, start=start, end=stop))

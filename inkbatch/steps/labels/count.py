@@ -11,7 +11,7 @@ from inkbatch.data.labels.seams import Merged, merge
 from inkbatch.errors import DataError
 
 if TYPE_CHECKING:
-    from inkbatch.steps.labels.plan import LabelsConfig
+    from inkbatch.steps.labels.settings import LabelsConfig
     from inkbatch.steps.labels.sources import LabelInputs
 
 LISTED = 1_000  # components in components.json

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from inkbatch.data.labels.cleaning import CleaningRules
 from inkbatch.io.layers.one_plane import OnePlane
-from inkbatch.steps.labels.plan import LabelsConfig, LabelsPlan, make_plan
+from inkbatch.steps.labels.plan import LabelsPlan, make_plan
+from inkbatch.steps.labels.settings import LabelsConfig
 from inkbatch.text import bytes_text
 
 BASE_BYTES = 120 << 20  # the interpreter with numpy and OpenCV

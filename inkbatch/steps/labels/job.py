@@ -29,8 +29,9 @@ from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import BESIDE
 from inkbatch.steps.labels.count import LISTED
 from inkbatch.steps.labels.describe import describe
-from inkbatch.steps.labels.plan import LabelsConfig, LabelsPlan, make_plan
+from inkbatch.steps.labels.plan import LabelsPlan, make_plan
 from inkbatch.steps.labels.report import write_before_and_after, write_statistics
+from inkbatch.steps.labels.settings import LabelsConfig
 from inkbatch.text import count_text
 
 OUTPUTS = (*BESIDE["labels"], "labels")

@@ -27,7 +27,7 @@ from inkbatch.io.surface import SurfaceVolume
 from inkbatch.steps.labels.painted_source import PaintedMask, open_painted, own_version
 
 if TYPE_CHECKING:
-    from inkbatch.steps.labels.plan import LabelsConfig
+    from inkbatch.steps.labels.settings import LabelsConfig
 
 CURE = "set plane to one of them, to middle, or to max"
 
