@@ -9,6 +9,7 @@ is there instead) and the *cure* (what to do about it).
 | 64 | bad command or configuration | no |
 | 65 | bad data, or data and bundle do not match | no |
 | 75 | try again: preempted, storage gave up after retries | yes |
+| 130 | Ctrl-C twice | yes |
 | 1 | a bug of ours | no |
 """
 
@@ -19,6 +20,7 @@ EXIT_BUG = 1
 EXIT_CONFIG = 64
 EXIT_DATA = 65
 EXIT_TRY_AGAIN = 75
+EXIT_ABORTED = 130  # as shells report a process that SIGINT ended
 
 
 class InkbatchError(Exception):

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from inkbatch.errors import EXIT_BUG, EXIT_CONFIG, InkbatchError
+from inkbatch.errors import EXIT_ABORTED, EXIT_BUG, EXIT_CONFIG, InkbatchError
 from inkbatch.redaction import redact
 
 # The class of all usage errors; typer carries its own click from 0.26 on, and names only its subclasses publicly.
@@ -51,7 +51,7 @@ def run_command(command: Callable[[], Any], name: str = "inkbatch") -> int:
         return EXIT_CONFIG
     except KeyboardInterrupt:
         _say("aborted; what is stored is kept, run the same command again to continue")
-        return 130
+        return EXIT_ABORTED
     except Exception as error:
         if is_out_of_memory(error):
             _say(f"out of memory: {(str(error).splitlines() or [type(error).__name__])[0]}; {MEMORY_CURE}")

@@ -9,9 +9,8 @@ import sys
 import threading
 from types import FrameType
 
-from inkbatch.errors import EXIT_TRY_AGAIN, Preempted
+from inkbatch.errors import EXIT_ABORTED, EXIT_TRY_AGAIN, Preempted
 
-EXIT_ABORTED = 130  # as shells report a process that SIGINT ended
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
