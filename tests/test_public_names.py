@@ -13,6 +13,7 @@ FOREIGN = {  # private names of other packages that have no public one, and publ
     "_call_s3",
     "_compiled_call_impl",
     "_exit",
+    "_get_s3_method_kwargs",
     "_replace",
 }
 
