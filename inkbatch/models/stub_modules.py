@@ -149,7 +149,8 @@ def _names(stream: IO[bytes], pickles: int) -> Iterator[str]:
 def names_in(path: Path) -> set[str]:
     """List the dotted names that a torch checkpoint refers to, as far as it can be read. Runs nothing of it."""
     found: set[str] = set()
-    with contextlib.suppress(ValueError, zipfile.BadZipFile, EOFError):
+    unreadable = (ValueError, zipfile.BadZipFile, EOFError, MemoryError, OverflowError)  # lengths may be anything
+    with contextlib.suppress(*unreadable):
         if not zipfile.is_zipfile(path):
             with path.open("rb") as stream:
                 found.update(_names(stream, LEGACY_PICKLES))

@@ -15,6 +15,7 @@ import torch
 from inkbatch.errors import EXIT_CONFIG, ConfigError, DataError
 from inkbatch.models import unpickling, untrusted
 from inkbatch.models.importing import read_state_dict
+from inkbatch.models.stub_modules import names_in
 
 PROBE = [sys.executable, "-I", unpickling.__file__, "/absent", "/absent", "60", "[]"]
 CAN_ISOLATE = subprocess.run(PROBE, check=False, capture_output=True).returncode != unpickling.EXIT_NO_ISOLATION
@@ -201,3 +202,8 @@ def test_this_process_keeps_its_environment(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
     assert "AWS_SECRET_ACCESS_KEY" not in untrusted.bare_environment(Path("home"))
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == "a-secret"
+
+
+def test_a_length_that_no_memory_holds_ends_the_search_for_names(tmp_path):
+    (tmp_path / "a.ckpt").write_bytes(b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f")  # a bytearray of 2**63 - 1 bytes
+    assert names_in(tmp_path / "a.ckpt") == set()

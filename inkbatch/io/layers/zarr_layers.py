@@ -50,6 +50,11 @@ class ZarrLayers(CheckedLayerSource):
         self.shape_zyx = (lengths.get("z", 1), lengths["y"], lengths["x"])
         if 0 in self.shape_zyx:
             raise DataError(f"{self.uri}: its shape is {self._array.shape}; it holds no pixels, write it again")
+        if 0 in self._array.chunks:
+            raise DataError(
+                f"{self.uri}: expected chunks that hold pixels, its metadata state chunks of {self._array.chunks}; "
+                "copy the array again"
+            )
         self.dtype = self._array.dtype.newbyteorder("=")
         self.has_flags = flags and self.dtype == np.bool_
         if self.has_flags:

@@ -234,3 +234,11 @@ def test_large_boxes_of_other_orders_are_copied_piecewise(store_locally, monkeyp
         block = open_layer_source(stored.uri, **stored.options).read(range(5), Box(3, 4, 60, 80))
         np.testing.assert_array_equal(block, stored.expected[:, 3:60, 4:80])
         shutil.rmtree(stored.uri)
+
+
+def test_chunks_that_hold_no_pixels_are_refused(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(2, 8, 8), chunks=(2, 8, 8), dtype="uint8", zarr_format=2)
+    place = tmp_path / "a.zarr/.zarray"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "chunks": [0, 8, 8]}))
+    with pytest.raises(DataError, match=r"a\.zarr: expected chunks that hold pixels, .* \(0, 8, 8\)"):
+        open_layer_source(str(tmp_path / "a.zarr"), axes="zyx")
