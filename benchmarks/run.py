@@ -33,6 +33,7 @@ BENCHMARKS = (
     "maps",
     "tta",
     "sweep",
+    "prompts",
     "evidence",
     "instances",
     "models",

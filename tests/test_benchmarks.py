@@ -28,6 +28,7 @@ NAMES = [
     pytest.param("tta", marks=pytest.mark.slow),
     pytest.param("sweep", marks=pytest.mark.slow),
     "instances",
+    "prompts",
 ]
 
 

@@ -17,6 +17,7 @@ from inkbatch.cli.options import (
     preset_settings,
 )
 from inkbatch.config import ends_with_check
+from inkbatch.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +40,7 @@ def instances(
     ] = None,
     pixel_um: Annotated[float | None, typer.Option(help="Edge of a picture's pixel in micrometres.")] = None,
     result: Annotated[str | None, typer.Option(help="Name of the result.")] = None,
+    kind: Annotated[str, typer.Option(help="objects, or letters: letters and lines of a map of ink.")] = "objects",
     root: Root = None,
     preset: Preset = None,
     *,
@@ -54,11 +56,28 @@ def instances(
     from inkbatch.steps.instances import job as step
     from inkbatch.steps.instances.settings import InstancesConfig
 
+    if kind != "objects":
+        asked: dict[str, object] = {"segment": subject, "name": name, "root": chosen_root(root)}
+        _letters(kind, common, asked, maps or pictures or result)
+        return
     context = common.context()
     options: dict[str, Any] = {"subject": subject, "name": name, "maps": maps, "pictures": pictures}
     options |= {"pixel_um": pixel_um, "result": result, "root": chosen_root(root)}
     job = InstancesConfig.load(common.config, common.sets or (), options, preset_settings(preset, "instances"))
     common.run_job(job, context, step.describe, step.run, step.summary)
+
+
+def _letters(kind: str, common: JobOptions, options: dict[str, object], other: str | None) -> None:
+    """Find letters; there are no units, so that nothing is left for shards, and no plan to print."""
+    from inkbatch.steps.letters import LettersConfig, run
+
+    if kind != "letters" or other is not None or common.shard is not None or common.dry_run:
+        raise ConfigError(
+            f"instances --kind {kind}: expected objects, or letters of a segment's prediction without --maps, "
+            "--pictures, --result, --shard and --dry-run; leave them out (--set to=FOLDER names another place)"
+        )
+    for line in run(LettersConfig.load(common.config, common.sets or (), options)):
+        typer.echo(line)
 
 
 def evaluate_instances(

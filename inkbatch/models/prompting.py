@@ -247,10 +247,15 @@ class TransformersSegmenter:
         """
         if tile.ndim != 3 or tile.shape[2] != 3 or tile.dtype != np.uint8:
             raise DataError(f"tile: expected (Y, X, 3) of uint8, got {tile.shape} of {tile.dtype}; convert it to RGB")
+        return self.encode(self.normalised(tile), (tile.shape[0], tile.shape[1]))
+
+    @torch.inference_mode()
+    def encode(self, normalised: Tensor, shape_yx: tuple[int, int]) -> Features:
+        """Make the pass of the image encoder over a tile that `normalised` brought to its edge."""
         with self._autocast():
-            found = self.net.get_image_embeddings(self.normalised(tile))
+            found = self.net.get_image_embeddings(normalised)
         maps = tuple(found) if isinstance(found, list | tuple) else (found,)
-        return Features(tuple(each.float() for each in maps), (tile.shape[0], tile.shape[1]))
+        return Features(tuple(each.float() for each in maps), shape_yx)
 
     def normalised(self, tile: NDArray[np.uint8]) -> Tensor:
         """Bring a tile to the network's edge and range: (1, 3, image_px, image_px) float32."""

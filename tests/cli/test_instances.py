@@ -12,7 +12,10 @@ from inkbatch.cli.app import app
 from inkbatch.cli.outcome import run_command
 from inkbatch.data.instances.proposals import first_pass_of, limits_of
 from inkbatch.data.instances.settings import ProposalRules
+from inkbatch.errors import EXIT_CONFIG
 from inkbatch.testing.instances import write_maps
+from inkbatch.testing.letters import write_column
+from inkbatch.testing.maps import store_map
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -62,3 +65,17 @@ def test_labels_that_do_not_belong_to_the_result_are_refused(says, tmp_path):
     assert (code, "expected whole numbers (height, width)" in text) == (65, True)
     code, text = says("evaluate-instances", "maps", "--labels", "truth")
     assert code == 65
+
+
+def test_letters_of_a_map_are_found_by_the_same_command(says, tmp_path):
+    column = write_column(lines=4, letters=5)
+    store_map("root", "column", "net", column.ink)
+    code, text = says("instances", "column", "--kind", "letters", "--set", "rules.min_stroke=10")
+    assert code == 0, text
+    assert "letters: 20 letters in 4 lines" in text
+    assert Path("root/instances/column/net-letters/coco.json").exists()
+    code, text = says("instances", "column", "--kind", "letters", "--maps", "maps")
+    assert code == EXIT_CONFIG
+    assert "without --maps" in text
+    code, text = says("instances", "column", "--kind", "words")
+    assert code == EXIT_CONFIG

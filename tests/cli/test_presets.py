@@ -247,9 +247,9 @@ def test_thin_sections():
         Path(folder).mkdir(parents=True)
     for name in "abcd":
         mask = np.zeros((96, 128), np.uint8)
-        for _ in range(4):
-            cv2.circle(mask, (int(rng.integers(128)), int(rng.integers(96))), 14, 255, -1)
-        picture = rng.integers(20, 90, (96, 128, 3), dtype=np.uint8) + (mask // 4)[..., None]
+        for number, x in enumerate((20, 50, 80, 110), start=1):
+            cv2.circle(mask, (x, int(rng.integers(20, 76))), 14, number, -1)
+        picture = rng.integers(20, 90, (96, 128, 3), dtype=np.uint8) + np.uint8(60) * (mask > 0)[..., None]
         cv2.imwrite(f"sections/images/{name}.png", picture)
         cv2.imwrite(f"sections/masks/{name}.png", mask)
     tiles = ["sample_px=32", "sampling.stride_px=16", "images.clahe.cell_px=32"]
@@ -269,7 +269,7 @@ def test_thin_sections():
     inkbatch("infer-pictures", "--preset", "thin-sections", "--to", "maps")
     (tested,) = pictures["test"]
     assert [path.name for path in Path("maps").glob("*.npy")] == [f"{tested}.npy"]
-    assert np.load(f"maps/{tested}.npy").shape == (96, 128)
+    assert np.load(f"maps/{tested}.npy").shape == (3, 96, 128)  # background, grain, boundary
 
 
 def test_the_shipped_file_of_train_runs():

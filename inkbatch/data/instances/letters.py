@@ -196,7 +196,10 @@ def _lines_of(
     best = int(np.argmax(np.abs(waves)))
     pitch = float(finer[best])
     offset = -np.angle(waves[best]) / (2 * np.pi) * pitch
-    return np.rint((middles - offset) / pitch).astype(np.int64), pitch
+    lines = np.rint((middles - offset) / pitch).astype(np.int64)
+    if lines.min() < lines.max():
+        pitch = float(np.polyfit(lines, middles, 1, w=np.sqrt(weights))[0])
+    return lines, pitch
 
 
 def _pitch(profile: Floats, height: float) -> float | None:

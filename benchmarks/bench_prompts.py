@@ -1,0 +1,103 @@
+"""Cost of refinement: prompts per second of `refine` beside the same network calls on tensors in memory.
+
+The floor encodes as many tiles and answers as many batches of prompts as the job does, on tensors that lie on the
+device already. Above it: cutting and resizing tiles, enlarging masks to pixels, and the choice of one per proposal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from benchmarks.common import Report, best, in_turn, median, parser, timed
+from inkbatch.data.instances.ascent import Evidence
+from inkbatch.data.instances.proposals import first_pass_of, limits_of, proposed
+from inkbatch.data.instances.selection import Choice
+from inkbatch.data.instances.settings import ProposalRules, SelectionRules
+from inkbatch.data.labels.objects import boundary_classes
+from inkbatch.data.synthetic.grains import GrainConfig, make_section
+from inkbatch.io.store.location import Location
+from inkbatch.models.prompting import (
+    PROMPTS_AT_ONCE,
+    PromptableBundle,
+    PromptableDocument,
+    TransformersSegmenter,
+    build_promptable,
+)
+from inkbatch.predict.device import choose_device
+from inkbatch.predict.refining import RefineConfig, cells_of, refine
+
+SAM2_PX = 1024
+TARGET = 1.1
+
+
+def sam2_tiny() -> PromptableDocument:
+    """Describe SAM 2.1's smallest published shape, hiera-tiny; its speed does not depend on its weights."""
+    return PromptableDocument(name="hiera-tiny", kind="sam2", config={}, image_px=SAM2_PX, licence="Apache-2.0")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    known = parser(__doc__)
+    known.add_argument("--promptable", help="bundle (default: SAM 2.1 hiera-tiny, fresh weights)")
+    known.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    known.add_argument("--edge", type=int, default=1024, help="of the made section, in pixels")
+    found = known.parse_args(arguments)
+    found.rounds = found.rounds or (1 if found.quick else 3)
+    device = choose_device(found.device)
+    report = Report("prompts", found, {"device": device.type})
+    if found.quick:
+        from inkbatch.testing.prompting import tiny_sam2
+
+        document, edge = tiny_sam2(), 160
+    else:
+        document, edge = sam2_tiny(), found.edge
+    if found.promptable:
+        segmenter = PromptableBundle.open(Location.parse(found.promptable)).build(device)
+        document = segmenter.document
+    else:
+        net = build_promptable(document.kind, document.config).eval().to(device)
+        segmenter = TransformersSegmenter(net, document)
+    section = make_section(GrainConfig(shape_yx=(edge, edge), radius_px=(10, 20)), 0)
+    classes = boundary_classes(section.instances, 1, "made section")
+    values = np.stack([classes == number for number in range(3)]).astype(np.float32)
+    limits = limits_of(ProposalRules(), None)
+    joined, regions = first_pass_of(values, limits)
+    asked, choice = proposed(joined, limits), Choice.of(SelectionRules(), limits.min_px, None)
+    config = RefineConfig(bundle="none", cell_px=document.image_px // 2, halo_px=document.image_px // 4)
+    per_cell = [len(members) for members in cells_of(asked, config.cell_px).values()]
+    batches = sum(-(-count // PROMPTS_AT_ONCE) for count in per_cell)
+    evidence = Evidence.of(values)
+    tile = torch.zeros((1, 3, document.image_px, document.image_px), device=device)
+    points = torch.full((1, PROMPTS_AT_ONCE, 1, 2), document.image_px / 2, device=device)
+    corners = torch.full((1, PROMPTS_AT_ONCE, 4), document.image_px / 2, device=device)
+
+    def floor() -> None:
+        features = [segmenter.encode(tile, (1, 1)) for _ in per_cell]
+        for _ in range(batches):
+            segmenter.answer(features[0], points, corners)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def job() -> None:
+        refine(segmenter, section.picture, evidence, regions, asked, choice, config)
+
+    job()
+    floor()
+    samples = in_turn({"job": lambda: timed(job), "floor": lambda: timed(floor)}, found.rounds)
+    report.keep(samples)
+    report.facts["section"] = {"edge_px": edge, "prompts": len(asked), "tiles": len(per_cell), "batches": batches}
+    report.note(f"{len(asked)} prompts in {len(per_cell)} tiles, {batches} batches of {PROMPTS_AT_ONCE}")
+    words = "the same network calls, in memory"
+    target = None if found.quick else TARGET
+    report.row("refinement, best", best(samples["job"]), "s", best(samples["floor"]), words, at_most=target)
+    report.row("refinement, median", median(samples["job"]), "s", median(samples["floor"]), words)
+    rates = [len(asked) / best(samples[name]) for name in ("job", "floor")]
+    report.row("prompts per second", rates[0], "1/s", rates[1], words)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Letters of a stored map: every file says the same letters, and how the map is cut changes nothing."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from inkbatch.data.instances.letters import LetterRules
+from inkbatch.errors import DataError
+from inkbatch.steps import letters
+from inkbatch.steps.letters import LettersConfig, run
+from inkbatch.testing.letters import write_column
+from inkbatch.testing.maps import store_map
+
+COLUMN = write_column(lines=4, letters=5, height_px=36, pitch_px=64)
+PIXEL_UM = 60.0
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    place = tmp_path_factory.mktemp("root")
+    store_map(place, "column", "net", COLUMN.ink * 0.9, voxel_size_um=PIXEL_UM, unit_px=128)
+    return place
+
+
+@pytest.fixture(scope="module")
+def found(root):
+    config = LettersConfig(segment="column", root=str(root), rules=LetterRules(min_stroke=10))
+    (line,) = run(config)
+    return root / "instances" / "column" / "net-letters", line
+
+
+def rows(place):
+    with place.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_hold_every_letter_with_its_height_in_millimetres(found):
+    folder, line = found
+    assert line.startswith("letters: 20 letters in 4 lines")
+    table = rows(folder / "letters.csv")
+    assert [(int(row["line"]), int(row["y0"]), int(row["x1"])) for row in table] == [
+        (number, box.y0, box.x1) for number, _, box in COLUMN.letters
+    ]
+    assert float(table[0]["height_mm"]) == pytest.approx(int(table[0]["height_px"]) * PIXEL_UM / 1000)
+    assert [row["letters"] for row in rows(folder / "lines.csv")] == ["5"] * 4
+    assert json.loads((folder / "letters.json").read_text())["pitch_px"] == pytest.approx(64, rel=0.02)
+
+
+def test_boxes_and_cutouts_are_those_of_the_table(found):
+    folder, _ = found
+    document = json.loads((folder / "coco.json").read_text())
+    boxes = [box for _, _, box in COLUMN.letters]
+    assert [one["bbox"] for one in document["annotations"]] == [[b.x0, b.y0, b.width, b.height] for b in boxes]
+    assert document["annotations"][0]["area"] == np.count_nonzero(COLUMN.ink[boxes[0].slices])
+    margin = round(0.15 * json.loads((folder / "letters.json").read_text())["height_px"])
+    cutout = cv2.imread(str(folder / "letters" / "line-02-003.png"), cv2.IMREAD_UNCHANGED)
+    expected = COLUMN.ink[boxes[7].grow(margin).slices] * np.float32(0.9)
+    np.testing.assert_array_equal(
+        cutout, np.rint(expected.astype(np.float16).astype(np.float32) * 255).astype(np.uint8)
+    )
+    assert len(list((folder / "letters").iterdir())) == 20
+
+
+def test_the_picture_numbers_rows_and_bears_a_bar_of_1_cm(found):
+    picture = cv2.imread(str(found[0] / "rows.png"))[..., ::-1]
+    assert picture.shape == (*COLUMN.ink.shape, 3)
+    assert (picture == letters.AMBER).all(axis=2).any(axis=1).sum() > 4
+    bar = (picture == 255).all(axis=2)
+    assert bar.sum(axis=1).max() == round(10_000 / PIXEL_UM)
+
+
+def test_how_the_map_is_cut_changes_nothing(root, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(letters, "PART_PX", 96)
+    config = LettersConfig(segment="column", root=str(root), to=str(tmp_path), rules=LetterRules(min_stroke=10))
+    run(config)
+    for name in ("letters.csv", "lines.csv", "coco.json", "letters.json", "rows.png"):
+        assert (tmp_path / name).read_bytes() == (found[0] / name).read_bytes()
+
+
+def test_a_map_without_strokes_is_refused_with_what_to_change(tmp_path):
+    store_map(tmp_path, "bare", "net", np.full((64, 64), 0.2, np.float32))
+    with pytest.raises(DataError, match=r"got none; lower rules\.ink_from or rules\.min_stroke"):
+        run(LettersConfig(segment="bare", root=str(tmp_path)))
