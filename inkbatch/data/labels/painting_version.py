@@ -63,7 +63,7 @@ class PaintedVersion:
         counts: Pixels per layer.
         tabs: Tabs that painted, the last one at the end.
         changes: Tiles of the newest revisions.
-        known_from: All revisions above this one are in `changes`.
+        forgotten: Newest revision by tab that is no longer in `changes`.
     """
 
     folder: Location
@@ -74,7 +74,7 @@ class PaintedVersion:
     counts: dict[LayerName, int]
     tabs: dict[str, TabState]
     changes: list[Touched]
-    known_from: int
+    forgotten: dict[str, int]
 
     @property
     def name(self) -> str:
@@ -108,7 +108,7 @@ class PaintedVersion:
         tiles = PaintedTiles(folder, (shape[0], shape[1]), overview)
         journal = Journal(folder)
         found = PaintedVersion(
-            folder, facts, tiles, journal, state["revision"], state["counts"], tabs, changes, state["from"]
+            folder, facts, tiles, journal, state["revision"], state["counts"], tabs, changes, state.get("forgotten", {})
         )
         for record in journal.after(found.revision):
             found.lay(record)
@@ -135,12 +135,12 @@ class PaintedVersion:
         if record.changes:
             self.changes.append(Touched(record.revision, record.tab, frozenset(c.tile for c in record.changes)))
         for dropped in self.changes[:-KEPT_CHANGES]:
-            self.known_from = dropped.revision
+            self.forgotten[dropped.tab] = dropped.revision
         del self.changes[:-KEPT_CHANGES]
 
     def changed_since(self, revision: int, tab: str) -> frozenset[Tile] | None:
         """Return the tiles that other tabs changed after a revision; None where that is too long ago to know."""
-        if revision < self.known_from:
+        if any(last > revision for other, last in self.forgotten.items() if other != tab):
             return None
         parts = [row.tiles for row in self.changes if row.revision > revision and row.tab != tab]
         return frozenset().union(*parts)
@@ -152,7 +152,7 @@ class PaintedVersion:
             "counts": self.counts,
             "tabs": {tab: [state.seq, state.digests, state.undo, state.redo] for tab, state in self.tabs.items()},
             "changes": [[row.revision, row.tab, sorted(row.tiles)] for row in self.changes],
-            "from": self.known_from,
+            "forgotten": self.forgotten,
             "overview": list(overview.shape),
         }
         return framed(facts, [packed(overview)])
@@ -176,7 +176,7 @@ def read_state(folder: Location) -> tuple[dict[str, Any], bytes | None]:
     try:
         ((state, overview),) = frames(place.read_bytes(), place)
     except FileNotFoundError:
-        return {"revision": 0, "counts": dict.fromkeys(LAYERS, 0), "tabs": {}, "changes": [], "from": 0}, None
+        return {"revision": 0, "counts": dict.fromkeys(LAYERS, 0), "tabs": {}, "changes": [], "forgotten": {}}, None
     return state, overview
 
 

@@ -12,7 +12,7 @@ from inkbatch.data.labels.components import label
 from inkbatch.data.labels.painting import Marks, count_marks, halved_codes, paint
 from inkbatch.data.labels.painting_journal import ENDING, Journal, TakenOverError
 from inkbatch.data.labels.painting_lease import LASTS_S, Lease
-from inkbatch.data.labels.painting_session import PaintSession, Sent
+from inkbatch.data.labels.painting_session import PaintSession, RefusedStrokeError, Sent
 from inkbatch.data.labels.painting_shapes import polygon, rectangle, stroke
 from inkbatch.data.labels.painting_tools import component_at, fill, smart, specks, take
 from inkbatch.data.labels.painting_version import PaintedVersion, create_version
@@ -274,6 +274,22 @@ def test_undo_has_no_limit_and_tiles_stay_within_their_memory(folder, monkeypatc
     session.close()
 
 
+def test_own_strokes_never_clash_and_those_of_others_are_not_forgotten(folder, monkeypatch):
+    monkeypatch.setattr("inkbatch.data.labels.painting_version.KEPT_CHANGES", 2)
+    session = PaintSession(folder)
+    for seq in range(1, 6):
+        boxed(session, seq, Box(seq, 0, seq + 1, 9), base=0)
+    session.close()
+    session = PaintSession(folder)
+    with pytest.raises(RefusedStrokeError):
+        boxed(session, 1, Box(0, 0, 3, 3), tab="other", base=2)
+    boxed(session, 1, Box(0, 0, 3, 3), "ignore", tab="other", base=5)
+    boxed(session, 6, Box(400, 400, 403, 403), base=0)
+    with pytest.raises(RefusedStrokeError, match="another tab painted on 1"):
+        boxed(session, 7, Box(5, 5, 6, 6), "ignore", base=0)
+    session.close()
+
+
 def test_a_large_stroke_is_one_stroke(folder):
     session = PaintSession(folder)
     assert len(boxed(session, 1, Box(0, 0, *SHAPE), "supervision").tiles) == 9
@@ -286,7 +302,7 @@ PAINTER = """
 import sys
 import numpy as np
 from inkbatch.data.labels.painting import Marks
-from inkbatch.data.labels.painting_session import PaintSession, Sent
+from inkbatch.data.labels.painting_session import PaintSession, RefusedStrokeError, Sent
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 
