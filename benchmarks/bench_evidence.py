@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from benchmarks.common import Report, best, cpu, in_turn, options, real_layers, scratch, timed
+from inkbatch.data.maps.depth_agreement import COMMON_PIXELS, common_product_name, common_sum_name, no_agreement
 from inkbatch.data.maps.sweep import (
     BLOCK_PX,
     CODES,
@@ -81,6 +82,10 @@ def _counts(box: Box) -> dict[str, np.ndarray]:
         for s in range(len(SERIES)):
             found[histogram_name(b, s)] = np.zeros(CODES, np.int64)
             found[block_sum_name(b, s)] = np.full((len(DEPTHS), *blocks), 1 << 34, np.int64)
+    nothing = no_agreement(len(BUNDLES), len(DEPTHS), blocks)
+    found[COMMON_PIXELS] = np.full(blocks, BLOCK_PX**2, np.int64)
+    for s in range(len(SERIES)):
+        found[common_sum_name(s)], found[common_product_name(s)] = nothing.sums, nothing.products
     return found
 
 

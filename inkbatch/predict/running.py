@@ -7,6 +7,7 @@ Counts are whole numbers: their sums do not depend on how a surface is cut.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inkbatch.data.maps.depth_agreement import AGREEMENT_STEPS, DepthAgreement, scored_pairs
 from inkbatch.data.maps.sweep import BLOCK_PX, CODES, GRID
 from inkbatch.io.half_floats import to_half
 from inkbatch.predict.normalise import bincount_without_waiting
@@ -49,6 +51,46 @@ class DepthStatistics:
     is_finite: bool
 
 
+def block_sums(whole: Tensor) -> Tensor:
+    """Add up blocks of `BLOCK_PX` of whole numbers, (height, width) int32 to (rows, columns) int64."""
+    height, width = whole.shape
+    rows, columns = -(-height // BLOCK_PX), -(-width // BLOCK_PX)
+    padded = functional.pad(whole, (0, columns * BLOCK_PX - width, 0, rows * BLOCK_PX - height))
+    return padded.view(rows, BLOCK_PX, columns, BLOCK_PX).sum((1, 3), dtype=torch.int64)
+
+
+class RunningAgreement:
+    """Sums for the agreement of all bundles in one series, depth by depth.
+
+    Args:
+        common: Boolean (height, width) on the device: every bundle has a value.
+        bundles: Their number.
+        depths: How many maps of each will come.
+    """
+
+    def __init__(self, common: Tensor, bundles: int, depths: int) -> None:
+        self._common, self._count = common, 0
+        rows, columns = (-(-side // BLOCK_PX) for side in common.shape)
+        self._sums, self._products = (
+            torch.zeros((number, depths, rows, columns), dtype=torch.int64, device=common.device)
+            for number in (bundles, len(scored_pairs(bundles)))
+        )
+
+    def add(self, maps: Sequence[Tensor]) -> None:
+        """Add the maps of all bundles at the next depth, float16 (height, width)."""
+        steps = [(one.float() * AGREEMENT_STEPS).round_().to(torch.int32) * self._common for one in maps]
+        for bundle, one in enumerate(steps):
+            self._sums[bundle, self._count] = block_sums(one)
+        for pair, (a, b) in enumerate(scored_pairs(len(steps))):
+            self._products[pair, self._count] = block_sums(steps[a] * steps[b])
+        self._count += 1
+
+    def result(self) -> DepthAgreement:
+        """Return the sums of all maps that came."""
+        pixels = block_sums(self._common.to(torch.int32))
+        return DepthAgreement(*(part.cpu().numpy() for part in (pixels, self._sums, self._products)))
+
+
 class RunningStatistics:
     """Statistics of one series, depth by depth.
 
@@ -67,8 +109,8 @@ class RunningStatistics:
         self._blocks = torch.zeros((depths, rows, columns), dtype=torch.int64, device=has_value.device)
         self._kept: list[NDArray[np.uint8]] = []
 
-    def add(self, found: Tensor) -> None:
-        """Add the map of the next depth, float32 (height, width)."""
+    def add(self, found: Tensor) -> Tensor:
+        """Add the map of the next depth, float32 (height, width); returns it as it is counted, float16."""
         low, high = torch.aminmax(torch.where(self._has_value, found, 0))
         self._bounds = torch.stack([torch.minimum(self._bounds[0], low), torch.maximum(self._bounds[1], high)])
         half = torch.where(self._has_value, found.clamp(0, 1), 0).half().abs_()
@@ -77,6 +119,7 @@ class RunningStatistics:
         if self._keep:
             self._kept.append((half.float() * 255).round_().to(torch.uint8).cpu().numpy())
         self._count += 1
+        return half
 
     def _update(self, value: Tensor) -> None:
         if not self._count:
@@ -94,11 +137,7 @@ class RunningStatistics:
         codes = half.view(torch.int16).flatten()[self._index].to(torch.int64)
         on_cpu = half.device.type == "cpu"
         self._histogram += (torch.bincount if on_cpu else bincount_without_waiting)(codes, minlength=BITS)
-        rows, columns = self._blocks.shape[1:]
-        missing = (0, columns * BLOCK_PX - half.shape[1], 0, rows * BLOCK_PX - half.shape[0])
-        whole = functional.pad((half.float() * GRID).to(torch.int32), missing)
-        blocks = whole.view(rows, BLOCK_PX, columns, BLOCK_PX)
-        self._blocks[self._count] = blocks.sum((1, 3), dtype=torch.int64)
+        self._blocks[self._count] = block_sums((half.float() * GRID).to(torch.int32))
 
     def result(self) -> DepthStatistics:
         """Return the statistics of all maps that came; one at least."""

@@ -9,6 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.maps.depth_agreement import (
+    AGREEMENT_STEPS,
+    COMMON_PIXELS,
+    common_product_name,
+    common_sum_name,
+    scored_pairs,
+)
 from inkbatch.data.maps.sweep import (
     BLOCK_PX,
     CODES,
@@ -101,6 +108,20 @@ def _counts(maps: Maps, box: Box) -> dict[str, NDArray[Any]]:
             steps = (part.astype(np.float64) * GRID).astype(np.int64)
             found[block_sum_name(b, s)] = _by_block(steps)
             found[block_pixels_name(b)] = _by_block((part[:1] > 0).astype(np.int64))[0]
+    return found | _common(maps, box)
+
+
+def _common(maps: Maps, box: Box) -> dict[str, NDArray[Any]]:
+    """Sum up what all bundles have in common."""
+    found: dict[str, NDArray[Any]] = {}
+    for s, name in enumerate(next(iter(maps.values()))):
+        parts = [rows[name][:, *box.slices] for rows in maps.values()]
+        common = np.logical_and.reduce([part[:1] > 0 for part in parts])
+        steps = [np.rint(part.astype(np.float32) * AGREEMENT_STEPS).astype(np.int64) * common for part in parts]
+        found[COMMON_PIXELS] = _by_block(common.astype(np.int64))[0]
+        found[common_sum_name(s)] = np.stack([_by_block(one) for one in steps])
+        pairs = [steps[a] * steps[b] for a, b in scored_pairs(len(steps))]
+        found[common_product_name(s)] = np.stack([_by_block(one) for one in pairs])
     return found
 
 

@@ -2,14 +2,10 @@
 
 All of it follows from *moments*: means over blocks of `BLOCK_PX` of products of z values. They are made in one pass
 over the maps, block by block, so that neither order nor cutting of the pass changes them; windows are whole blocks.
-
-A window's *score* is the mean, over its pixels and all pairs of bundles, of ``max(z_a, 0) * max(z_b, 0)``: how loud two
-bundles are in the same places. Of one bundle it is the mean of ``max(z, 0)²``.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.maps.depth_agreement import pairs_of
 from inkbatch.data.maps.sweep import BLOCK_PX as BLOCK_PX
 from inkbatch.geometry import Box
 
@@ -36,7 +33,6 @@ class Moments:
         own: Mean z value, (bundles, rows, columns).
         square: Mean of its square, likewise.
         product: Mean of ``z_a * z_b``, (pairs, rows, columns); none for one bundle.
-        loud: Mean of ``max(z_a, 0) * max(z_b, 0)``, likewise; for one bundle of ``max(z, 0)²``.
         small: Mean z value of the bundles in squares of `SMALL_PX`.
     """
 
@@ -45,13 +41,7 @@ class Moments:
     own: Doubles
     square: Doubles
     product: Doubles
-    loud: Doubles
     small: Floats
-
-
-def pairs_of(bundles: int) -> list[tuple[int, int]]:
-    """List all pairs of different bundles."""
-    return list(itertools.combinations(range(bundles), 2))
 
 
 class MomentSums:
@@ -71,7 +61,6 @@ class MomentSums:
             np.zeros((bundles, *blocks)),
             np.zeros((bundles, *blocks)),
             np.zeros((pairs, *blocks)),
-            np.zeros((max(pairs, 1), *blocks)),
             np.zeros(small, np.float32),
         )
 
@@ -102,13 +91,8 @@ class MomentSums:
         found.z[here] = found.own[:, here[0], here[1]].mean(axis=0)
         squares = slice(box.y0 // SMALL_PX, -(-box.y1 // SMALL_PX)), slice(box.x0 // SMALL_PX, -(-box.x1 // SMALL_PX))
         found.small[squares] = block_means(together, SMALL_PX)
-        pairs = pairs_of(len(z))
-        for number, (a, b) in enumerate(pairs):
+        for number, (a, b) in enumerate(pairs_of(len(z))):
             found.product[number][here] = _sums(z[a] * z[b])
-        for values in z:
-            np.maximum(values, 0, out=values)
-        for number, (a, b) in enumerate(pairs or [(0, 0)]):
-            found.loud[number][here] = _sums(z[a] * z[b])
 
 
 def _filled(means: Sequence[Floats]) -> Floats | None:
@@ -199,13 +183,11 @@ class WindowNumbers:
     Attributes:
         filled: Share of the window's pixels that have a value.
         z: Mean z value there.
-        score: See the module.
         agreement: Mean correlation of two bundles over all pairs; NaN for one bundle, or where a map is flat.
     """
 
     filled: Doubles
     z: Doubles
-    score: Doubles
     agreement: Doubles
 
 
@@ -224,8 +206,7 @@ def window_numbers(found: Moments, grid: WindowGrid) -> WindowNumbers:
                 np.where((variance[a] > 0) & (variance[b] > 0), common / np.sqrt(variance[a] * variance[b]), np.nan)
             )
     agreement = np.mean(correlations, axis=0) if correlations else np.full(len(filled), np.nan)
-    score = grid.sums(found.loud).mean(axis=0) / there
-    return WindowNumbers(filled / area, grid.sums(found.z) / there, score, np.asarray(agreement, np.float64))
+    return WindowNumbers(filled / area, grid.sums(found.z) / there, np.asarray(agreement, np.float64))
 
 
 @dataclass(frozen=True)

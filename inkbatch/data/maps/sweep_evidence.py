@@ -10,6 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.maps.depth_agreement import (
+    COMMON_PIXELS,
+    DepthAgreement,
+    common_product_name,
+    common_sum_name,
+)
 from inkbatch.data.maps.discovery import (
     Q_CALLED,
     ControlPoint,
@@ -76,6 +82,7 @@ class Judged:
     Attributes:
         grid: The windows.
         numbers: By series.
+        scores: By series, (windows,), see `depth_agreement`.
         judged: True for windows that are judged, (windows,).
         border: Distance of each from the border, pixels.
         null: Scores of null windows, all null series together.
@@ -83,10 +90,12 @@ class Judged:
         q: The same.
         together: Smallest q of each window, paid for by the number of directions.
         moments: By series.
+        depth_means: Mean z value of all bundles at every depth, by series, (depths, windows).
     """
 
     grid: WindowGrid
     numbers: Mapping[str, WindowNumbers]
+    scores: Mapping[str, Doubles]
     judged: NDArray[np.bool_]
     border: Doubles
     null: Doubles
@@ -94,11 +103,12 @@ class Judged:
     q: Mapping[str, Doubles]
     together: Doubles
     moments: Mapping[str, Moments]
+    depth_means: Mapping[str, Doubles]
 
     @property
-    def scores(self) -> dict[str, Doubles]:
+    def judged_scores(self) -> dict[str, Doubles]:
         """Scores of the judged windows by real series."""
-        return {name: self.numbers[name].score[self.judged] for name in self.p}
+        return {name: self.scores[name][self.judged] for name in self.p}
 
     @property
     def least(self) -> int:
@@ -136,17 +146,18 @@ def judge(sweep: StoredSweep, rules: EvidenceRules) -> Judged:
     border = border_px(first.filled, grid)
     filled = next(iter(numbers.values())).filled
     judged = filled >= LEAST_FILLED
-    nulls = [numbers[row["name"]].score[judged] for row in rows if row["null"] is not None]
+    scores, depth_means = _by_depth(sweep, grid)
+    nulls = [scores[row["name"]][judged] for row in rows if row["null"] is not None]
     null = np.concatenate(nulls) if nulls else np.zeros(0)
     p, q = {}, {}
     for row in rows:
         if row["null"] is None:
             p[row["name"]], q[row["name"]] = np.ones(len(filled)), np.ones(len(filled))
             if len(null):
-                p[row["name"]][judged] = p_values(numbers[row["name"]].score[judged], null)
+                p[row["name"]][judged] = p_values(scores[row["name"]][judged], null)
                 q[row["name"]][judged] = q_values(p[row["name"]][judged])
     together = most_directions(np.stack(list(q.values())))
-    return Judged(grid, numbers, judged, border, null, p, q, together, moments)
+    return Judged(grid, numbers, scores, judged, border, null, p, q, together, moments, depth_means)
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ def control_points(found: Judged, planted: Sequence[PlantedWindow]) -> list[Cont
     if not inside or not len(found.null):
         return []
     sampled = np.array([order[places[one.at]] for one in inside], np.intp)
-    scores = np.stack(list(found.scores.values()))
+    scores = np.stack(list(found.judged_scores.values()))
     points = []
     for contrast in sorted(inside[0].scores, key=abs, reverse=True):
         with_ink = np.array([[one.scores[contrast][name] for one in inside] for name in found.p])
@@ -190,11 +201,11 @@ def evidence(sweep: StoredSweep, rules: EvidenceRules, planted: Sequence[Planted
     control = control_points(found, planted)
     real = list(found.p)
     best = np.argmin(np.stack([found.p[name] for name in real]), axis=0)
-    scores = np.stack([found.numbers[name].score for name in real])[best, np.arange(len(best))]
+    scores = np.stack([found.scores[name] for name in real])[best, np.arange(len(best))]
     order = np.lexsort((-scores, found.together, ~found.judged))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(1, len(order) + 1)
-    profiles = _profiles(sweep, found.grid)
+    profiles = _profiles(sweep, found.depth_means)
     called = int((found.together <= Q_CALLED).sum())
     judged = int(found.judged.sum())
     return {
@@ -224,7 +235,7 @@ def evidence(sweep: StoredSweep, rules: EvidenceRules, planted: Sequence[Planted
 
 def _series(sweep: StoredSweep, found: Judged, profiles: Mapping[str, Doubles], name: str) -> dict[str, Any]:
     numbers = found.numbers[name]
-    told = {"z": _rounded(numbers.z), "score": _rounded(numbers.score), "agreement": _rounded(numbers.agreement)}
+    told = {"z": _rounded(numbers.z), "score": _rounded(found.scores[name]), "agreement": _rounded(numbers.agreement)}
     if name not in found.p:
         return told
     peaks = [peak_of(profile, sweep.depths) for profile in profiles[name].T]
@@ -239,13 +250,12 @@ def _series(sweep: StoredSweep, found: Judged, profiles: Mapping[str, Doubles], 
     }
 
 
-def _profiles(sweep: StoredSweep, grid: WindowGrid) -> dict[str, Doubles]:
+def _profiles(sweep: StoredSweep, alone: Mapping[str, Doubles]) -> dict[str, Doubles]:
     """Average z values of all bundles at every depth over windows, by real series, less those of the series' nulls.
 
     Returns:
         (depths, windows) each.
     """
-    alone = dict(zip(sweep.series, _depth_means(sweep, grid), strict=True))
     rows, found = sweep.document["series"], {}
     for row in rows:
         if row["null"] is None:
@@ -258,29 +268,52 @@ def _profiles(sweep: StoredSweep, grid: WindowGrid) -> dict[str, Doubles]:
     return found
 
 
-def _depth_means(sweep: StoredSweep, grid: WindowGrid) -> list[Doubles]:
-    """Average z values of all bundles over windows at every depth, by series; each unit's counts are read once."""
-    bundles, series = range(len(sweep.bundles)), range(len(sweep.series))
+def _by_depth(sweep: StoredSweep, grid: WindowGrid) -> tuple[dict[str, Doubles], dict[str, Doubles]]:
+    """Read each unit's counts, once, and add them up over windows.
+
+    Returns:
+        Scores (windows,), and mean z values of all bundles at every depth, (depths, windows), by series.
+    """
+    series = list(enumerate(sweep.series))
+    names = [COMMON_PIXELS, *(block_pixels_name(b) for b in range(len(sweep.bundles)))]
+    for s, _ in series:
+        names += [common_sum_name(s), common_product_name(s)]
+        names += [block_sum_name(b, s) for b in range(len(sweep.bundles))]
+    found = _window_sums(sweep, grid, names)
+    stretches = [sweep.stretch(bundle) for bundle in sweep.bundles]
+    deviations = [one.deviation for one in stretches]
+    scores, means = {}, {}
+    for s, name in series:
+        agreed = DepthAgreement(found[COMMON_PIXELS], found[common_sum_name(s)], found[common_product_name(s)])
+        scores[name] = agreed.scores(deviations)
+        z = [
+            (found[block_sum_name(b, s)] / GRID / np.maximum(found[block_pixels_name(b)], 1) - one.mean)
+            / (one.deviation or 1)
+            for b, one in enumerate(stretches)
+        ]
+        means[name] = np.asarray(np.mean(z, axis=0), np.float64)
+    return scores, means
+
+
+def _window_sums(sweep: StoredSweep, grid: WindowGrid, names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """Add up counts of blocks over windows: (…, rows, columns) of each unit to (…, windows)."""
     windows, columns = len(grid.boxes), -(-sweep.shape_yx[1] // grid.window_px)
-    sums = np.zeros((len(bundles), len(series), len(sweep.depths), windows))
-    pixels = np.zeros((len(bundles), windows))
+    total: dict[str, NDArray[np.int64]] = {}
     for (y, x), place in sweep.units.items():
         counts = read_counts(place)
-        for b in bundles:
-            number = counts[block_pixels_name(b)]
-            rows, places = (
-                (start // BLOCK_PX + np.arange(size)) // grid.edge_blocks
-                for start, size in zip((y, x), number.shape, strict=True)
-            )
-            window = (rows[:, None] * columns + places[None, :]).ravel()
-            pixels[b] += np.bincount(window, number.ravel(), windows)
-            for s in series:
-                for depth, blocks in enumerate(counts[block_sum_name(b, s)]):
-                    sums[b, s, depth] += np.bincount(window, blocks.ravel(), windows)
-    means = sums / GRID / np.maximum(pixels, 1)[:, None, None]
-    stretches = [sweep.stretch(bundle) for bundle in sweep.bundles]
-    z = [(means[b] - stretches[b].mean) / (stretches[b].deviation or 1) for b in bundles]
-    return list(np.mean(z, axis=0))
+        rows, places = (
+            (start // BLOCK_PX + np.arange(size)) // grid.edge_blocks
+            for start, size in zip((y, x), counts[names[0]].shape, strict=True)
+        )
+        window = rows[:, None] * columns + places[None, :]
+        inside, where = np.unique(window, return_inverse=True)
+        order = np.argsort(where.ravel(), kind="stable")
+        starts = np.searchsorted(where.ravel()[order], np.arange(len(inside)))
+        for name in names:
+            blocks = counts[name].reshape(*counts[name].shape[:-2], -1).astype(np.int64)[..., order]
+            sums = total.setdefault(name, np.zeros((*blocks.shape[:-1], windows), np.int64))
+            sums[..., inside] += np.add.reduceat(blocks, starts, axis=-1)
+    return total
 
 
 def _rhythms(sweep: StoredSweep, found: Judged, directions: Sequence[str]) -> dict[str, Any]:

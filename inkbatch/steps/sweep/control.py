@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inkbatch.data.maps.evidence import MomentSums, WindowGrid, window_numbers
+from inkbatch.data.maps.evidence import WindowGrid
 from inkbatch.data.maps.sweep_evidence import EvidenceRules, PlantedWindow
 from inkbatch.data.synthetic.phantom import InkConfig, ink_plane
 from inkbatch.data.synthetic.strokes import strokes, with_ink
@@ -24,7 +24,7 @@ from inkbatch.predict.phases import read_box_of
 from inkbatch.run.job import RunContext
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
-from inkbatch.steps.sweep.maps import Loaded, MemberUnit, load_unit, predictor_of
+from inkbatch.steps.sweep.maps import Loaded, load_unit, predictor_of, unit_maps
 from inkbatch.steps.sweep.plan import SweepPlan
 from inkbatch.steps.sweep.together import Summary
 
@@ -72,21 +72,16 @@ def control_work(
     dtype = choose_precision(plan.config.precision, device)
     real = replace(plan, series=tuple(one for one in plan.series if one.null is None))
     predictors = [predictor_of(plan, member, device, dtype, context) for member in plan.members]
-    stretches = [(one.mean, one.deviation) for one in summary.stretches]
+    deviations = [one.deviation for one in summary.stretches]
 
     def scored(unit: Unit, loaded: Loaded, contrast: float) -> dict[str, float]:
         planted = [_planted(plan, place, unit.write_box, slab, contrast) for place, slab in enumerate(loaded.layers)]
         layers = [torch.from_numpy(slab).to(device) for slab in planted]
-        maps = []
-        for member, predictor, parts in zip(plan.members, predictors, loaded.tiles, strict=True):
-            place = plan.surfaces.index(plan.surface_of(member))
-            one = MemberUnit(real, member, predictor, unit, parts, layers[place], loaded.own_masks[place])
-            maps.append(one.maps(loaded.mask))
-        found = {}
-        for number, series in enumerate(real.series):
-            means = [_mean(one.series, number, unit.write_box) for one in maps]
-            found[series.name] = window_score(means, stretches)
-        return found
+        found = unit_maps(real, predictors, unit, loaded, layers)
+        return {
+            series.name: float(one.whole().scores(deviations))
+            for series, one in zip(real.series, found.agreement, strict=True)
+        }
 
     def compute(unit: Unit, loaded: Loaded) -> dict[str, Any]:
         scores = {f"{contrast:g}": scored(unit, loaded, contrast) for contrast in plan.config.control}
@@ -105,15 +100,6 @@ def control_work(
     )
 
 
-def window_score(means: Sequence[NDArray[np.float32]], stretches: Sequence[tuple[float, float]]) -> float:
-    """Score one window by the maps of all bundles; 0 where none has a value."""
-    height, width = means[0].shape
-    sums = MomentSums((height, width), len(means))
-    sums.add(Box(0, 0, height, width), means, stretches)
-    grid = WindowGrid((height, width), max(sums.moments.filled.shape))
-    return float(window_numbers(sums.moments, grid).score[0])
-
-
 def stored_control(plan: SweepPlan, units: Sequence[Unit]) -> list[PlantedWindow]:
     """Read what the control found."""
     found = []
@@ -122,10 +108,6 @@ def stored_control(plan: SweepPlan, units: Sequence[Unit]) -> list[PlantedWindow
         scores = {float(contrast): series for contrast, series in row["scores"].items()}
         found.append(PlantedWindow((row["at"][0], row["at"][1]), scores))
     return found
-
-
-def _mean(series: Any, number: int, box: Box) -> NDArray[np.float32]:
-    return np.zeros(box.shape, np.float32) if series is None else series[number].mean.astype(np.float32)
 
 
 def _planted(plan: SweepPlan, place: int, write_box: Box, slab: NDArray[Any], contrast: float) -> NDArray[Any]:

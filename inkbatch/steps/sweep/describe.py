@@ -16,7 +16,7 @@ from inkbatch.text import bytes_text, count_text, share_text
 
 BASE_BYTES = 600 << 20  # the interpreter with torch
 STORED_BYTES = 7  # of a pixel of one series: mean, deviation, best, best depth
-RUNNING_BYTES = 26  # of a pixel while a series is computed
+RUNNING_BYTES = 26  # of a pixel and bundle while a series is computed
 
 
 def describe(config: SweepConfig) -> str:
@@ -118,4 +118,4 @@ def _memory(plan: SweepPlan) -> float:
     pixels = max(unit.write_box.area for unit in plan.units)
     own = STORED_BYTES + (len(plan.depths) if plan.config.keep_depths else 0)
     computed = pixels * len(plan.members) * len(plan.series) * own
-    return BASE_BYTES + 3 * read + 2 * computed + pixels * RUNNING_BYTES
+    return BASE_BYTES + 3 * read + 2 * computed + pixels * len(plan.members) * RUNNING_BYTES

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inkbatch.data.maps.depth_agreement import (
+    COMMON_PIXELS,
+    DepthAgreement,
+    common_product_name,
+    common_sum_name,
+    no_agreement,
+)
+from inkbatch.data.maps.series import Series
 from inkbatch.data.maps.sweep import (
     BEST,
     BEST_DEPTH,
@@ -33,7 +41,7 @@ from inkbatch.predict.device import choose_device, choose_precision, device_fact
 from inkbatch.predict.phases import PhaseTiles, phase_tiles
 from inkbatch.predict.predictor import Predictor, require_finite, require_probabilities
 from inkbatch.predict.reference import check_reference
-from inkbatch.predict.running import DepthStatistics, RunningStatistics
+from inkbatch.predict.running import DepthStatistics, RunningAgreement, RunningStatistics
 from inkbatch.predict.segment_statistics import stored_statistics
 from inkbatch.predict.variants import ordered
 from inkbatch.run.job import RunContext
@@ -81,6 +89,19 @@ class MemberMaps:
     tiles: int = 0
 
 
+@dataclass(frozen=True)
+class UnitMaps:
+    """Everything that the bundles say of one unit.
+
+    Attributes:
+        members: Each bundle by itself.
+        agreement: Sums of all bundles, by series in their order.
+    """
+
+    members: tuple[MemberMaps, ...]
+    agreement: tuple[DepthAgreement, ...]
+
+
 def load_unit(plan: SweepPlan, unit: Unit) -> Loaded:
     """Read what one unit needs, each surface once for all its bundles; no layers where none computes a tile."""
     tiles = tuple(tiles_of_member(plan, member, unit.write_box) for member in plan.members)
@@ -108,22 +129,18 @@ def maps_work(plan: SweepPlan, context: RunContext) -> UnitWork[Any, Any]:
     predictors = [predictor_of(plan, member, device, dtype, context) for member in plan.members]
     output = _Output(plan)
 
-    def compute(unit: Unit, loaded: Loaded) -> list[MemberMaps]:
+    def compute(unit: Unit, loaded: Loaded) -> UnitMaps:
         started, total = sum(one.tiles_done for one in predictors), loaded.tile_count * plan.maps_per_bundle
 
         def on_tiles(count: int) -> None:
             done = sum(one.tiles_done for one in predictors) - started
             context.reporter.advance(done / total, {"tiles": count / plan.maps_per_bundle})
 
+        for predictor in predictors:
+            predictor.on_tiles = on_tiles
         # once for all bundles of a surface, all series, depths and phases
         layers = [torch.from_numpy(one).to(device) for one in loaded.layers]
-        found = []
-        for member, predictor, parts in zip(plan.members, predictors, loaded.tiles, strict=True):
-            predictor.on_tiles = on_tiles
-            place = plan.surfaces.index(plan.surface_of(member))
-            inputs = parts, layers[place], loaded.own_masks[place]
-            found.append(MemberUnit(plan, member, predictor, unit, *inputs).maps(loaded.mask))
-        return found
+        return unit_maps(plan, predictors, unit, loaded, layers)
 
     live = live_preview(context, plan.volume.shape_yx, plan.folder)
     work = UnitWork(
@@ -136,8 +153,8 @@ def maps_work(plan: SweepPlan, context: RunContext) -> UnitWork[Any, Any]:
     return drawn(work, live, context, _shown)
 
 
-def _shown(computed: list[MemberMaps]) -> NDArray[Any]:
-    first = computed[0]
+def _shown(computed: UnitMaps) -> NDArray[Any]:
+    first = computed.members[0]
     return first.series[0].mean if first.series else np.zeros(first.has_value.shape, np.float16)
 
 
@@ -163,13 +180,60 @@ def predictor_of(
     return predictor
 
 
-@dataclass
-class MemberUnit:
+def unit_maps(
+    plan: SweepPlan, predictors: Sequence[Predictor], unit: Unit, loaded: Loaded, layers: Sequence[Tensor]
+) -> UnitMaps:
+    """Compute the statistics of every bundle and series, depth by depth, so that bundles meet at each depth.
+
+    Args:
+        plan: The sweep; its series and depths are computed.
+        predictors: Network of each bundle.
+        unit: The unit.
+        loaded: Its tiles and masks.
+        layers: For each surface its layers in the read box, on the device.
+    """
+    papyrus = torch.from_numpy(loaded.mask).to(layers[0].device)
+    units = []
+    for member, predictor, parts in zip(plan.members, predictors, loaded.tiles, strict=True):
+        place = plan.surfaces.index(plan.surface_of(member))
+        units.append(_MemberUnit(plan, member, predictor, unit, parts, layers[place], loaded.own_masks[place], papyrus))
+    agreement = tuple(_add_series(plan, series, units) for series in plan.series)
+    return UnitMaps(tuple(one.maps for one in units), agreement)
+
+
+def _add_series(plan: SweepPlan, series: Series, units: Sequence[_MemberUnit]) -> DepthAgreement:
+    """Compute one series of every bundle that has a tile here; returns what all of them have in common."""
+    computed, count = [one for one in units if one.parts], len(plan.depths)
+    running: list[RunningStatistics] = []
+    together: RunningAgreement | None = None
+    for depth in plan.depths:
+        maps = [one.map(depth, series) for one in computed]
+        if not running:
+            known = [one.has_value for one in computed]
+            running = [RunningStatistics(one, count, keep=plan.config.keep_depths) for one in known]
+            if len(computed) == len(units):
+                together = RunningAgreement(torch.stack(known).all(dim=0), len(units), count)
+        counted = [one.add(values) for one, values in zip(running, maps, strict=True)]
+        if together is not None:
+            together.add(counted)
+    for one, statistics in zip(computed, running, strict=True):
+        one.add(statistics.result())
+    if together is not None:
+        return together.result()
+    rows, columns = (-(-side // BLOCK_PX) for side in units[0].papyrus.shape)
+    return no_agreement(len(units), count, (rows, columns))
+
+
+@dataclass(eq=False)
+class _MemberUnit:
     """One bundle at work on one unit.
 
     Attributes:
         layers: Of the surface that it reads, in that one's read box, on the device.
         own_mask: Mask of that surface in its part of the write box.
+        papyrus: Mask of the write box, on the device.
+        has_value: Papyrus that its tiles cover; known with the first map.
+        series: Statistics of the series that were added.
     """
 
     plan: SweepPlan
@@ -179,32 +243,26 @@ class MemberUnit:
     parts: tuple[PhaseTiles, ...]
     layers: Tensor
     own_mask: NDArray[np.bool_]
+    papyrus: Tensor
+    has_value: Tensor = field(default_factory=lambda: torch.zeros(0))
+    series: list[DepthStatistics] = field(default_factory=list)
 
-    def maps(self, mask: NDArray[np.bool_]) -> MemberMaps:
-        """Compute the statistics of every series."""
+    @property
+    def maps(self) -> MemberMaps:
+        """Everything that this bundle says of the unit."""
         if not self.parts:
-            return MemberMaps(np.zeros(mask.shape, bool))
-        papyrus = torch.from_numpy(mask).to(self.layers.device)
-        has_value, found = None, []
-        for order in self._orders():
-            running = None
-            for depth in self.plan.depths:
-                total, weight = self._summed(self.member.places(depth, order))
-                if has_value is None:
-                    has_value = papyrus & (weight > 0)
-                running = running or RunningStatistics(
-                    has_value, len(self.plan.depths), keep=self.plan.config.keep_depths
-                )
-                running.add(map_of(total, weight))
-            assert running is not None  # a sweep has a depth at least
-            found.append(self._checked(running.result()))
-        assert has_value is not None
-        return MemberMaps(has_value.cpu().numpy(), tuple(found), sum(part.tiles.count for part in self.parts))
+            return MemberMaps(np.zeros(self.papyrus.shape, bool))
+        tiles = sum(part.tiles.count for part in self.parts)
+        return MemberMaps(self.has_value.cpu().numpy(), tuple(self.series), tiles)
 
-    def _orders(self) -> Iterator[NDArray[np.intp]]:
+    def map(self, depth: int, series: Series) -> Tensor:
+        """Compute the map of one depth and series, float32."""
         config = self.plan.config
-        for series in self.plan.series:
-            yield series.order(len(self.member.layers), segment=config.segment, seed=config.seed)
+        order = series.order(len(self.member.layers), segment=config.segment, seed=config.seed)
+        total, weight = self._summed(self.member.places(depth, order))
+        if not self.has_value.numel():
+            self.has_value = self.papyrus & (weight > 0)
+        return map_of(total, weight)
 
     def _summed(self, places: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
         """Sum the weighted tiles of all phases, and their weights, in the unit's write box.
@@ -228,11 +286,16 @@ class MemberUnit:
         target = self.unit.write_box
         return surface.frame.brought(values, target), surface.frame.brought(has_value.float(), target)
 
-    def _checked(self, found: DepthStatistics) -> DepthStatistics:
+    def add(self, found: DepthStatistics) -> None:
+        """Add the next series.
+
+        Raises:
+            DataError: Maps hold no probabilities.
+        """
         require_finite(found.is_finite, f"unit {self.unit.name}, bundle {self.member.name}")
         if self.member.contract.activation == "none":
             require_probabilities(*found.bounds, self.unit)
-        return found
+        self.series.append(found)
 
 
 class _Output:
@@ -279,12 +342,14 @@ class _Output:
             codec="zstd",
         )
 
-    def write(self, unit: Unit, computed: list[MemberMaps]) -> dict[str, Any]:
+    def write(self, unit: Unit, computed: UnitMaps) -> dict[str, Any]:
         """Store everything of one unit; the facts of its marker come back."""
         box, plan = unit.write_box, self._plan
-        counts: dict[str, NDArray[Any]] = {}
+        counts: dict[str, NDArray[Any]] = {COMMON_PIXELS: computed.agreement[0].pixels}
+        for s, agreed in enumerate(computed.agreement):
+            counts[common_sum_name(s)], counts[common_product_name(s)] = agreed.sums, agreed.products
         stored = 0
-        for b, maps in enumerate(computed):
+        for b, maps in enumerate(computed.members):
             count = maps.has_value.astype(np.uint8) * np.uint8(len(plan.depths))
             stored += self._counts[b].write(box, count)
             counts[block_pixels_name(b)] = _block_pixels(maps.has_value)
@@ -298,7 +363,7 @@ class _Output:
                     stored += self._depths[b, s, DEPTHS].write(box, found.depths)
         data = counts_bytes(counts)
         plan.counts_place(unit).write_bytes(data)
-        tiles = [maps.tiles for maps in computed]
+        tiles = [maps.tiles for maps in computed.members]
         passes = sum(count * len(one.views) for count, one in zip(tiles, plan.members, strict=True))
         return {
             "bytes_written": stored + len(data),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.maps.depth_agreement import AGREEMENT_STEPS
 from inkbatch.data.maps.sweep import (
     BEST,
     BEST_DEPTH,
@@ -41,7 +42,6 @@ from inkbatch.steps.sweep.plan import SweepPlan
 
 FORMAT = 1
 AGREEMENT_NAME = "agreement"
-AGREEMENT_STEPS = 4096  # of a probability, in sums of products that 64 bits hold
 
 
 @dataclass(frozen=True)

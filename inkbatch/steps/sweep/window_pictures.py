@@ -54,7 +54,7 @@ class WindowSource:
 
 
 def loudest_null(document: Mapping[str, Any], series: str, number: int) -> str | None:
-    """Name the null that is loudest in a window; None where none was swept."""
+    """Name the null that scores highest in a window; None where none was swept."""
     direction = next(row["direction"] for row in document["series"] if row["name"] == series)
     nulls = [
         row["name"]
