@@ -26,6 +26,7 @@ import yaml
 from inkbatch.data.maps.comparison import open_comparison
 from inkbatch.data.maps.scoring import ScoreHistogram
 from inkbatch.data.maps.truth import TruthChoice
+from inkbatch.text import seconds_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 JOBS = REPOSITORY / "jobs" / "demo"
@@ -133,7 +134,7 @@ def main() -> int:
     bundle = train(jobs, arguments.sets)
     jobs.run("prepare", "demo", "--root", jobs.root)
     new = held_out(jobs, "demo-new", bundle)
-    print(f"from nothing to the held-out map: {jobs.wall_s:.0f} s, {jobs.cpu_s:.0f} CPU seconds")
+    print(f"from nothing to the held-out map: {seconds_text(jobs.wall_s)}, {seconds_text(jobs.cpu_s)} of CPU")
     shipped = held_out(jobs, "demo-shipped", SHIPPED)
     print("\nheld-out demo segment, planted ink     F0.5 at the bundle's threshold     AUC")
     found = {}

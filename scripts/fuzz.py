@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 
 from inkbatch.testing.fuzzing import campaign, feed, readers
+from inkbatch.text import bytes_text, seconds_text
 
 
 def main() -> int:
@@ -40,7 +41,8 @@ def main() -> int:
     for name in readers():
         command = [sys.executable, __file__, "--guided", name, "--minutes", str(share)]
         ended = subprocess.run(command, capture_output=True, text=True)
-        print(f"{name}: coverage-guided for {share * 60:.0f} s: {'sound' if ended.returncode == 0 else 'BROKEN'}")
+        state = "BROKEN" if ended.returncode else "sound"
+        print(f"{name}: coverage-guided for {seconds_text(share * 60)}: {state}")
         if ended.returncode:
             broken += 1
             print(ended.stderr[-3000:])
@@ -56,9 +58,10 @@ def mutate(count: int, seed: int, keep: Path) -> int:
         place = keep / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}"
         place.write_bytes(data)
         print(f"{place}: {''.join(traceback.format_exception(error))}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     seconds = time.monotonic() - begun
-    print(f"{count} mutated inputs over {len(readers())} readers: {broken} broken, {seconds:.0f} s, {peak} MiB at most")
+    spent = f"{seconds_text(seconds)}, {bytes_text(peak)} at most"
+    print(f"{count} mutated inputs over {len(readers())} readers: {broken} broken, {spent}")
     return broken
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from inkbatch.testing.campaigns import Place, StoreKind, stop_at_sigterm
 from inkbatch.testing.killing import Trial, named, prepared_scenes, trials
+from inkbatch.text import bytes_text, seconds_text
 
 
 def main() -> int:
@@ -51,7 +52,7 @@ def killed(store: StoreKind, folder: Path, kills: int, seconds: float, options: 
     before = set(hit.read_text().splitlines()) if hit and hit.exists() else set[str]()
     with Place(folder, store) as place:
         scenes = prepared_scenes(place, folder)
-        print(f"{store}: {len(scenes)} jobs without faults: {time.monotonic() - begun:.0f} s", flush=True)
+        print(f"{store}: {len(scenes)} jobs without faults: {seconds_text(time.monotonic() - begun)}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             for number, trial in enumerate(trials(place, folder, scenes, options.seed, before)):
                 count += 1
@@ -71,7 +72,7 @@ def killed(store: StoreKind, folder: Path, kills: int, seconds: float, options: 
     print(
         f"{store}, seed {options.seed}: {jobs.total()} kills ({kinds.total()} at writes, {len(kinds)} of "
         f"{len(possible)} kinds, {len(reached)} with earlier campaigns) in {count} trials, {wrong} wrong, at most "
-        f"{growth >> 20} MiB of memory for a job, {time.monotonic() - begun:.0f} s\n  {dict(jobs)}",
+        f"{bytes_text(growth)} of memory for a job, {seconds_text(time.monotonic() - begun)}\n  {dict(jobs)}",
         flush=True,
     )
     return wrong

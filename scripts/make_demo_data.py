@@ -27,6 +27,7 @@ from inkbatch.data.synthetic.phantom import label_mask, truth_of
 from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
 from inkbatch.steps.synthetic.phantom import PhantomConfig, png_bytes, read_picture, run, tiff_bytes
+from inkbatch.text import bytes_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LAYERS = "scroll1_20231005123335_r2c4/layers"
@@ -118,7 +119,7 @@ def main() -> None:
     make_training_data(arguments.folder.resolve(), arguments.data.resolve())
     for part in (arguments.demo / "layers", arguments.data / "papyrus", arguments.data / "letters"):
         size = sum(file.stat().st_size for file in part.iterdir())
-        print(f"{part.name}: {size / 1e6:.2f} MB")
+        print(f"{part.name}: {bytes_text(size)}")
 
 
 if __name__ == "__main__":

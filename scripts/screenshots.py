@@ -33,6 +33,7 @@ from inkbatch.steps.probe import job as probe
 from inkbatch.steps.report import job as report
 from inkbatch.steps.train import job as train
 from inkbatch.testing.browser import chromium, settle, viewer_of
+from inkbatch.text import bytes_text
 
 WIDE, PHONE = (1280, 800), (390, 844)
 VIEWS = {
@@ -211,7 +212,7 @@ def stroke(page: Any, way: Sequence[tuple[int, int]]) -> None:
 def save(page: Any, place: Path) -> None:
     """Store what the page shows, and close it."""
     place.write_bytes(compact(page.screenshot()))
-    print(f"{place}: {place.stat().st_size / 1e3:.0f} kB")
+    print(f"{place}: {bytes_text(place.stat().st_size)}")
     page.close()
 
 

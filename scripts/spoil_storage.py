@@ -18,6 +18,7 @@ from pathlib import Path
 
 from inkbatch.testing.campaigns import Place, stop_at_sigterm
 from inkbatch.testing.spoiling import Trial, scenes_with_pull, trials
+from inkbatch.text import bytes_text, seconds_text
 
 
 @dataclass
@@ -60,8 +61,8 @@ class Tally:
             print(f"  {count} x {words}")
         print(
             f"seed {self.seed}: {self.trials} trials, {self.spoilt.total()} requests spoilt, exit codes "
-            f"{dict(self.codes)}, {self.wrong} wrong, at most {self.growth >> 20} MiB of memory for a job, "
-            f"{seconds:.0f} s\n  {dict(sorted(self.spoilt.items()))}",
+            f"{dict(self.codes)}, {self.wrong} wrong, at most {bytes_text(self.growth)} of memory for a job, "
+            f"{seconds_text(seconds)}\n  {dict(sorted(self.spoilt.items()))}",
             flush=True,
         )
 
@@ -80,7 +81,7 @@ def main() -> int:
     begun, tally = time.monotonic(), Tally(options.seed)
     with tempfile.TemporaryDirectory(prefix="inkbatch-storage-") as name, Place(Path(name), "s3") as place:
         scenes = scenes_with_pull(place, Path(name))
-        print(f"{len(scenes)} jobs without faults: {time.monotonic() - begun:.0f} s", flush=True)
+        print(f"{len(scenes)} jobs without faults: {seconds_text(time.monotonic() - begun)}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             for trial in trials(place, Path(name), scenes, options.seed):
                 tally.add(trial)

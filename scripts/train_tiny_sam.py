@@ -26,6 +26,7 @@ from torch.nn import functional
 from inkbatch.data.synthetic.grains import GrainConfig, make_section
 from inkbatch.io.store.location import Location
 from inkbatch.models.prompting import PromptableBundle, PromptableDocument, build_promptable
+from inkbatch.text import seconds_text
 
 IMAGE_PX, WIDTH = 192, 64
 CROPS_PX = (72, 150)  # of a section, resized to IMAGE_PX
@@ -217,7 +218,7 @@ def train(run: Run, document: PromptableDocument, seed: int, steps: int, slice_s
         run.spent_s = before + time.perf_counter() - started
         if run.step % 25 == 0:
             scores = f"loss {loss.item():.3f} · IoU {np.mean(ious):.3f}"
-            print(f"step {run.step} · {run.spent_s:.0f} s · {scores}", flush=True)
+            print(f"step {run.step} · {seconds_text(run.spent_s)} · {scores}", flush=True)
             run.keep()
     run.keep()
     return float(np.mean(ious)) if ious else math.nan
@@ -247,7 +248,7 @@ def main() -> None:
     iou = train(run, document, chosen.seed, chosen.steps, 60 * chosen.slice_minutes)
     halves = {name: tensor.half() for name, tensor in net.state_dict().items()}
     bundle = PromptableBundle.save(Location.parse(chosen.out), document, halves)
-    print(f"{bundle.location}: {run.step} steps in {run.spent_s:.0f} s, IoU of the last ones {iou:.3f}")
+    print(f"{bundle.location}: {run.step} steps in {seconds_text(run.spent_s)}, IoU of the last ones {iou:.3f}")
 
 
 if __name__ == "__main__":

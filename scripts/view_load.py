@@ -18,6 +18,7 @@ import numpy as np
 
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.testing.load import asked, slow_clients
+from inkbatch.text import bytes_text
 from inkbatch.view.scene import Scene
 from inkbatch.view.server import ViewServer
 from inkbatch.view.viewer import Viewer
@@ -47,7 +48,7 @@ def main() -> int:
             server.shutdown()
             thread.join()
         print(f"ended in {time.monotonic() - begun:.2f} s")
-    print(f"memory at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
+    print(f"memory at most {bytes_text(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)}")
     return 1 if failed else 0
 
 

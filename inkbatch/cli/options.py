@@ -13,7 +13,7 @@ import typer
 
 from inkbatch.config import JobConfig, ends_with_check, is_checking
 from inkbatch.errors import ConfigError, InkbatchError, TryAgainError
-from inkbatch.text import count_text
+from inkbatch.text import count_text, seconds_text
 
 if TYPE_CHECKING:
     from inkbatch.io.store.location import Location
@@ -237,6 +237,6 @@ def run_context(shard: str | None, log: str, *, replace: bool = False) -> RunCon
 def print_report(report: JobReport) -> None:
     """Print the result of a job in one line, and the places of further results."""
     state = "complete" if report.complete else f"{report.left} of {count_text(report.units, report.noun)} still missing"
-    typer.echo(f"{report.job}: {state} · {report.counts} · {report.seconds:.1f} s · {report.location}")
+    typer.echo(f"{report.job}: {state} · {report.counts} · {seconds_text(report.seconds)} · {report.location}")
     for location in report.beside:
         typer.echo(f"{report.job}: also · {location}")

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 JPG_MAGIC = b"\xff\xd8\xff"
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_IN_TIFF = (6, 7, 34892)  # values of the compression tag
-HALF_OF_8_BITS = 127  # the largest value below half of full scale
 
 
 def marked(values: NDArray[Any], *, lossy: bool) -> NDArray[np.bool_]:

@@ -32,6 +32,7 @@ from inkbatch.io.store.local_files import TEMPORARY
 from inkbatch.run.job import RunContext
 from inkbatch.testing.jobs import Step, steps_of, write_inputs
 from inkbatch.testing.s3 import S3Server
+from inkbatch.text import bytes_text
 
 HANG_S = 60.0
 SLOWER = 10.0  # a job that needs many requests may take this many times what it takes without faults
@@ -160,7 +161,9 @@ class Ended:
         if not self.hung and self.code not in accepted:
             found.append(f"{when}: exit code {self.code}: {words}")
         if self.growth > MOST_GROWTH:
-            found.append(f"{when}: {self.growth >> 20} MiB of memory, at most {MOST_GROWTH >> 20} were expected")
+            found.append(
+                f"{when}: {bytes_text(self.growth)} of memory, at most {bytes_text(MOST_GROWTH)} were expected"
+            )
         return found
 
 

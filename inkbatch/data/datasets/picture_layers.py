@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.labels.ink import LAST_BARE
 from inkbatch.data.labels.objects import ObjectLabels, class_labels
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import equalise
-from inkbatch.io.lossy import HALF_OF_8_BITS, is_lossy
+from inkbatch.io.lossy import is_lossy
 from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings
@@ -119,4 +120,4 @@ def label_rule(annotation: Location, label_above: int | None) -> int | None:
     Where 0 was asked for ("not 0 is a label") and the annotation was saved with losses, it is the last one below half
     of full scale, see `inkbatch.io.lossy`.
     """
-    return HALF_OF_8_BITS if label_above == 0 and is_lossy(annotation.read_bytes()) else label_above
+    return LAST_BARE if label_above == 0 and is_lossy(annotation.read_bytes()) else label_above

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from inkbatch.data.labels.components import Bools, UnitComponents
+from inkbatch.data.labels.ink import INK_SHARE
 from inkbatch.data.labels.seams import UnitDecision
 
 MIN_AREA_PX = 5_000
@@ -35,7 +36,7 @@ class CleaningRules(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threshold: float = Field(0.5, gt=0, le=1)
+    threshold: float = Field(INK_SHARE, gt=0, le=1)
     invert: bool = False
     dilation_px: int = Field(0, ge=0, le=128)
     min_area_px: int = Field(MIN_AREA_PX, ge=0)

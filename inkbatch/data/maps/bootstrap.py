@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,18 @@ GROUPS = 1024
 DRAWS_AT_ONCE = 64
 
 Floats = NDArray[np.float64]
+
+
+def shown_sign(low: float | None, high: float | None) -> Literal[-1, 0, 1]:
+    """Return the sign that an interval of a difference shows; 0 where it holds 0 or is unknown (None or NaN).
+
+    Args:
+        low: Lower end of the interval of ``first - second``.
+        high: Upper end.
+    """
+    if low is None or high is None:
+        return 0
+    return 1 if low > 0 else -1 if high < 0 else 0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from inkbatch.data.maps.bootstrap import BlockCounts, Difference, compare, group_starts
+from inkbatch.data.maps.bootstrap import BlockCounts, Difference, compare, group_starts, shown_sign
 from inkbatch.data.maps.scoring import RECALL, ScoreHistogram
 from inkbatch.errors import DataError
 
@@ -78,9 +78,8 @@ def verdict_of(difference: Difference | None) -> VerdictName:
     """Say what the interval of now minus before says; None is the first round."""
     if difference is None:
         return "first"
-    if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "no difference that can be shown"
+    verdicts: dict[int, VerdictName] = {1: "better", 0: "no difference that can be shown", -1: "worse"}
+    return verdicts[shown_sign(difference.low, difference.high)]
 
 
 def stopped_because(verdicts: Sequence[VerdictName], patience: int) -> str | None:

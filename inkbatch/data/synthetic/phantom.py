@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from inkbatch.config import JobConfig
+from inkbatch.data.labels.ink import LAST_BARE
 from inkbatch.errors import ConfigError, DataError, LayerRangeError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.layers.base import LayerSource
@@ -84,7 +85,7 @@ class PhantomConfig(InkConfig):
     segment_mask: str | None = None
     label_box: tuple[int, int, int, int] | None = None
     label_scale: float = Field(default=1.0, gt=0, le=16)
-    label_threshold: int = Field(default=127, ge=0, le=254)
+    label_threshold: int = Field(default=LAST_BARE, ge=0, le=254)
     label_invert: bool = False
     source_note: str = ""
 
@@ -94,7 +95,7 @@ def label_mask(
     shape_yx: tuple[int, int],
     *,
     scale: float = 1.0,
-    threshold: int = 127,
+    threshold: int = LAST_BARE,
     invert: bool = False,
     edge_px: float = 0.0,
 ) -> NDArray[np.float32]:

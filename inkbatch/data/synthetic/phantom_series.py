@@ -12,6 +12,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
+from inkbatch.data.labels.ink import LAST_BARE
 from inkbatch.data.segments import stable_random as chance
 from inkbatch.data.segments.catalog import SegmentEntry, check_segment_id
 from inkbatch.data.synthetic.phantom import PhantomConfig
@@ -66,7 +67,7 @@ class PhantomSeriesConfig(JobConfig):
     source_box: BoxNumbers | None = None
     segment_mask: str | None = None
     label_box: BoxNumbers | None = None
-    label_threshold: int = Field(127, ge=0, le=254)
+    label_threshold: int = Field(LAST_BARE, ge=0, le=254)
     label_invert: bool = False
     amplitude: Span
     depth_layer: Span

@@ -152,9 +152,9 @@ def beside(parts: Sequence[Canvas]) -> Canvas:
     return np.concatenate([_filled(part, height, part.shape[1]) for part in parts], axis=1)
 
 
-def text(canvas: Canvas, words: str, place: tuple[int, int], colour: Colour) -> None:
+def text(canvas: Canvas, words: str, place: tuple[int, int], colour: Colour, size: float = 0.42) -> None:
     """Write a line; `place` is its lower left corner (x, y)."""
-    cv2.putText(canvas, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
+    cv2.putText(canvas, words, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
 def png(canvas: Canvas) -> bytes:

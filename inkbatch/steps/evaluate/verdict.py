@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from inkbatch.data.maps.bootstrap import shown_sign
+
 FEW_BLOCKS = 20  # of the bootstrap: below it the intervals are rough
 
 
@@ -15,10 +17,8 @@ def better_map(names: Sequence[str], score: Mapping[str, Any]) -> str | None:
         names: Of the first and the second map.
         score: ``low`` and ``high`` of the interval of first minus second, None where they are unknown.
     """
-    low, high = score["low"], score["high"]
-    if low is None or low <= 0 <= high:
-        return None
-    return names[0] if low > 0 else names[1]
+    sign = shown_sign(score["low"], score["high"])
+    return {1: names[0], 0: None, -1: names[1]}[sign]
 
 
 def verdict(names: Sequence[str], scores: Mapping[str, Mapping[str, Any]]) -> str:

@@ -27,6 +27,7 @@ from inkbatch.io.pictures.export import Picture, PictureFormat, band_rows, write
 from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.store.location import Location
 from inkbatch.steps.export.picture import display_of
+from inkbatch.text import seconds_text
 
 ARRAYS, PICTURES, METADATA = "npy_files", "visualizations", "run_metadata.json"
 STEM = "segmentation_layer"
@@ -67,7 +68,7 @@ class ExportFoldersReport:
     seconds: float
 
     def __str__(self) -> str:
-        return f"export-folders: {', '.join(self.stems)} · {self.seconds:.1f} s · {self.location}"
+        return f"export-folders: {', '.join(self.stems)} · {seconds_text(self.seconds)} · {self.location}"
 
 
 def run(config: ExportFoldersConfig) -> ExportFoldersReport:

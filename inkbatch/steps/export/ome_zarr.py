@@ -19,6 +19,7 @@ from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.steps.export.neuroglancer import ImageLayer, ink_layer, neuroglancer_link, papyrus_layer
+from inkbatch.text import bytes_text, seconds_text
 
 VIEWERS_NAME = "viewers.json"  # beside a map: where viewers find it; its page shows the link
 REACHABLE = ("http", "https", "s3", "gs")  # what a browser can read by itself
@@ -71,8 +72,8 @@ class OmeZarrReport:
     def __str__(self) -> str:
         depth, height, width = self.shape_zyx
         text = (
-            f"export: {width} × {height} px (width × height), {depth} layers · {self.bytes_written / 1e6:.1f} MB · "
-            f"{self.seconds:.1f} s · {self.location}"
+            f"export: {width} × {height} px (width × height), {depth} layers · {bytes_text(self.bytes_written)} · "
+            f"{seconds_text(self.seconds)} · {self.location}"
         )
         shown = self.link or "serve the folder over http with CORS, or export to s3:// or gs://, to get a link"
         return f"{text}\nneuroglancer: {shown}"

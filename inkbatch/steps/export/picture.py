@@ -23,6 +23,7 @@ from inkbatch.io.pictures.export import ENDINGS, Picture, PictureFormat, band_ro
 from inkbatch.io.pictures.scale_bar import BarLength, ScaleBar
 from inkbatch.io.pictures.tones import Rounding, ToneMap
 from inkbatch.io.store.location import Location
+from inkbatch.text import bytes_text, seconds_text
 
 
 class ExportConfig(JobConfig):
@@ -100,8 +101,8 @@ class ExportReport:
     def __str__(self) -> str:
         height, width = self.shape_yx
         return (
-            f"export: {width} × {height} px (width × height), {self.dtype} · {self.bytes_written / 1e6:.1f} MB · "
-            f"{self.seconds:.1f} s · {self.location}"
+            f"export: {width} × {height} px (width × height), {self.dtype} · {bytes_text(self.bytes_written)} · "
+            f"{seconds_text(self.seconds)} · {self.location}"
         )
 
 

@@ -19,6 +19,7 @@ from inkbatch.io.pictures.rle import texts
 from inkbatch.io.pictures.tones import ToneMap
 from inkbatch.io.store.atomic_files import delivered
 from inkbatch.io.store.location import Location
+from inkbatch.text import seconds_text
 
 HEADER = "Id,Predicted\n"
 
@@ -69,7 +70,9 @@ class ExportRunsReport:
     seconds: float
 
     def __str__(self) -> str:
-        return f"export-rle: {self.rows} rows, {self.ink_px:,} ink pixels · {self.seconds:.1f} s · {self.location}"
+        return (
+            f"export-rle: {self.rows} rows, {self.ink_px:,} ink pixels · {seconds_text(self.seconds)} · {self.location}"
+        )
 
 
 def run(config: ExportRunsConfig) -> ExportRunsReport:

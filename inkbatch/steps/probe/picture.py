@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from inkbatch.io.pictures.png import png_bytes
+from inkbatch.reports.charts.raster import BLACK, Canvas, Colour, png, text
 from inkbatch.steps.probe.evidence import Scene
 from inkbatch.steps.probe.verdict import Verdict
 
@@ -16,7 +15,8 @@ WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM = 900, 240, 60, 190, 34, 34
 ORDER_COLOURS = {"forward": (170, 90, 20), "reversed": (40, 80, 220)}  # blue, orange; OpenCV's channel order
 GREY, DARK, GREEN = (205, 205, 205), (60, 60, 60), (60, 140, 40)
 
-Canvas = NDArray[np.uint8]
+TEXT_SIZE, TITLE_SIZE = 0.43, 0.65
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -41,12 +41,12 @@ def draw_probe(verdict: Verdict, scene: Scene) -> bytes:
             _bars("null inputs: answer (grey), lift of ink planted into them (green)", numbers["nulls"], chosen[1]),
         ]
     )
-    return png_bytes(canvas[..., ::-1])
+    return png(canvas)
 
 
-def _title(text: str) -> Canvas:
+def _title(words: str) -> Canvas:
     canvas = np.full((44, WIDTH, 3), 255, np.uint8)
-    _text(canvas, text, (12, 30), DARK, 0.65)
+    text(canvas, words, (12, 30), DARK, TITLE_SIZE)
     return canvas
 
 
@@ -105,9 +105,9 @@ def _bars(title: str, nulls: Mapping[str, Mapping[str, float]], best: float) -> 
 def _frame(title: str) -> Canvas:
     canvas = np.full((PANEL, WIDTH, 3), 255, np.uint8)
     cv2.rectangle(canvas, (LEFT, TOP), (WIDTH - RIGHT, PANEL - BOTTOM), GREY, 1)
-    _text(canvas, title, (LEFT, TOP - 10), (0, 0, 0))
+    _text(canvas, title, (LEFT, TOP - 10), BLACK)
     return canvas
 
 
-def _text(canvas: Canvas, text: str, place: tuple[int, int], colour: tuple[int, int, int], size: float = 0.43) -> None:
-    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+def _text(canvas: Canvas, words: str, place: tuple[int, int], colour: Colour) -> None:
+    text(canvas, words, place, colour, TEXT_SIZE)

@@ -57,7 +57,8 @@ function sizeOf(box, level) {
   return { height: cells(box[0], box[2]), width: cells(box[1], box[3]) };
 }
 
-const bytes = (count) => count > 1e9 ? `${(count / 1e9).toFixed(1)} GB` : count > 1e6 ? `${Math.round(count / 1e6)} MB` : `${Math.max(1, Math.round(count / 1e3))} kB`;
+// In powers of 1024, as every other part of inkbatch says bytes.
+const bytes = (count) => count > 2 ** 30 ? `${(count / 2 ** 30).toFixed(1)} GiB` : count > 2 ** 20 ? `${Math.round(count / 2 ** 20)} MiB` : `${Math.max(1, Math.round(count / 1024))} KiB`;
 
 export class SaveDialog {
   // `shown()` gives { stage, group, state, settings, address(look) }.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from inkbatch.data.maps.bootstrap import BlockCounts, compare, group_starts
+from inkbatch.data.maps.bootstrap import BlockCounts, compare, group_starts, shown_sign
 from inkbatch.data.maps.scoring import ScoreHistogram
 
 THRESHOLDS = {"f_beta_at_0.5": 0.5}
@@ -108,3 +110,11 @@ def test_a_map_whose_values_crowd_at_one_end_is_ranked_almost_exactly():
     found = kept.scores(np.ones((1, 20), np.int64))
     assert found["auc"][0] == pytest.approx(whole.auc(), abs=1e-3)
     assert found["average_precision"][0] == pytest.approx(whole.average_precision(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sign"),
+    [(0.1, 0.2, 1), (-0.2, -0.1, -1), (-0.1, 0.1, 0), (0.0, 0.1, 0), (None, None, 0), (math.nan, math.nan, 0)],
+)
+def test_an_interval_shows_a_sign_unless_it_holds_0_or_is_unknown(low, high, sign):
+    assert shown_sign(low, high) == sign
