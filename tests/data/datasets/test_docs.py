@@ -28,7 +28,7 @@ def test_the_page_shows_every_kind():
     kinds = {yaml.safe_load(rule)["kind"] for rule in RULES}
     assert kinds == {
         *("grid", "crops", "boxes", "whole"),
-        *("leave-one-segment-out", "kfold", "shares", "blocks", "masks", "lists", "given"),
+        *("leave-one-segment-out", "kfold", "shares", "blocks", "listed-blocks", "masks", "lists", "given"),
     }
 
 
