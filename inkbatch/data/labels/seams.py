@@ -103,38 +103,17 @@ def merge(
         DataError: The facts of a unit are missing or do not fit those of its neighbours.
     """
     nodes = _Nodes(sorted(facts, key=lambda unit: unit.box))
-    sets = UnionFind(nodes.count)
-    crossing = [np.zeros((0, 2), np.int64)]
-    for here, there, straight in nodes.seams():
-        sets.union(nodes.same(here, there, straight))
-        if straight:
-            crossing.append(nodes.differing(here, there))
-    pairs = np.concatenate([nodes.pairs, *crossing])
+    sets, pairs = nodes.joined()
     roots = sets.roots()
     area = _summed(nodes.area, roots)
     kept = nodes.is_ink & (area[roots] >= min_area_px)
     border = _any(nodes.touches_border & nodes.is_ink, roots)[roots]
     components, removed = _components(nodes, roots, area, min_area_px)
 
-    lost = nodes.is_ink & ~kept
-    sets.union((int(a), int(b)) for a, b in pairs[lost[pairs[:, 0]]])
-    classes = sets.roots()
-    bare = ~nodes.is_ink | lost
-    size = _summed(np.where(bare, nodes.area + nodes.hole_px, 0), classes)
-    outside = _any(nodes.outside & bare, classes)
-    filled = bare & ~outside[classes] & fill_holes
-    if max_hole_px is not None:
-        filled &= size[classes] <= max_hole_px
-    at_border = nodes.at_border & bare
-    around = pairs[(kept & border)[pairs[:, 0]], 1]
-    at_border[around] = True
-    ignored = np.where(kept, border, filled & _any(at_border, classes)[classes])
-    decisions = {
-        (unit.box[0], unit.box[1]): UnitDecision(
-            kept[ink], (kept | filled)[ink], ignored[ink], filled[bare_part], ignored[bare_part]
-        )
-        for unit, ink, bare_part in nodes.parts()
-    }
+    sets.union((int(a), int(b)) for a, b in pairs[(nodes.is_ink & ~kept)[pairs[:, 0]]])
+    filled, filled_at_border = _filled(nodes, sets.roots(), kept, pairs[(kept & border)[pairs[:, 0]], 1], max_hole_px)
+    filled &= fill_holes
+    ignored = np.where(kept, border, filled & filled_at_border)
     found = sorted([*components, *(part for unit in facts for part in unit.kept)], key=lambda c: (-c.area, c.seed))
     sizes = area_histogram(np.array([c.area for c in components] + removed, np.int64))
     histogram = np.sum([unit.histogram for unit in facts], axis=0) + sizes
@@ -145,7 +124,12 @@ def merge(
         removed_count=sum(unit.removed_count for unit in facts) + len(removed),
         removed_px=sum(unit.removed_px for unit in facts) + sum(removed),
         histogram=tuple(int(count) for count in histogram),
-        decisions=decisions,
+        decisions={
+            (unit.box[0], unit.box[1]): UnitDecision(
+                kept[ink], (kept | filled)[ink], ignored[ink], filled[bare], ignored[bare]
+            )
+            for unit, ink, bare in nodes.parts()
+        },
     )
 
 
@@ -173,6 +157,16 @@ class _Nodes:
             ],
             np.int64,
         ).reshape(-1, 2)
+
+    def joined(self) -> tuple[UnionFind, NDArray[np.int64]]:
+        """Join what meets across seams; returns the sets, and all (ink, bare) pairs that share an edge."""
+        sets = UnionFind(self.count)
+        crossing = [np.zeros((0, 2), np.int64)]
+        for here, there, straight in self.seams():
+            sets.union(self.same(here, there, straight))
+            if straight:
+                crossing.append(self.differing(here, there))
+        return sets, np.concatenate([self.pairs, *crossing])
 
     def parts(self) -> Iterable[tuple[UnitFacts, slice, slice]]:
         """Yield each unit with the numbers of its ink and of its bare areas."""
@@ -249,6 +243,27 @@ def _any(flags: Bools, roots: Ints) -> Bools:
     found = np.zeros(len(roots), bool)
     found[roots[flags]] = True
     return found
+
+
+def _filled(
+    nodes: _Nodes, classes: Ints, kept: Bools, around_border: Ints, max_hole_px: int | None
+) -> tuple[Bools, Bools]:
+    """Find what lies in holes that are small enough, and what lies in an area that meets the border.
+
+    Args:
+        nodes: All open components.
+        classes: Set of each, where ink that is not kept belongs to the bare area around it.
+        kept: Ink that is kept.
+        around_border: Bare areas beside kept ink that touches the border.
+        max_hole_px: Largest hole that is filled; None fills all.
+    """
+    bare = ~kept
+    filled = bare & ~_any(nodes.outside & bare, classes)[classes]
+    if max_hole_px is not None:
+        filled &= _summed(np.where(bare, nodes.area + nodes.hole_px, 0), classes)[classes] <= max_hole_px
+    at_border = nodes.at_border & bare
+    at_border[around_border] = True
+    return filled, _any(at_border, classes)[classes]
 
 
 def _components(nodes: _Nodes, roots: Ints, area: Ints, min_area_px: int) -> tuple[list[Component], list[int]]:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig, is_pattern, matching
 from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
-from inkbatch.data.maps.combining import RANK_CHUNKS, RELATIVE, WEIGHTED, Combination, Halves, Method, tables_for
-from inkbatch.data.maps.consensus import confirmed
+from inkbatch.data.maps.combining import RANK_CHUNKS, RELATIVE, WEIGHTED, Combination, Method, tables_for
 from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
 from inkbatch.data.maps.stored import (
     StoredMap,
@@ -31,7 +29,7 @@ from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.pictures.preview import write_preview
-from inkbatch.io.prediction import Prediction, Region
+from inkbatch.io.prediction import Prediction
 from inkbatch.io.shard_size import SHARD_PX_RULE, is_shard_px
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
@@ -40,6 +38,7 @@ from inkbatch.run.malloc import keep_freed_memory
 from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.ensemble.page import page as report_page
+from inkbatch.steps.ensemble.storing import Agreement, CombinedMaps
 from inkbatch.steps.live_preview import live_preview
 from inkbatch.text import bytes_text, share_text
 
@@ -279,55 +278,14 @@ def _work(plan: EnsemblePlan, record: RunFolder, context: RunContext) -> UnitWor
     second = None
     if plan.config.disagreement:
         second = Prediction.create(*place, {**provenance, "kind": "disagreement"}, DISAGREEMENT_NAME, CODEC)
-
     live = live_preview(context, plan.maps[0].shape_yx, plan.folder)
     context.reporter.note(f"picture so far: {live.place}")
-
-    def store(unit: Unit, opened: list[Region]) -> Mapping[str, Any]:
-        if plan.config.method == "consensus":
-            return store_agreed(unit, opened)
-        box = unit.write_box
-        deviation = None if second is None else np.empty(box.shape, np.float16)
-
-        def make(part: Box, out: Halves) -> None:
-            codes = [found.codes_of(region, part) for found, region in zip(plan.maps, opened, strict=True)]
-            rule.stored(codes, out, None if deviation is None else deviation[part.within(box)])
-
-        try:
-            stored, lower = output.pyramid.write_made(box, make)
-        finally:
-            for region in opened:
-                region.close()
-        if second is not None and deviation is not None:
-            stored += second.write(box, deviation)
-        live.add(box, lower[-1] if lower else output.read(box))
-        return {"bytes_written": stored}
-
-    def store_agreed(unit: Unit, opened: list[Region]) -> Mapping[str, Any]:
-        """Store the mean where marks are confirmed, else the smallest value; read with all that marks hang on."""
-        try:
-            codes = [found.codes_of(region, unit.read_box) for found, region in zip(plan.maps, opened, strict=True)]
-        finally:
-            for region in opened:
-                region.close()
-        marks = [values.view(np.float16) >= _threshold(found) for found, values in zip(plan.maps, codes, strict=True)]
-        inner = unit.write_box.within(unit.read_box)
-        kept = confirmed(marks, plan.config.consensus_px)[inner]
-        codes = [np.ascontiguousarray(values[inner]) for values in codes]
-        merged = np.empty(unit.write_box.shape, np.float16)
-        deviation = None if second is None else np.empty_like(merged)
-        rule.stored(codes, merged, deviation)
-        merged = np.where(kept, merged, np.minimum.reduce(codes).view(np.float16))
-        stored = output.write(unit.write_box, merged)
-        if second is not None and deviation is not None:
-            stored += second.write(unit.write_box, deviation)
-        live.add(unit.write_box, merged)
-        return {"bytes_written": stored}
-
+    combined = CombinedMaps(plan.maps, rule, output, second, live)
+    agreement = Agreement(tuple(_threshold(found) for found in plan.maps), plan.config.consensus_px)
     return UnitWork(
         load=lambda unit: [found.opened(unit.read_box) for found in plan.maps],
         compute=None,
-        store=store,
+        store=partial(combined.store_agreed, agreement) if plan.config.method == "consensus" else combined.store,
         mark=record.mark,
         overlap=Overlap(UNITS_AHEAD, UNITS_STORED),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from inkbatch.io.surface import SurfaceVolume
@@ -20,81 +21,99 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
         config: The manifest's ``config``; its contract has all overrides.
         volume: The surface; None if it is not available.
     """
-    said = volume.provenance if volume else None
-    contract, by_hand = config["contract"], replaced(config)
+    guard = _Guard(config, volume)
+    return (*guard.depth(), *guard.surface(), *guard.tiles())
 
-    def row(what: str, promised: str, found: str | None, where: str, keys: tuple[str, ...]) -> Promise:
-        bent = [f"{key}={value}" for key, value in by_hand.items() if key.partition(".")[0] in keys]
+
+@dataclass(frozen=True)
+class _Guard:
+    """The rows of the table, by what they guard."""
+
+    config: Mapping[str, Any]
+    volume: SurfaceVolume | None
+
+    @property
+    def contract(self) -> Mapping[str, Any]:
+        """The contract with all overrides."""
+        found: Mapping[str, Any] = self.config["contract"]
+        return found
+
+    def row(self, what: str, promised: str, found: str | None, where: str, keys: tuple[str, ...]) -> Promise:
+        """Make a row; one whose keys were overridden is not kept."""
+        bent = [f"{key}={value}" for key, value in replaced(self.config).items() if key.partition(".")[0] in keys]
         if bent:
             return Promise(what, f"not the bundle's own: {promised}", found or UNKNOWN, _bent(bent), kept=False)
         return Promise(what, promised, found or UNKNOWN, where)
 
-    first, stop = config["layers"]
-    flipped = contract["depth_order"] == "reversed"
-    source_range = contract["layers"].get("source_range")
-    turned = ", the source was turned round" if said and said.depth_order == "reversed" else ""
-    asked = [f"{key}={value}" for key, value in chosen(config).items()]
-    grid = "one grid over the whole segment; overlapping answers are blended"
-    return (
-        row(
+    def depth(self) -> Iterator[Promise]:
+        """Yield what is said of layers and their order."""
+        layers, order = self.contract["layers"], self.contract["depth_order"]
+        source_range, (first, stop) = layers.get("source_range"), self.config["layers"]
+        turned = self.volume and self.volume.provenance.depth_order == "reversed"
+        yield self.row(
             "layers",
-            f"{contract['layers']['count']}, " + (f"source {_range(source_range)}" if source_range else "centred"),
-            _layers_found(first, stop, volume),
+            f"{layers['count']}, " + (f"source {_range(source_range)}" if source_range else "centred"),
+            _layers_found(first, stop, self.volume),
             "cut out on reading; never clamped",
             ("layers",),
-        ),
-        row(
+        )
+        yield self.row(
             "depth order",
-            contract["depth_order"],
-            f"forward: prepared layers always run in depth order{turned}",
-            "turned round on reading, for this network" if flipped else "fed in this order",
+            order,
+            "forward: prepared layers always run in depth order" + (", the source was turned round" if turned else ""),
+            "turned round on reading, for this network" if order == "reversed" else "fed in this order",
             ("depth_order",),
-        ),
-        row("dtype", contract["dtype"], volume.dtype.name if volume else None, COMPARED, ("dtype",)),
-        row(
+        )
+
+    def surface(self) -> Iterator[Promise]:
+        """Yield what is compared with the surface's own words."""
+        contract, volume = self.contract, self.volume
+        said = volume.provenance if volume else None
+        yield self.row("dtype", contract["dtype"], volume.dtype.name if volume else None, COMPARED, ("dtype",))
+        yield self.row(
             "grey values",
             " or ".join(contract["intensity"]),
             said.intensity if said else None,
             f"on preparing; {COMPARED}",
             ("intensity",),
-        ),
-        row(
+        )
+        yield self.row(
             "voxel size",
             f"{_size(contract['voxel_size_um'], contract.get('z_spacing_um'))} ± {contract['voxel_tolerance']:.0%}",
             _size(said.voxel_size_um, said.z_spacing_um) if said else None,
             COMPARED,
             ("voxel_size_um", "z_spacing_um", "voxel_tolerance"),
-        ),
-        row("lookup table", _or_none(contract["lut"]), _or_none(said.lut) if said else None, COMPARED, ("lut",)),
-        row(
-            "CLAHE",
-            _or_none(contract["clahe"]),
-            _or_none(said.clahe and said.clahe.model_dump()) if said else None,
-            COMPARED,
-            ("clahe",),
-        ),
-        row(
+        )
+        lut = _or_none(said.lut) if said else None
+        yield self.row("lookup table", _or_none(contract["lut"]), lut, COMPARED, ("lut",))
+        clahe = _or_none(said.clahe and said.clahe.model_dump()) if said else None
+        yield self.row("CLAHE", _or_none(contract["clahe"]), clahe, COMPARED, ("clahe",))
+
+    def tiles(self) -> Iterator[Promise]:
+        """Yield what is done to tiles and their answers."""
+        contract, asked = self.contract, [f"{key}={value}" for key, value in chosen(self.config).items()]
+        grid = "one grid over the whole segment; overlapping answers are blended"
+        yield self.row(
             "input values",
             _scaling(contract),
             "the same",
             "done to every tile on the device, in float32",
             ("clip", "divisor", "scaling", "mean", "std", "normaliser"),
-        ),
-        row(
+        )
+        yield self.row(
             "tiles",
             f"{contract['tile_px']} px every {contract['stride_px']} px, {contract['window']} window{_rules(contract)}",
             "the same",
             f"{grid}; asked for by this run: {', '.join(asked)}" if asked else grid,
             ("tile_px", "activation", "stitching"),
-        ),
-        row(
+        )
+        yield self.row(
             "threshold",
             _threshold(contract),
             "the same",
             "marks ink on this page and in exports; the map is stored as it is",
             ("threshold",),
-        ),
-    )
+        )
 
 
 def override_words(key: str, value: Any) -> str:

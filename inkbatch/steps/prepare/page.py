@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,23 +36,11 @@ def page(run: StoredRun, root: Location) -> Page:
         DataError: The surface is not there or damaged.
     """
     volume = SurfaceVolume.open(run.folder.parent)
-    said, um = volume.provenance, volume.provenance.voxel_size_um
-    mask = small_mask(volume)
-    facts = (run.folder / "complete.json").read_mapping()
+    said = volume.provenance
+    mask_pixels = int((run.folder / "complete.json").read_mapping()["mask_pixels"])
     counts = _histogram(volume)
     ends = _at_the_ends(counts)
     height, width = volume.shape_yx
-    area_mm2 = facts["mask_pixels"] * um**2 / 1e6
-    share = facts["mask_pixels"] / (height * width)
-    figures = (
-        Figure(f"{area_mm2:,.1f} mm²", "papyrus", f"{share:.0%} of the picture; the rest is outside the mask"),
-        Figure(f"{width:,} × {height:,} px", "size", f"{width * um / 1000:,.1f} × {height * um / 1000:,.1f} mm"),
-        Figure(f"{volume.layer_count}", "layers", f"{volume.layer_count * said.layer_um:,.0f} µm deep"),
-        Figure(f"{um:g} µm", "voxel edge"),
-        Figure(volume.dtype.name, "grey values", _rule_words(said)),
-        Figure(f"{ends[0]:.1%} / {ends[1]:.1%}", "at the lowest / highest value", "detail that is lost at both ends"),
-        *_money(run),
-    )
     return Page(
         job="prepare",
         title=said.segment,
@@ -59,9 +48,9 @@ def page(run: StoredRun, root: Location) -> Page:
             f"{volume.layer_count} layers of segment {said.segment} were read from {said.source}, put into depth "
             f"order, and stored as a volume of {width:,} × {height:,} pixels that every other job can read."
         ),
-        hero=_pictures(volume, mask),
-        figures=figures,
-        warnings=tuple(_warnings(run, said, ends, share)),
+        hero=_pictures(volume, small_mask(volume)),
+        figures=(*_figures(volume, mask_pixels, ends), *_money(run)),
+        warnings=tuple(_warnings(run, said, ends, mask_pixels / (height * width))),
         contract=_promises(run, volume),
         contract_caption="What was said about the layers, and what the stored surface says of itself.",
         spent=spent(run.rows, STAGES),
@@ -134,6 +123,24 @@ def _mask_words(said: SurfaceProvenance) -> str:
     return f"It was given: {said.mask}."
 
 
+def _figures(volume: SurfaceVolume, mask_pixels: int, ends: tuple[float, float]) -> tuple[Figure, ...]:
+    said, um = volume.provenance, volume.provenance.voxel_size_um
+    height, width = volume.shape_yx
+    share = mask_pixels / (height * width)
+    return (
+        Figure(
+            f"{mask_pixels * um**2 / 1e6:,.1f} mm²",
+            "papyrus",
+            f"{share:.0%} of the picture; the rest is outside the mask",
+        ),
+        Figure(f"{width:,} × {height:,} px", "size", f"{width * um / 1000:,.1f} × {height * um / 1000:,.1f} mm"),
+        Figure(f"{volume.layer_count}", "layers", f"{volume.layer_count * said.layer_um:,.0f} µm deep"),
+        Figure(f"{um:g} µm", "voxel edge"),
+        Figure(volume.dtype.name, "grey values", _rule_words(said)),
+        Figure(f"{ends[0]:.1%} / {ends[1]:.1%}", "at the lowest / highest value", "detail that is lost at both ends"),
+    )
+
+
 def _rule_words(said: SurfaceProvenance) -> str:
     words = {"keep": "as the source has them", "high-byte": "the high byte of 16 bits"}
     return words.get(said.intensity, said.intensity)
@@ -182,24 +189,17 @@ def _promises(run: StoredRun, volume: SurfaceVolume) -> tuple[Promise, ...]:
             f"{run.manifest['units']}",
             "each has a marker; every chunk carries a checksum",
         ),
-        *(
-            ()
-            if config.get("lut") is None
-            else (Promise("lookup table", str(config["lut"]), str(said.lut), "applied on reading"),)
-        ),
-        *(
-            ()
-            if said.clahe is None
-            else (
-                Promise(
-                    "CLAHE",
-                    str(config["clahe"]),
-                    str(said.clahe.model_dump()),
-                    "applied on reading, one grid over the whole segment",
-                ),
-            )
-        ),
+        *_grey_promises(said, config),
     )
+
+
+def _grey_promises(said: SurfaceProvenance, config: Mapping[str, Any]) -> Iterator[Promise]:
+    """Yield a row for each change of grey values that was asked for."""
+    if config.get("lut") is not None:
+        yield Promise("lookup table", str(config["lut"]), str(said.lut), "applied on reading")
+    if said.clahe is not None:
+        where = "applied on reading, one grid over the whole segment"
+        yield Promise("CLAHE", str(config["clahe"]), str(said.clahe.model_dump()), where)
 
 
 def _histogram(volume: SurfaceVolume) -> NDArray[np.int64]:

@@ -48,6 +48,48 @@ class UnitPlan:
     group_layers: int = 1
 
 
+@dataclass(frozen=True)
+class _Memory:
+    """Memory that units of a prepare job take; see `plan_units`."""
+
+    source: LayerSource
+    layer_count: int
+    itemsize: int
+    shard_px: int
+    halo_px: int
+    local_store: bool
+
+    @property
+    def striped(self) -> bool:
+        """True where the source is stored in blocks of the surface's whole width."""
+        height, width = self.source.block_yx
+        return width >= self.source.shape_zyx[2] and height * width > 1
+
+    @property
+    def rows(self) -> int:
+        """Height of a unit in pixels."""
+        return min(self.shard_px, self.source.shape_zyx[1])
+
+    @property
+    def column_bytes(self) -> int:
+        """Bytes of one zarr shard of the surface, as it is in memory."""
+        return self.layer_count * self.itemsize * self.shard_px * self.rows
+
+    def peak_bytes(self, wide: int, overlap: Overlap, group: int) -> int:
+        """Estimate the job's peak with units of `wide` zarr shards and `group` layers read together."""
+        width = self.source.shape_zyx[2]
+        own = min(wide * self.shard_px, width)
+        per_pixel = self.layer_count * self.itemsize
+        block = int(PYRAMID_SHARE * per_pixel * (self.rows * own))
+        layers = max(4, min(GROUPS_HELD * group, self.layer_count))
+        read_px = (self.rows + self.halo_px) * (width if self.striped else own)
+        reading = layers * self.source.dtype.itemsize * read_px
+        encoding = CODEC_THREADS * CHUNK_LAYERS * CHUNK_PX * own * self.itemsize
+        sent = 0 if self.local_store else int(SENT_SHARE * per_pixel * self.shard_px * self.rows)
+        blocks = block * (1 + overlap.ahead + overlap.behind)
+        return BASE_BYTES + blocks + reading + encoding + sent + self.source.resident_bytes
+
+
 def plan_units(
     source: LayerSource,
     layer_count: int,
@@ -77,36 +119,19 @@ def plan_units(
         ConfigError: The budget is too small, or `shard_px` is no power of two of at least 32.
     """
     require_shard_px("shard_px", shard_px)
-    _, height, width = source.shape_zyx
-    columns = -(-width // shard_px)
-    striped = source.block_yx[1] >= width and source.block_yx[0] * source.block_yx[1] > 1
-    rows = min(shard_px, height)
-    per_pixel = layer_count * dtype.itemsize
-    sent_bytes = 0 if local_store else int(SENT_SHARE * per_pixel * shard_px * rows)
-
-    def peak(wide: int, overlap: Overlap, group: int) -> int:
-        pixels = rows * min(wide * shard_px, width)
-        blocks = int(PYRAMID_SHARE * per_pixel * pixels) * (1 + overlap.ahead + overlap.behind)
-        reading = (
-            max(4, min(GROUPS_HELD * group, layer_count))
-            * source.dtype.itemsize
-            * (rows + halo_px)
-            * (width if striped else min(width, wide * shard_px))
-        )
-        encoding = CODEC_THREADS * CHUNK_LAYERS * CHUNK_PX * min(wide * shard_px, width) * dtype.itemsize
-        return BASE_BYTES + blocks + reading + encoding + sent_bytes + source.resident_bytes
-
-    widest = columns if striped else min(columns, _usual_columns(source, per_pixel * shard_px * rows, shard_px))
+    memory = _Memory(source, layer_count, dtype.itemsize, shard_px, halo_px, local_store)
+    columns = -(-source.shape_zyx[2] // shard_px)
+    widest = columns if memory.striped else min(columns, _usual_columns(source, memory.column_bytes, shard_px))
     overlaps = OVERLAPS if local_store else SENT_OVERLAPS
     candidates = [(wide, overlap) for overlap in overlaps for wide in range(widest, 0, -1)]
-    if striped:
+    if memory.striped:
         candidates.sort(key=lambda c: -c[0])
     for group, (wide, overlap) in itertools.product(_groups(source, layer_count), candidates):
-        needed = peak(wide, overlap, group)
+        needed = memory.peak_bytes(wide, overlap, group)
         if needed <= memory_bytes:
-            units = [Unit(i, box, box) for i, box in enumerate(cut((height, width), shard_px, wide * shard_px))]
-            return UnitPlan(units, overlap, needed, -(-columns // wide) if striped else 1, group)
-    smallest = peak(1, NO_OVERLAP, 1)
+            units = [Unit(i, box, box) for i, box in enumerate(cut(source.shape_zyx[1:], shard_px, wide * shard_px))]
+            return UnitPlan(units, overlap, needed, -(-columns // wide) if memory.striped else 1, group)
+    smallest = memory.peak_bytes(1, NO_OVERLAP, 1)
     raise ConfigError(
         f"memory: {bytes_text(memory_bytes)} cannot hold one zarr shard of {layer_count} layers and what is read "
         f"for it; allow at least {bytes_text(smallest)}, or make shard_px smaller than {shard_px}"
