@@ -12,33 +12,16 @@ from pydantic import Field, field_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.counting import BoxCounts
-from inkbatch.data.datasets.held_out import HeldOut, MaskZones, leak_without_moat, mask_zones
 from inkbatch.data.datasets.index import DatasetSegment, Sample, SplitName, training, validating
 from inkbatch.data.datasets.leakage import find_leaks, require_no_leaks, shown_boxes
-from inkbatch.data.datasets.listed_blocks import ListedBlockSplit
 from inkbatch.data.datasets.pairs import PairConfig, make_pairs
-from inkbatch.data.datasets.sampling import BoxSampling, GridSampling, Sampling, candidates, choose
+from inkbatch.data.datasets.sampling import GridSampling, Sampling
 from inkbatch.data.datasets.segment_arrays import SegmentArrays
-from inkbatch.data.datasets.splits import (
-    BlockSplit,
-    GivenSplit,
-    KFoldSplit,
-    ListSplit,
-    MaskSplit,
-    SegmentSplit,
-    ShareSplit,
-    Split,
-    Zones,
-    block_zones,
-    deal_samples,
-    listed_zones,
-    split_by_list,
-    split_by_segment,
-)
+from inkbatch.data.datasets.splits import Split
+from inkbatch.data.datasets.zones import HeldOut, SegmentZones
 from inkbatch.errors import ConfigError, DataError
 
 SHARE_DIGITS = 6
-AREA_SPLITS = (BlockSplit, ListedBlockSplit, MaskSplit, SegmentSplit, GivenSplit)
 
 
 class SamplePlan(JobConfig):
@@ -107,22 +90,13 @@ def assemble(
         DataError: An empty split, no ink, or training samples that see held-out pixels.
     """
     split = plan.splits
-    if plan.held_out_sampling is not None and not isinstance(split, AREA_SPLITS):
+    if plan.held_out_sampling is not None and split.deals_samples:
         raise ConfigError(
             f"held_out_sampling: {split.kind} deals single samples, so all must be sampled alike; leave it out, or "
             "split by segments or blocks"
         )
-    zones: Mapping[str, Zones | MaskZones] = {}
-    held_out: dict[str, HeldOut] = {}
-    if isinstance(split, BlockSplit):
-        zones = block_zones(arrays, split, plan.sample_px, plan.context_px, plan.seed)
-    elif isinstance(split, ListedBlockSplit):
-        zones = listed_zones([segment.id for segment in segments], split, plan.sample_px, plan.context_px)
-    elif isinstance(split, MaskSplit):
-        zones = mask_zones(arrays, split, plan.sample_px, plan.context_px)
-        masked = {name: own for name, own in arrays.items() if own.holds_out}
-        held_out = {name: leak_without_moat(own, plan.sample_px) for name, own in masked.items()}
-    whole = _whole_segments([segment.id for segment in segments], split, given)
+    zones = split.zones(arrays, plan.sample_px, plan.context_px, plan.seed)
+    whole = split.whole_segments([segment.id for segment in segments], given)
     samples: list[Sample] = []
     left_out = ink = bare = 0
     for segment in segments:
@@ -131,46 +105,26 @@ def assemble(
         left_out += lost
         ink, bare = ink + shown[0], bare + shown[1]
     _require_unique(samples)
-    if ink and not bare and not isinstance(plan.sampling, BoxSampling):  # boxes may be drawn around ink
+    if ink and not bare and not plan.sampling.has_own_shapes:  # boxes may be drawn around ink
         raise DataError(
             "the dataset: expected bare papyrus among the pixels that count, every one of them is ink; a network would "
             "learn to see ink everywhere: label bare papyrus, too, or let the ignore mask leave some of it"
         )
-    if isinstance(split, KFoldSplit | ShareSplit):
-        samples = deal_samples(samples, split, plan.seed)
-    elif isinstance(split, ListSplit):
-        samples = split_by_list(samples, split)
+    samples = split.divided(samples, plan.seed)
     samples, lost = _without_overlaps(samples, split, surface_of, plan.context_px)
     if plan.pairs is not None:
         pairs = make_pairs(samples, plan.pairs, plan.seed)
         samples = (samples if plan.pairs.keep_singles else _held_out_only(samples)) + pairs
     dropped = _dropped(samples, split, zones, surface_of, plan.context_px)
     _check(samples, dropped, split, surface_of, plan.context_px)
-    return Assembled(tuple(samples), dropped, left_out + lost, held_out)
-
-
-def _whole_segments(
-    names: list[str], split: Split, given: Mapping[str, SplitName] | None
-) -> dict[str, tuple[SplitName, int | None]]:
-    """Return (split, fold) of the segments that are not divided, by id."""
-    if isinstance(split, SegmentSplit):
-        return split_by_segment(names, split)
-    if isinstance(split, GivenSplit):
-        missing = [name for name in names if name not in (given or {})]
-        if missing or given is None:
-            raise ConfigError(
-                f"splits: kind given needs segments that state their split, {missing[0]!r} does not; "
-                "import a folder layout (images), or choose another kind"
-            )
-        return {name: (given[name], None) for name in names}
-    return {}
+    return Assembled(tuple(samples), dropped, left_out + lost, split.held_out_pixels(arrays, plan.sample_px))
 
 
 def _of_segment(
     name: str,
     arrays: SegmentArrays,
     plan: SamplePlan,
-    zones: Zones | MaskZones | None,
+    zones: SegmentZones | None,
     whole: Mapping[str, tuple[SplitName, int | None]],
 ) -> tuple[list[Sample], int, tuple[int, int]]:
     """Take the samples of one segment.
@@ -178,25 +132,24 @@ def _of_segment(
     Returns:
         The samples; how many candidates of a grid lie in a buffer; (ink, bare) pixels that samples show.
     """
-    train_places = candidates(arrays, name, plan.sampling, plan.sample_px)
+    train_places = plan.sampling.candidates(arrays, name, plan.sample_px)
     other = plan.held_out_sampling
-    held_out = train_places if other is None else candidates(arrays, name, other, plan.sample_px)
+    held_out = train_places if other is None else other.candidates(arrays, name, plan.sample_px)
     if zones is None:
         split, fold = whole.get(name, ("train", None))
         pools = _pools_of_whole(split, fold, train_places, held_out, same=other is None)
         lost = 0
     else:
         pools = _pools_of_zones(zones, train_places, held_out, same=other is None)
-        if isinstance(zones, MaskZones):
-            pools = [replace(p, found=zones.scored(p.found)) if p.split == "validation" else p for p in pools]
+        pools = [replace(p, found=zones.scored(p.found)) if p.split == "validation" else p for p in pools]
         kept = sum(len(pool.found.boxes) for pool in pools)
-        lost = len(train_places.boxes) - kept if isinstance(plan.sampling, GridSampling) and other is None else 0
+        lost = len(train_places.boxes) - kept if plan.sampling.takes_every_place and other is None else 0
     samples: list[Sample] = []
     ink = bare = 0
     for pool in pools:
         sampling = plan.sampling if pool.split == "train" or other is None else other
-        picks = choose(pool.found, name, sampling, plan.seed, pool.split).tolist() if len(pool.found.boxes) else []
-        samples += _as_samples(name, pool, picks, with_shape=isinstance(sampling, BoxSampling))
+        picks = sampling.choose(pool.found, name, plan.seed, pool.split).tolist() if len(pool.found.boxes) else []
+        samples += _as_samples(name, pool, picks, with_shape=sampling.has_own_shapes)
         shown = int(pool.found.ink[picks].sum())
         ink, bare = ink + shown, bare + int(pool.found.counted[picks].sum()) - shown
     return samples, lost, (ink, bare)
@@ -222,7 +175,7 @@ def _pools_of_whole(
     return pools
 
 
-def _pools_of_zones(zones: Zones | MaskZones, places: BoxCounts, held_out: BoxCounts, *, same: bool) -> list[_Pool]:
+def _pools_of_zones(zones: SegmentZones, places: BoxCounts, held_out: BoxCounts, *, same: bool) -> list[_Pool]:
     """Sort candidates by split, ``train`` first."""
     homes = zones.home(places.boxes)
     others = homes if same else zones.home(held_out.boxes)
@@ -287,7 +240,7 @@ def _without_overlaps(
     samples: list[Sample], split: Split, surface_of: Mapping[str, str], context_px: int
 ) -> tuple[list[Sample], int]:
     """Leave out samples that show pixels of a later split (``overlap: drop``, without folds)."""
-    if not isinstance(split, ShareSplit | ListSplit) or split.overlap != "drop":
+    if not split.drops_shown:
         return samples, 0
     by = {name: [s for s in samples if s.split == name] for name in ("train", "validation", "test")}
     lost = set(find_leaks(by["validation"], by["test"], surface_of, 0).training)
@@ -304,7 +257,7 @@ def _folds(samples: Sequence[Sample]) -> range:
 def _dropped(
     samples: Sequence[Sample],
     split: Split,
-    zones: Mapping[str, Zones | MaskZones],
+    zones: Mapping[str, SegmentZones],
     surface_of: Mapping[str, str],
     context_px: int,
 ) -> dict[str, tuple[str, ...]]:
@@ -315,14 +268,14 @@ def _dropped(
         names: set[str] = set()
         if zones:
             names = _near_zones(others, zones, fold)
-        elif isinstance(split, KFoldSplit) and split.overlap == "drop":
+        elif split.drops_shown_in_fold:
             names = set(find_leaks(others, validating(samples, fold), surface_of, context_px).training)
         if names:
             found[str(fold)] = tuple(s.id for s in others if s.id in names)
     return found
 
 
-def _near_zones(samples: Sequence[Sample], zones: Mapping[str, Zones | MaskZones], fold: int) -> set[str]:
+def _near_zones(samples: Sequence[Sample], zones: Mapping[str, SegmentZones], fold: int) -> set[str]:
     """Return the ids of samples that show pixels within the buffer of a fold's blocks."""
     names: set[str] = set()
     for segment, (ids, boxes) in shown_boxes(samples, {name: name for name in zones}).items():
@@ -352,14 +305,10 @@ def _check(
             raise DataError(f"{what}: no sample trains; lower min_papyrus, min_ink or the buffer, or check splits")
         if not any(s.ink_share > 0 for s in trains):
             raise DataError(f"{what}: no training sample holds any ink; check the labels, the mask and the ignore mask")
-        if not validates and (folds or _expects(split, "validation")):
+        if not validates and (folds or split.expects("validation")):
             raise DataError(f"{what}: no sample validates; check splits, or lower min_papyrus and min_ink")
         require_no_leaks(find_leaks(trains, validates, surface_of, context_px), what, context_px)
         require_no_leaks(find_leaks(trains, test, surface_of, context_px), f"{what} (test)", context_px)
         require_no_leaks(find_leaks(validates, test, surface_of, 0), f"{what} (validation and test)", 0)
-    if not test and _expects(split, "test"):
+    if not test and split.expects("test"):
         raise DataError("the dataset: no sample is kept for the test; check splits, or lower min_papyrus and min_ink")
-
-
-def _expects(split: Split, name: SplitName) -> bool:
-    return bool(getattr(split, name, None))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from inkbatch.data.datasets.counting import BoxCounts, count_marked
 from inkbatch.data.datasets.index import SplitName
 from inkbatch.data.datasets.segment_arrays import SegmentArrays
-from inkbatch.data.datasets.splits import MaskSplit
+from inkbatch.data.datasets.split_rules import SplitRules
+from inkbatch.data.datasets.zones import HeldOut
 from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, cut
@@ -20,6 +23,33 @@ from inkbatch.geometry import Box, cut
 Boxes = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 READ_PX = 2048
+
+
+class MaskSplit(SplitRules):
+    """Validation by the segments' validation masks; samples that come near held-out pixels train nothing.
+
+    Attributes:
+        kind: ``masks``.
+        moat_px: Smallest gap between a training sample and a held-out pixel; None, and at least: a sample with its
+            context.
+    """
+
+    kind: Literal["masks"]
+    moat_px: int | None = Field(None, ge=0)
+
+    def expects(self, name: SplitName) -> bool:
+        """Expect samples that validate, since masks can hold none that test."""
+        return name == "validation"
+
+    def zones(
+        self, arrays: Mapping[str, SegmentArrays], sample_px: int, context_px: int, seed: int
+    ) -> Mapping[str, MaskZones]:
+        """Lay moats around held-out pixels; see `SplitRules`."""
+        return mask_zones(arrays, self, sample_px, context_px)
+
+    def held_out_pixels(self, arrays: Mapping[str, SegmentArrays], sample_px: int) -> Mapping[str, HeldOut]:
+        """Count what validation masks hold out; see `SplitRules`."""
+        return {name: leak_without_moat(own, sample_px) for name, own in arrays.items() if own.holds_out}
 
 
 @dataclass(frozen=True)
@@ -85,24 +115,6 @@ def mask_zones(
             "--validation-mask, or choose another kind"
         )
     return {name: MaskZones(arrays, moat_px) for name, arrays in segments.items()}
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Held-out pixels of a segment that count.
-
-    Attributes:
-        pixels: On papyrus, not ignored.
-        near: Those of them that one sample would show together with a pixel that trains, if there were no moat.
-    """
-
-    pixels: int
-    near: int
-
-    @property
-    def leak(self) -> float:
-        """Share of `near`; 0 without held-out pixels."""
-        return self.near / self.pixels if self.pixels else 0.0
 
 
 def leak_without_moat(arrays: SegmentArrays, sample_px: int) -> HeldOut:

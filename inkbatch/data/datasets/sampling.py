@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,46 @@ from inkbatch.geometry import Box, TileGrid
 
 STEPS_PER_SAMPLE = 32
 
-Chooser = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+
+class SamplingRules(JobConfig):
+    """Base of all rules of sampling."""
+
+    takes_every_place: ClassVar[bool] = False  # of a grid: how many a buffer costs can be said
+    has_own_shapes: ClassVar[bool] = False  # samples differ in shape, and may be drawn around ink
+
+    def candidates(self, arrays: SegmentArrays, segment: str, sample_px: int) -> BoxCounts:
+        """List every place of a segment that may be taken, with its counts.
+
+        Args:
+            arrays: The opened segment.
+            segment: Its id.
+            sample_px: Edge of a sample.
+
+        Returns:
+            Places in row-major order (given boxes: in their own).
+
+        Raises:
+            ConfigError: A stride larger than the tile; a box that leaves the segment or is given twice.
+            DataError: A segment that is smaller than a crop, or larger than a whole sample.
+        """
+        raise NotImplementedError
+
+    def choose(self, found: BoxCounts, segment: str, seed: int, purpose: str) -> NDArray[np.int64]:
+        """Choose the candidates that become samples, as ascending positions: all of them, but for crops.
+
+        Args:
+            found: Candidates that may be taken.
+            segment: Segment id, for chance and messages.
+            seed: The dataset's seed.
+            purpose: The split, for chance and messages.
+
+        Raises:
+            DataError: Fewer crops than requested, and `accept_fewer` is not set.
+        """
+        return np.arange(len(found.boxes))
 
 
-class GridSampling(JobConfig):
+class GridSampling(SamplingRules):
     """Every tile of a grid anchored at (0, 0).
 
     Attributes:
@@ -43,8 +78,16 @@ class GridSampling(JobConfig):
     min_ink: float = Field(0.0, ge=0, le=1)
     min_counted: float | None = Field(None, ge=0, le=1)
 
+    takes_every_place: ClassVar[bool] = True
 
-class CropSampling(JobConfig):
+    def candidates(self, arrays: SegmentArrays, segment: str, sample_px: int) -> BoxCounts:
+        """List the tiles with enough papyrus, ink and pixels that count; see `SamplingRules`."""
+        found = _grid(arrays, self, sample_px)
+        enough = (found.papyrus_share >= self.min_papyrus) & (found.ink_share >= self.min_ink)
+        return found.take(enough & (found.counted_share >= (self.min_counted or 0)))
+
+
+class CropSampling(SamplingRules):
     """Random crops with ink, and crops without any.
 
     Attributes:
@@ -65,8 +108,40 @@ class CropSampling(JobConfig):
     step_px: int | None = Field(None, ge=1)
     accept_fewer: bool = False
 
+    def candidates(self, arrays: SegmentArrays, segment: str, sample_px: int) -> BoxCounts:
+        """List the crops with enough papyrus; see `SamplingRules`."""
+        height, width = arrays.shape_yx
+        if height < sample_px or width < sample_px:
+            raise DataError(
+                f"segment {segment}: expected at least {sample_px} px along both sides for crops, got {height} x "
+                f"{width} px; lower sample_px, or leave the segment out"
+            )
+        step = self.step_px or max(1, sample_px // STEPS_PER_SAMPLE)
+        rows, columns = (np.arange(0, edge - sample_px + 1, step) for edge in (height, width))
+        found = count_grid(arrays, rows, columns, (sample_px, sample_px))
+        return found.take(found.papyrus_share >= self.min_papyrus)
 
-class BoxSampling(JobConfig):
+    def choose(self, found: BoxCounts, segment: str, seed: int, purpose: str) -> NDArray[np.int64]:
+        """Choose crops with ink by chance, and as many without as go with them; see `SamplingRules`."""
+        order = np.argsort(chance.keys(found.boxes, seed, "crops", segment, purpose), kind="stable")
+        share = found.ink_share
+        inked = order[share[order] >= self.min_ink]
+        bare = order[found.ink[order] == 0]
+        what = f"segment {segment} ({purpose})"
+        inked = self._first(inked, self.per_segment, f"{what}: crops with an ink share of {self.min_ink:.0%}")
+        bare = self._first(bare, round(len(inked) * self.bare_ratio), f"{what}: crops without ink")
+        return np.sort(np.concatenate([inked, bare]))
+
+    def _first(self, picks: NDArray[np.int64], wanted: int, what: str) -> NDArray[np.int64]:
+        if len(picks) < wanted and not self.accept_fewer:
+            raise DataError(
+                f"{what}: expected {wanted}, got {len(picks)} places; lower per_segment, min_ink, bare_ratio or "
+                "step_px, or set accept_fewer: true"
+            )
+        return picks[:wanted]
+
+
+class BoxSampling(SamplingRules):
     """Given boxes.
 
     Attributes:
@@ -84,96 +159,36 @@ class BoxSampling(JobConfig):
     ink: BoxRules | None = None
     fit: Literal["as-is", "centred"] = "as-is"
 
+    has_own_shapes: ClassVar[bool] = True
+
     @model_validator(mode="after")
     def _some_boxes(self) -> BoxSampling:
         if not self.boxes and self.coco is None and self.ink is None:
             raise ValueError("no boxes: give boxes by segment id, a coco file, or rules of boxes around ink")
         return self
 
+    def candidates(self, arrays: SegmentArrays, segment: str, sample_px: int) -> BoxCounts:
+        """List the given boxes of the segment; see `SamplingRules`."""
+        return count_boxes(arrays, _given(self, segment, arrays.shape_yx, sample_px))
 
-class WholeSampling(JobConfig):
+
+class WholeSampling(SamplingRules):
     """The whole segment (a picture) is one sample, zero-filled and ignored up to `sample_px` squared."""
 
     kind: Literal["whole"]
 
+    def candidates(self, arrays: SegmentArrays, segment: str, sample_px: int) -> BoxCounts:
+        """List the one place that holds the segment; see `SamplingRules`."""
+        height, width = arrays.shape_yx
+        if height > sample_px or width > sample_px:
+            raise DataError(
+                f"segment {segment}: expected at most {sample_px} px along both sides for whole samples, got "
+                f"{height} x {width} px; raise sample_px, or sample a grid"
+            )
+        return count_boxes(arrays, [Box(0, 0, sample_px, sample_px)])
+
 
 Sampling = Annotated[GridSampling | CropSampling | BoxSampling | WholeSampling, Field(discriminator="kind")]
-
-
-def candidates(arrays: SegmentArrays, segment: str, sampling: Sampling, sample_px: int) -> BoxCounts:
-    """List every place of a segment that the sampling may take, with its counts.
-
-    Args:
-        arrays: The opened segment.
-        segment: Its id.
-        sampling: Rules of sampling.
-        sample_px: Edge of a sample.
-
-    Returns:
-        Places in row-major order (given boxes: in their own).
-
-    Raises:
-        ConfigError: A stride larger than the tile; a box that leaves the segment or is given twice.
-        DataError: A segment that is smaller than a crop, or larger than a whole sample.
-    """
-    height, width = arrays.shape_yx
-    if isinstance(sampling, GridSampling):
-        found = _grid(arrays, sampling, sample_px)
-        enough = (found.papyrus_share >= sampling.min_papyrus) & (found.ink_share >= sampling.min_ink)
-        return found.take(enough & (found.counted_share >= (sampling.min_counted or 0)))
-    if isinstance(sampling, CropSampling):
-        if height < sample_px or width < sample_px:
-            raise DataError(
-                f"segment {segment}: expected at least {sample_px} px along both sides for crops, got {height} x "
-                f"{width} px; "
-                "lower sample_px, or leave the segment out"
-            )
-        step = sampling.step_px or max(1, sample_px // STEPS_PER_SAMPLE)
-        rows, columns = (np.arange(0, edge - sample_px + 1, step) for edge in (height, width))
-        found = count_grid(arrays, rows, columns, (sample_px, sample_px))
-        return found.take(found.papyrus_share >= sampling.min_papyrus)
-    if isinstance(sampling, BoxSampling):
-        return count_boxes(arrays, _given(sampling, segment, arrays.shape_yx, sample_px))
-    if height > sample_px or width > sample_px:
-        raise DataError(
-            f"segment {segment}: expected at most {sample_px} px along both sides for whole samples, got "
-            f"{height} x {width} px; raise sample_px, or sample a grid"
-        )
-    return count_boxes(arrays, [Box(0, 0, sample_px, sample_px)])
-
-
-def choose(found: BoxCounts, segment: str, sampling: Sampling, seed: int, purpose: str) -> NDArray[np.int64]:
-    """Choose the candidates that become samples, as ascending positions.
-
-    Args:
-        found: Candidates that may be taken.
-        segment: Segment id, for chance and messages.
-        sampling: Rules of sampling.
-        seed: The dataset's seed.
-        purpose: The split, for chance and messages.
-
-    Raises:
-        DataError: Fewer crops than requested, and `accept_fewer` is not set.
-    """
-    if not isinstance(sampling, CropSampling):
-        return np.arange(len(found.boxes))
-    order = np.argsort(chance.keys(found.boxes, seed, "crops", segment, purpose), kind="stable")
-    share = found.ink_share
-    inked = order[share[order] >= sampling.min_ink]
-    bare = order[found.ink[order] == 0]
-    what = f"segment {segment} ({purpose})"
-    inked = _first(inked, sampling.per_segment, f"{what}: crops with an ink share of {sampling.min_ink:.0%}", sampling)
-    bare = _first(bare, round(len(inked) * sampling.bare_ratio), f"{what}: crops without ink", sampling)
-    return np.sort(np.concatenate([inked, bare]))
-
-
-def _first(picks: NDArray[np.int64], wanted: int, what: str, sampling: CropSampling) -> NDArray[np.int64]:
-    if len(picks) < wanted and not sampling.accept_fewer:
-        raise DataError(
-            f"{what}: expected {wanted}, got {len(picks)} places; lower per_segment, min_ink, bare_ratio or "
-            "step_px, or set accept_fewer: true"
-        )
-    return picks[:wanted]
 
 
 def _grid(arrays: SegmentArrays, sampling: GridSampling, sample_px: int) -> BoxCounts:

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from inkbatch.config import JobConfig, matching, near_matches
+from inkbatch.config import matching
 from inkbatch.data.datasets.counting import count_grid
+from inkbatch.data.datasets.held_out import MaskSplit
 from inkbatch.data.datasets.index import Sample, SplitName
-from inkbatch.data.datasets.leakage import touching
 from inkbatch.data.datasets.listed_blocks import ListedBlockSplit
 from inkbatch.data.datasets.segment_arrays import SegmentArrays
+from inkbatch.data.datasets.split_rules import SplitRules, require_known
+from inkbatch.data.datasets.zones import Zones, zone_buffer_px
 from inkbatch.data.segments import stable_random as chance
 from inkbatch.errors import ConfigError, DataError
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-NOWHERE = -1
 
 GroupName = Literal["sample", "segment"]
 OverlapRule = Literal["refuse", "drop"]
 
 
-class SegmentSplit(JobConfig):
+class SegmentSplit(SplitRules):
     """Leave one segment out: one fold per segment.
 
     Attributes:
@@ -39,8 +38,14 @@ class SegmentSplit(JobConfig):
     held_out: tuple[str, ...] | None = None
     test: tuple[str, ...] = ()
 
+    def whole_segments(
+        self, names: Sequence[str], given: Mapping[str, SplitName] | None
+    ) -> Mapping[str, tuple[SplitName, int | None]]:
+        """Return (split, fold) of each segment; see `SplitRules`."""
+        return split_by_segment(names, self)
 
-class KFoldSplit(JobConfig):
+
+class KFoldSplit(SplitRules):
     """Stratified k-fold: each fold gets its share of every ink level.
 
     Attributes:
@@ -57,8 +62,34 @@ class KFoldSplit(JobConfig):
     test: tuple[str, ...] = ()
     overlap: OverlapRule = "refuse"
 
+    deals_samples: ClassVar[bool] = True
 
-class ShareSplit(JobConfig):
+    @property
+    def drops_shown_in_fold(self) -> bool:
+        """True with ``overlap: drop``."""
+        return self.overlap == "drop"
+
+    def divided(self, samples: list[Sample], seed: int) -> list[Sample]:
+        """Deal samples to folds; see `SplitRules`."""
+        names = sorted({sample.segment for sample in samples})
+        for name in self.test:
+            require_known(name, names)
+        order = _ranked([sample for sample in samples if sample.segment not in self.test], self.group, seed)
+        if len(order) < self.folds:
+            raise DataError(
+                f"splits: expected at least {self.folds} groups by {self.group} for {self.folds} folds, got "
+                f"{len(order)}; lower folds, or group by sample"
+            )
+        fold = dict(zip(order, _fold_numbers(len(order), self.folds, seed), strict=True))
+        return [
+            sample.model_copy(update={"split": "test", "fold": None})
+            if sample.segment in self.test
+            else sample.model_copy(update={"split": "train", "fold": fold[_group(sample, self.group)]})
+            for sample in samples
+        ]
+
+
+class ShareSplit(SplitRules):
     """Fixed shares, stratified by ink share.
 
     Attributes:
@@ -84,8 +115,22 @@ class ShareSplit(JobConfig):
             raise ValueError(f"train, validation and test sum to {total:g}; they must sum to 1")
         return self
 
+    deals_samples: ClassVar[bool] = True
 
-class BlockSplit(JobConfig):
+    @property
+    def drops_shown(self) -> bool:
+        """True with ``overlap: drop``."""
+        return self.overlap == "drop"
+
+    def divided(self, samples: list[Sample], seed: int) -> list[Sample]:
+        """Deal samples in the given shares; see `SplitRules`."""
+        order = _ranked(samples, self.group, seed)
+        dealt = _deal(len(order), {"train": self.train, "validation": self.validation, "test": self.test})
+        to = dict(zip(order, dealt, strict=True))
+        return [sample.model_copy(update={"split": to[_group(sample, self.group)]}) for sample in samples]
+
+
+class BlockSplit(SplitRules):
     """Square blocks inside each segment, with a buffer around them without training samples.
 
     Attributes:
@@ -105,26 +150,14 @@ class BlockSplit(JobConfig):
     folds: int | None = Field(None, ge=2)
     buffer_px: int | None = Field(None, ge=0)
 
-
-class MaskSplit(JobConfig):
-    """Validation by the segments' validation masks; samples that come near held-out pixels train nothing.
-
-    Attributes:
-        kind: ``masks``.
-        moat_px: Smallest gap between a training sample and a held-out pixel; None, and at least: a sample with its
-            context.
-    """
-
-    kind: Literal["masks"]
-    moat_px: int | None = Field(None, ge=0)
-
-    @property
-    def validation(self) -> bool:
-        """True: samples must be left that validate."""
-        return True
+    def zones(
+        self, arrays: Mapping[str, SegmentArrays], sample_px: int, context_px: int, seed: int
+    ) -> Mapping[str, Zones]:
+        """Deal blocks to splits or folds; see `SplitRules`."""
+        return block_zones(arrays, self, sample_px, context_px, seed)
 
 
-class ListSplit(JobConfig):
+class ListSplit(SplitRules):
     """Given lists of segment ids or sample ids; what is on none is left out.
 
     Attributes:
@@ -141,8 +174,19 @@ class ListSplit(JobConfig):
     test: tuple[str, ...] = ()
     overlap: OverlapRule = "refuse"
 
+    deals_samples: ClassVar[bool] = True
 
-class GivenSplit(JobConfig):
+    @property
+    def drops_shown(self) -> bool:
+        """True with ``overlap: drop``."""
+        return self.overlap == "drop"
+
+    def divided(self, samples: list[Sample], seed: int) -> list[Sample]:
+        """Keep the samples that are listed; see `SplitRules`."""
+        return split_by_list(samples, self)
+
+
+class GivenSplit(SplitRules):
     """Each segment states its split itself (a folder layout that was imported).
 
     Attributes:
@@ -151,57 +195,23 @@ class GivenSplit(JobConfig):
 
     kind: Literal["given"]
 
+    def whole_segments(
+        self, names: Sequence[str], given: Mapping[str, SplitName] | None
+    ) -> Mapping[str, tuple[SplitName, int | None]]:
+        """Return the split that each segment states; see `SplitRules`."""
+        missing = [name for name in names if name not in (given or {})]
+        if missing or given is None:
+            raise ConfigError(
+                f"splits: kind given needs segments that state their split, {missing[0]!r} does not; "
+                "import a folder layout (images), or choose another kind"
+            )
+        return {name: (given[name], None) for name in names}
+
 
 Split = Annotated[
     SegmentSplit | KFoldSplit | ShareSplit | BlockSplit | ListedBlockSplit | MaskSplit | ListSplit | GivenSplit,
     Field(discriminator="kind"),
 ]
-
-
-@dataclass(frozen=True)
-class Zones:
-    """The blocks of one segment that validate or test; everything else trains, away from them.
-
-    Attributes:
-        shape_px: Edge of a block.
-        blocks: By (row, column) of the block grid: the split, or the fold.
-        buffer_px: Smallest gap between a training sample and a foreign block.
-    """
-
-    shape_px: int
-    blocks: Mapping[tuple[int, int], SplitName | int]
-    buffer_px: int
-
-    def home(self, boxes: NDArray[np.int64]) -> list[SplitName | int | None]:
-        """Find the split or fold that each box belongs to.
-
-        Returns:
-            The split or fold of the one block that holds it wholly; else ``train`` where it is clear of all validation
-            and test blocks (with folds, `near` says when it may not); None where it belongs nowhere.
-        """
-        found: list[SplitName | int | None] = []
-        fixed = self._boxes_of([name for name in ("validation", "test") if name in self.blocks.values()])
-        clear = ~touching(boxes, fixed, self.buffer_px)
-        edge = self.shape_px
-        for (y0, x0, y1, x1), is_clear in zip(boxes.tolist(), clear, strict=True):
-            row, column = y0 // edge, x0 // edge
-            own = self.blocks.get((row, column)) if ((y1 - 1) // edge, (x1 - 1) // edge) == (row, column) else None
-            if own is not None and own != "train" and (is_clear or not isinstance(own, int)):
-                found.append(own)
-            else:
-                found.append("train" if is_clear else None)
-        return found
-
-    def near(self, boxes: NDArray[np.int64], fold: int) -> NDArray[np.bool_]:
-        """Find the boxes too near to a block of a fold to train while that fold validates."""
-        return touching(boxes, self._boxes_of([fold]), self.buffer_px)
-
-    def _boxes_of(self, wanted: Sequence[SplitName | int]) -> NDArray[np.int64]:
-        edge = self.shape_px
-        rows = [
-            (y * edge, x * edge, (y + 1) * edge, (x + 1) * edge) for (y, x), to in self.blocks.items() if to in wanted
-        ]
-        return np.array(rows, np.int64).reshape(-1, 4)
 
 
 def block_zones(
@@ -210,9 +220,9 @@ def block_zones(
     """Deal the blocks of all segments, those with most ink first, to the splits or folds.
 
     Raises:
-        ConfigError: See `_buffer_px`.
+        ConfigError: See `zone_buffer_px`.
     """
-    buffer_px = _buffer_px(split, sample_px, context_px)
+    buffer_px = zone_buffer_px(split.block_px, split.buffer_px, sample_px, context_px)
     ranked: list[tuple[float, int, tuple[str, int, int]]] = []
     for name, arrays in segments.items():
         edge = split.block_px
@@ -240,37 +250,6 @@ def block_zones(
     return {name: Zones(split.block_px, own, buffer_px) for name, own in blocks.items()}
 
 
-def listed_zones(segments: Sequence[str], split: ListedBlockSplit, sample_px: int, context_px: int) -> dict[str, Zones]:
-    """Lay out blocks whose homes are listed.
-
-    Raises:
-        ConfigError: A segment that is not in this dataset, or see `block_zones`.
-    """
-    buffer_px = _buffer_px(split, sample_px, context_px)
-    for name in split.blocks:
-        _require_known(name, segments)
-    blocks = {name: {(row, column): home for row, column, home in split.blocks.get(name, ())} for name in segments}
-    return {name: Zones(split.block_px, own, buffer_px) for name, own in blocks.items()}
-
-
-def _buffer_px(split: BlockSplit | ListedBlockSplit, sample_px: int, context_px: int) -> int:
-    """Return the buffer around blocks.
-
-    Raises:
-        ConfigError: A block smaller than a sample, or a buffer smaller than a sample with its context.
-    """
-    least = sample_px + context_px
-    buffer_px = least if split.buffer_px is None else split.buffer_px
-    if split.block_px < sample_px:
-        raise ConfigError(f"splits: block_px {split.block_px} is smaller than sample_px {sample_px}; no sample fits in")
-    if buffer_px < least:
-        raise ConfigError(
-            f"splits: buffer_px {buffer_px} is smaller than a sample with its context ({sample_px} + {context_px} px); "
-            f"give at least {least}, or leave it out"
-        )
-    return buffer_px
-
-
 def split_by_segment(segments: Sequence[str], split: SegmentSplit) -> dict[str, tuple[SplitName, int | None]]:
     """Return (split, fold) of each segment, for leave-one-segment-out.
 
@@ -291,39 +270,12 @@ def split_by_segment(segments: Sequence[str], split: SegmentSplit) -> dict[str, 
     return found
 
 
-def deal_samples(samples: Sequence[Sample], split: KFoldSplit | ShareSplit, seed: int) -> list[Sample]:
-    """Deal samples (or whole segments) to folds or splits, stratified by ink share.
-
-    Raises:
-        ConfigError: An unknown test segment.
-        DataError: Fewer groups than folds.
-    """
-    names = sorted({sample.segment for sample in samples})
-    test = set(split.test) if isinstance(split, KFoldSplit) else set()
-    for name in test:
-        _require_known(name, names)
+def _ranked(samples: Sequence[Sample], group: GroupName, seed: int) -> list[str]:
+    """Rank groups of samples by their ink, the most first; chance decides between equals."""
     shares: dict[str, list[float]] = {}
     for sample in samples:
-        if sample.segment not in test:
-            shares.setdefault(_group(sample, split.group), []).append(sample.ink_share)
-    order = sorted(shares, key=lambda name: (-float(np.mean(shares[name])), chance.number(seed, "deal", name), name))
-    if isinstance(split, KFoldSplit):
-        if len(order) < split.folds:
-            raise DataError(
-                f"splits: expected at least {split.folds} groups by {split.group} for {split.folds} folds, got "
-                f"{len(order)}; "
-                "lower folds, or group by sample"
-            )
-        fold = dict(zip(order, _fold_numbers(len(order), split.folds, seed), strict=True))
-        return [
-            sample.model_copy(update={"split": "test", "fold": None})
-            if sample.segment in test
-            else sample.model_copy(update={"split": "train", "fold": fold[_group(sample, split.group)]})
-            for sample in samples
-        ]
-    wanted = {name: float(getattr(split, name)) for name in SPLITS}
-    to = dict(zip(order, _deal(len(order), wanted), strict=True))
-    return [sample.model_copy(update={"split": to[_group(sample, split.group)]}) for sample in samples]
+        shares.setdefault(_group(sample, group), []).append(sample.ink_share)
+    return sorted(shares, key=lambda name: (-float(np.mean(shares[name])), chance.number(seed, "deal", name), name))
 
 
 def split_by_list(samples: Sequence[Sample], split: ListSplit) -> list[Sample]:
@@ -381,10 +333,5 @@ def _named(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """
     found = [one for name in names for one in matching(name, known, "splits: segments and samples of this dataset")]
     for name in found:
-        _require_known(name, known)
+        require_known(name, known)
     return found
-
-
-def _require_known(name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise ConfigError(f"splits: no segment or sample {name!r} in this dataset{near_matches(name, list(known))}")

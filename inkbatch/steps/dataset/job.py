@@ -14,7 +14,7 @@ from inkbatch.data.datasets.box_sources import with_all_boxes, write_ink_boxes
 from inkbatch.data.datasets.counting import content_digest
 from inkbatch.data.datasets.current import patches_state, segments_now, segments_state
 from inkbatch.data.datasets.data_card import card_text, coco_document, splits_document, write_previews
-from inkbatch.data.datasets.held_out import HeldOut, held_out_lines
+from inkbatch.data.datasets.held_out import held_out_lines
 from inkbatch.data.datasets.image_folders import import_folders
 from inkbatch.data.datasets.index import DatasetIndex, DatasetSegment, SplitName, marked_new, relative_to, resolve
 from inkbatch.data.datasets.ink_boxes import InkBox
@@ -24,6 +24,7 @@ from inkbatch.data.datasets.same_pixels import surfaces_of
 from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.data.datasets.segment_arrays import SegmentArrays, open_segment
 from inkbatch.data.datasets.surface_contract import surface_contract
+from inkbatch.data.datasets.zones import HeldOut
 from inkbatch.data.labels.ignore import NO_MASK
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.data.segments.prepared import require_same_surface, segment_folder

@@ -9,9 +9,9 @@ from scipy import ndimage
 from inkbatch.data.datasets import counting, held_out
 from inkbatch.data.datasets.assembling import SamplePlan, assemble
 from inkbatch.data.datasets.counting import BoxCounts, content_digest, count_marked
-from inkbatch.data.datasets.held_out import HeldOut, MaskZones, leak_without_moat, mask_zones
+from inkbatch.data.datasets.held_out import MaskSplit, MaskZones, leak_without_moat, mask_zones
 from inkbatch.data.datasets.index import DatasetSegment
-from inkbatch.data.datasets.splits import MaskSplit
+from inkbatch.data.datasets.zones import HeldOut
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box
 from inkbatch.testing.datasets import ArraySegment, inked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inkbatch.data.datasets.sampling import BoxSampling, CropSampling, GridSampling, WholeSampling, candidates, choose
+from inkbatch.data.datasets.sampling import BoxSampling, CropSampling, GridSampling, WholeSampling
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.testing.datasets import ArraySegment, inked
 
@@ -14,33 +14,33 @@ def test_a_grid_drops_tiles_with_too_little_papyrus_and_touches_the_border():
     papyrus = np.zeros((40, 50), bool)
     papyrus[:, :30] = True
     segment = ArraySegment(inked((40, 50)), papyrus)
-    found = candidates(segment, "s", GridSampling(stride_px=8, min_papyrus=0.75), 16)
+    found = GridSampling(stride_px=8, min_papyrus=0.75).candidates(segment, "s", 16)
     expected = [(y, x) for y in (0, 8, 16, 24) for x in (0, 8, 16)]  # x 16:32 has 14 of 16 columns
     assert [tuple(box[:2]) for box in found.boxes.tolist()] == expected
-    rows = {box[0] for box in candidates(segment, "s", GridSampling(stride_px=7), 16).boxes.tolist()}
+    rows = {box[0] for box in GridSampling(stride_px=7).candidates(segment, "s", 16).boxes.tolist()}
     assert max(rows) == 24
 
 
 def test_a_grid_without_stride_does_not_overlap():
-    found = candidates(ArraySegment(inked((32, 48))), "s", GridSampling(), 16)
+    found = GridSampling().candidates(ArraySegment(inked((32, 48))), "s", 16)
     assert len(found.boxes) == 6
 
 
 def test_without_moved_in_tiles_no_two_share_a_pixel():
     segment = ArraySegment(inked((40, 47)))
-    found = candidates(segment, "s", GridSampling(border="left-out"), 16)
+    found = GridSampling(border="left-out").candidates(segment, "s", 16)
     assert sorted({tuple(box[:2]) for box in found.boxes.tolist()}) == [(0, 0), (0, 16), (16, 0), (16, 16)]
-    assert len(candidates(segment, "s", GridSampling(), 16).boxes) == 9
+    assert len(GridSampling().candidates(segment, "s", 16).boxes) == 9
 
 
 def test_a_stride_beyond_the_tile_is_refused():
     with pytest.raises(ConfigError, match="pixels would be left out"):
-        candidates(ArraySegment(inked((32, 32))), "s", GridSampling(stride_px=17), 16)
+        GridSampling(stride_px=17).candidates(ArraySegment(inked((32, 32))), "s", 16)
 
 
 def crops(segment, sampling, seed=0, name="s"):
-    found = candidates(segment, name, sampling, 16)
-    return found.take(choose(found, name, sampling, seed, "train"))
+    found = sampling.candidates(segment, name, 16)
+    return found.take(sampling.choose(found, name, seed, "train"))
 
 
 def test_crops_with_ink_hold_the_share_and_bare_ones_hold_none():
@@ -82,15 +82,15 @@ def test_fewer_places_than_crops_are_refused_unless_allowed():
 
 def test_a_segment_smaller_than_a_crop_is_refused():
     with pytest.raises(DataError, match="got 10 x 40 px"):
-        candidates(ArraySegment(inked((10, 40))), "s", CropSampling(kind="crops", per_segment=1), 16)
+        CropSampling(kind="crops", per_segment=1).candidates(ArraySegment(inked((10, 40))), "s", 16)
 
 
 def test_boxes_stay_as_they_are_or_are_centred_and_moved_in():
     segment = ArraySegment(inked((40, 40)))
     boxes = {"s": ((0, 0, 4, 6), (20, 20, 30, 24))}
-    as_is = candidates(segment, "s", BoxSampling(kind="boxes", boxes=boxes), 16).boxes.tolist()
+    as_is = BoxSampling(kind="boxes", boxes=boxes).candidates(segment, "s", 16).boxes.tolist()
     assert as_is == [[0, 0, 4, 6], [20, 20, 30, 24]]
-    centred = candidates(segment, "s", BoxSampling(kind="boxes", boxes=boxes, fit="centred"), 16).boxes.tolist()
+    centred = BoxSampling(kind="boxes", boxes=boxes, fit="centred").candidates(segment, "s", 16).boxes.tolist()
     assert centred == [[0, 0, 16, 16], [17, 14, 33, 30]]
 
 
@@ -99,11 +99,11 @@ def test_boxes_stay_as_they_are_or_are_centred_and_moved_in():
 )
 def test_bad_boxes_are_refused(boxes, words):
     with pytest.raises(ConfigError, match=words):
-        candidates(ArraySegment(inked((40, 40))), "s", BoxSampling(kind="boxes", boxes={"s": boxes}), 16)
+        BoxSampling(kind="boxes", boxes={"s": boxes}).candidates(ArraySegment(inked((40, 40))), "s", 16)
 
 
 def test_a_whole_picture_is_filled_up_and_never_cut():
     whole = WholeSampling(kind="whole")
-    assert candidates(ArraySegment(inked((10, 12))), "s", whole, 16).boxes.tolist() == [[0, 0, 16, 16]]
+    assert whole.candidates(ArraySegment(inked((10, 12))), "s", 16).boxes.tolist() == [[0, 0, 16, 16]]
     with pytest.raises(DataError, match="sample a grid"):
-        candidates(ArraySegment(inked((17, 12))), "s", whole, 16)
+        whole.candidates(ArraySegment(inked((17, 12))), "s", 16)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from inkbatch.data.datasets.assembling import Assembled, SamplePlan, assemble
 from inkbatch.data.datasets.index import DatasetSegment, training, validating
 from inkbatch.data.datasets.leakage import find_leaks, pairwise, touching
-from inkbatch.data.datasets.splits import Zones
+from inkbatch.data.datasets.zones import Zones
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.testing.datasets import ArraySegment, inked
 
