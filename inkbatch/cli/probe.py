@@ -6,20 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inkbatch.cli.options import (
-    ConfigFile,
-    Device,
-    Log,
-    Replace,
-    Root,
-    Segment,
-    Sets,
-    Shard,
-    chosen_root,
-    print_report,
-    run_context,
-)
-from inkbatch.config import ends_with_check
+from inkbatch.cli.options import Device, JobOptions, Root, Segment, chosen_root, option_groups
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +14,7 @@ def register(app: typer.Typer) -> None:
     app.command("probe")(probe)
 
 
+@option_groups
 def probe(
     segment: Segment,
     bundle: Annotated[str | None, typer.Option(help="The bundle: a folder or URI; demo is the shipped one.")] = None,
@@ -38,11 +26,8 @@ def probe(
         int | None, typer.Option(help="Number of windows, places of the surface volume that are probed.")
     ] = None,
     device: Device = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    shard: Shard = None,
-    replace: Replace = False,
-    log: Log = "auto",
+    *,
+    common: JobOptions,
 ) -> None:
     """Probe which depth order and layers suit a bundle.
 
@@ -52,18 +37,12 @@ def probe(
     the windows), window_px=256, step=2 (of the first layers), amplitude=50, width_layers=1.5, stroke_px=24, seed=0,
     override={divisor: 200}.
     """
-    context = run_context(shard, log, replace=replace)
+    context = common.context()
     from inkbatch.steps.probe.settings import ProbeConfig
 
     options: dict[str, Any] = {"segment": segment, "bundle": bundle, "root": chosen_root(root), "name": name}
     options |= {"windows": windows, "device": device}
-    job = ProbeConfig.load(config, sets or (), options)
-    if ends_with_check(job):
-        return
+    job = ProbeConfig.load(common.config, common.sets or (), options)
     from inkbatch.steps.probe import job as step
 
-    report = step.run(job, context)
-    print_report(report)
-    if report.complete:
-        for line in step.verdict_lines(report.location):
-            typer.echo(line)
+    common.run_job(job, context, step.describe, step.run, step.verdict_lines)

@@ -12,7 +12,7 @@ from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.local_files import remove_leftovers
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
-from inkbatch.run.objects import broken_units, sealed
+from inkbatch.run.objects import broken_units, reopened, sealed
 from inkbatch.run.pipeline import StageSeconds, UnitWork, run_units
 from inkbatch.run.progress import QuietReporter, Reporter, Reporting
 from inkbatch.run.record import RunFolder, RunFolders, report_place, totals_of
@@ -194,20 +194,28 @@ def _already_complete(
 def is_whole(folder: RunFolder | RunFolders, units: Sequence[Unit], context: RunContext) -> bool:
     """Tell if the run is complete and its objects are there; what is missing is forgotten, to be done again.
 
-    Where no marker is left (a copy of the result alone), ``complete.json`` stands for itself.
+    Objects are those of the units, and the files that the end of the job wrote. Where no marker is left (a copy of the
+    result alone), ``complete.json`` stands for itself.
     """
     if not folder.is_complete():
         return False
     broken: dict[Unit, str] = {}
-    for run in folder.runs:
-        if run.done():
-            broken |= broken_units(run, units)
+    marked = [run for run in folder.runs if run.done()]
+    for run in marked:
+        broken |= broken_units(run, units)
     if not broken:
-        return True
+        return not any([reopened(run, run.manifest.job, context.reporter.note) for run in marked])
     for run in folder.runs:
         (run.location / "complete.json").delete()
     _forget(folder, broken, context)
     return False
+
+
+def all_whole(passes: Sequence[RunFolder], units: Sequence[Unit], context: RunContext) -> bool:
+    """Tell if the last pass of a job is complete, and the objects of all its passes are there; see `is_whole`."""
+    last = passes[-1]
+    looked_at = passes if last.done() else [last]
+    return all([is_whole(record, units, context) for record in looked_at])  # all of them: each forgets what it lacks
 
 
 def _forget(folder: RunFolder | RunFolders, broken: Mapping[Unit, str], context: RunContext) -> None:

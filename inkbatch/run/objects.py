@@ -102,7 +102,7 @@ def lost_files(run: RunFolder) -> list[str]:
 
 
 def reopened(run: RunFolder, job: str, note: Callable[[str], None]) -> bool:
-    """Take ``complete.json`` from a run without units whose files are gone or cut, so that it is completed again.
+    """Take ``complete.json`` from a run whose files are gone or cut, so that it is completed again.
 
     Args:
         run: A complete run.

@@ -62,12 +62,12 @@ class Verification:
             rows = "\n  ".join(self.faults[:SHOWN])
             raise DataError(
                 f"verify: {len(self.faults)} of {self.objects} objects are not what was written:\n  {rows}{more}\n"
-                "run the job that made them with --replace, or copy them again"
+                "delete them and run the job that made them again, which makes what is missing, or copy them again"
             )
 
 
 def verify(place: str, note: Callable[[str], None] = lambda text: None) -> Verification:
-    """Read every object of a run, or of all runs below a folder.
+    """Read every object of a run and of all runs below it, or of all runs below a folder.
 
     Args:
         place: A run's folder or manifest, or a folder with runs below it, such as a ROOT.
@@ -84,14 +84,18 @@ def verify(place: str, note: Callable[[str], None] = lambda text: None) -> Verif
 
 
 def _runs(place: str) -> Iterator[StoredRun]:
+    """Open a run, if there is one at the place, then those below it: earlier passes of a job have runs of their own."""
+    refusal: DataError | None = None
+    folder = Location.parse(place)
     try:
-        yield open_run(place)
-        return
+        here = open_run(place)
+        folder = here.folder
+        yield here
     except DataError as error:
-        folder = Location.parse(place)
-        manifests = [row.path for row in objects_below(folder) if row.path.endswith(f"/{MANIFEST_NAME}")]
-        if not manifests:
-            raise error
+        refusal = error
+    manifests = [row.path for row in objects_below(folder) if row.path.endswith(f"/{MANIFEST_NAME}")]
+    if refusal and not manifests:
+        raise refusal
     for path in manifests:
         yield open_run(str((folder / path).parent))
 

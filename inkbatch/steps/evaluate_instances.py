@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from inkbatch.config import JobConfig
 from inkbatch.data.instances.scoring import QUANTILES, InstanceScores, Overlaps, score
-from inkbatch.errors import DataError, MismatchError
+from inkbatch.data.instances.tables import csv_cell
+from inkbatch.errors import CorruptDataError, DataError, MismatchError
+from inkbatch.io.layers.npy import npy_header
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.store.location import Location
@@ -83,27 +85,44 @@ def true_labels(folder: Location, name: str) -> NDArray[np.int64]:
         DataError: There are none, or they are no labels.
     """
     there = set(folder.names())
-    file = next((name + ending for ending in ENDINGS if name + ending in there), None)
-    if file is None:
+    files = [name + ending for ending in ENDINGS if name + ending in there]
+    if len(files) != 1:
         raise DataError(
-            f"{folder}: expected labels of the picture {name!r} (its name with {', '.join(ENDINGS)}), got none; "
-            "add them"
+            f"{folder}: expected labels of the picture {name!r} (one file, its name with {', '.join(ENDINGS)}), got "
+            f"{' and '.join(files) or 'none'}; {'keep the right one' if files else 'add it'}"
         )
-    place = folder / file
-    data = place.read_bytes()
-    if file.endswith(".npy"):
-        try:
-            values = np.load(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise DataError(f"{place}: expected labels, got a damaged file; copy it again") from error
-    else:
-        values = decode_image(data, cv2.IMREAD_UNCHANGED, str(place))
-    if values.ndim != 2 or values.dtype.kind not in "iu":
+    place = folder / files[0]
+    values = _npy(place) if place.name.endswith(".npy") else _picture(place)
+    if values.size and not LEFT_OUT <= int(values.min()) <= int(values.max()) < 1 << 63:
         raise DataError(
-            f"{place}: expected whole numbers (height, width), one per object, got {values.dtype} {values.shape}; "
-            "export labels, not colours"
+            f"{place}: expected 0 for no object, a number from 1 per object and {LEFT_OUT} for what does not count, "
+            f"got {int(values.min())} to {int(values.max())}; number the objects from 1"
         )
     return np.asarray(values, np.int64)
+
+
+def _npy(place: Location) -> NDArray[Any]:
+    size = place.size()
+    shape, fortran, dtype, start = npy_header(place, size)
+    _require_numbers(place, shape, dtype)
+    if start + math.prod(shape) * dtype.itemsize > size:
+        raise CorruptDataError(f"{place}: expected labels of shape {shape}, the file ends before; copy it again")
+    values = np.frombuffer(place.read_bytes(), dtype, math.prod(shape), start)
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
+def _picture(place: Location) -> NDArray[Any]:
+    values = decode_image(place.read_bytes(), cv2.IMREAD_UNCHANGED, str(place))
+    _require_numbers(place, values.shape, values.dtype)
+    return values
+
+
+def _require_numbers(place: Location, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if len(shape) != 2 or dtype.kind not in "iu":
+        raise DataError(
+            f"{place}: expected whole numbers (height, width), one per object, got {dtype} {shape}; export labels, not "
+            "colours"
+        )
 
 
 def _finite(value: Any) -> Any:
@@ -121,7 +140,7 @@ def _csv(rows: Mapping[str, InstanceScores]) -> bytes:
     for name, one in rows.items():
         errors = [one.sizes[f"d{part}"][2] for part in QUANTILES]
         cells: Sequence[Any] = [*(getattr(one, key) for key in plain), *errors]
-        lines.append(",".join([name, *("" if cell != cell else f"{cell:.6g}" for cell in cells)]))
+        lines.append(",".join([csv_cell(name), *("" if cell != cell else f"{cell:.6g}" for cell in cells)]))
     return ("\n".join(lines) + "\n").encode()
 
 

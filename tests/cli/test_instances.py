@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -65,6 +66,24 @@ def test_labels_that_do_not_belong_to_the_result_are_refused(says, tmp_path):
     assert (code, "expected whole numbers (height, width)" in text) == (65, True)
     code, text = says("evaluate-instances", "maps", "--labels", "truth")
     assert code == 65
+    for values, words in (
+        (np.full((96, 128), -2, np.int32), "got -2 to -2"),
+        (np.full((96, 128), 2**64 - 1, np.uint64), "number the objects from 1"),
+    ):
+        np.save("truth/a.npy", values)
+        code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
+        assert (code, words in text) == (65, True), text
+    with open("truth/a.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**7, 10**7)})
+    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
+    assert (code, "the file ends before" in text) == (65, True)
+    np.savez("truth/a.npz", np.ones(3))
+    os.replace("truth/a.npz", "truth/a.npy")
+    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
+    assert (code, "npy header cannot be read" in text) == (65, True)
+    cv2.imwrite("truth/a.png", np.ones((96, 128), np.uint8))
+    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
+    assert (code, "got a.npy and a.png" in text) == (65, True)
 
 
 def test_letters_of_a_map_are_found_by_the_same_command(says, tmp_path):

@@ -25,6 +25,14 @@ def test_the_shipped_settings_run_and_the_verdict_is_said(inkbatch, root):
     assert (found["usable"], found["depth_order"], found["layers"]) == (True, "forward", [0, 13])
 
 
+def test_a_dry_run_names_windows_and_readings_and_writes_nothing(inkbatch, root):
+    options = ["--bundle", "demo", "--root", "root", "--set", "at=[[0,0],[0,128]]", "--set", "window_px=128"]
+    said = inkbatch("probe", "demo", *options, "--dry-run", cwd=root).stdout
+    assert "windows       2 of 128 × 128 px (height × width), 0 already done" in said
+    assert "from 1 first layer (0 to 0); usual: forward from 0" in said
+    assert not (root / "root/probes").exists()
+
+
 def test_refusals_have_a_code_and_say_what_to_do(inkbatch, root):
     dry = inkbatch(
         "infer", "demo", "--bundle", "demo", "--root", "root", "--layers", "auto", "--dry-run", cwd=root, code=65

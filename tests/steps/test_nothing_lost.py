@@ -109,6 +109,21 @@ def test_maps_and_labels_with_holes_are_completed(prepare_config, source, infer_
     } == set()
 
 
+def test_a_picture_that_the_end_of_a_job_wrote_is_made_again(prepare_config, source, infer_config):
+    prepare = prepare_config(source)
+    run(prepare, RunContext())
+    report = run_infer(infer_config(), RunContext())
+    picture = Path(prepare.root) / "predictions/tiny/map/preview.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:-7])
+    notes = Notes()
+    again = run_infer(infer_config(), RunContext(reporter=notes))
+    assert (again.complete, again.stored) == (True, 0)
+    assert any("must be completed again: preview.png: expected" in note for note in notes.said)
+    assert picture.read_bytes() == whole
+    assert not verify(str(report.location)).faults
+
+
 def test_a_map_with_holes_is_not_pulled(prepare_config, source, infer_config, tmp_path):
     prepare = prepare_config(source)
     run(prepare, RunContext())

@@ -109,15 +109,16 @@ def in_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Write rows as CSV; what is not known stays empty."""
     lines = [",".join(COLUMNS)]
-    lines += [",".join(_cell(row[name]) for name in COLUMNS) for row in rows]
+    lines += [",".join(csv_cell(row[name]) for name in COLUMNS) for row in rows]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _cell(value: Any) -> str:
+def csv_cell(value: Any) -> str:
+    """Write a value for a CSV, in quotes where it needs them; nothing for None."""
     if value is None:
         return ""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f'"{text}"' if "," in text else text
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
 def parquet_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:

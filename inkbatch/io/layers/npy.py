@@ -74,7 +74,7 @@ def open_npy(location: Location, axes: str | None, *, flat: bool = False) -> Lay
         CorruptDataError: The file is truncated.
     """
     size = location.size()
-    shape, fortran, dtype, offset = _header(location, size)
+    shape, fortran, dtype, offset = npy_header(location, size)
     flags = flat and dtype == np.bool_
     if flat:
         dtype = np.dtype(np.uint8) if flags else dtype
@@ -121,8 +121,12 @@ def _as_layers(location: Location, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (1, *shape) if len(shape) == 2 else shape
 
 
-def _header(location: Location, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Read shape, Fortran order, dtype and first data byte; nothing is ever unpickled."""
+def npy_header(location: Location, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Read shape, Fortran order, dtype and first data byte; nothing is ever unpickled.
+
+    Raises:
+        CorruptDataError: It is no header of a ``.npy``.
+    """
     with open_header(location, size) as header:
         buffered = io.BytesIO(header.read(min(size, 1 << 16)) or b"")
     try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inkbatch.data.instances.fates import ProposalFate, counts_of, proposal_fates
 from inkbatch.data.instances.outlines import coco_document, collection
 from inkbatch.data.instances.scoring import quantiles
-from inkbatch.data.instances.tables import csv_bytes, parquet_bytes
+from inkbatch.data.instances.tables import csv_bytes, csv_cell, parquet_bytes
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.png import png_bytes
@@ -82,7 +82,7 @@ def _proposal_line(picture: str, found: ProposalFate) -> str:
     one = found.proposal
     y, x = one.point_yx
     label = found.label or ""
-    return f"{picture},{y:.3f},{x:.3f},{one.rule},{one.area_px},{one.parts},{found.fate},{found.reason or ''},{label}"
+    return f"{csv_cell(picture)},{y:.3f},{x:.3f},{one.rule},{one.area_px},{one.parts},{found.fate},{found.reason or ''},{label}"
 
 
 def _write_coco(plan: InstancesPlan, entries: list[dict[str, Any]]) -> None:

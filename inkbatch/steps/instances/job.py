@@ -12,7 +12,7 @@ from typing import Any
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, all_whole, begin, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder
 from inkbatch.steps.instances.finish import finish
@@ -38,7 +38,7 @@ def run(config: InstancesConfig, context: RunContext) -> JobReport:
 
 def _run(plan: InstancesPlan, context: RunContext) -> JobReport:
     begin(plan.record, context)
-    if not is_whole(plan.record, plan.units, context):
+    if not all_whole((plan.facts_record, plan.labels_record, plan.record), plan.units, context):
         first = run_job(plan.facts_record, plan.units, lambda: facts_work(plan), context)
         if not first.complete:
             context.reporter.note(

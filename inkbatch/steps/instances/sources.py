@@ -210,6 +210,11 @@ def _of_folder(config: InstancesConfig, folder: Location) -> Sources:
         raise DataError(
             f"{folder}: expected maps (NAME.npy), got none; run inkbatch infer-pictures with --set 'forms=[npy]'"
         )
+    if taken := [name for name in names if _is_ours(name.removesuffix(".npy"))]:
+        raise DataError(
+            f"{folder}: expected names of pictures, got {taken[0]}, whose labels would lie where the run's own records "
+            "do; rename it"
+        )
     inputs: dict[str, Any] = {"maps": folder.name}
     pictures: dict[str, Location] = {}
     if (folder / "manifest.json").exists():
@@ -243,6 +248,11 @@ def _of_folder(config: InstancesConfig, folder: Location) -> Sources:
     now = watched(lambda: (quick_look(folder, only=chosen.__contains__), versions()), states)
     places = {"maps": folder.uri, "pictures": Location.parse(config.pictures).uri if config.pictures else None}
     return Sources(tuple(found), config.pixel_um, folder.name, inputs, places, states(), now)
+
+
+def _is_ours(name: str) -> bool:
+    """Tell if a folder of this name among those of pictures' labels would be taken for a record of the run."""
+    return name in ("done", "points") or name.endswith(".json")
 
 
 def _pictures_of(asked: Mapping[str, Any]) -> dict[str, Location]:

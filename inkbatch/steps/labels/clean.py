@@ -32,7 +32,7 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.shard_size import SHARD_PX_RULE, is_shard_px
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, all_whole, begin, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.labels.clean_page import page as report_page
@@ -177,7 +177,7 @@ def run(config: CleanConfig, context: RunContext) -> JobReport:
 
 def _run(plan: CleanPlan, context: RunContext) -> JobReport:
     begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
-    if not is_whole(plan.record, plan.units, context):
+    if not all_whole((plan.facts_record, plan.record), plan.units, context):
         first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(

@@ -24,7 +24,7 @@ from inkbatch.errors import DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.layers.single import read_mask
 from inkbatch.io.multiscale import Multiscale, Pooling
-from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, all_whole, begin, run_job, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import BESIDE
 from inkbatch.steps.labels.count import LISTED
@@ -67,7 +67,7 @@ def _run(plan: LabelsPlan, context: RunContext) -> JobReport:
 
 
 def _in_two_passes(plan: LabelsPlan, context: RunContext) -> JobReport:
-    if not is_whole(plan.record, plan.units, context):
+    if not all_whole((plan.facts_record, plan.record), plan.units, context):
         first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(

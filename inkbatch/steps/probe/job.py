@@ -36,7 +36,7 @@ from inkbatch.steps.probe.picture import draw_probe
 from inkbatch.steps.probe.settings import ProbeConfig as ProbeConfig
 from inkbatch.steps.probe.verdict import Verdict, judge
 from inkbatch.steps.stored_probe import PICTURE_NAME, VERDICT_NAME, has_reading, probe_folder, read_verdict
-from inkbatch.text import share_text
+from inkbatch.text import count_text, share_text
 
 SMALLEST_WINDOW_PX = 256
 MEASURES_NAME = "measures"
@@ -135,6 +135,23 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
         context,
         lambda folder: _finish(plan, config.seed),
         lambda folder, note: leave_report(folder, note, report_page),
+    )
+
+
+def describe(config: ProbeConfig) -> str:
+    """Describe the plan, as lines of text. Nothing is written; papyrus is read to choose windows, no model is built."""
+    plan = make_plan(config)
+    asked, record = plan.asked, RunFolder(plan.folder, plan.manifest)
+    starts = asked.starts
+    box = plan.units[0].write_box
+    return "\n".join(
+        [
+            f"probe {config.segment}: bundle {plan.bundle.document.name}, {asked.depth} layers at a time",
+            f"  readings      both depth orders from {count_text(len(starts), 'first layer')} ({starts[0]} to "
+            f"{starts[-1]}); usual: {asked.usual_order} from {asked.usual_start}",
+            f"  windows       {len(plan.units)} of {box.height} × {box.width} px (height × width), {record.state}",
+            f"  result        {plan.folder}",
+        ]
     )
 
 

@@ -18,7 +18,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext, begin
-from inkbatch.run.objects import metadata_of, sealed_files
+from inkbatch.run.objects import metadata_of, reopened, sealed_files
 from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.record import RunFolder, report_place
 from inkbatch.run.run_file import Usage, write_run_file
@@ -48,7 +48,7 @@ def run(config: RoundConfig, context: RunContext) -> JobReport:
     if not record.is_begun():
         require_fresh_start(plan)  # what would leak, or cannot be dealt, is refused before anything is written
     begin(record, whole)
-    done = record.is_complete()
+    done = record.is_complete() and not reopened(record, "round", context.reporter.note)
     if done:
         context.reporter.note(f"round: already complete at {plan.folder}, nothing to do")
     else:

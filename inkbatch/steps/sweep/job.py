@@ -11,7 +11,7 @@ from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, begin, is_whole, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, all_whole, begin, is_whole, run_job, run_rest
 from inkbatch.steps.live_preview import live_preview
 from inkbatch.steps.sweep.control import control_record, control_units, control_work, rules_of, stored_control
 from inkbatch.steps.sweep.maps import maps_work
@@ -35,7 +35,7 @@ def run(config: SweepConfig, context: RunContext) -> JobReport:
     _warn(plan, context)
     begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
     summary = Summary(plan)
-    if not all(is_whole(record, plan.units, context) for record in (plan.record, plan.maps_record)):
+    if not all_whole((plan.maps_record, plan.record), plan.units, context):
         first = run_job(plan.maps_record, plan.units, lambda: maps_work(plan, context), context)
         live_preview(context, plan.volume.shape_yx, plan.folder).place.delete()
         if not first.complete:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
+from inkbatch.run.verifying import verify
 from inkbatch.steps.instances.job import describe, run, summary
 from inkbatch.steps.instances.settings import InstancesConfig
 from inkbatch.testing.faults import preempted_context, stored_bytes
@@ -268,3 +270,42 @@ def test_the_plan_is_described_and_nothing_is_written(configure, tmp_path):
     assert "2 pictures, 38,500 px" in text
     assert "each in three passes; 0 already searched, 0 labelled, 0 measured" in text
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "instances.csv",
+        "outlines/a.geojson",
+        "components/facts/y00000-x00000.npz",
+        "labels/a/labels.zarr/0/c/0/1",
+        "labels/a/labels.zarr/zarr.json",
+        "rows/y00064-x00064.json",
+    ],
+)
+def test_whatever_is_lost_of_any_pass_is_found_and_made_again(finished, shared, tmp_path, lost):
+    shutil.copytree(finished.path, tmp_path / "root/instances/grains/maps")
+    place = tmp_path / "root/instances/grains/maps"
+    whole = (place / lost).read_bytes()
+    (place / lost).write_bytes(b"")
+    assert lost in "".join(verify(str(place)).faults)
+    assert run(same_inputs(shared, tmp_path / "root"), RunContext()).complete
+    assert (place / lost).read_bytes() == whole
+    assert not verify(str(place)).faults
+
+
+@pytest.mark.parametrize("name", ["complete.json", "done", "points"])
+def test_a_picture_named_like_a_record_of_the_run_is_refused_before_anything_is_written(configure, tmp_path, name):
+    (tmp_path / "maps/b.npy").rename(tmp_path / f"maps/{name}.npy")
+    with pytest.raises(DataError, match=f"{name}.npy, whose labels .* rename it"):
+        run(configure(pictures=None), RunContext())
+    assert not (tmp_path / "root").exists()
+
+
+def test_tables_quote_the_names_of_pictures(configure, tmp_path):
+    (tmp_path / "maps/b.npy").rename(tmp_path / 'maps/b,"c.npy')
+    found = run(configure(pictures=None, pixel_um=5.0), RunContext()).location
+    for table in ("instances.csv", "proposals.csv"):
+        rows = list(csv.DictReader(io.StringIO((found / table).read_bytes().decode())))
+        assert {row["picture"] for row in rows} == {"a", 'b,"c'}
+        assert all(None not in row for row in rows)
