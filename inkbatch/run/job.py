@@ -204,7 +204,8 @@ def is_whole(folder: RunFolder | RunFolders, units: Sequence[Unit], context: Run
     for run in marked:
         broken |= broken_units(run, units)
     if not broken:
-        return not any([reopened(run, run.manifest.job, context.reporter.note) for run in marked])
+        again = [reopened(run, run.manifest.job, context.reporter.note) for run in marked]
+        return not any(again)
     for run in folder.runs:
         (run.location / "complete.json").delete()
     _forget(folder, broken, context)
@@ -214,8 +215,8 @@ def is_whole(folder: RunFolder | RunFolders, units: Sequence[Unit], context: Run
 def all_whole(passes: Sequence[RunFolder], units: Sequence[Unit], context: RunContext) -> bool:
     """Tell if the last pass of a job is complete, and the objects of all its passes are there; see `is_whole`."""
     last = passes[-1]
-    looked_at = passes if last.done() else [last]
-    return all([is_whole(record, units, context) for record in looked_at])  # all of them: each forgets what it lacks
+    whole = [is_whole(record, units, context) for record in (passes if last.done() else [last])]  # each forgets its own
+    return all(whole)
 
 
 def _forget(folder: RunFolder | RunFolders, broken: Mapping[Unit, str], context: RunContext) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from inkbatch.data.labels.components import Bools
 from inkbatch.data.labels.ink import INK_SHARE
 from inkbatch.data.labels.painting import TILE_PX, Codes, LayerName, Tile, paint
-from inkbatch.data.labels.painting_version import PaintedVersion, create_version, filled
+from inkbatch.data.labels.painting_version import PaintedVersion, create_version
 from inkbatch.data.maps.label_source import PictureLabels
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import Box
@@ -64,8 +64,11 @@ def import_version(
                     f"{found}; give labels of this very surface"
                 )
         started = ", ".join(f"{layer}: {Location.parse(uri).name}" for layer, uri in pictures.items())
-        place = create_version(folder, segment, shape_yx, voxel_size_um, author=author, started_from=started)
-        return filled(place, _tiles(opened, shape_yx))
+        tiles = _tiles(opened, shape_yx)
+        place = create_version(
+            folder, segment, shape_yx, voxel_size_um, author=author, started_from=started, tiles=tiles
+        )
+        return PaintedVersion.open(place)
     finally:
         for labels in opened.values():
             labels.close()

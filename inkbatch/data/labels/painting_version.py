@@ -13,7 +13,7 @@ from inkbatch.data.labels.painting import LAYERS, Codes, LayerName, Tile, count_
 from inkbatch.data.labels.painting_journal import Journal, Record, framed, frames
 from inkbatch.data.labels.painting_packing import packed, unpacked
 from inkbatch.data.labels.painting_tiles import PaintedTiles
-from inkbatch.errors import DataError, MismatchError
+from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 
 FACTS = "version.json"
@@ -94,9 +94,17 @@ class PaintedVersion:
             DataError: There is none.
             CorruptDataError: It is damaged.
         """
-        facts = read_facts(folder)
+        return PaintedVersion.opened(folder, read_facts(folder))
+
+    @staticmethod
+    def opened(folder: Location, facts: Mapping[str, Any]) -> PaintedVersion:
+        """Open a version whose facts are known; see `open`."""
         shape = tuple(facts["shape_yx"])
         state, body = read_state(folder)
+        if body is None and any(facts.get("starts_with", {}).values()):
+            raise CorruptDataError(
+                f"{folder / STATE}: expected the labels that it starts with, got none; restore the file"
+            )
         overview = unpacked(body, tuple(state["overview"])) if body is not None else None
         tabs = {
             tab: TabState(
@@ -165,19 +173,25 @@ def read_facts(folder: Location) -> Mapping[str, Any]:
         DataError: There is none.
     """
     try:
-        return (folder / FACTS).read_mapping()
+        found = (folder / FACTS).read_mapping()
     except FileNotFoundError as error:
         raise DataError(f"{folder}: expected a label version, got no {FACTS} there; name one that exists") from error
+    shape = found.get("shape_yx")
+    if not (isinstance(shape, list) and len(shape) == 2 and all(isinstance(side, int) and side > 0 for side in shape)):
+        raise CorruptDataError(f"{folder / FACTS}: expected shape_yx, a height and a width, got {shape!r}; restore it")
+    return found
 
 
 def read_state(folder: Location) -> tuple[dict[str, Any], bytes | None]:
     """Read what a version's tiles held when they were written last, and their packed overview; None of a new one."""
     place = folder / STATE
     try:
-        ((state, overview),) = frames(place.read_bytes(), place)
+        found = list(frames(place.read_bytes(), place))
     except FileNotFoundError:
         return {"revision": 0, "counts": dict.fromkeys(LAYERS, 0), "tabs": {}, "changes": [], "forgotten": {}}, None
-    return state, overview
+    if len(found) != 1:
+        raise CorruptDataError(f"{place}: expected one state of the tiles, got {len(found)}; restore the file")
+    return found[0]
 
 
 def labels_folder(root: str | Location, segment: str) -> Location:
@@ -216,8 +230,9 @@ def create_version(
     author: str,
     started_from: str,
     parent: str | None = None,
+    tiles: Iterable[tuple[Tile, Codes]] = (),
 ) -> Location:
-    """Make an empty version under the next free name.
+    """Make a version under the next free name; ``version.json`` is written last, so that a killed process leaves none.
 
     Args:
         folder: Folder of the segment's versions.
@@ -227,6 +242,7 @@ def create_version(
         author: Who paints.
         started_from: What it starts with, for people.
         parent: Version that it comes from.
+        tiles: Its first tiles, at revision 0.
 
     Returns:
         Its folder.
@@ -249,7 +265,10 @@ def create_version(
             break
         number += 1
     PaintedTiles.create(place, shape_yx, voxel_size_um, {"segment": segment, "version": place.name})
-    (place / FACTS).write_json({"name": place.name, **facts})
+    facts = {"name": place.name, **facts}
+    version = PaintedVersion.opened(place, facts)
+    _fill(version, tiles)
+    (place / FACTS).write_json({**facts, "starts_with": version.counts})
     return place
 
 
@@ -266,9 +285,7 @@ def require_shape(facts: Mapping[str, Any], shape_yx: Sequence[int], place: Loca
         )
 
 
-def filled(folder: Location, tiles: Iterable[tuple[Tile, Codes]]) -> PaintedVersion:
-    """Store the first tiles of a new version, at revision 0; it is opened and given back."""
-    version = PaintedVersion.open(folder)
+def _fill(version: PaintedVersion, tiles: Iterable[tuple[Tile, Codes]]) -> None:
     for tile, codes in tiles:
         version.tiles.put(tile, packed(codes))
         for name, count in count_marks(codes).items():
@@ -277,15 +294,14 @@ def filled(folder: Location, tiles: Iterable[tuple[Tile, Codes]]) -> PaintedVers
             version.tiles.write(*version.tiles.snapshot())
     waiting, overview = version.tiles.snapshot()
     version.tiles.write(waiting, overview)
-    (folder / STATE).write_bytes(version.state(overview))
-    return version
+    (version.folder / STATE).write_bytes(version.state(overview))
 
 
 def branch(source: PaintedVersion, author: str) -> Location:
     """Make a new version that starts with what another one holds now; return its folder."""
     facts, tiles = source.facts, source.tiles
     at = f"{source.name} at stroke {source.revision}"
-    folder = create_version(
+    return create_version(
         source.folder.parent,
         facts["segment"],
         source.shape_yx,
@@ -293,6 +309,5 @@ def branch(source: PaintedVersion, author: str) -> Location:
         author=author,
         started_from=at,
         parent=source.name,
+        tiles=((tile, tiles.read_tile(tile)) for tile in tiles.marked_tiles()),
     )
-    filled(folder, ((tile, tiles.read_tile(tile)) for tile in tiles.marked_tiles()))
-    return folder

@@ -23,7 +23,6 @@ from inkbatch.data.labels.painting import (
 from inkbatch.data.labels.painting_version import (
     PaintedVersion,
     create_version,
-    filled,
     labels_folder,
     read_facts,
     read_state,
@@ -125,9 +124,10 @@ def propose_version(
         if read_facts(folder / name)["started_from"] == origin and read_state(folder / name)[1] is not None:
             return name
     parent = labels.identity.get("version")
-    place = create_version(folder, segment, shape_yx, voxel_size_um, author=AUTHOR, started_from=origin, parent=parent)
-    filled(place, _tiles(labels, first, shape_yx))
-    return place.name
+    tiles = _tiles(labels, first, shape_yx)
+    return create_version(
+        folder, segment, shape_yx, voxel_size_um, author=AUTHOR, started_from=origin, parent=parent, tiles=tiles
+    ).name
 
 
 def _tiles(

@@ -82,7 +82,8 @@ def _proposal_line(picture: str, found: ProposalFate) -> str:
     one = found.proposal
     y, x = one.point_yx
     label = found.label or ""
-    return f"{csv_cell(picture)},{y:.3f},{x:.3f},{one.rule},{one.area_px},{one.parts},{found.fate},{found.reason or ''},{label}"
+    picture = csv_cell(picture)
+    return f"{picture},{y:.3f},{x:.3f},{one.rule},{one.area_px},{one.parts},{found.fate},{found.reason or ''},{label}"
 
 
 def _write_coco(plan: InstancesPlan, entries: list[dict[str, Any]]) -> None:

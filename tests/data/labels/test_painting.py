@@ -15,7 +15,7 @@ from inkbatch.data.labels.painting_lease import LASTS_S, Lease
 from inkbatch.data.labels.painting_session import PaintSession, RefusedStrokeError, Sent
 from inkbatch.data.labels.painting_shapes import polygon, rectangle, stroke
 from inkbatch.data.labels.painting_tools import component_at, fill, smart, specks, take
-from inkbatch.data.labels.painting_version import PaintedVersion, create_version
+from inkbatch.data.labels.painting_version import PaintedVersion, create_version, version_names
 from inkbatch.errors import CorruptDataError, DataError, StorageError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
@@ -328,6 +328,37 @@ def test_killed_in_mid_stroke_each_stroke_is_there_whole_or_not_at_all(folder):
     codes = whole(found)
     assert np.unique(codes).tolist() == [1 if found.revision % 2 else 2]
     PaintSession(folder).close()  # the dead one's lease is taken over at once
+
+
+def test_a_version_whose_first_tiles_were_not_all_stored_is_none(folder):
+    def killed():
+        yield (0, 0), np.ones((256, 256), np.uint8)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        create_version(folder.parent, "seg", SHAPE, 8.0, author="ada", started_from="a picture", tiles=killed())
+    assert version_names(folder.parent) == ["v001"]
+    again = create_version(folder.parent, "seg", SHAPE, 8.0, author="ada", started_from="nothing")
+    assert version_names(folder.parent) == ["v001", again.name] == ["v001", "v003"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("journal/state", b"", "expected one state of the tiles, got 0"),
+        ("journal/state", None, "expected the labels that it starts with, got none"),
+        ("version.json", b'{"name": "v002", "shape_yx": "x"}', "expected shape_yx, a height and a width"),
+    ],
+)
+def test_a_damaged_version_is_refused_and_never_taken_for_an_empty_one(folder, file, content, words):
+    first = [((0, 0), np.ones((256, 256), np.uint8))]
+    place = create_version(folder.parent, "seg", SHAPE, 8.0, author="ada", started_from="a picture", tiles=first)
+    if content is None:
+        (place / file).delete()
+    else:
+        (place / file).write_bytes(content)
+    with pytest.raises(CorruptDataError, match=words):
+        PaintedVersion.open(place)
 
 
 # ---- object stores ---------------------------------------------------------------------------------------------------
