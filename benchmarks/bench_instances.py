@@ -62,10 +62,10 @@ def in_memory(values: np.ndarray, grey: np.ndarray) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     found = options(__doc__, arguments, rounds=2)
-    edge = 300 if found.quick else 4096
+    edge = 300 if found.quick else 3072
     report = Report("instances", found, {"edge_px": edge, "unit_px": UNIT_PX})
     with scratch(found) as folder, opencv_threads(1):
-        values = write_inputs(folder, edge, 1 / 1500)
+        values = write_inputs(folder, edge, 1 / 6000)
         grey = cv2.imread(str(folder / "pictures/a.png"), cv2.IMREAD_GRAYSCALE)
         asked = {"subject": "made", "root": str(folder / "root"), "maps": str(folder / "maps"), "unit_px": UNIT_PX}
         asked |= {"pictures": str(folder / "pictures"), "selection": {"edge": 0}, "forms": ["csv", "geojson"]}
