@@ -15,10 +15,11 @@ import torch
 from benchmarks.common import Report, best, in_turn, median, parser, timed
 from inkbatch.data.instances.ascent import Evidence
 from inkbatch.data.instances.proposals import first_pass_of, limits_of, proposed
-from inkbatch.data.instances.selection import Choice
-from inkbatch.data.instances.settings import ProposalRules, SelectionRules
+from inkbatch.data.instances.selection import Choice, FirstPassTile
+from inkbatch.data.instances.settings import ProposalRules, RefinementRules, SelectionRules
 from inkbatch.data.labels.objects import boundary_classes
 from inkbatch.data.synthetic.grains import GrainConfig, make_section
+from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.models.prompting import (
     PROMPTS_AT_ONCE,
@@ -28,7 +29,7 @@ from inkbatch.models.prompting import (
     build_promptable,
 )
 from inkbatch.predict.device import choose_device
-from inkbatch.predict.refining import RefineConfig, cells_of, refine
+from inkbatch.predict.refining import cells_of, refine
 
 SAM2_PX = 1024
 TARGET = 1.1
@@ -66,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limits = limits_of(ProposalRules(), None)
     joined, regions = first_pass_of(values, limits)
     asked, choice = proposed(joined, limits), Choice.of(SelectionRules(), limits.min_px, None)
-    config = RefineConfig(bundle="none", cell_px=document.image_px // 2, halo_px=document.image_px // 4)
-    per_cell = [len(members) for members in cells_of(asked, config.cell_px).values()]
+    rules = RefinementRules(cell_px=document.image_px // 2, halo_px=document.image_px // 4)
+    per_cell = [len(members) for members in cells_of(asked, rules.cell_px).values()]
     batches = sum(-(-count // PROMPTS_AT_ONCE) for count in per_cell)
-    evidence = Evidence.of(values)
+    whole = FirstPassTile(Box(0, 0, edge, edge), (edge, edge), Evidence.of(values), regions)
     tile = torch.zeros((1, 3, document.image_px, document.image_px), device=device)
     points = torch.full((1, PROMPTS_AT_ONCE, 1, 2), document.image_px / 2, device=device)
     corners = torch.full((1, PROMPTS_AT_ONCE, 4), document.image_px / 2, device=device)
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             torch.cuda.synchronize()
 
     def job() -> None:
-        refine(segmenter, section.picture, evidence, regions, asked, choice, config)
+        refine(segmenter, section.picture, whole, asked, choice, rules)
 
     job()
     floor()

@@ -40,6 +40,10 @@ def instances(
     ] = None,
     pixel_um: Annotated[float | None, typer.Option(help="Edge of a picture's pixel in micrometres.")] = None,
     result: Annotated[str | None, typer.Option(help="Name of the result.")] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(help="Refine objects by a network: a bundle of import-promptable (default: none)."),
+    ] = None,
     kind: Annotated[str, typer.Option(help="objects, or letters: letters and lines of a map of ink.")] = "objects",
     root: Root = None,
     preset: Preset = None,
@@ -58,11 +62,11 @@ def instances(
 
     if kind != "objects":
         asked: dict[str, object] = {"segment": subject, "name": name, "root": chosen_root(root)}
-        _letters(kind, common, asked, maps or pictures or result)
+        _letters(kind, common, asked, maps or pictures or result or refine)
         return
     context = common.context()
     options: dict[str, Any] = {"subject": subject, "name": name, "maps": maps, "pictures": pictures}
-    options |= {"pixel_um": pixel_um, "result": result, "root": chosen_root(root)}
+    options |= {"pixel_um": pixel_um, "result": result, "refine": refine, "root": chosen_root(root)}
     job = InstancesConfig.load(common.config, common.sets or (), options, preset_settings(preset, "instances"))
     common.run_job(job, context, step.describe, step.run, step.summary)
 
@@ -74,7 +78,8 @@ def _letters(kind: str, common: JobOptions, options: dict[str, object], other: s
     if kind != "letters" or other is not None or common.shard is not None or common.dry_run:
         raise ConfigError(
             f"instances --kind {kind}: expected objects, or letters of a segment's prediction without --maps, "
-            "--pictures, --result, --shard and --dry-run; leave them out (--set to=FOLDER names another place)"
+            "--pictures, --result, --refine, --shard and --dry-run; leave them out (--set to=FOLDER names another "
+            "place)"
         )
     for line in run(LettersConfig.load(common.config, common.sets or (), options)):
         typer.echo(line)

@@ -17,51 +17,19 @@ does what lies beyond a tile.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from inkbatch.config import JobConfig
 from inkbatch.data.instances.ascent import Evidence
 from inkbatch.data.instances.proposals import Proposal
-from inkbatch.data.instances.selection import Choice, FirstPassTile, Instance, Rejection, choose
-from inkbatch.data.labels.components import label
+from inkbatch.data.instances.selection import Answer, Choice, FirstPassTile, Instance, Larger, Rejection, choose
+from inkbatch.data.instances.settings import RefinementRules
 from inkbatch.geometry import Box
 from inkbatch.models.prompting import PromptedSegmenter
 
-
-class RefineConfig(JobConfig):
-    """Refinement by a promptable network.
-
-    Attributes:
-        bundle: Folder or URI of a network that `inkbatch import-promptable` wrote.
-        cell_px: Edge of a cell, a part of the units' edge.
-        halo_px: Pixels around a cell that its tile shows; objects that reach further are taken from the first pass.
-        prompts: ``point`` gives the network a point in each object, ``box`` the first pass's box as well.
-    """
-
-    bundle: str
-    cell_px: int = Field(512, ge=32)
-    halo_px: int = Field(256, ge=0)
-    prompts: Literal["point", "box"] = "box"
-
-
-@dataclass(frozen=True)
-class Larger:
-    """A proposal whose object reaches the border of its tile, where the picture goes on.
-
-    Attributes:
-        proposal: The proposal.
-    """
-
-    proposal: Proposal
-
-
 Value = TypeVar("Value", bound=np.generic)
-Answer = Instance | Rejection | Larger
 
 
 def cells_of(proposals: Sequence[Proposal], cell_px: int) -> dict[Box, list[Proposal]]:
@@ -133,52 +101,34 @@ def tile_of(array: NDArray[Value], box: Box, fill: int = 0) -> NDArray[Value]:
     return out
 
 
-def from_region(proposal: Proposal, regions: NDArray[np.int64]) -> Instance | Rejection:
-    """Take the object of a proposal from the first pass: the region that holds its point.
-
-    Args:
-        proposal: The proposal.
-        regions: (Y, X) of the picture, -1 outside.
-    """
-    y, x = proposal.pixel
-    if not (0 <= y < regions.shape[0] and 0 <= x < regions.shape[1]) or regions[y, x] < 0:
-        return Rejection(proposal, "outside")
-    mask = regions == regions[y, x]
-    parts = label(mask, 4)
-    own = int(parts.labels[y, x])
-    box = Box(*(int(value) for value in parts.boxes[own]))
-    return Instance(box, parts.labels[box.slices] == own, float("nan"), proposal)
-
-
 def refine(
     segmenter: PromptedSegmenter,
     picture: NDArray[np.uint8],
-    evidence: Evidence,
-    regions: NDArray[np.int64],
+    first_pass: FirstPassTile,
     proposals: Sequence[Proposal],
     choice: Choice,
-    config: RefineConfig,
+    rules: RefinementRules,
 ) -> list[Answer]:
-    """Ask the network for all proposals of a picture in memory.
+    """Ask the network for the proposals of a picture, or of whole cells of it.
 
     Args:
         segmenter: The network.
-        picture: (Y, X, 3) uint8, RGB.
-        evidence: Its map.
-        regions: The first pass, see `from_region`.
+        picture: (Y, X, 3) uint8, RGB: the pixels of the first pass's box.
+        first_pass: The first pass of the picture, or of the part that the tiles of these proposals show.
         proposals: See `proposed`.
         choice: The rules.
-        config: Cells and prompts; its bundle plays no part.
+        rules: Cells and prompts.
 
     Returns:
         One answer per proposal, cell by cell.
     """
-    shape = picture.shape[0], picture.shape[1]
+    seen, corner = first_pass.evidence, (-first_pass.box.y0, -first_pass.box.x0)
     answers: list[Answer] = []
-    for cell, members in cells_of(proposals, config.cell_px).items():
-        tile = cell.grow(config.halo_px)
-        boundary = None if evidence.boundary is None else tile_of(evidence.boundary, tile)
-        seen = Evidence(tile_of(evidence.object, tile), boundary, tile_of(evidence.background, tile, 1))
-        around = FirstPassTile(tile, shape, seen, tile_of(regions, tile, -1))
-        answers += refine_tile(segmenter, tile_of(picture, tile), members, around, choice, config.prompts)
+    for cell, members in cells_of(proposals, rules.cell_px).items():
+        tile = cell.grow(rules.halo_px)
+        here = tile.shift(*corner)
+        boundary = None if seen.boundary is None else tile_of(seen.boundary, here)
+        evidence = Evidence(tile_of(seen.object, here), boundary, tile_of(seen.background, here, 1))
+        around = FirstPassTile(tile, first_pass.shape_yx, evidence, tile_of(first_pass.regions, here, -1))
+        answers += refine_tile(segmenter, tile_of(picture, here), members, around, choice, rules.prompts)
     return answers

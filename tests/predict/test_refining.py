@@ -5,38 +5,16 @@ import pytest
 
 from inkbatch.data.instances.ascent import Evidence
 from inkbatch.data.instances.proposals import Proposal, first_pass_of, limits_of, proposed
-from inkbatch.data.instances.selection import Choice, Instance, Rejection
-from inkbatch.data.instances.settings import ProposalRules, SelectionRules
+from inkbatch.data.instances.selection import Choice, FirstPassTile, Instance, Larger, Rejection, from_region
+from inkbatch.data.instances.settings import ProposalRules, RefinementRules, SelectionRules
 from inkbatch.data.labels.components import label
 from inkbatch.data.synthetic.grains import GrainConfig, make_section
 from inkbatch.geometry import Box
-from inkbatch.models.prompting import MASKS, Features
-from inkbatch.predict.refining import Larger, RefineConfig, cells_of, from_region, refine
+from inkbatch.predict.refining import cells_of, refine
+from inkbatch.testing.oracles import Oracle, numbered
 
 RULES = ProposalRules(min_area=20, cluster=6)
 SECTION = make_section(GrainConfig(shape_yx=(150, 170), radius_px=(8, 16), seed=3), 0)
-
-
-class Oracle:
-    """A promptable network that reads the answer: the picture's first two channels number the objects."""
-
-    def __init__(self) -> None:
-        self.tiles: list[tuple[int, ...]] = []
-
-    def embed(self, tile):
-        self.tiles.append(tile.shape)
-        self.numbers = tile[..., 0].astype(int) * 256 + tile[..., 1]
-        return Features((), tile.shape[:2])
-
-    def masks(self, features, points_yx, boxes=None):
-        masks = np.zeros((len(points_yx), MASKS, *features.shape_yx), bool)
-        for number, (y, x) in enumerate(np.rint(points_yx).astype(int)):
-            masks[number, 1] = (self.numbers == self.numbers[y, x]) & (self.numbers > 0)
-        return masks, np.tile(np.float32([0.2, 0.9, 0.1]), (len(points_yx), 1))
-
-
-def numbered(instances):
-    return np.stack([instances // 256, instances % 256, np.zeros_like(instances)], axis=-1).astype(np.uint8)
 
 
 def maps_of(instances):
@@ -53,9 +31,10 @@ def refined(instances, cell_px, halo_px, oracle=None, edge=0):
     limits = limits_of(RULES, None)
     joined, regions = first_pass_of(values, limits)
     choice = Choice.of(SelectionRules(edge=edge, parts=100), limits.min_px, None)
-    config = RefineConfig(bundle="none", cell_px=cell_px, halo_px=halo_px)
-    asked = proposed(joined, limits)
-    return refine(oracle or Oracle(), numbered(instances), Evidence.of(values), regions, asked, choice, config)
+    rules = RefinementRules(cell_px=cell_px, halo_px=halo_px)
+    shape = instances.shape
+    whole = FirstPassTile(Box(0, 0, *shape), shape, Evidence.of(values), regions)
+    return refine(oracle or Oracle(), numbered(instances), whole, proposed(joined, limits), choice, rules)
 
 
 def as_set(answers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -119,6 +119,39 @@ class Rejection:
     reason: Reason
 
 
+@dataclass(frozen=True)
+class Larger:
+    """A proposal whose object reaches the border of its tile, where the picture goes on.
+
+    Attributes:
+        proposal: The proposal.
+    """
+
+    proposal: Proposal
+
+
+Answer = Instance | Rejection | Larger
+
+
+def from_region(proposal: Proposal, regions: Ints, box: Box | None = None) -> Instance | Rejection:
+    """Take the object of a proposal from the first pass: the region that holds its point.
+
+    Args:
+        proposal: The proposal.
+        regions: The region at each pixel, -1 outside.
+        box: Its place in the picture; None is the whole picture.
+    """
+    box = box or Box(0, 0, *regions.shape)
+    y, x = proposal.pixel[0] - box.y0, proposal.pixel[1] - box.x0
+    if not (0 <= y < box.height and 0 <= x < box.width) or regions[y, x] < 0:
+        return Rejection(proposal, "outside")
+    parts = label(regions == regions[y, x], 4)
+    own = int(parts.labels[y, x])
+    inside = Box(*(int(value) for value in parts.boxes[own]))
+    mask = parts.labels[inside.slices] == own
+    return Instance(inside.shift(box.y0, box.x0), mask, float("nan"), proposal)
+
+
 def choose(
     proposal: Proposal, masks: Bools, scores: NDArray[np.float32], first_pass: FirstPassTile, choice: Choice
 ) -> Instance | Rejection:
@@ -172,12 +205,12 @@ class Resolved:
 
     Attributes:
         instances: In row-major order of their first pixels.
-        merged: Proposals whose mask was another view of an instance that stays.
+        merged: Proposals whose mask was another view of an instance that stays, each with that one's proposal.
         rejected: Proposals of which too little was left.
     """
 
     instances: tuple[Instance, ...]
-    merged: tuple[Proposal, ...]
+    merged: tuple[tuple[Proposal, Proposal], ...]
     rejected: tuple[Rejection, ...]
 
 
@@ -187,7 +220,7 @@ def resolve(found: Sequence[Instance], object_pixels: Sequence[Bools], choice: C
     Masks are linked where they overlap enough; of each group that with the highest mean intersection over union with
     the others stays (of equal ones the one of the better score, then the first). What is left of another outside of
     all that stay, opened, survives if it is large enough, holds enough object and overlaps none; a mask that is mostly
-    one that stays is merged.
+    the one that stays is merged.
 
     Args:
         found: Instances of one picture, in the order of their proposals.
@@ -195,34 +228,48 @@ def resolve(found: Sequence[Instance], object_pixels: Sequence[Bools], choice: C
         choice: The rules.
     """
     overlaps = _overlaps(found)
+    near: list[set[int]] = [set() for _ in found]
+    for one, other in overlaps:
+        near[one].add(other)
+        near[other].add(one)
     sets = UnionFind(len(found))
     area = [one.area_px for one in found]
     sets.union(pair for pair, common in overlaps.items() if common > choice.rules.linked * min(area[i] for i in pair))
     groups: dict[int, list[int]] = {}
-    for member, root in enumerate(sets.roots().tolist()):
+    roots = sets.roots().tolist()
+    for member, root in enumerate(roots):
         groups.setdefault(root, []).append(member)
 
-    def iou(pair: tuple[int, int]) -> float:
-        common = overlaps.get((min(pair), max(pair)), 0)
-        return common / (area[pair[0]] + area[pair[1]] - common)
+    def iou(one: int, other: int) -> float:
+        common = overlaps.get((min(one, other), max(one, other)), 0)
+        return common / (area[one] + area[other] - common)
 
     def rank(member: int, members: list[int]) -> tuple[float, float, int]:
-        others = [iou((member, other)) for other in members if other != member]
+        others = sum(iou(member, other) for other in members if other in near[member])
         score = found[member].score
-        return -sum(others) / max(len(others), 1), -score if score == score else 0.0, member
+        return -others / max(len(members) - 1, 1), -score if score == score else 0.0, member
 
-    winners = {min(members, key=lambda member: rank(member, members)) for members in groups.values()}
-    kept, lost = [found[i] for i in sorted(winners)], [i for i in range(len(found)) if i not in winners]
-    merged, rejected = [], []
-    for member in lost:
-        rest = _remainder(found[member], object_pixels[member], kept, choice)
+    winners = {root: min(members, key=lambda member: rank(member, members)) for root, members in groups.items()}
+    kept = {member: found[member] for member in winners.values()}
+    merged: list[tuple[int, int]] = []
+    rejected: list[int] = []
+    for member in (i for i in range(len(found)) if i not in kept):
+        around = [kept[other] for other in sorted(near[member] & kept.keys())]
+        rest, winner = _remainder(found[member], object_pixels[member], around, choice), winners[roots[member]]
         if rest is not None:
-            kept.append(rest)
-        elif max(iou((member, winner)) for winner in winners & set(groups[sets.find(member)])) >= SAME_IOU:
-            merged.append(found[member].proposal)
+            kept[member] = rest
+        elif iou(member, winner) >= SAME_IOU:
+            merged.append((member, winner))
         else:
-            rejected.append(Rejection(found[member].proposal, "overlap"))
-    return Resolved(tuple(_apart(kept)), tuple(merged), tuple(rejected))
+            rejected.append(member)
+    apart = _apart(kept, near)
+    rejected += [member for member in kept if member not in apart]
+    rejected += [member for member, winner in merged if winner not in apart]
+    return Resolved(
+        tuple(sorted(apart.values(), key=_first_pixel)),
+        tuple((found[one].proposal, found[winner].proposal) for one, winner in merged if winner in apart),
+        tuple(Rejection(found[member].proposal, "overlap") for member in sorted(rejected)),
+    )
 
 
 def _overlaps(found: Sequence[Instance]) -> dict[tuple[int, int], int]:
@@ -275,19 +322,22 @@ def _remainder(lost: Instance, object_pixels: Bools, kept: Sequence[Instance], c
     return rest
 
 
-def _apart(kept: Sequence[Instance]) -> list[Instance]:
-    """Take pixels of several masks away from all but the first in row-major order of first pixels, and sort so."""
+def _first_pixel(one: Instance) -> tuple[int, int]:
+    return one.box.y0, one.box.x0 + int(np.argmax(one.mask[0]))
 
-    def first(one: Instance) -> tuple[int, int]:
-        return one.box.y0, one.box.x0 + int(np.argmax(one.mask[0]))
 
-    done: list[Instance] = []
-    for one in sorted(kept, key=first):
+def _apart(kept: Mapping[int, Instance], near: Sequence[set[int]]) -> dict[int, Instance]:
+    """Take pixels of several masks away from all but the first in row-major order of first pixels; none stays empty."""
+    done: dict[int, Instance] = {}
+    for member in sorted(kept, key=lambda member: _first_pixel(kept[member])):
+        one = kept[member]
         mask = one.mask.copy()
-        for other in done:
-            box = other.box.intersect(one.box)
+        for other in near[member] & done.keys():
+            box = done[other].box.intersect(one.box)
             if box.area:
-                mask[box.within(one.box)] &= ~other.mask[box.within(other.box)]
+                mask[box.within(one.box)] &= ~done[other].mask[box.within(done[other].box)]
         if mask.any():
-            done.append(replace(one, mask=mask))
+            rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+            inside = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+            done[member] = replace(one, box=inside.shift(one.box.y0, one.box.x0), mask=mask[inside.slices])
     return done

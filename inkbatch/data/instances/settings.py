@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -111,3 +111,17 @@ class SelectionRules(JobConfig):
     opening: Length = 5.0
     object_share: float = Field(0.1, ge=0, le=1)
     leftover_iou: float = Field(0.1, ge=0, le=1)
+
+
+class RefinementRules(JobConfig):
+    """Rules by which a promptable network is asked.
+
+    Attributes:
+        cell_px: Edge of a cell, a part of the units' edge.
+        halo_px: Pixels around a cell that its tile shows; objects that reach further are taken from the first pass.
+        prompts: ``point`` gives the network a point in each object, ``box`` the first pass's box as well.
+    """
+
+    cell_px: int = Field(512, ge=32)
+    halo_px: int = Field(256, ge=0)
+    prompts: Literal["point", "box"] = "box"

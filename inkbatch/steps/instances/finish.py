@@ -56,11 +56,8 @@ def finish(plan: InstancesPlan) -> Mapping[str, Any]:
 
 def _finish_picture(plan: InstancesPlan, number: int, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Write the files of one picture; returns its counts and the lines of its proposals."""
-    source, found = plan.sources.pictures[number], plan.first_pass(number)
-    region_at = {
-        (y, x): region for unit in plan.units_of(number) for y, x, region in plan.points_place(unit).read_json()
-    }
-    fates = proposal_fates(found.proposals, found.joined, found.fates, region_at)
+    source = plan.sources.pictures[number]
+    fates, counts = _accounts(plan, number)
     own = [entry for entry in entries if entry["picture"] == number]
     if "geojson" in plan.forms:
         (plan.folder / f"outlines/{source.name}.geojson").write_bytes(collection([entry["feature"] for entry in own]))
@@ -73,9 +70,19 @@ def _finish_picture(plan: InstancesPlan, number: int, entries: list[dict[str, An
         "picture": source.name,
         "shape_yx": list(source.shape_yx),
         "instances": len(own),
-        "counts": counts_of(fates, found.joined, found.fates),
+        "counts": counts,
         "lines": [_proposal_line(source.name, one) for one in fates],
     }
+
+
+def _accounts(plan: InstancesPlan, number: int) -> tuple[list[ProposalFate], dict[str, int]]:
+    """Settle what became of the proposals of one picture, and count it."""
+    found = plan.first_pass(number)
+    if plan.network is not None:
+        refined = plan.refined(number)
+        return refined.fates, refined.counts(found.joined, plan.limits.min_px)
+    fates = proposal_fates(found.proposals, found.joined, found.fates, plan.region_at(number))
+    return fates, counts_of(fates, found.joined, found.fates)
 
 
 def _proposal_line(picture: str, found: ProposalFate) -> str:

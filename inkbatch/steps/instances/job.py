@@ -1,12 +1,15 @@
 """`inkbatch instances`: maps become separate objects, outlined, numbered and measured.
 
 Three passes over the same units. The first finds basins and writes facts; the second joins all facts of a picture and
-writes labels; the last one measures the instances that begin in each unit. What is written does not depend on units.
+writes labels; the last one measures the instances that begin in each unit. With a promptable network there are five:
+regions are written instead, the network is asked for the proposals in each unit, its answers of a picture are settled
+and painted as labels. What is written does not depend on units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from inkbatch.io.half_floats import opencv_threads
@@ -18,8 +21,9 @@ from inkbatch.run.record import RunFolder
 from inkbatch.steps.instances.finish import finish
 from inkbatch.steps.instances.page import page
 from inkbatch.steps.instances.plan import InstancesPlan, make_plan
+from inkbatch.steps.instances.refinement import refine_work
 from inkbatch.steps.instances.settings import InstancesConfig
-from inkbatch.steps.instances.work import facts_work, labels_work, rows_work
+from inkbatch.steps.instances.work import facts_work, labels_work, paint_work, regions_work, rows_work
 from inkbatch.text import bytes_text, count_text
 
 
@@ -46,9 +50,10 @@ def _run(plan: InstancesPlan, context: RunContext) -> JobReport:
                 "last one of them finishes the result"
             )
             return first
-        second = run_rest(lambda part: _pass(plan, plan.labels_record, labels_work, part), context)
-        if not second.complete:
-            return second
+        for record, work in _middle(plan):
+            report = run_rest(partial(_pass, plan, record, work), context)
+            if not report.complete:
+                return report
 
     def measure(part: RunContext) -> JobReport:
         return run_job(
@@ -63,9 +68,18 @@ def _run(plan: InstancesPlan, context: RunContext) -> JobReport:
     return run_rest(measure, context)
 
 
-def _pass(
-    plan: InstancesPlan, record: RunFolder, work: Callable[[InstancesPlan], UnitWork[Any, Any]], part: RunContext
-) -> JobReport:
+Work = Callable[[InstancesPlan], UnitWork[Any, Any]]
+
+
+def _middle(plan: InstancesPlan) -> list[tuple[RunFolder, Work]]:
+    """List the passes between the first and the last one."""
+    if plan.network is None:
+        return [(plan.labels_record, labels_work)]
+    asking = [(plan.regions_record, regions_work), (plan.answers_record, refine_work)]
+    return [*asking, (plan.labels_record, paint_work)]
+
+
+def _pass(plan: InstancesPlan, record: RunFolder, work: Work, part: RunContext) -> JobReport:
     return run_job(record, plan.units, lambda: work(plan), part)
 
 
@@ -77,18 +91,27 @@ def describe(config: InstancesConfig) -> str:
     done = "already complete"
     if not plan.record.is_complete():
         counts = [len(record.done()) for record in (plan.facts_record, plan.labels_record, plan.record)]
-        done = f"{counts[0]} already searched, {counts[1]} labelled, {counts[2]} measured"
+        asked = "" if plan.network is None else f"{len(plan.answers_record.done())} refined, "
+        done = f"{counts[0]} already searched, {asked}{counts[1]} labelled, {counts[2]} measured"
     return "\n".join(
         [
             f"instances {config.subject}: {count_text(len(pictures), 'picture')}, {pixels:,} px",
             f"  objects       from {plan.limits.object_from:g}, at least {plan.limits.min_px} px",
-            f"  refine        {config.refine}",
-            f"  units         {len(plan.units)}, each in three passes; {done}",
+            f"  refine        {_refine(plan)}",
+            f"  units         {len(plan.units)}, each in {'three' if plan.network is None else 'five'} passes; {done}",
             f"  halo          {plan.limits.halo_px} px",
             f"  writes        labels ({bytes_text(4 * pixels * 4 // 3)} before compression), "
             f"{', '.join(plan.forms)} to {plan.folder}",
         ]
     )
+
+
+def _refine(plan: InstancesPlan) -> str:
+    if plan.network is None:
+        return "none"
+    document, rules = plan.network.document, plan.config.refinement
+    tiles = f"tiles of {rules.cell_px} px with {rules.halo_px} px around"
+    return f"{document.name} ({document.kind}), {tiles}, by {rules.prompts}"
 
 
 def summary(folder: Location) -> list[str]:

@@ -50,13 +50,11 @@ def page(run: StoredRun, root: Location) -> Page:
         title=f"{config['subject']} / {config['result']}",
         sentence=(
             f"{count_text(facts['instances'], 'instance')} in {count_text(len(pictures), 'picture')}: objects from "
-            f"probability {config['proposals']['object_from']:g}, parted by watershed."
+            f"probability {config['proposals']['object_from']:g}, {_outlined(run, counts)}."
         ),
         hero=(*_overlays(run, pictures), _size_chart(facts)),
         figures=(
-            Figure(
-                f"{facts['instances']:,}", "instances", f"{counts['instances_without_proposal']:,} without a proposal"
-            ),
+            Figure(f"{facts['instances']:,}", "instances", _by_source(counts)),
             Figure(f"{counts['proposals']:,}", "proposals", "by components and by regions"),
             Figure(f"{counts['proposals_merged']:,}", "merged", "proposals in an instance that has one"),
             Figure(f"{counts['proposals_rejected']:,}", "rejected", "see the reasons below"),
@@ -78,6 +76,19 @@ def page(run: StoredRun, root: Location) -> Page:
         repeat=RERUN,
         files=links(run.folder, FILES),
     )
+
+
+def _outlined(run: StoredRun, counts: Mapping[str, int]) -> str:
+    network = run.manifest["inputs"].get("refine")
+    if network is None:
+        return "parted by watershed"
+    return f"outlined by {network['name']} ({network['kind']}, weights {network['weights_sha256'][:12]}…)"
+
+
+def _by_source(counts: Mapping[str, int]) -> str:
+    if "instances_refined" not in counts:
+        return f"{counts['instances_without_proposal']:,} without a proposal"
+    return f"{counts['instances_refined']:,} refined, {counts['instances_first_pass']:,} from the first pass"
 
 
 def _overlays(run: StoredRun, pictures: list[dict[str, Any]]) -> Iterator[Picture]:
@@ -130,22 +141,25 @@ def _warnings(facts: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[s
         yield f"No instance in {', '.join(empty[:3])}{more}: lower proposals.object_from, or look at the map."
     if facts["larger_than_tile"]:
         yield (
-            f"{count_text(facts['larger_than_tile'], 'instance')} larger than a unit: taken from the first pass, and "
+            f"{count_text(facts['larger_than_tile'], 'instance')} larger than a tile: taken from the first pass, and "
             "marked larger_than_tile."
         )
 
 
 def _fates(counts: Mapping[str, int]) -> Table:
-    rows = (
-        ("proposals", f"{counts['proposals']:,}"),
-        ("… that are an instance", f"{counts['proposals_instance']:,}"),
-        ("… merged into one", f"{counts['proposals_merged']:,}"),
-        ("… rejected", f"{counts['proposals_rejected']:,}"),
-        ("regions of the watershed, with those too small", f"{counts['regions']:,}"),
-        ("… that are an instance", f"{counts['regions_instance']:,}"),
-        ("… whose proposal is that of a neighbour", f"{counts['regions_clustered']:,}"),
-        ("instances without a proposal of their own", f"{counts['instances_without_proposal']:,}"),
+    names = (
+        ("proposals", "proposals"),
+        ("proposals_instance", "… that are an instance"),
+        ("proposals_merged", "… merged into one"),
+        ("proposals_rejected", "… rejected"),
+        ("regions", "regions of the watershed, with those too small"),
+        ("regions_instance", "… that are an instance"),
+        ("regions_clustered", "… whose proposal is that of a neighbour"),
+        ("instances_without_proposal", "instances without a proposal of their own"),
+        ("instances_refined", "instances outlined by the network"),
+        ("instances_first_pass", "instances from the first pass"),
     )
+    rows = tuple((text, f"{counts[name]:,}") for name, text in names if name in counts)
     return Table("What became of proposals and regions.", ("what", "count"), rows, frozenset({1}))
 
 

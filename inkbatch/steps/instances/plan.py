@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inkbatch.data.instances.answers import read_answers
 from inkbatch.data.instances.ascent import Limits
 from inkbatch.data.instances.fates import RegionFates, region_fates
 from inkbatch.data.instances.joining import Joined, join
+from inkbatch.data.instances.objects import Objects, Refined, of_regions, refined_objects
 from inkbatch.data.instances.proposals import Proposal, limits_of, proposed
-from inkbatch.data.instances.selection import Choice
+from inkbatch.data.instances.selection import Choice, Instance, Rejection, from_region
 from inkbatch.data.instances.unit_facts import BasinFacts
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.instances.refinement import identity, open_network, require_pictures
 from inkbatch.steps.instances.settings import Form, InstancesConfig
 from inkbatch.steps.instances.sources import Source, Sources, open_sources
+
+if TYPE_CHECKING:
+    from inkbatch.models.prompting import PromptableBundle
 
 ALL_FORMS: tuple[Form, ...] = ("geojson", "coco", "csv", "parquet", "npy", "overlay")
 KEPT_PICTURES = 2  # whose joined first pass stays in memory
@@ -76,6 +82,7 @@ class InstancesPlan:
         limits: The rules for proposals in pixels.
         choice: The rules for rejections in pixels.
         forms: Files to write.
+        network: The network that refines, or None.
         units: Units of all passes: those of all pictures below each other, each picture at a multiple of `unit_px`.
         parts: Per unit: its place in its picture.
         folder: ``ROOT/instances/{subject}/{result}``.
@@ -91,6 +98,7 @@ class InstancesPlan:
     parts: list[Part]
     folder: Location
     manifest: RunManifest
+    network: PromptableBundle | None = None
 
     @property
     def record(self) -> RunFolder:
@@ -107,6 +115,16 @@ class InstancesPlan:
         """The run that writes pictures of labels."""
         return self._stage("instances-maps", "labels")
 
+    @property
+    def regions_record(self) -> RunFolder:
+        """The run that writes the regions of the first pass, where they are refined."""
+        return self._stage("instances-regions", "regions")
+
+    @property
+    def answers_record(self) -> RunFolder:
+        """The run that asks the network."""
+        return self._stage("instances-answers", "answers")
+
     def _stage(self, job: str, folder: str) -> RunFolder:
         found = self.manifest
         manifest = RunManifest(job, found.config, found.inputs, found.units, state=found.state, now=found.now)
@@ -118,7 +136,11 @@ class InstancesPlan:
 
     def points_place(self, unit: Unit) -> Location:
         """Return the place of the regions at the points of a unit's proposals."""
-        return self.folder / f"labels/points/{unit.name}.json"
+        return self.folder / f"{'labels' if self.network is None else 'regions'}/points/{unit.name}.json"
+
+    def answers_place(self, unit: Unit) -> Location:
+        """Return the place of the network's answers to a unit's proposals."""
+        return self.folder / f"answers/masks/{unit.name}.npz"
 
     def rows_place(self, unit: Unit) -> Location:
         """Return the place of a unit's measured instances."""
@@ -127,6 +149,10 @@ class InstancesPlan:
     def labels_place(self, source: Source) -> Location:
         """Return the folder that holds ``labels.zarr`` of a picture."""
         return self.folder / f"labels/{source.name}"
+
+    def regions_place(self, source: Source) -> Location:
+        """Return the folder that holds the regions of a picture, where they are refined."""
+        return self.folder / f"regions/{source.name}"
 
     def units_of(self, number: int) -> list[Unit]:
         """List the units of one picture."""
@@ -147,10 +173,57 @@ class InstancesPlan:
         fates = region_fates(joined, source.shape_yx, self.choice, source.name)
         return FirstPass(joined, fates, proposed(joined, self.limits))
 
-    def create_labels(self, source: Source) -> Multiscale:
-        """Write the metadata of a picture's labels; equal ones that are there are used on."""
+    @cached_property
+    def _points(self) -> Any:
+        return lru_cache(maxsize=KEPT_PICTURES)(self._read_points)
+
+    def region_at(self, number: int) -> dict[tuple[int, int], int]:
+        """Return the region at the pixel of each proposal of a picture, -1 outside; all of them must be stored."""
+        found: dict[tuple[int, int], int] = self._points(number)
+        return found
+
+    def _read_points(self, number: int) -> dict[tuple[int, int], int]:
+        places = (self.points_place(unit) for unit in self.units_of(number))
+        return {(y, x): region for place in places for y, x, region in place.read_json()}
+
+    def objects(self, number: int) -> Objects:
+        """Return the instances of a picture; every pass before that of labels must be whole."""
+        if self.network is not None:
+            return self.refined(number).objects
+        found = self.first_pass(number)
+        return of_regions(found.joined, found.fates)
+
+    @cached_property
+    def _settled(self) -> Any:
+        return lru_cache(maxsize=KEPT_PICTURES)(self._resolved)
+
+    def refined(self, number: int) -> Refined:
+        """Settle the network's answers of a picture; all of them must be stored."""
+        found: Refined = self._settled(number)
+        return found
+
+    def _resolved(self, number: int) -> Refined:
+        source, found, region_at = self.sources.pictures[number], self.first_pass(number), self.region_at(number)
+        regions = Multiscale.open(self.regions_place(source) / "labels.zarr").levels[0]
+
+        def taken(one: Proposal) -> Instance | Rejection:
+            region = region_at.get(one.pixel, -1)
+            if region < 0:
+                return Rejection(one, "outside")
+            reason = found.fates.reasons[region]
+            if reason is not None:
+                return Rejection(one, reason)
+            box = Box(*found.joined.regions.extent[region].tolist())
+            return from_region(one, regions.read(box.slices).astype(np.int64) - 1, box)
+
+        places = [self.answers_place(unit) for unit in self.units_of(number)]
+        answers = [answer for place in places for answer in read_answers(place, found.proposals)]
+        return refined_objects(answers, found.proposals, taken, self.choice, source.name)
+
+    def create(self, folder: Location, source: Source) -> Multiscale:
+        """Write the metadata of a picture of numbers; equal ones that are there are used on."""
         return Multiscale.create(
-            self.labels_place(source) / "labels.zarr",
+            folder / "labels.zarr",
             source.shape_yx,
             dtype="uint32",
             chunk=(min(256, self.config.unit_px),) * 2,
@@ -167,23 +240,30 @@ def make_plan(config: InstancesConfig) -> InstancesPlan:
 
     Raises:
         ConfigError: A length in micrometres where the edge of a pixel is not known.
-        DataError: There is no map, or one that is not complete.
+        DataError: There is no map, or one that is not complete; no promptable network, or no picture for it.
     """
-    sources = open_sources(config)
+    network, sources = open_network(config), open_sources(config)
+    if network is not None:
+        require_pictures(sources.pictures)
     limits = limits_of(config.proposals, sources.pixel_um)
     choice = Choice.of(config.selection, limits.min_px, sources.pixel_um)
     forms = config.forms
     if forms is None:
         forms = ALL_FORMS if config.maps is not None else tuple(one for one in ALL_FORMS if one != "npy")
-    result = config.result or sources.result
+    result = config.result or (sources.result if network is None else f"{sources.result}-{network.document.name}")
     folder = Location.parse(config.output_root or config.root) / "instances" / config.subject / result
     units, parts = _units(sources.pictures, config.unit_px, limits.halo_px)
-    keep_out = {"root", "output_root", "name", "result", "maps", "pictures", "forms"}
+    keep_out = {"root", "output_root", "name", "result", "maps", "pictures", "forms", "device"}
+    keep_out |= {"refinement"} if network is None else set()
     settings = config.model_dump(mode="json", exclude=keep_out)
     settings |= {"result": result, "forms": sorted(forms), "pixel_um": sources.pixel_um}
-    request = config.request(**sources.request, result=result)
-    manifest = RunManifest("instances", settings, dict(sources.inputs), len(units), request, sources.state, sources.now)
-    return InstancesPlan(config, sources, limits, choice, forms, units, parts, folder, manifest)
+    inputs, asked = dict(sources.inputs), {**sources.request, "result": result}
+    if network is not None:
+        settings["refine"], inputs["refine"] = network.document.name, identity(network)
+        asked["refine"] = network.location.uri
+    request = config.request(**asked)
+    manifest = RunManifest("instances", settings, inputs, len(units), request, sources.state, sources.now)
+    return InstancesPlan(config, sources, limits, choice, forms, units, parts, folder, manifest, network)
 
 
 def _units(pictures: Sequence[Source], unit_px: int, halo_px: int) -> tuple[list[Unit], list[Part]]:

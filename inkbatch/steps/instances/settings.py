@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from inkbatch.config import JobConfig
-from inkbatch.data.instances.settings import ProposalRules, SelectionRules
+from inkbatch.data.instances.settings import ProposalRules, RefinementRules, SelectionRules
 from inkbatch.io.shard_size import SHARD_PX_RULE, is_shard_px
+from inkbatch.predict.names import DeviceName
 
 Form = Literal["geojson", "coco", "csv", "parquet", "npy", "overlay"]
 UNIT_PX = 2048
@@ -25,7 +26,10 @@ class InstancesConfig(JobConfig):
         pictures: Folder of the pictures of `maps`, for intensities and overlays; None takes those that
             `infer-pictures` read.
         result: Name of the result; None is the prediction's name, or that of the folder of maps.
-        refine: What outlines objects: ``none`` is the watershed of the first pass alone.
+        refine: What outlines objects: ``none`` is the watershed of the first pass alone; else folder or URI of a
+            network that `inkbatch import-promptable` wrote.
+        refinement: Tiles and prompts of that network.
+        device: Where it computes; ``auto`` takes CUDA, then MPS, then the CPU.
         proposals: Rules from a map to proposals.
         selection: Rules that reject objects.
         forms: Files to write beside ``labels/NAME/labels.zarr``; None is all of them, ``npy`` for pictures only.
@@ -43,7 +47,9 @@ class InstancesConfig(JobConfig):
     maps: str | None = None
     pictures: str | None = None
     result: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    refine: Literal["none"] = "none"
+    refine: str = Field("none", min_length=1)
+    refinement: RefinementRules = Field(default_factory=RefinementRules)
+    device: DeviceName = "auto"
     proposals: ProposalRules = Field(default_factory=ProposalRules)
     selection: SelectionRules = Field(default_factory=SelectionRules)
     forms: tuple[Form, ...] | None = None
@@ -65,4 +71,11 @@ class InstancesConfig(JobConfig):
             raise ValueError("pictures and pixel_um belong to maps; a segment states its own")
         if self.maps is not None and self.name is not None:
             raise ValueError("give maps (a folder) or name (a prediction of the segment), one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_cells(self) -> InstancesConfig:
+        cell_px = self.refinement.cell_px
+        if self.refine != "none" and self.unit_px % cell_px:
+            raise ValueError(f"unit_px={self.unit_px}: expected a multiple of refinement.cell_px={cell_px}")
         return self

@@ -50,6 +50,17 @@ class Source(Protocol):
     def grey(self, box: Box) -> Grey | None:
         """Read the same box of the picture; None where there is none."""
 
+    @property
+    def has_picture(self) -> bool:
+        """Tell if there is one."""
+
+    def colours(self, box: Box) -> NDArray[np.uint8]:
+        """Read the same box of the picture as a network sees it: (height, width, 3), RGB.
+
+        Raises:
+            DataError: There is none.
+        """
+
     def check(self) -> None:
         """Compare the picture's size with the map's.
 
@@ -95,6 +106,17 @@ class PictureMap:
         """See `Source.grey`."""
         return None if self.picture is None else _decoded(self.picture)[box.slices]
 
+    @property
+    def has_picture(self) -> bool:
+        """See `Source.has_picture`."""
+        return self.picture is not None
+
+    def colours(self, box: Box) -> NDArray[np.uint8]:
+        """See `Source.colours`."""
+        if self.picture is None:
+            raise _no_picture(self.name)
+        return np.ascontiguousarray(_in_colour(self.picture)[(slice(None), *box.slices)].transpose(1, 2, 0))
+
     def check(self) -> None:
         """See `Source.check`."""
         if self.picture is not None and _decoded(self.picture).shape != self.shape_yx:
@@ -108,6 +130,15 @@ class PictureMap:
 @lru_cache(maxsize=2)
 def _decoded(place: Location) -> Grey:
     return decode_picture(place, in_colour=False)
+
+
+@lru_cache(maxsize=1)
+def _in_colour(place: Location) -> NDArray[np.uint8]:
+    return decode_picture(place, in_colour=True)
+
+
+def _no_picture(name: str) -> DataError:
+    return DataError(f"{name}: expected a picture of this map, got none; give --pictures, or leave --refine out")
 
 
 @dataclass(frozen=True)
@@ -138,6 +169,19 @@ class SegmentMap:
         middle = self.surface.layer_count // 2
         found: Grey = self.surface.volume.levels[0].read((slice(middle, middle + 1), *box.slices))[0]
         return found
+
+    @property
+    def has_picture(self) -> bool:
+        """See `Source.has_picture`."""
+        return self.surface is not None
+
+    def colours(self, box: Box) -> NDArray[np.uint8]:
+        """Read the middle layer as grey; of 16 bits the upper eight."""
+        found = self.grey(box)
+        if found is None:
+            raise _no_picture(self.name)
+        grey = (found >> 8 if found.dtype == np.uint16 else found).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
 
     def check(self) -> None:
         """See `Source.check`."""

@@ -1,22 +1,24 @@
-"""The three passes of `inkbatch instances`: basins, labels, rows."""
+"""The passes of `inkbatch instances` without a network: basins, regions, labels, rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.instances.ascent import Evidence, UnitFirstPass, first_pass
+from inkbatch.data.instances.ascent import Evidence, Ints, UnitFirstPass, first_pass
+from inkbatch.data.instances.objects import Objects
 from inkbatch.data.instances.outlines import coco_annotation, feature_text, outline, rings_of, runs_text
 from inkbatch.data.instances.tables import Cutout, in_columns, properties
 from inkbatch.data.instances.unit_facts import BasinFacts, facts_of
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.record import RunFolder
 from inkbatch.steps.instances.plan import FirstPass, InstancesPlan, Part, require_proposals
 
 Labels = NDArray[np.uint32]
@@ -57,16 +59,29 @@ def facts_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
 
 
 def labels_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
-    """Make the second pass: give every pixel the label of its instance, and look up the points of proposals."""
+    """Give every pixel the label of its instance, where regions are the instances."""
+    outputs = [plan.create(plan.labels_place(source), source) for source in plan.sources.pictures]
+    return _numbered(plan, plan.labels_record, outputs, lambda found: found.fates.number)
+
+
+def regions_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
+    """Give every pixel the number of its region from 1 on, for the network's tiles."""
+    outputs = [plan.create(plan.regions_place(source), source) for source in plan.sources.pictures]
+    return _numbered(plan, plan.regions_record, outputs, lambda found: np.arange(1, len(found.joined.regions) + 1))
+
+
+def _numbered(
+    plan: InstancesPlan, record: RunFolder, outputs: Sequence[Multiscale], number: Callable[[FirstPass], Ints]
+) -> UnitWork[Any, Any]:
+    """Write a number for every region, and look up the regions at the points of proposals."""
     require_proposals(plan)
-    outputs = [plan.create_labels(source) for source in plan.sources.pictures]
 
     def compute(unit: Unit, evidence: Evidence) -> tuple[Labels, list[tuple[int, int, int]]]:
         part = plan.parts[unit.index]
         found = plan.first_pass(part.number)
         box = part.write_box
         regions = found.joined.region_of[box.y0, box.x0][_first_pass(plan, unit, evidence).labels]
-        numbers = np.concatenate([found.fates.number, [0]])
+        numbers = np.concatenate([number(found), [0]])
         pixels = sorted({one.pixel for one in found.proposals})
         inside = [(y, x) for y, x in pixels if box.y0 <= y < box.y1 and box.x0 <= x < box.x1]
         points = [(y, x, int(regions[y - box.y0, x - box.x0])) for y, x in inside]
@@ -78,7 +93,23 @@ def labels_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
         plan.points_place(unit).write_json(points)
         return {"bytes_written": outputs[part.number].write(part.write_box, labels)}
 
-    return UnitWork(load=lambda unit: _load(plan, unit), compute=compute, store=store, mark=plan.labels_record.mark)
+    return UnitWork(load=lambda unit: _load(plan, unit), compute=compute, store=store, mark=record.mark)
+
+
+def paint_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
+    """Give every pixel the label of its instance, where a network outlined them."""
+    outputs = [plan.create(plan.labels_place(source), source) for source in plan.sources.pictures]
+
+    def compute(unit: Unit, part: Part) -> Labels:
+        return plan.objects(part.number).paint(part.write_box)
+
+    def store(unit: Unit, labels: Labels) -> Mapping[str, Any]:
+        part = plan.parts[unit.index]
+        return {"bytes_written": outputs[part.number].write(part.write_box, labels)}
+
+    return UnitWork(
+        load=lambda unit: plan.parts[unit.index], compute=compute, store=store, mark=plan.labels_record.mark
+    )
 
 
 @dataclass(frozen=True)
@@ -102,11 +133,12 @@ def rows_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
 
     def load(unit: Unit) -> Owned:
         part = plan.parts[unit.index]
-        return _owned(part, plan.first_pass(part.number), pictures[part.number])
+        return _owned(part, plan.objects(part.number), pictures[part.number])
 
     def compute(unit: Unit, owned: Owned) -> list[dict[str, Any]]:
         part = plan.parts[unit.index]
-        return [_entry(plan, part, number, cut) for number, cut in zip(owned.numbers, owned.cuts, strict=True)]
+        objects = plan.objects(part.number)
+        return [_entry(plan, part, objects, number, cut) for number, cut in zip(owned.numbers, owned.cuts, strict=True)]
 
     def store(unit: Unit, entries: list[dict[str, Any]]) -> Mapping[str, Any]:
         data = json.dumps(entries).encode()
@@ -116,13 +148,12 @@ def rows_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
     return UnitWork(load=load, compute=compute, store=store, mark=plan.record.mark)
 
 
-def _owned(part: Part, found: FirstPass, labels: Multiscale) -> Owned:
+def _owned(part: Part, objects: Objects, labels: Multiscale) -> Owned:
     """Cut out the instances that begin in a unit; what lies around it is read once, larger ones by themselves."""
-    regions, box = found.joined.regions, part.write_box
-    chosen = found.fates.chosen
-    y, x = regions.first[chosen].T
+    box = part.write_box
+    y, x = objects.first.T
     mine = np.flatnonzero((y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1))
-    boxes = [Box(*regions.extent[chosen[number]].tolist()) for number in mine]
+    boxes = [objects.box(number) for number in mine.tolist()]
     window = box.grow(box.width // 4).intersect(Box(0, 0, *part.source.shape_yx))
     near = [one for one in boxes if window.contains(one)]
     cuts = []
@@ -148,17 +179,18 @@ def _cut(box: Box, label: int, hull: Box, pixels: tuple[Labels, NDArray[np.float
     return Cutout(box, labels[inside] == label, probability[inside], None if grey is None else grey[inside])
 
 
-def _entry(plan: InstancesPlan, part: Part, label: int, cut: Cutout) -> dict[str, Any]:
+def _entry(plan: InstancesPlan, part: Part, objects: Objects, label: int, cut: Cutout) -> dict[str, Any]:
     """Measure one instance: its row, and as text its feature and annotations."""
-    tile = plan.config.unit_px
+    score, source = float(objects.scores[label - 1]), objects.source(label - 1)
+    larger = max(cut.box.shape) > plan.config.unit_px if plan.network is None else source == "first-pass"
     row = in_columns(
         {
             **properties(cut, plan.sources.pixel_um),
             "picture": part.source.name,
             "label": label,
-            "predicted_iou": None,
-            "source": "first-pass",
-            "larger_than_tile": max(cut.box.shape) > tile,
+            "predicted_iou": score,
+            "source": source,
+            "larger_than_tile": larger,
         }
     )
     entry: dict[str, Any] = {"picture": part.number, "row": row}
