@@ -193,6 +193,7 @@ def test_an_evaluation_shows_its_scores_and_where_it_fails(page_of, finished):
     assert f"{drawn['worst'][0]['missed_px']:,} px missed" in worst[0].caption
     assert len(part(page, "Region by region", Gallery).parts) == 2
     assert figures(page)["AUC"] == f"{found['maps'][0]['auc']:.3f}"
+    assert figures(page)["alarms at recall 0.8"] == f"{found['maps'][0]['alarms_at_recall_0.8']:.3f}"
 
 
 def test_an_evaluation_of_two_maps_says_which_is_better(page_of, finished):

@@ -22,6 +22,8 @@ from inkbatch.io.pictures.tones import CODES, half_codes
 BINS = CODES
 DEFAULT_THRESHOLD = 0.5  # where neither the bundle nor the user states one
 RECALL = 0.8  # at which alarms on blank ground are counted
+ALARMS = f"alarms_at_recall_{RECALL:g}"  # key of their share in documents and tables
+AT_RECALL = f"threshold_at_recall_{RECALL:g}"
 VALUES: NDArray[np.float64] = np.arange(BINS, dtype=np.uint16).view(np.float16).astype(np.float64)
 _CODE_BITS = 14  # next bit: label of a pixel; the one above: pixel does not count
 _LABELLED, _COUNTED = 1 << _CODE_BITS, 1 << (_CODE_BITS + 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inkbatch.data.maps.bootstrap import BlockCounts, Difference, compare, group_starts, shown_sign
-from inkbatch.data.maps.scoring import RECALL, ScoreHistogram
+from inkbatch.data.maps.scoring import ALARMS, ScoreHistogram
 from inkbatch.errors import DataError
 
 VerdictName = Literal["first", "better", "no difference that can be shown", "worse"]
@@ -47,7 +47,7 @@ def scores_of(total: ScoreHistogram, threshold: float) -> dict[str, float]:
         "f05": total.f_beta(threshold, BETA),
         "average_precision": total.average_precision(),
         "auc": total.auc(),
-        f"alarms_at_recall_{RECALL:g}": total.alarms_at_recall()[1],
+        ALARMS: total.alarms_at_recall()[1],
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from inkbatch.data.maps.scoring import ALARMS, AT_RECALL, RECALL
 from inkbatch.io.pictures.palettes import palette
 from inkbatch.io.store.location import Location
 from inkbatch.reports.charts.shapes import Axis, Mark
@@ -120,6 +121,9 @@ def _figures(found: Mapping[str, Any]) -> list[Figure]:
         Figure(shown(one["calibration_error"]), "calibration error", "mean distance of probability and share of ink"),
         Figure(f"{shown(one['psnr_db'], 1)} dB", "PSNR", "of the map against its labels"),
     ]
+    if ALARMS in one:  # not in documents of older versions
+        caption = f"share of bare papyrus that is found at the threshold with this recall, {shown(one[AT_RECALL])}"
+        listed.append(Figure(shown(one[ALARMS]), f"alarms at recall {RECALL:g}", caption))
     return listed
 
 

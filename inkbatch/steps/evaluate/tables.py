@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inkbatch.data.maps.bootstrap import BlockCounts, Difference, compare, group_starts
 from inkbatch.data.maps.comparison import Where
-from inkbatch.data.maps.scoring import ScoreHistogram
+from inkbatch.data.maps.scoring import ALARMS, AT_RECALL, RECALL, ScoreHistogram
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
@@ -34,7 +34,7 @@ DOCUMENT = "evaluation.json"
 THRESHOLD_SCORES = ("f_beta", "dice", "iou", "precision", "recall")
 REGION_COLUMNS = (
     *("map", "y0", "x0", "y1", "x1", "counted_px", "ink_px", "found_px", "threshold"),
-    *(*THRESHOLD_SCORES, "average_precision", "auc", "calibration_error", "psnr_db"),
+    *(*THRESHOLD_SCORES, "average_precision", "auc", "calibration_error", "psnr_db", ALARMS),
 )
 
 
@@ -165,6 +165,7 @@ class Evaluation:
                     "auc": total.auc(),
                     "calibration_error": total.reliability(self.bins).error,
                     "psnr_db": total.psnr(),
+                    **dict(zip((AT_RECALL, ALARMS), total.alarms_at_recall(), strict=True)),
                     "best": total.scores(at, self.beta),
                     "at": [total.scores(threshold, self.beta) for threshold in self.thresholds],
                 }
@@ -277,6 +278,10 @@ def lines(folder: Location) -> Iterator[str]:
             f"  average precision {_shown(one['average_precision'])}, AUC {_shown(one['auc'])}, calibration error "
             f"{_shown(one['calibration_error'])}, PSNR {_shown(one['psnr_db'], 2)} dB"
         )
+        if ALARMS in one:  # not in those of older versions
+            yield (
+                f"  alarms on blank ground {_shown(one[ALARMS])} at recall {RECALL:g}, from {_shown(one[AT_RECALL])} on"
+            )
     yield from _comparison_lines(found)
     yield f"tables and plots: {folder}"
 
@@ -321,6 +326,7 @@ def _region(name: str, box: Box, found: ScoreHistogram, at: float, beta: float, 
         "auc": found.auc(),
         "calibration_error": found.reliability(bins).error,
         "psnr_db": found.psnr(),
+        ALARMS: found.alarms_at_recall()[1],
     }
 
 

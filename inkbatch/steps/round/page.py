@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inkbatch.data.maps.scoring import RECALL
+from inkbatch.data.maps.scoring import ALARMS
 from inkbatch.io.store.location import Location
 from inkbatch.reports.charts.shapes import Axis
 from inkbatch.reports.charts.svg import bar_chart
@@ -17,7 +17,6 @@ from inkbatch.run.record import REPORT_NAME
 from inkbatch.steps.round.plan import BLOCKS, DOCUMENT, PROPOSALS, round_folder
 
 STAGES = ("labels", "training and inference", None, "proposals")
-ALARMS = f"alarms_at_recall_{RECALL:g}"
 SCORES = {"f05": "F0.5", "average_precision": "average precision", "auc": "AUC", ALARMS: "alarms at 80 % recall"}
 DRAWN = ("f05", "average_precision", "auc")
 SHOWN_REGIONS = 12

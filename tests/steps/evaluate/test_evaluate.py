@@ -37,6 +37,10 @@ def test_scores_are_those_of_scikit_learn_within_the_mask_and_outside_the_ignore
     assert (found["counted_px"], found["ink_px"]) == (COUNTED.sum(), t.sum())
     assert one["auc"] == pytest.approx(metrics.roc_auc_score(t, p), abs=1e-12)
     assert one["average_precision"] == pytest.approx(metrics.average_precision_score(t, p), abs=1e-12)
+    alarms, recalls, thresholds = metrics.roc_curve(t, p, drop_intermediate=False)
+    first = int(np.argmax(recalls >= 0.8))
+    assert one["alarms_at_recall_0.8"] == pytest.approx(alarms[first], abs=1e-12)
+    assert one["threshold_at_recall_0.8"] == pytest.approx(thresholds[first], abs=1e-12)
     assert one["psnr_db"] == pytest.approx(-10 * np.log10(np.mean((p - t) ** 2)), abs=1e-9)
     assert [at["threshold"] for at in one["at"]] == [0.5, 0.6]
     for at in [*one["at"], one["best"]]:
@@ -85,6 +89,7 @@ def test_tables_and_plots_are_there(configure):
         assert min(image.shape[:2]) > 100
         assert image.std() > 10
     text = "\n".join(summary(report.location))
+    assert "alarms on blank ground" in text
     assert "best F0.5" in text
     assert "calibration error" in text
 
