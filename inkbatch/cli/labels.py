@@ -31,13 +31,17 @@ def register(app: typer.Typer) -> None:
 
 @option_groups
 def labels(
-    segment: Annotated[str, typer.Argument(help="Segment id; the segment must be prepared.")],
+    segment: Annotated[str | None, typer.Argument(help="Segment id; the segment must be prepared.")] = None,
     image: Annotated[
         str | None,
         typer.Option(help="Ink labels of the size of the surface: a picture drawn by hand, or a label volume."),
     ] = None,
     prediction: Annotated[str | None, typer.Option(help="Name of a prediction of this segment, or its URI.")] = None,
     painted: Annotated[str | None, typer.Option(help="Label version, for example v001, or its folder.")] = None,
+    from_map: Annotated[
+        str | None, typer.Option(help="Map of another scan: SEGMENT/NAME, or its URI. Gives soft labels.")
+    ] = None,
+    onto: Annotated[str | None, typer.Option(help="Segment for --from-map, in place of the argument.")] = None,
     plane: Annotated[
         str | None, typer.Option(help="Plane of a label volume: a number, middle or max (default: the one with ink).")
     ] = None,
@@ -59,12 +63,21 @@ def labels(
     clean.min_area_px=5000 (smaller components are removed), clean.max_hole_px=500, clean.invert=false. Pixels without
     loss and metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. Of files with
     versions (name_v2 beside name), version=2 takes one. With shards, the last one finishes the labels.
+
+    A map of another scan must have the shape of the surface up to one scale. Values around its threshold are ignored:
+    band=0.1 on either side.
     """
+    from inkbatch.errors import ConfigError
     from inkbatch.steps.labels import job as step
 
+    if onto is not None and from_map is None:
+        raise ConfigError("labels: --onto goes with --from-map; name the segment as the argument")
+    if (segment is None) == (onto is None):
+        raise ConfigError("labels: expected one segment, got none or two; give SEGMENT, or --from-map with --onto")
+
     context = common.context()
-    options: dict[str, Any] = {"segment": segment, "image": image, "prediction": prediction, "catalog": catalog}
-    options |= {"painted": painted}
+    options: dict[str, Any] = {"segment": segment or onto, "image": image, "prediction": prediction}
+    options |= {"painted": painted, "from_map": from_map, "catalog": catalog}
     options |= {"plane": int(plane) if plane is not None and plane.isdigit() else plane, "soft": soft or None}
     options |= {"supervision_mask": supervision_mask, "validation_mask": validation_mask}
     options |= {"root": chosen_root(root)}

@@ -11,12 +11,14 @@ import typer
 from typer.testing import CliRunner
 
 from inkbatch.cli import labels as cli_labels
+from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext
 from inkbatch.steps.prepare.job import run as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.testing.maps import store_map, store_picture
 from inkbatch.testing.segments import random_papyrus, write_layers
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -62,6 +64,17 @@ def test_labels_are_planned_made_and_replaced(inkbatch, root, tmp_path):
     assert np.count_nonzero(pyramid.levels[0].read(whole)) == 9_000
     inkbatch(*command, "--set", "clean.min_area_px=100", "--replace")
     assert np.count_nonzero(pyramid.levels[0].read(whole)) == 9_200
+
+
+def test_labels_from_another_map_name_one_segment(inkbatch, root):
+    store_picture(root, "fine", "mask", np.ones((300, 420)))
+    store_map(root, "fine", "net", np.full((300, 420), 0.25), voxel_size_um=4.0)
+    plan = inkbatch("labels", "--from-map", "fine/net", "--onto", "tiny", "--root", root, "--dry-run")
+    assert "labels tiny: fine/net" in plan
+    assert plan == inkbatch("labels", "tiny", "--from-map", "fine/net", "--root", root, "--dry-run")
+    for wrong in (("--onto", "tiny"), ("tiny", "--onto", "tiny", "--from-map", "fine/net"), ("--from-map", "fine/net")):
+        with pytest.raises(ConfigError, match="goes with --from-map|expected one segment"):
+            inkbatch("labels", *wrong, "--root", root)
 
 
 def test_vessels_are_written_into_folders(inkbatch, tmp_path):

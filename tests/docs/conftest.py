@@ -22,7 +22,7 @@ from inkbatch.steps.prepare.job import run as run_prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.golden import Golden, fill_state_dict
 from inkbatch.testing.label_volumes import on_plane, write_label_volume
-from inkbatch.testing.maps import store_map
+from inkbatch.testing.maps import store_map, store_picture
 from inkbatch.testing.pages import Block, blocks_of
 from inkbatch.testing.patch_packs import write_patch_pack
 from inkbatch.testing.scrolls import flat_mesh, write_mesh, write_open_data, write_volume
@@ -225,6 +225,9 @@ def labelled(folder: Path, demo_root: Path) -> None:
     prepare(folder, "20231210121321")
     seen = cv2.imread(str(folder / "drawn/20231210121321.png"), cv2.IMREAD_GRAYSCALE) / 255
     store_map(folder / "root", "20231210121321", "first-net", seen, voxel_size_um=DEMO_UM)
+    finer = seen.repeat(2, 0).repeat(2, 1)
+    store_map(folder / "root", "20231210121321-fine", "teacher", finer, voxel_size_um=DEMO_UM / 2)
+    store_picture(folder / "root", "20231210121321-fine", "mask", np.ones(finer.shape))
     outline = [20, 20, 120, 20, 120, 120, 20, 120]
     rows = [{"id": 1, "name": "ink"}, {"id": 2, "name": "unsure"}]
     drawn = [

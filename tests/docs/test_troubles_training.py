@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from inkbatch.io.store.location import Location
+from inkbatch.testing.maps import store_map, store_picture
 from inkbatch.testing.training import tiny_dataset, tiny_run, write_labels
 from inkbatch.testing.troubles import SHAPE, Troubles
 
@@ -31,6 +32,14 @@ def _(desk):
 def _(desk):
     cv2.imwrite("labels.png", np.zeros((80, 120), np.uint8))
     return desk.prepared().says("labels", "tiny", "--image", "labels.png")
+
+
+@provokes("expected equal shapes up to one scale, got …")
+def _(desk):
+    root = desk.prepared().folder / "root"
+    store_picture(root, "fine", "mask", np.ones((80, 400)))
+    store_map(root, "fine", "net", np.ones((80, 400)))
+    return desk.says("labels", "--from-map", "fine/net", "--onto", "tiny")
 
 
 def _dataset(desk, **changes: object) -> tuple[int, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from inkbatch.data.labels.cleaning import CleaningRules
+from inkbatch.data.maps.carried import CarriedMap
 from inkbatch.io.layers.one_plane import OnePlane
 from inkbatch.steps.labels.plan import LabelsPlan, make_plan
 from inkbatch.steps.labels.settings import LabelsConfig
 from inkbatch.text import bytes_text
 
 BASE_BYTES = 120 << 20  # the interpreter with numpy and OpenCV
+BYTES_PER_MAP_PIXEL = 24  # of a carried map, per pixel of a unit: values and papyrus of two units as float32
 BYTES_PER_PIXEL = 40  # of a unit: values of three units, two label maps, and the pairs of neighbours
 
 
@@ -18,6 +20,7 @@ def describe(config: LabelsConfig) -> str:
     height, width = plan.surface.shape_yx
     rules = config.clean
     side = min(config.unit_px, max(height, width)) + 2 * rules.dilation_px
+    carried = plan.source.map_pixels if isinstance(plan.source, CarriedMap) else 0.0
     maps = 1 + int(plan.has_ignored) + int(plan.inputs.validation is not None)
     done = "already complete"
     if not plan.record.is_complete():
@@ -32,7 +35,7 @@ def describe(config: LabelsConfig) -> str:
         f"  units         {len(plan.units)}, each in two passes; {done}",
         f"  reads         {2 * height * width / 2**20:,.0f} Mi pixels, in two passes",
         f"  writes        about {bytes_text(maps * height * width * 4 / 3)} (before compression) to {plan.folder}",
-        f"  peak memory   about {bytes_text(BASE_BYTES + BYTES_PER_PIXEL * side**2)}",
+        f"  peak memory   about {bytes_text(BASE_BYTES + (BYTES_PER_PIXEL + BYTES_PER_MAP_PIXEL * carried) * side**2)}",
     ]
     return "\n".join(rows)
 
@@ -46,6 +49,9 @@ def _holes(rules: CleaningRules) -> str:
 def _chosen(plan: LabelsPlan) -> list[str]:
     """Say which version and plane are taken, and what is held out."""
     versions, volume, rows = plan.inputs.versions, plan.source.volume, []
+    if isinstance(plan.source, CarriedMap):
+        scale = max(plan.source.scale_yx)
+        rows.append(f"  carried       {scale:.4g} of the map's pixels per pixel, resampled by {plan.source.resampling}")
     if versions is not None and str(versions):
         rows.append(f"  versions      {versions}")
     if volume is not None:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from inkbatch.data.labels.ignore import IgnoreRules
+from inkbatch.data.maps.carried import CarriedMap
 from inkbatch.data.maps.label_source import LabelSource
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.data.segments.prepared import segment_folder, surface_now, surface_state
@@ -91,7 +92,8 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
     )
     require_shard_px("unit_px", config.unit_px)
     surface = SurfaceVolume.open(folder)
-    opened = open_inputs(config, surface)
+    opened, asked = open_inputs(config, surface), config
+    config = _with_band(config, opened.labels)
     shape, halo = surface.shape_yx, config.clean.dilation_px
     units = [
         Unit(index, box, Box(box.y0 - halo, box.x0 - halo, box.y1 + halo, box.x1 + halo).intersect(Box(0, 0, *shape)))
@@ -107,7 +109,7 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
     younger = {"soft": config.soft or None, "level": config.level}  # left out where an older version knew none
     settings |= {key: value for key, value in younger.items() if value is not None}
     inputs: dict[str, Any] = {"surface": prepared["digest"], **opened.identity}
-    request = config.request(**opened.request, ignore=_asked_ignore(config.ignore), catalog=None, replace=None)
+    request = asked.request(**opened.request, ignore=_asked_ignore(asked.ignore), catalog=None, replace=None)
     versions, again = opened.watch()
     state = {**surface_state(config.root, config.segment), **versions}
 
@@ -117,6 +119,14 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
     manifest = RunManifest("labels", settings, inputs, len(units), request, state, now)
     target = segment_folder(config.output_root or config.root, config.segment)
     return LabelsPlan(config, opened, surface, units, target, manifest)
+
+
+def _with_band(config: LabelsConfig, labels: LabelSource) -> LabelsConfig:
+    """Ignore the values around a carried map's threshold, unless others are to be ignored."""
+    if not isinstance(labels, CarriedMap) or config.ignore.uncertain is not None:
+        return config
+    ignore = config.ignore.model_copy(update={"uncertain": labels.band(config.band)})
+    return config.model_copy(update={"ignore": ignore})
 
 
 def _asked_ignore(rules: IgnoreRules) -> dict[str, Any]:

@@ -24,6 +24,10 @@ class LabelsConfig(JobConfig):
         prediction: Name of a prediction of this segment, or URI of a prediction's folder.
         painted: A label version: its name, such as ``v003``, or its folder. It is taken as it was painted; nothing is
             cleaned unless `clean` is given.
+        from_map: A map of another scan, as ``SEGMENT/NAME`` of ROOT or the address of a prediction's folder. It is
+            carried onto this segment (see `inkbatch.data.maps.carried`) as soft labels, unless `soft` is given.
+        band: With `from_map`: how far on either side of the map's threshold values are ignored; 0 for none, None is
+            0.1, or what ``ignore.uncertain`` says.
         white: Stored value of `image` that means certain ink; None is the largest one of its dtype, 1 for floats.
         plane: Plane of a label volume: a number, ``middle``, or ``max`` over all; None: the only one with ink.
         level: Level of label volumes and masks; None: full resolution.
@@ -50,6 +54,8 @@ class LabelsConfig(JobConfig):
     image: str | None = None
     prediction: str | None = None
     painted: str | None = None
+    from_map: str | None = None
+    band: float | None = Field(None, ge=0, lt=0.5)
     white: float | None = Field(None, gt=0)
     plane: Plane | None = None
     level: int | None = Field(None, ge=0)
@@ -71,6 +77,19 @@ class LabelsConfig(JobConfig):
         if isinstance(values, dict) and values.get("painted") is not None and "clean" not in values:
             return {**values, "clean": {"min_area_px": 0, "max_hole_px": 0}}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_teacher(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("from_map") is not None and values.get("soft") is None:
+            return {**values, "soft": True}
+        return values
+
+    @model_validator(mode="after")
+    def _band_of_map(self) -> LabelsConfig:
+        if self.band is not None and (self.from_map is None or self.ignore.uncertain is not None):
+            raise ValueError("band belongs to from_map, without ignore.uncertain; drop band, or the other one")
+        return self
 
     @model_validator(mode="after")
     def _nothing_to_clean(self) -> LabelsConfig:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from inkbatch.data.labels.components import Bools
 from inkbatch.data.labels.ignore import NO_MASK
 from inkbatch.data.labels.versions import Versions, chosen_version
+from inkbatch.data.maps.carried import CarriedMap, SeenMask, open_carried
 from inkbatch.data.maps.label_source import LabelSource, PictureLabels, PredictionLabels
 from inkbatch.data.maps.stored import maps_now, maps_state, open_map
 from inkbatch.data.segments.catalog import Catalog, SegmentEntry
@@ -29,6 +30,8 @@ from inkbatch.steps.labels.painted_source import PaintedMask, open_painted, own_
 if TYPE_CHECKING:
     from inkbatch.steps.labels.settings import LabelsConfig
 
+OWN_MASKS = (PaintedMask, SeenMask)  # that belong to the labels themselves
+NOT_WITH_MAPS = ("white", "plane", "level", "version")
 CURE = "set plane to one of them, to middle, or to max"
 
 
@@ -68,12 +71,14 @@ class LabelInputs:
     def name(self) -> str:
         """Address of the labels' picture, array or version, or name of the prediction."""
         identity = self.labels.identity
+        if "of_segment" in identity:
+            return f"{identity['of_segment']}/{identity['prediction']}"
         return str(identity.get("image") or identity.get("painted") or identity.get("prediction"))
 
     @property
     def _given(self) -> dict[str, Mask]:
-        """Masks that were given beside the labels; those of a label version are part of it."""
-        return {key: mask for key, mask in self.masks.items() if not isinstance(mask.source, PaintedMask)}
+        """Masks that were given beside the labels; those of a label version or a carried map are part of it."""
+        return {key: mask for key, mask in self.masks.items() if not isinstance(mask.source, OWN_MASKS)}
 
     @property
     def masks(self) -> dict[str, Mask]:
@@ -112,7 +117,7 @@ class LabelInputs:
     def watch(self) -> tuple[dict[str, Any], Callable[[], Mapping[str, Any]]]:
         """Take the state of the inputs for a manifest, and make the function that takes it again."""
         states, now = watch(self.pictures)
-        if not isinstance(self.labels, PredictionLabels):
+        if not isinstance(self.labels, PredictionLabels | CarriedMap):
             return states, now
         found = [self.labels.map]
         contents = {key: value for key, value in maps_state(found).items() if key != SURFACE}
@@ -135,17 +140,22 @@ def open_inputs(config: LabelsConfig, surface: SurfaceVolume) -> LabelInputs:
     if config.painted is not None:
         return _painted(config, config.painted, surface)
     entry = Catalog.load(config.catalog).entries.get(config.segment) or SegmentEntry()
-    labels, versions = _labels(config, entry)
+    labels, versions = _labels(config, entry, surface)
     _require_size(config, "labels", labels.shape_yx, surface, versions.uri if versions else None)
     ignore_image = open_one_layer(config.ignore.image) if config.ignore.image else None
     if ignore_image is not None:
         _require_size(config, "ignore mask", ignore_image.shape_zyx[1:], surface)
-    of_catalog = config.image is None and config.prediction is None  # its masks belong to its labels
+    of_catalog = (
+        config.image is None and config.prediction is None and config.from_map is None
+    )  # its masks belong to its labels
     given = {
         "supervision mask": config.supervision_mask or (entry.supervision_mask if of_catalog else None),
         "validation mask": config.validation_mask or (entry.validation_mask if of_catalog else None),
     }
     masks = {what: _mask(config, what, uri, surface) for what, uri in given.items()}
+    if isinstance(labels, CarriedMap):
+        saw = SeenMask(labels)
+        masks["supervision mask"] = Mask("papyrus that the map saw", saw, own_version(saw.uri))
     opened = LabelInputs(labels, versions, ignore_image, masks["supervision mask"], masks["validation mask"])
     who, may_be_empty = f"segment {config.segment}", config.allow_empty
     holes = counted_holes(
@@ -156,7 +166,7 @@ def open_inputs(config: LabelsConfig, surface: SurfaceVolume) -> LabelInputs:
 
 def _painted(config: LabelsConfig, painted: str, surface: SurfaceVolume) -> LabelInputs:
     """Open a label version; its own masks belong to it, a validation mask may be added."""
-    for key in ("image", "prediction", "white", "plane", "version", "supervision_mask"):
+    for key in ("image", "prediction", "from_map", "white", "plane", "version", "supervision_mask"):
         if getattr(config, key) is not None:
             raise ConfigError(f"segment {config.segment}: {key} does not go with painted labels; drop one of them")
     if config.ignore.image is not None:
@@ -168,11 +178,16 @@ def _painted(config: LabelsConfig, painted: str, surface: SurfaceVolume) -> Labe
     return LabelInputs(labels, None, ignored, supervision, validation)
 
 
-def _labels(config: LabelsConfig, entry: SegmentEntry) -> tuple[LabelSource, Versions | None]:
+def _labels(config: LabelsConfig, entry: SegmentEntry, surface: SurfaceVolume) -> tuple[LabelSource, Versions | None]:
+    if config.from_map is not None:
+        for key in ("image", "prediction", "supervision_mask", *NOT_WITH_MAPS):
+            if getattr(config, key) is not None:
+                raise ConfigError(f"segment {config.segment}: {key} does not go with from_map; drop one of them")
+        return open_carried(config.root, config.from_map, config.segment, surface), None
     if config.image is not None and config.prediction is not None:
         raise ConfigError(f"segment {config.segment}: image and prediction are both given; choose one of them")
     if config.prediction is not None:
-        for key in ("white", "plane", "level", "version"):
+        for key in NOT_WITH_MAPS:
             if getattr(config, key) is not None:
                 raise ConfigError(f"segment {config.segment}: {key} belongs to an image, not to a prediction; drop it")
         return PredictionLabels(open_map(config.root, config.segment, config.prediction)), None
