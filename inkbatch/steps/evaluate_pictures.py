@@ -20,7 +20,7 @@ from inkbatch.data.datasets.trained_pixels import NOTHING, TrainedPixels, pictur
 from inkbatch.data.labels.ink import INK_LABEL
 from inkbatch.data.labels.objects import CLASS_GREYS, CLASSES, OBJECT_CLASS, ObjectLabels
 from inkbatch.data.maps.comparison import Where
-from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD, ScoreHistogram
+from inkbatch.data.maps.scoring import ScoreHistogram, threshold_of
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
@@ -87,9 +87,7 @@ def run(config: EvaluatePicturesConfig, *, replace: bool = False) -> list[str]:
             "evaluate SEGMENT"
         )
     bundle = _bundle(made)
-    threshold = config.threshold
-    if threshold is None:
-        threshold = made.manifest["config"]["contract"].get("threshold") or DEFAULT_THRESHOLD
+    threshold = threshold_of(config.threshold, made.manifest["config"]["contract"].get("threshold"))
     place = made.folder / "evaluation" if config.to is None else Location.parse(config.to)
     annotations = None if config.annotations is None else Location.parse(config.annotations).uri
     settings: dict[str, Any] = {"maps": made.folder.uri, "annotations": annotations, "label_above": config.label_above}

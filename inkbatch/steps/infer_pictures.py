@@ -17,7 +17,7 @@ from inkbatch.data.datasets.index import DatasetIndex, SplitName, resolve, root_
 from inkbatch.data.datasets.picture_layers import cut_out, decode_picture, picture_layers
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, picture_pixels
 from inkbatch.data.labels.objects import OBJECT_CLASS
-from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
+from inkbatch.data.maps.scoring import threshold_of
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, TileGrid, Unit
 from inkbatch.io.pictures.png import png_bytes
@@ -135,7 +135,7 @@ def make_plan(config: InferPicturesConfig) -> PicturesPlan:
         "precision": config.precision,
     }
     if "mask" in config.forms:
-        settings["threshold"] = _threshold(config, bundle)
+        settings["threshold"] = threshold_of(config.threshold, bundle.contract.threshold)
     inputs = {
         "pictures": digest(found.digests),
         "bundle": bundle.document.name,
@@ -343,11 +343,6 @@ def _require_matches(bundle: Bundle, pixel_um: float | None) -> None:
         )
 
 
-def _threshold(config: InferPicturesConfig, bundle: Bundle) -> float:
-    stated = config.threshold if config.threshold is not None else bundle.contract.threshold
-    return DEFAULT_THRESHOLD if stated is None else stated
-
-
 def _data(form: str, probability: NDArray[np.float32], plan: PicturesPlan, picture: Location) -> bytes:
     if form == "npy":
         return _npy(probability)
@@ -355,7 +350,7 @@ def _data(form: str, probability: NDArray[np.float32], plan: PicturesPlan, pictu
     if form == "mask" and has_classes:
         return png_bytes(probability.argmax(axis=0).astype(np.uint8))
     if form == "mask":
-        above = probability >= np.float32(_threshold(plan.config, plan.bundle))
+        above = probability >= np.float32(threshold_of(plan.config.threshold, plan.bundle.contract.threshold))
         return png_bytes(above.astype(np.uint8) * np.uint8(255))
     if has_classes:
         probability = probability[OBJECT_CLASS]

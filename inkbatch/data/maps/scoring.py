@@ -33,6 +33,11 @@ Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
+def threshold_of(*stated: float | None) -> float:
+    """Return the first threshold that is stated, be it 0; else the default."""
+    return next((threshold for threshold in stated if threshold is not None), DEFAULT_THRESHOLD)
+
+
 @dataclass(frozen=True)
 class Reliability:
     """Reliability curve: share of ink by predicted probability.

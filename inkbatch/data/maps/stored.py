@@ -67,7 +67,9 @@ class StoredMap:
     @property
     def threshold(self) -> float | None:
         """The threshold that goes with it: fitted with its weights, or stated by its bundle."""
-        found = self.facts.get("threshold") or self.manifest.get("config", {}).get("contract", {}).get("threshold")
+        found = self.facts.get("threshold")
+        if found is None:
+            found = self.manifest.get("config", {}).get("contract", {}).get("threshold")
         return None if found is None else float(found)
 
     @property

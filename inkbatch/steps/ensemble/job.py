@@ -13,7 +13,7 @@ from inkbatch.config import JobConfig, is_pattern, matching
 from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.combining import RANK_CHUNKS, RELATIVE, WEIGHTED, Combination, Method, tables_for
-from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
+from inkbatch.data.maps.scoring import threshold_of
 from inkbatch.data.maps.stored import (
     StoredMap,
     map_address,
@@ -185,7 +185,8 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
     if config.weights is not None:
         settings["weights"] = [weight / sum(config.weights) for weight in config.weights]
     if config.method == "consensus":
-        settings |= {"consensus_px": config.consensus_px, "thresholds": [_threshold(found) for found in maps]}
+        thresholds = [threshold_of(found.threshold) for found in maps]
+        settings |= {"consensus_px": config.consensus_px, "thresholds": thresholds}
     if config.method in RELATIVE:
         settings["rank_chunks"] = RANK_CHUNKS
     inputs: dict[str, Any] = {"predictions": [found.identity for found in maps], **warnings_of(maps)}
@@ -212,11 +213,6 @@ def make_plan(config: EnsembleConfig) -> EnsemblePlan:
 
 def _maps_and_truth_now(maps: Sequence[StoredMap], truth: Truth) -> dict[str, Any]:
     return {**maps_now(maps), **truth.now()}
-
-
-def _threshold(found: StoredMap) -> float:
-    """Return the threshold from which a member marks a pixel."""
-    return DEFAULT_THRESHOLD if found.threshold is None else found.threshold
 
 
 def _members(config: EnsembleConfig, own: str) -> tuple[str, ...]:
@@ -281,7 +277,7 @@ def _work(plan: EnsemblePlan, record: RunFolder, context: RunContext) -> UnitWor
     live = live_preview(context, plan.maps[0].shape_yx, plan.folder)
     context.reporter.note(f"picture so far: {live.place}")
     combined = CombinedMaps(plan.maps, rule, output, second, live)
-    agreement = Agreement(tuple(_threshold(found) for found in plan.maps), plan.config.consensus_px)
+    agreement = Agreement(tuple(threshold_of(found.threshold) for found in plan.maps), plan.config.consensus_px)
     return UnitWork(
         load=lambda unit: [found.opened(unit.read_box) for found in plan.maps],
         compute=None,

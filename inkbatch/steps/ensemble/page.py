@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.trained_pixels import TrainedPixels
-from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
+from inkbatch.data.maps.scoring import threshold_of
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import (
@@ -153,7 +153,7 @@ def _figures(
             Figure(shown(weights["threshold"], 2), "threshold", "a pixel counts as ink from here on"),
         ]
     if merged is not None and config["method"] not in ("ranks", "zscore"):
-        at = DEFAULT_THRESHOLD if weights is None else float(weights["threshold"])
+        at = threshold_of(None if weights is None else float(weights["threshold"]))
         inside = merged > 0
         share = float((merged >= at * 255).sum() / max(int(inside.sum()), 1))
         found.append(Figure(f"{share:.1%}", "of the papyrus called ink", f"probability of {at:.2f} or more"))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from inkbatch.config import JobConfig
-from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
+from inkbatch.data.maps.scoring import threshold_of
 from inkbatch.data.maps.stored import StoredMap, open_map
 from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.io.pictures.bands import MapView
@@ -126,4 +126,4 @@ def _threshold(config: ExportRunsConfig, found: StoredMap) -> float:
             f"prediction {found.segment}/{found.name}: holds ranks or z-scores, for which 0.5 does not mean ink; give "
             "--threshold"
         )
-    return found.threshold or DEFAULT_THRESHOLD
+    return threshold_of(found.threshold)

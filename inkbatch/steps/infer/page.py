@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from inkbatch.data.datasets.trained_pixels import TrainedPixels
-from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD, threshold_of
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.prediction import Prediction
@@ -92,7 +92,7 @@ def page(run: StoredRun, root: Location) -> Page:
     papyrus = _papyrus(run, root)
     volume = papyrus.volume if papyrus else None
     tones = map_tones(prediction)
-    threshold = float(config["contract"].get("threshold") or DEFAULT_THRESHOLD)
+    threshold = threshold_of(config["contract"].get("threshold"))
     ink = _ink_share(tones, papyrus, threshold)
     segment, name = config["segment"], config["name"]
     return Page(
@@ -228,7 +228,7 @@ def _score(run: StoredRun) -> Score | None:
         found = (run.folder / "evaluation" / "evaluation.json").read_mapping()
     except FileNotFoundError:
         return _own_score(run)
-    one, threshold = found["maps"][0], float(run.manifest["config"]["contract"].get("threshold") or DEFAULT_THRESHOLD)
+    one, threshold = found["maps"][0], threshold_of(run.manifest["config"]["contract"].get("threshold"))
     own = next((at["f_beta"] for at in one["at"] if at["threshold"] == threshold), None)
     best = one["best"]
     made_from, counted = found.get("labels_made_from"), found["counted_px"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from inkbatch.data.maps.comparison import Comparison, open_comparison
-from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
+from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD, threshold_of
 from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.errors import NoLabelsError
 from inkbatch.io.store.location import Location
@@ -78,7 +78,7 @@ def score_of(comparison: Comparison) -> dict[str, Any] | None:
         "counted_px": int(total.counted),
         "trained_share": trained,
         "threshold": own,
-        "f05": total.f_beta(DEFAULT_THRESHOLD if own is None else own) if is_scored else None,
+        "f05": total.f_beta(threshold_of(own)) if is_scored else None,
         "best_threshold": at,
         "best_f05": best,
         "auc": total.auc() if is_scored else None,

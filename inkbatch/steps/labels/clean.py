@@ -22,7 +22,7 @@ from inkbatch.data.labels.components import UnitComponents, unit_components
 from inkbatch.data.labels.denoising import DenoiseRules, denoised
 from inkbatch.data.labels.seams import Merged, merge
 from inkbatch.data.maps.combining import plain_table
-from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
+from inkbatch.data.maps.scoring import threshold_of
 from inkbatch.data.maps.stored import StoredMap, map_address, maps_now, maps_state, open_map, warnings_of
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box, Unit, cut
@@ -143,7 +143,7 @@ def make_plan(config: CleanConfig) -> CleanPlan:
     folder = Location.parse(config.output_root or config.root) / "predictions" / config.segment / result
     if folder == source.folder:
         raise ConfigError(f"clean {config.segment}: the result would replace {source.name}; give it another --result")
-    threshold = config.threshold or source.threshold or DEFAULT_THRESHOLD
+    threshold = threshold_of(config.threshold, source.threshold)
     whole, halo = Box(0, 0, *source.shape_yx), config.denoise.halo_px
     units = [
         Unit(index, box, Box(box.y0 - halo, box.x0 - halo, box.y1 + halo, box.x1 + halo).intersect(whole))

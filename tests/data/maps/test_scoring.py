@@ -12,7 +12,7 @@ from scipy.stats import mannwhitneyu
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from inkbatch.data.maps.scoring import VALUES, ScoreHistogram, auc, average_precision, f_beta
+from inkbatch.data.maps.scoring import VALUES, ScoreHistogram, auc, average_precision, f_beta, threshold_of
 from inkbatch.errors import CorruptDataError
 
 
@@ -150,3 +150,9 @@ def test_alarms_are_counted_at_the_highest_threshold_with_the_recall(recall):
 def test_without_ink_there_is_no_recall_and_so_no_alarm():
     probability, labels = sample()
     assert all(math.isnan(value) for value in histogram_of(probability, np.zeros_like(labels)).alarms_at_recall())
+
+
+def test_a_threshold_of_0_is_a_stated_one():
+    assert threshold_of(None, 0.0, 0.7) == 0.0
+    assert threshold_of(None, 0.7) == 0.7
+    assert threshold_of(None, None) == threshold_of() == 0.5
