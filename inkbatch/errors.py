@@ -57,6 +57,10 @@ class MismatchError(DataError):
     """Two sides that must agree (bundle and volume, manifest and output) do not; both are named."""
 
 
+class IncompleteError(DataError):
+    """A result of another job is not there, or not whole."""
+
+
 class NonFiniteError(DataError):
     """NaN or infinity where a number is required (a float source, a model's output)."""
 

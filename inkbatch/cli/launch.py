@@ -26,7 +26,7 @@ from inkbatch.cli.request import (
     make_launcher,
     make_request,
 )
-from inkbatch.errors import EXIT_TRY_AGAIN, ConfigError, InkbatchError
+from inkbatch.errors import EXIT_TRY_AGAIN, ConfigError, IncompleteError, InkbatchError
 from inkbatch.text import bytes_text, count_text
 
 if TYPE_CHECKING:
@@ -92,8 +92,11 @@ def _run(context: typer.Context, request: Request, engine: EngineOptions, shard:
     if len(commands) > 1:
         for command in commands:
             _check(context, command)
-    for command in commands:
-        _run_one(context, command, dry_run)
+    for place, command in enumerate(commands):
+        if dry_run:
+            _plan_one(context, command, follows=place > 0)
+        else:
+            _run_one(context, command)
 
 
 @option_groups
@@ -276,15 +279,30 @@ def _check(context: typer.Context, words: Sequence[str]) -> None:
     check_command(words[0], words, lambda words: _run_here(context, words))
 
 
-def _run_one(context: typer.Context, words: Sequence[str], dry_run: bool) -> None:
-    """Run a job's own command in this process; with `dry_run` print its plan, or its words where it has none."""
+def _plan_one(context: typer.Context, words: Sequence[str], *, follows: bool) -> None:
+    """Print the plan of a job, or its words where it has none.
+
+    Args:
+        context: Of the command.
+        words: The job's own command.
+        follows: Jobs of the chain come before it: what they make may be missing, then there is no plan yet.
+    """
     program: Any = context.find_root().command
-    if dry_run:
-        command = program.commands.get(words[0])
-        if command is not None and all(DRY_RUN not in parameter.opts for parameter in command.params):
-            typer.echo(shlex.join(["inkbatch", *words]))
-            return
-        words = [*words, DRY_RUN]
+    command = program.commands.get(words[0])
+    if command is not None and all(DRY_RUN not in parameter.opts for parameter in command.params):
+        typer.echo(shlex.join(["inkbatch", *words]))
+        return
+    try:
+        _run_one(context, [*words, DRY_RUN])
+    except IncompleteError as error:
+        if not follows:
+            raise
+        typer.echo(f"{words[0]}: no plan before the jobs ahead of it are done ({error})")
+
+
+def _run_one(context: typer.Context, words: Sequence[str]) -> None:
+    """Run a job's own command in this process."""
+    program: Any = context.find_root().command
     code = program.main(args=list(words), prog_name="inkbatch", standalone_mode=False)
     if code:
         raise typer.Exit(code)

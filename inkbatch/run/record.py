@@ -20,7 +20,7 @@ from typing import Any
 
 from inkbatch import __version__
 from inkbatch.config import digest
-from inkbatch.errors import DataError, MismatchError
+from inkbatch.errors import DataError, IncompleteError, MismatchError
 from inkbatch.geometry import Unit
 from inkbatch.io.store.ledger import below, make_durable, recording
 from inkbatch.io.store.location import Location
@@ -357,17 +357,19 @@ def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]
     """Read the manifest of a complete run.
 
     Raises:
-        DataError: There is no run, or it is not complete; says how far it came.
+        IncompleteError: There is no run, or it is not complete; says how far it came.
     """
     try:
         manifest: dict[str, Any] = (location / "manifest.json").read_mapping()
     except FileNotFoundError as error:
-        raise DataError(f"{what}: nothing at {location}; {cure}") from error
+        raise IncompleteError(f"{what}: nothing at {location}; {cure}") from error
     try:
         complete = (location / "complete.json").read_mapping()
     except FileNotFoundError as error:
         done = len((location / "done").names())
-        raise DataError(f"{what}: incomplete, {done} of {manifest.get('units')} units are stored; {cure}") from error
+        raise IncompleteError(
+            f"{what}: incomplete, {done} of {manifest.get('units')} units are stored; {cure}"
+        ) from error
     if complete.get("digest") != manifest.get("digest"):
         raise DataError(f"{what}: its complete.json belongs to another run; remove {location} and {cure}")
     return manifest

@@ -97,6 +97,17 @@ def test_a_dry_run_answers_before_the_segment_is_prepared(inkbatch, tmp_path):
     assert "not prepared yet" not in inkbatch("run", "prepare,infer", "tiny", "--bundle", "bundle", "--dry-run")
 
 
+@pytest.mark.parametrize("job", ["sweep", "preflight"])
+def test_a_plan_that_needs_a_prepared_segment_says_so_behind_prepare_and_is_refused_alone(inkbatch, tmp_path, job):
+    entry = {"source": "layers", "depth_order": "forward", "voxel_size_um": 8.0}
+    (tmp_path / "segments.yaml").write_text(yaml.safe_dump({"segments": {"tiny": entry}}))
+    said = inkbatch("run", f"prepare,{job}", "tiny", "--bundle", "bundle", "--dry-run")
+    assert "0:5 of 5, 90 x 120 px" in said
+    assert f"{job}: no plan before the jobs ahead of it are done (segment tiny: nothing at " in said
+    alone = inkbatch("run", job, "tiny", "--bundle", "bundle", "--dry-run", code=65)
+    assert "run inkbatch prepare tiny first" in alone
+
+
 def test_a_wrong_setting_of_a_later_job_is_refused_before_the_first_begins(inkbatch, tmp_path):
     words = ["--source", "layers", "--bundle", "bundle", *STATED, "--set", "strid_px=3"]
     said = inkbatch("run", "prepare,infer", "tiny", *words, code=EXIT_CONFIG)

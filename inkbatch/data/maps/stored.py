@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.data.segments.prepared import SURFACE, require_same_surface
-from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.errors import ConfigError, IncompleteError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.pictures.tones import half_codes
 from inkbatch.io.prediction import Prediction
@@ -128,7 +128,7 @@ def open_map(root: str, segment: str, name: str | None = None) -> StoredMap:
 
     Raises:
         ConfigError: No name is given and there are several.
-        DataError: It is not there, or not complete.
+        IncompleteError: It is not there, or not complete.
         MismatchError: It is a map of another segment.
     """
     folder = map_folder(root, segment, name)
@@ -175,7 +175,7 @@ def map_folder(root: str, segment: str, name: str | None) -> Location:
         return Location.parse(name) if "/" in name else _known(folder, segment, name)
     names = _names(folder)
     if not names:
-        raise DataError(f"segment {segment}: no prediction in {folder}; run inkbatch infer first")
+        raise IncompleteError(f"segment {segment}: no prediction in {folder}; run inkbatch infer first")
     if len(names) > 1:
         raise ConfigError(
             f"segment {segment}: expected one prediction, got {len(names)}; choose with --name "
@@ -216,7 +216,7 @@ def _known(folder: Location, segment: str, name: str) -> Location:
     if not (place / "manifest.json").exists():
         names = _names(folder)
         cure = f"available: {', '.join(names)}" if names else "there is no prediction, run inkbatch infer first"
-        raise DataError(f"prediction {segment}/{name}: nothing at {place}; {cure}")
+        raise IncompleteError(f"prediction {segment}/{name}: nothing at {place}; {cure}")
     return place
 
 

@@ -54,7 +54,7 @@ def open_prepared(root: str, segment: str) -> tuple[SurfaceVolume, str]:
 
     Raises:
         ConfigError: A bad segment id.
-        DataError: It is not there or not complete.
+        IncompleteError: It is not there or not complete.
         MismatchError: Attributes or manifest were edited, or depth cannot be the first axis.
     """
     folder = segment_folder(root, check_segment_id(segment))

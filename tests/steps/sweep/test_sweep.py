@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -237,6 +240,43 @@ def test_a_stopped_sweep_goes_on_and_gives_the_same_bytes(swept, after, tmp_path
     report = run(asked, RunContext())
     assert report.complete
     assert stored_bytes(report.location.path) == stored_bytes(swept.report.location.path)
+
+
+# A command line of inkbatch that kills itself right before one of its writes.
+KILLED_AT_A_WRITE = """
+import sys
+from inkbatch.testing.killing import Blow, Writes
+writes = Writes({root!r}, Blow({kind!r}, {number}))
+from inkbatch.cli.app import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_in_either_stage_goes_on_and_gives_the_same_bytes(swept, tmp_path):
+    shutil.copytree(swept.folder / "root/segments", tmp_path / "segments")
+    arguments = ["sweep", "page", "--root", str(tmp_path), "--depths=-1:2", "--keep-depths", "--device", "cpu"]
+    arguments += ["--set", f"unit_px={UNIT_PX}"]
+    arguments += [word for name in ("identity", "network") for word in ("--bundle", str(swept.folder / name))]
+    folder = tmp_path / "sweeps/page/sweep"
+    blows = {
+        "link sweeps/page/sweep/maps/tiny-smp/reversed/deviation.zarr/#/c/#/#": 3,
+        "link sweeps/page/sweep/reversed/z.zarr/#/c/#/#": 2,
+        "link sweeps/page/sweep/sweep.json": 1,
+    }
+    finished = []
+    for kind, number in blows.items():
+        program = KILLED_AT_A_WRITE.format(root=str(tmp_path), kind=kind, number=number)
+        killed = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        finished.append([len(list(folder.glob(f"{stage}done/*.json"))) for stage in ("maps/", "")])
+    assert finished[0][0] < 4 == finished[1][0]  # units of the first stage: killed in it, and after it
+    assert finished == sorted(finished)
+    assert finished[-1] == [4, 4]
+    assert not (folder / "complete.json").exists()
+    again = subprocess.run([sys.executable, "-m", "inkbatch", *arguments], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert stored_bytes(folder) == stored_bytes(swept.report.location.path)
 
 
 def test_layers_of_a_unit_are_read_once_for_everything(swept, monkeypatch, tmp_path):
