@@ -288,6 +288,10 @@ test-pythons: $(VENV)/.runtime ## The demo with the oldest and the newest Python
 test-probe: $(VENV)/.dev ## The verdicts of probe (80 phantoms) and preflight (360 tiles) of known truth (15 minutes alone)
 	$(BIN)/python -m pytest -s -m many_seeds -o faulthandler_timeout=7200
 
+.PHONY: test-sweep
+test-sweep: $(VENV)/.dev ## Sweep 58 segments of known truth, and say what was found (a quarter of an hour; goes on where it stopped)
+	$(BIN)/python scripts/prove_sweep.py $(ARGS)
+
 .PHONY: test-fuzz
 test-fuzz: $(VENV)/.dev ## Every reader with 5,000 mutated inputs, then minutes of a coverage-guided fuzzer (ARGS='--minutes 10')
 	$(BIN)/python scripts/fuzz.py $(ARGS)
