@@ -28,6 +28,7 @@ DEPTH_OFF = 1.0  # layers
 SWEEP, DEFAULT_DEPTH, MEAN_MAP, MAXIMUM_MAP = "sweep", "default depth", "mean of depths", "maximum"
 METHODS = (SWEEP, DEFAULT_DEPTH, MEAN_MAP, MAXIMUM_MAP)
 INK_SEEDS, BLANK_SEEDS, SPOILED_SEEDS = 9, 12, 2
+FIRST_SEED = 1008  # the score was chosen on seeds below 100: none of those proves anything
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def cases() -> Iterator[tuple[Kind, Papyrus, int]]:
     for seed in range(max(count for _, count in kinds)):
         for kind, count in kinds:
             if seed < count:
-                yield from ((kind, papyrus, seed) for papyrus in papyri)
+                yield from ((kind, papyrus, FIRST_SEED + seed) for papyrus in papyri)
 
 
 def outcome(segment: ProofSegment, root: Path, bundles: Sequence[Path]) -> Outcome:
