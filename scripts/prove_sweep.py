@@ -17,7 +17,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from inkbatch.data.synthetic.phantom import label_mask
 from inkbatch.testing.papyrus import synthetic_papyrus
@@ -107,5 +106,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
     sys.exit(main())
