@@ -2,8 +2,9 @@
 
     python scripts/prove_sweep.py --root build/sweep-proof        (make test-sweep)
 
-Two small networks are trained first, on other papyrus and other letters, apart from each other. What is done is kept in
-the folder: stopped anywhere, the same command goes on. Without the folder it begins anew.
+Two small networks are trained first, apart from each other, on other letters and on other pixels: of the same papyrus
+where it is real. What is done is kept in the folder: stopped anywhere, the same command goes on. Without the folder it
+begins at the start.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ def test_the_proof_has_twenty_blank_segments_and_every_spoiled_kind():
     listed = list(cases())
     assert len(listed) == len(set(listed)) == 58
     assert sum(kind == "blank" for kind, _, _ in listed) >= 20
+    assert min(seed for _, _, seed in listed) > 8  # the score was chosen on seeds 0 to 8
     assert {kind for kind, _, _ in listed} == {"ink", "blank", "shuffled", "reversed", "off-centre", "wrong scale"}
 
 

@@ -28,7 +28,7 @@ DEPTH_OFF = 1.0  # layers
 SWEEP, DEFAULT_DEPTH, MEAN_MAP, MAXIMUM_MAP = "sweep", "default depth", "mean of depths", "maximum"
 METHODS = (SWEEP, DEFAULT_DEPTH, MEAN_MAP, MAXIMUM_MAP)
 INK_SEEDS, BLANK_SEEDS, SPOILED_SEEDS = 9, 12, 2
-FIRST_SEED = 1008  # the score was chosen on seeds below 100: none of those proves anything
+FIRST_SEED = 1008  # the score was chosen on seeds 0 to 8, which prove nothing
 
 
 @dataclass(frozen=True)
