@@ -62,7 +62,7 @@ def page(run: StoredRun, root: Location) -> Page:
         ),
         warnings=(*_warnings(facts, counts), *bundle_warnings(run), *interruptions(run)),
         contract=(
-            Promise("tiles", "no object depends on them", "joined across units", "basins are joined by their labels"),
+            _tiles(counts),
             Promise("proposals", "none vanishes", f"{counts['proposals']:,} accounted for", "proposals.csv"),
         ),
         contract_caption="What holds for this result.",
@@ -76,6 +76,15 @@ def page(run: StoredRun, root: Location) -> Page:
         repeat=RERUN,
         files=links(run.folder, FILES),
     )
+
+
+def _tiles(counts: Mapping[str, int]) -> Promise:
+    if "instances_refined" not in counts:
+        return Promise(
+            "tiles", "no object depends on units", "joined across units", "basins are joined by their labels"
+        )
+    found = f"{counts['instances_first_pass']:,} from the first pass"
+    return Promise("tiles", "no object is cut at a seam", found, "objects that leave their tile are the watershed's")
 
 
 def _outlined(run: StoredRun, counts: Mapping[str, int]) -> str:

@@ -99,6 +99,7 @@ def test_the_manifest_names_the_network_and_the_page_shows_it(finished, shared):
     text = (finished / "report.html").read_bytes().decode()
     assert f"outlined by tiny-sam2 (sam2, weights {network.weights_sha256[:12]}" in text
     assert "instances outlined by the network" in text
+    assert "no object is cut at a seam" in text
 
 
 @pytest.mark.parametrize(
