@@ -23,7 +23,12 @@ from inkbatch.data.synthetic.phantom import label_mask
 from inkbatch.testing.papyrus import synthetic_papyrus
 from inkbatch.testing.proof_segments import proof_segment
 from inkbatch.testing.sweep_proof import METHODS, SWEEP, Outcome, broken_promises, cases, outcome, tally
-from inkbatch.testing.thin_layer_net import ThinLayerConfig, save_thin_layer_bundle, train_thin_layer_net
+from inkbatch.testing.thin_layer_net import (
+    ThinLayerConfig,
+    register_thin_layer_net,
+    save_thin_layer_bundle,
+    train_thin_layer_net,
+)
 
 DATA = Path(__file__).resolve().parent / "data"
 STEPS, DEPTH_LAYERS, MADE = 500, 7, 6
@@ -32,6 +37,7 @@ RESULTS = "outcomes.jsonl"
 
 def bundles(root: Path) -> list[Path]:
     """Train the two networks that are not there yet: each on its half of the real papyrus, and on made papyrus."""
+    register_thin_layer_net()
     layers = sorted((DATA / "papyrus").glob("*.tif"))
     real = np.stack([cv2.imread(str(place), cv2.IMREAD_GRAYSCALE) for place in layers]).astype(np.uint8)
     picture = np.asarray(cv2.imread(str(DATA / "letters/train.png"), cv2.IMREAD_GRAYSCALE), np.uint8)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from inkbatch.models.base import NETWORKS
 from inkbatch.testing.papyrus import planted, synthetic_papyrus
 from inkbatch.testing.proof_segments import LAYERS, SHAPE_YX, SPOILED_OFF, ProofSegment, proof_segment
 from inkbatch.testing.segments import identity_bundle
@@ -18,6 +19,7 @@ from inkbatch.testing.thin_layer_net import (
     MEAN,
     VOXEL_UM,
     ThinLayerConfig,
+    ThinLayerNet,
     save_thin_layer_bundle,
     train_thin_layer_net,
 )
@@ -84,7 +86,8 @@ def test_promises_break_where_figures_say_so():
 
 
 @pytest.mark.slow
-def test_a_reader_learns_ink_in_the_middle_of_its_window(tmp_path):
+def test_a_reader_learns_ink_in_the_middle_of_its_window(tmp_path, monkeypatch):
+    monkeypatch.setitem(NETWORKS, ThinLayerNet.architecture, ThinLayerNet)
     papyrus = synthetic_papyrus((9, 96, 96), 3)
     letters = np.kron(np.indices((12, 12)).sum(axis=0) % 2, np.ones((12, 12))).astype(np.float32)
     network = train_thin_layer_net([papyrus], letters, ThinLayerConfig(depth_layers=5), seed=0, steps=100)
@@ -99,3 +102,7 @@ def test_a_reader_learns_ink_in_the_middle_of_its_window(tmp_path):
         seen[layer] = found[inside].mean() - found[~inside].mean()
     assert seen[2] > 1 > seen[5]
     assert save_thin_layer_bundle(tmp_path / "reader", network, "reader").contract.layers.count == 5
+
+
+def test_readers_of_a_proof_are_no_networks_of_the_product():
+    assert ThinLayerNet.architecture not in NETWORKS

@@ -19,7 +19,7 @@ from torch.nn import functional
 from inkbatch.data.synthetic.phantom import InkConfig, depth_weight, ink_plane
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
-from inkbatch.models.base import InkModel, ModelConfig, register_model
+from inkbatch.models.base import NETWORKS, InkModel, ModelConfig, register_model
 from inkbatch.models.bundle import Bundle, BundleDocument, Contract, LayerRule
 
 VOXEL_UM = 7.91
@@ -38,9 +38,11 @@ class ThinLayerConfig(ModelConfig):
     channels: int = 16
 
 
-@register_model("thin-layer", ThinLayerConfig)
 class ThinLayerNet(InkModel):
     """(B, 1, Z, Y, X) -> (B, 1, Y / 2, X / 2): layers as channels, four convolutions at half the resolution."""
+
+    architecture = "thin-layer"
+    config_class = ThinLayerConfig
 
     def __init__(self, config: ThinLayerConfig) -> None:
         super().__init__(config)
@@ -64,6 +66,12 @@ class ThinLayerNet(InkModel):
         """Map grey values of about -1 to 1 to logits."""
         found: Tensor = self.steps(subvolume[:, 0])
         return found
+
+
+def register_thin_layer_net() -> None:
+    """Let bundles of the network be opened in this process; importing it adds no architecture to the product."""
+    if ThinLayerNet.architecture not in NETWORKS:
+        register_model(ThinLayerNet.architecture, ThinLayerConfig)(ThinLayerNet)
 
 
 def train_thin_layer_net(
