@@ -108,7 +108,7 @@ demo: $(VENV)/.runtime ## Read planted Greek letters on real papyrus: the main j
 test test-slow: export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: test
-test: lint $(VENV)/.dev ## Style, types, import rules, then all tests but the slow ones (a quarter of an hour on two cores)
+test: lint $(VENV)/.dev ## Style, types, import rules, then all tests but the slow ones (12 minutes on two cores)
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not many_seeds and not browser and not slurm and not image'
 
 .PHONY: view

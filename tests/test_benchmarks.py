@@ -35,6 +35,7 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_a_quick_run_prints_and_writes_every_figure_beside_its_floor(tmp_path, capsys, name):
     bench = importlib.import_module(f"benchmarks.bench_{name}")
+    (tmp_path / "work").mkdir()
     assert bench.main(["--quick", "--json", str(tmp_path / "figures"), "--scratch", str(tmp_path / "work")]) == 0
     document = json.loads((tmp_path / "figures" / f"{name}.json").read_text(encoding="utf-8"))
     rows = ROW.findall(capsys.readouterr().out)
