@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import AfterValidator
+
 from inkbatch.errors import ConfigError
 
 SMALLEST_SHARD_PX = 32
@@ -38,3 +42,13 @@ def require_shard_px(name: str, value: int) -> None:
     """
     if not is_shard_px(value):
         raise ConfigError(f"{name} {value}: expected {SHARD_PX_RULE}")
+
+
+def _shard_px(value: int) -> int:
+    if not is_shard_px(value):
+        raise ValueError(f"expected {SHARD_PX_RULE}")
+    return value
+
+
+ShardPx = Annotated[int, AfterValidator(_shard_px)]
+"""Edge of zarr shards, or of units, which are whole shards, as a setting."""

@@ -144,14 +144,22 @@ def _csv(rows: Mapping[str, InstanceScores]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+def _shown(value: float, form: str = ".4f") -> str:
+    """Format a score; one without objects to count is none."""
+    return "none" if value != value else format(value, form)
+
+
 def _lines(found: InstanceScores, pictures: int, place: Location) -> Iterator[str]:
     yield f"{count_text(pictures, 'picture')}: {found.found:,} objects found, {found.true:,} true"
     yield (
-        f"AP {found.ap:.4f} (at IoU 0.5: {found.ap50:.4f}, at 0.75: {found.ap75:.4f}), AJI {found.aji:.4f}, "
-        f"PQ {found.pq:.4f}"
+        f"AP {_shown(found.ap)} (at IoU 0.5: {_shown(found.ap50)}, at 0.75: {_shown(found.ap75)}), "
+        f"AJI {_shown(found.aji)}, PQ {_shown(found.pq)}"
     )
-    yield f"at IoU 0.5: precision {found.precision:.4f}, recall {found.recall:.4f}, F1 {found.f1:.4f}"
+    yield (f"at IoU 0.5: precision {_shown(found.precision)}, recall {_shown(found.recall)}, F1 {_shown(found.f1)}")
     sizes = [(name.upper(), *values) for name, values in found.sizes.items()]
-    texts = [f"{name} {one:.2f} px (true {other:.2f}, {error:+.1%})" for name, one, other, error in sizes]
+    texts = [
+        f"{name} {_shown(one, '.2f')} px (true {_shown(other, '.2f')}, {_shown(error, '+.1%')})"
+        for name, one, other, error in sizes
+    ]
     yield f"sizes: {', '.join(texts)}"
     yield f"by picture: {place / TABLE}"

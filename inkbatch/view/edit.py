@@ -28,6 +28,7 @@ from inkbatch.data.labels.painting_version import (
     labels_folder,
     read_facts,
     read_state,
+    require_author,
     require_shape,
     version_folder,
     version_names,
@@ -207,6 +208,7 @@ class Editor:
     """
 
     def __init__(self, viewer: Viewer, root: str, author: str, version: str | None = None) -> None:
+        require_author(author)
         self.token = secrets.token_urlsafe(24)
         self._editors: list[SegmentEditor] = []
         self.started: list[str] = []

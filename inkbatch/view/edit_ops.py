@@ -14,6 +14,7 @@ from inkbatch.data.labels.painting import LayerName, Marks, Tile
 from inkbatch.data.labels.painting_export import ExportFormat
 from inkbatch.data.labels.painting_shapes import Shape, polygon, rectangle, stroke
 from inkbatch.data.labels.painting_tools import ReadCodes, ReadMap, component_at, fill, smart, specks, take
+from inkbatch.data.labels.painting_version import AUTHOR, LONGEST_AUTHOR
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 
@@ -29,7 +30,7 @@ BoxRow = tuple[int, int, int, int]
 TabName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Pixel = tuple[Annotated[int, Field(ge=0, le=FARTHEST_PX)], Annotated[int, Field(ge=0, le=FARTHEST_PX)]]
-Author = Annotated[str, Field(max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Author = Annotated[str, Field(max_length=LONGEST_AUTHOR, pattern=AUTHOR)]
 VersionName = Annotated[str, Field(pattern=r"^v[0-9]{3,6}$")]
 
 

@@ -53,6 +53,11 @@ def test_the_shipped_file_of_instances_runs_and_its_result_is_evaluated(says, tm
     assert "D50" in text
     place = tmp_path / "root/instances/grains/maps/evaluation"
     assert {one.name for one in place.iterdir()} == {"evaluation.json", "pictures.csv"}
+    for name, shape in (("a", (96, 128)), ("b", (80, 100))):
+        (tmp_path / f"truth/{name}.png").unlink()
+        np.save(f"truth/{name}.npy", np.zeros(shape, np.int32))
+    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
+    assert (code, "recall none" in text, "nan" in text) == (0, True, False), text
 
 
 def test_labels_that_do_not_belong_to_the_result_are_refused(says, tmp_path):

@@ -13,13 +13,15 @@ from inkbatch.data.labels.painting import LAYERS, Codes, LayerName, Tile, count_
 from inkbatch.data.labels.painting_journal import Journal, Record, framed, frames
 from inkbatch.data.labels.painting_packing import packed, unpacked
 from inkbatch.data.labels.painting_tiles import PaintedTiles
-from inkbatch.errors import CorruptDataError, DataError, MismatchError
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 
 FACTS = "version.json"
 STATE = "journal/state"
 NAME = re.compile(r"v[0-9]{3,6}")
 KEPT_TABS = 64
+LONGEST_AUTHOR = 80
+AUTHOR = r"^[^\x00-\x1f\x7f]*$"  # one line: lists of versions print it
 KEPT_CHANGES = 256
 STORED_AT_ONCE = 1024  # tiles of a new version that wait in memory
 
@@ -221,6 +223,16 @@ def version_folder(folder: Location, name: str) -> Location:
     return folder / name
 
 
+def require_author(author: str) -> None:
+    """Refuse a name that does not fit into a line.
+
+    Raises:
+        ConfigError: It is too long, or has a line break or another control character.
+    """
+    if len(author) > LONGEST_AUTHOR or not re.fullmatch(AUTHOR, author):
+        raise ConfigError(f"author: expected one line of at most {LONGEST_AUTHOR} characters, got {author[:100]!r}")
+
+
 def create_version(
     folder: Location,
     segment: str,
@@ -246,7 +258,11 @@ def create_version(
 
     Returns:
         Its folder.
+
+    Raises:
+        ConfigError: The author's name does not fit into a line.
     """
+    require_author(author)
     facts = {
         "segment": segment,
         "shape_yx": list(shape_yx),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.instances.settings import ProposalRules, RefinementRules, SelectionRules
-from inkbatch.io.shard_size import SHARD_PX_RULE, is_shard_px
+from inkbatch.io.shard_size import ShardPx
 from inkbatch.predict.names import DeviceName
 
 Form = Literal["geojson", "coco", "csv", "parquet", "npy", "overlay"]
@@ -56,14 +56,7 @@ class InstancesConfig(JobConfig):
     pixel_um: float | None = Field(None, gt=0)
     root: str = "root"
     output_root: str | None = None
-    unit_px: int = UNIT_PX
-
-    @field_validator("unit_px")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if not is_shard_px(value):
-            raise ValueError(f"expected {SHARD_PX_RULE}")
-        return value
+    unit_px: ShardPx = UNIT_PX
 
     @model_validator(mode="after")
     def _one_source(self) -> InstancesConfig:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from inkbatch.config import JobConfig
 from inkbatch.data.labels.cleaning import clean_unit
@@ -29,7 +29,7 @@ from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import looked_up, opencv_threads
 from inkbatch.io.pictures.preview import write_preview
 from inkbatch.io.prediction import Prediction
-from inkbatch.io.shard_size import SHARD_PX_RULE, is_shard_px
+from inkbatch.io.shard_size import ShardPx
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, all_whole, begin, run_job, run_rest
@@ -75,14 +75,7 @@ class CleanConfig(JobConfig):
     values: Literal["mask", "probability"] = "mask"
     root: str = "root"
     output_root: str | None = None
-    unit_px: int = UNIT_PX
-
-    @field_validator("unit_px")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if not is_shard_px(value):
-            raise ValueError(f"expected {SHARD_PX_RULE}")
-        return value
+    unit_px: ShardPx = UNIT_PX
 
 
 @dataclass(frozen=True)

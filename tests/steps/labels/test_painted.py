@@ -123,3 +123,10 @@ def test_labels_of_another_size_make_no_version(root, tmp_path):
         painted.import_labels(painted.ImportLabelsConfig(segment="seg", root=root))
     with pytest.raises(ConfigError, match="name both"):
         painted.list_versions(painted.VersionsConfig(segment="seg", one="v001", root=root))
+
+
+@pytest.mark.parametrize("author", ["two\nlines", "\x1b[31m", "a" * 81])
+def test_an_author_is_one_line(root, tmp_path, author):
+    with pytest.raises(ConfigError, match="author: expected one line of at most 80 characters"):
+        create_version(labels_folder(root, "seg"), "seg", SHAPE, 8.0, author=author, started_from="nothing")
+    assert not labels_folder(root, "seg").exists()
