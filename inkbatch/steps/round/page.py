@@ -156,7 +156,7 @@ def _table(rounds: Sequence[Mapping[str, Any]]) -> Table:
 def _proposals(folder: Location, regions: Sequence[Mapping[str, Any]], root: Location) -> list[Table | Words | Gallery]:
     if not regions:
         return [Words("No region is left that networks disagree about, that is legible and that is not labelled.")]
-    rows = [
+    rows: list[tuple[str | Link, ...]] = [
         (
             str(one["rank"]),
             one["segment"],
@@ -165,13 +165,13 @@ def _proposals(folder: Location, regions: Sequence[Mapping[str, Any]], root: Loc
             shown(one["legibility"]),
             "–" if one["distance_px"] is None else f"{one['distance_px']:,.0f}",
             shown(one["score"]),
-            one["view"],
+            Link("in the viewer", one["view"]),
         )
         for one in regions
     ]
     table = Table(
-        "Regions, the best first: where networks disagree, ink is legible and labels are far. The last column goes "
-        "behind the viewer's address (inkbatch view SEGMENT --edit).",
+        "Regions, the best first: where networks disagree, ink is legible and labels are far. The links open while "
+        "inkbatch view SEGMENT runs; with --edit, labels are painted there.",
         ("rank", "segment", "y0, x0, y1, x1", "disagreement", "legibility", "labels, px away", "score", "view"),
         tuple(rows),
         frozenset({0, 3, 4, 5, 6}),

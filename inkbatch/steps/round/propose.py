@@ -15,6 +15,7 @@ from inkbatch.data.labels.round_versions import FirstLabel, propose_version
 from inkbatch.data.maps.proposals import Candidate, distances, first_label, look_at, ranked
 from inkbatch.geometry import Box, cut
 from inkbatch.io.pictures.png import png_bytes
+from inkbatch.reports.viewer_links import viewer_link
 from inkbatch.steps.round.maps import FoldMaps
 from inkbatch.steps.round.plan import PROPOSALS, RoundPlan
 
@@ -39,7 +40,7 @@ def propose(plan: RoundPlan, folds: Mapping[str, FoldMaps]) -> tuple[list[dict[s
         grey = np.where(ignored, IGNORED_GREY, np.where(ink, LABEL_MAX, 0)).astype(np.uint8)
         (plan.folder / picture).write_bytes(png_bytes(grey, 9))
         shares = {"ink_share": round(float(ink.mean()), 4), "ignored_share": round(float(ignored.mean()), 4)}
-        place = {"view": view_place(one.segment, one.box, plan.name), "first_label": picture}
+        place = {"view": viewer_link(one.segment, one.box, plan.name), "first_label": picture}
         rows.append({"rank": number, **one.document(rules.region_px), **shares, **place})
     (plan.folder / PROPOSALS).write_json({"region_px": rules.region_px, "regions": rows})
     return rows, first
@@ -55,12 +56,6 @@ def store_versions(plan: RoundPlan, first: Mapping[str, Sequence[FirstLabel]], n
         note(
             f"round: first labels are version {name} of segment {segment}; correct them: inkbatch view {segment} --edit"
         )
-
-
-def view_place(segment: str, box: Box, prediction: str) -> str:
-    """Return the end of a viewer's address that opens a region, with a map over it."""
-    y, x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
-    return f"#seg={segment}&x={x}&y={y}&z=1&maps={prediction}"
 
 
 def _candidates(plan: RoundPlan, segment: str, found: FoldMaps) -> list[Candidate]:

@@ -107,7 +107,7 @@ def test_proposals_lie_off_labels_and_yardstick_and_open_in_the_viewer(two_round
         for one in regions:
             assert one["segment"] in ("r0", "r1")
             assert one["box"][1] >= 64
-            assert one["view"].startswith(f"#seg={one['segment']}&x=")
+            assert one["view"].startswith(f"http://localhost:8700/#seg={one['segment']}&x=")
             assert (two_rounds / f"rounds/discs/round-{number:03d}" / one["first_label"]).exists()
     assert document(two_rounds, 1)["proposals"] > 0
 
