@@ -273,6 +273,9 @@ class Predictor:
 
     Attributes:
         bundle: The opened bundle; ``bundle.contract`` says what it must be fed.
+
+    Raises:
+        DataError: There is no bundle, or it was edited since its weights were stored.
     """
 
     def __init__(self, bundle: str, device: DeviceName = "auto", precision: PrecisionName = "auto") -> None:
@@ -280,6 +283,7 @@ class Predictor:
         from inkbatch.predict.predictor import Predictor as DevicePredictor
 
         self.bundle = open_bundle(bundle)
+        self.bundle.require_unedited()
         chosen = choose_device(device)
         self._predictor = DevicePredictor(
             self.bundle.build(chosen), self.bundle.contract, chosen, choose_precision(precision, chosen)

@@ -12,6 +12,7 @@ import pytest
 
 import inkbatch
 from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.testing.segments import identity_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -48,6 +49,14 @@ def test_the_predictor_gives_the_stored_map(root, network):
         np.asarray(surface.layers), voxel_size_um=surface.voxel_size_um, depth_order="forward", mask=surface.mask[:, :]
     )
     np.testing.assert_array_equal(found.astype(np.float16).astype(np.float32), ink[:, :])
+
+
+def test_an_edited_bundle_is_refused(tmp_path):
+    identity_bundle(tmp_path)
+    document = tmp_path / "bundle.json"
+    document.write_text(document.read_text().replace('"divisor": 255.0', '"divisor": 200.0'))
+    with pytest.raises(MismatchError, match=r"was edited since its weights were stored: divisor \(now 200\.0\)"):
+        inkbatch.Predictor(str(tmp_path), device="cpu")
 
 
 def test_layers_given_in_reversed_order_are_turned(root, network):

@@ -160,7 +160,7 @@ class Bundle:
             MismatchError: They differ, or ``bundle.json`` was edited; every difference is listed with both sides and
                 the way to override it.
         """
-        self._require_unedited()
+        self.require_unedited()
         if self.contract.reads == "pictures":
             raise MismatchError(
                 f"segment {volume.provenance.segment}: bundle {self.document.name} reads pictures, expected one that "
@@ -176,7 +176,12 @@ class Bundle:
                 + f"; prepare the segment as the bundle expects, or state --override {keys[0]}=… (it is recorded)"
             )
 
-    def _require_unedited(self) -> None:
+    def require_unedited(self) -> None:
+        """Refuse values of ``bundle.json`` that were edited since the weights were stored, unless they are overridden.
+
+        Raises:
+            MismatchError: Some were; they are named.
+        """
         edited = [key for key in self.document.edited() if key not in self.overrides]
         if edited:
             values = {**self.document.model_dump(mode="json"), **self.document.contract.model_dump(mode="json")}

@@ -319,8 +319,9 @@ def _require_matches(bundle: Bundle, pixel_um: float | None) -> None:
     """Compare the contract with what pictures are: 8 bits as they are, one or three layers.
 
     Raises:
-        MismatchError: The bundle expects something else; every difference is listed.
+        MismatchError: The bundle expects something else, or was edited; every difference is listed.
     """
+    bundle.require_unedited()
     contract: Contract = bundle.contract
     made = SurfaceProvenance(
         segment="pictures",

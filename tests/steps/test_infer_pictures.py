@@ -112,6 +112,15 @@ def test_what_cannot_be_done_is_refused(tmp_path, pictures, bundle, changes, err
     assert not (tmp_path / "maps").exists()
 
 
+def test_an_edited_bundle_is_refused_by_the_edited_value(tmp_path, pictures):
+    identity_bundle(tmp_path / "bundle")
+    document = tmp_path / "bundle/bundle.json"
+    document.write_text(document.read_text().replace('"divisor": 255.0', '"divisor": 200.0'))
+    with pytest.raises(MismatchError, match=r"was edited since its weights were stored: divisor \(now 200\.0\)"):
+        run(settings(tmp_path), RunContext())
+    run(settings(tmp_path, override={"divisor": 200.0}), RunContext())
+
+
 def test_a_damaged_picture_is_named_and_a_dataset_of_surfaces_refused(tmp_path, pictures):
     identity_bundle(tmp_path / "bundle")
     (tmp_path / "pictures/b.png").write_bytes(b"\x89PNG no picture")
