@@ -33,8 +33,6 @@ from inkbatch.steps.round.settings import RoundConfig
 from inkbatch.steps.train.job import run as train
 from inkbatch.text import count_text
 
-UM2_PER_CM2 = 1e8
-
 
 def run(config: RoundConfig, context: RunContext) -> JobReport:
     """Do one round, or go on with it.
@@ -146,7 +144,11 @@ def _document(plan: RoundPlan, scores: RoundScores, proposals: int) -> dict[str,
         "weights_sha256": bundles,
         "seeds": {"round": plan.config.seed, "training": plan.train.seed},
         "threshold": scores.threshold,
-        "labelled_cm2": round(scores.labelled_um2 / UM2_PER_CM2, 6),
+        "labelled_cm2": round(sum(one.labelled for one in scores.labelled.values()), 6),
+        "labelled": {
+            segment: {"cm2": round(one.labelled, 6), "ink_cm2": round(one.ink, 6)}
+            for segment, one in scores.labelled.items()
+        },
         "out_of_fold": as_document(scores.out_of_fold),
         "yardstick": {**as_document(scores.yardstick), "blocks": scores.blocks},
         "score": rules.score,

@@ -9,18 +9,17 @@ from inkbatch.data.maps.scoring import ALARMS
 from inkbatch.io.store.location import Location
 from inkbatch.reports.charts.shapes import Axis
 from inkbatch.reports.charts.svg import bar_chart
-from inkbatch.reports.page import Chart, Figure, Gallery, Link, Page, Picture, Section, Table, Words
-from inkbatch.reports.stored import RERUN, interruptions, links, money, pixels, shown, up_to
+from inkbatch.reports.page import Chart, Figure, Gallery, Link, Page, Section, Table, Words
+from inkbatch.reports.stored import RERUN, interruptions, links, money, shown, up_to
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.run.record import REPORT_NAME
+from inkbatch.steps.round.page_pictures import changed_maps, region_pictures
 from inkbatch.steps.round.plan import BLOCKS, DOCUMENT, PROPOSALS, round_folder
 
 STAGES = ("labels", "training and inference", None, "proposals")
 SCORES = {"f05": "F0.5", "average_precision": "average precision", "auc": "AUC", ALARMS: "alarms at 80 % recall"}
 DRAWN = ("f05", "average_precision", "auc")
-SHOWN_REGIONS = 12
-PICTURE_REM = 14
 FILES = (
     (DOCUMENT, "scores, verdict, and the names of all that the round made"),
     (PROPOSALS, "the regions to label next"),
@@ -67,6 +66,7 @@ def page(run: StoredRun, root: Location) -> Page:
         spent=spent(run.rows, STAGES),
         sections=(
             Section("Better or not", (_against(found), _table(rounds))),
+            *((Section("What changed", tuple(_changed(found, before, root))),) if before else ()),
             Section("Where to label next", tuple(_proposals(run.folder, regions, root))),
             Section("Made in this round", (_made(run.folder, found, root),)),
         ),
@@ -153,6 +153,34 @@ def _table(rounds: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
+def _changed(found: Mapping[str, Any], before: Mapping[str, Any], root: Location) -> list[Table | Gallery | Words]:
+    """Say what the labels and the maps of this round are beside those of the round before."""
+    rows = [
+        (
+            segment,
+            *(str(one["labels"].get(segment, {}).get("version", "own")) for one in (before, found)),
+            *(_areas(one, segment) for one in (before, found)),
+        )
+        for segment in found.get("labelled", ())
+    ]
+    table = Table(
+        "Labels that the two rounds took: versions, and square centimetres that count, with ink among them.",
+        ("segment", "version before", "version now", "cm² before, ink", "cm² now, ink"),
+        tuple(rows),
+        frozenset({3, 4}),
+    )
+    maps = changed_maps(root, found, before)
+    parts: list[Table | Gallery | Words] = [table] if rows else []
+    if maps:
+        parts += [Words("Maps out of fold before and now, of the segments that changed most."), *maps]
+    return parts
+
+
+def _areas(found: Mapping[str, Any], segment: str) -> str:
+    one = found.get("labelled", {}).get(segment)
+    return "–" if one is None else f"{one['cm2']:.4f}, {one['ink_cm2']:.4f}"
+
+
 def _proposals(folder: Location, regions: Sequence[Mapping[str, Any]], root: Location) -> list[Table | Words | Gallery]:
     if not regions:
         return [Words("No region is left that networks disagree about, that is legible and that is not labelled.")]
@@ -178,16 +206,7 @@ def _proposals(folder: Location, regions: Sequence[Mapping[str, Any]], root: Loc
         None,
         Link(PROPOSALS, PROPOSALS),
     )
-    pictures = [part for one in regions[:SHOWN_REGIONS] for part in _pictures(folder, one)]
-    return [table, *([Gallery(tuple(pictures), PICTURE_REM)] if pictures else [])]
-
-
-def _pictures(folder: Location, one: Mapping[str, Any]) -> list[Picture]:
-    first = pixels(folder / str(one["first_label"]))
-    if first is None:
-        return []
-    words = f"Region {one['rank']}, {one['segment']}"
-    return [Picture(first, f"{words}: its first label.", f"{words}: white ink, black bare, grey ignored.", crisp=True)]
+    return [table, *region_pictures(root, folder, regions)]
 
 
 def _made(folder: Location, found: Mapping[str, Any], root: Location) -> Table:

@@ -20,6 +20,20 @@ from inkbatch.steps.round.maps import FoldMaps
 from inkbatch.steps.round.plan import DOCUMENT, RoundPlan, round_name
 
 READ_PX = 1024
+UM2_PER_CM2 = 1e8
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Labelled papyrus of one segment, in square centimetres.
+
+    Attributes:
+        labelled: All that counts.
+        ink: What is ink of it.
+    """
+
+    labelled: float
+    ink: float
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class RoundScores:
         out_of_fold: Scores there.
         yardstick: Scores on the yardstick.
         against: Differences to the round before, by score; empty in the first round.
-        labelled_um2: Labelled papyrus outside of the yardstick, in square micrometres.
+        labelled: By segment: labelled papyrus outside of the yardstick, and ink of it, in square centimetres.
         blocks: Blocks of the bootstrap with pixels that count.
     """
 
@@ -39,7 +53,7 @@ class RoundScores:
     out_of_fold: Mapping[str, float]
     yardstick: Mapping[str, float]
     against: Mapping[ScoreName, Difference]
-    labelled_um2: float
+    labelled: Mapping[str, Areas]
     blocks: int
 
 
@@ -49,11 +63,12 @@ def score_round(plan: RoundPlan, folds: Mapping[str, FoldMaps], maps: Mapping[st
     Raises:
         DataError: A pixel would be scored by a network that was trained on it or near it; or a yardstick without ink.
     """
-    total, area = ScoreHistogram(), 0.0
+    total, labelled = ScoreHistogram(), {}
     for segment, found in folds.items():
         counts = _out_of_fold(plan, segment, found)
         total.merge(counts)
-        area += counts.counted * plan.surfaces[segment].provenance.voxel_size_um ** 2
+        cm2 = plan.surfaces[segment].provenance.voxel_size_um ** 2 / UM2_PER_CM2
+        labelled[segment] = Areas(counts.counted * cm2, int(counts.ink.sum()) * cm2)
     threshold = total.best_f_beta(BETA)[1] if total.ink.any() else DEFAULT_THRESHOLD
     for segment, found in folds.items():
         _require_untouched(plan, segment, found)
@@ -69,7 +84,7 @@ def score_round(plan: RoundPlan, folds: Mapping[str, FoldMaps], maps: Mapping[st
     else:
         difference(now, now, rules.draws, rules.level, plan.config.seed)  # a yardstick that cannot judge is refused now
     filled = sum(block.counted > 0 for block in now.blocks)
-    return RoundScores(threshold, scores_of(total, threshold), now.scores, against, area, filled)
+    return RoundScores(threshold, scores_of(total, threshold), now.scores, against, labelled, filled)
 
 
 def _out_of_fold(plan: RoundPlan, segment: str, found: FoldMaps) -> ScoreHistogram:

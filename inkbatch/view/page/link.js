@@ -12,7 +12,9 @@ export class Refused extends Error {
   }
 }
 
-// The token comes with the address, once; it leaves the address bar and goes to the other tabs of this server.
+// The token comes with the address, once; it leaves the address bar and goes to the other tabs of this server. A page
+// that a link opened has none: it asks the other tabs, which only pages of this origin can.
+const ALONE_MS = 1000;
 const channel = new BroadcastChannel("inkbatch-token");
 export function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1));
@@ -21,9 +23,23 @@ export function takeToken() {
     given.delete("token");
     history.replaceState(null, "", given.size ? `#${given.toString().replaceAll("%2C", ",")}` : location.pathname);
     sessionStorage.setItem("inkbatch-token", token);
-    channel.postMessage(token);
+    channel.postMessage({ token });
   }
   return token ?? sessionStorage.getItem("inkbatch-token");
+}
+
+// The token of another tab, now or once one gets it; `alone` is called where none answers at first.
+export function tokenOfTabs(alone) {
+  return new Promise((found) => {
+    const late = setTimeout(alone, ALONE_MS);
+    channel.onmessage = ({ data: { token } }) => {
+      if (!token) return;
+      clearTimeout(late);
+      sessionStorage.setItem("inkbatch-token", token);
+      found(token);
+    };
+    channel.postMessage({ asks: true });
+  });
 }
 
 // A tab's own name. It survives a reload, so that undo goes on; a duplicated tab takes another one.
@@ -51,7 +67,7 @@ export class Link {
   // `events`: changed() when what is told may differ; applied(item, answer); refused(item, error); stale(session, answer).
   constructor(token, tab, events) {
     Object.assign(this, { token, tab, events, waiting: [], others: [], trouble: "", session: null, busy: false });
-    channel.onmessage = ({ data }) => this.renew(data);
+    channel.onmessage = ({ data }) => (data.asks ? this.lend() : this.renew(data.token));
     setInterval(() => this.see(), SEEN_EVERY_MS);
     addEventListener("beforeunload", (event) => this.unsaved && event.preventDefault());
   }
@@ -61,6 +77,12 @@ export class Link {
     sessionStorage.setItem("inkbatch-token", token);
     this.wake?.();
     this.see();
+  }
+
+  // Only a token that the server takes is worth handing on.
+  async lend() {
+    const { token, session } = this;
+    if (session && await this.describe(session.group).then(() => true, () => false)) channel.postMessage({ token });
   }
 
   async ask(path, body) {

@@ -1,7 +1,7 @@
 // The viewer: two linked stages, the panel, and the address.
 
 import { Editor } from "./edit.js";
-import { takeToken } from "./link.js";
+import { takeToken, tokenOfTabs } from "./link.js";
 import { Panel } from "./panel.js";
 import { Profile } from "./profile.js";
 import { Readout, ask, legend, scaleBar } from "./readout.js";
@@ -273,7 +273,7 @@ function listKeys() {
 }
 
 async function startEditing(token) {
-  if (!token) return say("To paint, open the address that inkbatch view printed: it carries a token.");
+  token ??= await tokenOfTabs(() => say("To paint, open the address that inkbatch view printed: it carries a token."));
   editor = await Editor.start(token, { stages, store, say, group: () => group, number: () => groups.indexOf(group) });
   keys = [...editor.keys(), ...keys.map(([names, ...rest]) => [names.map((key) => MOVED[key] ?? key), ...rest])];
   window.inkbatch.editor = editor;

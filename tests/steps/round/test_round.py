@@ -15,11 +15,15 @@ from inkbatch.data.maps.stored import open_map
 from inkbatch.errors import ConfigError, DataError, MismatchError, Preempted
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
+from inkbatch.reports.page import Gallery, Page, Table
+from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
 from inkbatch.run.progress import QuietReporter
 from inkbatch.run.signals import StopFlag
 from inkbatch.steps.round.job import RoundConfig, describe, make_plan, run
+from inkbatch.steps.round.page import page
 from inkbatch.testing.rounds import SEGMENTS, SHAPE, label_part, rounds_root, tiny_round
+from inkbatch.testing.segments import VOXEL_SIZE_UM
 from inkbatch.testing.training import planted_segment
 
 
@@ -85,6 +89,44 @@ def test_the_stored_map_is_the_word_of_networks_that_never_saw_a_pixel(two_round
         assert (segment == "r2") == bool(count.min() == 2)
         stored = open_map(root, segment, "discs-r001").prediction.read(box).astype(np.float32)
         np.testing.assert_allclose(stored, mean / count, atol=1e-3)
+
+
+def test_the_page_shows_what_changed_and_where_to_look(two_rounds):
+    pages = [open_page(two_rounds, number) for number in (1, 2)]
+    assert [section.title for section in pages[0].sections] == [
+        "Better or not",
+        "Where to label next",
+        "Made in this round",
+    ]
+    changed = next(section for section in pages[1].sections if section.title == "What changed")
+    table = next(part for part in changed.parts if isinstance(part, Table))
+    areas = {row[0]: row[3:] for row in table.rows}
+    um = VOXEL_SIZE_UM / 1e4
+    assert [float(cell.split(",")[0]) for cell in areas["r0"]] == pytest.approx(
+        [96 * columns * um**2 for columns in (96, 160)], abs=1e-4
+    )
+    assert areas["r1"][0] == areas["r1"][1]
+    maps = [part for part in changed.parts if isinstance(part, Gallery)]
+    assert {picture.caption for gallery in maps for picture in gallery.parts} == {
+        f"{segment}, round {number}" for segment in SEGMENTS for number in (1, 2)
+    }
+    assert all("v=side&with=discs-r002" in gallery.parts[1].link.href for gallery in maps)
+    look = next(section for section in pages[1].sections if section.title == "Where to label next")
+    pictures = next(part for part in look.parts if isinstance(part, Gallery)).parts
+    assert len(pictures) == 2 * document(two_rounds, 2)["proposals"]
+    assert pictures[0].pixels.shape == (*pictures[1].pixels.shape, 3)
+
+
+def test_a_page_whose_maps_and_surfaces_are_gone_is_still_drawn(two_rounds, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(two_rounds / "rounds", root / "rounds")
+    page = open_page(root, 2)
+    look = next(section for section in page.sections if section.title == "Where to label next")
+    assert all(picture.pixels.ndim == 2 for part in look.parts if isinstance(part, Gallery) for picture in part.parts)
+
+
+def open_page(root: Path, number: int) -> Page:
+    return page(open_run(str(root / f"rounds/discs/round-{number:03d}")), Location.parse(root))
 
 
 def test_new_labels_take_their_share_of_a_batch_from_the_second_round_on(two_rounds):
