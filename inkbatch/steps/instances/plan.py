@@ -134,6 +134,10 @@ class InstancesPlan:
         """Return the place of a unit's facts on basins."""
         return self.folder / f"components/facts/{unit.name}.npz"
 
+    def basins_place(self, unit: Unit) -> Location:
+        """Return the place of a unit's basins, pixel by pixel."""
+        return self.folder / f"components/basins/{unit.name}.npz"
+
     def points_place(self, unit: Unit) -> Location:
         """Return the place of the regions at the points of a unit's proposals."""
         return self.folder / f"{'labels' if self.network is None else 'regions'}/points/{unit.name}.json"

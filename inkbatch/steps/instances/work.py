@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.data.instances.ascent import Evidence, Ints, UnitFirstPass, first_pass
+from inkbatch.data.instances.ascent import Evidence, Ints, first_pass
 from inkbatch.data.instances.objects import Objects
 from inkbatch.data.instances.outlines import coco_annotation, feature_text, outline, rings_of, runs_text
+from inkbatch.data.instances.runs import LabelRuns
 from inkbatch.data.instances.tables import Cutout, in_columns, properties
 from inkbatch.data.instances.unit_facts import BasinFacts, facts_of
 from inkbatch.geometry import Box, Unit
@@ -24,17 +25,6 @@ from inkbatch.steps.instances.plan import FirstPass, InstancesPlan, Part, requir
 Labels = NDArray[np.uint32]
 
 
-def _load(plan: InstancesPlan, unit: Unit) -> Evidence:
-    part = plan.parts[unit.index]
-    return Evidence.of(part.source.map(part.read_box))
-
-
-def _first_pass(plan: InstancesPlan, unit: Unit, evidence: Evidence) -> UnitFirstPass:
-    part = plan.parts[unit.index]
-    at = part.write_box.y0, part.write_box.x0
-    return first_pass(evidence, at, part.write_box.within(part.read_box), part.sides, plan.limits)
-
-
 def facts_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
     """Make the first pass: find the basins of each unit and note what its neighbours need."""
 
@@ -42,18 +32,20 @@ def facts_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
         part = plan.parts[unit.index]
         if part.write_box.y0 == 0 and part.write_box.x0 == 0:
             part.source.check()
-        return _load(plan, unit)
+        return Evidence.of(part.source.map(part.read_box))
 
-    def compute(unit: Unit, evidence: Evidence) -> BasinFacts:
+    def compute(unit: Unit, evidence: Evidence) -> tuple[BasinFacts, LabelRuns]:
         part = plan.parts[unit.index]
         inner = part.write_box.within(part.read_box)
         boundary = None if evidence.boundary is None else evidence.boundary[inner]
         own = Evidence(evidence.object[inner], boundary, evidence.background[inner])
-        return facts_of(_first_pass(plan, unit, evidence), part.write_box, own)
+        at = part.write_box.y0, part.write_box.x0
+        found = first_pass(evidence, at, inner, part.sides, plan.limits)
+        return facts_of(found, part.write_box, own), LabelRuns.of(found.labels)
 
-    def store(unit: Unit, facts: BasinFacts) -> Mapping[str, Any]:
-        facts.store(plan.facts_place(unit))
-        return {}
+    def store(unit: Unit, found: tuple[BasinFacts, LabelRuns]) -> Mapping[str, Any]:
+        facts, basins = found
+        return {"bytes_written": basins.store(plan.basins_place(unit)) + facts.store(plan.facts_place(unit))}
 
     return UnitWork(load=load, compute=compute, store=store, mark=plan.facts_record.mark)
 
@@ -76,16 +68,17 @@ def _numbered(
     """Write a number for every region, and look up the regions at the points of proposals."""
     require_proposals(plan)
 
-    def compute(unit: Unit, evidence: Evidence) -> tuple[Labels, list[tuple[int, int, int]]]:
+    def compute(unit: Unit, basins: LabelRuns) -> tuple[Labels, list[tuple[int, int, int]]]:
         part = plan.parts[unit.index]
         found = plan.first_pass(part.number)
         box = part.write_box
-        regions = found.joined.region_of[box.y0, box.x0][_first_pass(plan, unit, evidence).labels]
-        numbers = np.concatenate([number(found), [0]])
+        region_of = found.joined.region_of[box.y0, box.x0]
+        numbers = np.concatenate([number(found), [0]]).astype(np.uint32)
         pixels = sorted({one.pixel for one in found.proposals})
         inside = [(y, x) for y, x in pixels if box.y0 <= y < box.y1 and box.x0 <= x < box.x1]
-        points = [(y, x, int(regions[y - box.y0, x - box.x0])) for y, x in inside]
-        return numbers[regions].astype(np.uint32), points
+        labels = basins.at([(y - box.y0, x - box.x0) for y, x in inside])
+        points = [(y, x, int(region)) for (y, x), region in zip(inside, region_of[labels], strict=True)]
+        return basins.mapped(numbers[region_of]), points
 
     def store(unit: Unit, computed: tuple[Labels, list[tuple[int, int, int]]]) -> Mapping[str, Any]:
         labels, points = computed
@@ -93,7 +86,9 @@ def _numbered(
         plan.points_place(unit).write_json(points)
         return {"bytes_written": outputs[part.number].write(part.write_box, labels)}
 
-    return UnitWork(load=lambda unit: _load(plan, unit), compute=compute, store=store, mark=record.mark)
+    return UnitWork(
+        load=lambda unit: LabelRuns.read(plan.basins_place(unit)), compute=compute, store=store, mark=record.mark
+    )
 
 
 def paint_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
@@ -194,7 +189,9 @@ def _entry(plan: InstancesPlan, part: Part, objects: Objects, label: int, cut: C
         }
     )
     entry: dict[str, Any] = {"picture": part.number, "row": row}
-    rings = rings_of(outline(cut.mask, cut.box)) if {"geojson", "coco"} & set(plan.forms) else []
+    rings = rings_of(outline(cut.mask, cut.box)) if {"geojson", "coco", "svg"} & set(plan.forms) else []
+    if "svg" in plan.forms:
+        entry["rings"] = rings
     if "geojson" in plan.forms:
         entry["feature"] = feature_text(rings, row)
     if "coco" in plan.forms:

@@ -1,0 +1,74 @@
+"""Labels of a unit as runs of equal ones: the first pass keeps its basins so, and the next one need not find them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkbatch.errors import CorruptDataError
+from inkbatch.io.store.location import Location
+
+
+@dataclass(frozen=True, eq=False)
+class LabelRuns:
+    """Labels (height, width) in row-major order, a run of equal ones after the other.
+
+    Attributes:
+        shape: (height, width).
+        values: (n,) int32: the label of each run.
+        lengths: (n,) int32: its pixels.
+    """
+
+    shape: tuple[int, int]
+    values: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+
+    @staticmethod
+    def of(labels: NDArray[np.int32]) -> LabelRuns:
+        """Take labels (height, width)."""
+        flat = labels.ravel()
+        starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+        lengths = np.diff(starts, append=flat.size).astype(np.int32)
+        return LabelRuns((labels.shape[0], labels.shape[1]), flat[starts].astype(np.int32), lengths)
+
+    def mapped(self, numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Look up every pixel's label in `numbers`: (height, width)."""
+        return np.repeat(numbers[self.values], self.lengths).reshape(self.shape)
+
+    def at(self, pixels: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
+        """Return the labels of some pixels (y, x)."""
+        places = np.array(pixels, np.int64).reshape(-1, 2) @ [self.shape[1], 1]
+        return self.values[np.searchsorted(np.cumsum(self.lengths, dtype=np.int64), places, side="right")]
+
+    def store(self, place: Location) -> int:
+        """Write them, not compressed: runs are small already; returns bytes."""
+        buffer = io.BytesIO()
+        np.savez(buffer, shape=np.array(self.shape), values=self.values, lengths=self.lengths)
+        place.write_bytes(buffer.getvalue())
+        return buffer.tell()
+
+    @staticmethod
+    def read(place: Location) -> LabelRuns:
+        """Read stored ones.
+
+        Raises:
+            CorruptDataError: They are damaged.
+        """
+        try:
+            with np.load(io.BytesIO(place.read_bytes()), allow_pickle=False) as found:
+                height, width = found["shape"].tolist()
+                runs = LabelRuns((height, width), found["values"], found["lengths"])
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise _damaged(place) from error
+        if len(runs.values) != len(runs.lengths) or int(runs.lengths.sum(dtype=np.int64)) != height * width:
+            raise _damaged(place)
+        return runs
+
+
+def _damaged(place: Location) -> CorruptDataError:
+    return CorruptDataError(f"{place}: these labels are damaged; run inkbatch instances with --replace")
