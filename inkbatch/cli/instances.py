@@ -61,8 +61,8 @@ def instances(
     from inkbatch.steps.instances.settings import InstancesConfig
 
     if kind != "objects":
-        asked: dict[str, object] = {"segment": subject, "name": name, "root": chosen_root(root)}
-        _letters(kind, common, asked, maps or pictures or result or refine)
+        asked: dict[str, object] = {"segment": subject, "name": name, "result": result, "root": chosen_root(root)}
+        _letters(kind, common, asked, maps or pictures or pixel_um or refine or preset)
         return
     context = common.context()
     options: dict[str, Any] = {"subject": subject, "name": name, "maps": maps, "pictures": pictures}
@@ -71,26 +71,29 @@ def instances(
     common.run_job(job, context, step.describe, step.run, step.summary)
 
 
-def _letters(kind: str, common: JobOptions, options: dict[str, object], other: str | None) -> None:
-    """Find letters; there are no units, so that nothing is left for shards, and no plan to print."""
-    from inkbatch.steps.letters import LettersConfig, run
+def _letters(kind: str, common: JobOptions, options: dict[str, object], other: object) -> None:
+    """Find letters of a segment's prediction."""
+    from inkbatch.steps.letters import job as step
 
-    if kind != "letters" or other is not None or common.shard is not None or common.dry_run:
+    if kind != "letters" or other is not None:
         raise ConfigError(
             f"instances --kind {kind}: expected objects, or letters of a segment's prediction without --maps, "
-            "--pictures, --result, --refine, --shard and --dry-run; leave them out (--set to=FOLDER names another "
-            "place)"
+            "--pictures, --pixel-um, --refine and --preset; leave them out"
         )
-    for line in run(LettersConfig.load(common.config, common.sets or (), options)):
-        typer.echo(line)
+    context = common.context()
+    job = step.LettersConfig.load(common.config, common.sets or (), options)
+    common.run_job(job, context, step.describe, step.run, step.summary)
 
 
 def evaluate_instances(
     result: Annotated[str, typer.Argument(help="Folder that inkbatch instances wrote.", show_default=False)],
     labels: Annotated[
-        str,
-        typer.Option(help="Folder of true labels (NAME.npy, NAME.png or NAME.tif): a number per object, 0 is none."),
-    ],
+        str | None,
+        typer.Option(
+            help="Folder of true labels (NAME.npy, NAME.png or NAME.tif): a number per object, 0 is none (default: the "
+            "annotations of the maps' dataset)."
+        ),
+    ] = None,
     to: Annotated[str | None, typer.Option(help="Folder for the scores (default: evaluation in RESULT).")] = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -98,7 +101,8 @@ def evaluate_instances(
     """Evaluate separate objects against true labels.
 
     Scores every picture by itself and all together: average precision over IoU 0.5 to 0.95, precision, recall and F1 at
-    0.5, aggregated Jaccard index, panoptic quality, and sizes. Writes evaluation.json and pictures.csv.
+    0.5, aggregated Jaccard index, panoptic quality, and sizes. Writes evaluation.json and pictures.csv. Settings:
+    given=classes (labels are masks: 0 background, 1 object, 2 boundary).
     """
     from inkbatch.steps import evaluate_instances as step
 

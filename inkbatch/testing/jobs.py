@@ -22,6 +22,7 @@ from inkbatch.steps.instances import job as instances
 from inkbatch.steps.instances.settings import InstancesConfig
 from inkbatch.steps.labels import clean
 from inkbatch.steps.labels import job as labels
+from inkbatch.steps.letters import job as letters
 from inkbatch.steps.preflight import job as preflight
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
@@ -108,6 +109,7 @@ def steps_of(folder: Path, root: str) -> list[Step]:
     }
     rules = {"object_from": 0.3, "min_area": 5, "reach": 8, "boundary_min": 0}
     parted = {"subject": segment, "name": "first", "unit_px": UNIT_PX, "proposals": rules, "selection": {"edge": 0}}
+    read = {"name": "first", "unit_px": UNIT_PX, "rules": {"ink_from": 0.3, "min_stroke": 5}}
     trained = tiny_run(root, epochs=2, keep_epochs=2, sampler={"samples_per_epoch": 8})
     asked_soup = soup.SoupConfig(run="first", root=root, last=2, statistics_steps=2, device="cpu")
     samples = {
@@ -130,6 +132,7 @@ def steps_of(folder: Path, root: str) -> list[Step]:
         ("ensemble", ensemble.EnsembleConfig.checked({**common, **pair}, "ensemble"), ensemble.run),
         ("clean", clean.CleanConfig(**common, name="first", unit_px=UNIT_PX, min_area_px=5), clean.run),
         ("instances", InstancesConfig.checked({"root": root, **parted}, "instances"), instances.run),
+        ("letters", letters.LettersConfig.checked({**common, **read}, "letters"), letters.run),
         (
             "evaluate",
             evaluate.EvaluateConfig(**common, name="first", versus="second", region_px=32, draws=100),

@@ -91,6 +91,17 @@ def parted(folder: Path) -> Location:
     return instances.run(InstancesConfig.checked(values, "test"), RunContext()).location
 
 
+def read(folder: Path) -> Location:
+    """Run letters below `folder`, on a column of two lines."""
+    from inkbatch.steps.letters import job as letters
+    from inkbatch.testing.letters import write_column
+    from inkbatch.testing.maps import store_map
+
+    store_map(folder / "root", "column", "net", write_column(lines=2, letters=3, height_px=24, pitch_px=40).ink * 0.9)
+    values = {"segment": "column", "root": str(folder / "root"), "rules": {"min_stroke": 10}, "unit_px": 64}
+    return letters.run(letters.LettersConfig.checked(values, "test"), RunContext()).location
+
+
 def probed(folder: Path) -> Location:
     """Run `probe` below `folder`, with a bundle that sees no ink."""
     from inkbatch.steps.prepare import job as prepare

@@ -48,6 +48,7 @@ MAKERS: Mapping[str, Maker] = {
     "evaluate": report_runs.evaluated,
     "clean": report_runs.cleaned,
     "instances": report_runs.parted,
+    "letters": report_runs.read,
     "probe": report_runs.probed,
     "preflight": report_runs.preflighted,
     "sweep": report_runs.swept,

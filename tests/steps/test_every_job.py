@@ -32,6 +32,7 @@ JOBS = (
     "ensemble",
     "clean",
     "instances",
+    "letters",
     "evaluate",
     "probe",
     "preflight",

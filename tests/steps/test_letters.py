@@ -7,10 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
+from inkbatch.cli.app import app
 from inkbatch.data.instances.letters import LetterRules
-from inkbatch.errors import DataError
-from inkbatch.steps import letters
-from inkbatch.steps.letters import LettersConfig, run
+from inkbatch.errors import ConfigError, DataError, Preempted
+from inkbatch.run.identity import ShardSpec
+from inkbatch.run.job import RunContext
+from inkbatch.steps.letters import files
+from inkbatch.steps.letters.job import LettersConfig, describe, run, summary
+from inkbatch.testing.faults import preempted_context, stored_bytes
 from inkbatch.testing.letters import write_column
 from inkbatch.testing.maps import store_map
 
@@ -27,9 +31,12 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(root):
-    config = LettersConfig(segment="column", root=str(root), rules=LetterRules(min_stroke=10))
-    (line,) = run(config)
+    (line,) = summary(run(asked(root), RunContext()).location)
     return root / "instances" / "column" / "net-letters", line
+
+
+def asked(root, **values):
+    return LettersConfig(segment="column", root=str(root), rules=LetterRules(min_stroke=10), **values)
 
 
 def rows(place):
@@ -67,20 +74,51 @@ def test_boxes_and_cutouts_are_those_of_the_table(found):
 def test_the_picture_numbers_rows_and_bears_a_bar_of_1_cm(found):
     picture = cv2.imread(str(found[0] / "rows.png"))[..., ::-1]
     assert picture.shape == (*COLUMN.ink.shape, 3)
-    assert (picture == letters.AMBER).all(axis=2).any(axis=1).sum() > 4
+    assert (picture == files.AMBER).all(axis=2).any(axis=1).sum() > 4
     bar = (picture == 255).all(axis=2)
     assert bar.sum(axis=1).max() == round(10_000 / PIXEL_UM)
 
 
-def test_how_the_map_is_cut_changes_nothing(root, found, tmp_path, monkeypatch):
-    monkeypatch.setattr(letters, "PART_PX", 96)
-    config = LettersConfig(segment="column", root=str(root), to=str(tmp_path), rules=LetterRules(min_stroke=10))
-    run(config)
-    for name in ("letters.csv", "lines.csv", "coco.json", "letters.json", "rows.png"):
-        assert (tmp_path / name).read_bytes() == (found[0] / name).read_bytes()
+FILES = ("letters.csv", "lines.csv", "coco.json", "letters.json", "rows.png", "letters/line-02-003.png")
+
+
+def test_units_change_nothing(root, found, tmp_path):
+    cut = run(asked(root, unit_px=64, output_root=str(tmp_path)), RunContext()).location
+    for name in FILES:
+        assert (cut / name).read_bytes() == (found[0] / name).read_bytes()
+
+
+def test_shards_and_stops_give_the_same_bytes(root, tmp_path):
+    whole = run(asked(root, unit_px=64, output_root=str(tmp_path / "whole")), RunContext()).location
+    parted = asked(root, unit_px=64, output_root=str(tmp_path / "parted"))
+    reports = [run(parted, RunContext(shard=ShardSpec(index, 3))) for index in range(3)]
+    assert [report.complete for report in reports] == [False, False, True]
+    stopped = asked(root, unit_px=64, output_root=str(tmp_path / "stopped"))
+    with pytest.raises(Preempted):
+        run(stopped, preempted_context(2))
+    assert run(stopped, RunContext()).complete
+    for other in ("parted", "stopped"):
+        assert stored_bytes(tmp_path / other / "instances/column/net-letters") == stored_bytes(whole.path)
+
+
+def test_the_plan_is_told_and_nothing_is_written(root, tmp_path):
+    text = describe(asked(root, output_root=str(tmp_path / "new"), unit_px=64))
+    assert "letters column: map net" in text
+    assert "lines         found by periodicity" in text
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command_takes_shards_and_refuses_pictures(root, tmp_path, capsys):
+    words = ["instances", "column", "--kind", "letters", "--root", str(root), "--set", f"output_root={tmp_path}"]
+    app([*words, "--set", "rules.min_stroke=10", "--shard", "0/2", "--dry-run"], standalone_mode=False)
+    assert "cut-out per letter" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="expected objects, or letters .* leave them out"):
+        app([*words, "--maps", "maps"], standalone_mode=False)
 
 
 def test_a_map_without_strokes_is_refused_with_what_to_change(tmp_path):
     store_map(tmp_path, "bare", "net", np.full((64, 64), 0.2, np.float32))
     with pytest.raises(DataError, match=r"got none; lower rules\.ink_from or rules\.min_stroke"):
-        run(LettersConfig(segment="bare", root=str(tmp_path)))
+        run(LettersConfig(segment="bare", root=str(tmp_path)), RunContext())
+    with pytest.raises(ConfigError, match="join"):
+        LettersConfig.checked({"segment": "bare", "rules": {"join": "far"}}, "letters")

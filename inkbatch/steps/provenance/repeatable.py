@@ -173,6 +173,12 @@ def _instances() -> Repeatable:
     return Repeatable(InstancesConfig, _of_one_run(make_plan), instances.run, 3)
 
 
+def _letters() -> Repeatable:
+    from inkbatch.steps.letters import job as letters
+
+    return Repeatable(letters.LettersConfig, _of_one_run(letters.make_plan), letters.run, 3)
+
+
 def _evaluate() -> Repeatable:
     from inkbatch.steps.evaluate import job as evaluate
 
@@ -221,6 +227,7 @@ _JOBS: dict[str, Callable[[], Repeatable]] = {
     "ensemble": _ensemble,
     "clean": _clean,
     "instances": _instances,
+    "letters": _letters,
     "evaluate": _evaluate,
     "probe": _probe,
     "preflight": _preflight,

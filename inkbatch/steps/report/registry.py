@@ -14,6 +14,7 @@ from inkbatch.steps.evaluate import page as evaluate
 from inkbatch.steps.infer import page as infer
 from inkbatch.steps.instances import page as instances
 from inkbatch.steps.labels import clean_page as clean
+from inkbatch.steps.letters import page as letters
 from inkbatch.steps.preflight import page as preflight
 from inkbatch.steps.prepare import page as prepare
 from inkbatch.steps.probe import page as probe
@@ -33,6 +34,7 @@ PAGES: Mapping[str, PageMaker] = {
     "evaluate": evaluate.page,
     "clean": clean.page,
     "instances": instances.page,
+    "letters": letters.page,
     "probe": probe.page,
     "preflight": preflight.page,
     "sweep": sweep.page,

@@ -1,8 +1,4 @@
-"""Letters of a segment's ink map: tables, boxes as COCO, cut-outs, and a picture with numbered rows and a 1 cm bar.
-
-The map is read in parts; what is kept of it is a box and an area per stroke, so that memory does not follow from its
-size, nor letters from how it is cut.
-"""
+"""Files about letters: tables, boxes as COCO, cut-outs, and a picture with numbered rows and a 1 cm bar."""
 
 from __future__ import annotations
 
@@ -10,115 +6,61 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from inkbatch.config import JobConfig
-from inkbatch.data.instances.ascent import Evidence, first_pass
-from inkbatch.data.instances.joining import join
-from inkbatch.data.instances.letters import LetterRules, Writing, letter_rows, read_letters
-from inkbatch.data.instances.proposals import limits_of
-from inkbatch.data.instances.settings import ProposalRules
-from inkbatch.data.instances.unit_facts import BasinFacts, facts_of
-from inkbatch.data.maps.stored import StoredMap, open_map
-from inkbatch.errors import ConfigError, DataError, MismatchError
-from inkbatch.geometry import Box, cut
+from inkbatch.data.instances.letters import Writing, letter_rows
+from inkbatch.data.maps.stored import StoredMap
+from inkbatch.errors import ConfigError
+from inkbatch.geometry import Box
 from inkbatch.io.pictures.bands import MapView
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.pictures.preview import preview_level
 from inkbatch.io.pictures.scale_bar import FONT, ScaleBar
 from inkbatch.io.store.location import Location
-from inkbatch.text import count_text
 
-PART_PX = 2048  # of the map that are read at a time
 PICTURE_PX = 4000  # longest side of the picture of rows
 AMBER, GREEN = (255, 176, 0), (80, 200, 120)
 
 
-class LettersConfig(JobConfig):
-    """Settings of letters.
+@dataclass(frozen=True, eq=False)
+class Page:
+    """Writing as it was found.
 
     Attributes:
-        segment: Segment id.
-        name: Name or address of the prediction; None takes the only one.
-        to: Folder of the result; None is ``ROOT/instances/{segment}/{prediction}-letters``.
-        root: ROOT: a folder or ``s3://bucket/prefix``.
-        rules: Rules from strokes to letters.
-        cutouts: Write a picture of each letter, of the ink map.
-        margin: Pixels around a letter in its cut-out, as a share of the height of letters.
+        source: The map.
+        writing: Its letters and lines.
+        areas: (strokes,): pixels of each stroke.
     """
 
-    segment: str
-    name: str | None = None
-    to: str | None = None
-    root: str = "root"
-    rules: LetterRules = LetterRules()
-    cutouts: bool = True
-    margin: float = Field(0.15, ge=0, le=1)
+    source: StoredMap
+    writing: Writing
+    areas: NDArray[np.int64]
 
 
-def run(config: LettersConfig) -> list[str]:
-    """Find the letters of a segment and write everything about them; equal maps give equal bytes.
+def write_files(folder: Location, found: Page, margin_px: int | None) -> None:
+    """Write tables, boxes and pictures of letters.
 
-    Returns:
-        Lines for people.
-
-    Raises:
-        ConfigError: A rule in micrometres without a scale.
-        DataError: No prediction, or one that is not complete; no stroke in it.
-        MismatchError: A prediction that holds ranks.
+    Args:
+        folder: Where they go.
+        found: The letters.
+        margin_px: Pixels around a letter in its cut-out; None: no cut-outs.
     """
-    found = open_map(config.root, config.segment, config.name)
-    if found.holds_ranks:
-        raise MismatchError(
-            f"prediction {config.segment}/{found.name}: expected probabilities, got ranks; take another method of "
-            "ensemble"
-        )
-    boxes, areas = strokes_of(found, config.rules)
-    writing = read_letters(boxes, areas, config.rules, found.pixel_um)
-    if not writing.letters:
-        raise DataError(
-            f"letters {config.segment}: expected strokes of at least {config.rules.min_stroke} px where the "
-            f"probability reaches {config.rules.ink_from:g}, got none; lower rules.ink_from or rules.min_stroke"
-        )
-    to = config.to or f"{config.root}/instances/{config.segment}/{found.name}-letters"
-    folder = Location.parse(to)
-    rows = letter_rows(writing, found.pixel_um)
-    (folder / "letters.csv").write_bytes(_csv(rows))
-    (folder / "lines.csv").write_bytes(_csv(_line_rows(writing, found.pixel_um)))
-    (folder / "coco.json").write_bytes(_coco(found, writing, areas))
-    (folder / "rows.png").write_bytes(png_bytes(rows_picture(found, writing)))
-    if config.cutouts:
-        _write_cutouts(folder, found, writing, round(config.margin * writing.height_px))
+    source, writing = found.source, found.writing
+    (folder / "letters.csv").write_bytes(_csv(letter_rows(writing, source.pixel_um)))
+    (folder / "lines.csv").write_bytes(_csv(_line_rows(writing, source.pixel_um)))
+    (folder / "coco.json").write_bytes(_coco(source, writing, found.areas))
+    (folder / "rows.png").write_bytes(png_bytes(rows_picture(source, writing)))
+    if margin_px is not None:
+        _write_cutouts(folder, source, writing, margin_px)
     pitch = writing.pitch_px
     facts = {"slope": round(writing.slope, 5), "pitch_px": None if pitch is None else round(pitch, 3)}
-    facts |= {"pixel_um": found.pixel_um, "height_px": writing.height_px, "strokes": len(areas)}
+    facts |= {"pixel_um": source.pixel_um, "height_px": writing.height_px, "strokes": len(found.areas)}
     (folder / "letters.json").write_json({**facts, "letters": len(writing.letters), "lines": len(writing.lines)})
-    high = f"{writing.height_px:g} px ({writing.height_px * found.pixel_um / 1000:.2f} mm) high"
-    lines = count_text(len(writing.lines), "line")
-    return [f"letters: {count_text(len(writing.letters), 'letter')} in {lines}, {high} · {folder}"]
-
-
-def strokes_of(found: StoredMap, rules: LetterRules) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the strokes of a map, part by part: their boxes (n, 4) and areas (n,), by their first pixels."""
-    shape = found.shape_yx
-    limits = limits_of(
-        ProposalRules(object_from=rules.ink_from, min_area=rules.min_stroke, reach=1.0, cluster=0.0), found.pixel_um
-    )
-    facts: list[BasinFacts] = []
-    for box in cut(shape, PART_PX, PART_PX):
-        read = box.grow(limits.halo_px).intersect(Box(0, 0, *shape))
-        evidence = Evidence.of(found.prediction.read(read).astype(np.float32))
-        sides = box.y0 > 0, box.y1 < shape[0], box.x0 > 0, box.x1 < shape[1]
-        inner = box.within(read)
-        own = Evidence(evidence.object[inner], None, evidence.background[inner])
-        facts.append(facts_of(first_pass(evidence, (box.y0, box.x0), inner, sides, limits), box, own))
-    parts = join(facts, limits.neck).components
-    return parts.extent, parts.area
 
 
 def rows_picture(found: StoredMap, writing: Writing) -> NDArray[np.uint8]:

@@ -1,0 +1,1 @@
+"""The job `letters`: from a map of ink to letters and lines."""
