@@ -105,12 +105,14 @@ class LaunchBlock(JobConfig):
 
     Attributes:
         resources: What one array task needs.
+        needed_by: By setting: resources that replace those where the setting is given (and is not ``none``).
         time_limit: Of one attempt of one array task, seconds; written as ``6h``.
         attempts: Attempts of an array task that ends with 75 or loses its machine.
         shards: Number of array tasks.
     """
 
     resources: Resources = Field(default_factory=Resources)
+    needed_by: dict[str, dict[str, Any]] = Field(default_factory=dict)
     time_limit: Seconds = Field(6 * 3600, ge=SHORTEST_LIMIT_S)
     attempts: int = Field(5, ge=1, le=MOST_ATTEMPTS)
     shards: ShardPolicy = Field(default_factory=ShardPolicy)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from inkbatch.config import digest
 from inkbatch.data.segments.catalog import check_segment_id
@@ -131,12 +133,27 @@ def _array(request: Request, file: JobFile, name: str, command: tuple[str, ...],
         subject=str(request.subject),
         command=command,
         shards=shards,
-        resources=Resources.checked({**block.resources.model_dump(), **request.resources}, f"{job}: resources"),
+        resources=Resources.checked(
+            {**block.resources.model_dump(), **_needed(request, file), **request.resources}, f"{job}: resources"
+        ),
         time_limit_s=block.time_limit,
         attempts=block.attempts,
         parallel=block.shards.parallel,
         after=after,
     )
+
+
+def _needed(request: Request, file: JobFile) -> dict[str, Any]:
+    """Collect the resources that the settings of a request ask for beyond the job's own."""
+    stated = {key: str(value) for key, value in file.settings.items() if value is not None}
+    stated |= {key: value for key, _, value in (item.partition("=") for item in request.sets.get(file.job, ()))}
+    words = tuple(request.extra.get(file.job, ()))
+    stated |= {word.removeprefix("--"): value for word, value in itertools.pairwise(words)}
+    found: dict[str, Any] = {}
+    for key, resources in file.launch.needed_by.items():
+        if stated.get(key, "none") != "none":
+            found |= resources
+    return found
 
 
 def launch_name(request: Request, moment: str) -> str:

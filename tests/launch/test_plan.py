@@ -240,3 +240,18 @@ def test_a_sweep_takes_all_bundles_in_one_array():
     assert words[words.index("--name") + 1] == "wide"
     with pytest.raises(ConfigError, match="expected bundles, got none"):
         plan_chain(replace(INFER, jobs=("sweep",), bundles=()), LAUNCH)
+
+
+@pytest.mark.parametrize(
+    ("more", "gpus"),
+    [
+        ({}, 0),
+        ({"sets": {"instances": ("refine=none",)}}, 0),
+        ({"sets": {"instances": ("refine=s3://bucket/sam",)}}, 1),
+        ({"extra": {"instances": ("--refine", "s3://bucket/sam")}}, 1),
+        ({"sets": {"instances": ("refine=s3://bucket/sam",)}, "resources": {"gpus": 2}}, 2),
+    ],
+)
+def test_objects_that_a_network_outlines_ask_for_a_gpu(more, gpus):
+    (spec,) = plan_chain(Request(jobs=("instances",), subject="demo", root="s3://bucket/ink", **more), "x").jobs
+    assert spec.resources.gpus == gpus
