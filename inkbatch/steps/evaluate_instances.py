@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.config import JobConfig
+from inkbatch.data.datasets.index import DatasetIndex, resolve, root_of
 from inkbatch.data.instances.scoring import QUANTILES, InstanceScores, Overlaps, score
 from inkbatch.data.instances.tables import csv_cell
-from inkbatch.errors import CorruptDataError, DataError, MismatchError
+from inkbatch.data.labels.components import label
+from inkbatch.data.labels.objects import CLASSES, ObjectLabels, class_labels
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.io.layers.npy import npy_header
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.store.location import Location
-from inkbatch.run.finished import open_run
+from inkbatch.run.finished import StoredRun, open_run
 from inkbatch.text import count_text
 
 DOCUMENT, TABLE = "evaluation.json", "pictures.csv"
@@ -33,14 +36,17 @@ class EvaluateInstancesConfig(JobConfig):
     Attributes:
         result: Folder of a result of `inkbatch instances`.
         labels: Folder of true labels ``NAME.npy``, ``NAME.png`` or ``NAME.tif`` (whole numbers; 0 is no object, in
-            ``.npy`` -1 does not count).
+            ``.npy`` -1 does not count); None takes the annotations of the dataset that the maps were made from.
+        given: ``instances``: a number per object. ``classes``: 0 background, 1 object, 2 boundary; every connected
+            component of object (4 neighbours) is one, boundary is none. A dataset states it itself.
         to: Folder of the scores; None is ``evaluation`` in `result`.
     """
 
     job: ClassVar[str] = "evaluate-instances"
 
     result: str
-    labels: str
+    labels: str | None = None
+    given: Literal["instances", "classes"] = "instances"
     to: str | None = None
 
 
@@ -58,8 +64,7 @@ def run(config: EvaluateInstancesConfig) -> list[str]:
             f"{config.result}: expected a result of instances, got one of {made.job}; name another folder"
         )
     names = [str(one["picture"]) for one in (made.folder / "instances.json").read_mapping()["pictures"]]
-    folder = Location.parse(config.labels)
-    pairs = {name: _overlaps(made.folder, folder, name) for name in names}
+    pairs = {name: _overlaps(made.folder, name, true) for name, true in _true(config, made, names)}
     total = score(list(pairs.values()))
     place = made.folder / "evaluation" if config.to is None else Location.parse(config.to)
     (place / DOCUMENT).write_json({"pictures": len(names), **_finite(asdict(total))})
@@ -67,11 +72,43 @@ def run(config: EvaluateInstancesConfig) -> list[str]:
     return list(_lines(total, len(names), place))
 
 
-def _overlaps(result: Location, folder: Location, name: str) -> Overlaps:
+def _true(
+    config: EvaluateInstancesConfig, made: StoredRun, names: list[str]
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Read the true labels of each picture.
+
+    Raises:
+        ConfigError: Neither labels nor a dataset that has them.
+    """
+    if config.labels is not None:
+        folder = Location.parse(config.labels)
+        for name in names:
+            yield name, _numbered(true_labels(folder, name), config.given, f"{folder}: {name}")
+        return
+    dataset = _dataset_of(made)
+    if dataset is None:
+        raise ConfigError(f"{config.result}: its maps come from no dataset with annotations; give --labels FOLDER")
+    annotated = {one.id: one for one in DatasetIndex.open(dataset).segments if one.objects is not None}
+    for name in names:
+        if name not in annotated:
+            raise ConfigError(f"{config.result}: the dataset has no objects of {name}; give --labels FOLDER")
+        one, place = annotated[name], resolve(annotated[name].ink_labels, root_of(dataset))
+        yield name, _numbered(_labels_in(place), one.objects.given if one.objects else config.given, str(place))
+
+
+def _dataset_of(made: StoredRun) -> Location | None:
+    """Find the dataset whose pictures `infer-pictures` made the maps of; None where there is none."""
+    maps = made.manifest["request"].get("maps")
+    if maps is None or not (Location.parse(maps) / "manifest.json").exists():
+        return None
+    place = open_run(maps).manifest["request"].get("dataset")
+    return None if place is None else Location.parse(place)
+
+
+def _overlaps(result: Location, name: str, true: NDArray[np.int64]) -> Overlaps:
     array = Multiscale.open(result / f"labels/{name}/labels.zarr").levels[0]
     height, width = array.layout.shape
     found = array.read((slice(0, height), slice(0, width))).astype(np.int64)
-    true = true_labels(folder, name)
     if true.shape == found.shape:
         found = np.where(true == LEFT_OUT, 0, found)
         true = np.where(true == LEFT_OUT, 0, true)
@@ -91,7 +128,10 @@ def true_labels(folder: Location, name: str) -> NDArray[np.int64]:
             f"{folder}: expected labels of the picture {name!r} (one file, its name with {', '.join(ENDINGS)}), got "
             f"{' and '.join(files) or 'none'}; {'keep the right one' if files else 'add it'}"
         )
-    place = folder / files[0]
+    return _labels_in(folder / files[0])
+
+
+def _labels_in(place: Location) -> NDArray[np.int64]:
     values = _npy(place) if place.name.endswith(".npy") else _picture(place)
     if values.size and not LEFT_OUT <= int(values.min()) <= int(values.max()) < 1 << 63:
         raise DataError(
@@ -99,6 +139,14 @@ def true_labels(folder: Location, name: str) -> NDArray[np.int64]:
             f"got {int(values.min())} to {int(values.max())}; number the objects from 1"
         )
     return np.asarray(values, np.int64)
+
+
+def _numbered(classes: NDArray[np.int64], given: Literal["instances", "classes"], place: str) -> NDArray[np.int64]:
+    """Number the objects of a mask of three classes; what does not count stays so, and numbers stay as they are."""
+    if given == "instances":
+        return classes
+    class_labels(np.maximum(classes, 0), ObjectLabels(given="classes"), place)
+    return np.where(classes == LEFT_OUT, LEFT_OUT, label(classes == CLASSES.index("object"), 4).labels)
 
 
 def _npy(place: Location) -> NDArray[Any]:

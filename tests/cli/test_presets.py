@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +226,26 @@ def test_ceramics():
     assert (found.shape, found.dtype) == ((96, 96), np.float32)
     assert found.min() >= 0
     assert found.max() <= 1
+    one_profile(found)
+
+
+def one_profile(found: np.ndarray) -> None:
+    """Of what the tiny network found one object is left, outlined in millimetres."""
+    from_where = float(np.quantile(found, 0.8))  # one epoch leaves nothing above 0.5
+    sets = [f"proposals.object_from={from_where}", "proposals.min_area=1"]
+    inkbatch("instances", "ceramics-profile", "--preset", "ceramics-profile", "--pixel-um", "500", sets=sets)
+    place = Path("root/instances/ceramics-profile/profiles")
+    drawing = xml.etree.ElementTree.parse(place / "outlines/test-00009.svg").getroot()
+    assert (drawing.get("width"), drawing.get("height"), drawing.get("viewBox")) == ("48mm", "48mm", "0 0 48 48")
+    (path,) = drawing.iter("{http://www.w3.org/2000/svg}path")
+    (row,) = csv.DictReader((place / "instances.csv").open(encoding="utf-8"))
+    (feature,) = json.loads((place / "outlines/test-00009.geojson").read_text())["features"]
+    mm = [[float(value) for value in pair.split(",")] for pair in path.get("d").split("Z")[0][1:].split()]
+    ring = feature["geometry"]["coordinates"][0] if feature["geometry"]["type"] == "Polygon" else None
+    assert ring is not None
+    np.testing.assert_allclose(mm, np.array(ring[:-1]) * 0.5, rtol=1e-5)
+    largest = cv2.connectedComponentsWithStats((found >= np.float32(from_where)).astype(np.uint8), connectivity=4)[2]
+    assert int(row["area_px"]) == largest[1:, cv2.CC_STAT_AREA].max()
 
 
 def encoder_of(run: str) -> dict[str, np.ndarray]:
@@ -266,10 +288,21 @@ def test_thin_sections():
     net = ["model.config.encoder=tu-mobilenetv3_small_050", *SMALL_NET, "tile_px=32", "stride_px=16"]
     inkbatch("train", "--preset", "thin-sections", sets=[*QUICK, *net, "sampler.samples_per_epoch=8"])
     assert bundle_of("thin-sections").contract.clahe == ClaheSettings(clip_limit=2.0, cell_px=32)
-    inkbatch("infer-pictures", "--preset", "thin-sections", "--to", "maps")
+    inkbatch("infer-pictures", "--preset", "thin-sections")
     (tested,) = pictures["test"]
-    assert [path.name for path in Path("maps").glob("*.npy")] == [f"{tested}.npy"]
-    assert np.load(f"maps/{tested}.npy").shape == (3, 96, 128)  # background, grain, boundary
+    maps = Path("root/predictions/thin-sections/thin-sections")
+    assert [path.name for path in maps.glob("*.npy")] == [f"{tested}.npy"]
+    found = np.load(maps / f"{tested}.npy")
+    assert found.shape == (3, 96, 128)  # background, grain, boundary
+    rules = [f"proposals.object_from={float(np.quantile(found[1], 0.7))}", "proposals.boundary_from=1.0"]
+    rules += ["proposals.min_area=1", "selection.edge=0", "selection.background=1.0"]
+    inkbatch("instances", "thin-sections", "--preset", "thin-sections", sets=rules)
+    labels = np.load(f"root/instances/thin-sections/thin-sections/npy/{tested}.npy")
+    assert (labels.shape, labels.dtype) == ((96, 128), np.uint32)
+    assert labels.max() >= 1
+    inkbatch("evaluate-instances", "root/instances/thin-sections/thin-sections")
+    scores = json.loads(Path("root/instances/thin-sections/thin-sections/evaluation/evaluation.json").read_text())
+    assert (scores["pictures"], scores["true"]) == (1, 4)
 
 
 def test_the_shipped_file_of_train_runs():

@@ -53,6 +53,10 @@ def region_fates(joined: Joined, shape_yx: tuple[int, int], choice: Choice, plac
 
     reasons = tuple(reason(index) for index in range(len(regions)))
     kept = np.array([found is None for found in reasons], bool)
+    if choice.rules.keep == "largest" and kept.any():
+        largest = int(np.argmax(np.where(kept, regions.area, -1)))
+        reasons = tuple("not largest" if kept[i] and i != largest else found for i, found in enumerate(reasons))
+        kept = np.arange(len(regions)) == largest
     require_countable(int(kept.sum()), place)
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int64)
     return RegionFates(number, reasons, np.flatnonzero(kept).astype(np.int64))

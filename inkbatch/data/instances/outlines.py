@@ -62,6 +62,36 @@ def collection(features: Sequence[str]) -> bytes:
     return ('{"type": "FeatureCollection", "features": [\n' + ",\n".join(features) + "\n]}\n").encode()
 
 
+def svg(
+    objects: Sequence[tuple[int, Sequence[Sequence[Sequence[Sequence[float]]]]]],
+    shape_yx: tuple[int, int],
+    pixel_um: float | None,
+) -> bytes:
+    """Draw outlines as an SVG, a path per object; its units are millimetres, or pixels without a scale.
+
+    Args:
+        objects: Label and polygons of each, see `rings_of`.
+        shape_yx: (height, width) of the picture.
+        pixel_um: Edge of a pixel, None where it is not known.
+    """
+    scale, unit = (1.0, "") if pixel_um is None else (pixel_um / 1000, "mm")
+    height, width = (f"{side * scale:.6g}" for side in shape_yx)
+
+    def ring(points: Sequence[Sequence[float]]) -> str:
+        return "M" + " ".join(f"{x * scale:.6g},{y * scale:.6g}" for x, y in points[:-1]) + "Z"
+
+    paths = [
+        f'<path id="object-{label}" d="{"".join(ring(one) for polygon in polygons for one in polygon)}"/>'
+        for label, polygons in objects
+    ]
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}{unit}" height="{height}{unit}" '
+        f'viewBox="0 0 {width} {height}">'
+    )
+    style = f'<g fill="none" fill-rule="evenodd" stroke="black" stroke-width="{scale:.6g}">'
+    return "\n".join([head, style, *paths, "</g>", "</svg>", ""]).encode()
+
+
 def runs_text(mask: Bools, box: Box, shape_yx: tuple[int, int]) -> str:
     """Encode a mask as COCO's compressed run lengths of the whole picture, column by column.
 
@@ -119,3 +149,12 @@ def coco_document(images: Sequence[tuple[str, tuple[int, int]]], annotations: Se
     }
     body = ",\n".join(annotations)
     return (json.dumps(head)[:-1] + ', "annotations": [\n' + body + "\n]}\n").encode()
+
+
+def edges(numbers: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Mark the pixels of objects that touch another one or none: (height, width)."""
+    padded = np.pad(numbers, 1, mode="edge")
+    found = np.zeros(numbers.shape, bool)
+    for y, x in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        found |= padded[y : y + numbers.shape[0], x : x + numbers.shape[1]] != numbers
+    return found & (numbers > 0)

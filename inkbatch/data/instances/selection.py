@@ -17,7 +17,7 @@ from inkbatch.data.labels.components import label
 from inkbatch.data.labels.seams import UnionFind
 from inkbatch.geometry import Box
 
-Reason = Literal["small", "edge", "background", "many parts", "too large", "empty", "outside", "overlap"]
+Reason = Literal["small", "edge", "background", "many parts", "too large", "empty", "outside", "overlap", "not largest"]
 REASONS: dict[Reason, str] = {
     "small": "smaller than the least area",
     "edge": "within the stated distance of the picture's edge",
@@ -27,6 +27,7 @@ REASONS: dict[Reason, str] = {
     "empty": "no pixel in any mask",
     "outside": "the point lies in no object",
     "overlap": "overlaps a better mask, and too little is left of it",
+    "not largest": "another object of the picture is larger, and one is kept",
 }
 
 

@@ -98,6 +98,7 @@ class SelectionRules(JobConfig):
         background: A mask whose mean background probability is at least this is rejected.
         linked: Two masks overlap where their intersection is more than this share of the smaller one.
         opening: What is left of a mask that lost to another is opened by this radius.
+        keep: ``largest`` keeps one object per picture, that of most pixels; the others are rejected.
         object_share: Such a remainder survives with more than this share of object pixels …
         leftover_iou: … and an intersection over union below this with every mask that stays.
     """
@@ -109,6 +110,7 @@ class SelectionRules(JobConfig):
     background: float = Field(0.7, gt=0, le=1)
     linked: float = Field(0.4, ge=0, le=1)
     opening: Length = 5.0
+    keep: Literal["all", "largest"] = "all"
     object_share: float = Field(0.1, ge=0, le=1)
     leftover_iou: float = Field(0.1, ge=0, le=1)
 

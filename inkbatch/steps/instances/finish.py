@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.instances.fates import ProposalFate, counts_of, proposal_fates
-from inkbatch.data.instances.outlines import coco_document, collection
+from inkbatch.data.instances.outlines import coco_document, collection, edges, svg
 from inkbatch.data.instances.scoring import quantiles
 from inkbatch.data.instances.tables import csv_bytes, csv_cell, parquet_bytes
 from inkbatch.geometry import Box
@@ -61,6 +61,9 @@ def _finish_picture(plan: InstancesPlan, number: int, entries: list[dict[str, An
     own = [entry for entry in entries if entry["picture"] == number]
     if "geojson" in plan.forms:
         (plan.folder / f"outlines/{source.name}.geojson").write_bytes(collection([entry["feature"] for entry in own]))
+    if "svg" in plan.forms:
+        drawn = [(entry["row"]["label"], entry["rings"]) for entry in own]
+        (plan.folder / f"outlines/{source.name}.svg").write_bytes(svg(drawn, source.shape_yx, plan.sources.pixel_um))
     labels = Multiscale.open(plan.labels_place(source) / "labels.zarr")
     if "npy" in plan.forms:
         (plan.folder / f"npy/{source.name}.npy").write_parts(list(_npy_parts(labels)))
@@ -118,17 +121,8 @@ def overlay(source: Source, labels: Multiscale) -> NDArray[np.uint8]:
     numbers = labels.levels[level].read((slice(0, height), slice(0, width)))
     shown = _grey(source, (height, width))
     picture = np.repeat(shown[..., None], 3, axis=2)
-    picture[_edges(numbers)] = AMBER
+    picture[edges(numbers)] = AMBER
     return picture
-
-
-def _edges(numbers: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Mark the pixels of instances that touch another one or none."""
-    padded = np.pad(numbers, 1, mode="edge")
-    found = np.zeros(numbers.shape, bool)
-    for y, x in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        found |= padded[y : y + numbers.shape[0], x : x + numbers.shape[1]] != numbers
-    return found & (numbers > 0)
 
 
 def _grey(source: Source, shape_yx: tuple[int, int]) -> NDArray[np.uint8]:

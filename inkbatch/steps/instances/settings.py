@@ -11,7 +11,7 @@ from inkbatch.data.instances.settings import ProposalRules, RefinementRules, Sel
 from inkbatch.io.shard_size import ShardPx
 from inkbatch.predict.names import DeviceName
 
-Form = Literal["geojson", "coco", "csv", "parquet", "npy", "overlay"]
+Form = Literal["geojson", "coco", "csv", "parquet", "npy", "overlay", "svg"]
 UNIT_PX = 2048
 
 
@@ -32,7 +32,8 @@ class InstancesConfig(JobConfig):
         device: Where it computes; ``auto`` takes CUDA, then MPS, then the CPU.
         proposals: Rules from a map to proposals.
         selection: Rules that reject objects.
-        forms: Files to write beside ``labels/NAME/labels.zarr``; None is all of them, ``npy`` for pictures only.
+        forms: Files to write beside ``labels/NAME/labels.zarr``; None is all of them but ``svg`` (outlines, in
+            millimetres where the edge of a pixel is known), ``npy`` for pictures only.
         pixel_um: Edge of a picture's pixel in micrometres; None: not known, millimetres stay empty. A segment states
             its own.
         root: ROOT: a folder or ``s3://bucket/prefix``.
@@ -64,6 +65,12 @@ class InstancesConfig(JobConfig):
             raise ValueError("pictures and pixel_um belong to maps; a segment states its own")
         if self.maps is not None and self.name is not None:
             raise ValueError("give maps (a folder) or name (a prediction of the segment), one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _largest_by_first_pass(self) -> InstancesConfig:
+        if self.refine != "none" and self.selection.keep == "largest":
+            raise ValueError("selection.keep=largest goes with refine=none; leave one of them out")
         return self
 
     @model_validator(mode="after")
