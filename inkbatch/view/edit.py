@@ -81,6 +81,9 @@ class SegmentEditor:
     """
 
     def __init__(self, group: Group, folder: Location, author: str, maps: Callable[[MapLook], ReadMap]) -> None:
+        if group.voxel_size_um is None or (group.surface is None and not group.maps):
+            raise ConfigError(f"view: expected segments to paint on, got the picture {group.segment}; leave --edit out")
+        self.pixel_um = group.voxel_size_um
         self.group, self._folder, self.author, self._maps = group, folder, author, maps
         self._sessions: dict[str, PaintSession] = {}
         self._lock = threading.RLock()
@@ -106,7 +109,7 @@ class SegmentEditor:
             self._folder,
             group.segment,
             group.shape_yx,
-            group.voxel_size_um,
+            self.pixel_um,
             author=self.author,
             started_from=started_from,
         )
@@ -183,7 +186,7 @@ class SegmentEditor:
         facts = read_facts(folder)
         open_one = self._sessions.get(name)
         counts = open_one.version.counts if open_one else read_state(folder)[0]["counts"]
-        cm2 = (self.group.voxel_size_um / 1e4) ** 2
+        cm2 = (self.pixel_um / 1e4) ** 2
         areas = {layer: round(counts[layer] * cm2, 6) for layer in LAYERS}
         return {**{key: facts.get(key) for key in ("name", "author", "time", "parent", "started_from")}, "cm2": areas}
 

@@ -91,10 +91,14 @@ class OutlineLook(Look):
     Attributes:
         ink_labels: Draw the outline of the ink labels.
         ignore_mask: Draw the outline of the ignore mask.
+        objects: Draw the outlines of the objects of this result.
+        picked: Number of the object that is drawn filled.
     """
 
     ink_labels: bool = False
     ignore_mask: bool = False
+    objects: str | None = None
+    picked: int | None = Field(None, ge=1, le=0xFFFF_FFFF)
 
 
 class PictureLook(Look):

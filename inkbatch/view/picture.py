@@ -49,7 +49,7 @@ class SavedPicture:
         """True if one grey value per pixel is enough."""
         look = self._look
         coloured = [shown for shown in (look.map, look.beside) if shown is not None]
-        if look.outlines.ink_labels or look.outlines.ignore_mask or self._unfinished():
+        if look.outlines != OutlineLook() or self._renderer.group.photograph or self._unfinished():
             return False
         return all(shown.colours == "grey" and shown.minus is None for shown in coloured)
 
@@ -110,7 +110,7 @@ class SavedPicture:
             base = renderer.papyrus(papyrus, level, row, column)
         else:
             base = np.zeros(layers[0][0].indices.shape if layers else self._shape_of(row, column), np.uint8)
-        seen = np.repeat(base[..., None], channels, axis=2)
+        seen = base if base.ndim == 3 else np.repeat(base[..., None], channels, axis=2)
         for layer, opacity in layers:
             seen = over(seen, layer, opacity)
         return seen[..., 0] if self.is_grey else seen

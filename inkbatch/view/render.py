@@ -15,9 +15,10 @@ from inkbatch.errors import CorruptDataError, LayerRangeError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.palettes import (
+    IGNORE_MASK,
+    INK_LABELS,
     NO_DIFFERENCE,
     NOT_YET,
-    NOT_YET_COLOUR,
     OUTLINE_COLOURS,
     difference_palette,
     palette,
@@ -32,6 +33,7 @@ from inkbatch.view.blocks import (
     tile_box,
 )
 from inkbatch.view.look import MapLook, OutlineLook, PapyrusLook
+from inkbatch.view.objects import ShownObjects, draw, read_labels, row_of
 from inkbatch.view.scene import Group, ShownMap
 
 Rgba = NDArray[np.uint8]
@@ -75,7 +77,8 @@ class Renderer:
     def _pyramids(self) -> list[Multiscale]:
         group = self.group
         below = [] if group.surface is None else [group.surface.volume, group.surface.mask]
-        return [*below, *(shown.pyramid for shown in group.maps.values()), *group.overlays.values()]
+        shown = [*(one.pyramid for one in group.maps.values()), *(one.labels for one in group.objects.values())]
+        return [*below, *shown, *group.overlays.values()]
 
     def papyrus_block(self, layers: tuple[int, int], level: int, row: int, column: int) -> NDArray[Any]:
         """Read a tile of one layer or of the mean of several, in the stored dtype.
@@ -135,8 +138,30 @@ class Renderer:
         except KeyError as error:
             raise UnknownNameError(f"no prediction {name!r} of {self.group.segment} is shown here") from error
 
+    def objects(self, name: str) -> ShownObjects:
+        """Return a result of instances.
+
+        Raises:
+            UnknownNameError: None of this name is shown.
+        """
+        try:
+            return self.group.objects[name]
+        except KeyError as error:
+            raise UnknownNameError(f"no objects {name!r} of {self.group.segment} are shown here") from error
+
+    def row(self, shown: ShownObjects, label: int) -> dict[str, Any] | None:
+        """Return the table's row of an object; None where there is no table."""
+        return row_of(self._blocks.get((self.key, "table", shown.name, shown.version), shown.table), label)
+
     def papyrus(self, look: PapyrusLook, level: int, row: int, column: int) -> NDArray[np.uint8]:
-        """Render a tile of papyrus, uint8 grey."""
+        """Render a tile of papyrus, uint8 grey; of a photograph (height, width, 3), as it is."""
+        photograph = self.group.photograph
+        if photograph is not None:
+            box = tile_box(self.group.shape_yx, level, row, column)
+            shown: NDArray[np.uint8] = self._blocks.get(
+                (self.key, "photograph", level), lambda: photograph.halved(level, self._blocks.limit_bytes)
+            )
+            return shown[box.slices]
         block = self.papyrus_block(look.range, level, row, column)
         if block.dtype == np.uint8 and (look.low, look.high) == (0, 255):
             return np.asarray(block, np.uint8)
@@ -222,10 +247,14 @@ class Renderer:
             missing = self.map_block(name, level, row, column)[1]
             if missing is not None:
                 indices[missing & _hatching(box)] = NOT_YET
-        for index, name in ((2, "ignore_mask"), (1, "ink_labels")):
+        for index, name in ((IGNORE_MASK, "ignore_mask"), (INK_LABELS, "ink_labels")):
             pyramid = self.group.overlays.get(name)
             if getattr(look, name) and pyramid is not None:
                 indices[_edge_of(pyramid, level, box, name, self.group.shape_yx)] = index
+        if look.objects is not None:
+            grown = box.grow(1).intersect(Box(0, 0, *level_shape(self.group.shape_yx, level)))
+            labels = self.objects(look.objects).labels
+            draw(read_labels(labels, self.group.shape_yx, level, grown), look.picked, indices, box.within(grown))
         return Layer(indices, outline_colours())
 
     def tile_grid(self, level: int, box: Box) -> list[tuple[int, int, Box]]:
@@ -253,8 +282,7 @@ def outline_colours() -> Rgba:
     """Return the colours of an outline tile's indices."""
     colours = np.zeros((256, 4), np.uint8)
     for index, colour in OUTLINE_COLOURS.items():
-        colours[index] = (*colour, 255)
-    colours[NOT_YET] = (*NOT_YET_COLOUR, 110)
+        colours[index] = colour
     return colours
 
 

@@ -13,6 +13,9 @@ from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
+from inkbatch.steps.instances.sources import photographs
+from inkbatch.view.objects import ShownObjects, open_objects, pictures_in, results_of
+from inkbatch.view.photograph import Photograph
 from inkbatch.view.scale import PROBABILITY, Z_VALUES, Scale, depth_scale
 
 OVERLAYS = ("ink_labels", "ignore_mask")
@@ -52,26 +55,34 @@ class Group:
         surface: The surface volume, or None.
         maps: Predictions by name.
         overlays: ``ink_labels`` and ``ignore_mask``, those that are there.
+        objects: Finished results of `inkbatch instances` by name.
+        photograph: The picture below them, of a group that is no segment.
     """
 
     segment: str
     surface: SurfaceVolume | None
     maps: Mapping[str, ShownMap]
     overlays: Mapping[str, Multiscale]
+    objects: Mapping[str, ShownObjects] = field(default_factory=dict)
+    photograph: Photograph | None = None
 
     @property
     def shape_yx(self) -> tuple[int, int]:
         """(height, width) at full size."""
         if self.surface is not None:
             return self.surface.shape_yx
-        height, width = next(iter(self.maps.values())).pyramid.shape
+        shown = [*(one.pyramid for one in self.maps.values()), *(one.labels for one in self.objects.values())]
+        height, width = shown[0].shape
         return height, width
 
     @property
-    def voxel_size_um(self) -> float:
-        """Edge of a pixel at full size, in micrometres."""
-        pyramid = self.surface.volume if self.surface is not None else next(iter(self.maps.values())).pyramid
-        return pyramid.pixel_um()
+    def voxel_size_um(self) -> float | None:
+        """Edge of a pixel at full size, in micrometres; None for pictures of which nothing states it."""
+        if self.surface is not None:
+            return self.surface.volume.pixel_um()
+        for shown in self.maps.values():
+            return shown.pyramid.pixel_um()
+        return next((one.pixel_um for one in self.objects.values() if one.pixel_um is not None), None)
 
     def layer_numbers(self) -> list[int]:
         """List source layer numbers in depth order; empty without a surface."""
@@ -102,6 +113,10 @@ class Group:
                 }
                 for shown in self.maps.values()
             ],
+            "objects": [
+                {"name": one.name, "version": one.version, "count": one.count} for one in self.objects.values()
+            ],
+            "photograph": self.photograph is not None,
         }
         if self.surface is not None:
             found["dtype"] = self.surface.dtype.name
@@ -133,13 +148,19 @@ class Scene:
         """Look again; a group that cannot be opened any more raises as at the start."""
         folders: dict[str, Location | None] = {}
         extra: dict[str, list[Location]] = {}
+        photographed: list[Group] = []
         for target in self._targets:
+            pictures = _photographed(target)
+            photographed += pictures
+            if pictures:
+                continue
             segment, folder, prediction = self._resolve(target)
             folders[segment] = folder or folders.get(segment)
             extra.setdefault(segment, [])
             if prediction is not None:
                 extra[segment].append(prediction)
-        self.groups = tuple(self._open(segment, folder, extra[segment]) for segment, folder in folders.items())
+        segments = [self._open(segment, folder, extra[segment]) for segment, folder in folders.items()]
+        self.groups = (*segments, *photographed)
         return self.groups
 
     def _resolve(self, target: str) -> tuple[str, Location | None, Location | None]:
@@ -161,7 +182,8 @@ class Scene:
             return target, self._root / "segments" / check_segment_id(target), None
         raise DataError(
             f"view {target}: no surface.zarr or prediction.zarr is there; give a segment id, the folder of a "
-            "prepared segment or of a prediction (with ROOT/segments and ROOT/predictions, the id is enough)"
+            "prepared segment, of a prediction (with ROOT/segments and ROOT/predictions, the id is enough) or of "
+            "instances of pictures"
         )
 
     def _open(self, segment: str, folder: Location | None, extra: Sequence[Location]) -> Group:
@@ -184,8 +206,10 @@ class Scene:
             surface, overlays = None, {}
         else:
             surface, overlays = SurfaceVolume.open(folder), _overlays(folder)
-        group = Group(segment, surface, maps, overlays)
-        for name, pyramid in [*((m.name, m.pyramid) for m in maps.values()), *overlays.items()]:
+        objects = {} if beside is None else results_of(self._root / "instances" / segment, segment)
+        group = Group(segment, surface, maps, overlays, objects)
+        shown_here = [*((m.name, m.pyramid) for m in maps.values()), *((o.name, o.labels) for o in objects.values())]
+        for name, pyramid in [*shown_here, *overlays.items()]:
             if tuple(pyramid.shape) != group.shape_yx:
                 raise MismatchError(
                     f"view {segment}: expected {name} to be {_size(group.shape_yx)} (width × height) like the "
@@ -193,6 +217,30 @@ class Scene:
                     f"{_size(pyramid.shape)}; show them separately, or make the map again from this surface"
                 )
         return group
+
+
+def _photographed(target: str) -> list[Group]:
+    """Open the pictures of a result of `inkbatch instances`, each with all results that hold it; none for others."""
+    place = Location.parse(target)
+    if SEGMENT_ID.fullmatch(target) or not (place / "instances.json").exists():
+        return []
+    manifest = _manifest(place)
+    if manifest.get("request", {}).get("maps") is None:
+        raise DataError(
+            f"view {target}: expected a folder of pictures, got objects of the segment {place.parent.name}; give its id"
+        )
+    found = photographs(manifest["request"])
+    groups = []
+    for picture in pictures_in(place):
+        objects = {shown.name: shown for shown in (open_objects(place, picture),) if shown is not None}
+        if not objects:
+            raise DataError(f"view {target}: expected finished objects, got none of {picture}; run inkbatch instances")
+        shape = objects[place.name].labels.shape
+        beside = results_of(place.parent, picture).items()
+        objects |= {name: shown for name, shown in beside if shown.labels.shape == shape}
+        shown = None if picture not in found else Photograph(found[picture], (shape[0], shape[1]))
+        groups.append(Group(picture, None, {}, {}, objects, shown))
+    return groups
 
 
 def open_map(folder: Location, name: str) -> ShownMap:

@@ -47,6 +47,7 @@ FILES = {
             "readout.js",
             "profile.js",
             "region.js",
+            "objects.js",
             "edit.js",
             "tools.js",
             "codes.js",
@@ -63,7 +64,7 @@ PATIENCE_S = 30  # for one request to be sent
 MOST_CONNECTIONS = 256  # one thread each
 BACKLOG = 512  # connections that the system holds until they are taken
 _TILE = re.compile(r"/tile/(\d{1,4})/(papyrus|map|outlines)/(\d{1,2})/(\d{1,6})_(\d{1,6})")
-_GROUP = re.compile(r"/(value|profile|picture|range)/(\d{1,4})")
+_GROUP = re.compile(r"/(value|profile|picture|range|object)/(\d{1,4})")
 
 
 class ViewServer(ThreadingHTTPServer):

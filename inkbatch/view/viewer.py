@@ -128,7 +128,7 @@ class Viewer:
         return Answer(body, media, KEEP_S)
 
     def about(self, what: str, number: int, query: str) -> Answer:
-        """Answer with a value, a depth profile, a grey range or a picture.
+        """Answer with a value, a depth profile, a grey range, an object or a picture.
 
         Raises:
             ConfigError: A value of the address is not valid.
@@ -140,6 +140,8 @@ class Viewer:
             return _picture(renderer, values)
         if what == "range":
             return json_answer(_grey_range(renderer, values))
+        if what == "object":
+            return json_answer(_object(renderer, values))
         y, x = (_whole(values, key) for key in ("y", "x"))
         height, width = renderer.group.shape_yx
         if not (0 <= y < height and 0 <= x < width):
@@ -161,6 +163,21 @@ def _value(renderer: Renderer, y: int, x: int, values: Mapping[str, object]) -> 
         scale = renderer.group.maps[name].scale
         found["maps"][name] = None if missing is not None and missing[inside] else scale.value(float(block[inside]))
     return found
+
+
+def _object(renderer: Renderer, values: Mapping[str, object]) -> dict[str, Any]:
+    """Describe the object of a number, or the one at a pixel: its number, None where there is none, and its row."""
+    shown = renderer.objects(str(values.get("name", "")))
+    if "label" in values:
+        label = _whole(values, "label")
+        if not 1 <= label <= shown.count:
+            raise UnknownNameError(f"expected an object from 1 to {shown.count:,}, got {label}")
+    else:
+        y, x = (_whole(values, key) for key in ("y", "x"))
+        if not Box(0, 0, *renderer.group.shape_yx).contains(Box(y, x, y + 1, x + 1)):
+            raise UnknownNameError(f"pixel y {y}, x {x} lies outside the picture")
+        label = int(shown.labels.levels[0].read((slice(y, y + 1), slice(x, x + 1)))[0, 0])
+    return {"name": shown.name, "label": label or None, "row": renderer.row(shown, label) if label else None}
 
 
 def _profile(renderer: Renderer, y: int, x: int) -> dict[str, Any]:
@@ -223,7 +240,8 @@ def _strings(value: object) -> tuple[str, ...]:
 def _identity(group: Group) -> str:
     """Return a key that changes when a group's surface is replaced."""
     made = None if group.surface is None else group.surface.provenance.model_dump(mode="json")
-    return f"{group.segment}/{group.shape_yx}/{'' if made is None else digest(made)}"
+    below = "" if group.photograph is None else group.photograph.place.uri
+    return f"{group.segment}/{group.shape_yx}/{below if made is None else digest(made)}"
 
 
 def _block_bytes(item: Any) -> int:
@@ -241,7 +259,8 @@ def _png(layer: Layer) -> bytes:
 
 
 def _jpeg(grey: NDArray[np.uint8]) -> bytes:
-    fine, data = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    seen = grey if grey.ndim == 2 else cv2.cvtColor(grey, cv2.COLOR_RGB2BGR)
+    fine, data = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not fine:
         raise ValueError(f"a tile of {grey.shape} cannot be encoded as JPEG")
     return data.tobytes()

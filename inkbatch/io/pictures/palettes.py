@@ -13,9 +13,15 @@ ColourMap = Literal["inferno", "cividis", "viridis", "amber", "grey"]
 Palette = NDArray[np.uint8]  # (256, 3), red, green, blue
 
 NO_DIFFERENCE = 128  # index of a difference of 0; 0 is left out, so that both sides have 127 steps
-OUTLINE_COLOURS = {1: (64, 224, 255), 2: (255, 94, 190)}  # ink labels, ignore mask
-NOT_YET = 3  # index in outline tiles of what is not computed yet
-NOT_YET_COLOUR = (120, 128, 144)
+INK_LABELS, IGNORE_MASK, NOT_YET, OBJECT, PICKED, PICKED_INSIDE = range(1, 7)  # indices in outline tiles
+OUTLINE_COLOURS = {
+    INK_LABELS: (64, 224, 255, 255),
+    IGNORE_MASK: (255, 94, 190, 255),
+    NOT_YET: (120, 128, 144, 110),  # what is not computed yet
+    OBJECT: (255, 176, 0, 255),  # separate objects, and the one that is picked
+    PICKED: (255, 255, 255, 255),
+    PICKED_INSIDE: (255, 255, 255, 70),
+}
 
 _OPENCV = {"inferno": cv2.COLORMAP_INFERNO, "cividis": cv2.COLORMAP_CIVIDIS, "viridis": cv2.COLORMAP_VIRIDIS}
 _AMBER = [(0.0, (0, 0, 0)), (0.35, (140, 62, 0)), (0.7, (255, 150, 20)), (1.0, (255, 240, 190))]

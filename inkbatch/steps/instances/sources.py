@@ -294,6 +294,18 @@ def _of_folder(config: InstancesConfig, folder: Location) -> Sources:
     return Sources(tuple(found), config.pixel_um, folder.name, inputs, places, states(), now)
 
 
+def photographs(request: Mapping[str, Any]) -> dict[str, Location]:
+    """Find the pictures that a finished run over a folder of maps had, by name; those that are gone are left out."""
+    if request.get("pictures"):
+        folder = Location.parse(request["pictures"])
+        try:
+            return {name: folder / file for name, file in picture_files(folder).items()}
+        except DataError:
+            return {}
+    maps = Location.parse(request["maps"])
+    return _pictures_of(open_run(maps.uri).manifest["request"]) if (maps / "manifest.json").exists() else {}
+
+
 def _is_ours(name: str) -> bool:
     """Tell if a folder of this name among those of pictures' labels would be taken for a record of the run."""
     return name in ("done", "points") or name.endswith(".json")

@@ -2,6 +2,7 @@
 
 import { Editor } from "./edit.js";
 import { takeToken, tokenOfTabs } from "./link.js";
+import { Objects } from "./objects.js";
 import { Panel } from "./panel.js";
 import { Profile } from "./profile.js";
 import { Readout, ask, legend, scaleBar } from "./readout.js";
@@ -32,15 +33,16 @@ function choices(state) {
 }
 
 function showLayers(stage, state, choice) {
-  const papyrus = state.papyrus && group.layers.length ? query({ range: range(state), low: state.low, high: state.high }) : null;
+  const papyrus = state.papyrus && (group.layers.length || group.photograph) ? query({ range: range(state), low: state.low, high: state.high }) : null;
   stage.show("papyrus", papyrus, papyrus && ((level, x, y) => path("tile", `/papyrus/${level}/${x}_${y}?${papyrus}`)));
   const named = state.map && choice.names.length ? [...choice.names, ...(choice.minus ? [choice.minus] : [])] : null;
   const map = named && query({ ...mapLook(state, choice.names, choice.minus), version: version(named) });
   stage.show("map", map, map && ((level, x, y) => path("tile", `/map/${level}/${x}_${y}?${map}`)), state.opacity);
   const partial = named?.filter((name) => group.maps.some((one) => one.name === name && !one.complete)) ?? [];
   const lines = { ink_labels: state.ink_labels && group.overlays.includes("ink_labels"), ignore_mask: state.ignore_mask && group.overlays.includes("ignore_mask") };
-  const wanted = lines.ink_labels || lines.ignore_mask || partial.length;
-  const outlines = wanted ? query({ ...lines, ...(partial.length ? { maps: partial, version: version(partial) } : {}) }) : null;
+  const shown = objects.chosen, versions = [version(partial), shown?.version].filter(Boolean).join("-");
+  const wanted = lines.ink_labels || lines.ignore_mask || partial.length || shown;
+  const outlines = wanted ? query({ ...lines, objects: shown?.name, picked: shown && state.picked, ...(partial.length ? { maps: partial } : {}), ...(versions ? { version: versions } : {}) }) : null;
   stage.show("outlines", outlines, outlines && ((level, x, y) => path("tile", `/outlines/${level}/${x}_${y}?${outlines}`)));
 }
 
@@ -74,8 +76,10 @@ const events = {
   },
   clicked(stage, point) {
     const y = Math.floor(point.y), x = Math.floor(point.x);
-    if (!group.layers.length || y < 0 || x < 0 || y >= group.height || x >= group.width) return;
-    store.set({ pin: [y, x] });
+    if (y < 0 || x < 0 || y >= group.height || x >= group.width) return;
+    const pin = () => store.set({ pin: group.layers.length ? [y, x] : null, picked: null });
+    if (objects.chosen) objects.pick(y, x, pin);
+    else pin();
   },
   opened(stage) {
     if (stage.placed) return;
@@ -102,11 +106,12 @@ const readout = new Readout($("readout"), (y, x) => {
   const maps = names.size ? [...names] : undefined;
   return path("value", `?${query({ y, x, maps, range: state.papyrus && group.layers.length ? range(state) : undefined })}`);
 });
+const objects = new Objects(store, (values) => path("object", `?${query(values)}`), reveal, say);
 const profile = new Profile($("profile"), () => store.set({ pin: null }));
 const saving = new SaveDialog($("save-dialog"), () => {
   const { state } = store, [first, second] = choices(state);
-  const settings = { opacity: state.opacity, outlines: { ink_labels: state.ink_labels, ignore_mask: state.ignore_mask } };
-  if (state.papyrus && group.layers.length) settings.papyrus = { range: range(state), low: state.low, high: state.high };
+  const settings = { opacity: state.opacity, outlines: { ink_labels: state.ink_labels, ignore_mask: state.ignore_mask, ...(objects.chosen ? { objects: state.objects, picked: state.picked } : {}) } };
+  if (state.papyrus && (group.layers.length || group.photograph)) settings.papyrus = { range: range(state), low: state.low, high: state.high };
   if (state.map && state.maps.length) settings.map = mapLook(state, first.names, first.minus);
   if (settings.map && second) settings.beside = mapLook(state, second.names);
   return { stage: stages[0], group, state, settings, address: (look) => path("picture", `?${query({ look: JSON.stringify(look) })}`) };
@@ -122,6 +127,15 @@ function follow(stage) {
   following = true;
   for (const other of stages) if (other !== stage && other.group) other.goTo(stage.look());
   following = false;
+}
+
+// Bring an object into view, large enough to see it.
+function reveal({ y0, x0, y1, x1 }) {
+  const [top, left, bottom, right] = stages[0].visible(), { zoom } = stages[0].look(), { clientWidth, clientHeight } = stages[0].element;
+  const fits = Math.min(clientWidth, clientHeight) / 3 / Math.max(y1 - y0, x1 - x0, 1);
+  const isSmall = zoom < fits / 8, isSeen = y0 >= top && x0 >= left && y1 <= bottom && x1 <= right;
+  if (isSeen && !isSmall) return;
+  stages[0].goTo({ y: (y0 + y1) / 2, x: (x0 + x1) / 2, zoom: isSmall ? Math.min(4, fits) : Math.min(zoom, fits * 3) }, false);
 }
 
 function marks() {
@@ -156,6 +170,7 @@ function render(state) {
   });
   legend($("legend"), state);
   marks();
+  objects.show(state);
   if (state.pin && group.layers.length) profile.show(path("profile", `?y=${state.pin[0]}&x=${state.pin[1]}`), state, group);
   else profile.hide();
 }
@@ -166,7 +181,8 @@ function openGroup(wanted) {
   const top = group.dtype === "uint16" ? 65535 : 255;
   const names = group.maps.map((map) => map.name);
   const second = names[1] ?? names[0] ?? "";
-  store.defaults = { ...store.defaults, segment: groups[0].segment, layer: Math.floor(group.layers.length / 2), low: 0, high: top, maps: names.slice(0, 1), second };
+  store.defaults = { ...store.defaults, segment: groups[0].segment, layer: Math.floor(group.layers.length / 2), low: 0, high: top, maps: names.slice(0, 1), second, objects: group.photograph ? group.objects[0].name : "" };
+  objects.open(group);
   for (const stage of stages) { stage.open(group); stage.placed = false; }
 }
 
@@ -182,6 +198,7 @@ function fitted(given) {
   state.layer = Math.min(Math.floor(state.layer), count - 1);
   state.depth = Math.min(Math.floor(state.depth), count - state.layer);
   if (!(state.low < state.high)) [state.low, state.high] = [store.defaults.low, store.defaults.high];
+  objects.fit(group, state);
   const inside = (y, x) => y >= 0 && x >= 0 && y <= group.height && x <= group.width;
   if (state.pin && !inside(state.pin[0] + 1, state.pin[1] + 1)) state.pin = null;
   if (state.region && !(inside(state.region[0], state.region[1]) && inside(state.region[2], state.region[3]) && state.region[0] < state.region[2] && state.region[1] < state.region[3])) state.region = null;
@@ -229,7 +246,7 @@ const step = (key, by, low, high) => () => store.set({ [key]: Number(Math.min(hi
 const toggle = (key) => () => store.set({ [key]: !store.state[key] });
 const compare = (kind) => () => group.maps.length > 1 && store.set({ compare: store.state.compare === kind ? "off" : kind });
 const layerStep = (by) => () => store.set({ layer: Math.max(0, Math.min(group.layers.length - store.state.depth, store.state.layer + by)) });
-const MOVED = { 1: "9", b: "B", r: "R", "[": "{", "]": "}" }; // keys that painting needs
+const MOVED = { 1: "9", b: "B", r: "R", o: "O", "[": "{", "]": "}" }; // keys that painting needs
 let keys = [
   [["+"], "zoom in", () => stages[0].viewport.zoomBy(1.5)], [["-"], "zoom out", () => stages[0].viewport.zoomBy(1 / 1.5)],
   [["0"], "whole segment", actions.home], [["1"], "full size (1 : 1)", actions.actual],
@@ -242,8 +259,9 @@ let keys = [
   [["i"], "invert", toggle("invert")], [["f"], "flip horizontally", toggle("flip")],
   [["x"], "side by side", compare("side")], [["d"], "difference", compare("difference")],
   [["l"], "ink labels", toggle("ink_labels")], [["g"], "ignore mask", toggle("ignore_mask")],
+  [["o"], "objects on or off", () => objects.toggle()], [["<"], "the object before", () => objects.step(-1)], [[">"], "the next object", () => objects.step(1)],
   [["r"], "mark a region", mark], [["s"], "save a picture", actions.save],
-  [["Escape"], "close, clear marks", () => (editor?.drop() ? null : marking ? marking(null) : store.set({ pin: null, region: null }))], [["?"], "this help", actions.help],
+  [["Escape"], "close, clear marks", () => (editor?.drop() ? null : marking ? marking(null) : store.set({ pin: null, region: null, picked: null }))], [["?"], "this help", actions.help],
 ];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -314,6 +332,7 @@ async function start() {
   const given = parse(location.hash);
   openGroup(given.segment);
   panel.open(group, groups);
+  objects.revealing = Boolean(given.picked && !given.zoom);
   store.set(fitted(given));
   panel.show(store.state);
   render(store.state);

@@ -46,8 +46,14 @@ export class Panel {
     this.group = group;
     $("segment").replaceChildren(...groups.map((one) => new Option(one.segment, one.segment)));
     const mm = (pixels) => (pixels * group.voxel_size_um / 1000).toFixed(1);
-    $("facts").textContent = `${group.width.toLocaleString("en")} × ${group.height.toLocaleString("en")} px · ${mm(group.width)} × ${mm(group.height)} mm · ${group.layers.length || "no"} layers · ${group.voxel_size_um} µm`;
-    $("papyrus-box").hidden = !group.layers.length;
+    const facts = [`${group.width.toLocaleString("en")} × ${group.height.toLocaleString("en")} px`];
+    if (group.voxel_size_um) facts.push(`${mm(group.width)} × ${mm(group.height)} mm`);
+    facts.push(group.photograph ? "photograph" : `${group.layers.length || "no"} layers`);
+    if (group.voxel_size_um) facts.push(`${group.voxel_size_um} µm`);
+    $("facts").textContent = facts.join(" · ");
+    $("papyrus-box").hidden = !group.layers.length && !group.photograph;
+    $("papyrus-box").classList.toggle("plain", group.photograph);
+    $("below-says").textContent = group.photograph ? "Photograph" : "Papyrus";
     $("map-box").hidden = !group.maps.length;
     $("compare-box").hidden = group.maps.length < 2;
     $("ink-labels-row").hidden = !group.overlays.includes("ink_labels");

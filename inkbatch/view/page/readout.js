@@ -41,7 +41,8 @@ export class Readout {
 
   write(y, x, group, found, state) {
     const mm = (pixels) => (pixels * group.voxel_size_um / 1000).toFixed(2);
-    const parts = [["y", y], ["x", x], ["", `${mm(y)}, ${mm(x)} mm`]];
+    const parts = [["y", y], ["x", x]];
+    if (group.voxel_size_um) parts.push(["", `${mm(y)}, ${mm(x)} mm`]);
     if (found?.papyrus != null) parts.push(["papyrus", found.papyrus]);
     for (const [name, value] of Object.entries(found?.maps ?? {})) {
       const label = Object.keys(found.maps).length > 1 ? name : "ink";
@@ -60,6 +61,8 @@ export class Readout {
 }
 
 export function scaleBar(element, pixelsPerPixel, voxelSizeUm) {
+  element.hidden = !voxelSizeUm;
+  if (!voxelSizeUm) return;
   const room = Math.min(180, window.innerWidth / 3);
   const perMm = pixelsPerPixel * 1000 / voxelSizeUm;
   const most = room / perMm;

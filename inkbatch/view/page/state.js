@@ -6,21 +6,21 @@ export const DEFAULTS = Object.freeze({
   map: true, maps: [], combine: "mean", opacity: 0.9, colours: "inferno", blend: "ink",
   boost: 1, threshold: 0, solid: false, invert: false,
   compare: "off", second: "", flip: false, ink_labels: false, ignore_mask: false,
-  pin: null, region: null,
+  objects: "", picked: null, pin: null, region: null,
 });
 
 const KEYS = {
   segment: "seg", x: "x", y: "y", zoom: "z", papyrus: "p", layer: "l", depth: "n", low: "lo", high: "hi", map: "m",
   maps: "maps", combine: "k", opacity: "o", colours: "c", blend: "b", boost: "g", threshold: "t", solid: "s",
-  invert: "i", compare: "v", second: "with", flip: "f", ink_labels: "il", ignore_mask: "im", pin: "pin", region: "r",
+  invert: "i", compare: "v", second: "with", flip: "f", ink_labels: "il", ignore_mask: "im", objects: "obj", picked: "pick", pin: "pin", region: "r",
 };
-const NUMBERS = new Set(["x", "y", "zoom", "layer", "depth", "low", "high", "opacity", "boost", "threshold"]);
+const NUMBERS = new Set(["x", "y", "zoom", "layer", "depth", "low", "high", "opacity", "boost", "threshold", "picked"]);
 const PLACES = { pin: 2, region: 4 };
 const CHOICES = {
   combine: ["mean", "max"], blend: ["ink", "cover"], compare: ["off", "side", "difference"],
   colours: ["inferno", "amber", "viridis", "cividis", "grey"],
 };
-const LIMITS = { opacity: [0, 1], threshold: [0, 1], boost: [0.05, 100], depth: [1, 1e4], layer: [0, 1e4] };
+const LIMITS = { opacity: [0, 1], threshold: [0, 1], boost: [0.05, 100], depth: [1, 1e4], layer: [0, 1e4], picked: [1, 2 ** 32 - 1] };
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
