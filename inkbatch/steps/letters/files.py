@@ -70,16 +70,17 @@ def rows_picture(found: StoredMap, writing: Writing) -> NDArray[np.uint8]:
     picture = np.repeat(np.rint(values.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
     zoom = picture.shape[0] / found.shape_yx[0]
     size = max(0.4, writing.height_px * zoom / 40)
+    pen, thin = max(1, round(size)), max(1, round(size / 2))
     for line in writing.lines:
         ends = [(0, line.y0), (found.shape_yx[1], line.y0 + writing.slope * found.shape_yx[1])]
         (x0, y0), (x1, y1) = ((round(x * zoom), round(y * zoom)) for x, y in ends)
-        cv2.line(picture, (x0, y0), (x1, y1), AMBER, 1)
-        at, pen = (2, max(12, y0 - 2)), max(1, round(size))
-        cv2.putText(picture, str(line.number), at, FONT, size, AMBER, pen, cv2.LINE_AA)
+        cv2.line(picture, (x0, y0), (x1, y1), AMBER, thin)
+        high = cv2.getTextSize(str(line.number), FONT, size, pen)[0][1]
+        cv2.putText(picture, str(line.number), (2, max(high + 2, y0 - 2)), FONT, size, AMBER, pen, cv2.LINE_AA)
     for letter in writing.letters:
         box = letter.box
         (x0, y0), (x1, y1) = ((round(x * zoom), round(y * zoom)) for x, y in ((box.x0, box.y0), (box.x1, box.y1)))
-        cv2.rectangle(picture, (x0, y0), (x1, y1), GREEN, 1)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), GREEN, thin)
     return _with_bar(picture, found.pixel_um / zoom)
 
 
