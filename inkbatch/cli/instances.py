@@ -102,7 +102,7 @@ def evaluate_instances(
 
     Scores every picture by itself and all together: average precision over IoU 0.5 to 0.95, precision, recall and F1 at
     0.5, aggregated Jaccard index, panoptic quality, and sizes. Writes evaluation.json and pictures.csv. Settings:
-    given=classes (labels are masks: 0 background, 1 object, 2 boundary).
+    given=classes (labels are masks of 0, 1 and 2).
     """
     from inkbatch.steps import evaluate_instances as step
 
