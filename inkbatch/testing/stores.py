@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
+from inkbatch.io.store.ledger import recording
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.ranges import read_ranges
 
@@ -42,6 +43,13 @@ class StoreContract:
     def test_parts_are_joined(self, root: Location) -> None:
         (root / "parts").write_parts([b"one", memoryview(b"two"), b""])
         assert (root / "parts").read_bytes() == b"onetwo"
+
+    def test_a_stream_is_stored_and_noted_like_a_whole(self, root: Location) -> None:
+        with recording() as ledger:
+            assert (root / "stream").write_stream(lambda: iter([b"one", b"", b"two"])) == 6
+            (root / "whole").write_bytes(b"onetwo")
+        assert (root / "stream").read_bytes() == b"onetwo"
+        assert ledger[(root / "stream").uri] == ledger[(root / "whole").uri]
 
     def test_writing_again_replaces_the_whole(self, root: Location) -> None:
         (root / "again").write_bytes(CONTENT)

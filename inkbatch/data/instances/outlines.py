@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,17 +57,24 @@ def feature_text(rings: Sequence[Any], row: Mapping[str, Any]) -> str:
     return json.dumps({"type": "Feature", "id": row["label"], "geometry": geometry, "properties": row})
 
 
-def collection(features: Sequence[str]) -> bytes:
-    """Join features to a GeoJSON document; the order is theirs."""
-    return ('{"type": "FeatureCollection", "features": [\n' + ",\n".join(features) + "\n]}\n").encode()
+def collection(features: Iterable[str]) -> Iterator[bytes]:
+    """Join features to a GeoJSON document, part by part; the order is theirs."""
+    return _joined('{"type": "FeatureCollection", "features": [\n', features, "\n]}\n")
+
+
+def _joined(head: str, texts: Iterable[str], foot: str) -> Iterator[bytes]:
+    yield head.encode()
+    for number, text in enumerate(texts):
+        yield (",\n" if number else "").encode() + text.encode()
+    yield foot.encode()
 
 
 def svg(
-    objects: Sequence[tuple[int, Sequence[Sequence[Sequence[Sequence[float]]]]]],
+    objects: Iterable[tuple[int, Sequence[Sequence[Sequence[Sequence[float]]]]]],
     shape_yx: tuple[int, int],
     pixel_um: float | None,
-) -> bytes:
-    """Draw outlines as an SVG, a path per object; its units are millimetres, or pixels without a scale.
+) -> Iterator[bytes]:
+    """Draw outlines as an SVG, a path per object, part by part; millimetres are its units, or pixels without a scale.
 
     Args:
         objects: Label and polygons of each, see `rings_of`.
@@ -80,16 +87,13 @@ def svg(
     def ring(points: Sequence[Sequence[float]]) -> str:
         return "M" + " ".join(f"{x * scale:.6g},{y * scale:.6g}" for x, y in points[:-1]) + "Z"
 
-    paths = [
-        f'<path id="object-{label}" d="{"".join(ring(one) for polygon in polygons for one in polygon)}"/>'
-        for label, polygons in objects
-    ]
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}{unit}" height="{height}{unit}" '
-        f'viewBox="0 0 {width} {height}">'
-    )
-    style = f'<g fill="none" fill-rule="evenodd" stroke="black" stroke-width="{scale:.6g}">'
-    return "\n".join([head, style, *paths, "</g>", "</svg>", ""]).encode()
+    size = f'width="{width}{unit}" height="{height}{unit}" viewBox="0 0 {width} {height}"'
+    yield f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n'.encode()
+    yield f'<g fill="none" fill-rule="evenodd" stroke="black" stroke-width="{scale:.6g}">\n'.encode()
+    for label, polygons in objects:
+        path = "".join(ring(one) for polygon in polygons for one in polygon)
+        yield f'<path id="object-{label}" d="{path}"/>\n'.encode()
+    yield b"</g>\n</svg>\n"
 
 
 def runs_text(mask: Bools, box: Box, shape_yx: tuple[int, int]) -> str:
@@ -114,20 +118,16 @@ def runs_text(mask: Bools, box: Box, shape_yx: tuple[int, int]) -> str:
     return packed_runs(lengths[:-1] if lengths[-1] == 0 else lengths)
 
 
-def coco_annotation(
-    number: int, image: int, row: Mapping[str, Any], segmentation: Any, *, crowd: bool = False
-) -> dict[str, Any]:
-    """Make one annotation.
+def coco_annotation(image: int, row: Mapping[str, Any], segmentation: Any, *, crowd: bool = False) -> str:
+    """Write one annotation as text; its id is missing, see `coco_document`.
 
     Args:
-        number: Its id, from 1 over all pictures.
         image: Id of its picture.
         row: Its properties.
         segmentation: Polygons as COCO has them (flat lists x, y, …), or run lengths with their size.
         crowd: COCO's name for run lengths that stand for one region.
     """
-    return {
-        "id": number,
+    found = {
         "image_id": image,
         "category_id": 1,
         "bbox": [row["x0"], row["y0"], row["x1"] - row["x0"], row["y1"] - row["y0"]],
@@ -136,10 +136,11 @@ def coco_annotation(
         "segmentation": segmentation,
         "score": row["predicted_iou"] if row["predicted_iou"] is not None else row["mean_probability"],
     }
+    return json.dumps(found)
 
 
-def coco_document(images: Sequence[tuple[str, tuple[int, int]]], annotations: Sequence[str]) -> bytes:
-    """Join annotations (as text) to a COCO document; the only category is ``object``."""
+def coco_document(images: Sequence[tuple[str, tuple[int, int]]], annotations: Iterable[str]) -> Iterator[bytes]:
+    """Join annotations to a COCO document, part by part; ids count from 1, the only category is ``object``."""
     head = {
         "images": [
             {"id": number, "file_name": name, "height": shape[0], "width": shape[1]}
@@ -147,8 +148,8 @@ def coco_document(images: Sequence[tuple[str, tuple[int, int]]], annotations: Se
         ],
         "categories": [{"id": 1, "name": "object"}],
     }
-    body = ",\n".join(annotations)
-    return (json.dumps(head)[:-1] + ', "annotations": [\n' + body + "\n]}\n").encode()
+    numbered = (f'{{"id": {number}, {text[1:]}' for number, text in enumerate(annotations, start=1))
+    return _joined(json.dumps(head)[:-1] + ', "annotations": [\n', numbered, "\n]}\n")
 
 
 def edges(numbers: NDArray[np.uint32]) -> NDArray[np.bool_]:

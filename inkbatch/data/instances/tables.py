@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,7 @@ COLUMNS: dict[str, str] = {
     "source": "string",
     "larger_than_tile": "bool",
 }
+GROUP_ROWS = 1 << 16  # of a table that are held at a time
 DIGITS = 6  # of real numbers in CSV and GeoJSON
 
 
@@ -106,11 +108,11 @@ def in_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Write rows as CSV; what is not known stays empty."""
-    lines = [",".join(COLUMNS)]
-    lines += [",".join(csv_cell(row[name]) for name in COLUMNS) for row in rows]
-    return ("\n".join(lines) + "\n").encode()
+def csv_parts(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """Write rows as CSV, line by line; what is not known stays empty."""
+    yield (",".join(COLUMNS) + "\n").encode()
+    for row in rows:
+        yield (",".join(csv_cell(row[name]) for name in COLUMNS) + "\n").encode()
 
 
 def csv_cell(value: Any) -> str:
@@ -121,14 +123,16 @@ def csv_cell(value: Any) -> str:
     return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
-def parquet_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Write rows as Parquet, with the types of `COLUMNS`; equal rows give equal bytes."""
+def parquet_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Write rows as Parquet, with the types of `COLUMNS`, `GROUP_ROWS` at a time; equal rows give equal bytes."""
     import pyarrow
     import pyarrow.parquet
 
     kinds = {"string": pyarrow.string(), "int64": pyarrow.int64(), "double": pyarrow.float64(), "bool": pyarrow.bool_()}
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-    table = pyarrow.Table.from_pydict({name: [row[name] for row in rows] for name in COLUMNS}, schema)
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(table, buffer, compression="zstd")
+    buffer, left = io.BytesIO(), iter(rows)
+    with pyarrow.parquet.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        while group := list(itertools.islice(left, GROUP_ROWS)):
+            columns = {name: [row[name] for row in group] for name in COLUMNS}
+            writer.write_table(pyarrow.Table.from_pydict(columns, schema))
     return buffer.getvalue()

@@ -83,6 +83,28 @@ def whole_checksum(data: bytes | bytearray | memoryview) -> str:
     return f"{WHOLE}{google_crc32c.value(np.frombuffer(data, np.uint8)) if len(data) else 0:08x}"
 
 
+class RunningChecksum:
+    """Size and checksum of an object that is written part by part."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Begin at the first part."""
+        self.bytes, self._sum = 0, 0
+
+    def seen(self, part: bytes) -> bytes:
+        """Take the next part along; returns it."""
+        self._sum = google_crc32c.extend(self._sum, part) if part else self._sum
+        self.bytes += len(part)
+        return part
+
+    @property
+    def checksum(self) -> str:
+        """Checksum of all parts, as `whole_checksum` computes it."""
+        return f"{WHOLE}{self._sum:08x}"
+
+
 def below(ledger: Mapping[str, Noted], folder: str) -> dict[str, list[int | str]]:
     """List what lies below a folder as markers hold it: path in the folder -> [bytes, checksum]."""
     prefix = f"{folder.rstrip('/')}/"

@@ -7,7 +7,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 LEFTOVER_AGE_S = 3600.0  # no single object takes longer to write
 TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{8}\.partial$")
@@ -88,7 +88,7 @@ class NewFile:
             os.close(handle)
 
 
-def write_atomically(path: str, parts: Sequence[bytes | bytearray | memoryview], disks: Disks | None = None) -> None:
+def write_atomically(path: str, parts: Iterable[bytes | bytearray | memoryview], disks: Disks | None = None) -> None:
     """Write a whole file from consecutive parts, or none; makes folders that are missing; `disks` as of `NewFile`."""
     new = NewFile(path, disks)
     try:

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from inkbatch.errors import ConfigError, CorruptDataError, DataError, StorageErr
 from inkbatch.io.store.address import checked_uri
 from inkbatch.io.store.clients import S3_PROTOCOLS, filesystem
 from inkbatch.io.store.faults import ForeignAnswerError, OtherBytesError, WrongKindError, s3_code
-from inkbatch.io.store.ledger import note_bytes, note_parts, unrecorded
+from inkbatch.io.store.ledger import RunningChecksum, note, note_bytes, note_parts, unrecorded
 from inkbatch.io.store.local_files import create_atomically, local_sizes, write_atomically
 from inkbatch.io.store.meter import READ, WRITTEN
 from inkbatch.io.store.ranges import read_ranges
@@ -255,6 +255,27 @@ class Location:
             note_parts(self.uri, parts)
         else:
             self.write_bytes(b"".join(parts))
+
+    def write_stream(self, parts: Callable[[], Iterable[bytes]]) -> int:
+        """Write the object part by part, so that a local disk never has it whole in memory; returns its bytes.
+
+        Args:
+            parts: Makes the parts, again for every try.
+        """
+        if not self.is_local:
+            data = b"".join(parts())
+            self.write_bytes(data)
+            return len(data)
+        sums = RunningChecksum()
+
+        def write() -> None:
+            sums.start()
+            write_atomically(self.path, (sums.seen(part) for part in parts()))
+
+        retried(self.uri, write)
+        WRITTEN.add(sums.bytes)
+        note(self.uri, sums.bytes, sums.checksum)
+        return sums.bytes
 
     def read_json(self) -> Any:
         """Read the object and parse it as JSON; what a network brought damaged is read once more.

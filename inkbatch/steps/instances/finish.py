@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from inkbatch.data.instances.fates import ProposalFate, counts_of, proposal_fates
 from inkbatch.data.instances.outlines import coco_document, collection, edges, svg
 from inkbatch.data.instances.scoring import quantiles
-from inkbatch.data.instances.tables import csv_bytes, csv_cell, parquet_bytes
+from inkbatch.data.instances.tables import csv_cell, csv_parts, parquet_bytes
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.pictures.preview import preview_level
+from inkbatch.io.store.location import Location
 from inkbatch.reports.pictures import AMBER
 from inkbatch.steps.instances.plan import InstancesPlan
 from inkbatch.steps.instances.sources import Source
@@ -32,50 +33,71 @@ PROPOSAL_COLUMNS = ("picture", "y_px", "x_px", "rule", "area_px", "regions", "fa
 
 def finish(plan: InstancesPlan) -> Mapping[str, Any]:
     """Write everything that is made of all units; equal results give equal bytes."""
-    entries = [entry for unit in plan.units for entry in plan.rows_place(unit).read_json()]
-    entries.sort(key=lambda entry: (entry["picture"], entry["row"]["label"]))
-    rows = [entry["row"] for entry in entries]
     if "csv" in plan.forms:
-        (plan.folder / "instances.csv").write_bytes(csv_bytes(rows))
+        (plan.folder / "instances.csv").write_stream(lambda: csv_parts(_rows(plan)))
     if "parquet" in plan.forms:
-        (plan.folder / "instances.parquet").write_bytes(parquet_bytes(rows))
+        (plan.folder / "instances.parquet").write_bytes(parquet_bytes(_rows(plan)))
     if "coco" in plan.forms:
-        _write_coco(plan, entries)
-    pictures = [_finish_picture(plan, number, entries) for number in range(len(plan.sources.pictures))]
+        _write_coco(plan)
+    pictures = [_finish_picture(plan, number) for number in range(len(plan.sources.pictures))]
     lines = [line for one in pictures for line in one.pop("lines")]
     (plan.folder / "proposals.csv").write_bytes(("\n".join([",".join(PROPOSAL_COLUMNS), *lines]) + "\n").encode())
     total: Counter[str] = Counter()
     for one in pictures:
         total.update(one["counts"])
-    diameters = np.array([row["equivalent_diameter_px"] for row in rows], np.float64)
-    facts = {"instances": len(rows), "larger_than_tile": sum(row["larger_than_tile"] for row in rows)}
+    sizes = np.array([(row["equivalent_diameter_px"], row["larger_than_tile"]) for row in _rows(plan)], np.float64)
+    diameters, larger = sizes.reshape(-1, 2).T
+    facts = {"instances": len(diameters), "larger_than_tile": int(larger.sum())}
     document = {**facts, "counts": dict(total), "pictures": pictures, "sizes": _sizes(diameters, plan.sources.pixel_um)}
     (plan.folder / "instances.json").write_json(document)
     return facts
 
 
-def _finish_picture(plan: InstancesPlan, number: int, entries: list[dict[str, Any]]) -> dict[str, Any]:
+def _entries(plan: InstancesPlan, number: int) -> Iterator[dict[str, Any]]:
+    """Read the measured instances of a picture in the order of their labels; one row of units is held at a time.
+
+    Labels follow the first pixels of objects from top to bottom, and an object is measured in the unit of its own.
+    """
+    for _, units in itertools.groupby(plan.units_of(number), lambda unit: plan.parts[unit.index].write_box.y0):
+        found = [entry for unit in units for entry in plan.rows_place(unit).read_json()]
+        yield from sorted(found, key=lambda entry: int(entry["row"]["label"]))
+
+
+def _all_entries(plan: InstancesPlan) -> Iterator[dict[str, Any]]:
+    for number in range(len(plan.sources.pictures)):
+        yield from _entries(plan, number)
+
+
+def _rows(plan: InstancesPlan) -> Iterator[dict[str, Any]]:
+    return (entry["row"] for entry in _all_entries(plan))
+
+
+def _finish_picture(plan: InstancesPlan, number: int) -> dict[str, Any]:
     """Write the files of one picture; returns its counts and the lines of its proposals."""
-    source = plan.sources.pictures[number]
+    source, outlines = plan.sources.pictures[number], plan.folder / "outlines"
     fates, counts = _accounts(plan, number)
-    own = [entry for entry in entries if entry["picture"] == number]
     if "geojson" in plan.forms:
-        (plan.folder / f"outlines/{source.name}.geojson").write_bytes(collection([entry["feature"] for entry in own]))
+        place = outlines / f"{source.name}.geojson"
+        place.write_stream(lambda: collection(entry["feature"] for entry in _entries(plan, number)))
     if "svg" in plan.forms:
-        drawn = [(entry["row"]["label"], entry["rings"]) for entry in own]
-        (plan.folder / f"outlines/{source.name}.svg").write_bytes(svg(drawn, source.shape_yx, plan.sources.pixel_um))
+        (outlines / f"{source.name}.svg").write_stream(lambda: _svg(plan, number))
     labels = Multiscale.open(plan.labels_place(source) / "labels.zarr")
     if "npy" in plan.forms:
-        (plan.folder / f"npy/{source.name}.npy").write_parts(list(_npy_parts(labels)))
+        (plan.folder / f"npy/{source.name}.npy").write_stream(lambda: _npy_parts(labels))
     if "overlay" in plan.forms:
         (plan.folder / f"overlays/{source.name}.png").write_bytes(png_bytes(overlay(source, labels)))
     return {
         "picture": source.name,
         "shape_yx": list(source.shape_yx),
-        "instances": len(own),
+        "instances": len(plan.objects(number).extent),
         "counts": counts,
         "lines": [_proposal_line(source.name, one) for one in fates],
     }
+
+
+def _svg(plan: InstancesPlan, number: int) -> Iterator[bytes]:
+    drawn = ((entry["row"]["label"], entry["rings"]) for entry in _entries(plan, number))
+    return svg(drawn, plan.sources.pictures[number].shape_yx, plan.sources.pixel_um)
 
 
 def _accounts(plan: InstancesPlan, number: int) -> tuple[list[ProposalFate], dict[str, int]]:
@@ -96,11 +118,14 @@ def _proposal_line(picture: str, found: ProposalFate) -> str:
     return f"{picture},{y:.3f},{x:.3f},{one.rule},{one.area_px},{one.parts},{found.fate},{found.reason or ''},{label}"
 
 
-def _write_coco(plan: InstancesPlan, entries: list[dict[str, Any]]) -> None:
+def _write_coco(plan: InstancesPlan) -> None:
     images = [(source.name, source.shape_yx) for source in plan.sources.pictures]
     for name, key in (("coco.json", "polygon"), ("coco-rle.json", "runs")):
-        texts = [json.dumps({**entry[key], "id": number}) for number, entry in enumerate(entries, start=1)]
-        (plan.folder / name).write_bytes(coco_document(images, texts))
+        _stream_coco(plan.folder / name, plan, images, key)
+
+
+def _stream_coco(place: Location, plan: InstancesPlan, images: list[tuple[str, tuple[int, int]]], key: str) -> None:
+    place.write_stream(lambda: coco_document(images, (entry[key] for entry in _all_entries(plan))))
 
 
 def _npy_parts(labels: Multiscale) -> Iterator[bytes]:

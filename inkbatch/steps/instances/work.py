@@ -199,6 +199,6 @@ def _entry(plan: InstancesPlan, part: Part, objects: Objects, label: int, cut: C
         shape = part.source.shape_yx
         runs = {"size": list(shape), "counts": runs_text(cut.mask, cut.box, shape)}
         image = part.number + 1
-        entry["polygon"] = coco_annotation(0, image, row, flat)
-        entry["runs"] = coco_annotation(0, image, row, runs, crowd=True)
+        entry["polygon"] = coco_annotation(image, row, flat)
+        entry["runs"] = coco_annotation(image, row, runs, crowd=True)
     return entry
