@@ -29,3 +29,8 @@ def viewer_link(segment: str, box: Box, first: str, second: str | None = None) -
     values |= {"maps": first, "r": f"{box.y0},{box.x0},{box.y1},{box.x1}"}
     values |= {"v": "side", "with": second} if second else {}
     return f"http://localhost:{VIEWER_PORT}/#{urlencode(values, safe=',')}"
+
+
+def objects_link(picture: str, result: str) -> str:
+    """Write the address of the objects of a segment or picture in a viewer that runs on this machine."""
+    return f"http://localhost:{VIEWER_PORT}/#{urlencode({'seg': picture, 'obj': result})}"

@@ -12,6 +12,7 @@ from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import Chart, Figure, Link, Page, Picture, Promise, Section, Table, Words
 from inkbatch.reports.stored import RERUN, bundle_warnings, interruptions, links, money, pixels
 from inkbatch.reports.timing import spent
+from inkbatch.reports.viewer_links import objects_link
 from inkbatch.run.finished import StoredRun
 from inkbatch.text import count_text
 
@@ -110,6 +111,7 @@ def _overlays(run: StoredRun, pictures: list[dict[str, Any]]) -> Iterator[Pictur
                 alt=f"{one['picture']} with the outlines of {count_text(one['instances'], 'instance')} in amber.",
                 caption=f"{one['picture']}: {count_text(one['instances'], 'instance')}.",
                 width_um=None if um is None else um * one["shape_yx"][1],
+                link=Link("In the viewer", objects_link(one["picture"], run.manifest["config"]["result"])),
             )
 
 
