@@ -179,6 +179,10 @@ round: $(VENV)/.runtime ## The next round of labelling: train, predict, score, p
 demo-train: $(VENV)/.runtime ## Train the demo bundle again on phantoms and compare it with the shipped one (minutes)
 	$(BIN)/python scripts/demo_train.py --root '$(ROOT)' $(ARGS)
 
+.PHONY: ablations
+ablations: $(VENV)/.runtime ## Train phantoms with and without each augmentation and loss, three seeds (half an hour; goes on where it stopped)
+	$(BIN)/python scripts/ablate_training.py $(ARGS)
+
 ##@ Other machines
 
 .PHONY: doctor

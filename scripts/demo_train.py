@@ -106,7 +106,7 @@ def held_out(jobs: Jobs, name: str, bundle: Path) -> ScoreHistogram:
     """Infer the demo segment and compare it with the truth."""
     jobs.run("infer", "demo", "--root", jobs.root, "--bundle", bundle, "--name", name)
     with open_comparison(str(jobs.root), "demo", [name], TruthChoice()) as comparison:
-        return comparison.total()
+        return comparison.total()[0]
 
 
 def threshold_of(bundle: Path) -> float:

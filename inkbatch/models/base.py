@@ -78,6 +78,11 @@ class InkModel(nn.Module):
         """The smallest tile side that this network takes."""
         return 1
 
+    @property
+    def decoder_stages(self) -> tuple[nn.Module, ...]:
+        """Modules that each answer a map (B, C, y, x), coarsest first; the last one feeds the head. Empty: unknown."""
+        return ()
+
     def ask_for_gradients(self) -> None:
         """Settle which parameters ask for gradients; called once before training, not for inference."""
         return

@@ -33,6 +33,11 @@ class Decoder2d(nn.Module):
         )
         self.logit = nn.Conv2d(widths[0], 1, 1)
 
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        """The convolutions, coarsest first."""
+        return tuple(reversed(self.convs))
+
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Decode.
 

@@ -203,6 +203,11 @@ class I3d(InkModel):
         """The coarsest stride, so that doubled maps meet the next finer ones."""
         return 32
 
+    @property
+    def decoder_stages(self) -> tuple[nn.Module, ...]:
+        """Stages of the 2-D decoder."""
+        return self.decoder.stages
+
     def forward(self, subvolume: Tensor) -> Tensor:
         """Return the logits.
 

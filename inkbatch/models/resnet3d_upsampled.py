@@ -85,6 +85,11 @@ class Resnet3dUpsampled(InkModel):
         """The tile itself."""
         return self.config.tile_px
 
+    @property
+    def decoder_stages(self) -> tuple[nn.Module, ...]:
+        """Stages of the 2-D decoder."""
+        return self.decoder.stages
+
     def forward(self, subvolume: Tensor) -> Tensor:
         """Return the logits.
 

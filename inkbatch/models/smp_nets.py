@@ -255,6 +255,12 @@ class SmpNet(InkModel):
             return None
         return int(patches.img_size[0])
 
+    @property
+    def decoder_stages(self) -> tuple[nn.Module, ...]:
+        """Blocks of the families that have a list of them (Unet, MAnet, Linknet); groups of layers answer apart."""
+        blocks = getattr(self.net.decoder, "blocks", None)
+        return tuple(blocks) if isinstance(blocks, nn.ModuleList) and self.config.layer_groups is None else ()
+
     def forward(self, subvolume: Tensor) -> Tensor:
         """Run the network on the layers, or on each group of them.
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
+
+from inkbatch.models.rules import Grown
 
 Span = tuple[float, float]
 Floats = NDArray[np.float32]
@@ -14,7 +17,7 @@ Floats = NDArray[np.float32]
 CUT_OUT_SHAPE = (0.5, 1.0)  # sides of a cut-out, as shares of `cut_out_px`
 
 
-class AugmentConfig(BaseModel):
+class AugmentConfig(Grown):
     """Chances and ranges; the defaults flip and turn only.
 
     Attributes:
@@ -40,9 +43,13 @@ class AugmentConfig(BaseModel):
         cut_out: Chance of blanked boxes; what they hide counts in no loss.
         cut_out_count: Largest number of them.
         cut_out_px: Largest side of one.
+        mix_up: Chance that layers and labels become a weighted mean with those of the next sample (MixUp, Zhang 2018).
+        mix_up_alpha: The weight is drawn from a beta distribution with this for both parameters.
+        cut_mix: Chance that a box of the next sample takes the place of the tile's (CutMix, Yun 2019).
+        cut_mix_alpha: The share of the tile outside the box is drawn from a beta distribution with this, likewise.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    younger: ClassVar[frozenset[str]] = frozenset({"mix_up", "mix_up_alpha", "cut_mix", "cut_mix_alpha"})
 
     flip: float = Field(0.5, ge=0, le=1)
     turn: float = Field(0.75, ge=0, le=1)
@@ -66,11 +73,39 @@ class AugmentConfig(BaseModel):
     cut_out: float = Field(0.0, ge=0, le=1)
     cut_out_count: int = Field(3, ge=1)
     cut_out_px: int = Field(32, ge=1)
+    mix_up: float = Field(0.0, ge=0, le=1)
+    mix_up_alpha: float = Field(0.2, gt=0)
+    cut_mix: float = Field(0.0, ge=0, le=1)
+    cut_mix_alpha: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_mix_at_a_time(self) -> AugmentConfig:
+        if self.mix_up + self.cut_mix > 1:
+            raise ValueError(f"mix_up, cut_mix: expected chances that sum to 1 at most, got {self.mixes:g}")
+        return self
+
+    @property
+    def mixes(self) -> float:
+        """Chance that a sample is mixed with another one."""
+        return self.mix_up + self.cut_mix
 
     @staticmethod
     def none() -> AugmentConfig:
         """Change nothing."""
         return AugmentConfig(flip=0, turn=0)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Mixing of a tile with that of the next sample.
+
+    Attributes:
+        share: Weight of the tile itself, where there is no box.
+        box: (y0, x0, y1, x1) that the other tile fills, or None.
+    """
+
+    share: float = 1.0
+    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +126,7 @@ class Changes:
         noise_seed: Seed of the noise.
         blank_layers: Layers of the window that are blanked.
         blank_boxes: (y0, x0, y1, x1) that are blanked.
+        mix: Mixing with the next sample, or None.
     """
 
     crop_yx: tuple[int, int] = (0, 0)
@@ -106,6 +142,7 @@ class Changes:
     noise_seed: int = 0
     blank_layers: tuple[int, ...] = ()
     blank_boxes: tuple[tuple[int, int, int, int], ...] = ()
+    mix: Mix | None = None
 
 
 def draw_changes(
@@ -147,6 +184,7 @@ def draw_changes(
         noise_seed=int(rng.integers(2**31)),
         blank_layers=_blank_layers(config, rng, tile_layers),
         blank_boxes=_blank_boxes(config, rng, tile_px),
+        mix=_mix(config, rng, tile_px),
     )
 
 
@@ -197,3 +235,17 @@ def _blank_boxes(
         y, x = (int(rng.integers(max(1, tile_px - side + 1))) for side in (height, width))
         boxes.append((y, x, min(y + height, tile_px), min(x + width, tile_px)))
     return tuple(boxes)
+
+
+def _mix(config: AugmentConfig, rng: np.random.Generator, tile_px: int) -> Mix | None:
+    """Draw a mix; a box is centred anywhere in the tile and cut off at its border, as published."""
+    chance = rng.random()
+    if chance < config.mix_up:
+        return Mix(share=float(rng.beta(config.mix_up_alpha, config.mix_up_alpha)))
+    if chance >= config.mixes:
+        return None
+    half = tile_px * np.sqrt(1 - rng.beta(config.cut_mix_alpha, config.cut_mix_alpha)) / 2
+    y, x = rng.uniform(0, tile_px, 2)
+    edges = (y - half, x - half, y + half, x + half)
+    y0, x0, y1, x1 = (min(max(round(edge), 0), tile_px) for edge in edges)
+    return Mix(box=(y0, x0, y1, x1))

@@ -29,6 +29,7 @@ from inkbatch.run.run_file import core_count
 from inkbatch.training.augment import arrange
 from inkbatch.training.augment_settings import AugmentConfig, Changes, draw_changes
 from inkbatch.training.losses import OF_CLASSES, ROUNDING, LossConfig
+from inkbatch.training.mixing import Tile, mix_into
 from inkbatch.training.order import Drawn, EpochPlan
 
 READING_THREADS = 4
@@ -99,11 +100,12 @@ class TrainingTiles:
         labels, ignore = np.empty((2, count, edge, edge), np.uint8)
         changes = []
         for number, one in enumerate(drawn):
-            change = self._drawn_changes(one)
-            stored = self._stored(self.samples[one.index], change)
-            arrange(stored.layers, change, edge, out=layers[number])
-            arrange(stored.labels, change, edge, out=labels[number])
-            arrange(stored.ignore, change, edge, fill=1, out=ignore[number])
+            tile = Tile(layers[number], labels[number], ignore[number])
+            change = self._fill(tile, one)
+            if change.mix is not None:
+                other = Tile(*(np.empty_like(array) for array in (tile.layers, tile.labels, tile.ignore)))
+                self._fill(other, one.follower)
+                mix_into(tile, other, change.mix)
             changes.append(change)
         return Batch(
             torch.from_numpy(layers),
@@ -112,6 +114,15 @@ class TrainingTiles:
             tuple(changes),
             tuple(self.samples[one.index].id for one in drawn),
         )
+
+    def _fill(self, tile: Tile, drawn: Drawn) -> Changes:
+        """Read a tile, cropped, flipped and turned; returns the changes of its place."""
+        change, edge = self._drawn_changes(drawn), self.tile_px
+        stored = self._stored(self.samples[drawn.index], change)
+        arrange(stored.layers, change, edge, out=tile.layers)
+        arrange(stored.labels, change, edge, out=tile.labels)
+        arrange(stored.ignore, change, edge, fill=1, out=tile.ignore)
+        return change
 
     def _drawn_changes(self, drawn: Drawn) -> Changes:
         rng = np.random.default_rng([self.seed, drawn.epoch, 1, drawn.position])

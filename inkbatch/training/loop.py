@@ -258,6 +258,8 @@ class Trainer:
             "precision": self.fabric.strategy.precision.state_dict(),
             "progress": self.progress.state_dict(),
         }
+        if self.module.side_maps is not None:
+            state["side_maps"] = self.module.side_maps.state_dict()
         self.store.save(state, self.progress.total_steps, self.progress.epoch, best, ends_epoch=ends_epoch)
 
     def _resume(self) -> None:
@@ -266,6 +268,8 @@ class Trainer:
         if state is None:
             return
         self.module.net.load_state_dict(state["net"])
+        if self.module.side_maps is not None:
+            self.module.side_maps.load_state_dict(state["side_maps"])
         self.optimiser.optimizer.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -10,6 +10,10 @@ from them, so that a batch gives the same loss and the same gradients however ma
 - BCE and Focal (Lin 2017) are means over counted pixels; Focal weighs a pixel's cross-entropy by ``|t - p|^γ``.
 - Cross-entropy, of three classes: mean over counted pixels of ``-Σ weight t log p`` with the softmax p.
 - Lovász hinge (Berman 2018): the convex surrogate of the Jaccard loss, per sample, averaged over samples.
+- Boundary (Kervadec 2019): mean over counted pixels of ``p d``, d the signed distance to the outline of the ink in px,
+  below 0 inside. It may be negative, and is meant to be added to another term with a small weight.
+- Skeleton recall (Kirchhoff 2024): ``1 - (Σwpk + s) / (Σwk + s)``, k the middle of strokes, 0 or 1. It knows no false
+  alarms, and is meant to be added to another term.
 """
 
 from __future__ import annotations
@@ -18,16 +22,19 @@ from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
 from inkbatch.data.labels.ink import INK_SHARE
 from inkbatch.models.rules import Grown
+from inkbatch.training.label_shapes import shapes_of, signed_distance, skeleton_tube
 
-LossName = Literal["dice", "soft-dice", "bce", "tversky", "focal", "lovasz", "cross-entropy"]
+LossName = Literal[
+    "dice", "soft-dice", "bce", "tversky", "focal", "lovasz", "boundary", "skeleton-recall", "cross-entropy"
+]
 OF_CLASSES: LossName = "cross-entropy"  # the term of networks of three classes
-ROUNDING = frozenset({"lovasz"})  # terms that take labels as yes or no
+ROUNDING: frozenset[LossName] = frozenset({"lovasz", "boundary", "skeleton-recall"})  # they take labels as yes or no
 SumOverDevices = Callable[[Tensor], Tensor]
 
 
@@ -37,7 +44,7 @@ class LossTerm(Grown):
     Attributes:
         name: Name of the loss.
         weight: Its factor in the sum.
-        smooth: Added above and below in Dice, Soft Dice and Tversky; keeps tiles without ink defined.
+        smooth: Added above and below in Dice, Soft Dice, Tversky and Skeleton recall; keeps tiles without ink defined.
         alpha: Weight of false alarms in Tversky.
         beta: Weight of misses in Tversky.
         gamma: Focal exponent.
@@ -65,19 +72,22 @@ class LossTerm(Grown):
         return weights
 
 
-class LossConfig(BaseModel):
+class LossConfig(Grown):
     """A weighted sum of terms.
 
     Attributes:
         terms: At least one.
         label_smoothing: Share s that pulls targets towards one half, ``t (1 - s) + s / 2``, in BCE and Focal, towards
             a third in cross-entropy; the overlap terms keep the labels as they are.
+        deep_supervision: Coarser stages of the decoder that get a map and this loss of their own while training, each
+            with half the weight of the next finer one; the weights sum to 1 (Lee 2015, as nnU-Net weighs them).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    younger: ClassVar[frozenset[str]] = frozenset({"deep_supervision"})
 
     terms: tuple[LossTerm, ...] = Field((LossTerm(name="bce"), LossTerm(name="dice")), min_length=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    deep_supervision: int = Field(0, ge=0, le=4)
 
 
 def ink_loss(
@@ -105,6 +115,10 @@ def ink_loss(
             value = _of_classes(logits, smoothed, weight, term, sum_over_devices)
         elif term.name == "lovasz":
             value = _lovasz(logits, target, weight, sum_over_devices)
+        elif term.name == "boundary":
+            value = _boundary(logits, target, weight, sum_over_devices)
+        elif term.name == "skeleton-recall":
+            value = _skeleton_recall(logits, target, weight, term, sum_over_devices)
         else:
             value = _overlap(logits, target, weight, term, sum_over_devices)
         parts.append(term.weight * value)
@@ -147,6 +161,22 @@ def _overlap(
         wrong = term.alpha * (found - both) + term.beta * (there - both)
         overlap = (both + term.smooth) / (both + wrong + term.smooth)
     return 1 - overlap
+
+
+def _boundary(logits: Tensor, target: Tensor, weight: Tensor, sum_over_devices: SumOverDevices) -> Tensor:
+    far = logits.sigmoid() * shapes_of(target, weight, signed_distance)
+    total, count = sum_over_devices(torch.stack([(far * weight).sum(), weight.sum()]))
+    mean: Tensor = total / count.clamp_min(1e-6)
+    return mean
+
+
+def _skeleton_recall(
+    logits: Tensor, target: Tensor, weight: Tensor, term: LossTerm, sum_over_devices: SumOverDevices
+) -> Tensor:
+    middle = shapes_of(target, weight, skeleton_tube) * weight
+    found, there = sum_over_devices(torch.stack([(logits.sigmoid() * middle).sum(), middle.sum()]))
+    recall: Tensor = (found + term.smooth) / (there + term.smooth)
+    return 1 - recall
 
 
 def _lovasz(logits: Tensor, target: Tensor, weight: Tensor, sum_over_devices: SumOverDevices) -> Tensor:

@@ -16,6 +16,7 @@ from inkbatch.training.augment import apply_changes
 from inkbatch.training.data import Batch
 from inkbatch.training.losses import LossConfig, ink_loss
 from inkbatch.training.optimise import OptimiserConfig, make_optimiser
+from inkbatch.training.side_maps import SideMaps, stage_weights
 from inkbatch.training.statistics import SampleStatistics
 from inkbatch.training.targets import coarse_targets, label_targets
 
@@ -44,6 +45,7 @@ class InkModule(nn.Module):
         super().__init__()
         self.net, self.contract, self.statistics = net, contract, statistics
         self.loss, self.optimiser_config = loss, optimiser
+        self.side_maps = SideMaps(net, loss.deep_supervision, contract.tile_px) if loss.deep_supervision else None
 
     def forward(self, subvolume: Tensor) -> Tensor:
         """Map (B, 1, Z, Y, X) normalised to logits (B, classes, Y / output_scale, X / output_scale)."""
@@ -71,11 +73,19 @@ class InkModule(nn.Module):
 
     def training_step(self, subvolume: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Compute the loss of one micro batch; equal on all devices."""
-        return ink_loss(self(subvolume), target, weight, self.loss, sum_over_devices)
+        if self.side_maps is None:
+            return ink_loss(self(subvolume), target, weight, self.loss, sum_over_devices)
+        with self.side_maps.watched(self.net) as features:
+            logits = self(subvolume)
+        maps = [*self.side_maps(features, logits.shape[-2:]), logits]
+        losses = [ink_loss(one, target, weight, self.loss, sum_over_devices) for one in maps]
+        weighted = [factor * one for factor, one in zip(stage_weights(self.side_maps.count), losses, strict=True)]
+        return torch.stack(weighted).sum()
 
     def configure_optimizers(self) -> Any:
         """Make the optimiser; rates are set before each step by `rate_factor`."""
-        return make_optimiser(self.net, self.optimiser_config)
+        trained = self.net if self.side_maps is None else nn.ModuleDict({"net": self.net, "side_maps": self.side_maps})
+        return make_optimiser(trained, self.optimiser_config)
 
 
 def sum_over_devices(values: Tensor) -> Tensor:

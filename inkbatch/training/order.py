@@ -160,11 +160,18 @@ class Drawn:
         epoch: From 0.
         position: Place in the epoch's order, from 0; with seed and epoch it names the augmentation.
         index: Index of the sample.
+        next: Position and index of the sample that follows in the order (of the last one: the first), to mix it with.
     """
 
     epoch: int
     position: int
     index: int
+    next: tuple[int, int] = (0, 0)
+
+    @property
+    def follower(self) -> Drawn:
+        """The place that follows in the order."""
+        return Drawn(self.epoch, *self.next)
 
 
 @dataclass(frozen=True)
@@ -260,5 +267,9 @@ class EpochPlan:
         micro = []
         for number in range(self.accumulate):
             first = ((step * self.accumulate + number) * self.devices + device) * self.batch
-            micro.append([Drawn(epoch, place, int(order[place])) for place in range(first, first + self.batch)])
+            micro.append([self._drawn_at(order, epoch, place) for place in range(first, first + self.batch)])
         return micro
+
+    def _drawn_at(self, order: NDArray[np.int64], epoch: int, place: int) -> Drawn:
+        following = (place + 1) % len(order)
+        return Drawn(epoch, place, int(order[place]), (following, int(order[following])))

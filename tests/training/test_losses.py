@@ -7,13 +7,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_dilation
+from skimage.morphology import skeletonize
 from torch.nn import functional
 
 from inkbatch.errors import ConfigError
 from inkbatch.training.losses import LossConfig, LossTerm, ink_loss
 from inkbatch.training.targets import coarse_targets
 
-NAMES = ("dice", "soft-dice", "bce", "tversky", "focal", "lovasz")
+NAMES = ("dice", "soft-dice", "bce", "tversky", "focal", "lovasz", "boundary", "skeleton-recall")
 
 
 def config(*names: str, smoothing: float = 0.0, **term) -> LossConfig:
@@ -91,6 +93,49 @@ def test_lovasz_is_the_jaccard_loss_at_certain_predictions():
         union = ((found > 0) | (truth > 0)).sum().item()
         jaccard = ((found > 0) & (truth > 0)).sum().item() / union if union else 1.0
         assert wrong_is_two == pytest.approx(2 * (1 - jaccard), abs=1e-6)  # hinge errors of wrong pixels are 2
+
+
+def test_boundary_is_the_mean_of_probability_times_signed_distance(batch):
+    logits, target, weight = (array.double().numpy()[:, 0] for array in batch)
+    counted = weight > 0
+    total = 0.0
+    for tile, found, keep in zip(target > 0.5, 1 / (1 + np.exp(-logits)), counted, strict=True):
+        ink, bare = np.argwhere(tile & keep), np.argwhere(~tile & keep)
+        for y, x in np.argwhere(keep):
+            to_ink, to_bare = (np.hypot(*(kind - (y, x)).T).min() for kind in (ink, bare))
+            total += found[y, x] * (1 - to_bare if tile[y, x] else to_ink)
+    assert ink_loss(*batch, config("boundary")).item() == pytest.approx(total / counted.sum(), rel=1e-5)
+
+
+def test_boundary_says_nothing_where_a_tile_has_no_outline():
+    blank = torch.zeros(1, 1, 4, 4)
+    for target in (blank, blank + 1):
+        assert ink_loss(blank + 2, target, blank + 1, config("boundary")).item() == 0
+
+
+def test_skeleton_recall_is_the_share_of_the_middle_of_strokes_that_is_found():
+    target = torch.zeros(1, 1, 32, 32)
+    target[..., 4:15, 3:29], target[..., 20:27, 10:20] = 1, 1
+    logits = torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
+    weight = torch.ones_like(target)
+    weight[..., :, 24:] = 0
+    ink = (target * weight)[0, 0].numpy() > 0
+    tube = binary_dilation(skeletonize(ink), iterations=2) & ink
+    assert 0 < tube.sum() < ink.sum() / 2
+    found = logits.sigmoid()[0, 0].numpy()[tube].sum(dtype=np.float64)
+    expected = 1 - (found + 1) / (tube.sum() + 1)
+    assert ink_loss(logits, target, weight, config("skeleton-recall")).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_thin_stroke_is_its_own_middle_and_false_alarms_cost_no_recall():
+    target = torch.zeros(1, 1, 9, 9)
+    target[..., 4, 2:7] = 1
+    sure = (target * 2 - 1) * 50
+    for logits in (sure, sure.abs()):
+        assert ink_loss(logits, target, torch.ones_like(target), config("skeleton-recall")).item() == pytest.approx(0)
+    assert ink_loss(-sure.abs(), target, torch.ones_like(target), config("skeleton-recall")).item() == pytest.approx(
+        5 / 6
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

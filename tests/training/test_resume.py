@@ -59,6 +59,8 @@ def stop_after(step: int) -> tuple[RunContext, Any]:
 RICH = {
     **{"ema": 0.9, "accumulate": 2, "batch": 2, "clip_gradient": 1.0, "dataset": "folded", "fold": 0},
     "sampler": {"ink_share": 0.5, "quotas": {"s0": 1, "s1": 1}},
+    "augment": {"warp": 0.5, "noise": 0.3, "mix_up": 0.3, "cut_mix": 0.3},
+    "loss": {"deep_supervision": 1},
 }
 
 

@@ -24,9 +24,11 @@ from inkbatch.run.record import RunManifest
 from inkbatch.run.signals import StopFlag
 from inkbatch.training.contract import contract_of, model_settings
 from inkbatch.training.data import require_fitting_loss, require_samples
+from inkbatch.training.mixing import require_mixable
 from inkbatch.training.module import InkModule
 from inkbatch.training.order import EpochPlan, require_drawable
 from inkbatch.training.settings import TrainConfig
+from inkbatch.training.side_maps import require_stages
 from inkbatch.training.statistics import sample_statistics
 
 
@@ -97,10 +99,12 @@ def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folde
     train, validation = (index.samples_of(split, config.fold) for split in ("train", "validation"))
     require_samples(index.name, train, validation)
     require_fitting_loss(index, config.loss)
+    require_mixable(index, config.augment, config.loss, config.input.normaliser)
     require_drawable(train, config.sampler, index.scrolls, config.batch)
     settings = model_settings(config, index)
     model = shape_of(config, settings)
     _require_classes(index, model)
+    require_stages(model, config.loss.deep_supervision)
     contract = contract_of(config, index, model.config.depth_layers, root_of(dataset))
     require_tile(model, contract.tile_px, contract.tile_px)
     inputs = {"dataset": index.name, "digest": index.digest}
