@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from inkbatch.cli.options import (
     option_groups,
 )
 from inkbatch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from inkbatch.run.job import RunContext
 
 Segment = Annotated[str, typer.Argument(help="Segment id.", show_default=False)]
 Labels = Annotated[
@@ -73,7 +76,9 @@ def ensemble(
 
 @option_groups
 def evaluate(
-    segment: Segment,
+    segment: Annotated[
+        str | None, typer.Argument(help="Segment id; not needed with --calibrate.", show_default=False)
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the prediction; needed if there are several.")] = None,
     versus: Annotated[str | None, typer.Option(help="A second prediction to compare with.")] = None,
     labels: Labels = None,
@@ -87,7 +92,20 @@ def evaluate(
     threshold: Annotated[
         list[float] | None, typer.Option(help="Threshold at which F-beta is measured; repeatable.")
     ] = None,
-    to: Annotated[str | None, typer.Option(help="Folder for the results (default: beside the prediction).")] = None,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Choose the bundle's threshold from evaluated segments: SCROLL=SEGMENT,SEGMENT; repeatable, for two "
+            "scrolls or more."
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder for the results (default: beside the prediction); with --calibrate the bundle (default: the "
+            "one that made the predictions)."
+        ),
+    ] = None,
     root: Root = None,
     catalog: CatalogFile = None,
     *,
@@ -98,15 +116,27 @@ def evaluate(
     Writes evaluation.json, regions.csv, calibration.csv, curves.csv, curves.png and regions.png. Pixels count inside
     the segment mask and outside the ignore mask. --versus compares two predictions by a paired bootstrap over blocks.
     Settings: area=[y0,x0,y1,x1], beta=0.5, region_px=1024, bins=15, draws=1000, level=0.95, ignore=URI|none, white=255
-    (all of them: docs/evaluate.md).
+    (all of them: docs/evaluate.md). --calibrate leaves each scroll out in turn, and stores the threshold in the bundle.
     """
     from inkbatch.steps.evaluate import job as step
 
     context = common.context()
+    if calibrate:
+        _calibrate(calibrate, {"name": name, "to": to, "root": chosen_root(root)}, common, context)
+        return
     options: dict[str, Any] = {"segment": segment, "name": name, "versus": versus, "labels": labels, "to": to, "on": on}
     options |= {"root": chosen_root(root), "catalog": catalog, "thresholds": threshold or None}
     job = step.EvaluateConfig.load(common.config, common.sets or (), options)
     common.run_job(job, context, step.describe, step.run, step.summary)
+
+
+def _calibrate(scrolls: list[str], options: dict[str, Any], common: JobOptions, context: RunContext) -> None:
+    """Carry out `inkbatch evaluate --calibrate`."""
+    from inkbatch.steps.evaluate import calibrate as step
+
+    options["calibrate"] = step.scrolls_of(scrolls)
+    for line in step.run(step.CalibrateConfig.load(common.config, common.sets or (), options), context):
+        typer.echo(line)
 
 
 @option_groups

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch.overrides import TorchFunctionMode
 
+from inkbatch.data.maps.calibration import Calibration, read_calibration
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
@@ -106,18 +107,31 @@ class Bundle:
     location: Location
     document: BundleDocument
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def contract(self) -> Contract:
-        """The contract with the user's overrides."""
-        return self.document.contract.overridden(self.overrides)
+        """The contract with the threshold of a calibration, where there is one, and the user's overrides."""
+        stated, found = self.document.contract, self.calibration
+        if found is not None:
+            stated = stated.model_copy(update={"threshold": found.threshold, "threshold_fitted_on": found.fitted_on})
+        return stated.overridden(self.overrides)
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines that a job says before it uses the network: its warnings, and where a calibrated threshold is from."""
+        found = self.calibration
+        if found is None or "threshold" in self.overrides:
+            return self.document.notes
+        said = f"bundle {self.document.name}: threshold {found.threshold:.4f}, {found.fitted_on}"
+        return [*self.document.notes, said]
 
     @staticmethod
     def open(location: Location, overrides: Mapping[str, Any] | None = None) -> Bundle:
         """Read and validate ``bundle.json``.
 
         Raises:
-            DataError: No bundle there, or its document does not validate.
+            DataError: No bundle there, or its document does not validate, or its calibration is of other weights.
             ConfigError: An override that the contract does not know.
         """
         place = location / "bundle.json"
@@ -132,7 +146,8 @@ class Bundle:
         except ValidationError as error:
             rows = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise DataError(f"{place}: not a valid bundle: {rows}") from error
-        bundle = Bundle(location, document, dict(overrides or {}))
+        calibration = read_calibration(location, document.weights_sha256)
+        bundle = Bundle(location, document, dict(overrides or {}), calibration)
         _ = bundle.contract
         return bundle
 

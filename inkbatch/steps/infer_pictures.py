@@ -162,7 +162,7 @@ def run(config: InferPicturesConfig, context: RunContext) -> JobReport:
         InkbatchError: See `make_plan`; damaged picture; a model that returns NaN; storage that gave up; a stop signal.
     """
     plan = make_plan(config)
-    for text in (*plan.bundle.document.notes, *_careful(plan)):
+    for text in (*plan.bundle.notes, *_careful(plan)):
         context.reporter.note(text)
     record = RunFolder(plan.folder, plan.manifest)
     return run_job(record, plan.units, lambda: _work(plan, record, context), context)

@@ -35,6 +35,7 @@ class TrainedSegment(BaseModel):
         shape_yx: (height, width) in pixels.
         origin_yx: Upper left corner in pixels of the source, where only a region was prepared.
         voxel_size_um: Voxel edge in micrometres; None for pictures of unknown scale.
+        scroll: Scroll that it is part of, where the dataset says so.
         train: Disjoint boxes (y0, x0, y1, x1) whose pixels trained.
         validation: Those that chose the best epoch and the threshold.
     """
@@ -47,6 +48,7 @@ class TrainedSegment(BaseModel):
     shape_yx: tuple[int, int]
     origin_yx: tuple[int, int] = (0, 0)
     voxel_size_um: float | None = None
+    scroll: str | None = None
     train: tuple[BoxTuple, ...] = ()
     validation: tuple[BoxTuple, ...] = ()
 
@@ -171,6 +173,20 @@ def picture_pixels(training: Mapping[str, Any], digest: str, place: str) -> Trai
     )
 
 
+def trained_scrolls(training: Mapping[str, Any], place: str) -> tuple[frozenset[str], bool]:
+    """Name the scrolls that trained a network, and tell if those are all: a segment may state none.
+
+    Args:
+        training: `BundleDocument.training`.
+        place: The bundle, for messages.
+
+    Raises:
+        DataError: The record does not validate.
+    """
+    trained = [record.scroll for record in _records(training, place) if record.train]
+    return frozenset(scroll for scroll in trained if scroll is not None), bool(trained) and None not in trained
+
+
 def _records(training: Mapping[str, Any], place: str) -> tuple[TrainedSegment, ...]:
     try:
         return RECORDS.validate_python(training.get(RECORD, ()))
@@ -212,6 +228,7 @@ def _strips(cells: NDArray[np.bool_], rows: Boxes, columns: Boxes) -> Iterator[B
 
 def _known(segment: DatasetSegment, root: Location) -> dict[str, Any]:
     known = {"segment": segment.id, "shape_yx": segment.shape_yx, "voxel_size_um": segment.voxel_size_um}
+    known |= {"scroll": segment.scroll}
     if segment.kind != "surface":
         return {**known, "source": segment.digest}
     try:

@@ -73,6 +73,14 @@ class StoredMap:
         return None if found is None else float(found)
 
     @property
+    def threshold_fitted_on(self) -> str | None:
+        """Origin of its bundle's threshold, in words; None if it is not known."""
+        if self.facts.get("threshold") is not None:
+            return None
+        found = self.manifest.get("config", {}).get("contract", {}).get("threshold_fitted_on")
+        return None if found is None else str(found)
+
+    @property
     def box(self) -> tuple[int, int, int, int] | None:
         """The part that was inferred, y0, x0, y1, x1, of a quick look; None of whole maps."""
         found = self.manifest.get("config", {}).get("box")

@@ -167,6 +167,9 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
     keep_freed_memory()
     with plan.comparison as compared, opencv_threads(1):
         truth = compared.truth
+        for found in compared.maps:
+            if found.threshold in plan.thresholds and found.threshold_fitted_on is not None:
+                context.reporter.note(f"{found.name}: threshold {found.threshold:.4f}, {found.threshold_fitted_on}")
         for holes in truth.holes:
             context.reporter.note(f"labels: {holes}")
         if truth.made_from is not None:

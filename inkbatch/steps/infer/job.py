@@ -47,7 +47,7 @@ def run(config: InferConfig, context: RunContext) -> JobReport:
         InkbatchError: See `make_plan`; damaged surface; a model that returns NaN; storage that gave up; a stop signal.
     """
     plan = make_plan(config)
-    for text in plan.bundle.document.notes:
+    for text in plan.bundle.notes:
         context.reporter.note(text)
     if config.preflight is not None:
         told = plan.judged or stored_preflight(config.root, config.segment, plan.bundle.document.name)

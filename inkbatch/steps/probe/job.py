@@ -125,7 +125,7 @@ def run(config: ProbeConfig, context: RunContext) -> JobReport:
         InkbatchError: See `make_plan`; damaged surface; a model that returns NaN; storage that gave up; a stop signal.
     """
     plan = make_plan(config)
-    for text in plan.bundle.document.notes:
+    for text in plan.bundle.notes:
         context.reporter.note(text)
     record = RunFolder(plan.folder, plan.manifest)
     return run_job(
