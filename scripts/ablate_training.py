@@ -79,7 +79,7 @@ def settings(method: str, seed: int, root: Path, steps: int) -> TrainConfig:
     """Return the demo's settings with one method's; one epoch, so that no run may choose among several."""
     values = yaml.safe_load((JOBS / "train.yaml").read_text(encoding="utf-8"))
     values |= {"root": str(root), "run": f"m{list(METHODS).index(method)}-seed{seed}", "seed": seed, "epochs": 1}
-    values |= {"batch": BATCH, "sampler": {"samples_per_epoch": BATCH * steps}}
+    values |= {"batch": BATCH, "sampler": {"samples_per_epoch": BATCH * steps}, "save_every_steps": 50}
     values["model"]["config"]["depth_layers"] = LAYERS
     for part, changed in METHODS[method].items():
         values[part] = {**values[part], **changed}

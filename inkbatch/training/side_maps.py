@@ -76,8 +76,8 @@ def require_stages(net: InkModel, count: int) -> None:
     """
     known = max(0, len(net.decoder_stages) - 1)
     if count > known:
-        cure = f"set it to {known} at most" if known else "set it to 0, or train a Unet, MAnet, Linknet or 3-D ResNet"
+        cure = "" if known else "; set it to 0, or train a Unet, MAnet, Linknet or 3-D ResNet"
         raise ConfigError(
-            f"loss.deep_supervision {count}: {net.name} with this config has {known} coarser decoder stages that can "
-            f"be supervised; {cure}"
+            f"loss.deep_supervision: expected {known} at most, the coarser decoder stages of {net.name} with this "
+            f"config, got {count}{cure}"
         )

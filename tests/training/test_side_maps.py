@@ -69,8 +69,8 @@ def test_a_run_trains_its_side_maps_and_its_bundle_is_that_of_the_network_alone(
 @pytest.mark.parametrize(
     ("architecture", "changes", "count", "words"),
     [
-        ("smp", NETWORK, 3, "has 2 coarser decoder stages"),
-        ("smp", {**NETWORK, "layer_groups": [[0, 1], [2, 3]]}, 1, "has 0 coarser"),
+        ("smp", NETWORK, 3, "expected 2 at most"),
+        ("smp", {**NETWORK, "layer_groups": [[0, 1], [2, 3]]}, 1, "expected 0 at most"),
         ("smp", {"family": "FPN", "encoder": "resnet18"}, 1, "set it to 0, or train a Unet"),
     ],
 )

@@ -7,6 +7,7 @@ one gives each pixel the nearest value. Nothing is shifted, turned or registered
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from inkbatch.config import digest
 from inkbatch.data.maps.label_source import LabelSource
-from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD
+from inkbatch.data.maps.scoring import threshold_of
 from inkbatch.data.maps.stored import StoredMap, open_map
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
@@ -70,7 +71,7 @@ class Taps:
         return out
 
 
-class CarriedMap(LabelSource):
+class Carried(LabelSource):
     """Map of another scan, read on the pixels of a segment; 0 where it saw no papyrus (see `seen`).
 
     Args:
@@ -79,35 +80,18 @@ class CarriedMap(LabelSource):
         shape_yx: (height, width) of the segment.
     """
 
+    how: str  # a line for the plan
+    map_pixels: float  # pixels of the map per pixel of the segment
+
     def __init__(self, found: StoredMap, mask: Multiscale, shape_yx: tuple[int, int]) -> None:
         self.map, self.mask, self.shape_yx = found, mask, shape_yx
-        self.scale_yx = (found.shape_yx[0] / shape_yx[0], found.shape_yx[1] / shape_yx[1])
-        self.resampling = "area" if max(self.scale_yx) > 1 else "nearest"
         self.mask_digest = digest(mask.attributes["inkbatch"])
-        self.identity = {
-            **{"prediction": found.folder.name, "of_segment": found.segment, "digest": found.digest},
-            **{"scale_yx": list(self.scale_yx), "resampling": self.resampling},
-        }
+        self.identity = {"prediction": found.folder.name, "of_segment": found.segment, "digest": found.digest}
         self.request = {"from_map": found.folder.uri}
 
-    @property
-    def map_pixels(self) -> float:
-        """Pixels of the map per pixel of the segment."""
-        return self.scale_yx[0] * self.scale_yx[1]
-
-    def read(self, box: Box) -> Floats:
-        """Read a box; see `LabelSource.read`."""
-        rows, columns, part = self._taps(box)
-        papyrus = self._papyrus(part)
-        values = self.map.prediction.read(part).astype(np.float32)
-        values *= papyrus
-        share = _both(papyrus, rows, columns)
-        return np.divide(_both(values, rows, columns), share, out=np.zeros(box.shape, np.float32), where=share > 0)
-
+    @abstractmethod
     def seen(self, box: Box) -> NDArray[np.bool_]:
-        """Mark pixels of a box at least half of which is papyrus in the map's own segment."""
-        rows, columns, part = self._taps(box)
-        return np.asarray(_both(self._papyrus(part), rows, columns) >= SEEN_SHARE)
+        """Mark pixels of a box that the map's own segment has as papyrus."""
 
     def band(self, width: float | None) -> tuple[float, float] | None:
         """Return the values around the map's threshold that are ignored: (low, high), half-open; None for width 0.
@@ -118,7 +102,7 @@ class CarriedMap(LabelSource):
         Raises:
             ConfigError: Nothing below the band, or nothing above it, would be left.
         """
-        width, threshold = BAND if width is None else width, self.map.threshold or DEFAULT_THRESHOLD
+        width, threshold = BAND if width is None else width, threshold_of(self.map.threshold)
         if width == 0:
             return None
         low, high = round(threshold - width, 6), round(threshold + width, 6)
@@ -129,6 +113,36 @@ class CarriedMap(LabelSource):
             )
         return low, high
 
+    def papyrus(self, part: Box) -> Floats:
+        """Read the mask of the map's own segment, 0 or 1."""
+        return np.asarray(self.mask.levels[0].read(part.slices) != 0, np.float32)
+
+
+class CarriedMap(Carried):
+    """Map of the same extent, resampled by the ratio of the sizes."""
+
+    def __init__(self, found: StoredMap, mask: Multiscale, shape_yx: tuple[int, int]) -> None:
+        super().__init__(found, mask, shape_yx)
+        self.scale_yx = (found.shape_yx[0] / shape_yx[0], found.shape_yx[1] / shape_yx[1])
+        resampling = "area" if max(self.scale_yx) > 1 else "nearest"
+        self.identity |= {"scale_yx": list(self.scale_yx), "resampling": resampling}
+        self.how = f"{max(self.scale_yx):.4g} of the map's pixels per pixel, resampled by {resampling}"
+        self.map_pixels = self.scale_yx[0] * self.scale_yx[1]
+
+    def read(self, box: Box) -> Floats:
+        """Read a box; see `LabelSource.read`."""
+        rows, columns, part = self._taps(box)
+        papyrus = self.papyrus(part)
+        values = self.map.prediction.read(part).astype(np.float32)
+        values *= papyrus
+        share = _both(papyrus, rows, columns)
+        return np.divide(_both(values, rows, columns), share, out=np.zeros(box.shape, np.float32), where=share > 0)
+
+    def seen(self, box: Box) -> NDArray[np.bool_]:
+        """Mark pixels of a box at least half of which is papyrus in the map's own segment."""
+        rows, columns, part = self._taps(box)
+        return np.asarray(_both(self.papyrus(part), rows, columns) >= SEEN_SHARE)
+
     def _taps(self, box: Box) -> tuple[Taps, Taps, Box]:
         """Find the taps of rows and columns, and the box of the map that they touch."""
         (height, width), (rows_px, columns_px) = self.shape_yx, self.map.shape_yx
@@ -136,14 +150,11 @@ class CarriedMap(LabelSource):
         (y0, y1), (x0, x1) = rows.span, columns.span
         return rows, columns, Box(y0, x0, y1, x1)
 
-    def _papyrus(self, part: Box) -> Floats:
-        return np.asarray(self.mask.levels[0].read(part.slices) != 0, np.float32)
-
 
 class SeenMask(CheckedLayerSource):
     """Pixels that a carried map saw, as a mask."""
 
-    def __init__(self, carried: CarriedMap) -> None:
+    def __init__(self, carried: Carried) -> None:
         self.uri, self.dtype, self.shape_zyx = carried.mask.location.uri, np.dtype(np.uint8), (1, *carried.shape_yx)
         self.fingerprint = carried.mask_digest
         self._carried = carried
@@ -152,8 +163,25 @@ class SeenMask(CheckedLayerSource):
         out[...] = self._carried.seen(box)
 
 
-def open_carried(root: str, address: str, segment: str, surface: SurfaceVolume) -> CarriedMap:
-    """Open a map of another scan for the pixels of a segment.
+@dataclass(frozen=True)
+class Teacher:
+    """A map of another scan, found and checked by itself.
+
+    Attributes:
+        map: The map.
+        mask: Papyrus of its own segment.
+        root: ROOT that holds both.
+        place: What carries it onto what, for messages.
+    """
+
+    map: StoredMap
+    mask: Multiscale
+    root: Location
+    place: str
+
+
+def open_teacher(root: str, address: str, segment: str, surface: SurfaceVolume) -> Teacher:
+    """Open a map of another scan.
 
     Args:
         root: ROOT of the segment.
@@ -163,7 +191,7 @@ def open_carried(root: str, address: str, segment: str, surface: SurfaceVolume) 
 
     Raises:
         DataError: The map or the mask of its segment is not there, or not whole.
-        MismatchError: The two do not flatten one extent, as far as sizes and micrometres tell.
+        MismatchError: A surface is a part of its layers.
     """
     folder = Location.parse(address)
     if address.count("/") == 1 and not (folder / "manifest.json").exists():
@@ -183,9 +211,20 @@ def open_carried(root: str, address: str, segment: str, surface: SurfaceVolume) 
         raise DataError(f"{place}: expected a whole map, got a quick look at {found.box}; infer the whole segment")
     mask = _mask(home / "segments" / own / "mask.zarr", place, found.shape_yx)
     _require_whole(place, segment, surface.provenance.box)
-    _require_one_extent(place, found.shape_yx, surface.shape_yx)
-    _require_micrometres(place, found, surface)
-    return CarriedMap(found, mask, surface.shape_yx)
+    return Teacher(found, mask, home, place)
+
+
+def open_carried(root: str, address: str, segment: str, surface: SurfaceVolume) -> CarriedMap:
+    """Open a map of another scan of the same extent for the pixels of a segment; see `open_teacher`.
+
+    Raises:
+        DataError: See `open_teacher`.
+        MismatchError: The two do not flatten one extent, as far as sizes and micrometres tell.
+    """
+    teacher = open_teacher(root, address, segment, surface)
+    _require_one_extent(teacher.place, teacher.map.shape_yx, surface.shape_yx)
+    _require_micrometres(teacher.place, teacher.map, surface)
+    return CarriedMap(teacher.map, teacher.mask, surface.shape_yx)
 
 
 def _mask(folder: Location, place: str, shape_yx: tuple[int, int]) -> Multiscale:
@@ -220,7 +259,8 @@ def _require_one_extent(place: str, source: tuple[int, int], target: tuple[int, 
     if abs(source[other] - scale * target[other]) > 2 * max(1.0, scale):
         raise MismatchError(
             f"{place}: expected equal shapes up to one scale, got {source[0]} x {source[1]} px for {target[0]} x "
-            f"{target[1]} px; render both from one mesh (x/y/z.tif)"
+            f"{target[1]} px; render both from one mesh (x/y/z.tif), or state reach_voxels to carry it by the nearest "
+            "points of two meshes"
         )
 
 

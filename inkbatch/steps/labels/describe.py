@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inkbatch.data.labels.cleaning import CleaningRules
-from inkbatch.data.maps.carried import CarriedMap
+from inkbatch.data.maps.carried import Carried
 from inkbatch.io.layers.one_plane import OnePlane
 from inkbatch.steps.labels.plan import LabelsPlan, make_plan
 from inkbatch.steps.labels.settings import LabelsConfig
@@ -20,7 +20,7 @@ def describe(config: LabelsConfig) -> str:
     height, width = plan.surface.shape_yx
     rules = config.clean
     side = min(config.unit_px, max(height, width)) + 2 * rules.dilation_px
-    carried = plan.source.map_pixels if isinstance(plan.source, CarriedMap) else 0.0
+    carried = plan.source.map_pixels if isinstance(plan.source, Carried) else 0.0
     maps = 1 + int(plan.has_ignored) + int(plan.inputs.validation is not None)
     done = "already complete"
     if not plan.record.is_complete():
@@ -49,9 +49,8 @@ def _holes(rules: CleaningRules) -> str:
 def _chosen(plan: LabelsPlan) -> list[str]:
     """Say which version and plane are taken, and what is held out."""
     versions, volume, rows = plan.inputs.versions, plan.source.volume, []
-    if isinstance(plan.source, CarriedMap):
-        scale = max(plan.source.scale_yx)
-        rows.append(f"  carried       {scale:.4g} of the map's pixels per pixel, resampled by {plan.source.resampling}")
+    if isinstance(plan.source, Carried):
+        rows.append(f"  carried       {plan.source.how}")
     if versions is not None and str(versions):
         rows.append(f"  versions      {versions}")
     if volume is not None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from inkbatch.data.labels.ignore import IgnoreRules
-from inkbatch.data.maps.carried import CarriedMap
+from inkbatch.data.maps.carried import Carried
 from inkbatch.data.maps.label_source import LabelSource
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.data.segments.prepared import segment_folder, surface_now, surface_state
@@ -123,7 +123,7 @@ def make_plan(config: LabelsConfig) -> LabelsPlan:
 
 def _with_band(config: LabelsConfig, labels: LabelSource) -> LabelsConfig:
     """Ignore the values around a carried map's threshold, unless others are to be ignored."""
-    if not isinstance(labels, CarriedMap) or config.ignore.uncertain is not None:
+    if not isinstance(labels, Carried) or config.ignore.uncertain is not None:
         return config
     ignore = config.ignore.model_copy(update={"uncertain": labels.band(config.band)})
     return config.model_copy(update={"ignore": ignore})

@@ -28,6 +28,11 @@ class LabelsConfig(JobConfig):
             carried onto this segment (see `inkbatch.data.maps.carried`) as soft labels, unless `soft` is given.
         band: With `from_map`: how far on either side of the map's threshold values are ignored; 0 for none, None is
             0.1, or what ``ignore.uncertain`` says.
+        reach_voxels: With `from_map`: carry it by the nearest points of two surfaces, no farther apart than this (see
+            `inkbatch.data.maps.carried_surface`); None: both show one extent, their sizes tell the scale.
+        from_mesh: With `reach_voxels`: folder with ``x.tif``, ``y.tif``, ``z.tif`` of the map's segment; None: what it
+            was rendered from.
+        onto_mesh: That of this segment, likewise.
         white: Stored value of `image` that means certain ink; None is the largest one of its dtype, 1 for floats.
         plane: Plane of a label volume: a number, ``middle``, or ``max`` over all; None: the only one with ink.
         level: Level of label volumes and masks; None: full resolution.
@@ -56,6 +61,9 @@ class LabelsConfig(JobConfig):
     painted: str | None = None
     from_map: str | None = None
     band: float | None = Field(None, ge=0, lt=0.5)
+    reach_voxels: float | None = Field(None, gt=0)
+    from_mesh: str | None = None
+    onto_mesh: str | None = None
     white: float | None = Field(None, gt=0)
     plane: Plane | None = None
     level: int | None = Field(None, ge=0)
@@ -89,6 +97,14 @@ class LabelsConfig(JobConfig):
     def _band_of_map(self) -> LabelsConfig:
         if self.band is not None and (self.from_map is None or self.ignore.uncertain is not None):
             raise ValueError("band belongs to from_map, without ignore.uncertain; drop band, or the other one")
+        return self
+
+    @model_validator(mode="after")
+    def _reach_of_map(self) -> LabelsConfig:
+        if self.reach_voxels is not None and self.from_map is None:
+            raise ValueError("reach_voxels belongs to from_map; drop it, or name a map")
+        if self.reach_voxels is None and (self.from_mesh is not None or self.onto_mesh is not None):
+            raise ValueError("from_mesh and onto_mesh belong to reach_voxels; state it, too, such as 8")
         return self
 
     @model_validator(mode="after")

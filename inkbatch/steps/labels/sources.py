@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from inkbatch.data.labels.components import Bools
 from inkbatch.data.labels.ignore import NO_MASK
 from inkbatch.data.labels.versions import Versions, chosen_version
-from inkbatch.data.maps.carried import CarriedMap, SeenMask, open_carried
+from inkbatch.data.maps.carried import Carried, SeenMask, open_carried
+from inkbatch.data.maps.carried_surface import open_carried_by_surface
 from inkbatch.data.maps.label_source import LabelSource, PictureLabels, PredictionLabels
 from inkbatch.data.maps.stored import maps_now, maps_state, open_map
 from inkbatch.data.segments.catalog import Catalog, SegmentEntry
@@ -117,7 +118,7 @@ class LabelInputs:
     def watch(self) -> tuple[dict[str, Any], Callable[[], Mapping[str, Any]]]:
         """Take the state of the inputs for a manifest, and make the function that takes it again."""
         states, now = watch(self.pictures)
-        if not isinstance(self.labels, PredictionLabels | CarriedMap):
+        if not isinstance(self.labels, PredictionLabels | Carried):
             return states, now
         found = [self.labels.map]
         contents = {key: value for key, value in maps_state(found).items() if key != SURFACE}
@@ -153,7 +154,7 @@ def open_inputs(config: LabelsConfig, surface: SurfaceVolume) -> LabelInputs:
         "validation mask": config.validation_mask or (entry.validation_mask if of_catalog else None),
     }
     masks = {what: _mask(config, what, uri, surface) for what, uri in given.items()}
-    if isinstance(labels, CarriedMap):
+    if isinstance(labels, Carried):
         saw = SeenMask(labels)
         masks["supervision mask"] = Mask("papyrus that the map saw", saw, own_version(saw.uri))
     opened = LabelInputs(labels, versions, ignore_image, masks["supervision mask"], masks["validation mask"])
@@ -183,7 +184,11 @@ def _labels(config: LabelsConfig, entry: SegmentEntry, surface: SurfaceVolume) -
         for key in ("image", "prediction", "supervision_mask", *NOT_WITH_MAPS):
             if getattr(config, key) is not None:
                 raise ConfigError(f"segment {config.segment}: {key} does not go with from_map; drop one of them")
-        return open_carried(config.root, config.from_map, config.segment, surface), None
+        named = (config.root, config.from_map, config.segment, surface)
+        if config.reach_voxels is None:
+            return open_carried(*named), None
+        meshes = config.from_mesh, config.onto_mesh
+        return open_carried_by_surface(*named, config.reach_voxels, meshes), None
     if config.image is not None and config.prediction is not None:
         raise ConfigError(f"segment {config.segment}: image and prediction are both given; choose one of them")
     if config.prediction is not None:
