@@ -37,7 +37,7 @@ def test_the_nearest_point_is_the_one_of_a_dense_sampling():
     nearest = np.linalg.norm(on_surface(mesh, found) - points, axis=1)
     sampled = np.linalg.norm(points[:, None] - surface[None], axis=2).min(axis=1)
     assert (nearest <= sampled + 1e-6).all()
-    assert (sampled - nearest).max() < 0.05
+    assert (sampled - nearest).max() < 0.15  # samples lie 0.2 voxels apart
 
 
 def test_points_of_the_surface_are_found_where_they_are():

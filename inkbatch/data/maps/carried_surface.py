@@ -199,10 +199,10 @@ class SurfaceCarriedMap(Carried):
         for _ in range(self.level):
             values, papyrus = halve(values, "mean"), halve(papyrus, "mean")
         y, x = (
-            (np.where(there, axis, -9) - first + 0.5) / step - 0.5 for axis, first in zip(places, (y0, x0), strict=True)
+            ((np.where(there, axis, -9) - first + 0.5) / step - 0.5).astype(np.float32)
+            for axis, first in zip(places, (y0, x0), strict=True)
         )
-        at = np.stack([x, y], axis=-1).astype(np.float32)
-        share, found = (_picked(one, at) for one in (papyrus, values))
+        share, found = (_picked(one, y, x) for one in (papyrus, values))
         share = np.where(there, share, 0)
         mean = np.divide(found, share, out=np.zeros(block.shape, np.float32), where=share > 0)
         return np.clip(mean, 0, 1), np.asarray(share >= SEEN_SHARE)
@@ -225,10 +225,9 @@ class SurfaceCarriedMap(Carried):
         return values, seen
 
 
-def _picked(values: Floats, at: Floats) -> Floats:
-    """Pick values bilinearly at (x, y) places."""
-    empty = np.empty(0, np.float32)  # the places are whole in the first map
-    return np.asarray(cv2.remap(values, at, empty, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+def _picked(values: Floats, y: Floats, x: Floats) -> Floats:
+    """Pick values bilinearly at places, those of the nearest pixel beyond the border."""
+    return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
 def _blocks(box: Box, edge: int = BLOCK_PX) -> Iterator[Box]:

@@ -167,9 +167,6 @@ def run(config: EvaluateConfig, context: RunContext) -> JobReport:
     keep_freed_memory()
     with plan.comparison as compared, opencv_threads(1):
         truth = compared.truth
-        for found in compared.maps:
-            if found.threshold in plan.thresholds and found.threshold_fitted_on is not None:
-                context.reporter.note(f"{found.name}: threshold {found.threshold:.4f}, {found.threshold_fitted_on}")
         for holes in truth.holes:
             context.reporter.note(f"labels: {holes}")
         if truth.made_from is not None:
@@ -288,7 +285,15 @@ def _finish(plan: EvaluatePlan) -> Mapping[str, Any]:
             f"labels {compared.truth.place}: there is no ink among the {evaluation.counted:,} pixels that count; give "
             "other labels or another area, or state the stored value of certain ink with --set white=1"
         )
-    basis = Basis(compared.truth.place, compared.truth.made_from, config.region_px, config.on, labelled, trained)
+    basis = Basis(
+        compared.truth.place,
+        compared.truth.made_from,
+        config.region_px,
+        config.on,
+        labelled,
+        trained,
+        {found.threshold: found.threshold_fitted_on for found in compared.maps},
+    )
     write_report(plan.folder, evaluation, basis)
     _write_pictures(plan, evaluation)
     return {"counted_px": evaluation.counted, "ink_px": evaluation.ink}

@@ -41,7 +41,7 @@ from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.steps.evaluate.curves import stored_lines
 from inkbatch.steps.evaluate.pictures import DOCUMENT as PICTURES
-from inkbatch.steps.evaluate.tables import DOCUMENT, region_grid, remembers, trained_words
+from inkbatch.steps.evaluate.tables import DOCUMENT, origin_of, region_grid, remembers, trained_words
 from inkbatch.steps.evaluate.verdict import better_map, is_rough, verdict
 
 FILES = (
@@ -111,7 +111,11 @@ def _figures(found: Mapping[str, Any]) -> list[Figure]:
     listed = [
         Figure(shown(best["f_beta"]), f"best {beta}", f"from probability {best['threshold']:.3f} on"),
         *(
-            Figure(shown(at["f_beta"]), f"{beta} at {at['threshold']:g}", f"Dice {shown(at['dice'])}")
+            Figure(
+                shown(at["f_beta"]),
+                f"{beta} at {at['threshold']:g}",
+                f"Dice {shown(at['dice'])}{origin_of(found, at['threshold'])}",
+            )
             for at in one["at"]
         ),
         Figure(shown(best["precision"]), "precision", "share of found ink that is ink, at the best threshold"),

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -194,6 +194,7 @@ class Basis:
         where: ``unseen``, ``validation`` or ``all``, see `inkbatch.data.maps.comparison.Comparison`.
         labelled_px: Pixels that count by mask and ignore mask.
         trained_px: Those of them that trained a network of the maps.
+        fitted_on: Origin of thresholds that maps state, in words, where it is known.
     """
 
     labels: str
@@ -202,12 +203,15 @@ class Basis:
     where: Where
     labelled_px: int
     trained_px: int
+    fitted_on: Mapping[float | None, str | None] = field(default_factory=dict)
 
     @property
     def document(self) -> dict[str, Any]:
         """Entries of ``evaluation.json``."""
         share = self.trained_px / max(self.labelled_px, 1)
+        known = [{"threshold": at, "fitted_on": words} for at, words in self.fitted_on.items() if words is not None]
         return {
+            **({"thresholds": known} if known else {}),
             **{"labels": self.labels, "labels_made_from": self.made_from, "region_px": self.region_px},
             **{"on": self.where, "labelled_px": self.labelled_px, "trained_px": self.trained_px},
             "trained_share": share,
@@ -230,6 +234,17 @@ def trained_words(found: Mapping[str, Any]) -> str | None:
     if where == "all":
         return f"{said} and count all the same: this is what it remembers, not a score"
     return f"{said} and are left out; the score is of the others"
+
+
+def origin_of(found: Mapping[str, Any], threshold: float) -> str:
+    """Say where a threshold was fitted, after a comma; empty where that is not known.
+
+    Args:
+        found: ``evaluation.json``.
+        threshold: One of its thresholds.
+    """
+    words = [one["fitted_on"] for one in found.get("thresholds", ()) if one["threshold"] == threshold]
+    return f", fitted on {words[0]}" if words else ""
 
 
 def remembers(found: Mapping[str, Any]) -> bool:
@@ -273,7 +288,8 @@ def lines(folder: Location) -> Iterator[str]:
             f"IoU {_shown(best['iou'])}, precision {_shown(best['precision'])}, recall {_shown(best['recall'])})"
         )
         for at in one["at"]:
-            yield f"  {beta} {_shown(at['f_beta'])} at {at['threshold']:g} (Dice {_shown(at['dice'])})"
+            origin = origin_of(found, at["threshold"])
+            yield f"  {beta} {_shown(at['f_beta'])} at {at['threshold']:g} (Dice {_shown(at['dice'])}){origin}"
         yield (
             f"  average precision {_shown(one['average_precision'])}, AUC {_shown(one['auc'])}, calibration error "
             f"{_shown(one['calibration_error'])}, PSNR {_shown(one['psnr_db'], 2)} dB"

@@ -12,7 +12,7 @@ from inkbatch.data.datasets.current import dataset_state, require_current
 from inkbatch.data.datasets.index import DatasetIndex, Sample, root_of
 from inkbatch.data.labels.objects import CLASSES
 from inkbatch.data.maps.stored import map_address
-from inkbatch.errors import ConfigError
+from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.models import build_model
 from inkbatch.models.base import InkModel
@@ -178,10 +178,20 @@ def network_of(one: TrainPlan) -> tuple[InkModel, list[str]]:
                 f"{choice.architecture}; name a bundle of that architecture"
             )
         else:
-            load_strictly(model, bundle.build().state_dict(), str(bundle.location))
+            _load_all(model, bundle)
     model.ask_for_gradients()
     prepare_encoder(model, choice.encoder)
     return model, left_out
+
+
+def _load_all(model: InkModel, bundle: Bundle) -> None:
+    try:
+        load_strictly(model, bundle.build().state_dict(), str(bundle.location))
+    except MismatchError as error:
+        raise MismatchError(
+            f"{error}; to start with another head or first layer, set model.start_with=matching, which lists what it "
+            "leaves out"
+        ) from error
 
 
 def module_of(one: TrainPlan, network: InkModel, stop: StopFlag) -> InkModule:

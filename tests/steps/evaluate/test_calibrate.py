@@ -20,7 +20,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.run.job import RunContext
 from inkbatch.steps.evaluate.calibrate import CalibrateConfig, run, scrolls_of
-from inkbatch.steps.evaluate.job import EvaluateConfig
+from inkbatch.steps.evaluate.job import EvaluateConfig, summary
 from inkbatch.steps.evaluate.job import run as evaluate
 from inkbatch.steps.infer.job import InferConfig
 from inkbatch.steps.infer.job import run as infer
@@ -107,9 +107,9 @@ def test_infer_and_evaluate_take_the_threshold_and_say_where_it_is_from(place):
     infer(InferConfig(segment="a1", root=root, bundle=bundle, name="new"), RunContext(reporter=notes))
     said = f"threshold {threshold:.4f}, best F0.5 over 3 scrolls (A, B, C)"
     assert any(said in text for text in notes.said)
-    notes = Notes()
-    evaluate(EvaluateConfig(segment="a1", root=root, name="new", region_px=32), RunContext(reporter=notes))
-    assert any(said in text for text in notes.said)
+    report = evaluate(EvaluateConfig(segment="a1", root=root, name="new", region_px=32), RunContext())
+    assert any("fitted on best F0.5 over 3 scrolls (A, B, C)" in line for line in summary(report.location))
+    assert "over 3 scrolls (A, B, C)" in (place / "root/predictions/a1/new/evaluation/report.html").read_text()
     found = json.loads((place / "root/predictions/a1/new/evaluation/evaluation.json").read_text())
     assert threshold in [at["threshold"] for at in found["maps"][0]["at"]]
     opened = Bundle.open(bundle_location(bundle))

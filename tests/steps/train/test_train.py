@@ -187,7 +187,7 @@ def test_a_run_starts_from_a_bundle_of_the_same_network(root):
         if "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-7)
     other = {**model, "config": {**NETWORK, "decoder": {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}}}
-    with pytest.raises(MismatchError, match="keys do not match smp"):
+    with pytest.raises(MismatchError, match=r"keys do not match smp.*set model.start_with=matching"):
         run(config_of(root, run="third", model=other), RunContext())
     other["start_with"] = "matching"
     run(config_of(root, run="third", model=other, epochs=1, optimiser={"rate": 1e-12}), RunContext())
