@@ -94,19 +94,19 @@ def test_each_pixel_takes_what_the_nearest_point_of_the_other_surface_says(confi
     config = configure(**meshes())
     run(config, RunContext())
     value, u, v = expected()
-    inner = (u > UNSEEN_ROWS + 2) & (u < 24) & (v > 1) & (v < 29)
+    cell = 10 * np.sqrt(2) / 7  # of the segment's mesh, in the map's: a cell counts as a whole
+    inner = (u > UNSEEN_ROWS + 1) & (u < 25 - cell) & (v > cell) & (v < 30 - cell)
     outer = (u > UNSEEN_ROWS - 1) & (u < 25.5) & (v > -0.5) & (v < 30.5)
     ignored = read(config, "ignore_mask") != 0
     assert not ignored[inner].any()
     assert ignored[~outer].all()
     assert inner.mean() > 0.4
-    assert (~outer).mean() > 0.1
+    assert (~outer).mean() > 0.05
     assert np.abs(read(config) / 255 - value)[inner].max() < 0.012
     source = json.loads(Path(config.root, "segments/tiny/labels/manifest.json").read_text())["inputs"]["source"]
     assert (source["of_segment"], source["reach_voxels"]) == ("turned", 4)
     said = describe(config)
-    assert "by nearest points within 4 voxels, found for " in said
-    assert "2 of the map's pixels per pixel" in said or "2.00" in said
+    assert "by nearest points within 4 voxels, found for 93% of the vertices; 1.994 of the map's pixels" in said
 
 
 def test_pixels_over_a_hole_are_ignored(configure, meshes):
