@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from inkbatch.testing.faults import Notes
 from inkbatch.testing.segments import VOXEL_SIZE_UM, identity_bundle, write_layers
 from inkbatch.testing.training import write_labels
 
+PAGE = (Path(__file__).parents[3] / "docs/evaluate.md").read_text(encoding="utf-8")
 SHAPE = (48, 64)
 SCROLLS = {"A": ("a1", "a2"), "B": ("b1",), "C": ("c1",)}
 BRIGHTNESS = {"a1": 90, "a2": 100, "b1": 130, "c1": 60}  # of ink; each scroll wants a threshold of its own
@@ -118,8 +121,11 @@ def test_infer_and_evaluate_take_the_threshold_and_say_where_it_is_from(place):
 
 
 def test_the_command_line_shows_the_table_and_keeps_what_is_of_other_evaluations(place):
-    words = ["evaluate", "--root", str(place / "root"), "--to", str(place / "bundle")]
-    one = CliRunner().invoke(app, [*words, "--calibrate", "A=a1,a2", "--calibrate", "B=b1", "--calibrate", "C=c1"])
+    line = next(line for line in PAGE.splitlines() if line.startswith("inkbatch evaluate --calibrate"))
+    names = {"s1": "a1", "s2": "a2", "s3": "b1", "s4": "c1"}
+    words = shlex.split(re.sub(r"\bs\d\b", lambda found: names[found[0]], line))[1:]
+    assert sorted(words[2::2]) == ["PHerc0172=b1", "PHerc0332=a1,a2", "PHercParis4=c1"]
+    one = CliRunner().invoke(app, [*words, "--root", str(place / "root"), "--to", str(place / "bundle")])
     assert one.exit_code == 0, one.output
     assert "mean F0.5 of left-out scrolls" in one.output
     assert "does not say which scrolls trained it" in one.output
