@@ -31,7 +31,7 @@ from inkbatch.data.maps.sweep import (
     counts_bytes,
     histogram_name,
 )
-from inkbatch.data.maps.sweep_evidence import PASS_PX, EvidenceRules, evidence, moments_pool
+from inkbatch.data.maps.sweep_evidence import EvidenceRules, evidence, read_means
 from inkbatch.geometry import Box, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.prediction import Prediction
@@ -91,9 +91,8 @@ def _counts(box: Box) -> dict[str, np.ndarray]:
 
 def read_all(sweep: StoredSweep) -> None:
     """Read all maps as evidence does, and drop them."""
-    maps = [sweep.bundle_map(bundle, series).levels[0] for series in SERIES for bundle in BUNDLES]
-    boxes = list(cut(sweep.shape_yx, PASS_PX, PASS_PX))
-    moments_pool.map(lambda box: [array.read(box.slices) for array in maps] and None, boxes)
+    for series in SERIES:
+        read_means(sweep, series, lambda box, means: None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

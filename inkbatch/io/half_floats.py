@@ -32,7 +32,12 @@ def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
 
 def to_single(values: NDArray[np.float16]) -> NDArray[np.float32]:
     """Convert float16 (height, width) to float32."""
-    found = cv2.add(np.ascontiguousarray(values), 0.0, dtype=cv2.CV_32F)  # type: ignore[call-overload]
+    return to_single_plus(values, 0.0)
+
+
+def to_single_plus(values: NDArray[np.float16], constant: float) -> NDArray[np.float32]:
+    """Convert float16 (height, width) to float32 and add a constant, rounded to float32, in one pass."""
+    found = cv2.add(np.ascontiguousarray(values), constant, dtype=cv2.CV_32F)  # type: ignore[call-overload]
     return np.asarray(found, np.float32).reshape(values.shape)
 
 

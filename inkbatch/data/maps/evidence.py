@@ -6,7 +6,7 @@ over the maps, block by block, so that neither order nor cutting of the pass cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from inkbatch.data.maps.depth_agreement import pairs_of
 from inkbatch.data.maps.sweep import BLOCK_PX as BLOCK_PX
 from inkbatch.geometry import Box
+from inkbatch.io.half_floats import to_single_plus
 
 SMALL_PX = 16  # pixels of the map that rows and marks are measured in
 
+Halves = NDArray[np.float16]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -64,75 +66,116 @@ class MomentSums:
             np.zeros(small, np.float32),
         )
 
-    def add(self, box: Box, means: Sequence[Floats], stretches: Sequence[tuple[float, float]]) -> None:
+    def add(self, box: Box, means: Sequence[Halves], stretches: Sequence[tuple[float, float]]) -> None:
         """Add one part of the maps.
 
         Args:
             box: Its place; its upper left corner lies on a block's, and so does its lower right one, or on the border.
-            means: Map of each bundle, (height, width) float32; 0 where it has no value.
+            means: Map of each bundle, (height, width) float16; 0 where it has no value.
             stretches: Mean and standard deviation that become z values of 0 and 1, by bundle.
         """
-        for top in range(0, box.height, BLOCK_PX):  # strips that stay in the cache
-            rows = slice(top, top + BLOCK_PX)
-            strip = Box(box.y0 + top, box.x0, min(box.y0 + top + BLOCK_PX, box.y1), box.x1)
-            self._add_strip(strip, [values[rows] for values in means], stretches)
-
-    def _add_strip(self, box: Box, means: Sequence[Floats], stretches: Sequence[tuple[float, float]]) -> None:
-        found, here = self.moments, (box.y0 // BLOCK_PX, _blocks(box.x0, box.x1))
+        found, here = self.moments, (_edges(box.y0, box.y1, BLOCK_PX), _edges(box.x0, box.x1, BLOCK_PX))
         filled = _filled(means)
-        found.filled[here] = _sums(np.ones(box.shape, np.float32) if filled is None else filled)
-        z = []
-        for number, (values, (mean, deviation)) in enumerate(zip(means, stretches, strict=True)):
-            one = _scaled(values, mean, deviation, filled)
-            found.own[number][here] = _sums(one)
-            found.square[number][here] = _sums(one * one)
-            z.append(one)
-        together = z[0] if len(z) == 1 else np.add.reduce(z) * np.float32(1 / len(z))
+        sums = _column_sums(means, [-mean for mean, _ in stretches], filled)
+        scales = [1 / deviation if deviation > 0 else 0.0 for _, deviation in stretches]
+        small = [_squares(bands) * np.float32(scale) for bands, scale in zip(sums.bands, scales, strict=True)]
+        found.filled[here] = _block_shares(box) if filled is None else _of_blocks(_squares(_bands(filled)))
+        for number, (squares, scale) in enumerate(zip(small, scales, strict=True)):
+            found.own[number][here] = _of_blocks(squares)
+            found.square[number][here] = _blocks(sums.squares[number]) * scale**2
         found.z[here] = found.own[:, here[0], here[1]].mean(axis=0)
-        squares = slice(box.y0 // SMALL_PX, -(-box.y1 // SMALL_PX)), slice(box.x0 // SMALL_PX, -(-box.x1 // SMALL_PX))
-        found.small[squares] = block_means(together, SMALL_PX)
-        for number, (a, b) in enumerate(pairs_of(len(z))):
-            found.product[number][here] = _sums(z[a] * z[b])
+        found.small[_edges(box.y0, box.y1, SMALL_PX), _edges(box.x0, box.x1, SMALL_PX)] = np.mean(small, axis=0)
+        for number, (a, b) in enumerate(pairs_of(len(means))):
+            found.product[number][here] = _blocks(sums.products[number]) * (scales[a] * scales[b])
 
 
-def _filled(means: Sequence[Floats]) -> Floats | None:
+@dataclass(frozen=True, eq=False)
+class _ColumnSums:
+    """Sums over the rows of blocks, column by column, of one part of the maps.
+
+    Attributes:
+        bands: Values in rows of `SMALL_PX`, (bundles, rows, width).
+        squares: Their squares in rows of `BLOCK_PX`, (bundles, rows, width).
+        products: Products of two bundles' values there, (pairs, rows, width).
+    """
+
+    bands: Floats
+    squares: Floats
+    products: Floats
+
+
+def _column_sums(means: Sequence[Halves], constants: Sequence[float], filled: Floats | None) -> _ColumnSums:
+    """Add a constant to each map, and add up its columns, strip by strip: strips stay in the cache."""
+    (height, width), pairs = means[0].shape, pairs_of(len(means))
+    rows, bands = (-(-height // edge) for edge in (BLOCK_PX, SMALL_PX))
+    found = _ColumnSums(
+        np.empty((len(means), bands, width), np.float32),
+        np.empty((len(means), rows, width), np.float32),
+        np.empty((len(pairs), rows, width), np.float32),
+    )
+    for row, top in enumerate(range(0, height, BLOCK_PX)):
+        strip = slice(top, top + BLOCK_PX)
+        values = [to_single_plus(one[strip], constant) for one, constant in zip(means, constants, strict=True)]
+        for number, one in enumerate(values):
+            if filled is not None:
+                one *= filled[strip]
+            found.bands[number, top // SMALL_PX : (top + BLOCK_PX) // SMALL_PX] = _bands(one)
+            found.squares[number, row] = cv2.reduce(one, 0, cv2.REDUCE_SUM2)[0]
+        for number, (a, b) in enumerate(pairs):
+            found.products[number, row] = cv2.reduce(values[a] * values[b], 0, cv2.REDUCE_SUM)[0]
+    return found
+
+
+def _filled(means: Sequence[Halves]) -> Floats | None:
     """Return 1 where every map has a value and 0 elsewhere; None where all do everywhere."""
-    if all(cv2.countNonZero(values) == values.size for values in means):
+    codes = [values.view(np.uint16) for values in means]
+    if all(cv2.countNonZero(one) == one.size for one in codes):
         return None
-    found = np.ones(means[0].shape, np.float32)
-    for values in means:
-        found *= values > 0
+    return np.asarray(np.logical_and.reduce([one > 0 for one in codes]), np.float32)
+
+
+def _bands(values: Floats) -> Floats:
+    """Add up columns in rows of `SMALL_PX`; what the last one lacks counts as 0."""
+    missing = -len(values) % SMALL_PX
+    if missing:
+        values = np.pad(values, ((0, missing), (0, 0)))
+    found: Floats = np.add.reduce(values.reshape(-1, SMALL_PX, values.shape[1]), axis=1)
     return found
 
 
-def _sums(strip: Floats) -> Doubles:
-    """Add up the blocks of a strip, as shares of a whole block's area."""
-    columns = np.asarray(cv2.reduce(np.ascontiguousarray(strip), 0, cv2.REDUCE_SUM), np.float32)[0]
-    starts = np.arange(0, len(columns), BLOCK_PX)
-    found: Doubles = np.add.reduceat(columns, starts, dtype=np.float64) / BLOCK_PX**2
+def _squares(bands: Floats) -> Floats:
+    """Average over squares of `SMALL_PX` from sums of their columns; what one lacks at the border counts as 0."""
+    missing = -bands.shape[1] % SMALL_PX
+    if missing:
+        bands = np.pad(bands, ((0, 0), (0, missing)))
+    found: Floats = np.add.reduce(bands.reshape(len(bands), -1, SMALL_PX), axis=2) / np.float32(SMALL_PX**2)
     return found
 
 
-def _scaled(values: Floats, mean: float, deviation: float, filled: Floats | None) -> Floats:
-    found: Floats = values - np.float32(mean)
-    found *= np.float32(1 / deviation if deviation > 0 else 0)
-    if filled is not None:
-        found *= filled
+def _blocks(columns: Floats) -> Doubles:
+    """Average over blocks from sums of their columns; what one lacks at the border counts as 0."""
+    starts = np.arange(0, columns.shape[1], BLOCK_PX)
+    found: Doubles = np.add.reduceat(columns, starts, axis=1, dtype=np.float64) / BLOCK_PX**2
     return found
 
 
-def _blocks(start: int, stop: int) -> slice:
-    return slice(start // BLOCK_PX, -(-stop // BLOCK_PX))
+def _of_blocks(squares: Floats) -> Doubles:
+    """Average squares of `SMALL_PX` over blocks; those that a block lacks at the border count as 0."""
+    edge, found = BLOCK_PX // SMALL_PX, squares.astype(np.float64)
+    for axis, side in enumerate(squares.shape):
+        found = np.add.reduceat(found, np.arange(0, side, edge), axis=axis)
+    whole: Doubles = found / edge**2
+    return whole
 
 
-def block_means(values: Floats, edge: int = BLOCK_PX) -> Floats:
-    """Average over squares of `edge` from the upper left corner; what a square lacks at the border counts as 0."""
-    height, width = values.shape
-    rows, columns = -(-height // edge), -(-width // edge)
-    if (height, width) != (rows * edge, columns * edge):
-        values = np.pad(values, ((0, rows * edge - height), (0, columns * edge - width)))
-    found = cv2.resize(np.ascontiguousarray(values), (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(found, np.float32).reshape(rows, columns)
+def _block_shares(box: Box) -> Doubles:
+    """Return how much of each block of a box there is; at the border they are cut."""
+    rows, columns = (np.minimum(side - np.arange(0, side, BLOCK_PX), BLOCK_PX) / BLOCK_PX for side in box.shape)
+    return np.outer(rows, columns)
+
+
+def _edges(start: int, stop: int, edge: int) -> slice:
+    return slice(start // edge, -(-stop // edge))
 
 
 @dataclass(frozen=True)
@@ -320,9 +363,3 @@ def _correlation(values: Doubles) -> Doubles:
     sums = np.fft.irfft((spectrum * spectrum.conj()).sum(axis=1), 2 * size)[:size]
     found: Doubles = sums / (size - np.arange(size)) * size / max(float(sums[0]), 1e-300)
     return found
-
-
-def stripes(shape_yx: tuple[int, int], height_px: int) -> Iterator[Box]:
-    """Cut maps into stripes of whole blocks, from top to bottom."""
-    for y in range(0, shape_yx[0], height_px):
-        yield Box(y, 0, min(y + height_px, shape_yx[0]), shape_yx[1])

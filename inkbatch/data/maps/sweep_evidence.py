@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from inkbatch.data.maps.evidence import (
     SMALL_PX,
     Doubles,
     Floats,
+    Halves,
     Moments,
     MomentSums,
     WindowGrid,
@@ -42,9 +44,10 @@ from inkbatch.data.maps.evidence import (
     window_numbers,
 )
 from inkbatch.data.maps.sweep import GRID, MEAN, StoredSweep, block_pixels_name, block_sum_name, read_counts
-from inkbatch.geometry import Box, cut
-from inkbatch.io.half_floats import to_single
-from inkbatch.io.threads import CORES, WorkerPool, codec_pool
+from inkbatch.geometry import Box, cells, cut
+from inkbatch.io.half_floats import opencv_threads
+from inkbatch.io.multiscale import CHUNK_PX
+from inkbatch.io.threads import CORES, WorkerPool
 
 PASS_PX = 1024  # edge of the parts in which maps are read
 LEAST_FILLED = 0.5
@@ -54,7 +57,7 @@ LEAST_ALARM_MM2 = 0.05  # smaller specks are no strokes
 
 TOO_LITTLE = "holds too little papyrus"
 
-moments_pool = WorkerPool("moments", CORES, waits_for=[codec_pool])
+moments_pool = WorkerPool("moments", CORES)
 """Reads parts of maps and sums them up, side by side."""
 
 
@@ -125,15 +128,30 @@ class Judged:
 
 def moments_of(sweep: StoredSweep, series: str) -> Moments:
     """Read the maps of one series, once, and sum them up."""
-    maps = [sweep.bundle_map(bundle, series, MEAN).levels[0] for bundle in sweep.bundles]
     stretches = [(found.mean, found.deviation) for found in map(sweep.stretch, sweep.bundles)]
-    sums = MomentSums(sweep.shape_yx, len(maps))
-
-    def add(box: Box) -> None:
-        sums.add(box, [to_single(array.read(box.slices)) for array in maps], stretches)
-
-    moments_pool.map(add, list(cut(sweep.shape_yx, PASS_PX, PASS_PX)))
+    sums = MomentSums(sweep.shape_yx, len(stretches))
+    read_means(sweep, series, lambda box, means: sums.add(box, means, stretches))
     return sums.moments
+
+
+def read_means(sweep: StoredSweep, series: str, use: Callable[[Box, list[Halves]], object]) -> None:
+    """Read the mean maps of one series part by part, on all cores; the thread that decoded a part uses it.
+
+    Args:
+        sweep: The sweep.
+        series: Name of the series.
+        use: Called with a box of whole blocks and the map of each bundle there, by several threads.
+    """
+    maps = [sweep.bundle_map(bundle, series, MEAN).levels[0] for bundle in sweep.bundles]
+
+    def read(box: Box) -> None:
+        with ExitStack() as stack:
+            opened = [stack.enter_context(array.opened(box.slices)) for array in maps]
+            for part in cells(box, CHUNK_PX, PASS_PX):
+                use(part, [region.read(part.slices) for region in opened])
+
+    with opencv_threads(1):
+        moments_pool.map(read, list(cut(sweep.shape_yx, PASS_PX, PASS_PX)))
 
 
 def judge(sweep: StoredSweep, rules: EvidenceRules) -> Judged:
