@@ -40,9 +40,9 @@ from inkbatch.data.maps.evidence import (
     WindowNumbers,
     border_px,
     peak_of,
-    rhythm_of,
     window_numbers,
 )
+from inkbatch.data.maps.rhythm import rhythms_of
 from inkbatch.data.maps.sweep import GRID, MEAN, StoredSweep, block_pixels_name, block_sum_name, read_counts
 from inkbatch.geometry import Box, cells, cut
 from inkbatch.io.half_floats import opencv_threads
@@ -51,7 +51,6 @@ from inkbatch.io.threads import CORES, WorkerPool
 
 PASS_PX = 1024  # edge of the parts in which maps are read
 LEAST_FILLED = 0.5
-ROWS_REACH_MM = 6.0  # above and below a window, where rows are looked for
 ALARM_Z = (1.0, 2.0, 3.0)
 LEAST_ALARM_MM2 = 0.05  # smaller specks are no strokes
 
@@ -335,16 +334,18 @@ def _window_sums(sweep: StoredSweep, grid: WindowGrid, names: Sequence[str]) -> 
 
 
 def _rhythms(sweep: StoredSweep, found: Judged, directions: Sequence[str]) -> dict[str, Any]:
-    um = float(sweep.document["voxel_size_um"])
-    reach = round(ROWS_REACH_MM * 1000 / um)
-    rhythms = [
-        rhythm_of(found.moments[name].small, box, reach, um)
-        for name, box in zip(directions, found.grid.boxes, strict=True)
-    ]
+    """Measure rows, letters and marks around each window in the series that it is judged by."""
+    um, rhythms = float(sweep.document["voxel_size_um"]), {}
+    for series in dict.fromkeys(directions):
+        own = [number for number, name in enumerate(directions) if name == series]
+        small = found.moments[series].small
+        rhythms.update(zip(own, rhythms_of(small, [found.grid.boxes[number] for number in own], um), strict=True))
+    rows = [rhythms[number] for number in range(len(directions))]
     return {
-        "row_mm": _rounded(np.array([one.row_mm for one in rhythms])),
-        "row_strength": _rounded(np.array([one.row_strength for one in rhythms])),
-        "mark_mm": _rounded(np.array([one.mark_mm for one in rhythms])),
+        "row_mm": _rounded(np.array([one.row_mm for one in rows])),
+        "row_strength": _rounded(np.array([one.row_strength for one in rows])),
+        "letter_mm": _rounded(np.array([one.letter_mm for one in rows])),
+        "mark_mm": _rounded(np.array([one.mark_mm for one in rows])),
     }
 
 

@@ -88,12 +88,15 @@ def _table(document: Mapping[str, Any], order: list[int]) -> Table:
                 f"{shown(real['agreement'][number], 2)} / {shown(beside and beside['agreement'][number], 2)}",
                 f"{shown(real['depth'][number], 1)} ± {shown(real['depth_width'][number] / 2, 1)}",
                 f"{evidence['void'][number]:.0%}",
-                shown(evidence["row_mm"][number], 1),
+                f"{shown(evidence['row_mm'][number], 1)} / {shown(evidence['letter_mm'][number], 1)}",
             )
         )
     columns = ("rank", "row, column", "direction", "q", "z, real / null", "agreement, real / null", "depth", "void")
-    caption = "The first windows. Depth is where the peak above the nulls lies, in layers; rows: their distance in mm."
-    return Table(caption, (*columns, "rows"), tuple(rows), frozenset(range(3, 9)))
+    caption = (
+        "The first windows. Depth is where the peak above the nulls lies, in layers; rows and letters are the distance "
+        "of rows and the height of letters in mm, where the map around a window has any."
+    )
+    return Table(caption, (*columns, "rows / letters, mm"), tuple(rows), frozenset(range(3, 9)))
 
 
 def _control(evidence: Mapping[str, Any]) -> Chart:

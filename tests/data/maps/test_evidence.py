@@ -1,4 +1,4 @@
-"""Moments, windows, depths and rhythm of a sweep's maps, against plain NumPy."""
+"""Moments, windows and depths of a sweep's maps, against plain NumPy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from inkbatch.data.maps.evidence import (
     WindowGrid,
     border_px,
     peak_of,
-    rhythm_of,
     window_numbers,
 )
 from inkbatch.geometry import Box
@@ -44,7 +43,10 @@ def test_windows_are_their_definition(bundles):
     grid = WindowGrid(SHAPE, 2)
     found = window_numbers(moments(means, BLOCK_PX), grid)
     filled = means[0] > 0
-    z = [(values.astype(np.float64) - mean) / deviation for values, (mean, deviation) in zip(means, STRETCHES, strict=False)]
+    z = [
+        (values.astype(np.float64) - mean) / deviation
+        for values, (mean, deviation) in zip(means, STRETCHES, strict=False)
+    ]
     for number, box in enumerate(grid.boxes):
         inside = filled[box.slices]
         assert found.filled[number] == pytest.approx(inside.mean(), abs=1e-6)
@@ -92,19 +94,3 @@ def test_the_border_is_told_from_the_windows_edge():
     found = border_px(filled, grid).reshape(3, 3)
     assert found[1, 1] == 2 * BLOCK_PX
     assert found[0, 0] == found[1, 2] == 0
-
-
-def test_rows_and_marks_are_measured_from_the_map_alone():
-    pixel_um, mm = 8.0, 0.128
-    y, x = np.mgrid[:300, :300]
-    rows = np.cos(2 * np.pi * y * mm / 4.0) > 0.3
-    small = (rows * (np.sin(2 * np.pi * x * mm / 1.1) > 0)).astype(np.float32)
-    found = rhythm_of(small, Box(1600, 1600, 1920, 1920), 1000, pixel_um)
-    assert found.row_mm == pytest.approx(4.0, abs=0.15)
-    assert found.row_strength > 0.4
-    assert 0.2 < found.mark_mm < 1.1
-    noise = np.random.default_rng(0).standard_normal((300, 300)).astype(np.float32)
-    assert rhythm_of(noise, Box(1600, 1600, 1920, 1920), 1000, pixel_um).row_strength < 0.4
-    nothing = rhythm_of(np.zeros((300, 300), np.float32), Box(0, 0, 320, 320), 1000, pixel_um)
-    assert np.isnan(nothing.row_mm)
-    assert nothing.row_strength == 0
