@@ -29,6 +29,7 @@ PHASES = 48  # parts of a period that a band's edges lie on
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 NAN = float("nan")
+HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,23 @@ def _brightness(part: Floats) -> Doubles:
 
 def _rows(bright: Doubles, mm: float) -> tuple[float, float, float]:
     """Tell the distance of rows, how strongly they repeat, and the height of letters."""
-    first, last = (round(edge / mm) for edge in ROW_MM)
-    lags = range(max(first, 2), min(last + 1, len(bright) * 2 // 3))
-    if not lags or bright.min() == bright.max():
+    count = len(bright)
+    first, stop = max(2, round(ROW_MM[0] / mm)), min(round(ROW_MM[1] / mm) + 1, count * 2 // 3)
+    if first >= stop:
         return NAN, 0.0, NAN
-    clipped = np.clip(bright, *np.quantile(bright, (0.1, 0.9)))
+    ascending = np.sort(bright)
+    clipped = np.clip(bright, ascending[count // 10], ascending[-1 - count // 10])
     like = _likeness(clipped)
-    peaks = [lag for lag in lags if like[lag] >= like[lag - 1] and like[lag] > like[lag + 1]]
-    best = max((float(like[lag]) for lag in peaks), default=0.0)
+    middle = like[first:stop]
+    peaks = np.flatnonzero((middle >= like[first - 1 : stop - 1]) & (middle > like[first + 1 : stop + 1]))
+    best = float(middle[peaks].max(initial=0.0))
     if best < LEAST_PERIODIC:
-        return NAN, max(best, 0.0), NAN
-    lag = next(lag for lag in peaks if like[lag] >= NEAR_BEST * best)
+        return NAN, best, NAN
+    lag = first + int(peaks[middle[peaks] >= NEAR_BEST * best][0])
     before, here, after = like[lag - 1 : lag + 2]
     bend = before - 2 * here + after
     period = lag + (0.5 * (before - after) / bend if bend < 0 else 0.0)  # top of the parabola through three points
-    return period * mm, float(here), _band(clipped, period) * mm
+    return float(period * mm), float(here), _band(clipped, period) * mm
 
 
 def _likeness(values: Doubles) -> Doubles:
@@ -130,15 +133,14 @@ def _band(bright: Doubles, period: float) -> float:
 
 def _mark_mm(part: Floats, mm: float) -> float:
     """Measure the width at half height of the correlation of the map with itself, along x."""
-    if min(part.shape, default=0) < 4 or part.min() == part.max():
-        return NAN
-    centred = np.ascontiguousarray(part.T, np.float64) - part.mean(dtype=np.float64)
-    size = len(centred)
-    spectrum = np.fft.rfft(centred, 2 * size, axis=0)
-    sums = np.fft.irfft((spectrum * spectrum.conj()).sum(axis=1), 2 * size)[:size]
-    across = sums / (size - np.arange(size)) * size / max(float(sums[0]), 1e-300)
-    below = np.flatnonzero(across < 0.5)
-    if not below.size or below[0] == 0:
-        return NAN
-    one = int(below[0])
-    return float(2 * mm * (one - 1 + (across[one - 1] - 0.5) / (across[one - 1] - across[one])))
+    centred = part.astype(np.float64)
+    centred -= centred.mean()
+    products = centred.T @ centred  # of columns
+    size, total = len(products), float(products.trace())
+    before = 1.0
+    for lag in range(1, size if total > 0 else 0):
+        across = float(products.trace(lag)) / (size - lag) * size / total
+        if across < HALF:
+            return 2 * mm * (lag - 1 + (before - HALF) / (before - across))
+        before = across
+    return NAN

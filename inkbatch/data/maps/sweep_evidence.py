@@ -42,7 +42,7 @@ from inkbatch.data.maps.evidence import (
     peak_of,
     window_numbers,
 )
-from inkbatch.data.maps.rhythm import rhythms_of
+from inkbatch.data.maps.rhythm import Rhythm, rhythms_of
 from inkbatch.data.maps.sweep import GRID, MEAN, StoredSweep, block_pixels_name, block_sum_name, read_counts
 from inkbatch.geometry import Box, cells, cut
 from inkbatch.io.half_floats import opencv_threads
@@ -335,7 +335,8 @@ def _window_sums(sweep: StoredSweep, grid: WindowGrid, names: Sequence[str]) -> 
 
 def _rhythms(sweep: StoredSweep, found: Judged, directions: Sequence[str]) -> dict[str, Any]:
     """Measure rows, letters and marks around each window in the series that it is judged by."""
-    um, rhythms = float(sweep.document["voxel_size_um"]), {}
+    um = float(sweep.document["voxel_size_um"])
+    rhythms: dict[int, Rhythm] = {}
     for series in dict.fromkeys(directions):
         own = [number for number, name in enumerate(directions) if name == series]
         small = found.moments[series].small
