@@ -1,10 +1,12 @@
-"""Peak memory from a small segment to one 64 times as large: flat, for `infer` and for `prepare`.
+"""Peak memory from a small segment to one 64 times as large: flat, for `infer` and for `prepare`; of `sweep` by depths.
 
 Each run is the command itself in a process of its own. `infer`: the identity model on 64-pixel tiles, 13 layers, every
 tile computed; the stores consist of one zarr shard of real layers per level, linked to all places. `prepare`: 32 layers
 of 16 bits in sparse files, real in their first corner and zero elsewhere. Stated is the resident memory (RSS), and the
 part of it that is the process's own (RssAnon): `prepare` maps its source into memory, and the pages of mapped files
 count as resident until the kernel needs them for something else. The floor of every row is the smallest segment.
+`sweep`: 32 depths beside 4 on one segment, each with its shuffled null. The four lie eight layers apart, so that both
+read nearly the same layers (37 and 44): a unit holds those, and statistics that do not grow with the number of depths.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ SHARD_PX = 1024
 INFER_LAYERS, PREPARE_LAYERS = 13, 32
 TILE_PX, STRIDE_PX = 64, 32
 FLAT = 1.10
+SWEEP_PX, SWEEP_LAYERS, SWEEP_DEPTHS = 2048, 44, {4: "-15:17:8", 32: "-15:17"}
 
 
 def linked(pyramid: Multiscale, block: NDArray[Any]) -> None:
@@ -81,6 +84,14 @@ def infer(root: Path, edge: int, bundle: Path) -> Usage:
     return usage
 
 
+def sweep(root: Path, edge: int, bundle: Path, depths: str) -> Usage:
+    options = ["--root", str(root), "--bundle", str(bundle), "--device", "cpu", "--log", "json", f"--depths={depths}"]
+    options += ["--directions", "forward", "--nulls", "shuffled", "--set", "control_windows=0"]
+    usage = run_process(["-m", "inkbatch", "sweep", str(edge), *options])
+    shutil.rmtree(root / "sweeps")
+    return usage
+
+
 def sparse_stack(folder: Path, edge: int, corner: NDArray[np.uint8]) -> Path:
     """Make layers of 16 bits, zero but for their first corner; one file, linked."""
     folder.mkdir(parents=True)
@@ -118,11 +129,19 @@ def prepare(folder: Path, edge: int, corner: NDArray[np.uint8]) -> Usage:
     return usage
 
 
+def rows_by_depths(report: Report, used: dict[int, Usage]) -> None:
+    """Add the rows of a sweep: resident memory of many depths beside that of few."""
+    few, many = sorted(used)
+    floor, figure = (used[count].peak_rss_bytes / 2**20 for count in (few, many))
+    report.row(f"sweep, {many} depths, RSS", figure, "MiB", floor, f"{few} depths", at_most=FLAT)
+    report.note(f"sweep: {few} depths {used[few].wall_s:.1f} s, {many} depths {used[many].wall_s:.1f} s")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     found = options(__doc__, arguments, rounds=1)
     sizes = (128, 256) if found.quick else (2048, 4096, 8192, 16384)
     shard_px = 64 if found.quick else SHARD_PX
-    report = Report("memory", found, {"sizes_px": sizes, "shard_px": shard_px})
+    report = Report("memory", found, {"sizes_px": sizes, "shard_px": shard_px, "depths": list(SWEEP_DEPTHS)})
     corner = real_layers(INFER_LAYERS, (shard_px, shard_px), found.layers)
     with scratch(found) as folder:
         identity_bundle(folder / "bundle", INFER_LAYERS, tile_px=TILE_PX, stride_px=STRIDE_PX)
@@ -131,6 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             linked_segment(folder / "root", edge, shard_px, corner)
             used["infer"].append(infer(folder / "root", edge, folder / "bundle"))
             used["prepare"].append(prepare(folder, edge, corner[0]))
+        edge = sizes[-1] if found.quick else SWEEP_PX
+        layers = real_layers(SWEEP_LAYERS, (shard_px, shard_px), found.layers)
+        linked_segment(folder / "swept", edge, shard_px, layers)
+        by_depths = {
+            count: sweep(folder / "swept", edge, folder / "bundle", depths) for count, depths in SWEEP_DEPTHS.items()
+        }
+    rows_by_depths(report, by_depths)
     for job, usages in used.items():
         for kind, key in (("RSS", "peak_rss_bytes"), ("own memory (RssAnon)", "peak_anon_bytes")):
             judged = kind == "RSS" if job == "infer" else kind != "RSS"

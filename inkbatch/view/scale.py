@@ -20,11 +20,19 @@ class Scale:
         low: Value that is drawn as 0.
         high: Value that is drawn as 1.
         depths: For a map of places in a list of depths: the list; a stored 0 is none.
+        unit: Name of its values on the page.
     """
 
     low: float = 0.0
     high: float = 1.0
     depths: tuple[int, ...] = ()
+    unit: str = "ink"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The page's key of colours: values at both ends, and the unit."""
+        low, high = (self.depths[0], self.depths[-1]) if self.depths else (self.low, self.high)
+        return {"low": low, "high": high, "unit": self.unit}
 
     def shares(self, stored: NDArray[Any]) -> NDArray[np.float16]:
         """Turn stored values into shares, float16; a stored 0, which is no value, becomes 0."""
@@ -46,9 +54,9 @@ class Scale:
 
 
 PROBABILITY = Scale()
-Z_VALUES = Scale(*SHOWN_Z)
+Z_VALUES = Scale(*SHOWN_Z, unit="z")
 
 
 def depth_scale(depths: Sequence[int]) -> Scale:
     """Return the scale of best depths."""
-    return Scale(depths=tuple(int(depth) for depth in depths))
+    return Scale(depths=tuple(int(depth) for depth in depths), unit="layers")

@@ -110,6 +110,7 @@ class Group:
                     "done": shown.done,
                     "units": shown.units,
                     "facts": dict(shown.facts),
+                    "scale": shown.scale.document,
                 }
                 for shown in self.maps.values()
             ],

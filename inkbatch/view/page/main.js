@@ -168,7 +168,7 @@ function render(state) {
     stage.viewport?.setFlip(state.flip);
     showLayers(stage, state, choice);
   });
-  legend($("legend"), state);
+  legend($("legend"), state, group);
   marks();
   objects.show(state);
   if (state.pin && group.layers.length) profile.show(path("profile", `?y=${state.pin[0]}&x=${state.pin[1]}`), state, group);

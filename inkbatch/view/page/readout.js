@@ -45,8 +45,9 @@ export class Readout {
     if (group.voxel_size_um) parts.push(["", `${mm(y)}, ${mm(x)} mm`]);
     if (found?.papyrus != null) parts.push(["papyrus", found.papyrus]);
     for (const [name, value] of Object.entries(found?.maps ?? {})) {
-      const label = Object.keys(found.maps).length > 1 ? name : "ink";
-      parts.push([label, value == null ? "not computed yet" : value.toFixed(3)]);
+      const { unit } = scaleOf(group, [name]);
+      const label = Object.keys(found.maps).length > 1 ? name : LABELS[unit] ?? unit;
+      parts.push([label, value == null ? (unit === "ink" ? "not computed yet" : "no value") : unit === "layers" ? value : value.toFixed(3)]);
     }
     const values = Object.values(found?.maps ?? {});
     if (state.compare === "difference" && values.length === 2 && values.every((value) => value != null)) {
@@ -73,6 +74,17 @@ export function scaleBar(element, pixelsPerPixel, voxelSizeUm) {
   element.dataset.mm = mm;
 }
 
+const INK = { low: 0, high: 1, unit: "ink" };
+const MIXED = { low: 0, high: 1, unit: "of each map's range" };
+const LABELS = { layers: "best depth" };
+
+// The scale that maps have in common.
+export function scaleOf(group, names) {
+  const found = names.map((name) => group?.maps.find((map) => map.name === name)?.scale ?? INK);
+  const same = found.every((one) => one.unit === found[0].unit && one.low === found[0].low && one.high === found[0].high);
+  return same ? found[0] ?? INK : MIXED;
+}
+
 const RAMPS = {
   inferno: ["#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#fcffa4"],
   viridis: ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725"],
@@ -82,7 +94,7 @@ const RAMPS = {
   difference: ["#69d7ff", "#1478d7", "#101014", "#d7640a", "#ffcd5a"],
 };
 
-export function legend(element, state) {
+export function legend(element, state, group) {
   const difference = state.compare === "difference";
   element.hidden = !state.map || !state.maps.length;
   const context = element.querySelector("canvas").getContext("2d");
@@ -91,8 +103,11 @@ export function legend(element, state) {
   ramp.forEach((colour, index) => gradient.addColorStop(index / (ramp.length - 1), colour));
   context.fillStyle = gradient;
   context.fillRect(0, 0, 256, 1);
-  const top = Number((1 / state.boost).toPrecision(2));
-  const [from, to] = difference ? [-top, top] : state.invert ? [1, Math.max(0, 1 - top)] : [0, Math.min(1, top)];
-  element.querySelector(".from").textContent = String(from).replace("-", "−");
-  element.querySelector(".to").textContent = difference ? `+${to}` : `${Number(to.toPrecision(2))} ink`;
+  const { low, high, unit } = scaleOf(group, difference ? [...state.maps, state.second] : state.maps);
+  const number = (value) => String(Number(value.toPrecision(2))).replace("-", "−");
+  const top = 1 / state.boost, at = (share) => number(low + (high - low) * share);
+  const [from, to] = difference ? [number(-top * (high - low)), `+${number(top * (high - low))}`]
+    : state.invert ? [at(1), at(Math.max(0, 1 - top))] : [at(0), at(Math.min(1, top))];
+  element.querySelector(".from").textContent = from;
+  element.querySelector(".to").textContent = difference && unit === "ink" ? to : `${to} ${unit}`;
 }

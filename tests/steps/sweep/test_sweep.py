@@ -457,6 +457,9 @@ def test_the_viewer_shows_z_values_and_best_depths_as_maps_of_the_segment(swept)
     names = [one["name"] for one in group["maps"] if one["name"].startswith("sweep-")]
     ways, kinds = ("forward", "reversed"), ("z", "best-depth", "shuffled-z")
     assert {f"sweep-{way}-{kind}" for way in ways for kind in kinds} | {"sweep-repeated-z"} == set(names)
+    scales = {one["name"]: one["scale"] for one in group["maps"]}
+    assert scales["sweep-forward-shuffled-z"] == {"low": -1.0, "high": 4.0, "unit": "z"}
+    assert scales["sweep-forward-best-depth"] == {"low": -1, "high": 1, "unit": "layers"}
     stored = read(swept.sweep.map("forward", Z)), read(swept.sweep.map("forward", BEST_DEPTH))
     assert viewer.tile(0, "map", 0, 0, 0, "maps=sweep-forward-z").kind == "image/png"
     for y, x in ((10, 12), (60, 70)):
