@@ -18,6 +18,7 @@ from inkbatch.steps.sweep.window_pictures import WindowSource, loudest_null, win
 
 SHOWN, LISTED = 6, 20  # windows as pictures, and as rows
 CELL_PX = 16
+NOT_JUDGED = 150  # grey; the colours of ranks have none
 
 
 def window_sections(source: WindowSource) -> Iterator[Section]:
@@ -49,20 +50,21 @@ def _gallery(source: WindowSource, order: list[int]) -> Gallery:
 
 
 def _rank_map(document: Mapping[str, Any]) -> Picture:
-    """Colour every window by its rank; void stays dark."""
+    """Colour every window by its rank; those that were not judged are grey."""
     evidence = document["evidence"]
     edge = evidence["window_px"]
     rows, columns = (-(-side // edge) for side in document["shape_yx"])
     count = max(1, sum(evidence["judged"]))
     rank, judged = np.array(evidence["rank"]), np.array(evidence["judged"])
     share = np.where(judged, 1 - (rank - 1) / count, 0.0).reshape(rows, columns)
-    tones = np.rint(share * 255).astype(np.uint8)
+    colours = coloured(np.rint(share * 255).astype(np.uint8))
+    colours[~judged.reshape(rows, columns)] = NOT_JUDGED
     cell = max(1, min(CELL_PX, 1200 // max(rows, columns)))
-    large = cv2.resize(tones, (columns * cell, rows * cell), interpolation=cv2.INTER_NEAREST)
+    large = cv2.resize(colours, (columns * cell, rows * cell), interpolation=cv2.INTER_NEAREST)
     return Picture(
-        coloured(np.asarray(large, np.uint8)),
+        np.asarray(large, np.uint8),
         alt=f"Map of the ranks of {rows} × {columns} windows: the brighter, the more unlike the null.",
-        caption=f"Rank of every window of {evidence['window_mm']:.2f} mm; black was not judged.",
+        caption=f"Rank of every window of {evidence['window_mm']:.2f} mm; grey was not judged.",
         width_um=columns * edge * float(document["voxel_size_um"]),
         legend=legend_of("inferno", "last", "first"),
         crisp=True,
