@@ -57,7 +57,7 @@ def sweep(
     Several bundles, depths, directions of the layers and null inputs beside them; layers are read once for all of it.
     Writes z values, means, maxima and the best depth of all bundles to ROOT/sweeps/SEGMENT/NAME, each bundle's own
     statistics under maps, and sweep.json. Other settings through --set:
-    window_mm=2.5 (of the evidence), control_windows=16, blank=[[Y0,X0,Y1,X1]] (without ink, as you know),
+    window_mm=2.5, control_windows=16, blank=[[Y0,X0,Y1,X1]] (without ink),
     seed=0 (of the shuffled layers), unit_px=2048, batch_tiles=0 (0 finds it), compile=true,
     bundles=[{bundle: PLACE, name: NAME, tta: [flips], stride_px: 32, override: {divisor: 200}}]. With shards, the last
     one finishes the sweep.
