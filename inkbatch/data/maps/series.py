@@ -1,7 +1,7 @@
 """Series of a sweep: in which order a network is fed the layers of a window, real ones and nulls.
 
-A null holds the grey values of the real window, and no ink can be read in it: what a search answers there is what it
-answers without ink.
+A null holds the grey values of the real window in an order that papyrus does not have. It shows what networks answer to
+anything; a layer of ink is still in it.
 """
 
 from __future__ import annotations
