@@ -186,8 +186,8 @@ class TileAxis:
 class TileGrid:
     """The one global tile grid of a surface, anchored at (0, 0).
 
-    A unit computes every tile that touches its write box, in row-major order; hence each output pixel sums the same
-    tiles in the same order, however units are cut. `flush` is that of both axes.
+    A unit computes the tiles that touch its write box, row by row; hence each output pixel sums the same tiles in the
+    same order, however units are cut. `flush` is that of both axes.
     """
 
     shape_yx: tuple[int, int]

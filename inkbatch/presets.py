@@ -7,6 +7,7 @@ file name; a user's own may be anywhere. Its key ``recipe``, a title, tells it f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,27 +61,43 @@ class Preset(JobConfig):
     instances: Settings | None = None
 
 
-def preset_names() -> list[str]:
+def shipped_folder(folders: Sequence[Path] = FOLDERS) -> Path:
+    """Find the folder of shipped presets, of jobs or of checkpoints.
+
+    Raises:
+        ConfigError: None of `folders` is there.
+    """
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise ConfigError(
+        f"presets: none are installed (looked in {' and '.join(map(str, folders))}); install inkbatch again"
+    )
+
+
+def preset_names(folders: Sequence[Path] = FOLDERS) -> list[str]:
     """List the names of the shipped presets, sorted."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
+    return sorted(path.stem for path in shipped_folder(folders).glob("*.yaml"))
 
 
-def preset_path(name: str) -> Path:
+def preset_path(name: str, beside: Path = Path(), folders: Sequence[Path] = FOLDERS) -> Path:
     """Find the file of a preset.
 
     Args:
         name: Name of a shipped preset, or path of a YAML file.
+        beside: Folder that a relative path counts from.
+        folders: Folders of the shipped presets, of which the first that is there counts.
 
     Raises:
         ConfigError: There is no such preset; near matches are named.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        return Path(name).expanduser()
-    known = preset_names()
+        return beside / Path(name).expanduser()
+    known = preset_names(folders)
     if name not in known:
         hint = near_matches(name, known) or f"; known are {', '.join(known)}"
         raise ConfigError(f"preset {name!r}: there is none of that name{hint} (or give the path of a YAML file)")
-    return _folder() / f"{name}.yaml"
+    return shipped_folder(folders) / f"{name}.yaml"
 
 
 def load_preset(name: str) -> Preset:
@@ -104,7 +121,7 @@ def preset_settings(name: str | None, job: str) -> Settings | None:
     load_preset(name)
     path = preset_path(name)
     section = section_of(read_yaml(str(path)), job, f"preset {name}")
-    return section if path.parent == _folder() else located(section, path.parent)
+    return section if path.parent == shipped_folder() else located(section, path.parent)
 
 
 def describe_preset(name: str) -> list[str]:
@@ -119,12 +136,3 @@ def describe_preset(name: str) -> list[str]:
         lines.append(f"  data: {preset.data}")
     lines += [f"  $ {step}" for step in preset.steps]
     return [*lines, f"  file: {preset_path(name)}"]
-
-
-def _folder() -> Path:
-    for folder in FOLDERS:
-        if folder.is_dir():
-            return folder
-    raise ConfigError(
-        f"presets: none are installed (looked in {' and '.join(map(str, FOLDERS))}); install inkbatch again"
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.io.store.location import Location
@@ -39,13 +38,13 @@ class Progress:
 
 def progress_of(what: str, folder: Location) -> Progress | None:
     """Count the progress of the run in `folder`; None without a manifest."""
-    manifest = _json(folder / "manifest.json")
+    manifest = (folder / "manifest.json").find_mapping()
     if manifest is None:
         return None
     run_digest = str(manifest.get("digest", ""))
-    complete = (_json(folder / "complete.json") or {}).get("digest") == run_digest
+    complete = ((folder / "complete.json").find_mapping() or {}).get("digest") == run_digest
     if manifest.get("job") == "train":
-        newest = (_json(folder / "checkpoints" / "pointer.json") or {}).get("last") or [{}]
+        newest = ((folder / "checkpoints" / "pointer.json").find_mapping() or {}).get("last") or [{}]
         epochs = int(manifest.get("config", {}).get("epochs", 0))
         return Progress(what, folder, int(newest[0].get("epoch", 0)), epochs, complete, "epochs")
     prefix = f"{run_digest[:MARKER_DIGEST_CHARS]}-"
@@ -76,11 +75,3 @@ def predictions_of(root: str, segment: str) -> list[tuple[str, Location]]:
 
 def _runs_of(folder: Location) -> list[tuple[str, Location]]:
     return [(name, folder / name) for name in folder.names()]
-
-
-def _json(place: Location) -> dict[str, Any] | None:
-    try:
-        found = place.read_json()
-    except FileNotFoundError:
-        return None
-    return found if isinstance(found, dict) else None

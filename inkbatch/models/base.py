@@ -65,8 +65,8 @@ class InkModel(nn.Module):
 
     @property
     def tile_multiple(self) -> int:
-        """Both sides of a tile must be a multiple of this many pixels (the coarsest stride inside the network)."""
-        return 1
+        """Both sides of a tile must be a multiple of this many pixels: the coarsest stride inside, or the one tile."""
+        return self.fixed_tile_px or 1
 
     @property
     def fixed_tile_px(self) -> int | None:

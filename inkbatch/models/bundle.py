@@ -7,7 +7,7 @@ surface volume's provenance before any model is built, and refuses a mismatch na
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,11 +24,11 @@ from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.base import InkModel, build_model
 from inkbatch.models.contract import Contract as Contract
 from inkbatch.models.contract import LayerRule as LayerRule
+from inkbatch.models.keys import first_of, key_faults
 from inkbatch.models.rules import Grown
 from inkbatch.models.seal import broken_seals, seal_of
 
 SHIPPED_BUNDLE = "demo"
-SHOWN = 20  # keys that a message lists
 DRAWS = frozenset({"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "erfinv_"})  # how weights begin
 TTA_AXES = ("flip-y", "flip-x", "turn-90", "turn-180", "turn-270")
 
@@ -291,15 +291,10 @@ def load_matching(model: InkModel, tensors: Mapping[str, torch.Tensor], place: s
     if share < LEAST_TAKEN:
         raise MismatchError(
             f"{place}: expected at least {LEAST_TAKEN:.0%} of the weights of {model.name} by name and shape, got "
-            f"{share:.0%}; left out: {_first_of(left)}; start from a bundle of a network that is more alike"
+            f"{share:.0%}; left out: {first_of(left)}; start from a bundle of a network that is more alike"
         )
     model.load_state_dict({**own, **taken}, strict=True)
     return left
-
-
-def _first_of(rows: Sequence[str]) -> str:
-    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    return "; ".join(rows[:SHOWN]) + more
 
 
 def load_strictly(model: InkModel, tensors: Mapping[str, torch.Tensor], place: str) -> None:
@@ -308,14 +303,7 @@ def load_strictly(model: InkModel, tensors: Mapping[str, torch.Tensor], place: s
     Raises:
         MismatchError: They are not; missing, unexpected and misshapen keys are listed, nothing was loaded.
     """
-    own = model.state_dict()
-    rows = [f"missing {name}" for name in own if name not in tensors]
-    rows += [f"unexpected {name}" for name in tensors if name not in own]
-    rows += [
-        f"{name}: model {tuple(own[name].shape)}, file {tuple(tensor.shape)}"
-        for name, tensor in tensors.items()
-        if name in own and own[name].shape != tensor.shape
-    ]
+    rows = key_faults(model.state_dict(), tensors)
     if rows:
-        raise MismatchError(f"{place}: keys do not match {model.name}: {_first_of(rows)}")
+        raise MismatchError(f"{place}: keys do not match {model.name}: {first_of(rows)}")
     model.load_state_dict(dict(tensors), strict=True)

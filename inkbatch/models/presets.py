@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from inkbatch import presets
 from inkbatch.config import near_matches
 from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
 from inkbatch.models.bundle import Contract
 from inkbatch.redaction import shown
 
-PACKAGE = Path(__file__).resolve().parent.parent
-FOLDERS = (PACKAGE / "jobs" / "presets" / "models", PACKAGE.parent / "jobs" / "presets" / "models")
+FOLDERS = tuple(folder / "models" for folder in presets.FOLDERS)
 """Folders of the shipped presets: in an installed package, and in a checkout."""
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -92,7 +92,7 @@ class Preset(BaseModel):
 
 def preset_names() -> list[str]:
     """List the names of the shipped presets, sorted."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
+    return presets.preset_names(FOLDERS)
 
 
 def presets_by_scale() -> list[Preset]:
@@ -111,7 +111,7 @@ def load_preset(name: str) -> Preset:
     Raises:
         ConfigError: There is no such preset (near matches are named), or it does not validate.
     """
-    path = preset_path(name)
+    path = presets.preset_path(name, folders=FOLDERS)
     return _checked(Preset, {**preset_values(path, ()), "name": path.stem}, str(path))
 
 
@@ -136,26 +136,6 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def _folder() -> Path:
-    for folder in FOLDERS:
-        if folder.is_dir():
-            return folder
-    raise ConfigError(
-        f"presets: none are installed (looked in {' and '.join(map(str, FOLDERS))}); install inkbatch again"
-    )
-
-
-def preset_path(name: str, folder: Path = Path()) -> Path:
-    """Find the file of a preset; a path is relative to `folder`."""
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        return folder / Path(name).expanduser()
-    known = preset_names()
-    if name not in known:
-        hint = near_matches(name, known) or f"; known are {', '.join(known)}"
-        raise ConfigError(f"preset {name!r}: there is none of that name{hint} (or give the path of a YAML file)")
-    return _folder() / f"{name}.yaml"
-
-
 def preset_values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """Read the values of a preset file, over those of the preset that it extends."""
     if path in below:
@@ -174,7 +154,7 @@ def preset_values(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     base_name = values.pop("extends", None)
     if base_name is None:
         return values
-    base = preset_values(preset_path(str(base_name), path.parent), (*below, path))
+    base = preset_values(presets.preset_path(str(base_name), path.parent, FOLDERS), (*below, path))
     both = {key: merged(base[key], values[key]) for key in MERGED if base.get(key) and values.get(key)}
     return base | values | both
 

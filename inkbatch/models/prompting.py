@@ -22,13 +22,13 @@ from torch.nn import functional
 
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.io.store.location import Location
+from inkbatch.models.keys import first_of, key_faults
 
 Kind = Literal["sam2", "sam"]
 DOCUMENT, WEIGHTS = "promptable.json", "weights.safetensors"
 PROMPTS_AT_ONCE = 32
 MASKS = 3
 """Answers per prompt: an object, its part, and what it is part of."""
-SHOWN = 8  # keys that a message lists
 
 
 @dataclass(frozen=True)
@@ -193,17 +193,10 @@ def load_promptable(net: torch.nn.Module, tensors: Mapping[str, Tensor], place: 
     for name, source in _twins(net).items():  # stored once by whoever saves tied weights
         if name in own and name not in given and source in given:
             given[name] = given[source]
-    rows = [f"missing {name}" for name in own if name not in given]
-    rows += [f"unexpected {name}" for name in given if name not in own]
-    rows += [
-        f"{name}: network {tuple(own[name].shape)}, file {tuple(tensor.shape)}"
-        for name, tensor in given.items()
-        if name in own and own[name].shape != tensor.shape
-    ]
+    rows = key_faults(own, given)
     if rows:
-        more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
         raise MismatchError(
-            f"{place}: expected the weights of {type(net).__name__}, got others: {'; '.join(rows[:SHOWN])}{more}; "
+            f"{place}: expected the weights of {type(net).__name__}, got others: {first_of(rows)}; "
             "give the weights that belong to this config.json"
         )
     net.load_state_dict({name: tensor.float() for name, tensor in given.items()}, strict=True)

@@ -81,11 +81,6 @@ class Resnet3dUpsampled(InkModel):
         return self.config.tile_px
 
     @property
-    def tile_multiple(self) -> int:
-        """The tile itself."""
-        return self.config.tile_px
-
-    @property
     def decoder_stages(self) -> tuple[nn.Module, ...]:
         """Stages of the 2-D decoder."""
         return self.decoder.stages

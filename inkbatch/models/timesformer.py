@@ -288,11 +288,6 @@ class Timesformer(InkModel):
         """The config's tile: the number of logits is fixed; with another tile the network would run, and be wrong."""
         return self.config.tile_px
 
-    @property
-    def tile_multiple(self) -> int:
-        """The tile itself."""
-        return self.config.tile_px
-
     def forward(self, subvolume: Tensor) -> Tensor:
         """Return the logits.
 

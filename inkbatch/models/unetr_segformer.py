@@ -86,11 +86,6 @@ class UnetrSegformer(InkModel):
         """The config's tile: the network has a table of positions."""
         return self.config.tile_px
 
-    @property
-    def tile_multiple(self) -> int:
-        """The tile itself."""
-        return self.config.tile_px
-
     def forward(self, subvolume: Tensor) -> Tensor:
         """Return the logits.
 

@@ -61,7 +61,7 @@ class UnitTiles:
     wanted: NDArray[np.bool_]
 
     def touching(self, box: Box) -> UnitTiles:
-        """These tiles without those that do not touch a box."""
+        """Leave out the tiles that do not touch a box."""
         edge = self.grid.tile_px
         y0 = np.array([self.grid.rows.origin(row) for row in self.rows], np.intp)
         x0 = np.array([self.grid.columns.origin(column) for column in self.columns], np.intp)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from typing import Any
 
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
@@ -26,15 +25,6 @@ ROOMS = (
     "rounds",
 )  # folders of ROOT
 RERUN = "inkbatch rerun manifest.json --root ANOTHER_ROOT"  # in the page's folder
-
-
-def document(place: Location) -> dict[str, Any] | None:
-    """Read a JSON document; None if it is missing or no mapping."""
-    try:
-        found = place.read_json()
-    except FileNotFoundError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def table(place: Location) -> list[dict[str, str]]:

@@ -52,9 +52,7 @@ class Pace:
         self._started, self._tiles, self._bytes = clock(), 0.0, 0
         self._open_tiles = 0.0
         self._share: float | None = None
-        self._lock = (
-            threading.Lock()
-        )  # units are counted by the threads that store them, parts by the one that computes
+        self._lock = threading.Lock()  # threads that store count units, the one that computes counts parts of them
 
     def restart(self) -> None:
         """Begin the job now."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inkbatch import __version__
@@ -96,6 +96,10 @@ class RunManifest:
     def digest(self) -> str:
         """SHA-256 of all that the manifest states."""
         return str(self.document["digest"])
+
+    def of_pass(self, job: str) -> RunManifest:
+        """Make the manifest of an earlier pass over the same units, which nobody asked for by itself."""
+        return replace(self, job=job, request={})
 
 
 @dataclass(frozen=True)
@@ -410,11 +414,7 @@ def state_changes(then: Any, now: Mapping[str, Any]) -> list[str]:
 
 def content_of(folder: Location) -> str | None:
     """Return the content digest of a complete run; None where an older version made it, or it is not complete."""
-    try:
-        found = (folder / "complete.json").read_json()
-    except FileNotFoundError:
-        return None
-    content = found.get("content") if isinstance(found, dict) else None
+    content = ((folder / "complete.json").find_mapping() or {}).get("content")
     return content if isinstance(content, str) else None
 
 

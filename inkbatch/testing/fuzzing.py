@@ -317,9 +317,10 @@ def _exports() -> list[bytes]:
 
 
 def _presets() -> list[bytes]:
-    import inkbatch.models.presets as presets
+    from inkbatch.models.presets import FOLDERS
+    from inkbatch.presets import preset_names, preset_path
 
-    return [presets.preset_path(name).read_bytes() for name in presets.preset_names()[:2]]
+    return [preset_path(name, folders=FOLDERS).read_bytes() for name in preset_names(FOLDERS)[:2]]
 
 
 def _bundles() -> list[bytes]:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.maps.area import area_box
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 from inkbatch.io.pictures.png import LONGEST_PX, write_png
@@ -28,19 +29,13 @@ class SavedPicture:
         Raises:
             ConfigError: The box is empty or leaves the segment, or the level is not there.
         """
-        height, width = renderer.group.shape_yx
-        y0, x0, y1, x1 = look.box
-        if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
-            raise ConfigError(
-                f"view: expected a box inside {height} × {width} px (height × width), got {list(look.box)} "
-                "(y0, x0, y1, x1); mark a part of the segment"
-            )
+        box = area_box(look.box, renderer.group.shape_yx, "view: box")
         if look.level >= renderer.levels:
             raise ConfigError(f"view: expected a level from 0 to {renderer.levels - 1}, got {look.level}")
         if look.beside is not None and look.map is None:
             raise ConfigError("view: a second map needs a first one")
         self._renderer, self._look = renderer, look
-        self._box = Box(*look.box).downscale(2**look.level)
+        self._box = box.downscale(2**look.level)
         if max(self.shape[:2]) > LONGEST_PX:
             raise ConfigError(f"view: a PNG ends at {LONGEST_PX} px; save a smaller part")
 

@@ -284,11 +284,7 @@ def _swept(folder: Location) -> list[ShownMap]:
 
 
 def _manifest(folder: Location) -> dict[str, Any]:
-    try:
-        found = (folder / "manifest.json").read_json()
-    except FileNotFoundError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return (folder / "manifest.json").find_mapping() or {}
 
 
 def _overlays(folder: Location) -> dict[str, Multiscale]:

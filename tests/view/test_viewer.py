@@ -299,7 +299,7 @@ def test_unknown_names_and_places_are_refused(viewer):
             tile(viewer, "map", "maps=one", *place)
     with pytest.raises(ConfigError, match="lies outside"):
         viewer.about("value", 0, "y=700&x=0&maps=one")
-    with pytest.raises(ConfigError, match="mark a part"):
+    with pytest.raises(ConfigError, match="is empty or leaves the 700 × 1100 px"):
         picture(viewer, box=[0, 0, 701, 10])
     with pytest.raises(DataError, match="expected layers within 0:5, got 0:9"):
         tile(viewer, "papyrus", "range=0,9")

@@ -28,13 +28,7 @@ def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
         DataError: It is not there, has several pages or transparent pixels, or not 8 bits.
         CorruptDataError: It cannot be decoded.
     """
-    try:
-        data = place.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{place}: this picture of the dataset is missing; restore it, or build the dataset again"
-        ) from error
-    kept = decode_image(data, cv2.IMREAD_UNCHANGED, str(place))
+    data, kept = _decoded(place, "picture")
     if kept.dtype != np.uint8:
         raise DataError(
             f"{place}: expected a picture of 8 bits, got {kept.dtype}; convert it, values are never rounded"
@@ -67,13 +61,7 @@ def decode_objects(place: Location, labels: ObjectLabels) -> NDArray[np.uint8]:
     Raises:
         DataError: It was saved with losses, or is no grey picture of 8 or 16 bits. See `class_labels`, too.
     """
-    try:
-        data = place.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{place}: this annotation of the dataset is missing; restore it, or build the dataset again"
-        ) from error
-    values = decode_image(data, cv2.IMREAD_UNCHANGED, str(place))
+    data, values = _decoded(place, "annotation")
     if is_lossy(data) or values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
         kind = "one saved with losses" if is_lossy(data) else f"{values.shape} of {values.dtype}"
         raise DataError(
@@ -81,6 +69,17 @@ def decode_objects(place: Location, labels: ObjectLabels) -> NDArray[np.uint8]:
             "as PNG or TIFF"
         )
     return class_labels(values, labels, str(place))
+
+
+def _decoded(place: Location, what: str) -> tuple[bytes, NDArray[Any]]:
+    """Read a file of the dataset; return its bytes and the picture as it is stored."""
+    try:
+        data = place.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{place}: this {what} of the dataset is missing; restore it, or build the dataset again"
+        ) from error
+    return data, decode_image(data, cv2.IMREAD_UNCHANGED, str(place))
 
 
 def picture_layers(place: Location, *, in_colour: bool, clahe: ClaheSettings | None = None) -> NDArray[np.uint8]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +11,17 @@ from pydantic import Field, model_validator
 
 from inkbatch.config import JobConfig
 from inkbatch.data.datasets.counting import BoxCounts, count_boxes, count_grid
-from inkbatch.data.datasets.ink_boxes import BoxRules
+from inkbatch.data.datasets.ink_boxes import BoxRules, InkBox
 from inkbatch.data.datasets.segment_arrays import SegmentArrays
+from inkbatch.data.maps.area import area_box
 from inkbatch.data.segments import stable_random as chance
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box, TileGrid
 
 STEPS_PER_SAMPLE = 32
+
+Boxes = tuple[tuple[int, int, int, int], ...]
+InkBoxes = dict[str, list[InkBox]]
 
 
 class SamplingRules(JobConfig):
@@ -55,6 +60,17 @@ class SamplingRules(JobConfig):
             DataError: Fewer crops than requested, and `accept_fewer` is not set.
         """
         return np.arange(len(found.boxes))
+
+    def written_out(
+        self, from_coco: Callable[[str], Mapping[str, Boxes]], around_ink: Callable[[BoxRules], InkBoxes]
+    ) -> tuple[Self, InkBoxes]:
+        """Return the rules with every box that they take from elsewhere, and the boxes around ink; here none are taken.
+
+        Args:
+            from_coco: Reads the boxes of a COCO file, by segment id.
+            around_ink: Finds the boxes around ink components, by segment id.
+        """
+        return self, {}
 
 
 class GridSampling(SamplingRules):
@@ -154,7 +170,7 @@ class BoxSampling(SamplingRules):
     """
 
     kind: Literal["boxes"]
-    boxes: dict[str, tuple[tuple[int, int, int, int], ...]] = Field(default_factory=dict)
+    boxes: dict[str, Boxes] = Field(default_factory=dict)
     coco: str | None = None
     ink: BoxRules | None = None
     fit: Literal["as-is", "centred"] = "as-is"
@@ -166,6 +182,18 @@ class BoxSampling(SamplingRules):
         if not self.boxes and self.coco is None and self.ink is None:
             raise ValueError("no boxes: give boxes by segment id, a coco file, or rules of boxes around ink")
         return self
+
+    def written_out(
+        self, from_coco: Callable[[str], Mapping[str, Boxes]], around_ink: Callable[[BoxRules], InkBoxes]
+    ) -> tuple[Self, InkBoxes]:
+        """Write out the boxes of the COCO file and those around ink; see `SamplingRules`."""
+        listed = {} if self.coco is None else from_coco(self.coco)
+        around = {} if self.ink is None else around_ink(self.ink)
+        boxes: dict[str, Boxes] = dict(self.boxes)
+        for found in (listed, {name: tuple(entry.box for entry in entries) for name, entries in around.items()}):
+            for name, more in found.items():
+                boxes[name] = boxes.get(name, ()) + more
+        return self.model_copy(update={"boxes": boxes, "coco": None, "ink": None}), around
 
     def candidates(self, arrays: SegmentArrays, segment: str, sample_px: int) -> BoxCounts:
         """List the given boxes of the segment; see `SamplingRules`."""
@@ -211,13 +239,7 @@ def _given(sampling: BoxSampling, segment: str, shape_yx: tuple[int, int], sampl
     whole = Box(0, 0, *shape_yx)
     found: list[Box] = []
     for numbers in sampling.boxes.get(segment, ()):
-        y0, x0, y1, x1 = numbers
-        if not (0 <= y0 < y1 <= whole.y1 and 0 <= x0 < x1 <= whole.x1):
-            raise ConfigError(
-                f"segment {segment}: box {list(numbers)} (y0, x0, y1, x1) is empty or leaves its {whole.y1} x "
-                f"{whole.x1} px; boxes are full-resolution pixels, half-open"
-            )
-        box = Box(y0, x0, y1, x1)
+        box = area_box(numbers, shape_yx, f"segment {segment}: box")
         box = _centred(box, whole, sample_px, segment) if sampling.fit == "centred" else box
         if box in found:
             raise ConfigError(f"segment {segment}: box {list(numbers)} occurs twice (or fits as one); leave one out")

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from inkbatch.config import JobConfig
 from inkbatch.data.labels.ink import LAST_BARE
@@ -30,6 +30,15 @@ GREY_UNIT = {"uint8": 1, "uint16": 257}  # stored steps per grey value of 255
 TRUTH_LEVEL = 0.5  # mask value from which a pixel counts as ink
 BAND_ROWS = 256  # bounds the temporary planes of the noise
 _DIRECTIONS = 16
+
+
+def _some_ink(amplitude: float) -> float:
+    if amplitude == 0:
+        raise ValueError("amplitude 0 plants no ink; give for example 50, or -50 for ink darker than papyrus")
+    return amplitude
+
+
+Amplitude = Annotated[float, Field(ge=-255, le=255), AfterValidator(_some_ink)]
 
 
 class InkConfig(JobConfig):
@@ -45,20 +54,13 @@ class InkConfig(JobConfig):
         seed: Seed of the noise.
     """
 
-    amplitude: float = Field(ge=-255, le=255)
+    amplitude: Amplitude
     depth_layer: float
     width_layers: float = Field(default=1.5, gt=0)
     crackle: float = Field(default=0.4, ge=0, le=1)
     crackle_px: float = Field(default=8.0, ge=2)
     edge_px: float = Field(default=1.5, ge=0)
     seed: int = Field(default=0, ge=0)
-
-    @field_validator("amplitude")
-    @classmethod
-    def _some_ink(cls, amplitude: float) -> float:
-        if amplitude == 0:
-            raise ValueError("amplitude 0 plants no ink; give for example 50, or -50 for ink darker than papyrus")
-        return amplitude
 
 
 class PhantomConfig(InkConfig):

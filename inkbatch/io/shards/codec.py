@@ -58,8 +58,9 @@ class ChunkCodec:
     """
 
     def __init__(self, layout: ArrayLayout) -> None:
-        # The calls of numcodecs take no number of threads; it has one switch for the whole process. Chunks are decoded
-        # side by side by our own threads; Blosc's would be woken for every chunk.
+        # The calls of numcodecs take no number of threads; it has one switch for the whole process, which a context
+        # around a call would turn for all other threads, too. Chunks are decoded side by side by our own threads;
+        # Blosc's would be woken for every chunk.
         blosc.use_threads = False
         settings = CODECS[layout.codec]
         shuffle, typesize = _SHUFFLE[settings["shuffle"]], np.dtype(layout.dtype).itemsize

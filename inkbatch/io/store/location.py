@@ -302,6 +302,18 @@ class Location:
             raise CorruptDataError(f"{self.uri}: expected a mapping, got a {kind}; it was damaged or is another file")
         return Document(found, self.uri)
 
+    def find_mapping(self) -> dict[str, Any] | None:
+        """Read the object, a JSON mapping; None if there is no object, or something else in it.
+
+        Raises:
+            CorruptDataError: It is not JSON.
+        """
+        try:
+            found = self.read_json()
+        except FileNotFoundError:
+            return None
+        return found if isinstance(found, dict) else None
+
     def write_json(self, value: Any) -> None:
         """Write `value` as JSON with sorted keys, so that equal values are equal bytes."""
         self.write_bytes(_json_bytes(value))

@@ -29,7 +29,6 @@ from inkbatch.reports.pictures import coloured, legend_of
 from inkbatch.reports.stored import (
     RERUN,
     bundle_warnings,
-    document,
     interruptions,
     links,
     money,
@@ -78,7 +77,7 @@ def page(run: StoredRun, root: Location) -> Page:
     """
     config, members = run.manifest["config"], run.manifest["inputs"]["predictions"]
     merged, spread = pixels(run.folder / "preview.png"), pixels(run.folder / "disagreement.png")
-    weights, um = document(run.folder / "weights.json"), pixel_um(run.folder / "prediction.zarr")
+    weights, um = (run.folder / "weights.json").find_mapping(), pixel_um(run.folder / "prediction.zarr")
     width_um = None if um is None else um * _width(run.folder)
     names = [str(member["name"]) for member in members]
     return Page(

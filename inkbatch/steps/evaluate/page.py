@@ -28,7 +28,6 @@ from inkbatch.reports.pictures import legend_of
 from inkbatch.reports.stored import (
     RERUN,
     bundle_warnings,
-    document,
     interruptions,
     links,
     money,
@@ -73,7 +72,7 @@ def page(run: StoredRun, root: Location) -> Page:
         root: Not needed.
     """
     found = (run.folder / DOCUMENT).read_mapping()
-    drawn, config = document(run.folder / PICTURES), run.manifest["config"]
+    drawn, config = (run.folder / PICTURES).find_mapping(), run.manifest["config"]
     names, segment = [one["name"] for one in found["maps"]], config["segment"]
     share = found["ink_px"] / found["counted_px"]
     return Page(

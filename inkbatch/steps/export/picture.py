@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import Field
 
 from inkbatch.config import JobConfig, parse_bytes
+from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.stored import open_map
 from inkbatch.data.segments.catalog import Catalog
 from inkbatch.errors import ConfigError
-from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.bands import Flip, MapView
 from inkbatch.io.pictures.export import ENDINGS, Picture, PictureFormat, band_rows, write_picture
@@ -221,14 +221,9 @@ def _view(config: ExportConfig, pyramid: Multiscale, place: str) -> MapView:
     view = MapView.of(pyramid, config.level, config.flip)
     if config.crop is None:
         return view
-    y0, x0, y1, x1 = config.crop
     height, width = pyramid.shape
-    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
-        raise ConfigError(
-            f"{place}: crop {y0}, {x0}, {y1}, {x1} (y0, x0, y1, x1) is empty or leaves the {height} × {width} px "
-            "(height × width) of the map; choose a part of it, in full-resolution pixels"
-        )
-    return MapView(view.array, Box(y0, x0, y1, x1).downscale(2**config.level), config.flip)
+    box = area_box(config.crop, (height, width), f"{place}: crop", "the map")
+    return MapView(view.array, box.downscale(2**config.level), config.flip)
 
 
 def _bar(config: ExportConfig, kind: PictureFormat, pixel_um: float, shape_yx: tuple[int, int]) -> ScaleBar | None:

@@ -106,11 +106,7 @@ class CleanPlan:
     @property
     def facts_record(self) -> RunFolder:
         """The run that writes facts on components."""
-        found = self.manifest
-        manifest = RunManifest(
-            "clean-components", found.config, found.inputs, found.units, state=found.state, now=found.now
-        )
-        return RunFolder(self.folder / "components", manifest)
+        return RunFolder(self.folder / "components", self.manifest.of_pass("clean-components"))
 
     def facts_place(self, unit: Unit) -> Location:
         """Return the path of a unit's facts."""

@@ -49,11 +49,7 @@ class LabelsPlan:
     @property
     def facts_record(self) -> RunFolder:
         """The run that writes facts on components."""
-        found = self.manifest
-        manifest = RunManifest(
-            "labels-components", found.config, found.inputs, found.units, state=found.state, now=found.now
-        )
-        return RunFolder(self.folder / "labels/components", manifest)
+        return RunFolder(self.folder / "labels/components", self.manifest.of_pass("labels-components"))
 
     def facts_place(self, unit: Unit) -> Location:
         """Return the path of a unit's facts."""

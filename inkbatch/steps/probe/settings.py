@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from inkbatch.config import JobConfig
+from inkbatch.data.synthetic.phantom import Amplitude
 from inkbatch.predict.names import DeviceName, PrecisionName
 
 
@@ -45,7 +46,7 @@ class ProbeConfig(JobConfig):
     at: tuple[tuple[int, int], ...] | None = Field(None, min_length=1)
     window_px: int | None = Field(None, ge=16)
     step: int = Field(1, ge=1)
-    amplitude: float = Field(50.0, ge=-255, le=255)
+    amplitude: Amplitude = 50.0
     width_layers: float = Field(1.5, gt=0)
     stroke_px: float = Field(24.0, ge=2)
     edge_px: float = Field(1.5, ge=0)
@@ -54,10 +55,3 @@ class ProbeConfig(JobConfig):
     device: DeviceName = "auto"
     precision: PrecisionName = "auto"
     batch_tiles: int = Field(0, ge=0)
-
-    @field_validator("amplitude")
-    @classmethod
-    def _some_ink(cls, amplitude: float) -> float:
-        if amplitude == 0:
-            raise ValueError("amplitude 0 plants no ink; give for example 50, or -50 for ink darker than papyrus")
-        return amplitude

@@ -75,9 +75,7 @@ class SweepPlan:
     @property
     def maps_record(self) -> RunFolder:
         """The run of the first stage, every bundle by itself."""
-        found = self.manifest
-        first = RunManifest("sweep-maps", found.config, found.inputs, found.units, state=found.state, now=found.now)
-        return RunFolder(self.folder / MAPS_NAME, first)
+        return RunFolder(self.folder / MAPS_NAME, self.manifest.of_pass("sweep-maps"))
 
     def counts_place(self, unit: Unit) -> Location:
         """Return the place of a unit's counts."""

@@ -11,6 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from inkbatch import __version__
+from inkbatch.data.maps.area import area_box
 from inkbatch.data.synthetic.phantom import PhantomConfig, label_mask, papyrus_of, plant, require_fitting, truth_of
 from inkbatch.errors import ConfigError, CorruptDataError, DataError
 from inkbatch.geometry import Box
@@ -46,7 +47,7 @@ def run(config: PhantomConfig) -> list[str]:
         return [f"phantom: already complete at {output}, nothing to do"]
     with open_layer_source(config.source) as source:
         require_fitting(source, config)
-        box = _checked_box("source_box", config.source_box, source.shape_zyx[1:], source.uri)
+        box = area_box(config.source_box, source.shape_zyx[1:], "phantom source_box", source.uri)
         mask = _letters(config, box)
         papyrus = _papyrus(config, source, box)
         truth = truth_of(mask, papyrus)
@@ -119,22 +120,10 @@ def _settings(config: PhantomConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"output"})
 
 
-def _checked_box(key: str, numbers: BoxNumbers | None, shape_yx: tuple[int, ...], place: str) -> Box:
-    whole = Box(0, 0, shape_yx[0], shape_yx[1])
-    if numbers is None:
-        return whole
-    y0, x0, y1, x1 = numbers
-    if not (0 <= y0 < y1 <= whole.y1 and 0 <= x0 < x1 <= whole.x1):
-        raise ConfigError(
-            f"phantom {key}: got {list(numbers)}, {place} is {whole.y1} x {whole.x1} px; "
-            "give (y0, x0, y1, x1), half-open, inside that"
-        )
-    return Box(y0, x0, y1, x1)
-
-
 def _letters(config: PhantomConfig, box: Box) -> NDArray[np.float32]:
     picture = read_picture(config.labels)
-    crop = _checked_box("label_box", config.label_box, picture.shape, config.labels)
+    height, width = picture.shape
+    crop = area_box(config.label_box, (height, width), "phantom label_box", config.labels)
     return label_mask(
         picture[crop.slices],
         box.shape,

@@ -14,7 +14,7 @@ from inkbatch.reports.charts.shapes import Axis, Line, Mark
 from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import Chart, Code, Figure, Link, Page, Picture, Promise, Section, Table, Words
 from inkbatch.reports.picture_words import in_picture_words
-from inkbatch.reports.stored import RERUN, below, document, interruptions, links, money, number, pixels, shown, table
+from inkbatch.reports.stored import RERUN, below, interruptions, links, money, number, pixels, shown, table
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.text import count_text
@@ -51,7 +51,7 @@ def page(run: StoredRun, root: Location) -> Page:
         root: ROOT, for the command that uses the bundle.
     """
     config, complete = run.manifest["config"], (run.folder / "complete.json").read_mapping()
-    bundle, data = (run.folder / "bundle/bundle.json").read_mapping(), document(run.folder / "data.json")
+    bundle, data = (run.folder / "bundle/bundle.json").read_mapping(), (run.folder / "data.json").find_mapping()
     rows, best = table(run.folder / "metrics.csv"), int(complete["best_epoch"])
     epochs = [row for row in rows if row["segment"] == OVERALL]
     fold = "" if config.get("fold") is None else f", while fold {config['fold']} validated"

@@ -320,9 +320,9 @@ def test_a_given_segment_mask_bounds_the_ink(material):
 @pytest.mark.parametrize(
     ("values", "kind", "words"),
     [
-        ({"source_box": [0, 0, 41, 56]}, ConfigError, r"source_box.*40 x 56 px"),
-        ({"source_box": [9, 0, 9, 56]}, ConfigError, r"source_box.*half-open"),
-        ({"label_box": [0, 0, 81, 56]}, ConfigError, r"label_box.*80 x 112 px"),
+        ({"source_box": [0, 0, 41, 56]}, ConfigError, r"source_box.*40 × 56 px"),
+        ({"source_box": [9, 0, 9, 56]}, ConfigError, r"source_box.*is empty or leaves"),
+        ({"label_box": [0, 0, 81, 56]}, ConfigError, r"label_box.*80 × 112 px"),
         ({"label_box": [40, 40, 80, 96]}, DataError, "no ink would fall on papyrus"),
         ({"label_scale": 0.25}, ConfigError, "labels cover only 20 x 28 px"),
         ({"depth_layer": 0}, LayerRangeError, "expected depth_layer among the stored layers 1 to 5"),
