@@ -22,7 +22,7 @@ from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import RunFolder, RunManifest
-from inkbatch.steps.instances.refinement import identity, open_network, require_pictures
+from inkbatch.steps.instances.network import identity, open_network, require_pictures
 from inkbatch.steps.instances.settings import Form, InstancesConfig
 from inkbatch.steps.instances.sources import Source, Sources, open_sources
 
@@ -126,9 +126,7 @@ class InstancesPlan:
         return self._stage("instances-answers", "answers")
 
     def _stage(self, job: str, folder: str) -> RunFolder:
-        found = self.manifest
-        manifest = RunManifest(job, found.config, found.inputs, found.units, state=found.state, now=found.now)
-        return RunFolder(self.folder / folder, manifest)
+        return RunFolder(self.folder / folder, self.manifest.of_pass(job))
 
     def facts_place(self, unit: Unit) -> Location:
         """Return the place of a unit's facts on basins."""

@@ -1,10 +1,10 @@
-"""Refinement as a part of `inkbatch instances`: the network's identity, and the pass that asks it; torch comes late."""
+"""The pass of `inkbatch instances` that asks a network for the proposals of each unit; torch comes late."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,51 +13,10 @@ from inkbatch.data.instances.answers import store_answers
 from inkbatch.data.instances.ascent import Bools, Evidence
 from inkbatch.data.instances.proposals import Proposal, inside_own_component
 from inkbatch.data.instances.selection import Answer, FirstPassTile, Instance, Rejection
-from inkbatch.errors import DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.multiscale import Multiscale
-from inkbatch.io.store.location import Location
 from inkbatch.run.pipeline import UnitWork
-from inkbatch.steps.instances.settings import InstancesConfig
-from inkbatch.steps.instances.sources import Source
-
-if TYPE_CHECKING:
-    from inkbatch.models.prompting import PromptableBundle
-    from inkbatch.steps.instances.plan import InstancesPlan
-
-
-def open_network(config: InstancesConfig) -> PromptableBundle | None:
-    """Open the network that refines, without its weights; None where none does.
-
-    Raises:
-        DataError: It is no promptable network.
-    """
-    if config.refine == "none":
-        return None
-    from inkbatch.models.prompting import PromptableBundle
-
-    return PromptableBundle.open(Location.parse(config.refine))
-
-
-def identity(network: PromptableBundle) -> dict[str, Any]:
-    """Describe a network for the manifest."""
-    document = network.document
-    keys = ("name", "kind", "weights_sha256", "licence")
-    return {**{key: getattr(document, key) for key in keys}, "source": dict(document.source)}
-
-
-def require_pictures(sources: Sequence[Source]) -> None:
-    """Refuse maps that have no picture: a network outlines what it sees.
-
-    Raises:
-        DataError: There is one.
-    """
-    bare = [one.name for one in sources if not one.has_picture]
-    if bare:
-        raise DataError(
-            f"refine: expected a picture, or the layers of a segment, for every map, got none for {bare[0]}; give "
-            "--pictures, run inkbatch prepare, or leave --refine out"
-        )
+from inkbatch.steps.instances.plan import InstancesPlan
 
 
 @dataclass(frozen=True, eq=False)
