@@ -6,18 +6,16 @@ from collections.abc import Mapping
 
 from inkbatch.config import near_matches
 from inkbatch.data.datasets.coco import draw_boxes, read_coco, write_box_list, write_coco
-from inkbatch.data.datasets.ink_boxes import InkBox, find_boxes
-from inkbatch.data.datasets.sampling import BoxSampling, Sampling
+from inkbatch.data.datasets.ink_boxes import BoxRules, InkBox, find_boxes
+from inkbatch.data.datasets.sampling import Boxes, InkBoxes, Sampling
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 
-Boxes = tuple[tuple[int, int, int, int], ...]
-
 
 def with_all_boxes(
     sampling: Sampling, shapes: Mapping[str, tuple[int, int]], labels: Mapping[str, Multiscale]
-) -> tuple[Sampling, dict[str, list[InkBox]]]:
+) -> tuple[Sampling, InkBoxes]:
     """Write out every box of a sampling, so that nothing more must be read.
 
     Args:
@@ -32,20 +30,13 @@ def with_all_boxes(
         DataError: A COCO file that cannot be read or names a picture that is no segment; no component that fits.
         MismatchError: A picture of another size than its segment.
     """
-    if not isinstance(sampling, BoxSampling):
-        return sampling, {}
-    boxes: dict[str, Boxes] = dict(sampling.boxes)
-    if sampling.coco is not None:
-        for name, found in _from_coco(Location.parse(sampling.coco), shapes).items():
-            boxes[name] = boxes.get(name, ()) + found
-    around: dict[str, list[InkBox]] = {}
-    if sampling.ink is not None:
+
+    def around_ink(rules: BoxRules) -> InkBoxes:
         if not labels:
             raise DataError("sampling: boxes around ink need prepared segments with ink labels; pictures have none")
-        around = {name: find_boxes(array, sampling.ink) for name, array in labels.items()}
-        for name, ink in around.items():
-            boxes[name] = boxes.get(name, ()) + tuple(entry.box for entry in ink)
-    return sampling.model_copy(update={"boxes": boxes, "coco": None, "ink": None}), around
+        return {name: find_boxes(array, rules) for name, array in labels.items()}
+
+    return sampling.written_out(lambda place: _from_coco(Location.parse(place), shapes), around_ink)
 
 
 def write_ink_boxes(folder: Location, around: Mapping[str, list[InkBox]], labels: Mapping[str, Multiscale]) -> None:
