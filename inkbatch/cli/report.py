@@ -20,12 +20,15 @@ def report(
         str,
         typer.Argument(
             metavar="RUN",
-            help="Folder or URI of a run; or the name of a segment, dataset or training run under ROOT.",
+            help="Folder or URI of a run; or a name under ROOT: of a segment, dataset, training run or series.",
             show_default=False,
         ),
     ],
     root: Root = None,
-    name: Annotated[str | None, typer.Option(help="One prediction or probe of the segment (default: all).")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of one result of the segment: a prediction, probe, sweep, … (default: all)."),
+    ] = None,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:

@@ -332,6 +332,17 @@ def test_report_says_what_is_not_there(tmp_path):
         list(report.run(report.ReportConfig(run=folder.uri)))
 
 
+def test_report_looks_for_a_name_in_every_room_of_results(tmp_path):
+    rooms = {"preflights": "preflight", "probes": "probe", "predictions": "infer", "sweeps": "sweep"}
+    rooms |= {"instances": "instances", "rounds": "round"}
+    for room, job in rooms.items():
+        manifest = {"job": job, "config": {}, "inputs": {}, "digest": "x"}
+        (Location.parse(tmp_path) / room / "tiny/one/manifest.json").write_json(manifest)
+    with pytest.raises(DataError, match="no finished run of tiny") as refused:
+        list(report.run(report.ReportConfig(run="tiny", root=str(tmp_path))))
+    assert [room for room in rooms if f"{room}/tiny/one is not finished" not in str(refused.value)] == []
+
+
 def test_root_is_what_lies_above_the_room():
     assert root_of(Location.parse("s3://bucket/ink/predictions/a/b")).uri == "s3://bucket/ink"
     assert root_of(Location.parse("s3://bucket/ink/predictions/a/b/evaluation")).uri == "s3://bucket/ink"

@@ -21,9 +21,9 @@ class ReportConfig(JobConfig):
 
     Attributes:
         run: Folder or URI of a run, or its manifest; or else the name of what lies under ROOT: a segment (with all that
-            was made of it), a dataset, a training run.
+            was made of it), a dataset, a training run, a series of rounds.
         root: ROOT; for a run that is given by its folder, the ROOT that holds its segment, where that is another one.
-        name: One prediction, probe or sweep of the segment; None takes all.
+        name: One result of the segment (a prediction, probe, sweep, …), or one round; None takes all.
     """
 
     job: ClassVar[str] = "report"
@@ -78,7 +78,7 @@ def _below(root: Location, subject: str, name: str | None) -> Iterator[StoredRun
     folders = (
         [] if name else [root / f"segments/{subject}/prepare", root / f"datasets/{subject}", root / f"runs/{subject}"]
     )
-    for room in ("probes", "predictions", "sweeps", "instances"):
+    for room in ("preflights", "probes", "predictions", "sweeps", "instances", "rounds"):
         made = root / room / subject
         folders += [made / one for one in ([name] if name else made.names())]
     for folder in folders:
