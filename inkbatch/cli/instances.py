@@ -42,9 +42,11 @@ def instances(
     result: Annotated[str | None, typer.Option(help="Name of the result.")] = None,
     refine: Annotated[
         str | None,
-        typer.Option(help="Refine objects by a network: a bundle of import-promptable (default: none)."),
+        typer.Option(help="Refine objects with a network: a bundle of import-promptable (default: none)."),
     ] = None,
-    kind: Annotated[str, typer.Option(help="objects, or letters: letters and lines of a map of ink.")] = "objects",
+    kind: Annotated[
+        str, typer.Option(help="What to find: objects, or letters (letters and lines of an ink map).")
+    ] = "objects",
     root: Root = None,
     preset: Preset = None,
     *,
@@ -55,7 +57,7 @@ def instances(
     Separates objects that touch, and measures them. Writes labels.zarr and a GeoJSON per picture, instances.csv,
     instances.parquet, coco.json, proposals.csv and overlays to ROOT/instances/SUBJECT/RESULT. Objects do not depend on
     units. Settings: proposals.object_from=0.5, proposals.min_area=50 (or 800um2), proposals.neck, selection.edge=4,
-    forms, unit_px, … (all of them: docs/instances.md). With shards, the last one finishes.
+    forms, unit_px, … (all of them: docs/instances.md). With shards, the last one finishes the result.
     """
     from inkbatch.steps.instances import job as step
     from inkbatch.steps.instances.settings import InstancesConfig

@@ -64,8 +64,8 @@ def labels(
     loss and metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. Of files with
     versions (name_v2 beside name), version=2 takes one. With shards, the last one finishes the labels.
 
-    A map of another scan must have the shape of the surface up to one scale. Values around its threshold are ignored:
-    band=0.1 on either side.
+    A map of another scan must have the shape of the surface, at one scale. Values around its threshold
+    are ignored: band=0.1 on either side.
     """
     from inkbatch.errors import ConfigError
     from inkbatch.steps.labels import job as step
@@ -89,7 +89,7 @@ def label_versions(
     segment: Annotated[str, typer.Argument(help="Segment id.")],
     one: Annotated[str | None, typer.Argument(help="Label version, for example v001.")] = None,
     other: Annotated[str | None, typer.Argument(help="Label version to compare it with.")] = None,
-    picture: Annotated[str | None, typer.Option(help="PNG to write of the ink that changed.")] = None,
+    picture: Annotated[str | None, typer.Option(help="PNG file to write: the ink that changed.")] = None,
     root: Root = None,
 ) -> None:
     """List a segment's label versions, or compare two.
@@ -109,7 +109,9 @@ def export_labels(
     layer: Annotated[
         str | None, typer.Option(help="Layer: ink (default), not_ink, ignore or supervision.", show_default=False)
     ] = None,
-    plane: Annotated[int | None, typer.Option(help="Plane of the volume that holds it (default: the middle).")] = None,
+    plane: Annotated[
+        int | None, typer.Option(help="Plane of the label volume that gets the labels (default: the middle one).")
+    ] = None,
     root: Root = None,
 ) -> None:
     """Export a label version for other programs.
@@ -125,10 +127,12 @@ def export_labels(
 
 def import_labels(
     segment: Annotated[str, typer.Argument(help="Segment id; the segment must be prepared.")],
-    ink: Annotated[str | None, typer.Option(help="Picture, zarr array or label volume of the ink.")] = None,
-    not_ink: Annotated[str | None, typer.Option(help="The same of what is surely not ink.")] = None,
-    ignore: Annotated[str | None, typer.Option(help="The same of what is ignored.")] = None,
-    supervision: Annotated[str | None, typer.Option(help="The same of where labels count.")] = None,
+    ink: Annotated[str | None, typer.Option(help="Ink: a picture, zarr array or label volume.")] = None,
+    not_ink: Annotated[str | None, typer.Option(help="Surely not ink: a picture, zarr array or label volume.")] = None,
+    ignore: Annotated[str | None, typer.Option(help="Ignored: a picture, zarr array or label volume.")] = None,
+    supervision: Annotated[
+        str | None, typer.Option(help="Where labels count: a picture, zarr array or label volume.")
+    ] = None,
     plane: Annotated[
         str | None, typer.Option(help="Plane of a label volume: a number, middle or max (default: the one with ink).")
     ] = None,

@@ -77,7 +77,7 @@ def import_promptable(
     dest: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URI of the new bundle.")],
     name: Annotated[str | None, typer.Option(help="Name of the bundle (default: the source's).")] = None,
     licence: Annotated[
-        str | None, typer.Option(help="License of the weights (default: the one that the README of the source states).")
+        str | None, typer.Option(help="Licence of the weights (default: the one that the README of the source states).")
     ] = None,
 ) -> None:
     """Import SAM 2 or SAM, to refine objects.

@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
 def preflight(
     segment: Segment,
     bundle: Annotated[
-        str | None, typer.Option(help="The bundle that is to read it: a folder or URI; demo is the shipped one.")
+        str | None,
+        typer.Option(help="The bundle that is to read the segment: a folder or URI; demo is the shipped one."),
     ] = None,
     root: Root = None,
     name: Annotated[str | None, typer.Option(help="Name of the result (default: the bundle's, or layers).")] = None,
@@ -33,9 +34,9 @@ def preflight(
 ) -> None:
     """Check a segment's layers tile by tile.
 
-    One verdict with a number per tile of 256 px: fine, outside, blank, seam, no sheet, two sheets, off-centre, scale or
-    lossy codec, from the layers alone. No GPU and no network is needed. Writes preflight.json, a map and a picture to
-    ROOT/preflights/SEGMENT/NAME; infer --preflight mask or warn takes them. Other settings through --set:
+    Gives each tile of 256 px a verdict with a number: fine, outside, blank, seam, no sheet, two sheets, off-centre,
+    scale or lossy codec. Reads the layers alone: no GPU and no network is needed. Writes preflight.json, a map and a
+    picture to ROOT/preflights/SEGMENT/NAME; infer --preflight mask or warn takes them. Other settings through --set:
     scale_um=7.91 (without a bundle), off_centre_layers=4, unit_px=1024, override={divisor: 200}.
     """
     context = common.context()

@@ -32,7 +32,7 @@ def probe(
     """Probe which depth order and layers suit a bundle.
 
     Infers some windows in both depth orders from every first layer, plants ink of known contrast at every depth, and
-    feeds null inputs. Writes the verdict (clear, displaced, blind or false positives) and a plot to
+    feeds null inputs. Writes the verdict (clear, displaced, blind, no ink, undecided or false positives) and a plot to
     ROOT/probes/SEGMENT/NAME; infer --layers auto takes it. Other settings through --set: at=[[y,x],[y,x]] (corners of
     the windows), window_px=256, step=2 (of the first layers), amplitude=50, width_layers=1.5, stroke_px=24, seed=0,
     override={divisor: 200}.

@@ -97,10 +97,10 @@ def rerun(
 ) -> None:
     """Repeat a finished run and compare the bytes.
 
-    Repeats prepare, labels, build-dataset, train, infer, infer-pictures, ensemble, clean, instances, evaluate, probe
-    and sweep. On a CPU the bytes are equal; another device rounds differently, and inkbatch diff shows by how much.
-    Name inputs that moved with --set, for example --set bundle=s3://b/my-bundle. The exit code is 65 if code, data or
-    bundle changed, or if bytes differ.
+    Repeats prepare, labels, build-dataset, train, soup, round, infer, infer-pictures, ensemble, clean, instances,
+    evaluate, probe, preflight and sweep. On a CPU the bytes are equal; another device rounds differently, and inkbatch
+    diff shows by how much. Name inputs that moved with --set, for example --set bundle=s3://b/my-bundle. The exit code
+    is 65 if code, data or bundle changed, or if bytes differ.
     """
     from inkbatch.steps.provenance import rerun as step
 

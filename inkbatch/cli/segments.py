@@ -23,7 +23,9 @@ def segments(
         typer.Option(help="With --from: depth order of all segments that are not known to be reversed."),
     ] = None,
     volume: Annotated[str | None, typer.Option(help="With --from: volume of a mesh that names none.")] = None,
-    layers_count: Annotated[int | None, typer.Option(min=1, help="With --from: layers to render (65).")] = None,
+    layers_count: Annotated[
+        int | None, typer.Option(min=1, help="With --from: layers to render (default: 65).")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="With --from: replace the catalog that is there.")] = False,
 ) -> None:
     """List the segments of the catalog, or write one.

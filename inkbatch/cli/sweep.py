@@ -54,7 +54,7 @@ def sweep(
 ) -> None:
     """Sweep a segment with bundles, at every depth.
 
-    Several bundles, depths, directions of the layers and null inputs beside them; layers are read once for all of it.
+    Takes several bundles, depths and directions of the layers, and null inputs beside them; reads the layers once.
     Writes z values, means, maxima and the best depth of all bundles to ROOT/sweeps/SEGMENT/NAME, each bundle's own
     statistics under maps, and sweep.json. Other settings through --set:
     window_mm=2.5, control_windows=16, blank=[[Y0,X0,Y1,X1]] (without ink),

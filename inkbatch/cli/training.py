@@ -95,9 +95,10 @@ def train(
     """Train a bundle on a dataset.
 
     Writes checkpoints, metrics.csv, losses.csv, curves.png, a validation picture per epoch, and the bundle to
-    ROOT/runs/RUN. After a stop or a kill the same command continues at the same step. With folds=all every fold is a
-    training run of its own, --shard i/n trains a share of them, and folds.csv summarises them. Settings: model, loss,
-    sampler, augment, optimiser, schedule, epochs, batch, devices, num_nodes, … (all of them: docs/training.md).
+    ROOT/runs/RUN. The same command continues at the step of a stop, or after a kill at the newest checkpoint. With
+    folds=all every fold is a training run of its own, --shard i/n trains a share of them, and folds.csv summarises
+    them. Settings: model, loss, sampler, augment, optimiser, schedule, epochs, batch, devices, num_nodes, … (all of
+    them: docs/training.md).
     """
     context = common.context()
     from inkbatch.steps.train import job as step
@@ -156,7 +157,7 @@ def labelling_round(
     ] = None,
     number: Annotated[
         int | None,
-        typer.Option("--round", help="Number of the round (default: the one that is not whole, or the next)."),
+        typer.Option("--round", help="Number of the round (default: the one that is not complete, else the next)."),
     ] = None,
     root: Root = None,
     *,

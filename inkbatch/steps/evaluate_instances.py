@@ -154,7 +154,7 @@ def _npy(place: Location) -> NDArray[Any]:
     shape, fortran, dtype, start = npy_header(place, size)
     _require_numbers(place, shape, dtype)
     if start + math.prod(shape) * dtype.itemsize > size:
-        raise CorruptDataError(f"{place}: expected labels of shape {shape}, the file ends before; copy it again")
+        raise CorruptDataError(f"{place}: expected labels of shape {shape}, got a file that ends before; copy it again")
     values = np.frombuffer(place.read_bytes(), dtype, math.prod(shape), start)
     return values.reshape(shape, order="F" if fortran else "C")
 

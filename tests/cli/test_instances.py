@@ -85,7 +85,7 @@ def test_labels_that_do_not_belong_to_the_result_are_refused(says, tmp_path):
     with open("truth/a.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**7, 10**7)})
     code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
-    assert (code, "the file ends before" in text) == (65, True)
+    assert (code, "got a file that ends before" in text) == (65, True)
     np.savez("truth/a.npz", np.ones(3))
     os.replace("truth/a.npz", "truth/a.npy")
     code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")

@@ -79,8 +79,8 @@ def _by_segment(
     segments = chance.shuffled(sorted({segment for segment, _, _ in rest if segment not in begun}), seed, "folds")
     if len(segments) + len(begun) < folds:
         raise ConfigError(
-            f"folds: expected a segment for each of {folds}, got {len(segments) + len(begun)} beside the yardstick; "
-            "set folds.by: blocks, or lower folds.count"
+            f"folds: expected a segment for each of {folds} folds beside the yardstick, got "
+            f"{len(segments) + len(begun)}; set folds.by: blocks, or lower folds.count"
         )
     first = len(begun)
     of = {**begun, **{segment: (first + number) % folds for number, segment in enumerate(segments)}}

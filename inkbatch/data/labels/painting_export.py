@@ -124,7 +124,7 @@ def write_label_volume(version: PaintedVersion, layer: LayerName, place: Locatio
         ConfigError: The plane lies outside.
     """
     if not 0 <= plane < planes:
-        raise ConfigError(f"export: expected a plane from 0 to {planes - 1}, got {plane}")
+        raise ConfigError(f"export: expected a plane from 0 to {planes - 1}, got {plane}; give one of these")
     bit, shape = LAYERS[layer].bit, version.shape_yx
 
     def level(number: int) -> LevelValues:

@@ -16,6 +16,7 @@ from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.maps.stored import StoredMap
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
+from inkbatch.text import count_text
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -99,7 +100,7 @@ def require_unseen(
         return
     y, x = (int(place) for place in np.argwhere(leaking)[0])
     raise DataError(
-        f"segment {segment}: {int(leaking.sum()):,} pixels would be {what} by networks that were trained on them or "
-        f"within {reach_px} px (a tile and its context), the first at y {box.y0 + y}, x {box.x0 + x}; leave "
+        f"segment {segment}: {count_text(int(leaking.sum()), 'pixel')} would be {what} by networks that were trained "
+        f"there or within {reach_px} px (a tile and its context), the first at y {box.y0 + y}, x {box.x0 + x}; leave "
         "model.start_from out where that bundle saw this segment, or begin a series of rounds with another name"
     )

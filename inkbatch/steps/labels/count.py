@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inkbatch.data.labels.component_facts import UnitFacts
 from inkbatch.data.labels.seams import Merged, merge
 from inkbatch.errors import DataError
+from inkbatch.text import count_text
 
 if TYPE_CHECKING:
     from inkbatch.steps.labels.settings import LabelsConfig
@@ -73,11 +74,11 @@ def counted(config: LabelsConfig, inputs: LabelInputs, documents: Sequence[Mappi
 def _require_split(config: LabelsConfig, uri: str, held_out: int, free: int) -> None:
     place = f"segment {config.segment}: validation mask {uri}"
     if not held_out:
-        raise DataError(f"{place}: expected some papyrus to hold out, it marks none; give another one, or leave it out")
+        raise DataError(f"{place}: expected some papyrus to hold out, got none; give another one, or leave it out")
     if not free:
         raise DataError(
-            f"{place}: expected papyrus that is left to train on, it covers all {held_out:,} px that count; give a "
-            "smaller one, or hold the segment out as a whole (splits: {kind: lists})"
+            f"{place}: expected papyrus that is left to train on, got none: it covers all {held_out:,} px that "
+            "count; give a smaller one, or hold the segment out as a whole (splits: {kind: lists})"
         )
 
 
@@ -95,7 +96,7 @@ def _merged(
     if merged.kept_count == 0 and not config.allow_empty:
         raise DataError(
             f"segment {config.segment}: no ink is left of {inputs.name}: "
-            f"{merged.removed_count} components are under {rules.min_area_px} px, and the largest value is "
+            f"{count_text(merged.removed_count, 'component')} under {rules.min_area_px} px, and the largest value is "
             f"{highest:.3g} of full scale, the threshold {rules.threshold:g}; lower clean.min_area_px or "
             "clean.threshold, state white, or set allow_empty"
         )

@@ -246,9 +246,10 @@ def _finish(plan: LabelsPlan, context: RunContext) -> Mapping[str, Any]:
     write_before_and_after(folder, plan.source, *pyramids, plan.config.unit_px)
     if removed := facts.get("removed_px"):
         context.reporter.note(
-            f"labels: {facts['removed_components']:,} components of fewer than {plan.config.clean.min_area_px:,} px "
-            f"became bare, {removed:,} px or {removed / (removed + facts['component_px']):.1%} of the ink; if letters "
-            f"were among them ({folder / 'preview.png'} shows both), set clean.min_area_px lower"
+            f"labels: {count_text(facts['removed_components'], 'component')} of fewer than "
+            f"{plan.config.clean.min_area_px:,} px became bare, {removed:,} px or "
+            f"{removed / (removed + facts['component_px']):.1%} of the ink; if letters were among them "
+            f"({folder / 'preview.png'} shows both), set clean.min_area_px lower"
         )
     if both := facts["ignored_ink_px"]:
         context.reporter.note(

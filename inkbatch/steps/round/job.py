@@ -196,7 +196,7 @@ def describe(config: RoundConfig) -> str:
             f"  labels        {versions}",
             f"  folds         {folds.count} by {folds.by}; networks may speak {plan.reach_px} px away from training",
             f"  yardstick     {'as the first round fixed it' if plan.before else 'is fixed in this round'}",
-            f"  trains        {plan.train.model.architecture}, {plan.train.epochs} epochs per fold",
+            f"  trains        {plan.train.model.architecture}, {count_text(plan.train.epochs, 'epoch')} per fold",
             f"  reads         {count_text(len(plan.surfaces) * folds.count, 'map')}",
             f"  proposes      {count_text(plan.config.proposals.most, 'region')} at most",
             f"  done          {plan.record.state}",

@@ -16,6 +16,7 @@ from inkbatch.run.finished import StoredRun
 from inkbatch.run.record import REPORT_NAME
 from inkbatch.steps.round.page_pictures import changed_maps, region_pictures
 from inkbatch.steps.round.plan import BLOCKS, DOCUMENT, PROPOSALS, round_folder
+from inkbatch.text import count_text
 
 STAGES = ("labels", "training and inference", None, "proposals")
 SCORES = {"f05": "F0.5", "average_precision": "average precision", "auc": "AUC", ALARMS: "alarms at 80 % recall"}
@@ -104,7 +105,7 @@ def _chart(rounds: Sequence[Mapping[str, Any]]) -> Chart:
     said = ", ".join(f"round {one['round']} {shown(one['yardstick']['f05'])}" for one in rounds)
     return bar_chart(
         "Scores of each round on the yardstick, which was fixed in the first round and never trains.",
-        f"Scores of {len(rounds)} rounds on the yardstick; F0.5: {said}.",
+        f"Scores of {count_text(len(rounds), 'round')} on the yardstick; F0.5: {said}.",
         Axis("score", 0, 1),
         [f"round {one['round']}" for one in rounds],
         series,

@@ -119,14 +119,14 @@ class RoundConfig(JobConfig):
     def _once_each(cls, value: tuple[RoundSegment, ...]) -> tuple[RoundSegment, ...]:
         names = [segment.id for segment in value]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"{', '.join(twice)} are listed twice; leave each there once")
+            raise ValueError(f"expected each segment once, got {', '.join(twice)} twice; leave one of each out")
         return value
 
     @field_validator("train")
     @classmethod
     def _leaves_the_round_its_own(cls, value: dict[str, Any]) -> dict[str, Any]:
         if ours := [key for key in OF_ROUND if key in value]:
-            raise ValueError(f"the round says {', '.join(ours)} itself; leave that out")
+            raise ValueError(f"the round sets {', '.join(ours)} itself; leave that out")
         return value
 
     @property

@@ -48,5 +48,5 @@ def test_pixels_that_a_network_has_seen_are_refused_with_segment_and_place():
     networks = np.full((4, 5), 3, np.uint8)
     networks[2, 4] = 2
     require_unseen("s", Box(100, 50, 104, 55), networks < 3, networks, 2, "scored", 32)
-    with pytest.raises(DataError, match=r"segment s: 1 pixels would be scored .* within 32 px .* y 102, x 54"):
+    with pytest.raises(DataError, match=r"segment s: 1 pixel would be scored .* within 32 px .* y 102, x 54"):
         require_unseen("s", Box(100, 50, 104, 55), np.ones((4, 5), bool), networks, 3, "scored", 32)

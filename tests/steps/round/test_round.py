@@ -215,11 +215,11 @@ def test_a_bundle_that_saw_the_papyrus_is_no_start_for_a_round(two_rounds, tmp_p
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"folds": {"count": 3}}, "expected a segment for each of 3, got 2"),
+        ({"folds": {"count": 3}}, "expected a segment for each of 3 folds beside the yardstick, got 2"),
         ({"yardstick": {"segments": ["r9"]}}, "expected one of the segments r0, r1, r2, got r9"),
         ({"yardstick": {"share": 0.0}}, "expected labelled papyrus that is kept out"),
-        ({"train": {"run": "mine"}}, "the round says run itself"),
-        ({"segments": ["r0", "r0"]}, "listed twice"),
+        ({"train": {"run": "mine"}}, "the round sets run itself"),
+        ({"segments": ["r0", "r0"]}, "expected each segment once, got r0 twice"),
         ({"round": 2}, "run inkbatch round discs --round 1 first"),
     ],
 )
