@@ -45,7 +45,7 @@ def instances(
         typer.Option(help="Refine objects with a network: a bundle of import-promptable (default: none)."),
     ] = None,
     kind: Annotated[
-        str, typer.Option(help="What to find: objects, or letters (letters and lines of an ink map).")
+        str, typer.Option(help="What to find: objects, or letters (letters and lines of a prediction).")
     ] = "objects",
     root: Root = None,
     preset: Preset = None,
