@@ -84,6 +84,33 @@ class StoredLabels:
         return self.ink.levels[0].read(box.slices) >= INK_LABEL, counted
 
 
+@dataclass(frozen=True)
+class KeptLabels:
+    """A round's own copy of the labels that it took, under the name that they had then.
+
+    Attributes:
+        stored: The copy.
+        identity: Entry of the round's manifest.
+    """
+
+    stored: StoredLabels
+    identity: Mapping[str, Any]
+
+    @staticmethod
+    def open(folder: Location, shape_yx: tuple[int, int], identity: Mapping[str, Any]) -> KeptLabels | None:
+        """Open a copy; None where it is not whole, or not what the manifest states."""
+        try:
+            stored = StoredLabels.open(folder, shape_yx, str(folder))
+            whole = stored.identity["content"] == identity.get("content")
+        except (DataError, FileNotFoundError):
+            return None
+        return KeptLabels(stored, identity) if whole else None
+
+    def read(self, box: Box) -> tuple[Bools, Bools]:
+        """Read a box; see `LabelsOfSegment.read`."""
+        return self.stored.read(box)
+
+
 def content_of(labels: LabelsOfSegment, shape_yx: tuple[int, int]) -> str:
     """Return the SHA-256 of what is ink and what counts, whatever its storage."""
     found = hashlib.sha256(f"{shape_yx[0]} {shape_yx[1]}".encode())

@@ -200,7 +200,7 @@ def _proposals(folder: Location, regions: Sequence[Mapping[str, Any]], root: Loc
     ]
     table = Table(
         "Regions, the best first: where networks disagree, ink is legible and labels are far. The links open while "
-        "inkbatch view SEGMENT runs; with --edit, labels are painted there.",
+        "inkbatch view SEGMENT runs; with --edit, and the tab that it opened, labels are painted there.",
         ("rank", "segment", "y0, x0, y1, x1", "disagreement", "legibility", "labels, px away", "score", "view"),
         tuple(rows),
         frozenset({0, 3, 4, 5, 6}),

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from inkbatch.data.datasets.listed_blocks import BlockHome
-from inkbatch.data.datasets.round_blocks import BlockLabels, Homes, Place, deal_blocks
-from inkbatch.data.labels.round_labels import LabelsOfSegment, StoredLabels
+from inkbatch.data.datasets.round_blocks import TEST, BlockLabels, Homes, Place, deal_blocks
+from inkbatch.data.labels.round_labels import KeptLabels, LabelsOfSegment, StoredLabels
 from inkbatch.data.labels.round_versions import chosen_labels
 from inkbatch.data.maps.yardstick import VerdictName, stopped_because
 from inkbatch.data.segments.prepared import open_prepared, segment_folder
@@ -99,6 +99,7 @@ class RoundPlan:
         known: Mapping[str, Sequence[tuple[int, int, BlockHome]]] | None = None
         if self.before is not None:
             known = {name: [tuple(row) for row in rows] for name, rows in _blocks_of(self.before, edge).items()}
+            require_same_rules(known, config, str(self.before / BLOCKS))
         blocks: dict[Place, BlockLabels] = {}
         for segment, surface in self.surfaces.items():
             for box in cut(surface.shape_yx, edge, edge):
@@ -139,7 +140,8 @@ def make_plan(config: RoundConfig) -> RoundPlan:
         require_complete(before, what, f"run inkbatch round {config.name} --round {number - 1} first")
     config = config.model_copy(update={"segments": _as_begun(config, round_folder(out, config.name, number))})
     surfaces = {name: open_prepared(config.root, name)[0] for name in ids}
-    labels = {one.id: labels_of(config.root, one, surfaces[one.id]) for one in config.segments}
+    kept = _kept_labels(config, number, surfaces)
+    labels = {one.id: kept.get(one.id) or labels_of(config.root, one, surfaces[one.id]) for one in config.segments}
     train = train_config(config, number, out)
     config = config.model_copy(update={"round": number, "segments": _pinned(config, labels)})
     settings = config.model_dump(mode="json", exclude={"root", "output_root", "train"})
@@ -152,6 +154,30 @@ def make_plan(config: RoundConfig) -> RoundPlan:
     state = states_of(folders)
     manifest = RunManifest("round", settings, inputs, 1, config.request(), state, lambda: contents_now(folders))
     return RoundPlan(config, train, surfaces, labels, before, manifest)
+
+
+def _kept_labels(config: RoundConfig, number: int, surfaces: Mapping[str, SurfaceVolume]) -> dict[str, LabelsOfSegment]:
+    """Open the labels that this very round took before: of a round to go on with, or to repeat elsewhere.
+
+    People paint on in the version that a round took; a round that has begun keeps to what it copied.
+    """
+    root, out = Location.parse(config.root), Location.parse(config.output_root or config.root)
+    folder = round_folder(out, config.name, number)
+    if not (folder / "manifest.json").exists() and root != out:
+        folder = round_folder(root, config.name, number)
+    elif (folder / "complete.json").exists():
+        return {}
+    try:
+        taken = (folder / "manifest.json").read_mapping()["inputs"]["labels"]
+    except (FileNotFoundError, DataError, KeyError):
+        return {}
+    found: dict[str, LabelsOfSegment] = {}
+    for one in config.segments:
+        identity = taken.get(one.id, {})
+        if str(identity.get("version", OWN_LABELS)) == one.version:
+            kept = KeptLabels.open(folder / "labels" / one.id, surfaces[one.id].shape_yx, identity)
+            found |= {one.id: kept} if kept else {}
+    return found
 
 
 def labels_of(root: str, segment: RoundSegment, surface: SurfaceVolume) -> LabelsOfSegment:
@@ -235,6 +261,31 @@ def _pinned(config: RoundConfig, labels: Mapping[str, LabelsOfSegment]) -> tuple
         one.model_copy(update={"version": str(labels[one.id].identity.get("version", OWN_LABELS))})
         for one in config.segments
     )
+
+
+def require_same_rules(
+    known: Mapping[str, Sequence[tuple[int, int, BlockHome]]], config: RoundConfig, place: str
+) -> None:
+    """Refuse settings that would change the yardstick or the folds of a series.
+
+    Args:
+        known: Homes of blocks by segment, as the first round dealt them.
+        config: The round.
+        place: File that holds the homes.
+
+    Raises:
+        ConfigError: A segment of the yardstick is gone or came later, or the number of folds is another one.
+    """
+    fixed = {name for name, rows in known.items() if any(home == TEST for _, _, home in rows)}
+    listed = {one.id for one in config.segments}
+    cure = "yardstick and folds are fixed in the first round: set it back, or begin a series with another name"
+    if gone := sorted(fixed - listed):
+        raise ConfigError(f"{place}: expected {', '.join(gone)} among segments, for the yardstick, got none; {cure}")
+    if new := sorted(set(config.yardstick.segments) - fixed):
+        raise ConfigError(f"yardstick.segments: expected {', '.join(sorted(fixed))}, got {', '.join(new)}, too; {cure}")
+    folds = len({home for rows in known.values() for _, _, home in rows} - {TEST})
+    if folds != config.folds.count:
+        raise ConfigError(f"folds.count: expected {folds}, as {place} holds, got {config.folds.count}; {cure}")
 
 
 def _blocks_of(folder: Location, block_px: int) -> dict[str, Any]:

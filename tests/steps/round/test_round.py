@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from inkbatch.data.datasets.index import DatasetIndex
-from inkbatch.data.labels.round_versions import chosen_labels
+from inkbatch.data.labels.painting import Marks
+from inkbatch.data.labels.painting_session import PaintSession, Sent
+from inkbatch.data.labels.painting_version import labels_folder
+from inkbatch.data.labels.round_labels import StoredLabels
+from inkbatch.data.labels.round_versions import chosen_labels, propose_version
 from inkbatch.data.maps.stored import open_map
 from inkbatch.errors import ConfigError, DataError, MismatchError, Preempted
 from inkbatch.geometry import Box
@@ -19,6 +23,7 @@ from inkbatch.reports.page import Gallery, Page, Table
 from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
 from inkbatch.run.progress import QuietReporter
+from inkbatch.run.record import differences
 from inkbatch.run.signals import StopFlag
 from inkbatch.steps.round.job import RoundConfig, describe, make_plan, run
 from inkbatch.steps.round.page import page
@@ -212,6 +217,52 @@ def test_a_bundle_that_saw_the_papyrus_is_no_start_for_a_round(two_rounds, tmp_p
     assert not (two_rounds / "rounds/leaking").exists()
 
 
+def test_folds_and_yardstick_by_blocks_keep_a_moat_between_them(prepared, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(prepared, root)
+    for segment in SEGMENTS[:2]:
+        label_part(root, segment, SHAPE[1])
+    yardstick = {"share": 0.25, "region_px": 32, "draws": 100}
+    blocks = {"segments": list(SEGMENTS[:2]), "folds": {"by": "blocks", "count": 2}, "yardstick": yardstick}
+    run(settings(root, **blocks), RunContext())
+    homes = document(root, 1, "blocks.json")["homes"]
+    found = {(name, column): home for name, rows in homes.items() for _, column, home in rows}
+    assert sorted(map(str, found.values())) in (["0", "0", "1", "test"], ["0", "1", "1", "test"])
+    for fold in (0, 1):
+        held_out = [(name, column) for (name, column), home in found.items() if home in (fold, "test")]
+        boxes = {name: open_map(str(root), name, f"discs-r001-fold-{fold}").trained_on.train for name in SEGMENTS[:2]}
+        assert sum(map(len, boxes.values()))
+        for name, column in held_out:
+            for _, x0, _, x1 in boxes[name].tolist():
+                assert x1 + 32 <= 96 * column or x0 - 32 >= 96 * (column + 1)
+
+
+def test_a_round_is_repeated_and_gone_on_with_whatever_was_painted_since(prepared, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(prepared, root)
+    place = Location.parse(root)
+    own = StoredLabels.open(place / "segments/r0", SHAPE, "r0")
+    stored = propose_version(place, "r0", own, [], SHAPE, VOXEL_SIZE_UM, "a person")
+    proposals = {**tiny_round(root)["proposals"], "as_version": False}
+    run(settings(root, proposals=proposals), RunContext())
+    assert document(root, 1)["labels"]["r0"]["version"] == stored
+    session = PaintSession(labels_folder(str(root), "r0") / stored)
+    spot = Box(10, 100, 30, 140)
+    session.paint(Sent("tab", 1, "", 0, "rectangle"), lambda: [Marks(spot, np.ones(spot.shape, bool), "ink")])
+    session.close()
+    stated = {"round": 1, "proposals": proposals}
+    with pytest.raises(MismatchError, match=r"inputs\.labels\.r0"):
+        run(settings(root, **stated), RunContext())
+    first = open_run(str(root / "rounds/discs/round-001")).manifest
+    pinned = [{"id": name, "version": stored if name == "r0" else "own"} for name in SEGMENTS]
+    again = make_plan(settings(root, output_root=str(tmp_path / "again"), segments=pinned, **stated))
+    (root / "rounds/discs/round-001/complete.json").unlink()
+    going_on = make_plan(settings(root, proposals=proposals))
+    for plan in (again, going_on):
+        assert differences(first, plan.manifest.document) == []
+        assert not plan.labels["r0"].read(spot)[1].any()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -228,6 +279,21 @@ def test_settings_that_cannot_be_are_refused_by_name(prepared, tmp_path, changes
     with pytest.raises((ConfigError, DataError), match=words):
         run(RoundConfig.checked(values, "test"), RunContext())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"segments": ["r0", "r1"], "yardstick": {}}, r"expected r2 among segments, for the yardstick, got none"),
+        ({"yardstick": {"segments": ["r0", "r2"]}}, r"yardstick\.segments: expected r2, got r0, too"),
+        ({"folds": {"count": 3}}, r"folds\.count: expected 2, as .*blocks\.json holds, got 3"),
+        ({"block_px": 48}, r"expected blocks of 48 px, got 96 px"),
+    ],
+)
+def test_yardstick_and_folds_cannot_be_changed_later(two_rounds, changes, words):
+    with pytest.raises((ConfigError, DataError), match=words):
+        run(settings(two_rounds, round=3, **changes), RunContext())
+    assert not (two_rounds / "rounds/discs/round-003").exists()
 
 
 def test_a_series_that_shows_no_gain_stops_by_rule_unless_a_round_is_stated(two_rounds, tmp_path):
