@@ -127,8 +127,8 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
     """Return a Markdown table: mean ± standard deviation over the seeds, and of the differences to the baseline."""
     found = {(one.method, one.seed): one for one in outcomes}
     rows = [
-        "| setting | F0.5 | AUC | change of F0.5 | change of AUC | time of a run |",
-        "|---|---|---|---|---|---|",
+        "| setting | seeds | F0.5 | AUC | change of F0.5 | change of AUC | time of a run |",
+        "|---|---|---|---|---|---|---|",
     ]
     own = [seed for method, seed in found if method == BASELINE]
     for method in METHODS:
@@ -137,7 +137,7 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
             continue
         scores = {name: np.array([getattr(found[method, seed], name) for seed in seeds]) for name in ("f05", "auc")}
         before = {name: np.array([getattr(found[BASELINE, seed], name) for seed in seeds]) for name in scores}
-        cells = [_spread(scores[name]) for name in scores]
+        cells = [str(len(seeds)), *(_spread(scores[name]) for name in scores)]
         cells += ["" if method == BASELINE else _spread(scores[name] - before[name], sign="+") for name in scores]
         times = [found[method, seed].seconds / found[BASELINE, seed].seconds for seed in seeds]
         rows.append(f"| {method} | {' | '.join(cells)} | × {np.median(times):.2f} |")
@@ -145,8 +145,8 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _spread(values: np.ndarray[Any, np.dtype[np.float64]], sign: str = "") -> str:
-    deviation = values.std(ddof=1) if len(values) > 1 else float("nan")
-    return f"{values.mean():{sign}.3f} ± {deviation:.3f}"
+    deviation = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.3f}{deviation}"
 
 
 def stored(place: Path, steps: int) -> list[Outcome]:

@@ -41,6 +41,6 @@ def test_the_table_compares_seed_by_seed(ablations):
         for seed in (0, 1, 2)
     ]
     head, _, base, other = ablations.table(rows)
-    assert head.startswith("| setting | F0.5 | AUC |")
-    assert base.startswith("| baseline | 0.600 ± 0.100 | 0.900 ± 0.000 |  |  |")
+    assert head.startswith("| setting | seeds | F0.5 | AUC |")
+    assert base.startswith("| baseline | 3 | 0.600 ± 0.100 | 0.900 ± 0.000 |  |  |")
     assert "| 0.700 ± 0.100 | 0.900 ± 0.000 | +0.100 ± 0.000 | +0.000 ± 0.000 | × 1.10 |" in other
