@@ -175,6 +175,10 @@ train: $(VENV)/.runtime ## A dataset -> a bundle (NAME=my-run CONFIG=my-run.yaml
 round: $(VENV)/.runtime ## The next round of labelling: train, predict, score, propose (NAME=letters CONFIG=my-rounds.yaml; docs/rounds.md)
 	$(RUN) run round $(if $(NAME),'$(NAME)') $(WHERE) $(JOBS_OF)
 
+.PHONY: rounds-demo
+rounds-demo: $(VENV)/.runtime ## Two rounds on phantoms with a scripted labeller, scored by the truth (five minutes; ARGS='--rounds 3')
+	$(BIN)/python scripts/rounds_demo.py --root '$(ROOT)/rounds-demo' $(ARGS)
+
 .PHONY: demo-train
 demo-train: $(VENV)/.runtime ## Train the demo bundle again on phantoms and compare it with the shipped one (minutes)
 	$(BIN)/python scripts/demo_train.py --root '$(ROOT)' $(ARGS)

@@ -1,0 +1,48 @@
+"""`make rounds-demo` does what it says."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inkbatch.data.labels.painting import IGNORE, INK, NOT_INK, SUPERVISION
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_the_scripted_labeller_accepts_and_rejects_by_the_truth():
+    spec = importlib.util.spec_from_file_location("rounds_demo", REPOSITORY / "scripts" / "rounds_demo.py")
+    demo = importlib.util.module_from_spec(spec)
+    sys.modules["rounds_demo"] = demo
+    spec.loader.exec_module(demo)
+    first = np.full((12, 12), SUPERVISION | NOT_INK, np.uint8)
+    truth = np.zeros((12, 12), bool)
+    first[1:4, 1:4] = SUPERVISION | INK  # a letter that is ink but for one row
+    truth[2:4, 1:4] = True
+    first[6:9, 1:4] = SUPERVISION | INK  # a false one
+    truth[8, 3] = True
+    first[1:4, 8:10] = SUPERVISION | IGNORE  # unsure, and bare
+    truth[7:9, 8:10] = True  # missed
+    wanted = np.full((12, 12), NOT_INK, np.uint8)
+    wanted[1:4, 1:4] = INK
+    wanted[1:4, 8:10] = wanted[7:9, 8:10] = IGNORE
+    np.testing.assert_array_equal(demo.judged(first, truth), wanted | SUPERVISION)
+
+
+@pytest.mark.slow
+def test_two_rounds_of_the_demo_leave_a_page_and_a_verdict(tmp_path):
+    command = [sys.executable, "scripts/rounds_demo.py", "--root", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "seed-0" / "table.json").read_text())
+    assert [row["way"] for row in rows] == ["round 1", "round 2"]
+    assert rows[0]["said"] == "first"
+    assert rows[1]["said"] in ("better", "no difference that can be shown", "worse")
+    assert rows[1]["labelled_cm2"] > rows[0]["labelled_cm2"]
+    assert all(0.5 < row["scores"]["auc"] <= 1 for row in rows)
+    assert (tmp_path / "seed-0/rounds/demo/round-002/report.html").stat().st_size > 10_000
+    assert "| round 2 |" in done.stdout
