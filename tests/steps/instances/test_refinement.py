@@ -19,11 +19,14 @@ from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.instances.job import describe, run
 from inkbatch.steps.instances.settings import InstancesConfig
+from inkbatch.steps.prepare.job import run as run_prepare
+from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.testing.faults import preempted_context, stored_bytes
-from inkbatch.testing.instances import grain_map
+from inkbatch.testing.instances import grain_map, three_classes
 from inkbatch.testing.maps import store_map
 from inkbatch.testing.oracles import Oracle, write_numbered
 from inkbatch.testing.prompting import tiny_sam2
+from inkbatch.testing.segments import write_layers
 
 SECTION = make_section(GrainConfig(shape_yx=(150, 170), radius_px=(8, 16), seed=3), 0)
 
@@ -138,11 +141,37 @@ def test_objects_that_leave_their_tile_are_taken_from_the_first_pass_and_marked(
     assert document["larger_than_tile"] == counts["instances_first_pass"]
 
 
-def test_a_segment_shows_its_middle_layer(tmp_path, shared):
+def of_segment(shared, root, **values) -> InstancesConfig:
+    asked = {"subject": "page", "root": str(root), "refine": str(shared / "net"), "device": "cpu", "unit_px": 64}
+    asked |= {"refinement": {"cell_px": 32, "halo_px": 64}, "forms": ["csv"], **values}
+    return InstancesConfig.checked(asked, "instances")
+
+
+def test_a_segment_is_refined_on_its_middle_layer(tmp_path, shared):
+    layers = np.zeros((5, *SECTION.instances.shape), np.uint8)
+    layers[2] = SECTION.instances  # the oracle finds no object in any other layer
+    source = {"segment": "page", "root": str(tmp_path), "source": str(write_layers(tmp_path / "layers", layers))}
+    source |= {"depth_order": "forward", "voxel_size_um": 8.0, "shard_px": 64}
+    run_prepare(PrepareConfig.checked(source, "prepare"), RunContext())
+    store_map(tmp_path, "page", "net", three_classes(SECTION.instances)[1])
+    found = run(of_segment(shared, tmp_path), RunContext()).location
+    assert found.name == "net-tiny-sam2"
+    labels, rows = labels_of(found, "page"), rows_of(found)
+    assert len(rows) > 10
+    for row in rows:
+        own = labels == int(row["label"])
+        number = SECTION.instances[own][0]
+        np.testing.assert_array_equal(own, SECTION.instances == number)
+        assert (row["source"], float(row["mean_intensity"])) == ("refined", number)
+        assert float(row["area_mm2"]) == pytest.approx(np.count_nonzero(own) * 0.008**2, rel=1e-4)
+    again = run(of_segment(shared, tmp_path, result="cells", unit_px=128, refinement={"cell_px": 128}), RunContext())
+    np.testing.assert_array_equal(labels_of(again.location, "page"), labels)
+
+
+def test_a_segment_without_layers_is_refused(tmp_path, shared):
     store_map(tmp_path / "root", "page", "net", grain_map((96, 128), 20))
-    values = {"subject": "page", "root": str(tmp_path / "root"), "refine": str(shared / "net"), "device": "cpu"}
     with pytest.raises(DataError, match=r"expected a picture, or the layers of a segment.* got none for page"):
-        run(InstancesConfig.checked(values, "instances"), RunContext())
+        run(of_segment(shared, tmp_path / "root"), RunContext())
 
 
 def test_what_cannot_refine_is_refused(shared, tmp_path):
