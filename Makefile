@@ -187,6 +187,21 @@ demo-train: $(VENV)/.runtime ## Train the demo bundle again on phantoms and comp
 ablations: $(VENV)/.runtime ## Train phantoms with and without each augmentation and loss, three seeds (half an hour; goes on where it stopped)
 	$(BIN)/python scripts/ablate_training.py $(ARGS)
 
+.PHONY: instances-demo
+instances-demo: $(VENV)/.runtime ## Part the grains of made thin sections three ways, each scored against known outlines (three minutes)
+	$(BIN)/python scripts/instances_demo.py --root '$(ROOT)' $(ARGS)
+
+.PHONY: train-grains-unet
+train-grains-unet: $(VENV)/.runtime ## Train the first pass of instances-demo again, on made thin sections (minutes)
+	$(BIN)/python scripts/instances_demo.py --root '$(ROOT)' --only-sections
+	$(BIN)/inkbatch build-dataset --root '$(ROOT)' --config jobs/demo/grains-dataset.yaml --set images.folder='$(ROOT)/grains'
+	$(BIN)/inkbatch train --root '$(ROOT)' --config jobs/demo/grains-train.yaml
+
+.PHONY: train-grains-sam2
+train-grains-sam2: $(VENV)/.runtime ## Train the small SAM 2 of instances-demo again, on made thin sections (half an hour)
+	mkdir -p '$(ROOT)'
+	$(BIN)/python scripts/train_tiny_sam.py --out '$(ROOT)/grains-sam2' --state '$(ROOT)/grains-sam2.pt' $(ARGS)
+
 ##@ Other machines
 
 .PHONY: doctor
