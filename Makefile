@@ -188,7 +188,7 @@ ablations: $(VENV)/.runtime ## Train phantoms with and without each augmentation
 	$(BIN)/python scripts/ablate_training.py $(ARGS)
 
 .PHONY: instances-demo
-instances-demo: $(VENV)/.runtime ## Part the grains of made thin sections three ways, each scored against known outlines (three minutes)
+instances-demo: $(VENV)/.runtime ## Part the grains of made thin sections three ways, each scored against known outlines (a minute)
 	$(BIN)/python scripts/instances_demo.py --root '$(ROOT)' $(ARGS)
 
 .PHONY: train-grains-unet
@@ -198,7 +198,7 @@ train-grains-unet: $(VENV)/.runtime ## Train the first pass of instances-demo ag
 	$(BIN)/inkbatch train --root '$(ROOT)' --config jobs/demo/grains-train.yaml
 
 .PHONY: train-grains-sam2
-train-grains-sam2: $(VENV)/.runtime ## Train the small SAM 2 of instances-demo again, on made thin sections (half an hour)
+train-grains-sam2: $(VENV)/.runtime ## Train the small SAM 2 of instances-demo again, on made thin sections (ten minutes)
 	mkdir -p '$(ROOT)'
 	$(BIN)/python scripts/train_tiny_sam.py --out '$(ROOT)/grains-sam2' --state '$(ROOT)/grains-sam2.pt' $(ARGS)
 

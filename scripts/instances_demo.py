@@ -5,8 +5,8 @@
 First pass: components of the map of a small U-Net of three classes. Watershed: `inkbatch instances` without a network.
 Its objects end where the map's boundary begins, so they are scored once more when grown by the width of a boundary.
 Refined: `inkbatch instances` with a small SAM 2. Both networks are shipped and were trained on made sections of other
-seeds (`jobs/demo/grains-train.yaml`, `scripts/train_tiny_sam.py`); the rules were chosen on sections of a third seed
-(``--seed 95000``). Stopped anywhere, the same command goes on.
+seeds (`jobs/demo/grains-train.yaml`, `scripts/train_tiny_sam.py`); no rule was chosen on these sections. Stopped
+anywhere, the same command goes on.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def drawn_crops(seed: int, step: int) -> list[list[int]]:
     """Seed the crops of a step: first one, over and over; then of 2, 4, 8 …; in the end ever new ones.
 
     A prompt means nothing to a fresh network, whose first answer is that no pixel is meant. It leaves that answer after
-    a hundred steps on one crop, and not in a thousand on new ones.
+    a hundred steps on one crop, and not in three hundred on new ones.
     """
     count = 1 if step < ONE_CROP else PICTURES
     if step >= ALL_CROPS:
