@@ -212,10 +212,16 @@ def is_whole(folder: RunFolder | RunFolders, units: Sequence[Unit], context: Run
     return False
 
 
-def all_whole(passes: Sequence[RunFolder], units: Sequence[Unit], context: RunContext) -> bool:
-    """Tell if the last pass of a job is complete, and the objects of all its passes are there; see `is_whole`."""
-    last = passes[-1]
-    whole = [is_whole(record, units, context) for record in (passes if last.done() else [last])]  # each forgets its own
+def all_whole(passes: Sequence[tuple[RunFolder, Sequence[Unit]]], context: RunContext) -> bool:
+    """Tell if the last pass of a job is complete, and the objects of all its passes are there; see `is_whole`.
+
+    Args:
+        passes: Every pass that leaves a run, in their order, each with its own plan of units.
+        context: Circumstances of this process.
+    """
+    last, _ = passes[-1]
+    looked_at = passes if last.done() else passes[-1:]
+    whole = [is_whole(record, units, context) for record, units in looked_at]  # each forgets its own
     return all(whole)
 
 

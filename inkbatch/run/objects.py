@@ -90,19 +90,21 @@ def sealed_files(base: Location, ledger: Ledger, others: Iterable[str]) -> dict[
     return {"content": digest(files), "files": files}
 
 
-def lost_files(run: RunFolder) -> list[str]:
-    """List what ``complete.json`` names and is not there in its size; one listing per folder.
+def lost_files(run: RunFolder) -> dict[str, str]:
+    """Find what ``complete.json`` names and is not there in its size, by path: what is wrong; one listing per folder.
 
     A run by an older version, which names no files, has lost none.
     """
     files: Rows = dict((run.location / "complete.json").read_mapping().get("files") or {})
     there = _Sizes(run.base, files)
-    faults = (there.fault_of({path: row}, repair=False) for path, row in files.items())
-    return [fault for fault in faults if fault]
+    faults = {path: there.fault_of({path: row}, repair=False) for path, row in files.items()}
+    return {path: fault for path, fault in faults.items() if fault}
 
 
 def reopened(run: RunFolder, job: str, note: Callable[[str], None]) -> bool:
     """Take ``complete.json`` from a run whose files are gone or cut, so that it is completed again.
+
+    Metadata of arrays that are cut go, too: the end of a job takes those that are there for its own and seals them.
 
     Args:
         run: A complete run.
@@ -112,8 +114,11 @@ def reopened(run: RunFolder, job: str, note: Callable[[str], None]) -> bool:
     lost = lost_files(run)
     if not lost:
         return False
-    note(f"{job}: {run.location} must be completed again: {lost[0]}")
+    note(f"{job}: {run.location} must be completed again: {next(iter(lost.values()))}")
     (run.location / "complete.json").delete()
+    for path in lost:
+        if path.rpartition("/")[2] == _METADATA:
+            (run.base / path).delete()
     return True
 
 

@@ -86,6 +86,17 @@ def test_arrays_without_metadata_are_made_whole_again(prepare_config, source):
     assert not verify(config.root).faults
 
 
+@pytest.mark.parametrize("metadata", ["surface.zarr/0/zarr.json", "surface.zarr/zarr.json", "mask.zarr/zarr.json"])
+def test_metadata_that_are_cut_are_made_again_and_not_sealed(prepare_config, source, metadata):
+    config = prepare_config(source)
+    run(config, RunContext())
+    before = stored_bytes(config.root)
+    place = Path(config.root) / "segments/tiny" / metadata
+    place.write_bytes(place.read_bytes()[:-40])
+    run(config, RunContext())
+    assert {path for path, data in stored_bytes(config.root).items() if data != before[path]} == set()
+
+
 def test_maps_and_labels_with_holes_are_completed(prepare_config, source, infer_config):
     prepare = prepare_config(source)
     run(prepare, RunContext())

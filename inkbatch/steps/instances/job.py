@@ -42,7 +42,9 @@ def run(config: InstancesConfig, context: RunContext) -> JobReport:
 
 def _run(plan: InstancesPlan, context: RunContext) -> JobReport:
     begin(plan.record, context)
-    if not all_whole((plan.facts_record, plan.labels_record, plan.record), plan.units, context):
+    middle = _middle(plan)
+    records = [plan.facts_record, *(record for record, _ in middle), plan.record]
+    if not all_whole([(record, plan.units) for record in records], context):
         first = run_job(plan.facts_record, plan.units, lambda: facts_work(plan), context)
         if not first.complete:
             context.reporter.note(
@@ -50,7 +52,7 @@ def _run(plan: InstancesPlan, context: RunContext) -> JobReport:
                 "last one of them finishes the result"
             )
             return first
-        for record, work in _middle(plan):
+        for record, work in middle:
             report = run_rest(partial(_pass, plan, record, work), context)
             if not report.complete:
                 return report

@@ -166,7 +166,7 @@ def run(config: CleanConfig, context: RunContext) -> JobReport:
 
 def _run(plan: CleanPlan, context: RunContext) -> JobReport:
     begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
-    if not all_whole((plan.facts_record, plan.record), plan.units, context):
+    if not all_whole([(record, plan.units) for record in (plan.facts_record, plan.record)], context):
         first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(

@@ -67,7 +67,7 @@ def _run(plan: LabelsPlan, context: RunContext) -> JobReport:
 
 
 def _in_two_passes(plan: LabelsPlan, context: RunContext) -> JobReport:
-    if not all_whole((plan.facts_record, plan.record), plan.units, context):
+    if not all_whole([(record, plan.units) for record in (plan.facts_record, plan.record)], context):
         first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
         if not first.complete:
             context.reporter.note(

@@ -11,7 +11,7 @@ from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, all_whole, begin, is_whole, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, all_whole, begin, run_job, run_rest
 from inkbatch.steps.live_preview import live_preview
 from inkbatch.steps.sweep.control import control_record, control_units, control_work, rules_of, stored_control
 from inkbatch.steps.sweep.maps import maps_work
@@ -35,7 +35,10 @@ def run(config: SweepConfig, context: RunContext) -> JobReport:
     _warn(plan, context)
     begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
     summary = Summary(plan)
-    if not all_whole((plan.maps_record, plan.record), plan.units, context):
+    planted = control_units(plan)
+    control = control_record(plan, planted)
+    passes = [(plan.maps_record, plan.units), (control, planted), (plan.record, plan.units)]
+    if not all_whole([(record, units) for record, units in passes if units], context):
         first = run_job(plan.maps_record, plan.units, lambda: maps_work(plan, context), context)
         live_preview(context, plan.volume.shape_yx, plan.folder).place.delete()
         if not first.complete:
@@ -46,15 +49,13 @@ def run(config: SweepConfig, context: RunContext) -> JobReport:
             return first
         if summary.pixels == 0:
             raise DataError(f"segment {config.segment}: no tile holds papyrus; check its mask")
-
-    planted = control_units(plan)
-    if planted and not is_whole(plan.record, plan.units, context):
-        control = control_record(plan, planted)
-        controlled = run_rest(
-            lambda part: run_job(control, planted, lambda: control_work(plan, summary, control, context), part), context
-        )
-        if not controlled.complete:
-            return controlled
+        if planted:
+            controlled = run_rest(
+                lambda part: run_job(control, planted, lambda: control_work(plan, summary, control, context), part),
+                context,
+            )
+            if not controlled.complete:
+                return controlled
 
     def together(part: RunContext) -> JobReport:
         return run_job(

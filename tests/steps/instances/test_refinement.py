@@ -17,6 +17,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.models.prompting import PromptableBundle
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
+from inkbatch.run.verifying import verify
 from inkbatch.steps.instances.job import describe, run
 from inkbatch.steps.instances.settings import InstancesConfig
 from inkbatch.steps.prepare.job import run as run_prepare
@@ -128,6 +129,17 @@ def test_a_stopped_job_goes_on_and_gives_the_same_bytes(shared, finished, tmp_pa
         run(configured(shared, tmp_path), preempted_context(after))
     report = run(configured(shared, tmp_path), RunContext())
     assert stored_bytes(report.location.path) == stored_bytes(finished.path)
+
+
+@pytest.mark.parametrize("part", ["regions", "answers"])
+def test_lost_objects_of_any_pass_are_made_again(shared, finished, part):
+    before = stored_bytes(finished.path)
+    made = [path for path in sorted(before) if path.startswith(f"{part}/") and path.count("/") > 1]
+    lost = next(path for path in made if "/done/" not in path and not path.endswith("zarr.json"))
+    (finished / lost).delete()
+    assert len(verify(finished.uri).faults) == 1
+    run(configured(shared, shared / "root"), RunContext())
+    assert stored_bytes(finished.path) == before
 
 
 def test_objects_that_leave_their_tile_are_taken_from_the_first_pass_and_marked(shared, tmp_path):

@@ -17,6 +17,7 @@ from inkbatch.reports.viewer_links import VIEWER_PORT
 from inkbatch.run.finished import open_run
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
+from inkbatch.run.verifying import verify
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.sweep.job import run
@@ -85,6 +86,18 @@ def test_shards_and_kills_change_nothing(folder, whole):
         report = run(asked, RunContext(ShardSpec(index, 2)))
     assert report.complete
     assert document(folder, "cut") == document(folder, "whole")
+
+
+def test_lost_measures_of_the_control_are_made_again(folder, whole):
+    place = whole / "control/scores"
+    lost = place.names()
+    before = {name: (place / name).read_bytes() for name in lost}
+    for name in lost[1:]:
+        (place / name).delete()
+    assert len(verify(whole.uri).faults) == len(lost) - 1
+    assert run(config(folder, "whole"), RunContext()).complete
+    assert {name: (place / name).read_bytes() for name in place.names()} == before
+    assert verify(whole.uri).faults == []
 
 
 def test_without_a_control_the_sentence_says_so(folder):
