@@ -29,6 +29,7 @@ from inkbatch.models.rules import Grown
 from inkbatch.models.seal import broken_seals, seal_of
 
 SHIPPED_BUNDLE = "demo"
+WEIGHTS_FILE = "weights.safetensors"
 DRAWS = frozenset({"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "erfinv_"})  # how weights begin
 TTA_AXES = ("flip-y", "flip-x", "turn-90", "turn-180", "turn-270")
 
@@ -100,6 +101,15 @@ def bundle_address(text: str) -> str:
     return text if text == SHIPPED_BUNDLE else Location.parse(text).uri
 
 
+def holds_files(location: Location, digests: Mapping[str, str]) -> bool:
+    """Tell if files lie in a folder with the SHA-256 digests that its document states, by name; none states nothing."""
+    try:
+        found = {name: hashlib.sha256((location / name).read_bytes()).hexdigest() for name in digests}
+    except FileNotFoundError:
+        return False
+    return all(found[name] == stated for name, stated in digests.items() if stated)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle; weights are read by `build`."""
@@ -162,7 +172,7 @@ class Bundle:
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         data = safetensors.torch.save(tensors)
-        (location / "weights.safetensors").write_bytes(data)
+        (location / WEIGHTS_FILE).write_bytes(data)
         digests = {"weights_sha256": hashlib.sha256(data).hexdigest(), "seal": document.sealed()}
         final = document.model_copy(update=digests)
         (location / "bundle.json").write_json(final.model_dump(mode="json", exclude_none=True))
@@ -215,7 +225,7 @@ class Bundle:
             CorruptDataError: The weights do not have the digest that the document states.
             MismatchError: Missing, unexpected or misshapen keys; all are listed.
         """
-        place = self.location / "weights.safetensors"
+        place = self.location / WEIGHTS_FILE
         try:
             data = place.read_bytes()
         except FileNotFoundError as error:

@@ -14,13 +14,13 @@ from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.models import hub
 from inkbatch.models.base import InkModel
-from inkbatch.models.bundle import Bundle, BundleDocument, Contract
+from inkbatch.models.bundle import WEIGHTS_FILE, Bundle, BundleDocument, Contract, holds_files
 from inkbatch.models.fitting import fitted_model, fitting_preset, hints, require_contract
 from inkbatch.models.flops import flops_per_tile
 from inkbatch.models.importing import WEB, ReadCheckpoint, read_state_dict
 from inkbatch.models.presets import Preset, changed_contract, load_preset
 from inkbatch.predict.import_checks import import_warnings
-from inkbatch.predict.reference import keep_reference
+from inkbatch.predict.reference import REFERENCE_FILE, keep_reference
 from inkbatch.text import count_text
 
 
@@ -178,21 +178,25 @@ def _document(
 
 
 def _is_there(dest: Location, document: BundleDocument) -> bool:
-    """Tell if an equal bundle is already at the destination.
+    """Tell if an equal bundle is already at the destination, with its files as it states them.
 
     Raises:
         ConfigError: Another one does.
     """
     if not (dest / "bundle.json").exists():
         return False
-    found, wished = _comparable(Bundle.open(dest).document), _comparable(document)
+    stored = Bundle.open(dest).document
+    found, wished = _comparable(stored), _comparable(document)
     differing = sorted(key for key in found.keys() | wished.keys() if found.get(key) != wished.get(key))
     if differing:
         raise ConfigError(
             f"import {dest}: another bundle already exists there, it differs in {', '.join(differing)}; "
             "choose another destination, or remove that folder"
         )
-    return True
+    digests = {WEIGHTS_FILE: stored.weights_sha256}
+    if stored.reference:
+        digests[REFERENCE_FILE] = stored.reference.get("sha256", "")
+    return holds_files(dest, digests)
 
 
 def _comparable(document: BundleDocument) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from inkbatch.documents import parse_json, parse_yaml
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.models import hub
+from inkbatch.models.bundle import holds_files
 from inkbatch.models.importing import read_state_dict
 from inkbatch.models.prompting import (
     DOCUMENT,
+    WEIGHTS,
     Kind,
     PromptableBundle,
     PromptableDocument,
@@ -160,17 +162,18 @@ def _name(source: str) -> str:
 
 
 def _is_there(dest: Location, document: PromptableDocument) -> bool:
-    """Tell if an equal bundle is already at the destination.
+    """Tell if an equal bundle is already at the destination, with its weights as it states them.
 
     Raises:
         ConfigError: Another one does.
     """
     if not (dest / DOCUMENT).exists():
         return False
+    there = PromptableBundle.open(dest).document
     stored, wished = (
         {key: value for key, value in one.model_dump(mode="json").items() if key not in ("weights_sha256", "source")}
         | {"sha256": one.source.get("sha256")}
-        for one in (PromptableBundle.open(dest).document, document)
+        for one in (there, document)
     )
     differing = sorted(key for key in wished if stored.get(key) != wished[key])
     if differing:
@@ -178,4 +181,4 @@ def _is_there(dest: Location, document: PromptableDocument) -> bool:
             f"import {dest}: another bundle already exists there, it differs in {', '.join(differing)}; "
             "choose another destination, or remove that folder"
         )
-    return True
+    return holds_files(dest, {WEIGHTS: there.weights_sha256})

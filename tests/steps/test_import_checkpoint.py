@@ -138,6 +138,16 @@ class TestDestination:
         assert run(config)[-1] == f"bundle: already at {tmp_path / 'bundle'}, nothing to do"
         assert weights.stat().st_mtime_ns == before
 
+    @pytest.mark.parametrize("name", ["weights.safetensors", "reference.safetensors"])
+    def test_a_bundle_that_lost_a_file_is_imported_again(self, tmp_path, checkpoint, preset, name):
+        config = ImportConfig(source=checkpoint, dest=str(tmp_path / "bundle"), preset=preset)
+        run(config)
+        place = tmp_path / "bundle" / name
+        before = place.read_bytes()
+        place.write_bytes(before[:-1])
+        assert "nothing to do" not in run(config)[-1]
+        assert place.read_bytes() == before
+
     def test_the_same_file_from_another_place_is_the_same_bundle(self, tmp_path, checkpoint, preset):
         run(ImportConfig(source=checkpoint, dest=str(tmp_path / "bundle"), preset=preset))
         copy = tmp_path / "copy.ckpt"

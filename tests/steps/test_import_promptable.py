@@ -46,6 +46,17 @@ def test_an_equal_bundle_is_left_alone_and_another_refused(published, tmp_path):
         run(config.model_copy(update={"licence": "MIT"}))
 
 
+@pytest.mark.parametrize("damage", [None, b"", b"other weights"])
+def test_weights_that_are_lost_or_damaged_are_imported_again(published, tmp_path, damage):
+    config = ImportPromptableConfig(source=str(published), dest=str(tmp_path / "bundle"))
+    run(config)
+    weights = tmp_path / "bundle/weights.safetensors"
+    before = weights.read_bytes()
+    weights.unlink() if damage is None else weights.write_bytes(damage)
+    assert not any("nothing to do" in line for line in run(config))
+    assert weights.read_bytes() == before
+
+
 def copied(published, tmp_path, without=(), **config):
     folder = tmp_path / "changed"
     folder.mkdir()
