@@ -61,6 +61,7 @@ def feed(reader: Reader, data: bytes) -> InkbatchError | None:
     """
     with tempfile.TemporaryDirectory(prefix="inkbatch-fuzz-") as folder:
         path = Path(folder, reader.file)
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         try:
             reader.read(path)
@@ -107,6 +108,7 @@ def readers() -> Mapping[str, Reader]:
     from inkbatch.run.finished import open_run
     from inkbatch.run.record import require_complete
     from inkbatch.steps.prepare.settings import PrepareConfig
+    from inkbatch.testing.fuzzing_runs import run_readers
 
     def place(path: Path) -> Location:
         return Location.parse(path.parent)
@@ -138,6 +140,7 @@ def readers() -> Mapping[str, Reader]:
         Reader("picture", lambda: [_picture(".png", 3), _picture(".tif"), _picture(".bmp", 3)], _read_picture),
         Reader("safetensors", _safetensors, lambda path: read_state_dict(path)),
         Reader("torch", _torch_files, lambda path: read_state_dict(path)),
+        *run_readers(),
     ]
     return {reader.name: reader for reader in listed}
 

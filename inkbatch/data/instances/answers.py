@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
@@ -15,9 +14,11 @@ from inkbatch.data.instances.proposals import Proposal
 from inkbatch.data.instances.selection import REASONS, Answer, Instance, Larger, Reason, Rejection
 from inkbatch.errors import CorruptDataError
 from inkbatch.geometry import Box
+from inkbatch.io.npz import read_npz
 from inkbatch.io.store.location import Location
 
 REFINED, LARGER = "refined", "larger"
+STORED = ("numbers", "ends", "boxes", "scores", "masks", "shown")
 
 
 def store_answers(place: Location, numbers: Sequence[int], answers: Sequence[Answer], shown: Sequence[Bools]) -> int:
@@ -57,9 +58,8 @@ def read_answers(place: Location, proposals: Sequence[Proposal]) -> Iterator[tup
     Raises:
         CorruptDataError: They are damaged, or belong to other proposals.
     """
+    arrays = read_npz(place, "answers of a network", "delete it and run the same command again", STORED)
     try:
-        with np.load(io.BytesIO(place.read_bytes()), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ("numbers", "ends", "boxes", "scores", "masks", "shown")}
         boxes = [Box(*row) for row in arrays["boxes"].tolist()]
         masks, shown = (_unpacked(arrays[name], boxes) for name in ("masks", "shown"))
         found = iter(zip(boxes, masks, arrays["scores"].tolist(), shown, strict=True))
@@ -70,7 +70,7 @@ def read_answers(place: Location, proposals: Sequence[Proposal]) -> Iterator[tup
                 yield number, Instance(box, mask, score, proposal), object_pixels
             else:
                 yield number, Larger(proposal) if end == LARGER else Rejection(proposal, cast(Reason, end)), None
-    except (ValueError, KeyError, IndexError, OSError, EOFError, StopIteration, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, IndexError, TypeError, StopIteration) as error:
         raise CorruptDataError(
             f"{place}: these answers are damaged, or belong to other proposals; run inkbatch instances with --replace"
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.instances.ascent import Evidence, Ints, UnitFirstPass, whole_numbers
-from inkbatch.errors import CorruptDataError
 from inkbatch.geometry import Box
+from inkbatch.io.npz import read_npz
 from inkbatch.io.store.location import Location
 
 Sums = NDArray[np.float64]
@@ -85,13 +84,9 @@ class BasinFacts:
         Raises:
             CorruptDataError: They are damaged.
         """
-        try:
-            with np.load(io.BytesIO(place.read_bytes()), allow_pickle=False) as found:
-                return BasinFacts(**{field.name: found[field.name] for field in fields(BasinFacts)})
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise CorruptDataError(
-                f"{place}: these facts are damaged; run inkbatch instances with --replace"
-            ) from error
+        names = [field.name for field in fields(BasinFacts)]
+        found = read_npz(place, "facts of a unit's basins", "delete it and run the same command again", names)
+        return BasinFacts(**{name: found[name] for name in names})
 
 
 def facts_of(found: UnitFirstPass, box: Box, evidence: Evidence) -> BasinFacts:

@@ -7,8 +7,6 @@ not depend on how a segment is cut and who computed it.
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.errors import DataError
 from inkbatch.io.multiscale import Multiscale
+from inkbatch.io.npz import read_npz
 from inkbatch.io.pictures.tones import CODES as CODES
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import require_complete
@@ -237,11 +236,7 @@ def read_counts(place: Location) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: They are damaged.
     """
-    try:
-        with np.load(io.BytesIO(place.read_bytes())) as stored:
-            return dict(stored)
-    except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{place}: expected counts of a sweep's unit, got something else; sweep it again") from error
+    return read_npz(place, "counts of a sweep's unit", "delete it and run the sweep again")
 
 
 def _corner(name: str) -> tuple[int, int]:
