@@ -76,15 +76,17 @@ class Lease:
         return {"host": socket.gethostname(), "pid": os.getpid(), "key": self._key, "renewed": self._renewed}
 
     def _read(self) -> dict[str, Any] | None:
+        """Read the stored lease; None where there is none, or a damaged one: a power cut may leave its name alone."""
         try:
-            return dict(self._place.read_mapping())
-        except FileNotFoundError:
+            found = dict(self._place.read_mapping())
+        except (FileNotFoundError, DataError):
             return None
+        return found if isinstance(found.get("renewed"), int | float) and isinstance(found.get("pid"), int) else None
 
     def _lives(self, other: dict[str, Any]) -> bool:
-        if self._clock() - float(other.get("renewed", 0)) > LASTS_S:
+        if self._clock() - other["renewed"] > LASTS_S:
             return False
-        return other.get("host") != socket.gethostname() or _runs(int(other.get("pid", 0)))
+        return other.get("host") != socket.gethostname() or _runs(other["pid"])
 
 
 def _runs(pid: int) -> bool:

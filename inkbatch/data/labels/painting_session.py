@@ -14,6 +14,7 @@ from inkbatch.data.labels.painting_lease import Lease
 from inkbatch.data.labels.painting_packing import packed, unpacked
 from inkbatch.data.labels.painting_version import STATE, PaintedVersion, TabState, branch
 from inkbatch.errors import DataError, InkbatchError, StorageError
+from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.location import Location
 
 FLUSH_S = 0.5  # between two writes of what waits
@@ -275,7 +276,9 @@ class PaintSession:
                 waiting, overview = self.version.tiles.snapshot()
                 state = self.version.state(overview)
             self.version.tiles.write(waiting, overview)
-            (self.version.folder / STATE).write_bytes(state)
+            with recording() as ledger:
+                (self.version.folder / STATE).write_bytes(state)
+            make_durable(ledger)
             self._written = revision
 
     def _keep_flushing(self) -> None:

@@ -14,11 +14,19 @@ from inkbatch.data.labels.painting_journal import Journal, Record, framed, frame
 from inkbatch.data.labels.painting_packing import packed, unpacked
 from inkbatch.data.labels.painting_tiles import PaintedTiles
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
+from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.location import Location
 
-FACTS = "version.json"
+FACTS, CLAIM = "version.json", "claim.json"
 STATE = "journal/state"
 NAME = re.compile(r"v[0-9]{3,6}")
+STATED: Mapping[str, type | tuple[type, ...]] = {
+    "segment": str,
+    "voxel_size_um": (int, float),
+    "author": str,
+    "time": str,
+    "started_from": str,
+}
 KEPT_TABS = 64
 LONGEST_AUTHOR = 80
 AUTHOR = r"^[^\x00-\x1f\x7f]*$"  # one line: lists of versions print it
@@ -173,6 +181,7 @@ def read_facts(folder: Location) -> Mapping[str, Any]:
 
     Raises:
         DataError: There is none.
+        CorruptDataError: It lacks what every version states.
     """
     try:
         found = (folder / FACTS).read_mapping()
@@ -181,6 +190,11 @@ def read_facts(folder: Location) -> Mapping[str, Any]:
     shape = found.get("shape_yx")
     if not (isinstance(shape, list) and len(shape) == 2 and all(isinstance(side, int) and side > 0 for side in shape)):
         raise CorruptDataError(f"{folder / FACTS}: expected shape_yx, a height and a width, got {shape!r}; restore it")
+    for key, kind in STATED.items():
+        value = found.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            name = "a number" if kind is not str else "a text"
+            raise CorruptDataError(f"{folder / FACTS}: expected {key}, {name}, got {value!r}; restore it")
     return found
 
 
@@ -243,6 +257,7 @@ def create_version(
     started_from: str,
     parent: str | None = None,
     tiles: Iterable[tuple[Tile, Codes]] = (),
+    goes_on: bool = False,
 ) -> Location:
     """Make a version under the next free name; ``version.json`` is written last, so that a killed process leaves none.
 
@@ -255,6 +270,7 @@ def create_version(
         started_from: What it starts with, for people.
         parent: Version that it comes from.
         tiles: Its first tiles, at revision 0.
+        goes_on: Take the name of one that was begun from the same and killed; the tiles follow from `started_from`.
 
     Returns:
         Its folder.
@@ -277,15 +293,32 @@ def create_version(
     number = int(names[-1][1:]) + 1 if names else 1
     while True:
         place = folder / f"v{number:03d}"
-        if (place / "claim.json").create_json({"time": facts["time"]}):
+        if (place / CLAIM).create_json({"time": facts["time"], "started_from": started_from}):
+            break
+        if goes_on and _was_begun(place, started_from):
+            (place / STATE).delete()
             break
         number += 1
-    PaintedTiles.create(place, shape_yx, voxel_size_um, {"segment": segment, "version": place.name})
     facts = {"name": place.name, **facts}
-    version = PaintedVersion.opened(place, facts)
-    _fill(version, tiles)
-    (place / FACTS).write_json({**facts, "starts_with": version.counts})
+    with recording() as ledger:
+        PaintedTiles.create(place, shape_yx, voxel_size_um, {"segment": segment, "version": place.name})
+        version = PaintedVersion.opened(place, facts)
+        _fill(version, tiles)
+    make_durable(ledger)
+    with recording() as ledger:
+        (place / FACTS).write_json({**facts, "starts_with": version.counts})
+    make_durable(ledger)
     return place
+
+
+def _was_begun(place: Location, started_from: str) -> bool:
+    """Tell if a process that was killed began a version of the same here."""
+    if (place / FACTS).exists():
+        return False
+    try:
+        return bool((place / CLAIM).read_mapping().get("started_from") == started_from)
+    except DataError:
+        return False
 
 
 def require_shape(facts: Mapping[str, Any], shape_yx: Sequence[int], place: Location) -> None:

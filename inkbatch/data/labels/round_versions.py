@@ -114,7 +114,7 @@ def propose_version(
         first: First labels of regions; a mark that is there already stays.
         shape_yx: (height, width) of the segment.
         voxel_size_um: Edge of a pixel.
-        origin: Name of the round; a version that it made before is taken again.
+        origin: Name of the round; a version that it made before is taken again, one that it began is finished.
 
     Returns:
         The version's name.
@@ -125,9 +125,18 @@ def propose_version(
             return name
     parent = labels.identity.get("version")
     tiles = _tiles(labels, first, shape_yx)
-    return create_version(
-        folder, segment, shape_yx, voxel_size_um, author=AUTHOR, started_from=origin, parent=parent, tiles=tiles
-    ).name
+    place = create_version(
+        folder,
+        segment,
+        shape_yx,
+        voxel_size_um,
+        author=AUTHOR,
+        started_from=origin,
+        parent=parent,
+        tiles=tiles,
+        goes_on=True,
+    )
+    return place.name
 
 
 def _tiles(

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import google_crc32c
 import numpy as np
 
+from inkbatch.io.store.local_files import force
+
 SHARD = "shard-crc32c:"  # of a zarr shard: over the checksums of its chunks, then its index
 WHOLE = "crc32c:"  # of any other object: over all its bytes
 
@@ -119,13 +121,4 @@ def make_durable(ledger: Mapping[str, Noted]) -> None:
     """Force the local files of a ledger, and the names of these, onto the disk; other stores are durable by a put."""
     files = [uri for uri in ledger if "://" not in uri]
     for path in [*files, *sorted({os.path.dirname(file) for file in files})]:
-        _force(path)
-
-
-def _force(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        force(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -27,9 +28,11 @@ class NewFile:
     def __init__(self, path: str, disks: Disks | None = None) -> None:
         self._path, self._disks = path, disks or DISKS
         self._temporary = _temporary_name(path)
+        self._named_in = [os.path.dirname(path) or "."]  # folders that hold a name which is new
         try:
             self._open()
         except FileNotFoundError:
+            self._named_in = _missing_and_parent(self._named_in[0])
             os.makedirs(os.path.dirname(path), exist_ok=True)
             self._open()
 
@@ -58,7 +61,7 @@ class NewFile:
         os.replace(self._temporary, self._path)
 
     def publish_new(self) -> bool:
-        """Give the file its name unless another file has it.
+        """Give the file its name unless another file has it; content, name and new folders are on the disk then.
 
         Returns:
             False if another one has it; this one leaves no trace.
@@ -73,6 +76,8 @@ class NewFile:
             return False
         finally:
             self.abandon()
+        for folder in self._named_in:
+            force(folder)
         return True
 
     def abandon(self) -> None:
@@ -136,6 +141,29 @@ def create_atomically(path: str, data: bytes) -> bool:
     except BaseException:
         new.abandon()
         raise
+
+
+def force(path: str) -> None:
+    """Force a file's content, or the names in a folder, onto the disk; what has vanished is passed over."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems do so for folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def _missing_and_parent(folder: str) -> list[str]:
+    """List a folder and those above it that are not there, and the first one that is."""
+    found = [folder]
+    while not os.path.isdir(found[-1]) and os.path.dirname(found[-1]) != found[-1]:
+        found.append(os.path.dirname(found[-1]) or ".")
+    return found
 
 
 def _temporary_name(path: str) -> str:

@@ -14,6 +14,7 @@ from inkbatch.data.labels.painting_journal import ENDING, Journal, TakenOverErro
 from inkbatch.data.labels.painting_lease import LASTS_S, Lease
 from inkbatch.data.labels.painting_session import PaintSession, RefusedStrokeError, Sent
 from inkbatch.data.labels.painting_shapes import polygon, rectangle, stroke
+from inkbatch.data.labels.painting_tiles import PaintedTiles
 from inkbatch.data.labels.painting_tools import component_at, fill, smart, specks, take
 from inkbatch.data.labels.painting_version import PaintedVersion, create_version, version_names
 from inkbatch.errors import CorruptDataError, DataError, StorageError
@@ -298,6 +299,41 @@ def test_a_large_stroke_is_one_stroke(folder):
     assert (folder / "journal" / f"00000001{ENDING}").size() < 9 * 1500
 
 
+@pytest.mark.parametrize("damage", [b"", b'{"host": "a", "pid"', b"[]", b'{"pid": "x", "renewed": "y", "key": "k"}'])
+def test_a_lease_that_a_power_cut_damaged_is_nobody_s(folder, damage):
+    place = folder / "journal/lease.json"
+    place.write_bytes(damage)
+    session = PaintSession(folder)
+    boxed(session, 1, Box(0, 0, 3, 3))
+    session.close()
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("voxel_size_um", "8"), ("author", None), ("time", 3), ("segment", [])])
+def test_a_version_that_does_not_say_what_every_one_says_is_refused_by_name(folder, key, value):
+    place = folder / "version.json"
+    place.write_json({**place.read_json(), key: value})
+    with pytest.raises(CorruptDataError, match=rf"version\.json: expected {key}, a (text|number), got"):
+        PaintedVersion.open(folder)
+
+
+def test_a_stroke_and_its_name_are_on_the_disk_before_it_is_answered(folder, monkeypatch):
+    forced, fsync = [], os.fsync
+
+    def noted(handle):
+        forced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    session = PaintSession(folder)
+    monkeypatch.setattr(os, "fsync", noted)
+    boxed(session, 1, Box(0, 0, 3, 3))
+    assert str(folder / "journal") in forced
+    session.flush()
+    assert str(folder / "journal/state") in forced
+    session.close()
+    monkeypatch.undo()
+
+
 PAINTER = """
 import sys
 import numpy as np
@@ -340,6 +376,29 @@ def test_a_version_whose_first_tiles_were_not_all_stored_is_none(folder):
     assert version_names(folder.parent) == ["v001"]
     again = create_version(folder.parent, "seg", SHAPE, 8.0, author="ada", started_from="nothing")
     assert version_names(folder.parent) == ["v001", again.name] == ["v001", "v003"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"), [(PaintedTiles, "create"), (PaintedTiles, "write"), (PaintedVersion, "state")]
+)
+def test_a_version_of_a_round_that_was_killed_is_finished_under_its_name(folder, monkeypatch, owner, step):
+    def begun(started_from="proposals of r"):
+        tiles = [((0, 0), np.ones((256, 256), np.uint8)), ((1, 1), np.full((256, 256), 2, np.uint8))]
+        made = {"author": "a", "started_from": started_from, "tiles": tiles, "goes_on": True}
+        return create_version(folder.parent, "seg", SHAPE, 8.0, **made)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            begun()
+    assert version_names(folder.parent) == ["v001"]
+    assert begun("another round").name == "v003"
+    (folder.parent / "v003").delete_folder()
+    found = PaintedVersion.open(begun())
+    assert (found.name, found.counts["ink"], found.counts["not_ink"]) == ("v002", 256 * 256, 256 * 256)
 
 
 @pytest.mark.parametrize(

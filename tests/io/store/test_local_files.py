@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inkbatch.io.store.local_files import Disks, NewFile, write_atomically
+from inkbatch.io.store.local_files import Disks, NewFile, create_atomically, write_atomically
 
 
 class NamingDisks(Disks):
@@ -113,3 +113,21 @@ def test_a_file_system_that_holds_no_nameless_files_is_tried_once(tmp_path: Path
         write_atomically(str(tmp_path / str(number)), [b"x"], disks)
     assert tries == [str(tmp_path)]
     assert sorted(os.listdir(tmp_path)) == ["0", "1", "2"]
+
+
+def test_a_created_file_its_name_and_new_folders_are_forced_onto_the_disk(tmp_path: Path, monkeypatch) -> None:
+    forced, fsync = [], os.fsync
+
+    def noted(handle):
+        forced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    place = tmp_path / "new/er/file"
+    assert create_atomically(str(place), b"x")
+    assert forced[1:] == [str(tmp_path / "new/er"), str(tmp_path / "new"), str(tmp_path)]
+    del forced[:]
+    assert create_atomically(str(tmp_path / "new/er/other"), b"x")
+    assert forced[1:] == [str(tmp_path / "new/er")]
+    assert not create_atomically(str(place), b"y")
+    assert place.read_bytes() == b"x"
