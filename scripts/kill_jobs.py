@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="end early after these")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", choices=("local", "s3"), action="append", help="one store alone")
+    parser.add_argument("--job", action="append", help="kill this job alone; repeatable")
     parser.add_argument("--keep", type=Path, default=Path("kill-findings"))
     parser.add_argument(
         "--hit", type=Path, help="folder of lists of the kinds that campaigns hit; they come last, then"
@@ -51,8 +52,11 @@ def killed(store: StoreKind, folder: Path, kills: int, seconds: float, options: 
     hit = options.hit / f"{store}.txt" if options.hit else None
     before = set(hit.read_text().splitlines()) if hit and hit.exists() else set[str]()
     with Place(folder, store) as place:
-        scenes = prepared_scenes(place, folder)
-        print(f"{store}: {len(scenes)} jobs without faults: {seconds_text(time.monotonic() - begun)}", flush=True)
+        scenes = [one for one in prepared_scenes(place, folder) if not options.job or one.step.job in options.job]
+        print(
+            f"{store}: {len(scenes)} jobs to be killed; all without faults: {seconds_text(time.monotonic() - begun)}",
+            flush=True,
+        )
         with contextlib.suppress(KeyboardInterrupt):
             for number, trial in enumerate(trials(place, folder, scenes, options.seed, before)):
                 count += 1

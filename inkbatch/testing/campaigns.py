@@ -30,7 +30,7 @@ from typing import Any, Literal
 from inkbatch.errors import EXIT_BUG, EXIT_DONE, InkbatchError
 from inkbatch.io.store.local_files import TEMPORARY
 from inkbatch.run.job import RunContext
-from inkbatch.testing.jobs import Step, steps_of, write_inputs
+from inkbatch.testing.jobs import Step, more_steps_of, steps_of, write_inputs, write_more_inputs
 from inkbatch.testing.s3 import S3Server
 from inkbatch.text import bytes_text
 
@@ -40,7 +40,9 @@ SOUND_S = 600.0  # a run without faults may take so long on a busy machine
 MOST_GROWTH = 1 << 30  # bytes that a job of a few small pictures may take beside what the campaign itself holds
 BUCKET = "bucket"
 
-_HOLDS_A_CLOCK = re.compile(r"(.*/)?(run(-\d+-of-\d+)?\.json|report\.html)|(.*/)?(tensorboard|wandb)/.*")
+_HOLDS_A_CLOCK = re.compile(
+    r"(.*/)?(run(-\d+-of-\d+)?\.json|report\.html)|(.*/)?(tensorboard|wandb)/.*|labels/[^/]+/v\d+/(claim|version)\.json"
+)
 
 StoreKind = Literal["local", "s3"]
 Objects = dict[str, bytes]  # by path in ROOT
@@ -286,8 +288,8 @@ def scenes_of(place: Place, folder: Path, watched: Callable[[Action], Any] = lam
     inputs, scenes = folder / "inputs", []
     inputs.mkdir()
     place.put_back(None)
-    _must(forked(lambda: write_inputs(inputs, place.root), folder, place.environment, limit_s=SOUND_S), "inputs")
-    for number, step in enumerate(steps_of(inputs, place.root)):
+    _must(forked(partial(_write_all_inputs, inputs, place.root), folder, place.environment, limit_s=SOUND_S), "inputs")
+    for number, step in enumerate([*steps_of(inputs, place.root), *more_steps_of(inputs, place.root)]):
         before = folder / f"before-{number}"
         place.keep(before)
         act = partial(_watched, step.run, watched)
@@ -297,6 +299,11 @@ def scenes_of(place: Place, folder: Path, watched: Callable[[Action], Any] = lam
     gc.collect()
     gc.freeze()
     return scenes
+
+
+def _write_all_inputs(folder: Path, root: str) -> None:
+    write_inputs(folder, root)
+    write_more_inputs(folder)
 
 
 def _watched(run: Callable[[RunContext], Any], watched: Callable[[Action], Any]) -> dict[str, Any]:

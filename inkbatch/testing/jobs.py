@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
+import torch
 
 from inkbatch.io.store.location import Location
+from inkbatch.models.prompting import build_promptable
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.steps import infer_pictures
+from inkbatch.steps import evaluate_instances, import_promptable, infer_pictures
 from inkbatch.steps.dataset import job as build_dataset
 from inkbatch.steps.ensemble import job as ensemble
 from inkbatch.steps.evaluate import job as evaluate
@@ -32,6 +34,8 @@ from inkbatch.steps.sweep import job as sweep
 from inkbatch.steps.sweep.settings import SweepConfig
 from inkbatch.steps.train import job as train
 from inkbatch.steps.train import soup
+from inkbatch.testing.instances import write_maps
+from inkbatch.testing.prompting import tiny_sam2
 from inkbatch.testing.rounds import rounds_root, tiny_round
 from inkbatch.testing.segments import network_bundle, write_layers
 from inkbatch.testing.training import planted_segment, tiny_dataset, tiny_run
@@ -45,11 +49,11 @@ class Step:
 
     Attributes:
         job: Name of the job.
-        run: Carries it out.
+        run: Carries it out; gives a `JobReport`, or the lines of a command without units.
     """
 
     job: str
-    run: Callable[[RunContext], JobReport]
+    run: Callable[[RunContext], Any]
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,43 @@ def steps_of(folder: Path, root: str) -> list[Step]:
         ),
     ]
     return [Step(job, partial(_run, run, config)) for job, config, run in asked]
+
+
+def write_more_inputs(folder: Path) -> None:
+    """Write what `more_steps_of` begins with into `folder`: a published network, a picture, its map and true labels."""
+    write_maps(folder / "grains", {"a": (70, 90)}, grains=8)
+    _, numbers = cv2.connectedComponents((np.load(folder / "grains/maps/a.npy") > 0.5).astype(np.uint8))
+    (folder / "truth").mkdir()
+    np.save(folder / "truth/a.npy", numbers.astype(np.int32))
+    promptable = tiny_sam2()
+    torch.manual_seed(0)
+    cast(Any, build_promptable(promptable.kind, promptable.config)).save_pretrained(folder / "published")
+
+
+def more_steps_of(folder: Path, root: str) -> list[Step]:
+    """List jobs of which `steps_of` has another way, and imports; they read what its steps left."""
+    network, found = f"{root}/networks/tiny", f"{root}/instances/grains/refined"
+    taken = import_promptable.ImportPromptableConfig(source=str(folder / "published"), dest=network, licence="MIT")
+    carried = {"segment": "page", "root": root, "output_root": f"{root}/carried", "unit_px": UNIT_PX}
+    outlined = {
+        "subject": "grains",
+        "result": "refined",
+        "root": root,
+        "unit_px": 32,
+        "refine": network,
+        "device": "cpu",
+    }
+    outlined |= {"maps": str(folder / "grains/maps"), "pictures": str(folder / "grains/pictures")}
+    outlined |= {"proposals": {"min_area": 5}, "refinement": {"cell_px": 32, "halo_px": 16}}
+    scored = evaluate_instances.EvaluateInstancesConfig(result=found, labels=str(folder / "truth"))
+    onto = labels.LabelsConfig.checked({**carried, "from_map": "page/first"}, "labels")
+    refined = InstancesConfig.checked(outlined, "instances")
+    return [
+        Step("import-promptable", lambda _: import_promptable.run(taken)),
+        Step("labels", partial(labels.run, onto)),
+        Step("instances", partial(instances.run, refined)),
+        Step("evaluate-instances", lambda _: evaluate_instances.run(scored)),
+    ]
 
 
 def _run(run: Callable[[Any, RunContext], JobReport], config: Any, context: RunContext) -> JobReport:

@@ -13,7 +13,7 @@ from inkbatch.run.record import RunFolder, RunManifest
 
 JOBS = (
     "prepare", "infer", "labels", "clean", "ensemble", "evaluate", "probe", "preflight", "sweep", "train", "soup",
-    "build-dataset", "infer-pictures", "round",
+    "build-dataset", "infer-pictures", "round", "instances",
 )  # fmt: skip
 
 
