@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from inkbatch.config import digest
-from inkbatch.errors import StorageError
+from inkbatch.documents import parse_json
+from inkbatch.errors import CorruptDataError, StorageError
 from inkbatch.geometry import Unit
 from inkbatch.io.store.ledger import Ledger, below, whole_checksum
 from inkbatch.io.store.listing import objects_below
@@ -60,6 +61,9 @@ def sealed(run: RunFolder, units: Sequence[Unit], ledger: Ledger) -> dict[str, A
     Returns:
         ``content``, a digest of all that the units stored, and ``files``: objects beside these. Nothing where older
         markers do not say what their units stored.
+
+    Raises:
+        CorruptDataError: Metadata of an array are no JSON: a process that was killed, or a stray hand, cut them.
     """
     markers = run.markers(units)
     named = [rows_of(markers[unit.name]) for unit in units]
@@ -69,6 +73,7 @@ def sealed(run: RunFolder, units: Sequence[Unit], ledger: Ledger) -> dict[str, A
     files = below(ledger, run.base.uri)
     for path in metadata_of([*rows, *files]):
         data = (run.base / path).read_bytes()
+        parse_json(data, str(run.base / path), CorruptDataError)
         files[path] = [len(data), whole_checksum(data)]
     content = rows or {path: row for path, row in files.items() if not path.endswith(f"/{_METADATA}")}
     return {"content": digest(content), "files": dict(sorted(files.items()))}

@@ -63,13 +63,26 @@ def run(config: EvaluateInstancesConfig) -> list[str]:
         raise MismatchError(
             f"{config.result}: expected a result of instances, got one of {made.job}; name another folder"
         )
-    names = [str(one["picture"]) for one in (made.folder / "instances.json").read_mapping()["pictures"]]
+    names = _pictures(made.folder / "instances.json")
     pairs = {name: _overlaps(made.folder, name, true) for name, true in _true(config, made, names)}
     total = score(list(pairs.values()))
     place = made.folder / "evaluation" if config.to is None else Location.parse(config.to)
     (place / DOCUMENT).write_json({"pictures": len(names), **_finite(asdict(total))})
     (place / TABLE).write_bytes(_csv({name: score([one]) for name, one in pairs.items()}))
     return list(_lines(total, len(names), place))
+
+
+def _pictures(place: Location) -> list[str]:
+    """Read the names of a result's pictures."""
+    rows = place.read_mapping()["pictures"]
+    found = rows if isinstance(rows, list) else [None]
+    names = [one.get("picture") for one in found if isinstance(one, dict)]
+    if len(names) < len(found) or not all(isinstance(name, str) for name in names):
+        raise CorruptDataError(
+            f"{place}: expected a name for each of pictures, got something else; the file was edited: delete it and "
+            "run inkbatch instances again"
+        )
+    return [str(name) for name in names]
 
 
 def _true(

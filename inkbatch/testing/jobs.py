@@ -184,6 +184,7 @@ def more_steps_of(folder: Path, root: str) -> list[Step]:
     }
     outlined |= {"maps": str(folder / "grains/maps"), "pictures": str(folder / "grains/pictures")}
     outlined |= {"proposals": {"min_area": 5}, "refinement": {"cell_px": 32, "halo_px": 16}}
+    outlined |= {"selection": {"edge": 0, "background": 1.0, "largest_share": 1.0}}  # fresh weights answer anything
     scored = evaluate_instances.EvaluateInstancesConfig(result=found, labels=str(folder / "truth"))
     onto = labels.LabelsConfig.checked({**carried, "from_map": "page/first"}, "labels")
     refined = InstancesConfig.checked(outlined, "instances")

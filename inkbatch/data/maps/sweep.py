@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.errors import DataError
+from inkbatch.geometry import Unit, cut
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.npz import read_npz
 from inkbatch.io.pictures.tones import CODES as CODES
@@ -200,9 +201,10 @@ class StoredSweep:
 
     @cached_property
     def units(self) -> dict[tuple[int, int], Location]:
-        """Counts of units by the upper left pixel of each."""
-        folder = self.folder / MAPS_NAME / COUNTS_NAME
-        return {_corner(name): folder / name for name in folder.names()}
+        """Counts of units by the upper left pixel of each; a listing, which may lag behind, is not asked."""
+        folder, unit_px = self.folder / MAPS_NAME / COUNTS_NAME, int(self.document["unit_px"])
+        boxes = cut(self.shape_yx, unit_px, unit_px)
+        return {(box.y0, box.x0): folder / f"{Unit(0, box, box).name}.npz" for box in boxes}
 
     def histogram(self, bundle: str, series: str) -> NDArray[np.int64]:
         """Add up how often each float16 code occurs, (CODES,)."""
@@ -237,9 +239,3 @@ def read_counts(place: Location) -> dict[str, NDArray[Any]]:
         DataError: They are damaged.
     """
     return read_npz(place, "counts of a sweep's unit", "delete it and run the sweep again")
-
-
-def _corner(name: str) -> tuple[int, int]:
-    """Read the upper left pixel out of ``y00000-x02048.npz``."""
-    y, x = name.removesuffix(".npz").split("-")
-    return int(y[1:]), int(x[1:])

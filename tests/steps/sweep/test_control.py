@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from inkbatch import view
+from inkbatch.data.maps.sweep import StoredSweep
 from inkbatch.errors import Preempted
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Gallery
@@ -98,6 +99,15 @@ def test_lost_measures_of_the_control_are_made_again(folder, whole):
     assert run(config(folder, "whole"), RunContext()).complete
     assert {name: (place / name).read_bytes() for name in place.names()} == before
     assert verify(whole.uri).faults == []
+
+
+def test_evidence_takes_the_counts_of_every_unit_whatever_a_listing_shows(folder, whole, monkeypatch):
+    stored = sorted((whole / "maps/counts").names())
+    monkeypatch.setattr(Location, "names", lambda self: [])
+    sweep = StoredSweep.open(str(folder / "root"), "page", "whole")
+    assert sorted(place.name for place in sweep.units.values()) == stored
+    assert (128, 64) not in sweep.units
+    assert len(stored) == 6
 
 
 def test_without_a_control_the_sentence_says_so(folder):
