@@ -101,6 +101,12 @@ def bundle_address(text: str) -> str:
     return text if text == SHIPPED_BUNDLE else Location.parse(text).uri
 
 
+def weights_of(model: InkModel) -> bytes:
+    """Return the content of ``weights.safetensors`` for a network; equal weights give equal bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(tensors)
+
+
 def holds_files(location: Location, digests: Mapping[str, str]) -> bool:
     """Tell if files lie in a folder with the SHA-256 digests that its document states, by name; none states nothing."""
     try:
@@ -170,8 +176,7 @@ class Bundle:
             model: The network; its state dict is stored, in the dtypes that it has.
             document: The document; `weights_sha256` and `seal` are filled in.
         """
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        data = safetensors.torch.save(tensors)
+        data = weights_of(model)
         (location / WEIGHTS_FILE).write_bytes(data)
         digests = {"weights_sha256": hashlib.sha256(data).hexdigest(), "seal": document.sealed()}
         final = document.model_copy(update=digests)

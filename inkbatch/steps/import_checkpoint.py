@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.models import hub
 from inkbatch.models.base import InkModel
-from inkbatch.models.bundle import WEIGHTS_FILE, Bundle, BundleDocument, Contract, holds_files
+from inkbatch.models.bundle import WEIGHTS_FILE, Bundle, BundleDocument, Contract, holds_files, weights_of
 from inkbatch.models.fitting import fitted_model, fitting_preset, hints, require_contract
 from inkbatch.models.flops import flops_per_tile
 from inkbatch.models.importing import WEB, ReadCheckpoint, read_state_dict
@@ -92,7 +93,7 @@ def run(config: ImportConfig) -> list[str]:
     document = _document(config, preset, contract, model, read, fetched)
     notes = hints(read.hyper_parameters | fetched.facts.get("config", {}), model, contract)
     lines = [_summary(preset, contract, model), *fitted.notes, *notes]
-    if _is_there(dest, document):
+    if _is_there(dest, document, model):
         return [*lines, f"bundle: already at {dest}, nothing to do"]
     if config.check:
         warnings = import_warnings(model, contract)
@@ -177,7 +178,7 @@ def _document(
     )
 
 
-def _is_there(dest: Location, document: BundleDocument) -> bool:
+def _is_there(dest: Location, document: BundleDocument, model: InkModel) -> bool:
     """Tell if an equal bundle is already at the destination, with its files as it states them.
 
     Raises:
@@ -188,6 +189,8 @@ def _is_there(dest: Location, document: BundleDocument) -> bool:
     stored = Bundle.open(dest).document
     found, wished = _comparable(stored), _comparable(document)
     differing = sorted(key for key in found.keys() | wished.keys() if found.get(key) != wished.get(key))
+    if not differing and stored.weights_sha256 != hashlib.sha256(weights_of(model)).hexdigest():
+        differing = ["weights (of several copies in one file)"]
     if differing:
         raise ConfigError(
             f"import {dest}: another bundle already exists there, it differs in {', '.join(differing)}; "
@@ -200,10 +203,7 @@ def _is_there(dest: Location, document: BundleDocument) -> bool:
 
 
 def _comparable(document: BundleDocument) -> dict[str, Any]:
-    """Return what two bundles are compared by: not their texts, nor how the file was fetched.
-
-    Equal source files have equal weights.
-    """
+    """Return what two bundles are compared by beside their weights: not their texts, nor how the file was fetched."""
     values = document.model_dump(mode="json", include={"name", "architecture", "model"})
     contract = {f"contract.{key}": value for key, value in document.contract.model_dump(mode="json").items()}
     return values | contract | {"source.sha256": document.source.get("sha256")}

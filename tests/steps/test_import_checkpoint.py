@@ -138,6 +138,19 @@ class TestDestination:
         assert run(config)[-1] == f"bundle: already at {tmp_path / 'bundle'}, nothing to do"
         assert weights.stat().st_mtime_ns == before
 
+    def test_other_weights_of_the_same_file_are_another_bundle(self, tmp_path, checkpoint, preset):
+        found = torch.load(checkpoint, weights_only=True)
+        weights = found.get("state_dict", found)
+        other = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+        torch.save({"model": weights, "ema_model": other}, tmp_path / "two.pt")
+        config = ImportConfig(
+            source=str(tmp_path / "two.pt"), dest=str(tmp_path / "bundle"), preset=preset, weights="model"
+        )
+        run(config)
+        assert "nothing to do" in run(config)[-1]
+        with pytest.raises(ConfigError, match=r"it differs in weights \(of several copies in one file\)"):
+            run(config.model_copy(update={"weights": "ema_model"}))
+
     @pytest.mark.parametrize("name", ["weights.safetensors", "reference.safetensors"])
     def test_a_bundle_that_lost_a_file_is_imported_again(self, tmp_path, checkpoint, preset, name):
         config = ImportConfig(source=checkpoint, dest=str(tmp_path / "bundle"), preset=preset)
