@@ -203,8 +203,8 @@ def is_whole(folder: RunFolder | RunFolders, units: Sequence[Unit], context: Run
     marked = [run for run in folder.runs if run.done()]
     for run in marked:
         broken |= broken_units(run, units)
+    again = [reopened(run, run.manifest.job, context.reporter.note) for run in marked]
     if not broken:
-        again = [reopened(run, run.manifest.job, context.reporter.note) for run in marked]
         return not any(again)
     for run in folder.runs:
         (run.location / "complete.json").delete()

@@ -75,13 +75,18 @@ def test_every_finished_run_is_as_it_was_written(finished):
     assert found.runs >= len(JOBS)
 
 
-def kinds_of_objects(folder: Path) -> list[Path]:
-    """List one object of each kind: those whose paths differ in more than numbers."""
+def kinds_of_objects(folder: Path, job: str) -> list[Path]:
+    """List one object of each kind that a job stored: those whose paths differ in more than numbers."""
     found: dict[str, Path] = {}
+    others = [
+        place.parent
+        for place in folder.rglob("manifest.json")
+        if not json.loads(place.read_text())["job"].startswith(job)
+    ]
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).as_posix()
         its_own = re.search(r"(^|/)(done/|manifest|complete|run)", inside) or inside.endswith(".html")
-        if path.is_file() and not its_own:
+        if path.is_file() and not its_own and not any(path.is_relative_to(other) for other in others):
             found.setdefault(re.sub(r"\d+", "#", inside), path)
     return list(found.values())
 
@@ -93,7 +98,7 @@ def test_what_is_missing_or_cut_is_made_again(own, job, how):
     (step, *_) = (step for step in reversed(steps_of(own.folder, str(own.root))) if step.job == job)
     before = objects_in(own.root)
     for folder in open_run(str(own.runs[job])).outputs:
-        for place in kinds_of_objects(Path(folder.path)):
+        for place in kinds_of_objects(Path(folder.path), job):
             if how == "missing":
                 place.unlink()
             else:
