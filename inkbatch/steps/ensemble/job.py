@@ -25,7 +25,7 @@ from inkbatch.data.maps.stored import (
 )
 from inkbatch.data.maps.truth import Truth
 from inkbatch.data.maps.weight_fitting import FitRules, fit
-from inkbatch.errors import ConfigError, MismatchError
+from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.pictures.preview import write_preview
@@ -300,11 +300,11 @@ def _rule(plan: EnsemblePlan, context: RunContext) -> Combination:
 
 
 def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: RunContext) -> dict[str, Any]:
-    """Read ``weights.json``; the first process fits the weights and writes it."""
+    """Read ``weights.json``; the first process, or one that finds it damaged, fits the weights and writes it."""
     place = plan.folder / WEIGHTS_NAME
     try:
         found: dict[str, Any] = place.read_mapping()
-    except FileNotFoundError:
+    except DataError:  # there is none, or a damaged one: the same weights are found again
         found = {}
     if found.get("digest") != plan.manifest.digest:
         with _truth(plan.config) as truth:
