@@ -148,7 +148,7 @@ def steps_of(folder: Path, root: str) -> list[Step]:
         ("train", train.TrainConfig.checked(trained, "train"), train.run),
         ("soup", asked_soup, soup.run),
         ("build-dataset", build_dataset.BuildDatasetConfig.checked(samples, "build-dataset"), build_dataset.run),
-        ("round", rounds.RoundConfig.checked(tiny_round(root), "round"), rounds.run),
+        ("round", rounds.RoundConfig.checked(tiny_round(root, round=1), "round"), rounds.run),
         (
             "infer-pictures",
             infer_pictures.InferPicturesConfig(**bundle, root=root, images=str(folder / "pictures")),
