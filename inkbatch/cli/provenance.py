@@ -66,7 +66,7 @@ def estimate(
     another price table. Settings of infer through --set: layers=[17,43], stride_px=32, unit_px=2048,
     override.divisor=200, device=cpu, precision=fp32; and calibrate_s=6.
     """
-    from inkbatch.steps.infer.estimate import EstimateConfig, run
+    from inkbatch.steps.estimate.job import EstimateConfig, run
 
     options: dict[str, Any] = {
         "segment": segment,

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from inkbatch.redaction import redact
-from inkbatch.run.cost.prices import hourly_usd
+from inkbatch.run.prices import hourly_usd
 from inkbatch.text import count_text
 
 LogMode = Literal["auto", "plain", "json"]

@@ -23,9 +23,9 @@ from inkbatch import __version__
 from inkbatch.errors import DataError
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.meter import READ, WRITTEN
-from inkbatch.run.cost.prices import price_here
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.pipeline import StageSeconds
+from inkbatch.run.prices import price_here
 from inkbatch.run.record import RunFolder
 
 KEPT_PROCESSES = 100

@@ -104,9 +104,9 @@ def readers() -> Mapping[str, Reader]:
     from inkbatch.models.bundle import Bundle
     from inkbatch.models.importing import read_state_dict
     from inkbatch.models.presets import load_preset
-    from inkbatch.run.cost.throughput import read_throughputs
     from inkbatch.run.finished import open_run
     from inkbatch.run.record import require_complete
+    from inkbatch.steps.estimate.throughput import read_throughputs
     from inkbatch.steps.prepare.settings import PrepareConfig
     from inkbatch.testing.fuzzing_runs import run_readers
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from inkbatch.errors import ConfigError
-from inkbatch.run.cost.prices import hourly_usd, machines
+from inkbatch.run.prices import hourly_usd, machines
 from inkbatch.run.progress import LineReporter, Pace, pace_text
 
 # A job of slow units through the real frame, with the signal handlers that the command line installs.

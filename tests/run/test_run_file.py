@@ -9,9 +9,9 @@ import pytest
 from inkbatch.errors import ConfigError, Preempted
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.store.location import Location
-from inkbatch.run.cost.prices import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE
 from inkbatch.run.job import RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
+from inkbatch.run.prices import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.run.run_file import run_rows
 from inkbatch.testing.faults import preempted_context

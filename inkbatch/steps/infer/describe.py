@@ -6,7 +6,7 @@ import math
 
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.models.bundle import Bundle, bundle_location
-from inkbatch.run.cost.prices import machines, price_lines, price_text
+from inkbatch.run.prices import machines, price_lines, price_text
 from inkbatch.steps.infer.plan import InferPlan, make_plan, trained_share
 from inkbatch.steps.infer.settings import InferConfig
 from inkbatch.steps.infer.workload import read_bytes, tiles_per_unit, workload

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inkbatch.geometry import Box, Unit
-from inkbatch.run.cost.prices import price_lines
+from inkbatch.run.prices import price_lines
 from inkbatch.steps.sweep.control import control_record, control_units
 from inkbatch.steps.sweep.job import trained_share
 from inkbatch.steps.sweep.maps import tiles_of_member

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inkbatch.errors import ConfigError
-from inkbatch.run.cost.prices import PRICES_VARIABLE, machines, price_text
+from inkbatch.run.prices import PRICES_VARIABLE, machines, price_text
 
 TABLE = """
 machines:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inkbatch.run.cost.prices import SHORTEST_S, Price, Range, estimate_text
-from inkbatch.run.cost.throughput import Rate
-from inkbatch.steps.infer.real_runs import RealRun
+from inkbatch.run.prices import SHORTEST_S, Price, Range, estimate_text
+from inkbatch.steps.estimate.real_runs import RealRun
+from inkbatch.steps.estimate.throughput import Rate
 from inkbatch.steps.infer.workload import Workload
 from inkbatch.text import bytes_text, count_text, rough_seconds_text
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from inkbatch.config import JobConfig, read_yaml
 from inkbatch.errors import ConfigError
-from inkbatch.run.cost.prices import Range
+from inkbatch.run.prices import Range
 
 FIGURES_VARIABLE = "INKBATCH_FIGURES"
 SAME_FLOPS = 0.01  # networks whose FLOPs per tile differ by less are taken for one

@@ -11,11 +11,11 @@ import yaml
 from inkbatch.cli.app import main
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
-from inkbatch.run.cost.prices import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE, machines
-from inkbatch.run.cost.throughput import FIGURES_VARIABLE, is_same_device, read_throughputs, stored_throughputs
 from inkbatch.run.job import RunContext
+from inkbatch.run.prices import MACHINE_VARIABLE, PRICES_VARIABLE, RATE_VARIABLE, machines
+from inkbatch.steps.estimate.job import EstimateConfig, run
+from inkbatch.steps.estimate.throughput import FIGURES_VARIABLE, is_same_device, read_throughputs, stored_throughputs
 from inkbatch.steps.infer import job as infer
-from inkbatch.steps.infer.estimate import EstimateConfig, run
 from inkbatch.testing.segments import identity_bundle
 
 FLOPS = 1e6  # per tile, of the tiny bundles

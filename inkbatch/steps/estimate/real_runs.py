@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from inkbatch.io.store.location import Location
-from inkbatch.run.cost.prices import SHORTEST_S, Range, estimate_text
-from inkbatch.run.cost.throughput import Rate, device_of_row, is_same_device
+from inkbatch.run.prices import SHORTEST_S, Range, estimate_text
 from inkbatch.run.run_file import run_rows
+from inkbatch.steps.estimate.throughput import Rate, device_of_row, is_same_device
 from inkbatch.text import rough_seconds_text
 
 IDLE_CORES = 0.8  # of the cores; less means that others used them, too

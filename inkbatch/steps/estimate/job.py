@@ -14,8 +14,11 @@ from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle, bundle_location
 from inkbatch.predict.calibrate import calibrate
 from inkbatch.predict.device import choose_device, device_facts
-from inkbatch.run.cost.prices import EFFICIENCY, Machine, Price, machine_named, price_here
-from inkbatch.run.cost.throughput import (
+from inkbatch.run.prices import EFFICIENCY, Machine, Price, machine_named, price_here
+from inkbatch.run.run_file import core_count, processor_name
+from inkbatch.steps.estimate.real_runs import real_runs
+from inkbatch.steps.estimate.result import Estimate, SegmentEstimate
+from inkbatch.steps.estimate.throughput import (
     CALIBRATED_SPREAD,
     Rate,
     Throughput,
@@ -24,9 +27,6 @@ from inkbatch.run.cost.throughput import (
     is_same_device,
     stored_rate,
 )
-from inkbatch.run.run_file import core_count, processor_name
-from inkbatch.steps.infer.estimated import Estimate, SegmentEstimate
-from inkbatch.steps.infer.real_runs import real_runs
 from inkbatch.steps.infer.settings import InferConfig
 from inkbatch.steps.infer.workload import workload
 

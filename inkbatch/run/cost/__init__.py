@@ -1,1 +1,0 @@
-"""Seconds and money: the price table and measured rates."""
