@@ -43,7 +43,7 @@ from inkbatch.steps.prepare.job import run as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.round.job import RoundConfig
 from inkbatch.steps.round.job import run as run_round
-from inkbatch.steps.round.plan import DOCUMENT, PROPOSALS, round_folder, round_name
+from inkbatch.steps.round.names import DOCUMENT, PROPOSALS, round_folder, round_name
 from inkbatch.steps.synthetic.phantom import read_picture
 from inkbatch.steps.synthetic.phantom import run as plant
 

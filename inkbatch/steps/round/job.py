@@ -25,8 +25,9 @@ from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.steps.dataset.job import BuildDatasetConfig
 from inkbatch.steps.dataset.job import run as build_dataset
 from inkbatch.steps.round.maps import bundles_of, infer_folds, require_fresh_start, store_maps
+from inkbatch.steps.round.names import BLOCKS, DOCUMENT, round_name
 from inkbatch.steps.round.page import page as report_page
-from inkbatch.steps.round.plan import BLOCKS, DOCUMENT, RoundPlan, make_plan, round_name, verdicts_before
+from inkbatch.steps.round.plan import RoundPlan, make_plan, verdicts_before
 from inkbatch.steps.round.propose import propose, store_versions
 from inkbatch.steps.round.scores import RoundScores, as_document, score_round
 from inkbatch.steps.round.settings import RoundConfig

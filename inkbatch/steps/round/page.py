@@ -14,8 +14,8 @@ from inkbatch.reports.stored import RERUN, interruptions, links, money, shown, u
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.run.record import REPORT_NAME
+from inkbatch.steps.round.names import BLOCKS, DOCUMENT, PROPOSALS, round_folder
 from inkbatch.steps.round.page_pictures import changed_maps, region_pictures
-from inkbatch.steps.round.plan import BLOCKS, DOCUMENT, PROPOSALS, round_folder
 from inkbatch.text import count_text
 
 STAGES = ("labels", "training and inference", None, "proposals")

@@ -20,12 +20,9 @@ from inkbatch.geometry import cut
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run.record import RunFolder, RunManifest, contents_now, require_complete, states_of
+from inkbatch.steps.round.names import BLOCKS, DOCUMENT, round_folder, round_name
 from inkbatch.steps.round.settings import OWN_LABELS, RoundConfig, RoundSegment
 from inkbatch.training.settings import TrainConfig
-
-DOCUMENT = "round.json"
-BLOCKS = "blocks.json"
-PROPOSALS = "proposals.json"
 
 
 @dataclass(frozen=True)
@@ -205,16 +202,6 @@ def train_config(config: RoundConfig, number: int, out: Location) -> TrainConfig
     if number > 1 and config.new_share is not None:
         settings["sampler"] = {"new_share": config.new_share, **settings.get("sampler", {})}
     return TrainConfig.checked(settings, f"round {config.name}, train")
-
-
-def round_name(series: str, number: int) -> str:
-    """Name a round's dataset, training run and maps: ``letters-r001``."""
-    return f"{series}-r{number:03d}"
-
-
-def round_folder(root: Location, series: str, number: int) -> Location:
-    """Return ``ROOT/rounds/{series}/round-001``."""
-    return root / "rounds" / series / f"round-{number:03d}"
 
 
 def verdicts_before(root: Location, series: str, number: int) -> list[VerdictName]:

@@ -17,7 +17,8 @@ from inkbatch.geometry import Box, cut
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.reports.viewer_links import viewer_link
 from inkbatch.steps.round.maps import FoldMaps
-from inkbatch.steps.round.plan import PROPOSALS, RoundPlan
+from inkbatch.steps.round.names import PROPOSALS
+from inkbatch.steps.round.plan import RoundPlan
 
 IGNORED_GREY = 127  # of a first label's picture; ink is 255, bare papyrus 0
 

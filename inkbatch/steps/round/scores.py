@@ -17,7 +17,8 @@ from inkbatch.data.maps.stored import StoredMap, open_map
 from inkbatch.data.maps.yardstick import BETA, Measured, ScoreName, difference, scores_of
 from inkbatch.geometry import Box, cells, cut
 from inkbatch.steps.round.maps import FoldMaps
-from inkbatch.steps.round.plan import DOCUMENT, RoundPlan, round_name
+from inkbatch.steps.round.names import DOCUMENT, round_name
+from inkbatch.steps.round.plan import RoundPlan
 
 READ_PX = 1024
 UM2_PER_CM2 = 1e8
