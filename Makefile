@@ -94,7 +94,7 @@ need-segment:
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {gsub(/\$$\$$/, "$$"); printf "  make %-17s %s\n", $$1, $$2}' \
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {gsub(/\$$\$$/, "$$"); printf "  make %-18s %s\n", $$1, $$2}' \
 	  $(MAKEFILE_LIST)
 	@echo
 	@echo "Settings: SEGMENT= ROOT= SOURCE= BUNDLE= CATALOG= MACHINE= PREPARE_ARGS='…' ARGS='--name \"a b\"'   (README.md)"

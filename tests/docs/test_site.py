@@ -25,7 +25,7 @@ PAGES = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY /
 PAGES += ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "infra/README.md", "benchmarks/README.md"]
 TEXTS = {page: (REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES}
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", MAKEFILE, re.MULTILINE))
 SETTINGS = set(re.findall(r"^([A-Z_]+)\s*\??=", MAKEFILE, re.MULTILINE))
 
 
