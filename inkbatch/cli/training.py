@@ -157,7 +157,7 @@ def labelling_round(
     ] = None,
     number: Annotated[
         int | None,
-        typer.Option("--round", help="Number of the round (default: the one that is not complete, else the next)."),
+        typer.Option("--round", help="Number (default: the one that is not complete; the next if labels changed)."),
     ] = None,
     root: Root = None,
     *,

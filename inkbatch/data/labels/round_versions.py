@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,6 +94,28 @@ def chosen_labels(root: str, segment: str, version: str | None, shape_yx: tuple[
     place = version_folder(folder, version or names[-1])
     require_shape(read_facts(place), shape_yx, place)
     return PaintedLabels(PaintedVersion.open(place))
+
+
+def origin_of(round_name: str) -> str:
+    """Return what a version that holds a round's first labels started from."""
+    return f"proposals of {round_name}"
+
+
+def relabelled(root: str, segment: str, taken: str, origins: Collection[str]) -> bool:
+    """Tell if the newest version of a segment is neither the one that a round took nor first labels as they were made.
+
+    Args:
+        root: ROOT of the versions.
+        segment: Segment id.
+        taken: Version that the round took.
+        origins: See `origin_of`, of the round and those before it.
+    """
+    folder = labels_folder(root, segment)
+    names = version_names(folder)
+    if not names or names[-1] == taken:
+        return False
+    newest = PaintedVersion.open(folder / names[-1])
+    return newest.revision > 0 or newest.facts["started_from"] not in origins
 
 
 def propose_version(

@@ -50,6 +50,8 @@ def run(config: RoundConfig, context: RunContext) -> JobReport:
     done = record.is_complete() and not reopened(record, "round", context.reporter.note)
     if done:
         context.reporter.note(f"round: already complete at {plan.folder}, nothing to do")
+        for line in _waiting(plan) if config.round is None else ():
+            context.reporter.note(line)
     else:
         _do(plan, record, whole)
     if not done or not report_place(plan.folder, "round").exists():
@@ -182,6 +184,15 @@ def summary(folder: Location) -> list[str]:
     return lines
 
 
+def _waiting(plan: RoundPlan) -> list[str]:
+    """Sum up a complete round since which nothing changed, and say how the next one begins."""
+    return [
+        *summary(plan.folder),
+        f"no label and no setting changed since round {plan.number}: correct its first labels (inkbatch view SEGMENT "
+        f"--edit) and call it again, or give --round {plan.number + 1}, which takes them as they are",
+    ]
+
+
 def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
@@ -189,6 +200,7 @@ def _shown(value: float | None) -> str:
 def describe(config: RoundConfig) -> str:
     """Describe the plan; nothing is computed."""
     plan = make_plan(config)
+    waits = config.round is None and plan.record.is_complete()
     versions = ", ".join(f"{one.id} {one.version}" for one in plan.config.segments)
     folds = plan.config.folds
     return "\n".join(
@@ -201,6 +213,7 @@ def describe(config: RoundConfig) -> str:
             f"  reads         {count_text(len(plan.surfaces) * folds.count, 'map')}",
             f"  proposes      {count_text(plan.config.proposals.most, 'region')} at most",
             f"  done          {plan.record.state}",
+            *([f"  next          --round {plan.number + 1}, or label first: nothing changed since"] if waits else []),
         ]
     )
 

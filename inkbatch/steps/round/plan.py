@@ -12,14 +12,22 @@ import numpy as np
 from inkbatch.data.datasets.listed_blocks import BlockHome
 from inkbatch.data.datasets.round_blocks import TEST, BlockLabels, Homes, Place, deal_blocks
 from inkbatch.data.labels.round_labels import KeptLabels, LabelsOfSegment, StoredLabels
-from inkbatch.data.labels.round_versions import chosen_labels
+from inkbatch.data.labels.round_versions import chosen_labels, origin_of, relabelled
 from inkbatch.data.maps.yardstick import VerdictName, stopped_because
 from inkbatch.data.segments.prepared import open_prepared, segment_folder
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import cut
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.run.record import RunFolder, RunManifest, contents_now, require_complete, states_of
+from inkbatch.run.record import (
+    RunFolder,
+    RunManifest,
+    contents_now,
+    differences,
+    require_complete,
+    state_changes,
+    states_of,
+)
 from inkbatch.steps.round.names import BLOCKS, DOCUMENT, round_folder, round_name
 from inkbatch.steps.round.settings import OWN_LABELS, RoundConfig, RoundSegment
 from inkbatch.training.settings import TrainConfig
@@ -116,14 +124,46 @@ class RoundPlan:
 
 
 def make_plan(config: RoundConfig) -> RoundPlan:
-    """Find the round's number and labels, and check its settings; no pixel is read.
+    """Find the round's number and labels, and check its settings; of pixels only labels are read.
+
+    Without a stated number that is the round that is not complete; else the last one again if nothing changed since,
+    so that a command that is repeated does nothing; else the next.
 
     Raises:
         ConfigError: Settings that cannot be carried out, or a series that has stopped by its rule.
         DataError: A segment or the round before it is not whole.
     """
+    if config.round is not None:
+        return _plan(config, config.round)
+    out, number = Location.parse(config.output_root or config.root), 1
+    while (round_folder(out, config.name, number) / "complete.json").exists():
+        number += 1
+    if number == 1 or (round_folder(out, config.name, number) / "manifest.json").exists():
+        return _plan(config, number)
+    last = _unchanged(config, number - 1, out)
+    if last is None:
+        _require_not_stopped(config, number, out)
+    return last or _plan(config, number)
+
+
+def _unchanged(config: RoundConfig, number: int, out: Location) -> RoundPlan | None:
+    """Plan a complete round once more; None where labels, settings or surfaces changed since."""
+    try:
+        found = (round_folder(out, config.name, number) / "manifest.json").read_mapping()
+        taken = {one["id"]: one["version"] for one in found["config"]["segments"]}
+    except (FileNotFoundError, DataError, KeyError):
+        return None
+    origins = {origin_of(round_name(config.name, one)) for one in range(1, number + 1)}
+    left_open = [one.id for one in config.segments if one.version is None]
+    if any(relabelled(config.root, name, taken.get(name, OWN_LABELS), origins) for name in left_open):
+        return None
+    plan = _plan(config, number)
+    changed = differences(found, plan.manifest.document) or state_changes(found.get("state"), plan.manifest.state)
+    return None if changed else plan
+
+
+def _plan(config: RoundConfig, number: int) -> RoundPlan:
     out, root = Location.parse(config.output_root or config.root), Location.parse(config.root)
-    number = config.round or _next_number(config, out)
     ids = [one.id for one in config.segments]
     if unknown := [name for name in config.yardstick.segments if name not in ids]:
         raise ConfigError(
@@ -209,24 +249,18 @@ def verdicts_before(root: Location, series: str, number: int) -> list[VerdictNam
     return [(round_folder(root, series, one) / DOCUMENT).read_mapping()["verdict"] for one in range(1, number)]
 
 
-def _next_number(config: RoundConfig, out: Location) -> int:
-    """Return the number of the round to go on with, or of the next one.
+def _require_not_stopped(config: RoundConfig, number: int, out: Location) -> None:
+    """Refuse a next round that nobody stated.
 
     Raises:
         ConfigError: The series has stopped by its rule.
     """
-    number = 1
-    while (round_folder(out, config.name, number) / "complete.json").exists():
-        number += 1
-    if (round_folder(out, config.name, number) / "manifest.json").exists():
-        return number
     why = stopped_because(verdicts_before(out, config.name, number), config.yardstick.patience)
     if why is not None:
         raise ConfigError(
             f"round {config.name}: stopped after round {number - 1}: {why} on the yardstick; label other papyrus and "
             f"state --round {number}, or set yardstick.patience higher"
         )
-    return number
 
 
 def _as_begun(config: RoundConfig, folder: Location) -> tuple[RoundSegment, ...]:

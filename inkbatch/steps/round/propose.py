@@ -11,7 +11,7 @@ import numpy as np
 from inkbatch.data.datasets.round_blocks import kept_out_boxes
 from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.data.labels.round_labels import StoredLabels
-from inkbatch.data.labels.round_versions import FirstLabel, propose_version
+from inkbatch.data.labels.round_versions import FirstLabel, origin_of, propose_version
 from inkbatch.data.maps.proposals import Candidate, distances, first_label, look_at, ranked
 from inkbatch.geometry import Box, cut
 from inkbatch.io.pictures.png import png_bytes
@@ -52,7 +52,7 @@ def store_versions(plan: RoundPlan, first: Mapping[str, Sequence[FirstLabel]], n
     for segment, regions in first.items():
         surface = plan.surfaces[segment]
         um = surface.provenance.voxel_size_um
-        origin = f"proposals of {plan.name}"
+        origin = origin_of(plan.name)
         name = propose_version(plan.out, segment, plan.labels[segment], regions, surface.shape_yx, um, origin)
         note(
             f"round: first labels are version {name} of segment {segment}; correct them: inkbatch view {segment} --edit"

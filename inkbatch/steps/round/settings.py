@@ -73,7 +73,8 @@ class RoundConfig(JobConfig):
 
     Attributes:
         name: Name of the series; its rounds lie in ``ROOT/rounds/{name}/round-001`` and on.
-        round: Number of the round; None goes on with the one that is not complete, or begins the next.
+        round: Number of the round; None goes on with the one that is not complete, or begins the next if labels,
+            settings or surfaces changed since the last.
         root: ROOT: a folder or ``s3://bucket/prefix``.
         output_root: ROOT of the round, if it is not stored beside its segments.
         segments: Segments with labels, wholly or in part.

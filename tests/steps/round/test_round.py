@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ from inkbatch.steps.round.page import page
 from inkbatch.testing.rounds import SEGMENTS, SHAPE, label_part, rounds_root, tiny_round
 from inkbatch.testing.segments import VOXEL_SIZE_UM
 from inkbatch.testing.training import planted_segment
+
+PAINTED = Box(10, 100, 30, 140)
 
 
 def settings(root: Path, **changes) -> RoundConfig:
@@ -164,7 +167,46 @@ def test_a_complete_round_is_not_done_twice_and_other_labels_at_its_place_are_re
     assert (report.stored, report.skipped) == (0, 1)
     with pytest.raises(MismatchError, match=r"inputs\.labels\.r0"):
         run(settings(two_rounds, round=1), RunContext())
-    assert "round 3 of discs" in describe(settings(two_rounds))
+    assert "round 3 of discs" in describe(settings(two_rounds, round=3))
+
+
+def test_a_command_that_is_repeated_does_nothing_and_says_how_the_next_round_begins(two_rounds):
+    class Notes(QuietReporter):
+        said: ClassVar[list[str]] = []
+
+        def note(self, text: str) -> None:
+            self.said.append(text)
+
+    report = run(settings(two_rounds), RunContext(reporter=Notes()))
+    assert (report.stored, report.skipped) == (0, 1)
+    assert not (two_rounds / "rounds/discs/round-003").exists()
+    assert any(f"to label next: {two_rounds}/rounds/discs/round-002/proposals.json" in line for line in Notes.said)
+    assert "or give --round 3, which takes them as they are" in Notes.said[-1]
+    assert "next          --round 3, or label first" in describe(settings(two_rounds))
+
+
+@pytest.mark.parametrize("changed", ["stroke", "labels", "version", "settings", "training"])
+def test_the_next_round_begins_once_labels_or_settings_changed(two_rounds, tmp_path, changed):
+    root = tmp_path / "root"
+    shutil.copytree(two_rounds, root)
+    more = {}
+    if changed == "stroke":
+        paint(labels_folder(str(root), "r0") / chosen_labels(str(root), "r0", None, SHAPE).version.name)
+    elif changed == "labels":
+        label_part(root, "r1", 128)
+    elif changed == "version":
+        more = {"segments": [{"id": "r0", "version": "v001"}, "r1", "r2"]}
+    elif changed == "settings":
+        more = {"seed": 1}
+    else:
+        more = {"train": {**tiny_round(root)["train"], "epochs": 2}}
+    assert make_plan(settings(root, **more)).number == 3
+
+
+def paint(version: Location) -> None:
+    session, marks = PaintSession(version), Marks(PAINTED, np.ones(PAINTED.shape, bool), "ink")
+    session.paint(Sent("tab", 1, "", 0, "rectangle"), lambda: [marks])
+    session.close()
 
 
 def test_first_labels_are_the_newest_version_which_the_next_round_takes(two_rounds):
@@ -246,10 +288,7 @@ def test_a_round_is_repeated_and_gone_on_with_whatever_was_painted_since(prepare
     proposals = {**tiny_round(root)["proposals"], "as_version": False}
     run(settings(root, proposals=proposals), RunContext())
     assert document(root, 1)["labels"]["r0"]["version"] == stored
-    session = PaintSession(labels_folder(str(root), "r0") / stored)
-    spot = Box(10, 100, 30, 140)
-    session.paint(Sent("tab", 1, "", 0, "rectangle"), lambda: [Marks(spot, np.ones(spot.shape, bool), "ink")])
-    session.close()
+    paint(labels_folder(str(root), "r0") / stored)
     stated = {"round": 1, "proposals": proposals}
     with pytest.raises(MismatchError, match=r"inputs\.labels\.r0"):
         run(settings(root, **stated), RunContext())
@@ -260,7 +299,7 @@ def test_a_round_is_repeated_and_gone_on_with_whatever_was_painted_since(prepare
     going_on = make_plan(settings(root, proposals=proposals))
     for plan in (again, going_on):
         assert differences(first, plan.manifest.document) == []
-        assert not plan.labels["r0"].read(spot)[1].any()
+        assert not plan.labels["r0"].read(PAINTED)[1].any()
 
 
 @pytest.mark.parametrize(
@@ -303,5 +342,6 @@ def test_a_series_that_shows_no_gain_stops_by_rule_unless_a_round_is_stated(two_
         place = root / f"rounds/discs/round-{number:03d}/round.json"
         place.write_text(json.dumps({**json.loads(place.read_text()), "verdict": "worse"}))
     with pytest.raises(ConfigError, match="stopped after round 2: none of the last 2 rounds was better"):
-        make_plan(settings(root))
+        make_plan(settings(root, seed=1))
+    assert make_plan(settings(root)).number == 2
     assert make_plan(settings(root, round=3)).number == 3
