@@ -63,6 +63,7 @@ def make_sweep(folder: Path, edge: int, layers: Path | None) -> StoredSweep:
     document = {
         "segment": "s",
         "shape_yx": [edge, edge],
+        "unit_px": unit_px,
         "voxel_size_um": VOXEL_UM,
         "depths": list(DEPTHS),
         "series": [

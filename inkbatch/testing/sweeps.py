@@ -74,6 +74,7 @@ def store_sweep(
     document = {
         "segment": "s",
         "shape_yx": list(shape_yx),
+        "unit_px": unit_px,
         "voxel_size_um": voxel_size_um,
         "depths": list(depths),
         "series": [
