@@ -51,7 +51,7 @@ def in_memory(values: np.ndarray, grey: np.ndarray) -> int:
     """Find, measure and outline the objects of an array; returns how many there are."""
     limits = limits_of(ProposalRules(), None)
     joined, regions = first_pass_of(values, limits)
-    chosen = np.flatnonzero(joined.regions.area >= limits.min_px)
+    chosen = np.flatnonzero(joined.regions.core >= limits.min_px)
     for number in chosen:
         box = Box(*joined.regions.extent[number].tolist())
         mask = regions[box.slices] == number

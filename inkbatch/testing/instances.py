@@ -42,6 +42,21 @@ def three_classes(labels: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
     return found
 
 
+def parted_map(shape_yx: tuple[int, int], grains: int, seed: int = 0) -> NDArray[np.float32]:
+    """Make a map (3, height, width) of grains that touch, each ringed by boundary; many too small to be proposed."""
+    random = np.random.default_rng(seed)
+    marks = np.zeros(shape_yx, np.int32)
+    marks[random.integers(0, shape_yx[0], grains), random.integers(0, shape_yx[1], grains)] = np.arange(1, grains + 1)
+    _, nearest = cv2.distanceTransformWithLabels(
+        (marks == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    values = three_classes(nearest, seed)
+    values[2] = cv2.dilate(values[2], np.ones((3, 3), np.uint8))
+    values[:, grain_map(shape_yx, grains, seed) < 0.1] = np.array([[1], [0], [0]], np.float32)
+    found: NDArray[np.float32] = (values / values.sum(axis=0)).astype(np.float32)
+    return found
+
+
 def write_maps(folder: Path, shapes: Mapping[str, tuple[int, int]], grains: int = 14) -> None:
     """Write ``maps/NAME.npy`` with grains and ``pictures/NAME.png`` to `folder`."""
     for part in ("maps", "pictures"):

@@ -274,7 +274,7 @@ def test_thin_sections():
         picture = rng.integers(20, 90, (96, 128, 3), dtype=np.uint8) + np.uint8(60) * (mask > 0)[..., None]
         cv2.imwrite(f"sections/images/{name}.png", picture)
         cv2.imwrite(f"sections/masks/{name}.png", mask)
-    tiles = ["sample_px=32", "sampling.stride_px=16", "images.clahe.cell_px=32"]
+    tiles = ["sample_px=32", "sampling.stride_px=16", "images.clahe.cell_px=32", "images.objects.boundary_px=3"]
     inkbatch("build-dataset", "--preset", "thin-sections", sets=tiles)
     index = index_of("thin-sections")
     pictures = {split: {s.segment for s in index.samples_of(split)} for split in ("train", "validation", "test")}
@@ -297,6 +297,8 @@ def test_thin_sections():
     rules = [f"proposals.object_from={float(np.quantile(found[1], 0.7))}", "proposals.boundary_from=1.0"]
     rules += ["proposals.min_area=1", "selection.edge=0", "selection.background=1.0"]
     inkbatch("instances", "thin-sections", "--preset", "thin-sections", sets=rules)
+    manifest = json.loads(Path("root/instances/thin-sections/thin-sections/manifest.json").read_text())
+    assert manifest["config"]["proposals"]["grow"] == 3, "as wide as the dataset's boundary"
     labels = np.load(f"root/instances/thin-sections/thin-sections/npy/{tested}.npy")
     assert (labels.shape, labels.dtype) == ((96, 128), np.uint32)
     assert labels.max() >= 1

@@ -80,7 +80,7 @@ def test_an_object_larger_than_its_tile_is_handed_to_the_first_pass():
     taken = from_region(answers[0].proposal, regions)
     assert isinstance(taken, Instance)
     assert np.isnan(taken.score)
-    assert taken.box == Box(11, 11, 110, 110)
+    assert taken.box == Box(10, 10, 110, 110)  # with its boundary
 
 
 def test_a_tile_at_the_border_is_filled_up_and_not_moved():

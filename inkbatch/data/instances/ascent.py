@@ -6,6 +6,10 @@ none is higher. Pixels with one end are one basin. All of this is local (a heigh
 around it, a step one pixel), so that a unit finds the same basins as the whole picture: where a way leaves the unit,
 the pixel that it enters is noted, and `joining` continues there. Neighbours are the 4 of an object that is joined over
 edges; a diagonal step needs one of the two pixels beside it.
+
+A network that was taught a boundary ends its objects where that begins. They get it back: from pixels of the boundary
+class at most `grow_px` steps over edges of such pixels away from an object, the way leads to it, by the fewest steps.
+Such ways leave units like all others; heights, and with them what is parted, are those of the object alone.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ Heights = NDArray[np.int32]
 SMOOTH_PX = 2  # on each side, over which squared distances are summed
 BEFORE = ((-1, -1), (-1, 0), (-1, 1), (0, -1))  # row-major: these win where heights are equal
 AFTER = ((0, 1), (1, -1), (1, 0), (1, 1))
+EDGES = ((-1, 0), (0, -1), (0, 1), (1, 0))  # row-major: the first wins where two are equally near
+FAR = np.iinfo(np.int32).max  # steps from pixels that no object grows into
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Limits:
         cluster_px: Largest distance between centroids of one proposal.
         reach_px: Largest distance that is measured.
         neck: See `ProposalRules`.
+        grow_px: Most steps by which objects grow into pixels of boundary.
     """
 
     object_from: float
@@ -71,11 +78,12 @@ class Limits:
     cluster_px: float
     reach_px: int
     neck: float
+    grow_px: int = 0
 
     @property
     def halo_px(self) -> int:
         """Pixels around a unit on which its basins depend."""
-        return self.reach_px + SMOOTH_PX + self.boundary_px + 3
+        return self.reach_px + SMOOTH_PX + self.boundary_px + self.grow_px + 3
 
 
 def object_domain(evidence: Evidence, limits: Limits) -> Bools:
@@ -102,11 +110,28 @@ def heights(domain: Bools, reach_px: int) -> Heights:
     return found
 
 
-def steps(height: Heights) -> NDArray[np.int64]:
-    """Point from each pixel inside a frame of one pixel to its highest neighbour; elsewhere to itself.
+def growth(domain: Bools, evidence: Evidence, limits: Limits) -> NDArray[np.int32]:
+    """Count the steps from each pixel of boundary back to the nearest object: 0 in objects, `FAR` where none grows."""
+    distance = np.where(domain, 0, FAR).astype(np.int32)
+    if evidence.boundary is None:
+        return distance
+    free = ~domain & (evidence.boundary >= np.float32(limits.boundary_from))
+    grown, cross = domain.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    for step in range(1, limits.grow_px + 1):
+        new = (cv2.dilate(grown, cross) > 0) & free
+        if not new.any():
+            break
+        distance[new], grown[new] = step, 1
+        free &= ~new
+    return distance
+
+
+def steps(height: Heights, distance: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Point from each pixel inside a frame of one pixel uphill or back to its object; elsewhere to itself.
 
     Args:
         height: (h, w), 0 outside of objects.
+        distance: (h, w), as `growth` counts.
 
     Returns:
         (h * w): flat index of the pixel that a way goes on to.
@@ -130,6 +155,10 @@ def steps(height: Heights) -> NDArray[np.int64]:
                 better &= (shifted(y, 0) > 0) | (shifted(0, x) > 0)
             best[better] = there[better]
             to[better] = y * columns + x
+    for y, x in EDGES:
+        near = distance[1 + y : rows - 1 + y, 1 + x : columns - 1 + x] == distance[core] - 1
+        near &= (distance[core] < FAR) & (to == 0)
+        to[near] = y * columns + x
     index = np.arange(rows * columns, dtype=np.int64).reshape(rows, columns)
     index[core] += to
     return index.ravel()
@@ -151,7 +180,7 @@ class UnitFirstPass:
 
     Attributes:
         labels: (height, width) int32; 0 outside, basins from 1 in row-major order of their ends.
-        height: (height, width), of the unit alone.
+        height: (height, width), of the unit alone; 0 outside and where objects grew.
         ends: (n, 2): y, x of the end of each basin, in pixels of the picture; outside the unit where ways leave it.
         top: (n,): height of the end; 0 where it lies outside.
         dropped: Areas of the components that lie inside the unit and are too small to be proposed.
@@ -179,30 +208,40 @@ def first_pass(
     domain = object_domain(evidence, limits)
     height = heights(domain, limits.reach_px)
     rows, columns = (part.stop - part.start for part in inner)
-    frame = np.pad(height, 1)[inner[0].start : inner[0].stop + 2, inner[1].start : inner[1].stop + 2].copy()
+    around = np.s_[inner[0].start : inner[0].stop + 2, inner[1].start : inner[1].stop + 2]
+    frame = np.pad(height, 1)[around].copy()
+    distance = np.pad(growth(domain, evidence, limits), 1, constant_values=FAR)[around]
     own = domain[inner]
     parts = label(own, 4)
     seam = np.zeros(own.shape, bool)
     top, bottom, left, right = sides
-    seam[0] |= top
-    seam[-1] |= bottom
-    seam[:, 0] |= left
-    seam[:, -1] |= right
+    wide = max(limits.grow_px, 1)  # what lies further in grows into no other unit
+    seam[:wide] |= top
+    seam[-wide:] |= bottom
+    seam[:, :wide] |= left
+    seam[:, -wide:] |= right
     small = (parts.areas < limits.min_px) & ~parts.touched(seam)
     small[0] = False
     frame[1:-1, 1:-1][small[parts.labels]] = 0
-    wide = columns + 2
-    index = np.arange((rows + 2) * wide, dtype=np.int64).reshape(rows + 2, wide)[1:-1, 1:-1]
-    inside = index[frame[1:-1, 1:-1] > 0]
-    last = ends(steps(frame), inside)
-    places, numbers = np.unique(last, return_inverse=True)
-    labels = np.zeros((rows, columns), np.int32)
-    labels[frame[1:-1, 1:-1] > 0] = numbers + 1
-    y, x = places // wide, places % wide
+    width = columns + 2
+    index = np.arange((rows + 2) * width, dtype=np.int64).reshape(rows + 2, width)[1:-1, 1:-1]
+    inside = index[distance[1:-1, 1:-1] < FAR]
+    last = ends(steps(frame, distance), inside)
+    y, x = last // width, last % width
+    is_own = (y > 0) & (y <= rows) & (x > 0) & (x <= columns)
+    kept = ~is_own | (frame.ravel()[last] > 0)  # the others lead to what is too small
+    places, numbers = np.unique(last[kept], return_inverse=True)
+    labels = np.zeros((rows + 2) * width, np.int32)
+    labels[inside[kept]] = numbers + 1
+    y, x = places // width, places % width
     is_own = (y > 0) & (y <= rows) & (x > 0) & (x <= columns)
     peak = np.where(is_own, frame.ravel()[places], 0).astype(np.int64)
     return UnitFirstPass(
-        labels, frame[1:-1, 1:-1].copy(), np.stack([y - 1 + at[0], x - 1 + at[1]], axis=1), peak, parts.areas[small]
+        np.ascontiguousarray(labels.reshape(rows + 2, width)[1:-1, 1:-1]),
+        frame[1:-1, 1:-1].copy(),
+        np.stack([y - 1 + at[0], x - 1 + at[1]], axis=1),
+        peak,
+        parts.areas[small],
     )
 
 

@@ -45,7 +45,7 @@ def region_fates(joined: Joined, shape_yx: tuple[int, int], choice: Choice, plac
     regions = joined.regions
 
     def reason(index: int) -> Reason | None:
-        if regions.area[index] < choice.min_px:
+        if regions.core[index] < choice.min_px:
             return "small"
         if choice.at_edge(Box(*regions.extent[index].tolist()), shape_yx):
             return "edge"
@@ -121,7 +121,7 @@ def proposal_fates(
     return found
 
 
-def counts_of(found: Sequence[ProposalFate], joined: Joined, fates: RegionFates) -> dict[str, int]:
+def counts_of(found: Sequence[ProposalFate], joined: Joined, fates: RegionFates, min_px: int) -> dict[str, int]:
     """Count the fates of one picture, by flat names for tables and sums."""
     ends = Counter(one.fate for one in found)
     reasons = Counter(one.reason for one in found if one.reason)
@@ -132,10 +132,10 @@ def counts_of(found: Sequence[ProposalFate], joined: Joined, fates: RegionFates)
         "proposals_merged": ends["merged"],
         "proposals_rejected": ends["rejected"],
         **{f"proposals_rejected_{reason}": count for reason, count in sorted(reasons.items())},
-        "regions": len(joined.regions) + joined.dropped,
+        "regions": joined.counted(min_px),
         "regions_instance": len(fates.chosen),
         "regions_clustered": sum(one.proposal.parts - 1 for one in found),
-        "regions_rejected_small": regions["small"] + joined.dropped,
+        "regions_rejected_small": joined.too_small(min_px),
         **{f"regions_rejected_{reason}": count for reason, count in sorted(regions.items()) if reason != "small"},
         "instances_without_proposal": len(fates.chosen) - ends["instance"],
     }

@@ -25,7 +25,8 @@ class Regions:
     """Regions of a picture, or its components; in row-major order of their first pixels.
 
     Attributes:
-        area: (n,): pixels.
+        area: (n,): pixels, with those of boundary that they grew into.
+        core: (n,): pixels without those.
         centroid: (n, 2): mean y and x of the pixels.
         extent: (n, 4): y0, x0, y1, x1.
         first: (n, 2): y, x of the first pixel.
@@ -35,6 +36,7 @@ class Regions:
     """
 
     area: Ints
+    core: Ints
     centroid: Sums
     extent: Ints
     first: Ints
@@ -63,6 +65,16 @@ class Joined:
     component_of: Ints
     region_of: dict[tuple[int, int], Ints]
     dropped: int
+
+    def too_small(self, min_px: int) -> int:
+        """Count what is smaller than `min_px`: components, each once whatever its units, and regions of larger ones."""
+        small = self.components.core < min_px
+        parts = (self.regions.core < min_px) & ~small[self.component_of]
+        return int(small.sum() + parts.sum()) + self.dropped
+
+    def counted(self, min_px: int) -> int:
+        """Count the regions, with what is too small."""
+        return int((self.regions.core >= min_px).sum()) + self.too_small(min_px)
 
 
 def join(units: Sequence[BasinFacts], neck: float) -> Joined:
@@ -142,7 +154,7 @@ def _all_meetings(units: Sequence[BasinFacts], starts: Ints) -> Ints:
             there = units[places[other]]
             a, b = unit.side(unit.labels, mine), there.side(there.labels, theirs)
             height = np.minimum(unit.side(unit.heights, mine), there.side(there.heights, theirs))
-            meet = (a > 0) & (b > 0)
+            meet = height > 0
             rows = [a[meet] - 1 + starts[number], b[meet] - 1 + starts[places[other]], height[meet]]
             found.append(np.stack(rows, axis=1))
     return np.concatenate(found)
@@ -179,6 +191,7 @@ def _summed(units: Sequence[BasinFacts], group: Ints, count: int) -> Regions:
     size = np.maximum(area, 1)
     return Regions(
         area.astype(np.int64),
+        shown[:, 2].astype(np.int64),
         added(of("sums", 2)) / size[:, None],
         extent,
         start,

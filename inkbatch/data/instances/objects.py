@@ -84,9 +84,9 @@ class Refined:
             "proposals_merged": ends["merged"],
             "proposals_rejected": ends["rejected"],
             **{f"proposals_rejected_{reason}": count for reason, count in sorted(reasons.items())},
-            "regions": len(joined.regions) + joined.dropped,
+            "regions": joined.counted(min_px),
             "regions_clustered": sum(one.proposal.parts - 1 for one in self.fates),
-            "regions_rejected_small": int((joined.regions.area < min_px).sum()) + joined.dropped,
+            "regions_rejected_small": joined.too_small(min_px),
             "instances_refined": len(self.objects.scores) - first,
             "instances_first_pass": first,
         }

@@ -18,6 +18,7 @@ from inkbatch.data.instances.ascent import Evidence, Ints, Limits, first_pass
 from inkbatch.data.instances.joining import Joined, groups, join
 from inkbatch.data.instances.settings import ProposalRules, area_px, length_px
 from inkbatch.data.instances.unit_facts import Sums, facts_of
+from inkbatch.data.labels.objects import BOUNDARY_PX
 from inkbatch.geometry import Box
 
 Rule = Literal["component", "region"]
@@ -30,7 +31,7 @@ class Proposal:
     Attributes:
         point_yx: y, x of the prompt in pixels of the picture, pixel centres at whole numbers.
         box: Box of the component or regions.
-        area_px: Their pixels.
+        area_px: Their pixels, with those of boundary that they grew into.
         rule: The rule that made it.
         parts: Regions that are one in it; those beyond the first count as merged.
         number: Its component or first region, in row-major order of first pixels.
@@ -49,8 +50,13 @@ class Proposal:
         return round(self.point_yx[0]), round(self.point_yx[1])
 
 
-def limits_of(rules: ProposalRules, pixel_um: float | None) -> Limits:
+def limits_of(rules: ProposalRules, pixel_um: float | None, boundary_px: int = BOUNDARY_PX) -> Limits:
     """Express the rules in pixels.
+
+    Args:
+        rules: The rules.
+        pixel_um: Edge of a pixel in micrometres; None: not known.
+        boundary_px: Width of the boundary that the network was taught, by which objects grow unless `rules` say.
 
     Raises:
         ConfigError: One is in micrometres, and the edge of a pixel is not known.
@@ -63,6 +69,7 @@ def limits_of(rules: ProposalRules, pixel_um: float | None) -> Limits:
         cluster_px=length_px(rules.cluster, pixel_um),
         reach_px=max(1, round(length_px(rules.reach, pixel_um))),
         neck=rules.neck,
+        grow_px=boundary_px if rules.grow is None else round(length_px(rules.grow, pixel_um)),
     )
 
 
@@ -71,10 +78,10 @@ def proposed(joined: Joined, limits: Limits) -> list[Proposal]:
     parts = joined.components
     found = [
         Proposal(_point(parts.centroid[i]), Box(*parts.extent[i].tolist()), int(parts.area[i]), "component", 1, int(i))
-        for i in np.flatnonzero(parts.area >= limits.min_px)
+        for i in np.flatnonzero(parts.core >= limits.min_px)
     ]
     regions = joined.regions
-    large = np.flatnonzero(regions.area >= limits.min_px)
+    large = np.flatnonzero(regions.core >= limits.min_px)
     for members in _clusters(regions.centroid[large], limits.cluster_px):
         chosen = large[members]
         extent = regions.extent[chosen]

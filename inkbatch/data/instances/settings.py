@@ -76,6 +76,8 @@ class ProposalRules(JobConfig):
         reach: Distances to the border of an object are measured up to this one; beyond it an object's middle is flat.
         neck: Regions stay apart where the object between their middles is narrower than this share of the
             narrower one.
+        grow: Objects grow into the pixels of boundary around them, by at most this; None takes the boundary's width in
+            the dataset whose pictures the maps show, else 2 px. Maps of two classes have no such pixels.
     """
 
     object_from: float = Field(0.5, gt=0, le=1)
@@ -85,6 +87,7 @@ class ProposalRules(JobConfig):
     cluster: Length = 20.0
     reach: Length = 64.0
     neck: float = Field(0.95, gt=0, le=1)
+    grow: Length | None = None
 
 
 class SelectionRules(JobConfig):

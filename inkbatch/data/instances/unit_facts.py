@@ -25,11 +25,12 @@ class BasinFacts:
         box: y0, x0, y1, x1 of the write box in the picture.
         ends: (n, 2): y, x of each basin's end in the picture; outside the box where the way leaves it.
         top: (n,): height of the end, 0 where it lies outside.
-        area: (n,): pixels.
+        area: (n,): pixels, with those of boundary that it grew into.
         sums: (n, 2): sums of y and of x over the pixels.
         extent: (n, 4): y0, x0, y1, x1.
         first: (n, 2): y, x of the first pixel in row-major order.
-        evidence: (n, 3): sums of the probability of object, of background and their pixels of object, in whole numbers.
+        evidence: (n, 3): sums of the probability of object and of background, in whole numbers, and the pixels without
+            those that it grew into.
         meetings: (m, 3): two basins that share an edge of a pixel, and the greatest height at which they do.
         labels: Labels along the top, bottom, left and right side, one after the other.
         heights: Heights along the same sides.
@@ -110,7 +111,7 @@ def facts_of(found: UnitFirstPass, box: Box, evidence: Evidence) -> BasinFacts:
     first[numbers[::-1]] = np.stack([y, x], axis=1)[::-1]  # of equal indices the last one is kept
     probable = whole_numbers(evidence.object)
     weights = [probable.ravel()[inside], whole_numbers(evidence.background).ravel()[inside]]
-    weights.append((evidence.object >= np.float32(0.5)).ravel()[inside].astype(np.float64))
+    weights.append((found.height > 0).ravel()[inside].astype(np.float64))
 
     def along(values: NDArray[Any]) -> Ints:
         return np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]]).astype(np.int64)
@@ -146,7 +147,8 @@ def _meetings(labels: NDArray[np.int32], height: NDArray[np.int32]) -> Ints:
     pairs, tops = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
     for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         a, b = labels[here], labels[there]
-        meet = (a != b) & (a > 0) & (b > 0)
+        low = np.minimum(height[here], height[there])
+        meet = (a != b) & (low > 0)
         pairs.append(np.stack([a[meet], b[meet]], axis=1).astype(np.int64) - 1)
-        tops.append(np.minimum(height[here][meet], height[there][meet]).astype(np.int64))
+        tops.append(low[meet].astype(np.int64))
     return highest(np.concatenate(pairs), np.concatenate(tops))

@@ -19,6 +19,7 @@ CLASSES = ("background", "object", "boundary")
 CLASS_GREYS = (0, 255, 128)
 """Stored label of each class: all of an object shows as ink, its boundary less."""
 OBJECT_CLASS = CLASSES.index("object")
+BOUNDARY_PX = 2  # width, unless a dataset states another
 SHOWN = 5  # numbers that a message lists
 
 
@@ -34,7 +35,7 @@ class ObjectLabels(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     given: Literal["instances", "classes"] = "instances"
-    boundary_px: int = Field(2, ge=1, le=50)
+    boundary_px: int = Field(BOUNDARY_PX, ge=1, le=50)
 
 
 def class_labels(annotation: NDArray[Any], labels: ObjectLabels, place: str) -> NDArray[np.uint8]:

@@ -107,7 +107,7 @@ def _accounts(plan: InstancesPlan, number: int) -> tuple[list[ProposalFate], dic
         refined = plan.refined(number)
         return refined.fates, refined.counts(found.joined, plan.limits.min_px)
     fates = proposal_fates(found.proposals, found.joined, found.fates, plan.region_at(number))
-    return fates, counts_of(fates, found.joined, found.fates)
+    return fates, counts_of(fates, found.joined, found.fates, plan.limits.min_px)
 
 
 def _proposal_line(picture: str, found: ProposalFate) -> str:

@@ -98,7 +98,8 @@ def describe(config: InstancesConfig) -> str:
     return "\n".join(
         [
             f"instances {config.subject}: {count_text(len(pictures), 'picture')}, {pixels:,} px",
-            f"  objects       from {plan.limits.object_from:g}, at least {plan.limits.min_px} px",
+            f"  objects       from {plan.limits.object_from:g}, at least {plan.limits.min_px} px, "
+            f"growing into boundaries by at most {plan.limits.grow_px} px",
             f"  refine        {_refine(plan)}",
             f"  units         {len(plan.units)}, each in {'three' if plan.network is None else 'five'} passes; {done}",
             f"  halo          {plan.limits.halo_px} px",

@@ -216,7 +216,8 @@ def _settings(config: Mapping[str, Any]) -> str:
     return (
         f"Objects of at least {_plain(proposals['min_area'])} are proposed, centroids within "
         f"{_plain(proposals['cluster'])} are one "
-        f"proposal, regions stay apart at necks below {proposals['neck']:g} of the narrower one. Rejected: within "
+        f"proposal, regions stay apart at necks below {proposals['neck']:g} of the narrower one and "
+        f"grow into pixels of boundary by at most {_plain(proposals['grow'])}. Rejected: within "
         f"{_plain(selection['edge'])} of the picture's edge, mean background probability from "
         f"{selection['background']:g} on. Plain numbers are pixels."
     )

@@ -247,7 +247,7 @@ def make_plan(config: InstancesConfig) -> InstancesPlan:
     network, sources = open_network(config), open_sources(config)
     if network is not None:
         require_pictures(sources.pictures)
-    limits = limits_of(config.proposals, sources.pixel_um)
+    limits = limits_of(config.proposals, sources.pixel_um, sources.boundary_px)
     choice = Choice.of(config.selection, limits.min_px, sources.pixel_um)
     forms = config.forms
     if forms is None:
@@ -259,6 +259,8 @@ def make_plan(config: InstancesConfig) -> InstancesPlan:
     keep_out |= {"refinement"} if network is None else set()
     settings = config.model_dump(mode="json", exclude=keep_out)
     settings |= {"result": result, "forms": sorted(forms), "pixel_um": sources.pixel_um}
+    if config.proposals.grow is None:
+        settings["proposals"]["grow"] = limits.grow_px
     inputs, asked = dict(sources.inputs), {**sources.request, "result": result}
     if network is not None:
         settings["refine"], inputs["refine"] = network.document.name, identity(network)
@@ -296,7 +298,7 @@ def require_proposals(plan: InstancesPlan) -> None:
     most = max(float(one.probabilities[1]) for one in facts) / 65_535
     small = np.concatenate([one.dropped for one in facts]).astype(np.int64)
     small = np.concatenate(
-        [small, *(plan.first_pass(n).joined.components.area for n in range(len(plan.sources.pictures)))]
+        [small, *(plan.first_pass(n).joined.components.core for n in range(len(plan.sources.pictures)))]
     )
     rules = plan.config.proposals
     found = (

@@ -14,6 +14,7 @@ from inkbatch.config import digest
 from inkbatch.data.datasets.image_folders import picture_files
 from inkbatch.data.datasets.index import DatasetIndex, resolve, root_of
 from inkbatch.data.datasets.picture_layers import decode_picture
+from inkbatch.data.labels.objects import BOUNDARY_PX
 from inkbatch.data.maps.stored import StoredMap, map_address, maps_now, maps_state, open_map, warnings_of
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.data.segments.prepared import segment_folder
@@ -204,6 +205,7 @@ class Sources:
         request: Values of the request that hold from any folder.
         state: Versions of what is read.
         now: The same as it is now.
+        boundary_px: Width of boundaries in the annotations of these pictures; the usual one where that is not known.
     """
 
     pictures: tuple[Source, ...]
@@ -213,6 +215,7 @@ class Sources:
     request: Mapping[str, Any]
     state: dict[str, Any] = field(default_factory=dict)
     now: Callable[[], Mapping[str, Any]] = dict
+    boundary_px: int = BOUNDARY_PX
 
 
 def open_sources(config: InstancesConfig) -> Sources:
@@ -261,6 +264,7 @@ def _of_folder(config: InstancesConfig, folder: Location) -> Sources:
         )
     inputs: dict[str, Any] = {"maps": folder.name}
     pictures: dict[str, Location] = {}
+    boundary_px = BOUNDARY_PX
     if (folder / "manifest.json").exists():
         made = open_run(folder.uri)
         made.require_complete()
@@ -269,7 +273,8 @@ def _of_folder(config: InstancesConfig, folder: Location) -> Sources:
                 f"{folder}: expected maps of infer-pictures, got those of {made.job}; name another folder"
             )
         inputs |= {"made_by": made.manifest["digest"]}
-        pictures = _pictures_of(made.manifest["request"])
+        asked = made.manifest["request"]
+        pictures, boundary_px = _pictures_of(asked), _boundary_of(asked)
     if config.pictures is not None:
         given = Location.parse(config.pictures)
         pictures = {name: given / file for name, file in picture_files(given).items()}
@@ -291,7 +296,7 @@ def _of_folder(config: InstancesConfig, folder: Location) -> Sources:
 
     now = watched(lambda: (quick_look(folder, only=chosen.__contains__), versions()), states)
     places = {"maps": folder.uri, "pictures": Location.parse(config.pictures).uri if config.pictures else None}
-    return Sources(tuple(found), config.pixel_um, folder.name, inputs, places, states(), now)
+    return Sources(tuple(found), config.pixel_um, folder.name, inputs, places, states(), now, boundary_px)
 
 
 def photographs(request: Mapping[str, Any]) -> dict[str, Location]:
@@ -322,3 +327,13 @@ def _pictures_of(asked: Mapping[str, Any]) -> dict[str, Location]:
         return {name: folder / file for name, file in picture_files(folder).items()}
     except DataError:
         return {}
+
+
+def _boundary_of(asked: Mapping[str, Any]) -> int:
+    """Look up the width of boundaries in the dataset whose pictures a run of `infer-pictures` read."""
+    try:
+        segments = DatasetIndex.open(Location.parse(asked["dataset"])).segments if asked.get("dataset") else ()
+    except DataError:
+        return BOUNDARY_PX
+    widths = {one.objects.boundary_px for one in segments if one.objects and one.objects.given == "instances"}
+    return widths.pop() if len(widths) == 1 else BOUNDARY_PX

@@ -112,7 +112,8 @@ def make_plan(config: LettersConfig) -> LettersPlan:
     rules = config.rules
     _check(rules, source.pixel_um)
     limits = limits_of(
-        ProposalRules(object_from=rules.ink_from, min_area=rules.min_stroke, reach=1.0, cluster=0.0), source.pixel_um
+        ProposalRules(object_from=rules.ink_from, min_area=rules.min_stroke, reach=1.0, cluster=0.0, grow=0.0),
+        source.pixel_um,
     )
     result = config.result or f"{source.folder.name}-letters"
     whole = Box(0, 0, *source.shape_yx)

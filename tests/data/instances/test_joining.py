@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from inkbatch.data.instances.ascent import Evidence, first_pass, heights
+from inkbatch.data.instances.ascent import Evidence, first_pass, heights, object_domain
 from inkbatch.data.instances.joining import join
-from inkbatch.data.instances.proposals import first_pass_of, limits_of, propose
+from inkbatch.data.instances.proposals import first_pass_of, limits_of, propose, proposed
 from inkbatch.data.instances.settings import ProposalRules
 from inkbatch.data.instances.unit_facts import BasinFacts, facts_of
 from inkbatch.errors import CorruptDataError, DataError
 from inkbatch.geometry import Box, cut
 from inkbatch.io.store.location import Location
-from inkbatch.testing.instances import grain_map, three_classes
+from inkbatch.testing.instances import grain_map, parted_map, three_classes
 
 RULES = ProposalRules(reach=16, boundary_min=20, min_area=20)
 LIMITS = limits_of(RULES, None)
@@ -40,7 +42,7 @@ def cut_first_pass(values, unit_px):
 
 def large(joined, regions):
     """Regions that are large enough to be proposed, numbered anew, as a picture of labels."""
-    kept = np.flatnonzero(joined.regions.area >= LIMITS.min_px)
+    kept = np.flatnonzero(joined.regions.core >= LIMITS.min_px)
     numbers = np.full(len(joined.regions) + 1, 0)
     numbers[kept] = np.arange(1, len(kept) + 1)
     numbers[-1] = 0
@@ -55,6 +57,7 @@ MAPS = {
     "nothing": np.zeros((70, 80), np.float32),
 }
 MAPS["three classes"] = three_classes(large(*first_pass_of(MAPS["two classes"], LIMITS))[0])
+MAPS["wide boundaries"] = parted_map((120, 140), 120)
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -66,7 +69,7 @@ def test_regions_do_not_depend_on_how_a_picture_is_cut(name, unit_px):
     expected, kept = large(whole, regions)
     got, also_kept = large(parts, cut_regions)
     np.testing.assert_array_equal(got, expected)
-    for field in ("area", "centroid", "extent", "first", "object", "background", "top"):
+    for field in ("area", "core", "centroid", "extent", "first", "object", "background", "top"):
         np.testing.assert_array_equal(
             getattr(parts.regions, field)[also_kept], getattr(whole.regions, field)[kept], err_msg=field
         )
@@ -109,6 +112,67 @@ def test_two_discs_that_touch_are_two_regions_and_two_that_are_one_stay_one():
     close = (np.hypot(y - 30, x - 45) < 16) | (np.hypot(y - 30, x - 49) < 16)
     assert len(first_pass_of(apart.astype(np.float32), LIMITS)[0].regions) == 2
     assert len(first_pass_of(close.astype(np.float32), LIMITS)[0].regions) == 1
+
+
+def grown_by_hand(values, limits):
+    """Each pixel of boundary takes what the first of its neighbours has that was reached a step before."""
+    evidence = Evidence.of(values)
+    found = first_pass_of(values, replace(limits, grow_px=0))[1]
+    domain = object_domain(evidence, limits)
+    found[domain & (found < 0)] = -2  # components too small to be proposed are as near as others
+    for _ in range(limits.grow_px):
+        before = np.pad(found, 1, constant_values=-1)
+        for near in (before[:-2, 1:-1], before[1:-1, :-2], before[1:-1, 2:], before[2:, 1:-1]):
+            free = (found == -1) & ~domain & (evidence.boundary >= 0.5)
+            found[free] = near[free]
+    return np.maximum(found, -1)
+
+
+@pytest.mark.parametrize("grow", [1, 2, 5])
+@pytest.mark.parametrize("name", ["three classes", "wide boundaries"])
+def test_objects_grow_into_boundaries_alone_at_most_so_far_and_the_nearest_wins(name, grow):
+    values, limits = MAPS[name], replace(LIMITS, grow_px=grow)
+    joined, regions = first_pass_of(values, limits)
+    expected = grown_by_hand(values, limits)
+    pairs = len(np.unique(np.stack([regions.ravel(), expected.ravel()]), axis=1).T)
+    assert pairs == len(np.unique(regions)) == len(np.unique(expected)), "regions are the same sets of pixels"
+    new = joined.regions.area - joined.regions.core
+    assert new.sum() > 200
+    assert np.count_nonzero(regions >= 0) == joined.regions.core.sum() + new.sum()
+    for number in range(len(joined.regions)):
+        assert ndimage.label(regions == number)[1] == 1, "a grown region is one piece"
+
+
+def test_growing_joins_nothing_and_keeps_what_is_proposed():
+    values = MAPS["wide boundaries"]
+    plain, grown = (first_pass_of(values, replace(LIMITS, grow_px=grow))[0] for grow in (0, 3))
+    for found in (plain, grown):
+        assert (found.regions.area > found.regions.core).any() == (found is grown)
+    for part in ("regions", "components"):
+        np.testing.assert_array_equal(*(np.sort(getattr(one, part).core) for one in (plain, grown)))
+    assert len(proposed(plain, LIMITS)) == len(proposed(grown, LIMITS)) > 20
+
+
+def test_boxes_and_points_of_proposals_are_those_of_grown_objects():
+    values = np.zeros((3, 40, 60), np.float32)
+    values[0] = 1
+    values[:, 10:30, 10:41] = np.array([0, 0, 1], np.float32)[:, None, None]
+    values[:, 12:28, 12:38] = np.array([0, 1, 0], np.float32)[:, None, None]
+    bare, whole = (propose(values, RULES.model_copy(update={"grow": grow})) for grow in (0, 3))
+    assert {(one.box, one.area_px) for one in bare} == {(Box(12, 12, 28, 38), 16 * 26)}
+    assert {(one.box, one.area_px) for one in whole} == {(Box(10, 10, 30, 41), 20 * 31 - 8)}, (
+        "without corners that lie further away"
+    )
+    assert {one.point_yx[0] for one in whole} == {19.5}
+
+
+def test_growth_is_stated_in_either_unit_or_follows_the_dataset_and_maps_of_two_classes_have_none():
+    assert limits_of(ProposalRules(), None).grow_px == 2
+    assert limits_of(ProposalRules(), None, boundary_px=5).grow_px == 5
+    assert limits_of(ProposalRules(grow="12um"), 4.0, boundary_px=5).grow_px == 3
+    assert limits_of(ProposalRules(grow=0), None, boundary_px=5).halo_px == limits_of(ProposalRules(), None).halo_px - 2
+    regions = first_pass_of(MAPS["two classes"], LIMITS)[0].regions
+    np.testing.assert_array_equal(regions.area, regions.core)
 
 
 def test_specks_of_boundary_part_nothing_and_longer_ones_do():

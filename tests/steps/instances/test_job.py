@@ -27,7 +27,7 @@ from inkbatch.run.verifying import verify
 from inkbatch.steps.instances.job import describe, run, summary
 from inkbatch.steps.instances.settings import InstancesConfig
 from inkbatch.testing.faults import preempted_context, stored_bytes
-from inkbatch.testing.instances import grain_map, write_maps
+from inkbatch.testing.instances import grain_map, parted_map, write_maps
 from inkbatch.testing.maps import store_map
 
 SHAPES = {"a": (150, 170), "b": (100, 130)}
@@ -50,6 +50,7 @@ def configure(tmp_path):
 def shared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shared")
     write_maps(folder, SHAPES, grains=25)
+    np.save(folder / "maps/b.npy", parted_map(SHAPES["b"], 60))
     return folder
 
 
@@ -58,10 +59,10 @@ def finished(shared):
     return run(same_inputs(shared, shared / "root"), RunContext()).location
 
 
-def same_inputs(shared, root, **values) -> InstancesConfig:
+def same_inputs(shared, root, grow=None, **values) -> InstancesConfig:
     """The job on the module's own maps, with a ROOT of its own."""
     asked = {"subject": "grains", "root": str(root), "maps": str(shared / "maps"), "unit_px": 64, **values}
-    asked |= {"pictures": str(shared / "pictures"), "pixel_um": 5.0, "proposals": RULES}
+    asked |= {"pictures": str(shared / "pictures"), "pixel_um": 5.0, "proposals": {**RULES, "grow": grow}}
     return InstancesConfig.checked(asked, "instances")
 
 
@@ -215,8 +216,26 @@ def test_maps_of_three_classes_are_parted_along_their_boundaries(configure, tmp_
     values[:, 20:80, 20:110] = np.array([0, 1, 0], np.float32)[:, None, None]
     values[:, 20:80, 64:66] = np.array([0, 0, 1], np.float32)[:, None, None]
     np.save(tmp_path / "maps/b.npy", values)
-    found = run(configure(forms=["csv"]), RunContext()).location
-    assert [row["area_px"] for row in rows_of(found) if row["picture"] == "b"] == [str(44 * 60)] * 2
+    whole = run(configure(forms=["csv"]), RunContext()).location
+    bare = run(configure(forms=["csv"], proposals={"grow": 0}, result="bare"), RunContext()).location
+    for place, width in ((whole, 45), (bare, 44)):
+        assert [row["area_px"] for row in rows_of(place) if row["picture"] == "b"] == [str(width * 60)] * 2
+
+
+def test_objects_get_their_boundary_back_across_seams_and_keep_their_order(shared, finished, tmp_path):
+    bare = run(same_inputs(shared, tmp_path, grow="0um"), RunContext()).location
+    before, after = (labels_of(place, "b") for place in (bare, finished))
+    boundary = np.load(shared / "maps/b.npy")[2] >= 0.5
+    new = (after > 0) & (before == 0)
+    assert boundary[new].all()
+    assert new[:, 63:65].any()
+    assert new[63:65].any()
+    assert len(rows_of(bare)) >= len(rows_of(finished)) > 30, "those that reach the picture's edge now are rejected"
+    first = [int(np.flatnonzero(after == number)[0]) for number in range(1, after.max() + 1)]
+    assert first == sorted(first)
+    np.testing.assert_array_equal(labels_of(bare, "a"), labels_of(finished, "a"))
+    assert json.loads((finished / "manifest.json").read_bytes())["config"]["proposals"]["grow"] == 2
+    assert "grow into pixels of boundary by at most 2." in (finished / "report.html").read_bytes().decode()
 
 
 def test_nothing_to_propose_is_refused_with_the_statistics_of_the_maps(configure, tmp_path):
