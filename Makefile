@@ -188,7 +188,7 @@ ablations: $(VENV)/.runtime ## Train phantoms with and without each augmentation
 	$(BIN)/python scripts/ablate_training.py $(ARGS)
 
 .PHONY: instances-demo
-instances-demo: $(VENV)/.runtime ## Part the grains of made thin sections three ways, each scored against known outlines (a minute)
+instances-demo: $(VENV)/.runtime ## Part the grains of made thin sections in several ways, each scored against known outlines (a minute)
 	$(BIN)/python scripts/instances_demo.py --root '$(ROOT)' $(ARGS)
 
 .PHONY: train-grains-unet
