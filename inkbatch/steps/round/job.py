@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inkbatch.data.labels.painting_version import labels_folder
 from inkbatch.data.labels.round_labels import store_labels
 from inkbatch.data.maps.yardstick import stopped_because, verdict_of
 from inkbatch.errors import InkbatchError
 from inkbatch.io.store.ledger import below, make_durable, recording
+from inkbatch.io.store.local_files import remove_leftovers
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
 from inkbatch.run.identity import ShardSpec
@@ -52,6 +54,7 @@ def run(config: RoundConfig, context: RunContext) -> JobReport:
         context.reporter.note(f"round: already complete at {plan.folder}, nothing to do")
         for line in _waiting(plan) if config.round is None else ():
             context.reporter.note(line)
+        _remove_leftovers(plan)
     else:
         _do(plan, record, whole)
     if not done or not report_place(plan.folder, "round").exists():
@@ -95,6 +98,18 @@ def _do(plan: RoundPlan, record: RunFolder, context: RunContext) -> None:
     finally:
         facts = {"units_stored": int(ended == "done"), "device": plan.train.device, **usage.stage_facts(seconds)}
         write_run_file(record, ShardSpec(), context.attempt, usage, ended, facts)
+
+
+def _remove_leftovers(plan: RoundPlan) -> None:
+    """Remove temporary files that killed stages of a complete round left: on a local disk; they do not begin again."""
+    out, name = plan.out, plan.name
+    if not out.is_local:
+        return
+    folds = [f"{name}-fold-{fold}" for fold in range(plan.config.folds.count)]
+    maps = [out / "predictions" / segment / one for segment in plan.surfaces for one in (name, *folds)]
+    versions = [labels_folder(out, segment) for segment in plan.surfaces]
+    for folder in (out / "datasets" / name, out / "runs" / name, *maps, *versions):
+        remove_leftovers(folder.path)
 
 
 def _keep_labels(plan: RoundPlan) -> None:

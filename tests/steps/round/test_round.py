@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -183,6 +185,16 @@ def test_a_command_that_is_repeated_does_nothing_and_says_how_the_next_round_beg
     assert any(f"to label next: {two_rounds}/rounds/discs/round-002/proposals.json" in line for line in Notes.said)
     assert "or give --round 3, which takes them as they are" in Notes.said[-1]
     assert "next          --round 3, or label first" in describe(settings(two_rounds))
+
+
+def test_a_complete_round_removes_what_killed_stages_left(two_rounds):
+    stages = "runs/discs-r002/fold-0", "datasets/discs-r002", "predictions/r1/discs-r002-fold-1/done", "labels/r0/v001"
+    for stage in stages:
+        old = two_rounds / stage / "metrics.csv.4711.0123abcd.partial"
+        old.write_bytes(b"x")
+        os.utime(old, (time.time() - 7200,) * 2)
+    run(settings(two_rounds, round=2), RunContext())
+    assert list(two_rounds.rglob("*.partial")) == []
 
 
 @pytest.mark.parametrize("changed", ["stroke", "labels", "version", "settings", "training"])
