@@ -1,10 +1,8 @@
-"""Agreement of bundles at every depth, and the score that windows are ranked by.
+"""Agreement of bundles at every depth, which windows are ranked by (`common_depth`).
 
 ``C(d)`` is the covariance of the z values of two bundles over a window's pixels at depth ``d``, averaged over all pairs
-of bundles; of a single bundle it is the variance of its z values. The *score* is how far the largest ``C(d)`` rises
-above the median of ``C`` over all depths: ink lies at one depth, and two bundles draw it alike in the same place. What
-is loud everywhere in a window has no covariance, and what looks alike at every depth has no peak. With one or two
-depths there is no peak to look for, and the score is the largest ``C(d)``.
+of bundles; of a single bundle it is the variance of its z values. Ink lies at one depth, and two bundles draw it alike
+in the same place. What is loud everywhere in a window has no covariance.
 
 All sums are whole numbers, so neither order nor cutting changes them.
 """
@@ -18,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 AGREEMENT_STEPS = 4096  # of a probability, in sums of products that 64 bits hold
-LEAST_DEPTHS = 3  # from here on the median of a profile is not its peak
 
 COMMON_PIXELS = "common_pixels"
 """Name of the counts of pixels of blocks at which every bundle has a value."""
@@ -74,12 +71,6 @@ class DepthAgreement:
             scale = deviations[a] * deviations[b] * AGREEMENT_STEPS**2
             found.append((self.products[number] / count - means[a] * means[b]) / scale if scale else 0 * means[a])
         return np.asarray(np.mean(found, axis=0), np.float64)
-
-    def scores(self, deviations: list[float]) -> Doubles:
-        """Return the score, (…)."""
-        profile = self.covariances(deviations)
-        found: Doubles = profile.max(axis=0)
-        return found - np.median(profile, axis=0) if len(profile) >= LEAST_DEPTHS else found
 
     def whole(self) -> DepthAgreement:
         """Add up all blocks."""

@@ -1,7 +1,7 @@
 """p- and q-values of windows by permutation: how unlike the null each is, and how many would be so by chance.
 
-A null window is one of the same maps, made from layers in which no ink can be read. The p-value of a score is the share
-of null scores that reach it, with one added above and below, since a p-value from a finite number of draws is never 0
+A null window is one of the same maps where no ink is read (`common_depth`). The p-value of a score is the share of null
+scores that reach it, with one added above and below, since a p-value from a finite number of draws is never 0
 (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010, article 39). The q-value of a window is the smallest share of
 false windows among those called, over all thresholds that call it (Storey and Tibshirani, PNAS 100, 2003, 9440-9445),
 with the share of true nulls taken as 1, its upper bound.
@@ -44,15 +44,9 @@ def q_values(p: Doubles) -> Doubles:
     return found
 
 
-def most_directions(q: Doubles) -> Doubles:
-    """Join the q-values of several directions, (directions, windows): the smallest, times their number, at most 1."""
-    found: Doubles = np.minimum(q.min(axis=0) * len(q), 1.0)
-    return found
-
-
-def least_together(windows: int, null: int, directions: int, level: float = Q_CALLED) -> int:
+def least_together(windows: int, null: int, level: float = Q_CALLED) -> int:
     """Count the windows that must stand out of all null windows together before any can be called."""
-    return int(np.ceil(directions * windows / ((1 + null) * level) - 1e-9))
+    return int(np.ceil(windows / ((1 + null) * level) - 1e-9))
 
 
 @dataclass(frozen=True)
@@ -73,24 +67,6 @@ class ControlPoint:
     def share(self) -> float:
         """Share that would have been called."""
         return self.found / self.windows if self.windows else 0.0
-
-
-def control_point(
-    contrast: float, scores: Doubles, null: Doubles, sampled: NDArray[np.intp], planted: Doubles
-) -> ControlPoint:
-    """Ask if windows would have been called had they held ink of one contrast, at the same threshold of q.
-
-    Args:
-        contrast: Of the planted ink.
-        scores: Of all judged windows, as they are, (directions, windows).
-        null: Of null windows.
-        sampled: Places of the windows in which ink was planted.
-        planted: Their scores with it, (directions, sampled windows).
-    """
-    replaced = scores.copy()
-    replaced[:, sampled] = planted
-    q = most_directions(np.stack([q_values(p_values(one, null)) for one in replaced]))
-    return ControlPoint(contrast, int((q[sampled] <= Q_CALLED).sum()), len(sampled))
 
 
 SEEN_SHARE = 0.9  # of the sampled windows: ink of this contrast would have been seen
@@ -144,7 +120,7 @@ def sentence(called: int, points: list[ControlPoint], ground: Ground, least: int
     if least > windows:
         return (
             f"Nothing can be called: {least:,} windows would have to stand out together, and only {windows:,} were "
-            f"judged; sweep more area or more nulls.{rest}"
+            f"judged; sweep more depths.{rest}"
         )
     faintest = faintest_seen(points)
     if not points:
@@ -155,7 +131,10 @@ def sentence(called: int, points: list[ControlPoint], ground: Ground, least: int
             f"No window is unlike the null, but planted strokes of contrast {strongest:g} would not have been seen "
             f"either: this says nothing about ink.{rest}"
         )
-    return f"No strokes above contrast {abs(faintest):g} in {_whole(ground.share)} of the area.{rest}"
+    return (
+        f"No strokes above contrast {abs(faintest):g} in {_whole(ground.share)} of the area, unless they fill fewer "
+        f"than {points[0].windows:,} windows.{rest}"
+    )
 
 
 def _percent(pixels: int, ground: Ground) -> str:

@@ -267,15 +267,18 @@ class Peak:
     height: float
 
 
-def peak_of(profile: Doubles, depths: Sequence[int]) -> Peak:
-    """Find the peak of a depth profile.
+def peak_of(profile: Doubles, depths: Sequence[int], top: int | None = None) -> Peak:
+    """Find a peak of a depth profile.
 
     Args:
-        profile: Mean z value at each depth.
+        profile: A height at each depth.
         depths: The depths, ascending, evenly spaced.
+        top: Place of the depth at which it is expected: the peak that holds the highest of it and its two neighbours;
+            None: the highest one.
     """
     step = depths[1] - depths[0] if len(depths) > 1 else 1
-    low, top = float(profile.min()), int(np.argmax(profile))
+    first, last = (0, len(profile) - 1) if top is None else (max(top - 1, 0), min(top + 1, len(profile) - 1))
+    low, top = float(profile.min()), first + int(np.argmax(profile[first : last + 1]))
     height = float(profile[top]) - low
     if height <= 0:
         return Peak(float(depths[top]), float(step * len(depths)), 0.0)

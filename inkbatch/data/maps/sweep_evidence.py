@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.maps.common_depth import HeldWindows, heights, held, least_covariance
 from inkbatch.data.maps.depth_agreement import (
     COMMON_PIXELS,
     DepthAgreement,
@@ -21,11 +22,6 @@ from inkbatch.data.maps.discovery import (
     Q_CALLED,
     ControlPoint,
     Ground,
-    control_point,
-    least_together,
-    most_directions,
-    p_values,
-    q_values,
     sentence,
 )
 from inkbatch.data.maps.evidence import (
@@ -43,7 +39,7 @@ from inkbatch.data.maps.evidence import (
     window_numbers,
 )
 from inkbatch.data.maps.rhythm import Rhythm, rhythms_of
-from inkbatch.data.maps.sweep import GRID, MEAN, StoredSweep, block_pixels_name, block_sum_name, read_counts
+from inkbatch.data.maps.sweep import MEAN, StoredSweep, read_counts
 from inkbatch.geometry import Box, cells, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.multiscale import CHUNK_PX
@@ -84,38 +80,33 @@ class Judged:
     Attributes:
         grid: The windows.
         numbers: By series.
-        scores: By series, (windows,), see `depth_agreement`.
+        profiles: ``C(d)`` by series, (depths, windows), see `depth_agreement`.
         judged: True for windows that are judged, (windows,).
         border: Distance of each from the border, pixels.
-        null: Scores of null windows, all null series together.
-        p: By real series, (windows,); 1 for windows that are not judged.
-        q: The same.
-        together: Smallest q of each window, paid for by the number of directions.
+        real: Names of the real series.
+        held: The judged windows, held against themselves at other depths; its series are `real`.
         moments: By series.
-        depth_means: Mean z value of all bundles at every depth, by series, (depths, windows).
     """
 
     grid: WindowGrid
     numbers: Mapping[str, WindowNumbers]
-    scores: Mapping[str, Doubles]
+    profiles: Mapping[str, Doubles]
     judged: NDArray[np.bool_]
     border: Doubles
-    null: Doubles
-    p: Mapping[str, Doubles]
-    q: Mapping[str, Doubles]
-    together: Doubles
+    real: tuple[str, ...]
+    held: HeldWindows
     moments: Mapping[str, Moments]
-    depth_means: Mapping[str, Doubles]
 
     @property
-    def judged_scores(self) -> dict[str, Doubles]:
-        """Scores of the judged windows by real series."""
-        return {name: self.scores[name][self.judged] for name in self.p}
+    def judged_profiles(self) -> Doubles:
+        """Profiles of the judged windows, (real series, depths, windows)."""
+        return np.stack([self.profiles[name][:, self.judged] for name in self.real])
 
-    @property
-    def least(self) -> int:
-        """Windows that must stand out together before any can be called."""
-        return least_together(int(self.judged.sum()), len(self.null), len(self.p))
+    def of_all(self, values: NDArray[Any], otherwise: Any) -> NDArray[Any]:
+        """Spread values of the judged windows over all windows."""
+        found = np.full(len(self.judged), otherwise, values.dtype)
+        found[self.judged] = values
+        return found
 
     @property
     def ground(self) -> Ground:
@@ -154,7 +145,7 @@ def read_means(sweep: StoredSweep, series: str, use: Callable[[Box, list[Halves]
 
 
 def judge(sweep: StoredSweep, rules: EvidenceRules) -> Judged:
-    """Hold the real windows of a sweep against its null windows."""
+    """Hold the windows of a sweep against themselves at other depths."""
     rows = sweep.document["series"]
     moments = {row["name"]: moments_of(sweep, row["name"]) for row in rows}
     grid = WindowGrid.of(sweep.shape_yx, rules.window_mm, float(sweep.document["voxel_size_um"]))
@@ -163,18 +154,10 @@ def judge(sweep: StoredSweep, rules: EvidenceRules) -> Judged:
     border = border_px(first.filled, grid)
     filled = next(iter(numbers.values())).filled
     judged = filled >= LEAST_FILLED
-    scores, depth_means = _by_depth(sweep, grid)
-    nulls = [scores[row["name"]][judged] for row in rows if row["null"] is not None]
-    null = np.concatenate(nulls) if nulls else np.zeros(0)
-    p, q = {}, {}
-    for row in rows:
-        if row["null"] is None:
-            p[row["name"]], q[row["name"]] = np.ones(len(filled)), np.ones(len(filled))
-            if len(null):
-                p[row["name"]][judged] = p_values(scores[row["name"]][judged], null)
-                q[row["name"]][judged] = q_values(p[row["name"]][judged])
-    together = most_directions(np.stack(list(q.values())))
-    return Judged(grid, numbers, scores, judged, border, null, p, q, together, moments, depth_means)
+    profiles = _profiles(sweep, grid)
+    real = tuple(row["name"] for row in rows if row["null"] is None)
+    against = held(np.stack([profiles[name][:, judged] for name in real]), sweep.depths, _least(sweep))
+    return Judged(grid, numbers, profiles, judged, border, real, against, moments)
 
 
 @dataclass(frozen=True)
@@ -183,26 +166,28 @@ class PlantedWindow:
 
     Attributes:
         at: Its upper left corner, (y, x).
-        scores: Score by contrast, and in it by real series.
+        profiles: ``C(d)`` by contrast, and in it by real series, (depths,).
     """
 
     at: tuple[int, int]
-    scores: Mapping[float, Mapping[str, float]]
+    profiles: Mapping[float, Mapping[str, Sequence[float]]]
 
 
-def control_points(found: Judged, planted: Sequence[PlantedWindow]) -> list[ControlPoint]:
+def control_points(found: Judged, planted: Sequence[PlantedWindow], sweep: StoredSweep) -> list[ControlPoint]:
     """Ask for each contrast how many of the planted windows would have been called; weakest contrast last."""
     places = {(box.y0, box.x0): number for number, box in enumerate(found.grid.boxes)}
     order = np.cumsum(found.judged) - 1  # place of a window among the judged ones
     inside = [one for one in planted if found.judged[places[one.at]]]
-    if not inside or not len(found.null):
+    if not inside:
         return []
     sampled = np.array([order[places[one.at]] for one in inside], np.intp)
-    scores = np.stack(list(found.judged_scores.values()))
     points = []
-    for contrast in sorted(inside[0].scores, key=abs, reverse=True):
-        with_ink = np.array([[one.scores[contrast][name] for one in inside] for name in found.p])
-        points.append(control_point(contrast, scores, found.null, sampled, with_ink))
+    for contrast in sorted(inside[0].profiles, key=abs, reverse=True):
+        with_ink = found.judged_profiles
+        for window, one in zip(sampled, inside, strict=True):
+            with_ink[:, :, window] = [one.profiles[contrast][name] for name in found.real]
+        called = held(with_ink, sweep.depths, _least(sweep)).called[sampled]
+        points.append(ControlPoint(contrast, int(called.sum()), len(sampled)))
     return points
 
 
@@ -215,101 +200,80 @@ def evidence(sweep: StoredSweep, rules: EvidenceRules, planted: Sequence[Planted
         planted: Windows in which ink of falling contrast was planted, each with its scores.
     """
     found = judge(sweep, rules)
-    control = control_points(found, planted)
-    real = list(found.p)
-    best = np.argmin(np.stack([found.p[name] for name in real]), axis=0)
-    scores = np.stack([found.scores[name] for name in real])[best, np.arange(len(best))]
-    order = np.lexsort((-scores, found.together, ~found.judged))
+    against = found.held
+    control = control_points(found, planted, sweep)
+    q = found.of_all(against.q, 1.0)
+    scores = found.of_all(against.scores, 0.0)
+    order = np.lexsort((-scores, q, ~found.judged))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(1, len(order) + 1)
-    profiles = _profiles(sweep, found.depth_means)
-    called = int((found.together <= Q_CALLED).sum())
-    judged = int(found.judged.sum())
+    called, judged = int(against.called.sum()), len(against.scores)
+    direction = [found.real[place] for place in found.of_all(against.series, 0)]
     return {
         "window_px": found.grid.window_px,
         "window_mm": round(found.grid.window_px * float(sweep.document["voxel_size_um"]) / 1000, 4),
         "q_called": Q_CALLED,
         "called": called,
         "windows": judged,
-        "null_windows": len(found.null),
-        "least_together": found.least,
-        "sentence": sentence(called, list(control), found.ground, found.least, judged),
+        "null_windows": len(against.null),
+        "least_together": against.least,
+        "sentence": sentence(called, list(control), found.ground, against.least, judged),
         "ground": {"judged_px": found.ground.judged, "not_judged_px": found.ground.reasons},
         "control": [{"contrast": one.contrast, "found": one.found, "windows": one.windows} for one in control],
         "blank": _blank(sweep, found, rules),
         "at": [[box.y0, box.x0, box.y1, box.x1] for box in found.grid.boxes],
         "judged": found.judged.tolist(),
         "rank": rank.tolist(),
-        "q": _rounded(found.together),
-        "direction": [real[place] for place in best],
-        "void": _rounded(1 - found.numbers[real[0]].filled),
+        "p": _rounded(found.of_all(against.p, 1.0)),
+        "q": _rounded(q),
+        "direction": direction,
+        "void": _rounded(1 - found.numbers[found.real[0]].filled),
         "border_px": _rounded(found.border),
         "near_border": (found.border < rules.tile_px / 2).tolist(),
-        **_rhythms(sweep, found, [real[place] for place in best]),
-        "series": {name: _series(sweep, found, profiles, name) for name in found.numbers},
+        **_rhythms(sweep, found, direction),
+        "series": {name: _series(sweep, found, name) for name in found.numbers},
     }
 
 
-def _series(sweep: StoredSweep, found: Judged, profiles: Mapping[str, Doubles], name: str) -> dict[str, Any]:
-    numbers = found.numbers[name]
-    told = {"z": _rounded(numbers.z), "score": _rounded(found.scores[name]), "agreement": _rounded(numbers.agreement)}
-    if name not in found.p:
+def _series(sweep: StoredSweep, found: Judged, name: str) -> dict[str, Any]:
+    numbers, profile = found.numbers[name], heights(found.profiles[name])
+    judged = profile[:, found.judged]
+    told = {
+        "z": _rounded(numbers.z),
+        "score": _rounded(profile.max(axis=0)),
+        "agreement": _rounded(numbers.agreement),
+        "called": int(held(found.profiles[name][None][..., found.judged], sweep.depths, _least(sweep)).called.sum()),
+        "profile": _rounded(judged.mean(axis=1)) if found.judged.any() else [],
+    }
+    if name not in found.real:
         return told
-    peaks = [peak_of(profile, sweep.depths) for profile in profiles[name].T]
+    tops = found.of_all(found.held.depth[found.real.index(name)], 0)
+    peaks = [peak_of(one, sweep.depths, int(top)) for one, top in zip(profile.T, tops, strict=True)]
     return {
         **told,
-        "p": _rounded(found.p[name]),
-        "q": _rounded(found.q[name]),
         "depth": _rounded(np.array([peak.depth for peak in peaks])),
         "depth_width": _rounded(np.array([peak.width for peak in peaks])),
         "depth_height": _rounded(np.array([peak.height for peak in peaks])),
-        "profile": _rounded(profiles[name][:, found.judged].mean(axis=1)) if found.judged.any() else [],
     }
 
 
-def _profiles(sweep: StoredSweep, alone: Mapping[str, Doubles]) -> dict[str, Doubles]:
-    """Average z values of all bundles at every depth over windows, by real series, less those of the series' nulls.
-
-    Returns:
-        (depths, windows) each.
-    """
-    rows, found = sweep.document["series"], {}
-    for row in rows:
-        if row["null"] is None:
-            nulls = [
-                alone[other["name"]]
-                for other in rows
-                if other["null"] == "repeated" or (other["null"] and other["direction"] == row["direction"])
-            ]
-            found[row["name"]] = alone[row["name"]] - (np.mean(nulls, axis=0) if nulls else 0)
-    return found
+def _least(sweep: StoredSweep) -> float:
+    return least_covariance([sweep.stretch(bundle).deviation for bundle in sweep.bundles])
 
 
-def _by_depth(sweep: StoredSweep, grid: WindowGrid) -> tuple[dict[str, Doubles], dict[str, Doubles]]:
-    """Read each unit's counts, once, and add them up over windows.
-
-    Returns:
-        Scores (windows,), and mean z values of all bundles at every depth, (depths, windows), by series.
-    """
-    series = list(enumerate(sweep.series))
-    names = [COMMON_PIXELS, *(block_pixels_name(b) for b in range(len(sweep.bundles)))]
-    for s, _ in series:
+def _profiles(sweep: StoredSweep, grid: WindowGrid) -> dict[str, Doubles]:
+    """Read each unit's counts, once, and compute ``C(d)`` of windows by series, (depths, windows)."""
+    names = [COMMON_PIXELS]
+    for s in range(len(sweep.series)):
         names += [common_sum_name(s), common_product_name(s)]
-        names += [block_sum_name(b, s) for b in range(len(sweep.bundles))]
     found = _window_sums(sweep, grid, names)
-    stretches = [sweep.stretch(bundle) for bundle in sweep.bundles]
-    deviations = [one.deviation for one in stretches]
-    scores, means = {}, {}
-    for s, name in series:
-        agreed = DepthAgreement(found[COMMON_PIXELS], found[common_sum_name(s)], found[common_product_name(s)])
-        scores[name] = agreed.scores(deviations)
-        z = [
-            (found[block_sum_name(b, s)] / GRID / np.maximum(found[block_pixels_name(b)], 1) - one.mean)
-            / (one.deviation or 1)
-            for b, one in enumerate(stretches)
-        ]
-        means[name] = np.asarray(np.mean(z, axis=0), np.float64)
-    return scores, means
+    deviations = [sweep.stretch(bundle).deviation for bundle in sweep.bundles]
+    return {
+        name: DepthAgreement(
+            found[COMMON_PIXELS], found[common_sum_name(s)], found[common_product_name(s)]
+        ).covariances(deviations)
+        for s, name in enumerate(sweep.series)
+    }
 
 
 def _window_sums(sweep: StoredSweep, grid: WindowGrid, names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
@@ -352,7 +316,7 @@ def _rhythms(sweep: StoredSweep, found: Judged, directions: Sequence[str]) -> di
 
 def _blank(sweep: StoredSweep, found: Judged, rules: EvidenceRules) -> dict[str, Any] | None:
     """Count marks where there is no ink, per square centimetre."""
-    series = rules.blank_series or next(iter(found.p))
+    series = rules.blank_series or found.real[0]
     if not rules.blank and rules.blank_series is None:
         return None
     um = float(sweep.document["voxel_size_um"])

@@ -20,15 +20,15 @@ from inkbatch.data.synthetic.phantom import InkConfig, ink_plane
 from inkbatch.data.synthetic.strokes import strokes, with_ink
 from inkbatch.geometry import Box, Unit
 from inkbatch.predict.device import choose_device, choose_precision, device_facts
-from inkbatch.predict.phases import read_box_of
 from inkbatch.run.job import RunContext
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.sweep.maps import Loaded, load_unit, predictor_of, unit_maps
 from inkbatch.steps.sweep.plan import SweepPlan
+from inkbatch.steps.sweep.surfaces import SweepSurface
 from inkbatch.steps.sweep.together import Summary
 
-CONTROL_NAME, SCORES_NAME = "control", "scores"
+CONTROL_NAME, PROFILES_NAME = "control", "profiles"
 STROKE_UM, WIDTH_UM, EDGE_PX = 190.0, 12.0, 1.5  # 24 px wide and 1.5 layers deep at 7.91 µm, as the probe's
 WHOLE = 0.9  # share of a window that must be papyrus
 
@@ -46,20 +46,19 @@ def rules_of(plan: SweepPlan) -> EvidenceRules:
 
 
 def control_units(plan: SweepPlan) -> list[Unit]:
-    """Choose the windows that get planted ink: whole papyrus, spread evenly; none where bundles differ in scale."""
-    if not plan.config.control_windows or not all(surface.frame.is_same for surface in plan.surfaces):
+    """Choose the windows that get planted ink: whole papyrus, spread evenly."""
+    if not plan.config.control_windows:
         return []
     whole = [box for box in grid_of(plan).boxes if plan.read_mask(box).mean() >= WHOLE]
     count = min(plan.config.control_windows, len(whole))
     chosen = [whole[round(place)] for place in np.linspace(0, len(whole) - 1, count)] if count else []
-    phases = [phase for member in plan.members for phase in member.phases]
-    return [Unit(index, box, read_box_of(phases, box)) for index, box in enumerate(chosen)]
+    return [Unit(index, box, box) for index, box in enumerate(chosen)]
 
 
 def control_record(plan: SweepPlan, units: Sequence[Unit]) -> RunFolder:
     """Return the run of the control."""
     found = plan.manifest
-    windows = {"control": [[unit.write_box.y0, unit.write_box.x0] for unit in units]}
+    windows = {"control": [[unit.write_box.y0, unit.write_box.x0] for unit in units], "stored": PROFILES_NAME}
     manifest = RunManifest("sweep-control", {**found.config, **windows}, found.inputs, len(units), state=found.state)
     return RunFolder(plan.folder / CONTROL_NAME, manifest)
 
@@ -74,21 +73,23 @@ def control_work(
     predictors = [predictor_of(plan, member, device, dtype, context) for member in plan.members]
     deviations = [one.deviation for one in summary.stretches]
 
-    def scored(unit: Unit, loaded: Loaded, contrast: float) -> dict[str, float]:
-        planted = [_planted(plan, place, unit.write_box, slab, contrast) for place, slab in enumerate(loaded.layers)]
+    def profiles(unit: Unit, loaded: Loaded, contrast: float) -> dict[str, list[float]]:
+        planted = [
+            planted_layers(plan, place, unit.write_box, slab, contrast) for place, slab in enumerate(loaded.layers)
+        ]
         layers = [torch.from_numpy(slab).to(device) for slab in planted]
         found = unit_maps(real, predictors, unit, loaded, layers)
         return {
-            series.name: float(one.whole().scores(deviations))
+            series.name: one.whole().covariances(deviations).tolist()
             for series, one in zip(real.series, found.agreement, strict=True)
         }
 
     def compute(unit: Unit, loaded: Loaded) -> dict[str, Any]:
-        scores = {f"{contrast:g}": scored(unit, loaded, contrast) for contrast in plan.config.control}
-        return {"at": [unit.write_box.y0, unit.write_box.x0], "scores": scores, "tiles": loaded.tile_count}
+        found = {f"{contrast:g}": profiles(unit, loaded, contrast) for contrast in plan.config.control}
+        return {"at": [unit.write_box.y0, unit.write_box.x0], "profiles": found, "tiles": loaded.tile_count}
 
     def store(unit: Unit, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        (record.location / SCORES_NAME / f"{unit.name}.json").write_json(dict(found))
+        (record.location / PROFILES_NAME / f"{unit.name}.json").write_json(dict(found))
         return {"tiles": found["tiles"]}
 
     return UnitWork(
@@ -104,24 +105,36 @@ def stored_control(plan: SweepPlan, units: Sequence[Unit]) -> list[PlantedWindow
     """Read what the control found."""
     found = []
     for unit in units:
-        row = (plan.folder / CONTROL_NAME / SCORES_NAME / f"{unit.name}.json").read_mapping()
-        scores = {float(contrast): series for contrast, series in row["scores"].items()}
-        found.append(PlantedWindow((row["at"][0], row["at"][1]), scores))
+        row = (plan.folder / CONTROL_NAME / PROFILES_NAME / f"{unit.name}.json").read_mapping()
+        profiles = {float(contrast): series for contrast, series in row["profiles"].items()}
+        found.append(PlantedWindow((row["at"][0], row["at"][1]), profiles))
     return found
 
 
-def _planted(plan: SweepPlan, place: int, write_box: Box, slab: NDArray[Any], contrast: float) -> NDArray[Any]:
-    """Plant strokes into the layers of one surface, over all that is read for a window."""
+def planted_layers(plan: SweepPlan, place: int, write_box: Box, slab: NDArray[Any], contrast: float) -> NDArray[Any]:
+    """Plant strokes into the layers of one surface, over all that is read for a window.
+
+    Surfaces of one sheet get the same strokes, each at its own scale: noise and width are drawn in micrometres, and the
+    layer lies as far from the surface's middle as in the surface of the first bundle.
+    """
     if not slab.size:
         return slab
-    surface, said = plan.surfaces[place], plan.volume.provenance
-    box, member = surface.read_box(write_box), plan.members[0]
+    surface, first = plan.surfaces[place], plan.members[0]
+    box, said = surface.read_box(write_box), surface.volume.provenance
+    off = (first.layers.start + first.layers.stop - 1) / 2 - _middle(plan.surface_of(first))
     ink = InkConfig(
         amplitude=contrast,
-        depth_layer=(member.layers.start + member.layers.stop - 1) / 2 - surface.layers.start,
+        depth_layer=_middle(surface)
+        + off * plan.surface_of(first).volume.provenance.layer_um / said.layer_um
+        - surface.layers.start,
         width_layers=max(0.5, WIDTH_UM / said.layer_um),
         edge_px=EDGE_PX,
         seed=plan.config.seed,
     )
     mask = strokes(box, max(2.0, STROKE_UM / said.voxel_size_um), EDGE_PX, plan.config.seed)
     return with_ink(slab, ink_plane(mask, None, ink, box), ink)
+
+
+def _middle(surface: SweepSurface) -> float:
+    """Return the middle layer of a surface, in depth order."""
+    return (surface.volume.layer_count - 1) / 2

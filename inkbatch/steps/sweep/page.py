@@ -127,10 +127,9 @@ def _honest(document: Mapping[str, Any], compared: Sequence[Comparison]) -> str:
         )
     share, level = best.real.share_above(best.level), best.level
     measured = (
-        f"{best.times:.1f} times as much as where nothing can be read: look there, it is no proof of ink"
+        f"{best.times:.1f} times as much as in the null: look there, it is no proof of ink"
         if best.times >= UNLIKE
-        else "hardly more than where nothing can be read: this search found nothing here that its null does not show, "
-        "which does not mean that there is no ink"
+        else "hardly more than in the null: brightness alone tells nothing here, neither for ink nor against it"
     )
     return (
         f"{asked} looked at segment {document['segment']}. A z value of {level:.2f}, which {NULL_SHARE:.0%} of the "
@@ -274,7 +273,7 @@ def _profile_chart(document: Mapping[str, Any]) -> Chart:
     tops = [(line.name, *max(line.points, key=lambda point: point[1])) for line in lines]
     words = "; ".join(f"{name} highest at {depth:g}, {z:.2f}" for name, depth, z in tops)
     return line_chart(
-        "Mean z value over the papyrus at each depth. Ink is a thin layer: it makes a peak that nulls do not have.",
+        "Mean z value over the papyrus at each depth. Ink is a thin layer: it makes a thin peak.",
         f"Mean z value by depth: {words}.",
         Axis("depth, layers from where each network looks by itself", whole=True),
         Axis("mean z"),

@@ -95,7 +95,7 @@ def _table(document: Mapping[str, Any], order: list[int]) -> Table:
         )
     columns = ("rank", "row, column", "direction", "q", "z, real / null", "agreement, real / null", "depth", "void")
     caption = (
-        "The first windows. Depth is where the peak above the nulls lies, in layers; rows and letters are the distance "
+        "The first windows. Depth is where the networks agree most, in layers; rows and letters are the distance "
         "of rows and the height of letters in mm, where the map around a window has any."
     )
     return Table(caption, (*columns, "rows / letters, mm"), tuple(rows), frozenset(range(3, 9)))

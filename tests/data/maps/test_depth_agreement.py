@@ -1,4 +1,4 @@
-"""The score of windows against plain NumPy: covariance of two bundles at each depth, and how far its peak rises."""
+"""The agreement of windows against plain NumPy: covariance of two bundles at each depth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def summed(found: np.ndarray, common: np.ndarray):
 
 
 @pytest.mark.parametrize("bundles", [1, 2, 3])
-def test_the_score_is_the_peak_of_the_covariance_above_its_median(bundles):
+def test_a_profile_is_the_covariance_of_z_values_at_every_depth(bundles):
     found, common = maps(bundles), np.ones(SHAPE, bool)
     common[:, 100:] = False
     agreed = summed(found, common)
@@ -42,23 +42,13 @@ def test_the_score_is_the_peak_of_the_covariance_above_its_median(bundles):
     )
     whole = agreed.whole()
     np.testing.assert_allclose(whole.covariances(DEVIATIONS[:bundles]), profile, rtol=1e-6)
-    assert whole.scores(DEVIATIONS[:bundles]) == pytest.approx(profile.max() - np.median(profile))
     assert int(np.argmax(profile)) == 2
 
 
-def test_what_is_loud_or_alike_everywhere_scores_nothing():
-    rng = np.random.default_rng(1)
-    alike = np.repeat(rng.random((1, 1, *SHAPE)), DEPTHS, axis=1).repeat(2, axis=0).astype(np.float16)
+def test_what_is_loud_everywhere_has_no_covariance():
     loud = np.full((2, DEPTHS, *SHAPE), 0.9, np.float16)
-    for found in (alike, loud):
-        np.testing.assert_allclose(summed(found, np.ones(SHAPE, bool)).scores(DEVIATIONS[:2]), 0, atol=1e-9)
+    np.testing.assert_allclose(summed(loud, np.ones(SHAPE, bool)).covariances(DEVIATIONS[:2]), 0, atol=1e-9)
 
 
-def test_one_depth_has_no_peak_and_scores_its_covariance():
-    found = maps(2)[:, 2:3]
-    whole = summed(found, np.ones(SHAPE, bool)).whole()
-    assert whole.scores(DEVIATIONS[:2]) == whole.covariances(DEVIATIONS[:2])[0] > 0
-
-
-def test_nothing_scores_nothing():
-    assert not no_agreement(2, 3, (1, 2)).scores([0.0, 0.1]).any()
+def test_nothing_has_no_covariance():
+    assert not no_agreement(2, 3, (1, 2)).covariances([0.0, 0.1]).any()

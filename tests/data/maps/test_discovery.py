@@ -9,10 +9,8 @@ from inkbatch.data.maps.discovery import (
     Q_CALLED,
     ControlPoint,
     Ground,
-    control_point,
     faintest_seen,
     least_together,
-    most_directions,
     p_values,
     q_values,
     sentence,
@@ -52,12 +50,8 @@ def test_of_those_called_at_most_five_in_a_hundred_are_false():
     assert false <= 0.05 * total
 
 
-def test_two_directions_are_paid_for():
-    np.testing.assert_allclose(most_directions(np.array([[0.02, 0.4], [0.5, 0.9]])), [0.04, 0.8])
-
-
 def test_so_many_windows_must_stand_out_together():
-    assert least_together(100, 299, 1) == 7
+    assert least_together(100, 299) == 7
     scores, null = np.zeros(100), np.linspace(0, 1, 299)
     for count, called in ((6, 0), (7, 7)):
         scores[:] = 0.5
@@ -65,14 +59,9 @@ def test_so_many_windows_must_stand_out_together():
         assert (q_values(p_values(scores, null)) <= Q_CALLED).sum() == called
 
 
-def test_the_control_asks_at_the_same_threshold():
-    rng = np.random.default_rng(0)
-    scores, null = rng.standard_normal(100), rng.standard_normal(300)
-    sampled = np.arange(10, 30)
-    loud = control_point(40, scores[None], null, sampled, np.full((1, 20), 9.0))
-    faint = control_point(10, scores[None], null, sampled, scores[None, sampled])
-    assert (loud.found, loud.windows, loud.share) == (20, 20, 1.0)
-    assert faint.found == 0
+def test_a_contrast_was_seen_if_all_stronger_ones_were():
+    loud, faint = ControlPoint(40, 20, 20), ControlPoint(10, 0, 20)
+    assert loud.share == 1.0
     assert faintest_seen([faint, loud]) == 40
     assert faintest_seen([faint]) is None
     broken = [ControlPoint(10, 20, 20), ControlPoint(20, 3, 20), ControlPoint(40, 20, 20)]
@@ -86,7 +75,12 @@ GROUND = Ground(940, {"too little papyrus": 50, "within half a tile of the borde
 @pytest.mark.parametrize(
     ("called", "points", "least", "words"),
     [
-        (0, SEEN, 7, "No strokes above contrast 20 in 94% of the area. 6% could not be judged, because: 5% too little"),
+        (
+            0,
+            SEEN,
+            7,
+            "No strokes above contrast 20 in 94% of the area, unless they fill fewer than 20 windows. 6% could",
+        ),
         (0, SEEN[1:], 7, "planted strokes of contrast 10 would not have been seen either"),
         (0, [], 7, "No window is unlike the null in 94% of the area; no control was made."),
         (0, SEEN, 101, "Nothing can be called: 101 windows would have to stand out together, and only 100"),

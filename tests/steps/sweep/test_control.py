@@ -21,8 +21,10 @@ from inkbatch.run.job import RunContext
 from inkbatch.run.verifying import verify
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.steps.sweep.control import control_units, planted_layers
 from inkbatch.steps.sweep.job import run
 from inkbatch.steps.sweep.page import page
+from inkbatch.steps.sweep.plan import make_plan
 from inkbatch.steps.sweep.settings import SweepConfig
 from inkbatch.steps.sweep.window_pictures import GAP_PX, PANEL_PX
 from inkbatch.testing.faults import preempted_context
@@ -69,11 +71,11 @@ def test_planted_ink_is_louder_the_more_contrast_it_has(folder, whole):
     evidence = document(folder, "whole")["evidence"]
     assert [row["contrast"] for row in evidence["control"]] == list(CONTRASTS)
     assert [row["windows"] for row in evidence["control"]] == [3, 3]
-    places = (folder / "root/sweeps/page/whole/control/scores").iterdir()
-    scores = [json.loads(place.read_text())["scores"] for place in places]
-    assert len(scores) == 3
-    for row in scores:
-        assert row["80"]["forward"] > 4 * row["5"]["forward"] > 0
+    places = (folder / "root/sweeps/page/whole/control/profiles").iterdir()
+    profiles = [json.loads(place.read_text())["profiles"] for place in places]
+    assert len(profiles) == 3
+    for row in profiles:
+        assert max(row["80"]["forward"]) > 4 * max(row["5"]["forward"]) > 0
     assert len(evidence["at"]) == len(evidence["q"]) == 6
     assert sorted(evidence["rank"]) == [1, 2, 3, 4, 5, 6]
     assert evidence["sentence"].startswith("Nothing can be called: ")
@@ -111,8 +113,12 @@ def test_evidence_takes_the_counts_of_every_unit_whatever_a_listing_shows(folder
 
 
 def test_without_a_control_the_sentence_says_so(folder):
-    run(config(folder, "bare", control_windows=0, nulls=()), RunContext())
+    """With it a region that is known to be blank, end to end."""
+    run(config(folder, "bare", control_windows=0, nulls=(), blank=[[0, 0, 64, 192]]), RunContext())
     evidence = document(folder, "bare")["evidence"]
+    assert evidence["blank"]["series"] == "forward"
+    assert evidence["blank"]["cm2"] == pytest.approx(64 * 192 * (8e-4) ** 2, rel=1e-2)
+    assert len(evidence["blank"]["marks"]) == 3
     assert evidence["control"] == []
     assert evidence["called"] == 0
     assert not (folder / "root/sweeps/page/bare/control").exists()
@@ -146,3 +152,28 @@ def test_the_page_shows_every_window_as_papyrus_z_null_and_depth_with_a_link_int
 
 def test_without_its_surface_a_page_shows_the_maps_alone(whole, tmp_path):
     assert "papyrus" not in gallery_of(whole, tmp_path).parts[0].caption
+
+
+def test_strokes_lie_in_the_same_place_and_layer_at_every_scale(folder):
+    """The sheet at half the voxel size, each voxel as eight; strokes are drawn into grey layers of both surfaces."""
+    grey = np.full(SHAPE, 100, np.uint8).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    source = write_layers(folder / "layers-finer", grey)
+    stated = {"source": str(source), "depth_order": "forward", "voxel_size_um": 4.0, "shard_px": 64}
+    prepare.run(PrepareConfig(segment="finer", root=str(folder / "root"), **stated), RunContext())
+    identity_bundle(folder / "fine", 3, voxel_size_um=4.0)
+    bundles = [{"bundle": str(folder / "a"), "name": "a"}, {"bundle": str(folder / "fine"), "segment": "finer"}]
+    plan = make_plan(config(folder, "scales", bundles=bundles, depths="-1:2"))
+    (window, *_), found = control_units(plan), []
+    for place, surface in enumerate(plan.surfaces):
+        read_box, box = surface.read_box(window.write_box), surface.frame.box(window.write_box)
+        slab = np.full((len(surface.layers), *read_box.shape), 100, np.uint8)
+        ink = planted_layers(plan, place, window.write_box, slab, 80.0).astype(float) - 100
+        inside = ink[:, *box.within(read_box)]
+        sums = inside.sum(axis=(1, 2))
+        brightest = np.flatnonzero(sums == sums.max()) + surface.layers.start
+        assert brightest.mean() == (surface.volume.layer_count - 1) / 2
+        found.append(inside.max(axis=0))
+    here, there = found
+    halved = there[: 2 * len(here), : 2 * len(here)].reshape(len(here), 2, -1, 2).mean(axis=(1, 3))
+    assert np.corrcoef(here.ravel(), halved.ravel())[0, 1] > 0.8
+    assert 0.05 < (here > 20).mean() < 0.6

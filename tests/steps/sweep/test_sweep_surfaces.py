@@ -40,7 +40,7 @@ def finer(swept) -> str:
 
 def both_scales(swept, finer, **changes) -> SweepConfig:
     bundles = [str(swept.folder / "identity"), {"bundle": str(swept.folder / "fine"), "name": "fine", "segment": finer}]
-    return config_for(swept.folder, bundles=bundles, nulls=["shuffled"], **changes)
+    return config_for(swept.folder, bundles=bundles, nulls=["shuffled"], **{"control_windows": 0, **changes})
 
 
 def test_a_bundle_of_another_scale_reads_its_own_surface_and_is_brought_here(swept, finer, monkeypatch):
