@@ -7,8 +7,9 @@ that lie further from it than ink is wide: real papyrus, of real loudness, read 
 
 A layer of papyrus may be rougher than others all over a segment. Then the faintest windows rise at its depth, too, and
 they do not where others hold ink; scores are divided by as much as they rise. And what a network answers may drift with
-depth: nothing is called unless the mean of all windows has a peak as thin as ink. Nor is a window in which two networks
-draw next to nothing: of empty maps the stretch makes z values like any other.
+depth: nothing is called unless the mean of all windows has a peak as thin as ink, and has it inside the range, since at
+its end a peak cannot be told from a drift. Nor is anything called where the networks draw next to nothing: of empty
+maps the stretch makes z values like any other.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from inkbatch.data.maps.discovery import Q_CALLED, least_together, p_values, q_v
 LEAST_DEPTHS = 3  # from here on the median of a profile is not its peak
 FAINTEST = 0.05  # of windows: they hold no ink, unless nearly all do
 FLOOR = 0.1  # of the median covariance: what the faintest windows' rise is measured on
-LEAST_MARK = 0.03  # of a probability: standard deviation over a window below which a map is empty, 8 of 255 grey values
+EMPTY = 0.02  # of a probability: maps that vary by less within windows are empty, 5 of 255 grey values
 LEAST_PEAK = 2.0  # mean of all windows at the depth of ink, in units of the largest mean away from it
 REACH_LAYERS = 2.0  # further than this from ink, a network that was trained on ink in its middle no longer reads it
 
@@ -39,7 +40,8 @@ class HeldWindows:
         depth: Place of that depth, for each series by itself, (series, windows).
         scores: Height of each window there, (windows,), divided by the rise of the faintest windows.
         peak: Mean of all windows there, in units of the largest mean away from it, (windows,).
-        drawn: True where ``C(d)`` there is that of a visible mark, (windows,).
+        answered: True where the mean of ``C(d)`` of all windows there is that of maps that are not empty, (windows,).
+        inside: True where that depth is neither the first nor the last, (windows,).
         null: Heights of windows at other depths, all series.
     """
 
@@ -47,15 +49,20 @@ class HeldWindows:
     depth: NDArray[np.intp]
     scores: Doubles
     peak: Doubles
-    drawn: NDArray[np.bool_]
+    answered: NDArray[np.bool_]
+    inside: NDArray[np.bool_]
     null: Doubles
 
     @property
     def p(self) -> Doubles:
-        """p-values, (windows,); 1 where there is no null, no mark, or no peak of all windows."""
+        """p-values, (windows,); 1 where there is no null, empty maps, or no peak of all windows inside the range."""
+        return np.where(self.inside, self._p_anywhere, 1.0)
+
+    @property
+    def _p_anywhere(self) -> Doubles:
         if not len(self.null):
             return np.ones(len(self.scores))
-        return np.where(self.drawn & (self.peak >= LEAST_PEAK), p_values(self.scores, self.null), 1.0)
+        return np.where(self.answered & (self.peak >= LEAST_PEAK), p_values(self.scores, self.null), 1.0)
 
     @property
     def q(self) -> Doubles:
@@ -66,6 +73,16 @@ class HeldWindows:
     def called(self) -> NDArray[np.bool_]:
         """True for windows that are called."""
         return self.q <= Q_CALLED
+
+    @property
+    def cut_off(self) -> int:
+        """Windows that would be called if the first and the last depth had further ones beside them."""
+        return int((~self.inside & (q_values(self._p_anywhere) <= Q_CALLED)).sum())
+
+    @property
+    def empty(self) -> bool:
+        """True where the networks draw next to nothing in any window."""
+        return not self.answered.any()
 
     @property
     def least(self) -> int:
@@ -108,9 +125,9 @@ def peaks(profiles: Doubles, away: NDArray[np.bool_]) -> Doubles:
 
 
 def least_covariance(deviations: Sequence[float]) -> float:
-    """Return the ``C(d)`` of a mark of `LEAST_MARK`, by the deviations of the bundles' stretches."""
+    """Return the ``C(d)`` of maps that vary by `EMPTY` within windows, by the deviations of the bundles' stretches."""
     scales = [deviations[a] * deviations[b] for a, b in scored_pairs(len(deviations))]
-    return LEAST_MARK**2 * float(np.mean([1 / scale for scale in scales if scale] or [np.inf]))
+    return EMPTY**2 * float(np.mean([1 / scale for scale in scales if scale] or [np.inf]))
 
 
 def held(profiles: Doubles, depths: Sequence[int], least: float = 0.0) -> HeldWindows:
@@ -126,13 +143,14 @@ def held(profiles: Doubles, depths: Sequence[int], least: float = 0.0) -> HeldWi
     found, windows = heights(profiles), np.arange(profiles.shape[2])
     if not windows.size:
         nothing = np.zeros(0, np.intp)
-        none = np.zeros(0)
-        return HeldWindows(nothing, np.zeros((len(found), 0), np.intp), none, none, np.zeros(0, bool), none)
+        none, no = np.zeros(0), np.zeros(0, bool)
+        return HeldWindows(nothing, np.zeros((len(found), 0), np.intp), none, none, no, no, none)
     others = found.sum(axis=2, keepdims=True) - found
     depth = others.argmax(axis=1)
     series = np.take_along_axis(others, depth[:, None], axis=1)[:, 0].argmax(axis=0)
     chosen = depth[series, windows]
     scores = found[series, chosen, windows] / rises(profiles, away)[series, chosen]
     peak = peaks(profiles, away)[series, chosen]
-    drawn = profiles[series, chosen, windows] >= least
-    return HeldWindows(series, depth, scores, peak, drawn, found[:, away[chosen].T].ravel())
+    answered = profiles.mean(axis=2)[series, chosen] >= least
+    inside = (chosen > 0) & (chosen < len(depths) - 1)
+    return HeldWindows(series, depth, scores, peak, answered, inside, found[:, away[chosen].T].ravel())

@@ -101,15 +101,31 @@ class Ground:
         return self.judged / total if total else 0.0
 
 
-def sentence(called: int, points: list[ControlPoint], ground: Ground, least: int, windows: int) -> str:
+@dataclass(frozen=True)
+class Outlook:
+    """Chances of a call.
+
+    Attributes:
+        windows: That were judged.
+        least: See `least_together`.
+        cut_off: Windows that stand out at the first or the last depth.
+        empty: True where the networks draw next to nothing.
+    """
+
+    windows: int
+    least: int = 0
+    cut_off: int = 0
+    empty: bool = False
+
+
+def sentence(called: int, points: list[ControlPoint], ground: Ground, outlook: Outlook) -> str:
     """Say what was found, and what could have been, in words that claim no ink.
 
     Args:
         called: Windows with a q-value of `Q_CALLED` at most.
         points: The positive control; empty where none was made.
         ground: Area that was judged.
-        least: See `least_together`.
-        windows: Windows that were judged.
+        outlook: Chances of a call.
     """
     left = "; ".join(f"{_percent(pixels, ground)} {reason}" for reason, pixels in ground.reasons.items() if pixels)
     rest = f" {_whole(1 - ground.share)} could not be judged, because: {left}." if left else ""
@@ -117,12 +133,20 @@ def sentence(called: int, points: list[ControlPoint], ground: Ground, least: int
         plural = "windows are" if called > 1 else "window is"
         said = f"{called:,} {plural} unlike the null at q ≤ {Q_CALLED:g}, in {_whole(ground.share)} of the area."
         return said + rest
-    if least > windows:
+    if outlook.least > outlook.windows:
         return (
-            f"Nothing can be called: {least:,} windows would have to stand out together, and only {windows:,} were "
-            f"judged; sweep more depths.{rest}"
+            f"Nothing can be called: {outlook.least:,} windows would have to stand out together, and only "
+            f"{outlook.windows:,} were judged; sweep more depths.{rest}"
+        )
+    if outlook.cut_off:
+        plural = "windows stand" if outlook.cut_off > 1 else "window stands"
+        return (
+            f"Nothing can be called yet: {outlook.cut_off:,} {plural} out at the first or the last depth, where a peak "
+            f"cannot be told from a drift; sweep further.{rest}"
         )
     faintest = faintest_seen(points)
+    if not points and outlook.empty:
+        return f"The networks see nothing here, and no control was made: this says nothing about ink.{rest}"
     if not points:
         return f"No window is unlike the null in {_whole(ground.share)} of the area; no control was made.{rest}"
     if faintest is None:

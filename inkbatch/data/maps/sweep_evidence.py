@@ -22,6 +22,7 @@ from inkbatch.data.maps.discovery import (
     Q_CALLED,
     ControlPoint,
     Ground,
+    Outlook,
     sentence,
 )
 from inkbatch.data.maps.evidence import (
@@ -217,7 +218,11 @@ def evidence(sweep: StoredSweep, rules: EvidenceRules, planted: Sequence[Planted
         "windows": judged,
         "null_windows": len(against.null),
         "least_together": against.least,
-        "sentence": sentence(called, list(control), found.ground, against.least, judged),
+        "cut_off": against.cut_off,
+        "empty": against.empty,
+        "sentence": sentence(
+            called, control, found.ground, Outlook(judged, against.least, against.cut_off, against.empty)
+        ),
         "ground": {"judged_px": found.ground.judged, "not_judged_px": found.ground.reasons},
         "control": [{"contrast": one.contrast, "found": one.found, "windows": one.windows} for one in control],
         "blank": _blank(sweep, found, rules),

@@ -77,9 +77,21 @@ def test_without_depths_away_from_ink_there_is_no_null():
 def test_empty_maps_are_never_called():
     found = profiles(0, inked=INKED)
     least = least_covariance([0.004, 0.004])
-    assert held(found * 100, DEPTHS, least).called[:INKED].all()
-    assert not held(found / 10, DEPTHS, least).called.any()
-    assert least_covariance([0.1, 0.3]) == pytest.approx(0.03**2 / 0.03)
+    loud, faint = held(found * 10, DEPTHS, least), held(found / 10, DEPTHS, least)
+    assert loud.called[:INKED].all()
+    assert not loud.empty
+    assert not faint.called.any()
+    assert faint.empty
+    assert least_covariance([0.1, 0.3]) == pytest.approx(0.02**2 / 0.03)
+
+
+def test_a_peak_at_the_end_of_the_range_is_none_and_says_how_many_windows_have_it():
+    found = profiles(0, inked=INKED)
+    inside, ends = held(found, DEPTHS), held(found[:, : AT + 1], DEPTHS[: AT + 1])
+    assert inside.called[:INKED].all()
+    assert inside.cut_off == 0
+    assert not ends.called.any()
+    assert INKED <= ends.cut_off <= INKED + 1
 
 
 def test_null_scores_are_heights_away_from_the_depth_of_ink():

@@ -9,6 +9,7 @@ from inkbatch.data.maps.discovery import (
     Q_CALLED,
     ControlPoint,
     Ground,
+    Outlook,
     faintest_seen,
     least_together,
     p_values,
@@ -73,22 +74,25 @@ GROUND = Ground(940, {"too little papyrus": 50, "within half a tile of the borde
 
 
 @pytest.mark.parametrize(
-    ("called", "points", "least", "words"),
+    ("called", "points", "outlook", "words"),
     [
         (
             0,
             SEEN,
-            7,
+            Outlook(100, 7),
             "No strokes above contrast 20 in 94% of the area, unless they fill fewer than 20 windows. 6% could",
         ),
-        (0, SEEN[1:], 7, "planted strokes of contrast 10 would not have been seen either"),
-        (0, [], 7, "No window is unlike the null in 94% of the area; no control was made."),
-        (0, SEEN, 101, "Nothing can be called: 101 windows would have to stand out together, and only 100"),
-        (3, SEEN, 7, "3 windows are unlike the null at q ≤ 0.05, in 94% of the area."),
+        (0, SEEN[1:], Outlook(100, 7), "planted strokes of contrast 10 would not have been seen either"),
+        (0, [], Outlook(100, 7), "No window is unlike the null in 94% of the area; no control was made."),
+        (0, SEEN, Outlook(100, 101), "Nothing can be called: 101 windows would have to stand out together, and only"),
+        (0, SEEN, Outlook(100, 7, cut_off=8), "8 windows stand out at the first or the last depth"),
+        (0, [], Outlook(100, 7, empty=True), "The networks see nothing here, and no control was made: this says noth"),
+        (0, SEEN, Outlook(100, 7, empty=True), "No strokes above contrast 20 in 94% of the area"),
+        (3, SEEN, Outlook(100, 7), "3 windows are unlike the null at q ≤ 0.05, in 94% of the area."),
     ],
 )
-def test_the_sentence_claims_no_ink_and_says_what_was_not_judged(called, points, least, words):
-    said = sentence(called, points, GROUND, least, 100)
+def test_the_sentence_claims_no_ink_and_says_what_was_not_judged(called, points, outlook, words):
+    said = sentence(called, points, GROUND, outlook)
     assert words in said
     assert "1% within half a tile of the border" in said
     assert " ink" not in said.replace("says nothing about ink", "")
