@@ -92,7 +92,7 @@ def test_shards_and_kills_change_nothing(folder, whole):
 
 
 def test_lost_measures_of_the_control_are_made_again(folder, whole):
-    place = whole / "control/scores"
+    place = whole / "control/profiles"
     lost = place.names()
     before = {name: (place / name).read_bytes() for name in lost}
     for name in lost[1:]:
