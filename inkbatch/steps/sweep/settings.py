@@ -69,7 +69,7 @@ class SweepConfig(JobConfig):
         nulls: Nulls that are swept alike: ``shuffled`` (layers in a random order), ``repeated`` (one layer repeated).
         phases: Tile grids that are summed: the plain one, and others shifted by parts of a stride.
         seed: Of the shuffle.
-        window_mm: Edge of the windows that are held against the nulls; a whole number of blocks of 64 px is taken.
+        window_mm: Edge of the windows that are held against themselves; a whole number of blocks of 64 px is taken.
         control_windows: Windows in which ink is planted, to say what would have been seen; 0: none.
         control: Contrasts of planted ink, grey values of 255; negative is darker than papyrus.
         blank: Boxes y0, x0, y1, x1 in pixels where there is no ink, as you know: false marks are counted there.

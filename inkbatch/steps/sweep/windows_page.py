@@ -32,14 +32,14 @@ def window_sections(source: WindowSource) -> Iterator[Section]:
     if order:
         parts = [_gallery(source, order[:SHOWN]), _rank_map(document), _table(document, order[:LISTED])]
         parts.append(Words(f"{VIEWER_WORDS} inkbatch view {document['segment']} --root ROOT."))
-    yield Section("Windows, the most unlike the null first", (*parts, Words(WORDS)))
+    yield Section("Windows, the most unlike themselves at other depths first", (*parts, Words(WORDS)))
     if evidence["control"]:
         yield Section("What would have been seen", (_control(evidence),))
 
 
 WORDS = (
     "A q of 0.05 means: of this window and all that rank before it, one in twenty is expected to be false. Nothing "
-    "here says ink: a window is unlike what the same search finds where no ink can be read."
+    "here says ink: a window is unlike the same papyrus at other depths."
 )
 
 VIEWER_WORDS = "Links open a window in the viewer, real maps beside their null, while it runs on this machine:"
