@@ -167,7 +167,7 @@ def _pictures(compared: Sequence[Comparison], width_um: float) -> Iterator[Pictu
     best = compared[0]
     shown_maps = [(best.real, f"The {best.real.name} map: mean z value over depths and networks.")]
     if best.null is not None:
-        said = f"The null beside it ({best.null.name}), in the same colours: the same search of layers out of order or of one layer."
+        said = f"The null beside it ({best.null.name}), in the same colours: layers out of order, or one repeated."
         shown_maps.append((best.null, said))
     shown_maps += [(one.real, f"The {one.real.name} map.") for one in compared[1:]]
     low, high = SHOWN_Z
