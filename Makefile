@@ -312,7 +312,7 @@ test-probe: $(VENV)/.dev ## The verdicts of probe (80 phantoms) and preflight (3
 	$(BIN)/python -m pytest -s -m many_seeds -o faulthandler_timeout=7200
 
 .PHONY: test-sweep
-test-sweep: $(VENV)/.dev ## Sweep 98 segments of known truth, and say what was found (40 minutes on two cores; goes on where it stopped)
+test-sweep: $(VENV)/.dev ## Sweep 98 segments of known truth, and say what was found (20 minutes on two cores; goes on where it stopped)
 	$(BIN)/python scripts/prove_sweep.py $(ARGS)
 
 .PHONY: test-fuzz
