@@ -373,6 +373,10 @@ screenshots: $(VENV)/.dev ## Pictures of the real pages for README and docs (nee
 trust-pictures: $(VENV)/.runtime ## Draw the pictures of docs/trust.md again, from ROOT after the commands of that page
 	$(BIN)/python scripts/make_trust_pictures.py '$(ROOT)' docs/images
 
+.PHONY: rounds-pictures
+rounds-pictures: $(VENV)/.dev ## Draw the pictures of docs/rounds.md again, from ROOT after make rounds-demo (needs Chromium)
+	$(BIN)/python scripts/make_round_pictures.py '$(ROOT)/rounds-demo/seed-0' docs/images
+
 .PHONY: wheel
 wheel: $(BIN)/uv ## Build the wheel into dist/, with the locked build tools
 	rm -f dist/*.whl

@@ -47,10 +47,12 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def viewer_of(targets: Sequence[str], root: str, *, edit: bool = False, port: int = 0) -> Iterator[str]:
-    """Run a viewer, or with `edit` the label editor; yields its address."""
+def viewer_of(
+    targets: Sequence[str], root: str, *, edit: bool = False, port: int = 0, version: str | None = None
+) -> Iterator[str]:
+    """Run a viewer, or with `edit` the label editor on a version, or the newest one; yields its address."""
     viewer = Viewer(Scene(targets, root), can_edit=edit)
-    editor = Editor(viewer, root, "ada") if edit else None
+    editor = Editor(viewer, root, "ada", version) if edit else None
     try:
         with ViewServer(viewer, port=port, editor=editor) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

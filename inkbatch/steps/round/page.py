@@ -162,10 +162,12 @@ def _changed(found: Mapping[str, Any], before: Mapping[str, Any], root: Location
             *(str(one["labels"].get(segment, {}).get("version", "own")) for one in (before, found)),
             *(_areas(one, segment) for one in (before, found)),
         )
-        for segment in found.get("labelled", ())
+        for segment, now in found.get("labelled", {}).items()
+        if now["cm2"] or before.get("labelled", {}).get(segment, now)["cm2"]
     ]
     table = Table(
-        "Labels that the two rounds took: versions, and square centimetres that count, with ink among them.",
+        "Labels that the two rounds took outside of the yardstick: versions, and square centimetres that count, with "
+        "ink among them.",
         ("segment", "version before", "version now", "cm² before, ink", "cm² now, ink"),
         tuple(rows),
         frozenset({3, 4}),

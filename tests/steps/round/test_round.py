@@ -111,6 +111,7 @@ def test_the_page_shows_what_changed_and_where_to_look(two_rounds):
     changed = next(section for section in pages[1].sections if section.title == "What changed")
     table = next(part for part in changed.parts if isinstance(part, Table))
     areas = {row[0]: row[3:] for row in table.rows}
+    assert set(areas) == {"r0", "r1"}  # r2 is the yardstick
     um = VOXEL_SIZE_UM / 1e4
     assert [float(cell.split(",")[0]) for cell in areas["r0"]] == pytest.approx(
         [96 * columns * um**2 for columns in (96, 160)], abs=1e-4
