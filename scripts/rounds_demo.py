@@ -1,11 +1,15 @@
-"""Rounds of labelling on phantoms, whose truth is known, with a script in the place of a person.
+"""Rounds of labelling on phantoms, whose truth is known, beside two other ways to use the same first labels.
 
     python scripts/rounds_demo.py --root root/rounds-demo --rounds 2        (make rounds-demo)
 
 Letters are planted into four pieces of the papyrus of ``scripts/data``, none of which share a pixel. Of three pieces a
 fifth is labelled; the fourth, labelled throughout, is the yardstick. After each round a scripted labeller opens the
 regions that were proposed, keeps the components of the first labels that are ink by the truth, marks the others bare,
-and ignores the ink that they miss. The claim of a round is its F0.5 out of fold, beside its scores on the yardstick.
+and ignores the ink that they miss. ``--compare`` adds
+
+* *train once*: the first labels alone, and as many steps as all rounds together;
+* *leaking*: networks label all that they were trained on, others learn from that, and so on; nobody looks. The claim of
+  each way is the F0.5 that it would tell of itself, beside its scores by the truth.
 
 Stopped anywhere, the same command goes on.
 """
@@ -34,7 +38,9 @@ from inkbatch.data.labels.painting_version import (
     read_state,
     version_names,
 )
-from inkbatch.data.maps.scoring import ALARMS
+from inkbatch.data.maps.scoring import ALARMS, ScoreHistogram
+from inkbatch.data.maps.stored import open_map
+from inkbatch.data.maps.yardstick import BETA
 from inkbatch.data.synthetic.phantom import PhantomConfig
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
@@ -43,7 +49,7 @@ from inkbatch.steps.prepare.job import run as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
 from inkbatch.steps.round.job import RoundConfig
 from inkbatch.steps.round.job import run as run_round
-from inkbatch.steps.round.names import DOCUMENT, PROPOSALS, round_folder, round_name
+from inkbatch.steps.round.names import BLOCKS, DOCUMENT, PROPOSALS, round_folder, round_name
 from inkbatch.steps.synthetic.phantom import read_picture
 from inkbatch.steps.synthetic.phantom import run as plant
 
@@ -68,10 +74,10 @@ class Row:
     """One line of the table.
 
     Attributes:
-        way: The round.
-        said: Its verdict.
+        way: Way to use the first labels, and its round.
+        said: Verdict of a round; empty of another way.
         labelled_cm2: Papyrus with labels outside of the yardstick.
-        scores: By column: F0.5 out of fold, and scores of the yardstick by the truth.
+        scores: By column: the F0.5 that the way claims, and scores of the yardstick by the truth.
     """
 
     way: str
@@ -177,17 +183,19 @@ def judged(codes: Codes, truth: Bools) -> Codes:
     return found | np.uint8(SUPERVISION)
 
 
-def folder_of(root: Path, series: str, number: int) -> Location:
+def folder_of(root: Path, series: str, number: int = 1) -> Location:
     """Return the folder of a round."""
     return round_folder(Location.parse(root), series, number)
 
 
-def do_round(root: Path, series: str, number: int, versions: Mapping[str, str | None], seed: int) -> dict[str, Any]:
-    """Do a round on stated label versions, and return what it found."""
+def do_round(
+    root: Path, series: str, number: int, versions: Mapping[str, str | None], seed: int, times: int = 1, **changes: Any
+) -> dict[str, Any]:
+    """Do a round on stated label versions, with so many times the shipped epochs; returns what it found."""
     values: dict[str, Any] = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
-    values |= {"root": str(root), "name": series, "round": number, "seed": seed}
+    values |= {"root": str(root), "name": series, "round": number, "seed": seed, **changes}
     values["segments"] = [{"id": name, "version": versions[name]} for name in values["segments"]]
-    values["train"] = {**values["train"], "seed": seed}
+    values["train"] = {**values["train"], "seed": seed, "epochs": values["train"]["epochs"] * times}
     run_round(RoundConfig.checked(values, series), RunContext())
     found: dict[str, Any] = (folder_of(root, series, number) / DOCUMENT).read_mapping()
     return found
@@ -210,11 +218,53 @@ def loop(root: Path, truth: Mapping[str, Bools], rounds: int, seed: int) -> list
     return rows
 
 
-def rounds_of(root: Path, rounds: int, seed: int) -> list[Row]:
-    """Plant, label, and run the rounds with one seed."""
+def train_once(root: Path, truth: Mapping[str, Bools], rounds: int, seed: int) -> Row:
+    """Train on the first labels alone, as many steps as all rounds together."""
+    versions = {segment: version_from(root, segment, FIRST) for segment in truth}
+    found = do_round(root, "once", 1, versions, seed, rounds, proposals={"as_version": False})
+    return row_of("train once", found, found["out_of_fold"]["f05"])
+
+
+def leaking(root: Path, truth: Mapping[str, Bools], rounds: int, seed: int) -> list[Row]:
+    """Let networks label what they were trained on, and train on that; the first round is that of the series."""
+    rows: list[Row] = []
+    pieces = [segment for segment in truth if segment != YARDSTICK]
+    series = SERIES
+    for number in range(2, rounds + 1):
+        origin = f"leaking {number}"
+        threshold = (folder_of(root, series) / DOCUMENT).read_mapping()["threshold"]
+        for segment in pieces:
+            by_hand = read_codes(root, segment, FIRST)
+            said = painted(word_of_the_trained(root, series, segment) >= threshold)
+            store(root, segment, np.where(by_hand != 0, by_hand, said), origin)
+        series = f"leak{number}"
+        versions = {segment: version_from(root, segment, origin, FIRST) for segment in truth}
+        found = do_round(root, series, 1, versions, seed, proposals={"as_version": False})
+        own = ScoreHistogram()
+        for segment in pieces:
+            ink = (read_codes(root, segment, origin) & INK) != 0
+            own.add(word_of_the_trained(root, series, segment), ink, np.ones(ink.shape, bool), segment)
+        rows.append(row_of(f"leaking, round {number}", found, own.f_beta(found["threshold"], BETA)))
+    return rows
+
+
+def word_of_the_trained(root: Path, series: str, segment: str) -> NDArray[np.float32]:
+    """Average the maps of the networks that were trained on a segment: those that must not speak of it."""
+    home = (folder_of(root, series) / BLOCKS).read_mapping()["homes"][segment][0][2]
+    folds = [fold for fold in range(len(PIECES) - 1) if fold != home]
+    maps = [open_map(str(root), segment, f"{round_name(series, 1)}-fold-{fold}") for fold in folds]
+    said = [one.prediction.read(Box(0, 0, *one.shape_yx)).astype(np.float32) for one in maps]
+    mean: NDArray[np.float32] = np.mean(said, axis=0)
+    return mean
+
+
+def ways(root: Path, rounds: int, seed: int, compare: bool) -> list[Row]:
+    """Go all ways with one seed."""
     truth = plant_phantoms(root, seed)
     first_labels(root, truth)
     rows = loop(root, truth, rounds, seed)
+    if compare:
+        rows += [train_once(root, truth, rounds, seed), *leaking(root, truth, rounds, seed)]
     (root / "table.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     return rows
 
@@ -235,14 +285,15 @@ def table(runs: Sequence[Sequence[Row]]) -> list[str]:
 
 
 def main() -> None:
-    """Run the rounds, and print their table."""
+    """Plant, run, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=REPOSITORY / "root" / "rounds-demo")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="other letters, other weights; ROOT/seed-0 …")
+    parser.add_argument("--compare", action="store_true", help="train once and leak, too")
     given = parser.parse_args()
     started, root = time.perf_counter(), given.root.resolve()
-    runs = [rounds_of(root / f"seed-{seed}", given.rounds, seed) for seed in given.seeds]
+    runs = [ways(root / f"seed-{seed}", given.rounds, seed, given.compare) for seed in given.seeds]
     print("\n".join(table(runs)))
     for seed in given.seeds:
         print(f"page: {folder_of(root / f'seed-{seed}', SERIES, given.rounds) / 'report.html'}")
