@@ -88,7 +88,7 @@ class CheckpointStore:
             return Pointer.model_validate(place.read_json())
         except FileNotFoundError:
             return Pointer()
-        except ValidationError as error:
+        except (ValidationError, CorruptDataError) as error:
             raise CorruptDataError(
                 f"{place}: not a pointer to checkpoints; remove {self.location} to start over"
             ) from error

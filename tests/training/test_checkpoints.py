@@ -83,9 +83,10 @@ def test_a_damaged_newest_checkpoint_is_passed_over(store, harm):
     assert "using the checkpoint before it" in notes[0]
 
 
-def test_an_edited_pointer_is_refused(tmp_path):
+@pytest.mark.parametrize("edited", ['{"last": [{"file": 3}]}', '{"last": [', ""])
+def test_an_edited_or_cut_pointer_is_refused(tmp_path, edited):
     store = CheckpointStore(Location.parse(tmp_path))
-    (tmp_path / "pointer.json").write_text('{"last": [{"file": 3}]}')
+    (tmp_path / "pointer.json").write_text(edited)
     with pytest.raises(CorruptDataError, match="not a pointer to checkpoints; remove"):
         store.newest()
 

@@ -9,7 +9,7 @@ from typing import Any
 from inkbatch.data.maps.comparison import Comparison, open_comparison
 from inkbatch.data.maps.scoring import DEFAULT_THRESHOLD, threshold_of
 from inkbatch.data.maps.truth import TruthChoice
-from inkbatch.errors import NoLabelsError
+from inkbatch.errors import CorruptDataError, NoLabelsError
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import SCORE_NAME
 from inkbatch.text import share_text
@@ -50,10 +50,10 @@ def leave_score(folder: Location, root: str, segment: str, choice: TruthChoice, 
 
 
 def stored_score(folder: Location) -> dict[str, Any] | None:
-    """Read what `leave_score` stored; None if there is nothing."""
+    """Read what `leave_score` stored; None if there is nothing, or a damaged file, which is made again."""
     try:
         found: dict[str, Any] = (folder / SCORE_NAME).read_mapping()
-    except FileNotFoundError:
+    except (FileNotFoundError, CorruptDataError):
         return None
     return found
 
