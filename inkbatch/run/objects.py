@@ -106,15 +106,19 @@ def lost_files(run: RunFolder) -> dict[str, str]:
     return {path: fault for path, fault in faults.items() if fault}
 
 
-def reopened(run: RunFolder, job: str, note: Callable[[str], None]) -> bool:
+def reopened(
+    run: RunFolder, job: str, note: Callable[[str], None], made_once: Callable[[str], bool] = lambda path: False
+) -> bool:
     """Take ``complete.json`` from a run whose files are gone or cut, so that it is completed again.
 
-    Metadata of arrays that are cut go, too: the end of a job takes those that are there for its own and seals them.
+    Metadata of arrays that are cut go, too: the end of a job takes those that are there for its own and seals them. So do
+    cut files that no later call makes again.
 
     Args:
         run: A complete run.
         job: Its job, for the words.
-        note: Is told which file is lost.
+        note: Is told which files are lost.
+        made_once: Tells of a path in the run's folder if only the work itself, long done, could make it again.
     """
     lost = lost_files(run)
     if not lost:
@@ -122,8 +126,10 @@ def reopened(run: RunFolder, job: str, note: Callable[[str], None]) -> bool:
     note(f"{job}: {run.location} must be completed again: {next(iter(lost.values()))}")
     (run.location / "complete.json").delete()
     for path in lost:
-        if path.rpartition("/")[2] == _METADATA:
+        if path.rpartition("/")[2] == _METADATA or made_once(path):
             (run.base / path).delete()
+        if made_once(path):
+            note(f"{job}: {path} is lost; only the whole job could make it again, so the run is completed without it")
     return True
 
 

@@ -42,6 +42,11 @@ def write_pictures(folder: Location, progress: Progress, found: Validation) -> d
     return pictures
 
 
+def is_picture(path: str) -> bool:
+    """Tell if a path in a run's folder is a validation picture: only the epoch itself could draw it."""
+    return path.startswith("validation/")
+
+
 def written_pictures(folder: Location, progress: Progress, validation: Sequence[Sample]) -> list[str]:
     """List the paths of the validation pictures that epochs of a run left, asking for each by name.
 

@@ -39,6 +39,7 @@ from inkbatch.training.devices import is_our_child, launch_fabric, precision_of
 from inkbatch.training.fabric import Fabric
 from inkbatch.training.finish import (
     finite,
+    is_picture,
     network_with,
     write_bundle,
     write_curves,
@@ -79,7 +80,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
             if one.config.model.start_from is not None and not record.is_begun():
                 network_of(one)  # weights that do not fit are refused before anything is written
             begin(record, context)
-            if record.is_complete() and not reopened(record, "train", reporter.note):
+            if record.is_complete() and not reopened(record, "train", reporter.note, is_picture):
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")
                 if not report_place(one.folder, "train").exists():
                     leave_report(one.folder, reporter.note, report_page, root_of_runs(config))

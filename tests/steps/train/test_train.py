@@ -341,3 +341,9 @@ def test_a_finished_run_names_its_files_verify_reads_them_and_lost_ones_are_made
     assert weights.read_bytes() == before
     assert json.loads((folder / "complete.json").read_text()) == complete
     assert run(config_of(root, epochs=1), RunContext()).stored == 0
+    picture = next(name for name in sorted(named) if name.startswith("validation/"))
+    (folder / picture).write_bytes((folder / picture).read_bytes()[:100])
+    assert run(config_of(root, epochs=1), RunContext()).stored == 1
+    assert set(json.loads((folder / "complete.json").read_text())["files"]) == named - {picture}
+    assert not (folder / picture).exists()
+    assert verify(str(folder)).faults == []
