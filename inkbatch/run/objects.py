@@ -111,8 +111,8 @@ def reopened(
 ) -> bool:
     """Take ``complete.json`` from a run whose files are gone or cut, so that it is completed again.
 
-    Metadata of arrays that are cut go, too: the end of a job takes those that are there for its own and seals them. So do
-    cut files that no later call makes again.
+    Metadata of arrays that are cut go, too: the end of a job takes those that are there for its own and seals them.
+    So do cut files that no later call makes again.
 
     Args:
         run: A complete run.
