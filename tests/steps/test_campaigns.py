@@ -9,9 +9,7 @@ import pytest
 from inkbatch.testing import killing, spoiling
 from inkbatch.testing.campaigns import Place, objects_in, unequal
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # every job runs once, then is killed
 
 
 @pytest.mark.parametrize("store", ["local", "s3"])
