@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,13 +15,15 @@ from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
+from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
 from inkbatch.run.run_file import core_count
 from inkbatch.run.verifying import verify
 from inkbatch.steps.provenance.diff import diff
 from inkbatch.steps.provenance.repeatable import holds_no_clock
 from inkbatch.steps.provenance.rerun import rerun
-from inkbatch.testing.jobs import EveryJob, run_every_job
+from inkbatch.testing.campaigns import objects_in, unequal
+from inkbatch.testing.jobs import EveryJob, run_every_job, steps_of
 from inkbatch.testing.training import tiny_dataset
 
 JOBS = (
@@ -69,6 +73,39 @@ def test_every_finished_run_is_as_it_was_written(finished):
     found = verify(str(finished.root))
     assert found.faults == []
     assert found.runs >= len(JOBS)
+
+
+def kinds_of_objects(folder: Path, job: str) -> list[Path]:
+    """List one object of each kind that a job stored: those whose paths differ in more than numbers."""
+    found: dict[str, Path] = {}
+    others = [
+        place.parent
+        for place in folder.rglob("manifest.json")
+        if not json.loads(place.read_text())["job"].startswith(job)
+    ]
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).as_posix()
+        its_own = re.search(r"(^|/)(done/|manifest|complete|run)", inside) or inside.endswith(".html")
+        if path.is_file() and not its_own and not any(path.is_relative_to(other) for other in others):
+            found.setdefault(re.sub(r"\d+", "#", inside), path)
+    return list(found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["missing", "cut"])
+@pytest.mark.parametrize("job", JOBS)
+def test_what_is_missing_or_cut_is_made_again(own, job, how):
+    (step, *_) = (step for step in reversed(steps_of(own.folder, str(own.root))) if step.job == job)
+    before = objects_in(own.root)
+    for folder in open_run(str(own.runs[job])).outputs:
+        for place in kinds_of_objects(Path(folder.path), job):
+            if how == "missing":
+                place.unlink()
+            elif place.parent.name not in ("checkpoints", "validation"):  # refused; pictures are tested with training
+                place.write_bytes(place.read_bytes()[:-2])
+    step.run(RunContext())
+    assert unequal(objects_in(own.root), before) == []
+    assert verify(str(own.root)).faults == []
 
 
 @pytest.mark.parametrize("job", JOBS)
