@@ -189,6 +189,7 @@ def forked(
     said, left = folder / "said.txt", folder / "left.json"
     left.unlink(missing_ok=True)
     begun = time.monotonic()
+    faulthandler.cancel_dump_traceback_later()  # pytest's: its thread is not forked, and the child would wait for it
     child = os.fork()
     if child == 0:
         _be_the_job(action, said, left, environment, limit_s)
