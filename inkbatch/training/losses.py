@@ -125,6 +125,13 @@ def ink_loss(
     return torch.stack(parts).sum()
 
 
+def _mean(values: Tensor, weight: Tensor, sum_over_devices: SumOverDevices) -> Tensor:
+    """Average values by weight over all devices; 0 where nothing counts."""
+    total, count = sum_over_devices(torch.stack([(values * weight).sum(), weight.sum()]))
+    mean: Tensor = total / count.clamp_min(1e-6)
+    return mean
+
+
 def _pointwise(
     logits: Tensor, target: Tensor, weight: Tensor, term: LossTerm, sum_over_devices: SumOverDevices
 ) -> Tensor:
@@ -133,9 +140,7 @@ def _pointwise(
     )
     if term.name == "focal":
         entropy = entropy * (target - logits.sigmoid()).abs() ** term.gamma
-    total, count = sum_over_devices(torch.stack([(entropy * weight).sum(), weight.sum()]))
-    mean: Tensor = total / count.clamp_min(1e-6)
-    return mean
+    return _mean(entropy, weight, sum_over_devices)
 
 
 def _of_classes(
@@ -143,9 +148,7 @@ def _of_classes(
 ) -> Tensor:
     factors = logits.new_tensor(term.class_weights).view(1, -1, 1, 1)
     entropy = -(factors * target * logits.log_softmax(1)).sum(1, keepdim=True)
-    total, count = sum_over_devices(torch.stack([(entropy * weight).sum(), weight.sum()]))
-    mean: Tensor = total / count.clamp_min(1e-6)
-    return mean
+    return _mean(entropy, weight, sum_over_devices)
 
 
 def _overlap(
@@ -165,9 +168,7 @@ def _overlap(
 
 def _boundary(logits: Tensor, target: Tensor, weight: Tensor, sum_over_devices: SumOverDevices) -> Tensor:
     far = logits.sigmoid() * shapes_of(target, weight, signed_distance)
-    total, count = sum_over_devices(torch.stack([(far * weight).sum(), weight.sum()]))
-    mean: Tensor = total / count.clamp_min(1e-6)
-    return mean
+    return _mean(far, weight, sum_over_devices)
 
 
 def _skeleton_recall(
