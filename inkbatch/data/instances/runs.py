@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError
+from inkbatch.io.npz import read_npz
 from inkbatch.io.store.location import Location
+
+CURE = "run inkbatch instances with --replace"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +61,9 @@ class LabelRuns:
         Raises:
             CorruptDataError: They are damaged.
         """
-        try:
-            with np.load(io.BytesIO(place.read_bytes()), allow_pickle=False) as found:
-                height, width = found["shape"].tolist()
-                runs = LabelRuns((height, width), found["values"], found["lengths"])
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise _damaged(place) from error
-        if len(runs.values) != len(runs.lengths) or int(runs.lengths.sum(dtype=np.int64)) != height * width:
-            raise _damaged(place)
-        return runs
-
-
-def _damaged(place: Location) -> CorruptDataError:
-    return CorruptDataError(f"{place}: these labels are damaged; run inkbatch instances with --replace")
+        found = read_npz(place, "labels of a unit", CURE, ("shape", "values", "lengths"))
+        shape, values, lengths = (found[name] for name in ("shape", "values", "lengths"))
+        whole = all(one.dtype.kind in "iu" and one.ndim == 1 for one in (shape, values, lengths)) and shape.size == 2
+        if not whole or len(values) != len(lengths) or lengths.sum(dtype=np.int64) != shape.prod(dtype=np.int64):
+            raise CorruptDataError(f"{place}: expected runs of labels that fill their unit, got others; {CURE}")
+        return LabelRuns((int(shape[0]), int(shape[1])), values, lengths)
