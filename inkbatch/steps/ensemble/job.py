@@ -25,7 +25,7 @@ from inkbatch.data.maps.stored import (
 )
 from inkbatch.data.maps.truth import Truth
 from inkbatch.data.maps.weight_fitting import FitRules, fit
-from inkbatch.errors import ConfigError, DataError, MismatchError
+from inkbatch.errors import ConfigError, CorruptDataError, MismatchError
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.pictures.preview import write_preview
@@ -238,7 +238,7 @@ def run(config: EnsembleConfig, context: RunContext) -> JobReport:
             plan.units,
             lambda: _work(plan, record, context),
             context,
-            lambda _: _finish(plan),
+            lambda _: _finish(plan, context),
             lambda folder, note: leave_report(folder, note, report_page, Location.parse(config.root)),
         )
     live_preview(context, plan.maps[0].shape_yx, plan.folder).place.delete()
@@ -288,15 +288,20 @@ def _work(plan: EnsemblePlan, record: RunFolder, context: RunContext) -> UnitWor
 
 
 def _rule(plan: EnsemblePlan, context: RunContext) -> Combination:
+    rule = _unfitted(plan)
+    if plan.config.fit is None:
+        return rule
+    found = _fitted(plan, rule, plan.config.fit, context)["weights"]
+    return Combination(plan.config.method, tuple(found.values()), rule.tables)
+
+
+def _unfitted(plan: EnsemblePlan) -> Combination:
+    """Make the rule with the weights of the settings, or equal ones."""
     config, count = plan.config, len(plan.maps)
     given = plan.manifest.config.get("weights")
     weights = tuple(given) if given else (1 / count,) * count
     method: Method = "mean" if config.method == "consensus" else config.method
-    rule = Combination(method, weights, tables_for(method, plan.maps))
-    if config.fit is None:
-        return rule
-    found = _fitted(plan, rule, config.fit, context)["weights"]
-    return Combination(config.method, tuple(found.values()), rule.tables)
+    return Combination(method, weights, tables_for(method, plan.maps))
 
 
 def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: RunContext) -> dict[str, Any]:
@@ -304,7 +309,10 @@ def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: Run
     place = plan.folder / WEIGHTS_NAME
     try:
         found: dict[str, Any] = place.read_mapping()
-    except DataError:  # there is none, or a damaged one: the same weights are found again
+    except FileNotFoundError:
+        found = {}
+    except CorruptDataError as error:
+        context.reporter.note(f"weights: fitted again, for the stored ones are damaged ({error})")
         found = {}
     if found.get("digest") != plan.manifest.digest:
         with _truth(plan.config) as truth:
@@ -323,14 +331,15 @@ def _fitted(plan: EnsemblePlan, rule: Combination, rules: FitRules, context: Run
     return {**found, "weights": {name: found["weights"][name] for name in (one.name for one in plan.maps)}}
 
 
-def _finish(plan: EnsemblePlan) -> Mapping[str, Any]:
+def _finish(plan: EnsemblePlan, context: RunContext) -> Mapping[str, Any]:
     write_preview(Prediction.open(plan.folder).pyramid, plan.folder / "preview.png")
     if plan.config.disagreement:
         second = Prediction.open(plan.folder, DISAGREEMENT_NAME)
         write_preview(second.pyramid, plan.folder / "disagreement.png")
     if plan.config.fit is None:
         return {}
-    found = (plan.folder / WEIGHTS_NAME).read_mapping()
+    found = _fitted(plan, _unfitted(plan), plan.config.fit, context)
+    (plan.folder / WEIGHTS_NAME).write_json(found)  # the same again: a run is sealed with what its end wrote
     return {"weights": found["weights"], "threshold": found["threshold"]}
 
 

@@ -173,6 +173,21 @@ def test_fitted_weights_prefer_the_good_map_and_are_written_down(configure):
     assert "with equal weights" in notes[0]
 
 
+def test_weights_that_are_damaged_are_fitted_again_and_this_is_said(configure):
+    config = configure(method="weighted-mean", fit={"pixels": 20_000})
+    folder = run(config, RunContext()).location
+    place, complete = folder / "weights.json", folder / "complete.json"
+    before, end = place.read_bytes(), complete.read_json()
+    place.write_bytes(before[:-5])
+    notes: list[str] = []
+    context = RunContext()
+    context.reporter.note = notes.append  # type: ignore[method-assign]
+    run(config, context)
+    assert place.read_bytes() == before
+    assert complete.read_json() == end
+    assert any("weights: fitted again, for the stored ones are damaged" in note for note in notes)
+
+
 @pytest.mark.parametrize("method", ["weighted-mean", "odds", "ranks"])
 @pytest.mark.parametrize("metric", ["f05", "dice"])
 def test_the_fitted_score_is_that_of_the_stored_map(configure, method, metric):
