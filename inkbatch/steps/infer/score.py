@@ -39,6 +39,8 @@ def leave_score(folder: Location, root: str, segment: str, choice: TruthChoice, 
         before = stored_score(folder)
         if before is not None and before["of"] == _identity(comparison):
             return False
+        if before is None and (folder / SCORE_NAME).exists():
+            note(f"score: {folder / SCORE_NAME} is damaged and made again")
         try:
             score = score_of(comparison)
         except Exception as error:  # the map is complete, whatever its labels are
