@@ -151,7 +151,7 @@ def _unchanged(config: RoundConfig, number: int, out: Location) -> RoundPlan | N
     try:
         found = (round_folder(out, config.name, number) / "manifest.json").read_mapping()
         taken = {one["id"]: one["version"] for one in found["config"]["segments"]}
-    except (FileNotFoundError, DataError, KeyError):
+    except KeyError:  # an older version did not say which labels it took
         return None
     origins = {origin_of(round_name(config.name, one)) for one in range(1, number + 1)}
     left_open = [one.id for one in config.segments if one.version is None]
@@ -206,7 +206,7 @@ def _kept_labels(config: RoundConfig, number: int, surfaces: Mapping[str, Surfac
         return {}
     try:
         taken = (folder / "manifest.json").read_mapping()["inputs"]["labels"]
-    except (FileNotFoundError, DataError, KeyError):
+    except (FileNotFoundError, KeyError):  # not begun, or by an older version
         return {}
     found: dict[str, LabelsOfSegment] = {}
     for one in config.segments:
@@ -267,7 +267,7 @@ def _as_begun(config: RoundConfig, folder: Location) -> tuple[RoundSegment, ...]
     """State the versions that a round began with, where it has begun: newer ones are for the next round."""
     try:
         begun = (folder / "manifest.json").read_mapping()["config"]["segments"]
-    except (FileNotFoundError, DataError, KeyError):
+    except (FileNotFoundError, KeyError):  # not begun, or by an older version
         return config.segments
     known = {one["id"]: one["version"] for one in begun}
     return tuple(
