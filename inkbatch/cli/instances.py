@@ -57,8 +57,7 @@ def instances(
     Separates objects that touch, and measures them. Writes labels.zarr and a GeoJSON per picture, instances.csv,
     instances.parquet, coco.json, proposals.csv and overlays to ROOT/instances/SUBJECT/RESULT. Objects do not depend on
     units. Settings: proposals.object_from=0.5, proposals.min_area=50 (or 800um2), proposals.neck, proposals.grow=2,
-    selection.edge=4, forms, unit_px, … (all of them: docs/instances.md). With shards, the
-    last one finishes the result.
+    selection.edge=4, forms, unit_px, … (all of them: docs/instances.md). With shards, the last one finishes.
     """
     from inkbatch.steps.instances import job as step
     from inkbatch.steps.instances.settings import InstancesConfig
