@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs
 
 from inkbatch.view.edit import Editor
 from inkbatch.view.scene import Scene
@@ -85,3 +86,27 @@ def settle(page: Any) -> None:
     for _ in range(3):  # a picture that is whole may move again in the next frame
         wait_until(page, "window.inkbatch && window.inkbatch.settled()")
         page.wait_for_timeout(100)
+
+
+@contextmanager
+def faultless_page(browser: Any, url: str) -> Iterator[Any]:
+    """Open a page and wait until it stands still.
+
+    Raises:
+        AssertionError: In the end, where anything went wrong in its console or an answer was an error.
+    """
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
+    page, faults = context.new_page(), []
+    page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("response", lambda answer: faults.append(answer.url) if answer.status >= 400 else None)
+    page.goto(url)
+    settle(page)
+    yield page
+    context.close()
+    assert faults == []
+
+
+def state_of(page: Any) -> dict[str, str]:
+    """Read the state that the viewer keeps in its address."""
+    return {key: values[0] for key, values in parse_qs(page.evaluate("location.hash.slice(1)")).items()}

@@ -2,7 +2,6 @@
 
 import base64
 import re
-from urllib.parse import parse_qs
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from inkbatch.steps.infer import job as infer
 from inkbatch.steps.labels import job as labels
 from inkbatch.steps.prepare import job as prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
-from inkbatch.testing.browser import chromium, settle, viewer_of, wait_until
+from inkbatch.testing.browser import settle, state_of, viewer_of, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -40,32 +39,6 @@ def root(tmp_path_factory):
 def url(root):
     with viewer_of(["demo"], root) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser, url):
-    """A page that opened the viewer; whatever goes wrong in its console fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
-    found = context.new_page()
-    faults = []
-    found.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
-    found.on("pageerror", lambda error: faults.append(str(error)))
-    found.on("response", lambda answer: faults.append(answer.url) if answer.status >= 400 else None)
-    found.goto(url)
-    settle(found)
-    yield found
-    context.close()
-    assert faults == []
-
-
-def state(page):
-    return {key: values[0] for key, values in parse_qs(page.evaluate("location.hash.slice(1)")).items()}
 
 
 def canvas(page, stage="#stage-one"):
@@ -120,19 +93,19 @@ def test_the_demo_opens_with_ink_over_papyrus(page):
 
 
 def test_wheel_and_keys_zoom_and_the_scale_bar_follows(page):
-    before = float(state(page)["z"])
+    before = float(state_of(page)["z"])
     first = float(page.locator("#scale").get_attribute("data-mm"))
     wheel(page, 500, 400)
-    assert float(state(page)["z"]) > 1.5 * before
+    assert float(state_of(page)["z"]) > 1.5 * before
     for _ in range(4):
         press(page, "+")
     assert float(page.locator("#scale").get_attribute("data-mm")) < first
     # The bar is as long as it says: mm * 1000 / voxel size * zoom.
     width = page.locator("#scale .rule").bounding_box()["width"]
     mm = float(page.locator("#scale").get_attribute("data-mm"))
-    assert width == pytest.approx(mm * 1000 / 7.91 * float(state(page)["z"]), abs=2)
+    assert width == pytest.approx(mm * 1000 / 7.91 * float(state_of(page)["z"]), abs=2)
     press(page, "0")
-    assert float(state(page).get("z", before)) == pytest.approx(before, rel=0.01)
+    assert float(state_of(page).get("z", before)) == pytest.approx(before, rel=0.01)
 
 
 def test_flipping_mirrors_the_map_and_the_coordinates_under_the_cursor(page):
@@ -141,7 +114,7 @@ def test_flipping_mirrors_the_map_and_the_coordinates_under_the_cursor(page):
     wait_until(page, "document.querySelector('#readout').textContent.includes('ink')")
     at = pointed_at(page)
     press(page, "f")
-    assert state(page)["f"] == "1"
+    assert state_of(page)["f"] == "1"
     mirrored = canvas(page)[:, ::-1]
     assert np.abs(plain - mirrored).mean() < 4
     assert np.abs(plain - mirrored[:, ::-1]).mean() > 20
@@ -173,11 +146,11 @@ def test_sliders_change_what_is_seen(page):
     assert np.abs(canvas(page) - bare).mean() < 0.5 * np.abs(whole - bare).mean()
     slide(page, "threshold", 0)
     slide(page, "boost", 1)
-    assert state(page)["g"] == "20"
+    assert state_of(page)["g"] == "20"
     assert canvas(page).mean() > whole.mean()
     slide(page, "boost", 0.5)
     slide(page, "layer", 0)
-    assert state(page)["l"] == "0"
+    assert state_of(page)["l"] == "0"
     slide(page, "depth", 13)
     assert page.locator("#layer-says").text_content() == "0 – 12"
     assert np.abs(canvas(page) - whole).mean() > 3
@@ -206,8 +179,8 @@ def test_a_difference_and_an_ensemble_are_made_on_the_fly(page):
     assert page.locator("#stage-one .tag").text_content() == "Mean of 2"
     page.get_by_role("button", name="Maximum").click()
     settle(page)
-    assert state(page)["maps"] == "fine,rough"
-    assert state(page)["k"] == "max"
+    assert state_of(page)["maps"] == "fine,rough"
+    assert state_of(page)["k"] == "max"
 
 
 def test_a_click_gives_the_depth_profile(page):
@@ -216,7 +189,7 @@ def test_a_click_gives_the_depth_profile(page):
     assert len(page.locator("#profile path.pixel").get_attribute("d").split("L")) == 13
     assert page.locator("#stage-one .pin").is_visible()
     settle(page)
-    assert re.fullmatch(r"\d+,\d+", state(page)["pin"])
+    assert re.fullmatch(r"\d+,\d+", state_of(page)["pin"])
     press(page, "Escape")
     assert not page.locator("#profile").is_visible()
 
@@ -264,13 +237,13 @@ def test_a_marked_region_is_saved_at_full_size(page, root):
     page.mouse.move(520, 420, steps=5)
     page.mouse.up()
     settle(page)
-    y0, x0, y1, x1 = (int(part) for part in state(page)["r"].split(","))
+    y0, x0, y1, x1 = (int(part) for part in state_of(page)["r"].split(","))
     name, found = download(page, "region", "full")
     assert found.shape == (y1 - y0, x1 - x0, 3)
     assert f"y{y0}-x{x0}" in name
     ratio = 220 / (x1 - x0)
     assert ratio == pytest.approx(
-        float(state(page).get("z", page.evaluate("window.inkbatch.stages[0].scale"))), rel=0.03
+        float(state_of(page).get("z", page.evaluate("window.inkbatch.stages[0].scale"))), rel=0.03
     )
 
 

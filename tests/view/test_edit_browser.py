@@ -2,104 +2,25 @@
 
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import cv2
 import numpy as np
 import pytest
-import zarr
 
 from inkbatch.data.labels.painting_version import PaintedVersion
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
-from inkbatch.reports.viewer_links import viewer_link
-from inkbatch.testing.browser import PATIENCE_S, chromium, settle, viewer_of, wait_until
-from inkbatch.testing.datasets import inked, labelled_segment
-from inkbatch.testing.maps import store_map
+from inkbatch.testing.browser import viewer_of, wait_until
+from inkbatch.testing.datasets import inked
+from inkbatch.testing.editor import BLOT, HALO, SHAPE, Desk, segment_to_paint, stored_marks
 
 pytestmark = pytest.mark.browser
-
-SHAPE = (600, 900)
-BLOT = (240, 600, 300, 700)  # y0, x0, y1, x1 where the map is sure of ink
-HALO = (230, 590, 310, 710)  # and around it uncertain
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture
 def root(tmp_path):
-    root = tmp_path / "root"
-    labelled_segment(root, "seg", inked(SHAPE, (10, 10, 40, 60)), shard_px=256)
-    values = np.full(SHAPE, 0.1)
-    for box, value in ((HALO, 0.4), (BLOT, 0.9)):
-        values[box[0] : box[2], box[1] : box[3]] = value
-    store_map(root, "seg", "net", values, unit_px=256)
-    return root
-
-
-class Desk:
-    """A page with the editor, at one screen pixel per pixel unless zoomed."""
-
-    def __init__(self, browser, url, context=None, **options):
-        options = {"viewport": {"width": 1280, "height": 800}, **options}
-        self.context = context or browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.faults, self.sent, self.unanswered = [], [], []
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("requestfailed", lambda one: self.unanswered.append(one.url))
-        self.page.on("request", lambda one: one.url.endswith("/op") and self.sent.append(one.post_data_json["op"]))
-        self.page.goto(url)
-        self.settle()
-        self.page.keyboard.press("9")
-        self.settle()
-
-    def settle(self):
-        settle(self.page)
-
-    def screen(self, y, x):
-        """Return a pixel's place on the screen."""
-        script = (
-            "([y, x]) => { const stage = window.inkbatch.stages[0], at = stage.toScreen(x, y), "
-            "box = stage.element.getBoundingClientRect(); return [at.x + box.left, at.y + box.top] }"
-        )
-        return self.page.evaluate(script, [y, x])
-
-    def stroke(self, *points, button="left", steps=6):
-        self.page.mouse.move(*self.screen(*points[0]))
-        self.page.mouse.down(button=button)
-        for point in points[1:]:
-            self.page.mouse.move(*self.screen(*point), steps=steps)
-        self.page.mouse.up(button=button)
-        self.settle()
-
-    def press(self, *keys):
-        for key in keys:
-            self.page.keyboard.press(key)
-        self.settle()
-
-    def wait_for_unanswered(self, count):
-        """Wait until so many requests of the editor got no answer."""
-        end = time.monotonic() + PATIENCE_S
-        while sum("/edit/" in url for url in self.unanswered) < count:
-            assert time.monotonic() < end, self.unanswered
-            self.page.wait_for_timeout(50)
-
-    def status(self):
-        return self.page.locator("#saved").text_content()
-
-    def shown(self, y, x):
-        """Colour (red, green, blue, opacity) of the painted layers at a pixel."""
-        script = (
-            "([y, x]) => { const stage = window.inkbatch.stages[0], at = stage.toScreen(x, y), r = devicePixelRatio; "
-            "const canvas = stage.element.querySelector('canvas.painted'); "
-            "return [...canvas.getContext('2d').getImageData(at.x * r, at.y * r, 1, 1).data] }"
-        )
-        return self.page.evaluate(script, [y, x])
+    return segment_to_paint(tmp_path / "root")
 
 
 @pytest.fixture
@@ -109,11 +30,6 @@ def desk(browser, root):
         yield found
         found.context.close()
         assert found.faults == []
-
-
-def stored(root, layer, version="v001"):
-    """Marks of a layer as another program reads them."""
-    return np.asarray(zarr.open_array(root / "labels" / "seg" / version / f"{layer}.zarr" / "0", mode="r")) > 0
 
 
 def discs(points, radius):
@@ -148,9 +64,9 @@ def test_a_letter_painted_with_the_mouse_is_stored_to_the_pixel_and_undone_and_r
         for point, end in zip((op["points"][0], op["points"][-1]), wanted, strict=True):
             np.testing.assert_allclose(point[:2], end, atol=1.5)
     ink = discs(strokes[0]["points"], 24) | discs(strokes[1]["points"], 24)
-    np.testing.assert_array_equal(stored(root, "ink_labels"), ink)
+    np.testing.assert_array_equal(stored_marks(root, "ink_labels"), ink)
     erased = discs(desk.sent[9]["points"], 24)
-    np.testing.assert_array_equal(stored(root, "not_ink"), discs(strokes[2]["points"], 24) & ~erased)
+    np.testing.assert_array_equal(stored_marks(root, "not_ink"), discs(strokes[2]["points"], 24) & ~erased)
 
 
 def test_what_is_painted_is_seen_at_once_and_after_a_reload_and_undo_goes_on(desk):
@@ -189,15 +105,15 @@ def test_shapes_are_painted_at_any_zoom_and_in_a_mirrored_view(browser, root):
     box, corners = desk.sent[0]["box"], np.array(desk.sent[1]["points"])
     np.testing.assert_allclose(box, (100, 100, 400, 500), atol=3)
     np.testing.assert_allclose(corners, [(100, 600), (100, 800), (300, 700)], atol=3)
-    np.testing.assert_array_equal(stored(root, "ink_labels"), inked(SHAPE, tuple(box)) > 0)
+    np.testing.assert_array_equal(stored_marks(root, "ink_labels"), inked(SHAPE, tuple(box)) > 0)
     rows, columns = np.indices(SHAPE) + 0.5
     sides = [
         (y1 - y0) * (columns - x0) - (x1 - x0) * (rows - y0)
         for (y0, x0), (y1, x1) in zip(corners, np.roll(corners, -1, axis=0), strict=True)
     ]
     triangle = np.all(np.array(sides) <= 0, axis=0) | np.all(np.array(sides) >= 0, axis=0)
-    np.testing.assert_array_equal(stored(root, "ignore_mask"), triangle)
-    np.testing.assert_array_equal(stored(root, "supervision_mask"), triangle)
+    np.testing.assert_array_equal(stored_marks(root, "ignore_mask"), triangle)
+    np.testing.assert_array_equal(stored_marks(root, "supervision_mask"), triangle)
 
 
 def test_a_click_accepts_a_letter_of_the_map_and_its_uncertain_rim_as_ignored(browser, root):
@@ -212,9 +128,9 @@ def test_a_click_accepts_a_letter_of_the_map_and_its_uncertain_rim_as_ignored(br
         assert desk.faults == []
     assert desk.sent[0]["band"] == [0.3, 0.5]
     ink, ignored = inked(SHAPE, BLOT) > 0, (inked(SHAPE, HALO) > 0) & ~(inked(SHAPE, BLOT) > 0)
-    np.testing.assert_array_equal(stored(root, "ink_labels"), ink)
-    np.testing.assert_array_equal(stored(root, "ignore_mask"), ignored)
-    assert stored(root, "not_ink").any()
+    np.testing.assert_array_equal(stored_marks(root, "ink_labels"), ink)
+    np.testing.assert_array_equal(stored_marks(root, "ignore_mask"), ignored)
+    assert stored_marks(root, "not_ink").any()
 
 
 def test_strokes_wait_while_the_server_is_away_and_a_new_address_in_another_tab_sends_them(browser, root):
@@ -242,7 +158,7 @@ def test_strokes_wait_while_the_server_is_away_and_a_new_address_in_another_tab_
         second.context.close()
     assert len(strokes) == 2  # applied once
     np.testing.assert_array_equal(
-        stored(root, "ink_labels"), discs(strokes[0]["points"], 24) | discs(strokes[1]["points"], 24)
+        stored_marks(root, "ink_labels"), discs(strokes[0]["points"], 24) | discs(strokes[1]["points"], 24)
     )
 
 
@@ -309,7 +225,7 @@ def test_leaving_with_a_stroke_that_waits_is_warned_of_and_the_stroke_is_sent_by
         desk.context.close()
     assert warned == ["beforeunload"]
     first, last = desk.sent[0]["points"], desk.sent[-1]["points"]
-    np.testing.assert_array_equal(stored(root, "ink_labels"), discs(first, 24) | discs(last, 24))
+    np.testing.assert_array_equal(stored_marks(root, "ink_labels"), discs(first, 24) | discs(last, 24))
 
 
 def test_two_tabs_see_each_other_and_no_one_paints_over_the_other_unseen(browser, root):
@@ -336,7 +252,7 @@ def test_two_tabs_see_each_other_and_no_one_paints_over_the_other_unseen(browser
         one.context.close()
         assert one.faults + other.faults == []
     ink = discs(one.sent[0]["points"], 24) | discs(other.sent[-1]["points"], 24)
-    np.testing.assert_array_equal(stored(root, "ink_labels"), ink)
+    np.testing.assert_array_equal(stored_marks(root, "ink_labels"), ink)
 
 
 def test_a_version_is_branched_compared_and_exported_while_the_first_one_stays(browser, root):
@@ -363,9 +279,9 @@ def test_a_version_is_branched_compared_and_exported_while_the_first_one_stays(b
         desk.context.close()
         assert desk.faults == []
     first = discs(desk.sent[0]["points"], 24)
-    np.testing.assert_array_equal(stored(root, "ink_labels"), first)
+    np.testing.assert_array_equal(stored_marks(root, "ink_labels"), first)
     second = first | discs(desk.sent[1]["points"], 24)
-    np.testing.assert_array_equal(stored(root, "ink_labels", "v002"), second)
+    np.testing.assert_array_equal(stored_marks(root, "ink_labels", "v002"), second)
     np.testing.assert_array_equal(exported > 0, second)
     assert [row[:3] for row in rows] == ["v00", "ink", "not", "ign", "sup", "unl"]
     assert tiles == [[0, 1]]  # column and row of the one tile that the second stroke touched
@@ -443,64 +359,6 @@ def test_the_wheel_sizes_the_brush_and_every_key_of_the_help_does_something_with
         ".filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.id || e.value)"
     )
     assert unnamed == []
-
-
-def test_without_its_token_the_page_shows_and_says_how_to_paint(browser, root):
-    with viewer_of(["seg"], str(root), edit=True) as url:
-        page = browser.new_page()
-        page.goto(url.split("#")[0])
-        settle(page)
-        wait_until(page, "!document.getElementById('message').hidden")
-        assert "open the address" in page.locator("#message").text_content()
-        assert not page.locator("#tools").is_visible()
-        page.close()
-
-
-def test_a_page_that_a_link_opened_paints_with_the_token_of_another_tab(browser, root, tmp_path):
-    with viewer_of(["seg"], str(root), edit=True) as url:
-        desk = Desk(browser, url)
-        report = tmp_path / "report.html"
-        report.write_text(f'<a href="{viewer_link("seg", Box(200, 300, 264, 364), "net")}" target="_blank">look</a>')
-        page = desk.context.new_page()
-        page.goto(f"file://{report}")
-        page.evaluate("at => { document.links[0].href = at + document.links[0].hash }", url.split("#")[0])
-        with desk.context.expect_page() as opened:
-            page.click("a")
-        linked = opened.value
-        wait_until(linked, "document.querySelector('#tools:not([hidden])')")
-        settle(linked)
-        assert linked.evaluate("window.inkbatch.store.state.region") == [200, 300, 264, 364]
-        linked.mouse.click(640, 420)
-        settle(linked)
-        assert linked.locator("#saved").text_content() == "Saved"
-        desk.context.close()
-        assert desk.faults == []
-    assert stored(root, "ink_labels").sum() > 100
-
-
-def test_a_page_without_a_token_begins_to_paint_when_the_printed_address_is_opened(browser, root):
-    context = browser.new_context()
-    with viewer_of(["seg"], str(root), edit=True) as url:
-        page = context.new_page()
-        page.goto(url.split("#")[0])
-        settle(page)
-        assert not page.locator("#tools").is_visible()
-        context.new_page().goto(url)
-        wait_until(page, "document.querySelector('#tools:not([hidden])')")
-        context.close()
-
-
-def test_a_tab_of_a_server_that_ended_lends_its_token_to_nobody(browser, root):
-    with viewer_of(["seg"], str(root), edit=True) as url:
-        desk = Desk(browser, url)
-    port = int(url.split(":")[2].split("/")[0])
-    with viewer_of(["seg"], str(root), edit=True, port=port) as url:
-        page = desk.context.new_page()
-        page.goto(url.split("#")[0])
-        wait_until(page, "!document.getElementById('message').hidden")
-        assert "open the address" in page.locator("#message").text_content()
-        assert not page.locator("#tools").is_visible()
-        desk.context.close()
 
 
 def test_a_phone_needs_no_sideways_scrolling(browser, root):

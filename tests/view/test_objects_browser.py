@@ -1,7 +1,5 @@
 """Separate objects in the viewer as a person picks them: a headless Chromium. Run by make test-browser."""
 
-from urllib.parse import parse_qs
-
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from inkbatch.run.job import RunContext
 from inkbatch.steps.instances.job import run
 from inkbatch.steps.instances.settings import InstancesConfig
-from inkbatch.testing.browser import chromium, settle, viewer_of, wait_until
+from inkbatch.testing.browser import settle, state_of, viewer_of, wait_until
 from inkbatch.testing.instances import grain_map
 
 pytestmark = pytest.mark.browser
@@ -34,32 +32,6 @@ def result(tmp_path_factory):
 def url(result):
     with viewer_of([result], "nowhere") as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser, url):
-    """A page that opened the viewer; whatever goes wrong in its console fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
-    found = context.new_page()
-    faults = []
-    found.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
-    found.on("pageerror", lambda error: faults.append(str(error)))
-    found.on("response", lambda answer: faults.append(answer.url) if answer.status >= 400 else None)
-    found.goto(url)
-    settle(found)
-    yield found
-    context.close()
-    assert faults == []
-
-
-def state(page):
-    return {key: values[0] for key, values in parse_qs(page.evaluate("location.hash.slice(1)")).items()}
 
 
 def row(page):
@@ -99,7 +71,7 @@ def test_a_click_picks_an_object_its_row_appears_and_the_address_leads_back(page
     wait_until(page, "!document.querySelector('#object').hidden")
     settle(page)
     assert row(page) == seventh
-    assert state(page)["pick"] == "7"
+    assert state_of(page)["pick"] == "7"
     other = page.context.new_page()
     other.goto(page.url)
     settle(other)
@@ -145,4 +117,4 @@ def test_a_click_beside_all_objects_lets_go_of_the_picked_one(page):
     page.mouse.click(box["x"] + corner[0], box["y"] + corner[1])
     wait_until(page, "document.querySelector('#object').hidden")
     settle(page)
-    assert "pick" not in state(page)
+    assert "pick" not in state_of(page)
