@@ -164,23 +164,6 @@ def begin(folder: RunFolder | RunFolders, context: RunContext) -> bool:
     return created
 
 
-def run_rest(do: Callable[[RunContext], JobReport], context: RunContext) -> JobReport:
-    """Do this shard's units of a last pass, then those that other shards left.
-
-    The shards of a job with two passes end after the first pass while others still compute units of it. The last shard
-    finds everything, and no process comes after it to finish the run. Two that end together store equal bytes.
-
-    Args:
-        do: Does the last pass for the shard of the context that it is given.
-        context: Circumstances of this process.
-    """
-    report = do(context)
-    if report.complete or context.shard.count == 1:
-        return report
-    others = do(replace(context, shard=ShardSpec()))
-    return replace(others, stored=report.stored + others.stored, seconds=report.seconds + others.seconds)
-
-
 def _already_complete(
     folder: RunFolder | RunFolders, units: Sequence[Unit], context: RunContext, report: Report | None
 ) -> JobReport:
@@ -210,19 +193,6 @@ def is_whole(folder: RunFolder | RunFolders, units: Sequence[Unit], context: Run
         (run.location / "complete.json").delete()
     _forget(folder, broken, context)
     return False
-
-
-def all_whole(passes: Sequence[tuple[RunFolder, Sequence[Unit]]], context: RunContext) -> bool:
-    """Tell if the last pass of a job is complete, and the objects of all its passes are there; see `is_whole`.
-
-    Args:
-        passes: Every pass that leaves a run, in their order, each with its own plan of units.
-        context: Circumstances of this process.
-    """
-    last, _ = passes[-1]
-    looked_at = passes if last.done() else passes[-1:]
-    whole = [is_whole(record, units, context) for record, units in looked_at]  # each forgets its own
-    return all(whole)
 
 
 def _forget(folder: RunFolder | RunFolders, broken: Mapping[Unit, str], context: RunContext) -> None:

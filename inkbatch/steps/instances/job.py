@@ -15,7 +15,8 @@ from typing import Any
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, all_whole, begin, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, begin, run_job
+from inkbatch.run.passes import all_whole, run_first, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder
 from inkbatch.steps.instances.finish import finish
@@ -45,12 +46,9 @@ def _run(plan: InstancesPlan, context: RunContext) -> JobReport:
     middle = _middle(plan)
     records = [plan.facts_record, *(record for record, _ in middle), plan.record]
     if not all_whole([(record, plan.units) for record in records], context):
-        first = run_job(plan.facts_record, plan.units, lambda: facts_work(plan), context)
+        words = {"job": "instances", "doing": "searched", "result": "result"}
+        first = run_first(plan.facts_record, plan.units, lambda: facts_work(plan), context, **words)
         if not first.complete:
-            context.reporter.note(
-                f"instances: {first.left} of {count_text(first.units, 'unit')} to be searched by other shards; the "
-                "last one of them finishes the result"
-            )
             return first
         for record, work in middle:
             report = run_rest(partial(_pass, plan, record, work), context)

@@ -32,12 +32,13 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.shard_size import ShardPx
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, all_whole, begin, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, begin, run_job
+from inkbatch.run.passes import all_whole, run_first, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.labels.clean_page import page as report_page
 from inkbatch.steps.labels.clean_page import removed_text
-from inkbatch.text import bytes_text, count_text
+from inkbatch.text import bytes_text
 
 UNIT_PX = 2048
 LISTED = 1_000  # components in components.json
@@ -167,12 +168,9 @@ def run(config: CleanConfig, context: RunContext) -> JobReport:
 def _run(plan: CleanPlan, context: RunContext) -> JobReport:
     begin(plan.record, context)  # refuses a result of other settings or inputs before any work is done
     if not all_whole([(record, plan.units) for record in (plan.facts_record, plan.record)], context):
-        first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
+        words = {"job": "clean", "doing": "counted", "result": "map"}
+        first = run_first(plan.facts_record, plan.units, lambda: _facts_work(plan), context, **words)
         if not first.complete:
-            context.reporter.note(
-                f"clean: {first.left} of {count_text(first.units, 'unit')} to be counted by other shards; the "
-                "last one of them finishes the map"
-            )
             return first
 
     def write(part: RunContext) -> JobReport:

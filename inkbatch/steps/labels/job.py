@@ -24,7 +24,8 @@ from inkbatch.errors import DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.layers.single import read_mask
 from inkbatch.io.multiscale import Multiscale, Pooling
-from inkbatch.run.job import JobReport, RunContext, all_whole, begin, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, begin, run_job
+from inkbatch.run.passes import all_whole, run_first, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import BESIDE
 from inkbatch.steps.labels.count import LISTED
@@ -68,12 +69,9 @@ def _run(plan: LabelsPlan, context: RunContext) -> JobReport:
 
 def _in_two_passes(plan: LabelsPlan, context: RunContext) -> JobReport:
     if not all_whole([(record, plan.units) for record in (plan.facts_record, plan.record)], context):
-        first = run_job(plan.facts_record, plan.units, lambda: _facts_work(plan), context)
+        words = {"job": "labels", "doing": "counted", "result": "labels"}
+        first = run_first(plan.facts_record, plan.units, lambda: _facts_work(plan), context, **words)
         if not first.complete:
-            context.reporter.note(
-                f"labels: {first.left} of {count_text(first.units, 'unit')} to be counted by other shards; the "
-                "last one of them finishes the labels"
-            )
             return first
     return run_rest(lambda shard: clean_labels(plan, shard), context)
 

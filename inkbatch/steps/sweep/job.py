@@ -11,7 +11,8 @@ from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.job import JobReport, RunContext, all_whole, begin, run_job, run_rest
+from inkbatch.run.job import JobReport, RunContext, begin, run_job
+from inkbatch.run.passes import all_whole, run_first, run_rest
 from inkbatch.steps.live_preview import live_preview
 from inkbatch.steps.sweep.control import control_record, control_units, control_work, rules_of, stored_control
 from inkbatch.steps.sweep.maps import maps_work
@@ -19,7 +20,7 @@ from inkbatch.steps.sweep.page import page as report_page
 from inkbatch.steps.sweep.plan import SweepPlan, make_plan
 from inkbatch.steps.sweep.settings import SweepConfig as SweepConfig
 from inkbatch.steps.sweep.together import Summary, finish, together_work
-from inkbatch.text import count_text, share_text
+from inkbatch.text import share_text
 
 
 def run(config: SweepConfig, context: RunContext) -> JobReport:
@@ -39,13 +40,10 @@ def run(config: SweepConfig, context: RunContext) -> JobReport:
     control = control_record(plan, planted)
     passes = [(plan.maps_record, plan.units), (control, planted), (plan.record, plan.units)]
     if not all_whole([(record, units) for record, units in passes if units], context):
-        first = run_job(plan.maps_record, plan.units, lambda: maps_work(plan, context), context)
+        words = {"job": "sweep", "doing": "computed", "result": "sweep"}
+        first = run_first(plan.maps_record, plan.units, lambda: maps_work(plan, context), context, **words)
         live_preview(context, plan.volume.shape_yx, plan.folder).place.delete()
         if not first.complete:
-            context.reporter.note(
-                f"sweep: {first.left} of {count_text(first.units, 'unit')} to be computed by other shards; the last "
-                "one of them finishes the sweep"
-            )
             return first
         if summary.pixels == 0:
             raise DataError(f"segment {config.segment}: no tile holds papyrus; check its mask")
