@@ -136,7 +136,7 @@ def sentence(called: int, points: list[ControlPoint], ground: Ground, outlook: O
     if outlook.least > outlook.windows:
         return (
             f"Nothing can be called: {outlook.least:,} windows would have to stand out together, and only "
-            f"{outlook.windows:,} were judged; sweep more depths.{rest}"
+            f"{outlook.windows:,} {'was' if outlook.windows == 1 else 'were'} judged; sweep more depths.{rest}"
         )
     if outlook.cut_off:
         plural = "windows stand" if outlook.cut_off > 1 else "window stands"

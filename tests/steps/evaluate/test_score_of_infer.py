@@ -48,6 +48,16 @@ def test_a_score_is_taken_again_only_where_the_labels_are_others(configure, root
     assert stored_score(folder)["auc"] == pytest.approx(1 - first["auc"])
 
 
+def test_a_damaged_score_is_made_again_and_this_is_said(configure, root):
+    folder, notes = Location.parse(root / "predictions/s/poor"), []
+    assert scored(folder, configure(name="poor"), notes.append)
+    before = (folder / "score.json").read_bytes()
+    (folder / "score.json").write_bytes(before[:-3])
+    assert scored(folder, configure(name="poor"), notes.append)
+    assert (folder / "score.json").read_bytes() == before
+    assert notes == [f"score: {folder / 'score.json'} is damaged and made again"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

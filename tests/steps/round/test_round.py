@@ -19,7 +19,7 @@ from inkbatch.data.labels.painting_version import labels_folder
 from inkbatch.data.labels.round_labels import StoredLabels
 from inkbatch.data.labels.round_versions import chosen_labels, propose_version
 from inkbatch.data.maps.stored import open_map
-from inkbatch.errors import ConfigError, DataError, MismatchError, Preempted
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Gallery, Page, Table
@@ -186,6 +186,15 @@ def test_a_command_that_is_repeated_does_nothing_and_says_how_the_next_round_beg
     assert any(f"to label next: {two_rounds}/rounds/discs/round-002/proposals.json" in line for line in Notes.said)
     assert "or give --round 3, which takes them as they are" in Notes.said[-1]
     assert "next          --round 3, or label first" in describe(settings(two_rounds))
+
+
+def test_a_damaged_manifest_is_refused_by_name_and_no_further_round_begins(two_rounds, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(two_rounds / "rounds", root / "rounds")
+    place = root / "rounds/discs/round-002/manifest.json"
+    place.write_bytes(place.read_bytes()[:-3])
+    with pytest.raises(CorruptDataError, match=r"round-002/manifest\.json"):
+        make_plan(settings(two_rounds, output_root=str(root)))
 
 
 def test_a_complete_round_removes_what_killed_stages_left(two_rounds):
