@@ -1,4 +1,4 @@
-"""Who may paint: pages with and without the token of a server, in a headless Chromium. Run by make test-browser."""
+"""Pages with and without the token of a server, in a headless Chromium. Run by make test-browser."""
 
 import pytest
 
