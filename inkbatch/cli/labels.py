@@ -64,8 +64,8 @@ def labels(
     loss and metrics: ignore.uncertain=[0.3,0.7], ignore.border=surface|papyrus, ignore.image=URI. Of files with
     versions (name_v2 beside name), version=2 takes one. With shards, the last one finishes the labels.
 
-    A map of another scan has the shape of the surface, at one scale, or is carried by the nearest points of two meshes
-    (reach_voxels=8). Values around its threshold are ignored: band=0.1 on either side.
+    A map of another scan must have the shape of the surface, at one scale, or both surfaces a mesh: reach_voxels=8.
+    Values around its threshold are ignored: band=0.1 on either side.
     """
     from inkbatch.errors import ConfigError
     from inkbatch.steps.labels import job as step
