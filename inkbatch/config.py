@@ -166,6 +166,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_digest(value: Any) -> bool:
+    """Tell whether a value looks like one that `digest` returned."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
 def parse_bytes(text: str | int) -> int:
     """Read a size such as ``2GiB``, ``500MB``, ``1024``.
 

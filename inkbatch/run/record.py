@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inkbatch import __version__
-from inkbatch.config import digest
+from inkbatch.config import digest, is_digest
 from inkbatch.errors import DataError, IncompleteError, MismatchError
 from inkbatch.geometry import Unit
 from inkbatch.io.store.ledger import below, make_durable, recording
@@ -48,6 +48,7 @@ RECORDED = ("objects", "read", "content", "files")  # keys of markers and ``comp
 READ_AT_ONCE = 16
 
 DIGEST_CHARS = 12
+NAMED = 6  # differences of two manifests that a refusal names
 
 
 @dataclass(frozen=True)
@@ -173,15 +174,13 @@ class RunFolder:
     def _require_same(self, found: Any) -> None:
         if not isinstance(found, dict):
             raise MismatchError(f"{self.location}: its manifest.json was edited; give --replace to make the run again")
-        differing = [
-            f"{key}: there {there!r}, here {here!r}" for key, there, here in differences(found, self.manifest.document)
-        ]
+        differing = _listed(differences(found, self.manifest.document))
         if differing or found.get("digest") != self.manifest.digest:
             elsewhere = OTHER_PLACE.get(self.manifest.job, "give it another name (--name)")
             ways = ", ".join(way for way in ("use the same ones", elsewhere) if way)
             raise MismatchError(
                 f"{self.location}: holds a run with other settings or inputs "
-                f"({', '.join(differing) or 'the file was edited'}); "
+                f"({differing or 'the file was edited'}); "
                 f"{ways}, or give --replace, which removes what is there"
             )
         changed = state_changes(found.get("state"), self.manifest.state)
@@ -395,6 +394,16 @@ def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, An
             row for at, (a, b) in enumerate(zip(one, other, strict=True)) for row in differences(a, b, f"{path}.{at}")
         ]
     return [] if one == other else [(path, one, other)]
+
+
+def _listed(rows: Sequence[tuple[str, Any, Any]]) -> str:
+    """Say what differs between two manifests: a digest tells people nothing but that the content is another."""
+    said = [
+        f"{key}: other content" if is_digest(there) and is_digest(here) else f"{key}: there {there!r}, here {here!r}"
+        for key, there, here in rows[:NAMED]
+    ]
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    return ", ".join(said) + more
 
 
 def state_changes(then: Any, now: Mapping[str, Any]) -> list[str]:

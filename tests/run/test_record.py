@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inkbatch.config import digest
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.store.location import Location
@@ -21,6 +22,14 @@ def test_an_equal_run_joins_and_another_is_refused_naming_what_differs(tmp_path)
     folder(tmp_path).begin()
     with pytest.raises(MismatchError, match=r"config\.stride_px: there 16, here 8"):
         folder(tmp_path, stride_px=8).begin()
+
+
+def test_a_refusal_names_inputs_of_other_content_without_their_digests_and_ends(tmp_path):
+    folder(tmp_path, labels=digest("one")).begin()
+    with pytest.raises(MismatchError, match=r"run with other settings or inputs \(config\.labels: other content\); "):
+        folder(tmp_path, labels=digest("two")).begin()
+    with pytest.raises(MismatchError, match=r"a3: there None, here 3, .* and 4 more\)"):
+        folder(tmp_path, labels=digest("one"), **{f"a{number}": number for number in range(10)}).begin()
 
 
 def test_a_marker_of_another_run_does_not_count(tmp_path):
