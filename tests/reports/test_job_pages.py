@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from html import unescape
@@ -51,6 +53,11 @@ def page_of(finished):
         return PAGES[job](open_run(str(folder)), root_of(folder))
 
     return make
+
+
+def test_a_page_is_made_again_without_torch():
+    script = "import sys, inkbatch.cli.report, inkbatch.steps.report.registry; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
 
 
 def figures(page) -> dict[str, str]:

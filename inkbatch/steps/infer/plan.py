@@ -30,11 +30,11 @@ from inkbatch.predict.variants import (
     views_of,
 )
 from inkbatch.run.record import RunFolder, RunFolders, RunManifest
+from inkbatch.steps.infer.auto_layers import stored_layers
 from inkbatch.steps.infer.choices import RunChoices, stored_override
 from inkbatch.steps.infer.names import box_name, prediction_name, series_name, variants_name
 from inkbatch.steps.infer.settings import InferConfig as InferConfig
 from inkbatch.steps.stored_preflight import StoredPreflight, stored_preflight
-from inkbatch.steps.stored_probe import stored_layers
 
 LEFT_OUT = "; where nothing can be read the map is 0"
 
