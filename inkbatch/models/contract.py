@@ -88,12 +88,23 @@ class Contract(Grown):
         export_rounding: How an exported picture's values become whole numbers: to the ``nearest`` (halves to even), or
             ``truncate``.
         tta_axes: Views that may be averaged at inference.
+        boundary_px: Width of the boundary that a network of three classes was taught to leave inside each object, by
+            which `inkbatch instances` grows its objects; None: not known, or no such class.
         threshold: Probability from which a pixel counts as ink, or None.
         threshold_fitted_on: Where the threshold was fitted.
     """
 
     younger: ClassVar[frozenset[str]] = frozenset(
-        {"scaling", "normaliser", "z_spacing_um", "stitching", "display_range", "export_rounding", "reads"}
+        {
+            "scaling",
+            "normaliser",
+            "z_spacing_um",
+            "stitching",
+            "display_range",
+            "export_rounding",
+            "reads",
+            "boundary_px",
+        }
     )
 
     layers: LayerRule
@@ -121,6 +132,7 @@ class Contract(Grown):
     display_range: tuple[float, float] = (0.0, 1.0)
     export_rounding: Literal["nearest", "truncate"] = "nearest"
     tta_axes: tuple[Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"], ...] = ()
+    boundary_px: int | None = Field(None, ge=1)
     threshold: float | None = None
     threshold_fitted_on: str | None = None
 

@@ -36,6 +36,7 @@ def describe_contract(contract: Contract) -> list[str]:
         ("stitching", _stitching(contract)),
         ("output", "logits" if contract.activation == "sigmoid" else "the map itself"),
         ("views", ", ".join(contract.tta_axes) or "none may be averaged"),
+        *([("boundary", f"{contract.boundary_px} px inside each object")] if contract.boundary_px else []),
         ("threshold", _threshold(contract)),
     ]
     return _table(rows)

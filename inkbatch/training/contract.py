@@ -66,6 +66,7 @@ def contract_of(config: TrainConfig, index: DatasetIndex, depth_layers: int, roo
             stitching=config.stitching,
             display_range=config.display_range,
             tta_axes=config.tta_axes,
+            boundary_px=index.boundary_px,
         )
     except ValidationError as error:
         rows = "; ".join(entry["msg"].removeprefix("Value error, ") for entry in error.errors())

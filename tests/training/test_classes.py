@@ -17,6 +17,8 @@ from inkbatch.run.job import RunContext
 from inkbatch.steps import evaluate_pictures, infer_pictures
 from inkbatch.steps.dataset import job as build
 from inkbatch.steps.dataset.settings import BuildDatasetConfig
+from inkbatch.steps.instances import job as instances
+from inkbatch.steps.instances.settings import InstancesConfig
 from inkbatch.steps.train import job as train
 from inkbatch.training.augment import apply_changes
 from inkbatch.training.augment_settings import AugmentConfig, draw_changes
@@ -25,6 +27,7 @@ from inkbatch.training.settings import TrainConfig
 from inkbatch.training.targets import label_targets
 
 MADE = GrainConfig(shape_yx=(96, 112), count=4, radius_px=(10, 20))
+BOUNDARY_PX = 3  # not the usual one
 CLASSES = LossConfig(terms=(LossTerm(name="cross-entropy"),))
 
 
@@ -77,7 +80,7 @@ def dataset_settings(sections, **changed) -> BuildDatasetConfig:
             "images": {
                 "folder": str(sections),
                 "pictures": {"images": "images", "annotations": "instances"},
-                "objects": {"boundary_px": 2},
+                "objects": {"boundary_px": BOUNDARY_PX},
             }
             | changed,
             "sample_px": 48,
@@ -122,7 +125,8 @@ def test_a_dataset_holds_the_classes_of_its_label_images(trained):
     assert index.has_classes
     sample = index.samples[0]
     number = int(sample.segment[-3:])
-    expected = np.array(CLASS_GREYS, np.uint8)[boundary_classes(make_section(MADE, number).instances, 2, "here")]
+    grains = make_section(MADE, number).instances
+    expected = np.array(CLASS_GREYS, np.uint8)[boundary_classes(grains, BOUNDARY_PX, "here")]
     stored = SampleReader(index, place).read_stored(sample)
     np.testing.assert_array_equal(stored.labels, expected[sample.area.slices])
 
@@ -141,8 +145,19 @@ def test_maps_hold_three_probabilities_that_add_up_to_1_and_are_scored_by_object
     evaluate_pictures.run(evaluate_pictures.EvaluatePicturesConfig(maps=f"{root}/maps"))
     scores = json.loads((trained / "maps" / "evaluation" / "evaluation.json").read_text())
     number = int(map_file.stem[-3:])
-    inner = boundary_classes(make_section(MADE, number).instances, 2, "here") == 1
+    inner = boundary_classes(make_section(MADE, number).instances, BOUNDARY_PX, "here") == 1
     assert scores["object_px"] == int(inner.sum())
+
+
+def test_the_bundle_tells_maps_of_any_picture_how_wide_a_boundary_it_was_taught(trained, sections):
+    bundle, maps = trained / "runs/grains/bundle", trained / "other-maps"
+    config = infer_pictures.InferPicturesConfig(bundle=str(bundle), images=str(sections / "images"), output=str(maps))
+    plan = infer_pictures.make_plan(config)
+    assert plan.bundle.contract.boundary_px == BOUNDARY_PX
+    infer_pictures.run(config, RunContext())
+    for asked, grow_px in (({}, BOUNDARY_PX), ({"proposals": {"grow": 1}}, 1)):
+        values = {"subject": "others", "maps": str(maps), "root": str(trained), **asked}
+        assert instances.make_plan(InstancesConfig.checked(values, "instances")).limits.grow_px == grow_px
 
 
 def test_ink_and_classes_do_not_mix(trained):

@@ -292,6 +292,13 @@ class DatasetIndex(BaseModel):
         return any(segment.objects is not None for segment in self.segments)
 
     @property
+    def boundary_px(self) -> int | None:
+        """Width of the boundary inside each object; None where labels have none, or it was drawn, or widths differ."""
+        made = [one.objects for one in self.segments if one.objects and one.objects.given == "instances"]
+        widths = {one.boundary_px for one in made}
+        return widths.pop() if len(widths) == 1 else None
+
+    @property
     def scrolls(self) -> dict[str, str]:
         """The scroll of each segment id; a segment that states none stands for itself."""
         return {segment.id: segment.scroll or segment.id for segment in self.segments}

@@ -76,8 +76,9 @@ class ProposalRules(JobConfig):
         reach: Distances to the border of an object are measured up to this one; beyond it an object's middle is flat.
         neck: Regions stay apart where the object between their middles is narrower than this share of the
             narrower one.
-        grow: Objects grow into the pixels of boundary around them, by at most this; None takes the boundary's width in
-            the dataset whose pictures the maps show, else 2 px. Maps of two classes have no such pixels.
+        grow: Objects grow into the pixels of boundary around them, by at most this; None takes the width that the
+            maps' network was taught, as its bundle states it, else that of the dataset whose pictures the maps show,
+            else 2 px. Maps of two classes have no such pixels.
     """
 
     object_from: float = Field(0.5, gt=0, le=1)

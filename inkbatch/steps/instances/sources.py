@@ -205,7 +205,7 @@ class Sources:
         request: Values of the request that hold from any folder.
         state: Versions of what is read.
         now: The same as it is now.
-        boundary_px: Width of boundaries in the annotations of these pictures; the usual one where that is not known.
+        boundary_px: Width of boundaries that these maps' network was taught; the usual one where that is not known.
     """
 
     pictures: tuple[Source, ...]
@@ -273,8 +273,7 @@ def _of_folder(config: InstancesConfig, folder: Location) -> Sources:
                 f"{folder}: expected maps of infer-pictures, got those of {made.job}; name another folder"
             )
         inputs |= {"made_by": made.manifest["digest"]}
-        asked = made.manifest["request"]
-        pictures, boundary_px = _pictures_of(asked), _boundary_of(asked)
+        pictures, boundary_px = _pictures_of(made.manifest["request"]), _boundary_of(made.manifest)
     if config.pictures is not None:
         given = Location.parse(config.pictures)
         pictures = {name: given / file for name, file in picture_files(given).items()}
@@ -329,11 +328,14 @@ def _pictures_of(asked: Mapping[str, Any]) -> dict[str, Location]:
         return {}
 
 
-def _boundary_of(asked: Mapping[str, Any]) -> int:
-    """Look up the width of boundaries in the dataset whose pictures a run of `infer-pictures` read."""
+def _boundary_of(manifest: Mapping[str, Any]) -> int:
+    """Look up the width of boundaries that maps of `infer-pictures` show: their network's, else their dataset's."""
+    stated = manifest["config"].get("contract", {}).get("boundary_px")
+    if stated is not None:
+        return int(stated)
+    asked = manifest["request"]
     try:
-        segments = DatasetIndex.open(Location.parse(asked["dataset"])).segments if asked.get("dataset") else ()
+        found = DatasetIndex.open(Location.parse(asked["dataset"])).boundary_px if asked.get("dataset") else None
     except DataError:
-        return BOUNDARY_PX
-    widths = {one.objects.boundary_px for one in segments if one.objects and one.objects.given == "instances"}
-    return widths.pop() if len(widths) == 1 else BOUNDARY_PX
+        found = None
+    return found or BOUNDARY_PX

@@ -253,6 +253,7 @@ REFUSED: dict[str, tuple[Callable[[Case], None], str]] = {
     "stitching, outside": (stitched(outside="keep"), r"stitching \(now .*'keep'"),
     "display range": (edited(display_range=[0.25, 0.75]), r"display_range \(now \[0\.25, 0\.75\]\)"),
     "rounding of exports": (edited(export_rounding="truncate"), r"export_rounding \(now 'truncate'\)"),
+    "width of boundaries": (edited(boundary_px=3), r"boundary_px \(now 3\)"),
     "checkpoint keys, missing": (
         lambda case: case.weights(lambda tensors: tensors.pop(next(iter(tensors))) and None),
         "keys do not match .*missing",
@@ -362,6 +363,7 @@ ROWS_OF_RULES = {
     "stitching.outside": "stitching, outside",
     "display_range": "display range",
     "export_rounding": "rounding of exports",
+    "boundary_px": "width of boundaries",
 }
 
 
