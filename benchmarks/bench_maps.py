@@ -26,7 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.common import Report, Sample, best, cpu, in_turn, median, options, real_layers, scratch, timed
+from benchmarks.common import Report, Sample, best, cpu, in_turn, median, parser, real_layers, scratch, timed
 from inkbatch.data.maps.stored import open_map
 from inkbatch.geometry import Box, Unit, cut
 from inkbatch.io.half_floats import opencv_threads
@@ -159,7 +159,10 @@ def job(folder: Path, run: Callable[[], JobReport], loops: list[float]) -> Calla
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    found = options(__doc__, arguments, rounds=5)
+    known = parser(__doc__)
+    known.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="methods of the ensembles")
+    found = known.parse_args(arguments)
+    found.rounds = found.rounds or (1 if found.quick else 5)
     edge = 600 if found.quick else 16384
     report = Report("maps", found, {"edge_px": edge, "members": len(MEMBERS), "unit_px": UNIT_PX})
     with scratch(found) as folder:
@@ -174,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "move, one map": moving(root, 1),
             "move, two maps": moving(root, 2),
         }
-        for method in METHODS:
+        for method in found.methods:
             for spread in (False, True):
                 config = ensemble.EnsembleConfig(
                     predictions=MEMBERS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -200,16 +201,16 @@ class WindowGrid:
         """Edge of a window in pixels."""
         return self.edge_blocks * BLOCK_PX
 
-    @property
-    def boxes(self) -> list[Box]:
+    @cached_property
+    def boxes(self) -> tuple[Box, ...]:
         """Windows in pixels, row-major."""
         height, width = self.shape_yx
         edge = self.window_px
-        return [
+        return tuple(
             Box(y, x, min(y + edge, height), min(x + edge, width))
             for y in range(0, height, edge)
             for x in range(0, width, edge)
-        ]
+        )
 
     def sums(self, blocks: Doubles) -> Doubles:
         """Add up block values over windows: (…, rows, columns) of blocks to (…, windows)."""

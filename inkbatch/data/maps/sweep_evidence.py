@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -66,12 +66,14 @@ class EvidenceRules:
         tile_px: Edge of the largest tile of any bundle: windows within half of it from the border are flagged.
         blank: Boxes y0, x0, y1, x1 without ink, as the user knows.
         blank_series: Real series that shows the reverse side, without ink; None: none does.
+        left_out: Pixels of papyrus that have no value in any map, by the reason.
     """
 
     window_mm: float = 2.5
     tile_px: int = 0
     blank: tuple[tuple[int, int, int, int], ...] = ()
     blank_series: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,10 +177,14 @@ class PlantedWindow:
 
 
 def control_points(found: Judged, planted: Sequence[PlantedWindow], sweep: StoredSweep) -> list[ControlPoint]:
-    """Ask for each contrast how many of the planted windows would have been called; weakest contrast last."""
+    """Ask for each contrast how many of the planted windows would have been called; weakest contrast last.
+
+    Windows that are called as they are would be called with anything planted into them: they are no control.
+    """
     places = {(box.y0, box.x0): number for number, box in enumerate(found.grid.boxes)}
     order = np.cumsum(found.judged) - 1  # place of a window among the judged ones
-    inside = [one for one in planted if found.judged[places[one.at]]]
+    open_yet = found.judged & ~found.of_all(found.held.called, False)
+    inside = [one for one in planted if open_yet[places[one.at]]]
     if not inside:
         return []
     sampled = np.array([order[places[one.at]] for one in inside], np.intp)
@@ -203,6 +209,7 @@ def evidence(sweep: StoredSweep, rules: EvidenceRules, planted: Sequence[Planted
     found = judge(sweep, rules)
     against = found.held
     control = control_points(found, planted, sweep)
+    ground = Ground(found.ground.judged, {**found.ground.reasons, **rules.left_out})
     q = found.of_all(against.q, 1.0)
     scores = found.of_all(against.scores, 0.0)
     order = np.lexsort((-scores, q, ~found.judged))
@@ -220,10 +227,8 @@ def evidence(sweep: StoredSweep, rules: EvidenceRules, planted: Sequence[Planted
         "least_together": against.least,
         "cut_off": against.cut_off,
         "empty": against.empty,
-        "sentence": sentence(
-            called, control, found.ground, Outlook(judged, against.least, against.cut_off, against.empty)
-        ),
-        "ground": {"judged_px": found.ground.judged, "not_judged_px": found.ground.reasons},
+        "sentence": sentence(called, control, ground, Outlook(judged, against.least, against.cut_off, against.empty)),
+        "ground": {"judged_px": ground.judged, "not_judged_px": ground.reasons},
         "control": [{"contrast": one.contrast, "found": one.found, "windows": one.windows} for one in control],
         "blank": _blank(sweep, found, rules),
         "at": [[box.y0, box.x0, box.y1, box.x1] for box in found.grid.boxes],

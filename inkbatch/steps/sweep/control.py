@@ -30,6 +30,7 @@ from inkbatch.steps.sweep.together import Summary
 
 CONTROL_NAME, PROFILES_NAME = "control", "profiles"
 STROKE_UM, WIDTH_UM, EDGE_PX = 190.0, 12.0, 1.5  # 24 px wide and 1.5 layers deep at 7.91 µm, as the probe's
+LEFT_OUT = "was left out by the preflight"
 WHOLE = 0.9  # share of a window that must be papyrus
 
 
@@ -42,15 +43,26 @@ def rules_of(plan: SweepPlan) -> EvidenceRules:
     """Return the rules of evidence of a sweep."""
     config = plan.config
     tiles = (one.contract.tile_px / plan.surface_of(one).frame.ratio for one in plan.members)
-    return EvidenceRules(config.window_mm, round(max(tiles)), config.blank, config.blank_side)
+    return EvidenceRules(config.window_mm, round(max(tiles)), config.blank, config.blank_side, _left_out(plan))
+
+
+def _left_out(plan: SweepPlan) -> dict[str, int]:
+    """Count pixels of papyrus that a preflight leaves out."""
+    if plan.judged is None or plan.config.preflight != "mask":
+        return {}
+    boxes = [unit.write_box for unit in plan.units]
+    return {LEFT_OUT: sum(int(plan.volume.read_mask(box).sum()) - int(plan.read_mask(box).sum()) for box in boxes)}
 
 
 def control_units(plan: SweepPlan) -> list[Unit]:
-    """Choose the windows that get planted ink: whole papyrus, spread evenly."""
+    """Choose the windows that get planted ink: whole papyrus, spread evenly, half of it at most.
+
+    Ink in all windows is never called: it cannot be told from papyrus that is rough at one depth.
+    """
     if not plan.config.control_windows:
         return []
     whole = [box for box in grid_of(plan).boxes if plan.read_mask(box).mean() >= WHOLE]
-    count = min(plan.config.control_windows, len(whole))
+    count = min(plan.config.control_windows, -(-len(whole) // 2))
     chosen = [whole[round(place)] for place in np.linspace(0, len(whole) - 1, count)] if count else []
     return [Unit(index, box, box) for index, box in enumerate(chosen)]
 

@@ -24,6 +24,7 @@ from inkbatch.reports.pictures import READ_PX, coloured, fitted, legend_of
 from inkbatch.reports.stored import RERUN, interruptions, links, money, shown
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun, open_run
+from inkbatch.steps.sweep.rough_layers import rough_layer
 from inkbatch.steps.sweep.window_pictures import WindowSource, depth_colours
 from inkbatch.steps.sweep.windows_page import window_sections
 from inkbatch.text import count_text, share_text
@@ -129,7 +130,8 @@ def _honest(document: Mapping[str, Any], compared: Sequence[Comparison]) -> str:
     measured = (
         f"{best.times:.1f} times as much as in the null: look there, it is no proof of ink"
         if best.times >= UNLIKE
-        else "hardly more than in the null: brightness alone tells nothing here, neither for ink nor against it"
+        else f"{'hardly more' if best.times >= 1 else 'less'} than in the null: brightness alone tells nothing here, "
+        "neither for ink nor against it"
     )
     return (
         f"{asked} looked at segment {document['segment']}. A z value of {level:.2f}, which {NULL_SHARE:.0%} of the "
@@ -234,6 +236,8 @@ def _warnings(run: StoredRun, document: Mapping[str, Any], compared: Sequence[Co
     trained = TrainedPixels.of(run.manifest["inputs"].get("trained_on", {}))
     if share := trained.share([Box(0, 0, *document["shape_yx"])]):
         yield f"{share_text(share)} of these pixels trained a network of this sweep: what it shows there it has learnt."
+    if rough := rough_layer(document):
+        yield rough
     if compared[0].null is None:
         yield "No null was swept: run it again with --nulls shuffled,repeated before you read anything into it."
     places = _small_depths(run.folder, compared[0].real.name)

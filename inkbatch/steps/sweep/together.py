@@ -39,6 +39,7 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.run.pipeline import Overlap, UnitWork
 from inkbatch.steps.sweep.plan import SweepPlan
+from inkbatch.steps.sweep.rough_layers import layer_contrast
 
 FORMAT = 1
 AGREEMENT_NAME = "agreement"
@@ -264,7 +265,7 @@ def finish(
     for series in plan.series:
         folder: Location = plan.folder / series.name
         write_z_preview(Multiscale.open(folder / Z), folder / "z.png")
-    document = {**summary.document(), "agreement": summary.agreement()}
+    document = {**summary.document(), "agreement": summary.agreement(), "layer_contrast": layer_contrast(plan)}
     found = evidence(StoredSweep(plan.folder, document), rules, planted)
     (plan.folder / DOCUMENT_NAME).write_json({**document, "evidence": found})
     tiles = sum(plan.maps_record.marker(unit)["tiles"] for unit in plan.units)

@@ -97,7 +97,7 @@ def _maps(name: str, *series: str | None) -> list[str]:
 def _panels(
     source: WindowSource, number: int, box: Box, series: str, null: str | None
 ) -> Iterator[tuple[str, Colours]]:
-    layer = _layer(source.document, number, series)
+    layer = layer_of(source.document, number, series)
     if source.volume is not None and layer is not None:
         inside = min(max(layer, 0), source.volume.layer_count - 1)
         yield f"papyrus, layer {inside}", _grey(_papyrus(source.volume, inside, box))
@@ -116,7 +116,7 @@ def depth_colours(places: NDArray[np.uint8], depths: int) -> Colours:
     return colours
 
 
-def _layer(document: Mapping[str, Any], number: int, series: str) -> int | None:
+def layer_of(document: Mapping[str, Any], number: int, series: str) -> int | None:
     """Return the layer of the segment in the middle of what the first of its bundles takes at a window's depth."""
     depth: float | None = document["evidence"]["series"][series]["depth"][number]
     here = [one for one in document["bundles"] if one["segment"] == document["segment"]]

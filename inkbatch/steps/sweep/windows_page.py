@@ -35,6 +35,8 @@ def window_sections(source: WindowSource) -> Iterator[Section]:
     yield Section("Windows, the most unlike themselves at other depths first", (*parts, Words(WORDS)))
     if evidence["control"]:
         yield Section("What would have been seen", (_control(evidence),))
+    if evidence["blank"]:
+        yield Section("Ground without ink", (_blank(evidence["blank"]),))
 
 
 WORDS = (
@@ -99,6 +101,16 @@ def _table(document: Mapping[str, Any], order: list[int]) -> Table:
         "of rows and the height of letters in mm, where the map around a window has any."
     )
     return Table(caption, (*columns, "rows / letters, mm"), tuple(rows), frozenset(range(3, 9)))
+
+
+def _blank(found: Mapping[str, Any]) -> Table:
+    """List false marks of ground that the user named."""
+    rows = [
+        (f"{z:g}", str(marks), shown(per, 1))
+        for z, marks, per in zip(found["z"], found["marks"], found["marks_per_cm2"], strict=True)
+    ]
+    caption = f"Marks of the {found['series']} map on {found['cm2']:.2f} cm² where you know of no ink: all are false."
+    return Table(caption, ("z above", "marks", "per cm²"), tuple(rows), frozenset(range(3)))
 
 
 def _control(evidence: Mapping[str, Any]) -> Chart:

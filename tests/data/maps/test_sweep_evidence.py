@@ -91,6 +91,22 @@ def test_a_sweep_without_ink_calls_nothing_and_says_what_would_have_been_seen(tm
     assert found["control"][2] == {"contrast": 10, "found": 0, "windows": 20}
 
 
+def test_windows_that_are_called_as_they_are_are_no_control(inked, found):
+    """Nor do they lose what is in them to what was planted."""
+    peak = [0.0] * 4 + [1.0, 6.0, 9.0, 6.0, 1.0]
+    planted = [PlantedWindow(at, {20.0: {"forward": peak, "reversed": [0.0] * 9}}) for at in ((0, 0), (448, 128))]
+    control = evidence(inked, RULES, planted)["control"]
+    assert found["q"][0] <= 0.05 < found["q"][found["at"].index([448, 128, 512, 192])]
+    assert control == [{"contrast": 20, "found": 1, "windows": 1}]
+
+
+def test_what_was_left_out_before_is_not_judged_and_the_sentence_says_so(inked):
+    left = EvidenceRules(RULES.window_mm, 32, left_out={"was left out by the preflight": 640 * 600})
+    told = evidence(inked, left)
+    assert told["ground"]["not_judged_px"]["was left out by the preflight"] == 640 * 600
+    assert "50% was left out by the preflight" in told["sentence"]
+
+
 def test_blank_ground_counts_false_alarms(inked):
     rules = EvidenceRules(RULES.window_mm, 32, blank=((320, 0, 640, 576),))
     blank = evidence(inked, rules)["blank"]

@@ -13,7 +13,7 @@ from inkbatch import view
 from inkbatch.data.maps.sweep import StoredSweep
 from inkbatch.errors import Preempted
 from inkbatch.io.store.location import Location
-from inkbatch.reports.page import Gallery
+from inkbatch.reports.page import Element, Gallery, Table
 from inkbatch.reports.viewer_links import VIEWER_PORT
 from inkbatch.run.finished import open_run
 from inkbatch.run.identity import ShardSpec
@@ -25,6 +25,7 @@ from inkbatch.steps.sweep.control import control_units, planted_layers
 from inkbatch.steps.sweep.job import run
 from inkbatch.steps.sweep.page import page
 from inkbatch.steps.sweep.plan import make_plan
+from inkbatch.steps.sweep.rough_layers import rough_layer
 from inkbatch.steps.sweep.settings import SweepConfig
 from inkbatch.steps.sweep.window_pictures import GAP_PX, PANEL_PX
 from inkbatch.testing.faults import preempted_context
@@ -121,7 +122,30 @@ def test_without_a_control_the_sentence_says_so(folder):
     assert len(evidence["blank"]["marks"]) == 3
     assert evidence["control"] == []
     assert evidence["called"] == 0
+    (rows,) = (part.rows for part in parts_of(folder, "bare") if isinstance(part, Table) and "no ink" in part.caption)
+    assert [row[1] for row in rows] == [str(marks) for marks in evidence["blank"]["marks"]]
     assert not (folder / "root/sweeps/page/bare/control").exists()
+
+
+def test_ink_is_planted_in_half_of_the_windows_at_most(folder):
+    assert len(control_units(make_plan(config(folder, "most", control_windows=16)))) == 3
+
+
+def test_called_windows_in_a_rough_layer_have_a_warning(folder, whole):
+    told = document(folder, "whole")
+    assert told["layer_contrast"]["layers"] == [0, 5]
+    assert told["layer_contrast"]["contrast"] == pytest.approx([20 / 12**0.5] * 5, rel=0.05)
+    evidence, flat = {**told["evidence"], "called": 6, "q": [0.0] * 6}, [5.0] * 9
+    rough = {"layers": [-2, 7], "contrast": [*flat[:4], 10.0, *flat[5:]]}
+    asked = {**told, "evidence": evidence}
+    assert "2.0 times the contrast" in (rough_layer({**asked, "layer_contrast": rough}) or "")
+    assert rough_layer({**asked, "layer_contrast": {**rough, "contrast": flat}}) is None
+    assert rough_layer({**told, "layer_contrast": rough}) is None  # nothing is called
+
+
+def parts_of(folder: Path, name: str) -> list[Element]:
+    found = page(open_run(str(folder / "root/sweeps/page" / name)), Location.parse(folder / "root"))
+    return [part for one in found.sections for part in one.parts]
 
 
 def gallery_of(place: Location, root: Path) -> Gallery:

@@ -14,6 +14,7 @@ from inkbatch.geometry import Box
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run.job import RunContext
 from inkbatch.steps.stored_preflight import StoredPreflight
+from inkbatch.steps.sweep.control import LEFT_OUT, rules_of
 from inkbatch.steps.sweep.describe import describe
 from inkbatch.steps.sweep.job import run
 from inkbatch.steps.sweep.plan import make_plan
@@ -21,6 +22,7 @@ from inkbatch.steps.sweep.settings import SweepConfig
 from inkbatch.testing.segments import identity_bundle, random_papyrus
 from inkbatch.testing.swept import (
     COUNT,
+    SHAPE,
     assert_equal_maps,
     config_for,
     opened,
@@ -79,6 +81,8 @@ def test_a_preflight_leaves_out_what_cannot_be_read_and_warns_of_the_rest(swept,
     masked = config_for(swept.folder, preflight="mask", output_root=str(tmp_path))
     assert "preflight     of 1 tiles 1 blank" in describe(masked)
     assert make_plan(masked).manifest.config["preflight"] == {"name": "p"}
+    papyrus = int(make_plan(masked).volume.read_mask(Box(0, 0, *SHAPE[1:])).sum())
+    assert rules_of(make_plan(masked)).left_out == {LEFT_OUT: papyrus}
     with pytest.raises(DataError, match="no tile holds papyrus"):
         run(masked, RunContext())
     warned = make_plan(config_for(swept.folder, preflight="warn", name="warned"))
