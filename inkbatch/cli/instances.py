@@ -10,6 +10,7 @@ from inkbatch.cli.options import (
     ConfigFile,
     JobOptions,
     Preset,
+    Replace,
     Root,
     Sets,
     chosen_root,
@@ -97,6 +98,7 @@ def evaluate_instances(
         ),
     ] = None,
     to: Annotated[str | None, typer.Option(help="Folder for the scores (default: evaluation in RESULT).")] = None,
+    replace: Replace = False,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
@@ -112,5 +114,5 @@ def evaluate_instances(
     job = step.EvaluateInstancesConfig.load(config, sets or (), options)
     if ends_with_check(job):
         return
-    for line in step.run(job):
+    for line in step.run(job, replace=replace):
         typer.echo(line)

@@ -23,9 +23,10 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.store.location import Location
 from inkbatch.run.finished import StoredRun, open_run
+from inkbatch.steps.stored_evaluation import DOCUMENT, require_same_settings
 from inkbatch.text import count_text
 
-DOCUMENT, TABLE = "evaluation.json", "pictures.csv"
+TABLE = "pictures.csv"
 ENDINGS = (".npy", ".png", ".tif", ".tiff")
 LEFT_OUT = -1  # among true labels: pixels that do not count
 
@@ -50,12 +51,16 @@ class EvaluateInstancesConfig(JobConfig):
     to: str | None = None
 
 
-def run(config: EvaluateInstancesConfig) -> list[str]:
+def run(config: EvaluateInstancesConfig, *, replace: bool = False) -> list[str]:
     """Score every picture of a result, each by itself and all together; returns lines for people.
+
+    Args:
+        config: The job's settings.
+        replace: Replace an evaluation with other settings.
 
     Raises:
         DataError: A result that is not complete, or labels that are missing or no labels.
-        MismatchError: Labels of another size, or a run of another job.
+        MismatchError: Labels of another size, or a run of another job; an evaluation with other settings is there.
     """
     made = open_run(config.result)
     made.require_complete()
@@ -63,13 +68,16 @@ def run(config: EvaluateInstancesConfig) -> list[str]:
         raise MismatchError(
             f"{config.result}: expected a result of instances, got one of {made.job}; name another folder"
         )
+    place = made.folder / "evaluation" if config.to is None else Location.parse(config.to)
+    labels = None if config.labels is None else Location.parse(config.labels).uri
+    settings = {"result": made.folder.uri, "labels": labels, "given": config.given}
+    replaced = require_same_settings(place, settings, replace=replace)
     names = _pictures(made.folder / "instances.json")
     pairs = {name: _overlaps(made.folder, name, true) for name, true in _true(config, made, names)}
     total = score(list(pairs.values()))
-    place = made.folder / "evaluation" if config.to is None else Location.parse(config.to)
-    (place / DOCUMENT).write_json({"pictures": len(names), **_finite(asdict(total))})
+    (place / DOCUMENT).write_json({**settings, "pictures": len(names), **_finite(asdict(total))})
     (place / TABLE).write_bytes(_csv({name: score([one]) for name, one in pairs.items()}))
-    return list(_lines(total, len(names), place))
+    return [*replaced, *_lines(total, len(names), place)]
 
 
 def _pictures(place: Location) -> list[str]:

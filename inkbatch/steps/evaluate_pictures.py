@@ -26,9 +26,10 @@ from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle
 from inkbatch.run.finished import StoredRun, open_run
+from inkbatch.steps.stored_evaluation import DOCUMENT, require_same_settings
 from inkbatch.text import count_text, share_text
 
-DOCUMENT, TABLE = "evaluation.json", "pictures.csv"
+TABLE = "pictures.csv"
 
 
 class EvaluatePicturesConfig(JobConfig):
@@ -92,12 +93,7 @@ def run(config: EvaluatePicturesConfig, *, replace: bool = False) -> list[str]:
     annotations = None if config.annotations is None else Location.parse(config.annotations).uri
     settings: dict[str, Any] = {"maps": made.folder.uri, "annotations": annotations, "label_above": config.label_above}
     settings |= {"on": config.on, "beta": config.beta, "threshold": threshold}
-    differing = _differing(place / DOCUMENT, settings)
-    if differing and not replace:
-        raise MismatchError(
-            f"{place}: holds an evaluation with other settings ({', '.join(differing)}); choose another folder (--to), "
-            "or give --replace, which removes what is there"
-        )
+    replaced = require_same_settings(place, settings, replace=replace)
     total, rows, sizes = ScoreHistogram(), [], np.zeros(2, np.int64)
     for pair in _pairs(config, made):
         found, labelled, trained = _counted(config, made.folder, pair, bundle)
@@ -124,20 +120,7 @@ def run(config: EvaluatePicturesConfig, *, replace: bool = False) -> list[str]:
     }
     (place / DOCUMENT).write_json(document)
     (place / TABLE).write_bytes(_csv(rows))
-    return [*([f"--replace: removed the evaluation at {place}"] if differing else []), *_lines(document, place)]
-
-
-def _differing(place: Location, settings: Mapping[str, Any]) -> list[str]:
-    """List the settings that differ from those of a stored evaluation, of those that it states."""
-    try:
-        found = place.read_mapping()
-    except FileNotFoundError:
-        return []
-    return [
-        f"{key}: there {found[key]!r}, here {value!r}"
-        for key, value in settings.items()
-        if key in found and key != "maps" and found[key] != value
-    ]
+    return [*replaced, *_lines(document, place)]
 
 
 def _bundle(made: StoredRun) -> Bundle | None:

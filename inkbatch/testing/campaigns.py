@@ -210,10 +210,16 @@ def forked(
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # its own children, should it have left some
     code = os.waitstatus_to_exitcode(status)
-    words = said.read_text(errors="replace")[-3000:]
+    words = _end_of(said.read_text(errors="replace"), hung)
     facts = json.loads(left.read_text()) if code == EXIT_DONE and left.exists() else {}
     growth = max(0, used.ru_maxrss * 1024 - born_with)
     return Ended(None if code < 0 else code, time.monotonic() - begun, hung, words, facts, growth)
+
+
+def _end_of(said: str, hung: bool) -> str:
+    """Return the end of what a process said; of one that hung, the innermost calls of the main thread's stack."""
+    stack = said.rfind("(most recent call first)") if hung else -1
+    return said[-3000:] if stack < 0 else said[stack : stack + 1500]
 
 
 def _resident_bytes(process: int) -> int:

@@ -53,11 +53,27 @@ def test_the_shipped_file_of_instances_runs_and_its_result_is_evaluated(says, tm
     assert "D50" in text
     place = tmp_path / "root/instances/grains/maps/evaluation"
     assert {one.name for one in place.iterdir()} == {"evaluation.json", "pictures.csv"}
+    (tmp_path / "none").mkdir()
     for name, shape in (("a", (96, 128)), ("b", (80, 100))):
-        (tmp_path / f"truth/{name}.png").unlink()
-        np.save(f"truth/{name}.npy", np.zeros(shape, np.int32))
-    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
+        np.save(f"none/{name}.npy", np.zeros(shape, np.int32))
+    before = (place / "evaluation.json").read_bytes()
+    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "none")
+    assert (code, "labels: there" in text, "--replace" in text) == (65, True, True), text
+    assert (place / "evaluation.json").read_bytes() == before
+    code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "none", "--replace")
     assert (code, "recall none" in text, "nan" in text) == (0, True, False), text
+    assert f"--replace: removed the evaluation at {place}" in text
+
+
+def test_an_evaluation_moves_with_its_result(says, tmp_path):
+    assert says("instances", "grains", "--maps", "maps")[0] == 0
+    (tmp_path / "truth").mkdir()
+    for name, shape in (("a", (96, 128)), ("b", (80, 100))):
+        np.save(f"truth/{name}.npy", np.ones(shape, np.int32))
+    assert says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")[0] == 0
+    (tmp_path / "root").rename(tmp_path / "moved")
+    code, text = says("evaluate-instances", "moved/instances/grains/maps", "--labels", "truth")
+    assert code == 0, text
 
 
 def test_labels_that_do_not_belong_to_the_result_are_refused(says, tmp_path):

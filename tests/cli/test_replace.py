@@ -25,7 +25,7 @@ class Notes(QuietReporter):
         self.said.append(text)
 
 
-@pytest.mark.parametrize("job", [*JOBS, "evaluate-pictures"])
+@pytest.mark.parametrize("job", [*JOBS, "evaluate-pictures", "evaluate-instances"])
 def test_every_job_takes_replace(job):
     command = typer.main.get_command(app).commands[job]
     assert "--replace" in {name for parameter in command.params for name in parameter.opts}

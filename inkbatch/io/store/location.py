@@ -10,7 +10,6 @@ apart in `io.store.faults`: what is missing is a `FileNotFoundError` and a `Data
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +29,9 @@ from inkbatch.io.store.local_files import create_atomically, local_sizes, write_
 from inkbatch.io.store.meter import READ, WRITTEN
 from inkbatch.io.store.ranges import read_ranges
 from inkbatch.io.store.retrying import retried
+
+READINGS = 4  # of an object of S3, until its bytes are those that the store states
+EQUAL_READINGS = 3  # are believed where a store's entity tags are no digests
 
 
 @dataclass(frozen=True)
@@ -172,18 +174,22 @@ class Location:
         return data
 
     def _read_compared(self) -> bytes:
-        """Read a whole object of S3, once more where its MD5 is another than the store says."""
+        """Read a whole object of S3, again where its MD5 is another than the store states.
+
+        Tags of some stores are something else: three equal readings are believed, but never in a bucket in which a tag
+        was an MD5, for whatever damages a body may do so in the same way each time.
+        """
         seen: list[bytes] = []
-        for _ in range(2):
-            data, stated = retried(self.uri, lambda: self.fs.cat_with_md5(self.path))
-            if stated is None or hashlib.md5(data, usedforsecurity=False).hexdigest() == stated:
+        for _ in range(READINGS):
+            data, as_stated = retried(self.uri, lambda: self.fs.cat_compared(self.path))
+            if as_stated is not False:
                 return bytes(data)
-            seen.append(data)
-        if seen[0] == seen[1]:
-            return bytes(seen[0])  # the tags of this store are something else
+            seen.append(bytes(data))
+            if len(seen) == EQUAL_READINGS and len(set(seen)) == 1 and not self.fs.states_digests(self.path):
+                return seen[0]
         raise StorageError(
-            f"{self.uri}: was read twice, with other bytes each time, and neither is what the store states; check the "
-            "connection, then run the same command again"
+            f"{self.uri}: was read {READINGS} times, and its bytes were never those whose digest the store states; "
+            "check the connection, then run the same command again"
         )
 
     def read_range(self, start: int, stop: int) -> bytes:

@@ -42,6 +42,14 @@ _PAGES = (".html", ".htm")
 class CheckedS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
     """s3fs with checked answers and bodies."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._with_digests: set[str] = set()  # buckets in which an entity tag was the MD5 of the object
+
+    def states_digests(self, path: str) -> bool:
+        """Tell whether entity tags of this bucket are known to be MD5s; those of some stores are something else."""
+        return self.split_path(path)[0] in self._with_digests
+
     async def _call_s3(self, method: str, *documents: Any, **words: Any) -> Any:
         answer = await super()._call_s3(method, *documents, **words)
         _require_store(method, answer, str(words.get("Key", "")))
@@ -55,13 +63,16 @@ class CheckedS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         stated = _md5_of(answer or {})
         if answer is None:  # in parts
             await self._require_size(path, len(data))
-        elif digest is not None and stated and digest.hexdigest() != stated and not await self._holds(path, data):
-            raise OtherBytesError(f"PutObject stored other bytes than the {len(data)} that were sent")
+        elif digest is not None and stated and digest.hexdigest() != stated:
+            if not await self._holds(path, data):
+                raise OtherBytesError(f"PutObject stored other bytes than the {len(data)} that were sent")
+        elif digest is not None and stated:
+            self._with_digests.add(self.split_path(path)[0])
         return answer
 
     async def _holds(self, path: str, data: bytes) -> bool:
         """Read an object twice and compare: a single reading, damaged like the put, might look like what was sent."""
-        readings = [(await self._cat_with_md5(path))[0] for _ in range(2)]
+        readings = [(await self._cat_compared(path))[0] for _ in range(2)]
         return all(reading == data for reading in readings)
 
     async def _put_file(self, lpath: str, rpath: str, *arguments: Any, **options: Any) -> None:
@@ -73,23 +84,26 @@ class CheckedS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         if found != size:
             raise ForeignAnswerError(f"an upload of {size} bytes left an object of {found} bytes")
 
-    async def _cat_with_md5(self, path: str) -> tuple[bytes, str | None]:
-        """Read a whole object, and the MD5 that the store states for it; None where it states none."""
+    async def _cat_compared(self, path: str) -> tuple[bytes, bool | None]:
+        """Read a whole object; also tell whether its MD5 is the one that the store states, None if it states none."""
         bucket, key, version = self.split_path(path)
 
-        async def read() -> tuple[bytes, str | None] | None:
+        async def read() -> tuple[bytes, bool | None] | None:
             answer = await self._call_s3("get_object", Bucket=bucket, Key=key, **version_id_kw(version))
             try:
                 if answer.get("ContentLength", 0) > self.default_block_size:
                     return None
-                return await answer["Body"].read(), _md5_of(answer)
+                data, stated = await answer["Body"].read(), _md5_of(answer)
             finally:
                 answer["Body"].close()
+            return data, hashlib.md5(data, usedforsecurity=False).hexdigest() == stated if stated else None
 
-        found: tuple[bytes, str | None] | None = await _error_wrapper(read, retries=self.retries)
+        found: tuple[bytes, bool | None] | None = await _error_wrapper(read, retries=self.retries)
+        if found and found[1]:
+            self._with_digests.add(bucket)
         return found or (await self._cat_file(path), None)  # a large one: several ranges at once
 
-    cat_with_md5 = sync_wrapper(_cat_with_md5)
+    cat_compared = sync_wrapper(_cat_compared)
 
 
 def _require_store(method: str, answer: Any, key: str) -> None:

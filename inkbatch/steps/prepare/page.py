@@ -204,21 +204,27 @@ def _grey_promises(said: SurfaceProvenance, config: Mapping[str, Any]) -> Iterat
 
 def _histogram(volume: SurfaceVolume) -> NDArray[np.int64]:
     """Count the stored values in `BINS` equal bins, over papyrus in a fixed grid of squares at full size."""
-    height, width = volume.shape_yx
-    side = round(SAMPLE_SQUARES**0.5)
     span = BINS if volume.dtype == np.uint8 else 1 << 16
     total = np.zeros(BINS, np.int64)
-    for row in range(side):
-        for column in range(side):
-            y = (height - SAMPLE_PX) * (row + 1) // (side + 1) // SAMPLE_PX * SAMPLE_PX if height > SAMPLE_PX else 0
-            x = (width - SAMPLE_PX) * (column + 1) // (side + 1) // SAMPLE_PX * SAMPLE_PX if width > SAMPLE_PX else 0
-            box = Box(y, x, min(y + SAMPLE_PX, height), min(x + SAMPLE_PX, width))
-            inside = volume.read_mask(box)
-            if not inside.any():
-                continue
-            values = volume.read(range(volume.layer_count), box)[:, inside]
-            total += np.bincount((values.ravel().astype(np.int64) * BINS) // span, minlength=BINS)
+    for box in sample_boxes(*volume.shape_yx):
+        inside = volume.read_mask(box)
+        if not inside.any():
+            continue
+        values = volume.read(range(volume.layer_count), box)[:, inside]
+        total += np.bincount((values.ravel().astype(np.int64) * BINS) // span, minlength=BINS)
     return total
+
+
+def sample_boxes(height: int, width: int) -> list[Box]:
+    """Lay a fixed grid of squares over a surface, each of them once: on a small one they are fewer."""
+    ys, xs = _sample_starts(height), _sample_starts(width)
+    return [Box(y, x, min(y + SAMPLE_PX, height), min(x + SAMPLE_PX, width)) for y in ys for x in xs]
+
+
+def _sample_starts(size: int) -> list[int]:
+    side = round(SAMPLE_SQUARES**0.5)
+    starts = ((size - SAMPLE_PX) * (number + 1) // (side + 1) for number in range(side))
+    return sorted({max(start // SAMPLE_PX * SAMPLE_PX, 0) for start in starts})
 
 
 def _at_the_ends(counts: NDArray[np.int64]) -> tuple[float, float]:
@@ -235,7 +241,7 @@ def _grey_values(said: SurfaceProvenance, counts: NDArray[np.int64]) -> tuple[El
     mean = float((counts * (np.arange(BINS) + 0.5)).sum() / counts.sum() * top / BINS)
     return (
         histogram_chart(
-            f"Grey values of papyrus, all layers, in {SAMPLE_SQUARES} squares of {SAMPLE_PX} px at full size."
+            f"Grey values of papyrus, all layers, in up to {SAMPLE_SQUARES} squares of {SAMPLE_PX} px at full size."
             + (
                 " The upper scale shows the same places as grey values of the source, before the rule."
                 if second

@@ -13,7 +13,7 @@ from inkbatch.config import digest
 from inkbatch.errors import CorruptDataError, StorageError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
-from inkbatch.io.store import retrying
+from inkbatch.io.store import retrying, s3_files
 from inkbatch.io.store.atomic_files import delivered
 from inkbatch.io.store.ledger import recording
 from inkbatch.io.store.location import Location
@@ -134,6 +134,24 @@ def test_a_whole_object_is_read_again_until_it_is_the_stored_one(place, spoiled,
     with spoiled("GET", fault) as proxy:
         assert (place / "object").read_bytes() == b"content of an object"
     assert proxy.counts.total() == 1
+
+
+def test_damage_that_comes_the_same_way_again_is_not_believed(place, spoiled):
+    (place / "object").write_bytes(b"content of an object")
+    with spoiled("GET", "flipped", 3) as proxy:
+        assert (place / "object").read_bytes() == b"content of an object"
+    assert proxy.counts.total() == 3
+    with spoiled("GET", "flipped", ALWAYS), pytest.raises(StorageError, match="object: was read 4 times, .* never"):
+        (place / "object").read_bytes()
+
+
+def test_three_equal_readings_are_believed_where_tags_are_no_digests(place, spoiled, monkeypatch):
+    monkeypatch.setattr(s3_files, "_md5_of", lambda answer: "0" * 32)
+    monkeypatch.setattr(place.fs, "_with_digests", set())
+    (place / "object").write_bytes(b"content of an object")
+    assert (place / "object").read_bytes() == b"content of an object"
+    with spoiled("GET", "flipped"), pytest.raises(StorageError, match="never"):
+        (place / "object").read_bytes()
 
 
 def test_a_document_that_a_page_took_the_place_of_is_not_believed(place, spoiled):

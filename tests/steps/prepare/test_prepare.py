@@ -19,6 +19,7 @@ from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.steps.prepare.job import run
+from inkbatch.steps.prepare.page import sample_boxes
 from inkbatch.testing.faults import stored_bytes
 from inkbatch.testing.segments import random_papyrus, write_layers
 
@@ -352,3 +353,10 @@ def test_the_run_file_counts_what_was_done(prepare_config, source):
     assert row["units_stored"] >= 3
     assert row["bytes_written"] > 0
     assert row["mask_pixels"] == 150 * 168
+
+
+@pytest.mark.parametrize(("shape", "count"), [((160, 192), 1), ((256, 4000), 3), ((5000, 3000), 9)])
+def test_the_page_looks_at_each_square_once(shape, count):
+    boxes = sample_boxes(*shape)
+    assert len(set(boxes)) == len(boxes) == count
+    assert all(0 <= box.y0 < box.y1 <= shape[0] and 0 <= box.x0 < box.x1 <= shape[1] for box in boxes)
