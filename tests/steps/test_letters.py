@@ -79,6 +79,25 @@ def test_the_picture_numbers_rows_and_bears_a_bar_of_1_cm(found):
     assert bar.sum(axis=1).max() == round(10_000 / PIXEL_UM)
 
 
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_column_on_its_side_is_read_once_it_is_turned_and_tables_say_the_places_as_stored(found, tmp_path, turn):
+    ink = np.rot90(COLUMN.ink, -turn // 90)
+    store_map(tmp_path, "column", "net", ink * 0.9, voxel_size_um=PIXEL_UM, unit_px=128)
+    config = LettersConfig(segment="column", root=str(tmp_path), rules=LetterRules(min_stroke=10, turn=turn))
+    assert f"in the map turned by {turn}°" in describe(config)
+    run(config, RunContext())
+    folder = tmp_path / "instances/column/net-letters"
+    for name in ("rows.png", "lines.csv", "letters.json", "letters/line-02-003.png"):
+        assert (folder / name).read_bytes() == (found[0] / name).read_bytes()
+    annotations = json.loads((folder / "coco.json").read_text())["annotations"]
+    for row, annotation, (line, _, box) in zip(rows(folder / "letters.csv"), annotations, COLUMN.letters, strict=True):
+        y0, x0, y1, x1 = (int(row[key]) for key in ("y0", "x0", "y1", "x1"))
+        assert (int(row["line"]), int(row["height_px"])) == (line, box.height)
+        assert annotation["bbox"] == [x0, y0, x1 - x0, y1 - y0]
+        np.testing.assert_array_equal(np.rot90(ink[y0:y1, x0:x1], turn // 90), COLUMN.ink[box.slices])
+    assert f"turned by {turn}°" in (folder / "report.html").read_text()
+
+
 FILES = ("letters.csv", "lines.csv", "coco.json", "letters.json", "rows.png", "letters/line-02-003.png")
 
 

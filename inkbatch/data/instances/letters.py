@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ class LetterRules(JobConfig):
         widest: A letter is at most this many times as wide as letters are high; wider ones stay apart.
         pitch: Distance from line to line; None finds it.
         slope: Largest rise of the lines, y per x, that is looked for.
+        turn: Degrees by which the map is turned against the clock before it is read; lines have to run from left to
+            right.
     """
 
     ink_from: float = Field(0.5, gt=0, le=1)
@@ -47,6 +50,7 @@ class LetterRules(JobConfig):
     widest: float = Field(1.6, gt=0)
     pitch: Length | None = None
     slope: float = Field(0.1, ge=0, le=1)
+    turn: Literal[0, 90, 180, 270] = 0
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,22 @@ def read_letters(boxes: Ints, areas: Ints, rules: LetterRules, pixel_um: float |
     return Writing(
         tuple(letters), tuple(found), slope, pitch, float(np.median([letter.box.height for letter in letters]))
     )
+
+
+def turned(boxes: Ints, shape_yx: tuple[int, int], turn: int) -> Ints:
+    """Return where boxes lie once their map is turned against the clock, as `numpy.rot90` does.
+
+    Args:
+        boxes: (n, 4): y0, x0, y1, x1, half-open.
+        shape_yx: (height, width) of the map.
+        turn: Degrees, a multiple of 90.
+    """
+    height, width = shape_yx
+    for _ in range(turn // 90 % 4):
+        y0, x0, y1, x1 = boxes.T
+        boxes = np.stack([width - x1, y0, width - x0, y1], axis=1)
+        height, width = width, height
+    return boxes
 
 
 def _height(boxes: Floats) -> float:
@@ -273,22 +293,30 @@ def _hull(boxes: Floats) -> tuple[int, int, int, int]:
     return int(y0), int(x0), int(y1), int(x1)
 
 
-def letter_rows(writing: Writing, pixel_um: float | None) -> Sequence[dict[str, float | int | None]]:
-    """Describe letters as rows: line, place, box, height and width in px and mm (None without a scale)."""
+def letter_rows(
+    writing: Writing, boxes: Sequence[Box], pixel_um: float | None
+) -> Sequence[dict[str, float | int | None]]:
+    """Describe letters as rows: line, place, box, height and width in px and mm (None without a scale).
+
+    Args:
+        writing: The letters, in the map as it was read.
+        boxes: The box of each in the map as it is stored.
+        pixel_um: Edge of a pixel.
+    """
     mm = None if pixel_um is None else pixel_um / 1000
     return [
         {
             "line": one.line,
             "place": one.place,
-            "y0": one.box.y0,
-            "x0": one.box.x0,
-            "y1": one.box.y1,
-            "x1": one.box.x1,
+            "y0": box.y0,
+            "x0": box.x0,
+            "y1": box.y1,
+            "x1": box.x1,
             "height_px": one.box.height,
             "width_px": one.box.width,
             "height_mm": None if mm is None else round(one.box.height * mm, 4),
             "width_mm": None if mm is None else round(one.box.width * mm, 4),
             "strokes": len(one.strokes),
         }
-        for one in writing.letters
+        for one, box in zip(writing.letters, boxes, strict=True)
     ]

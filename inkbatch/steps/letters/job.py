@@ -16,7 +16,7 @@ from pydantic import Field
 from inkbatch.config import JobConfig
 from inkbatch.data.instances.ascent import Evidence, Limits, first_pass
 from inkbatch.data.instances.joining import join
-from inkbatch.data.instances.letters import LetterRules, read_letters
+from inkbatch.data.instances.letters import LetterRules, read_letters, turned
 from inkbatch.data.instances.proposals import limits_of
 from inkbatch.data.instances.settings import ProposalRules, area_px, length_px
 from inkbatch.data.instances.unit_facts import BasinFacts, facts_of
@@ -185,14 +185,16 @@ def _finish(plan: LettersPlan) -> dict[str, Any]:
     """
     config, source = plan.config, plan.source
     strokes = join([BasinFacts.read(plan.strokes_place(unit)) for unit in plan.units], plan.limits.neck).components
-    writing = read_letters(strokes.extent, strokes.area, config.rules, source.pixel_um)
+    turn = config.rules.turn
+    boxes = turned(strokes.extent, source.shape_yx, turn)
+    writing = read_letters(boxes, strokes.area, config.rules, source.pixel_um)
     if not writing.letters:
         raise DataError(
             f"letters {config.segment}: expected strokes of at least {config.rules.min_stroke} px where the "
             f"probability reaches {config.rules.ink_from:g}, got none; lower rules.ink_from or rules.min_stroke"
         )
     margin_px = round(config.margin * writing.height_px) if config.cutouts else None
-    write_files(plan.folder, Page(source, writing, strokes.area), margin_px)
+    write_files(plan.folder, Page(source, writing, strokes.area, turn), margin_px)
     return {"letters": len(writing.letters), "lines": len(writing.lines)}
 
 
@@ -207,7 +209,7 @@ def describe(config: LettersConfig) -> str:
         [
             f"letters {config.segment}: map {plan.source.name}, {width:,} × {height:,} px",
             f"  strokes       from {plan.limits.object_from:g}, at least {plan.limits.min_px} px",
-            f"  lines         {pitch}",
+            f"  lines         {pitch}{f', in the map turned by {config.rules.turn}°' if config.rules.turn else ''}",
             f"  units         {len(plan.units)}; {done}",
             f"  writes        {files} to {plan.folder}",
         ]

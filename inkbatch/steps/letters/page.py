@@ -97,4 +97,9 @@ def _settings(config: Mapping[str, Any]) -> str:
     return (
         f"Strokes of at least {rules['min_stroke']} px; those of one line at most {join} apart are one letter, unless "
         f"it were wider than {rules['widest']:g} heights. Plain numbers are pixels."
+        + (
+            f" The map was turned by {rules['turn']}° against the clock; tables have the places as stored."
+            if rules.get("turn")
+            else ""
+        )
     )

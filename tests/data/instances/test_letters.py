@@ -91,9 +91,10 @@ def test_strokes_that_are_far_apart_or_together_too_wide_stay_apart():
 
 def test_heights_are_said_in_millimetres_where_the_scale_is_known():
     writing = read(write_column(lines=2))
-    row = letter_rows(writing, 8.0)[0]
+    boxes = [letter.box for letter in writing.letters]
+    row = letter_rows(writing, boxes, 8.0)[0]
     assert row["height_mm"] == pytest.approx(row["height_px"] * 0.008)
-    assert letter_rows(writing, None)[0]["height_mm"] is None
+    assert letter_rows(writing, boxes, None)[0]["height_mm"] is None
 
 
 def test_rules_in_micrometres_need_a_scale():
