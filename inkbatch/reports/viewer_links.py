@@ -13,7 +13,7 @@ SHOWN_PX = 480  # of the screen that a linked window fills
 MOST_ZOOM = 8.0
 
 
-def viewer_link(segment: str, box: Box, first: str, second: str | None = None) -> str:
+def viewer_link(segment: str, box: Box, first: str, second: str | None = None, layer: int | None = None) -> str:
     """Write the address of a window in a viewer that runs on this machine.
 
     The part behind ``#`` is the viewer's own: centre, screen pixels per pixel, maps, and the marked region.
@@ -23,11 +23,13 @@ def viewer_link(segment: str, box: Box, first: str, second: str | None = None) -
         box: The window, in pixels of the segment; it is marked.
         first: The map to show.
         second: Another one, side by side with it.
+        layer: Layer of the papyrus below, in depth order; None is the viewer's own choice.
     """
     zoom = min(MOST_ZOOM, SHOWN_PX / max(box.shape))
     values = {"seg": segment, "x": (box.x0 + box.x1) // 2, "y": (box.y0 + box.y1) // 2, "z": f"{zoom:.4g}"}
     values |= {"maps": first, "r": f"{box.y0},{box.x0},{box.y1},{box.x1}"}
     values |= {"v": "side", "with": second} if second else {}
+    values |= {} if layer is None else {"l": str(layer)}
     return f"http://localhost:{VIEWER_PORT}/#{urlencode(values, safe=',')}"
 
 

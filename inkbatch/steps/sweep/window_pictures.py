@@ -71,7 +71,8 @@ def window_picture(source: WindowSource, number: int) -> Picture:
     box = Box(*evidence["at"][number])
     series = evidence["direction"][number]
     null = loudest_null(document, series, number)
-    panels = dict(_panels(source, number, box, series, null))
+    layer = _shown_layer(source, number, series)
+    panels = dict(_panels(source, box, layer, series, null))
     gap = np.full((next(iter(panels.values())).shape[0], GAP_PX, 3), GAP_GREY, np.uint8)
     parts = [part for panel in panels.values() for part in (gap, panel)][1:]
     low, high = SHOWN_Z
@@ -85,22 +86,29 @@ def window_picture(source: WindowSource, number: int) -> Picture:
             f"{box.x1:,}. From left to right: {seen}. z from {low:g} (black) to {high:g}; depths from {depths[0]} "
             f"(dark) to {depths[-1]}."
         ),
-        link=Link("In the viewer", viewer_link(document["segment"], box, *_maps(source.name, series, null))),
+        link=Link("In the viewer", _address(source, box, layer, series, null)),
     )
 
 
-def _maps(name: str, *series: str | None) -> list[str]:
-    """Name z maps as the viewer does."""
-    return [f"{name}-{one}-z" for one in series if one]
+def _address(source: WindowSource, box: Box, layer: int | None, series: str, null: str | None) -> str:
+    """Link to a window in the viewer, which names z maps after the sweep."""
+    second = f"{source.name}-{null}-z" if null else None
+    return viewer_link(source.document["segment"], box, f"{source.name}-{series}-z", second, layer)
+
+
+def _shown_layer(source: WindowSource, number: int, series: str) -> int | None:
+    """Return the layer of the papyrus that is shown: a window's own, or the nearest one; None without a surface."""
+    layer = layer_of(source.document, number, series)
+    if source.volume is None or layer is None:
+        return None
+    return min(max(layer, 0), source.volume.layer_count - 1)
 
 
 def _panels(
-    source: WindowSource, number: int, box: Box, series: str, null: str | None
+    source: WindowSource, box: Box, layer: int | None, series: str, null: str | None
 ) -> Iterator[tuple[str, Colours]]:
-    layer = layer_of(source.document, number, series)
     if source.volume is not None and layer is not None:
-        inside = min(max(layer, 0), source.volume.layer_count - 1)
-        yield f"papyrus, layer {inside}", _grey(_papyrus(source.volume, inside, box))
+        yield f"papyrus, layer {layer}", _grey(_papyrus(source.volume, layer, box))
     for name in (series, null):
         if name:
             yield f"z of {name}", _grey(grey_of_z(_read(source.folder / name / Z, box)))

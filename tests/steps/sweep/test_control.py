@@ -167,6 +167,7 @@ def test_the_page_shows_every_window_as_papyrus_z_null_and_depth_with_a_link_int
     assert address == f"http://localhost:{VIEWER_PORT}/"
     said = dict(parse_qsl(state))
     assert (said["seg"], said["r"]) == ("page", f"{y0},{x0},{y1},{x1}")
+    assert f"papyrus, layer {said['l']}, z of" in picture.caption
     assert (int(said["y"]), int(said["x"])) == ((y0 + y1) // 2, (x0 + x1) // 2)
     (group,) = Scene(["page"], str(folder / "root")).groups
     assert {said["maps"], said["with"]} < set(group.maps)
