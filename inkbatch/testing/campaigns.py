@@ -275,8 +275,8 @@ class Scene:
 
     @property
     def limit_s(self) -> float:
-        """Seconds after which a run of it counts as hung."""
-        return max(HANG_S, SLOWER * self.seconds)
+        """Seconds after which a run of it counts as hung: more where other programs want the same cores."""
+        return max(HANG_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), SLOWER * self.seconds)
 
 
 def scenes_of(place: Place, folder: Path, watched: Callable[[Action], Any] = lambda run: run()) -> list[Scene]:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from inkbatch.errors import CorruptDataError
-from inkbatch.io.shards.codec import MISSING, checksum, codec_of
+from inkbatch.io.shards.codec import MISSING, Place, checksum, codec_of
 from inkbatch.io.shards.layout import CRC_BYTES, ArrayLayout
 from inkbatch.io.shards.shard_rows import extended, shard_checksum
 from inkbatch.io.store.location import Location
 
 READ_BYTES = 8 << 20  # of chunks at a time
 
-Span = tuple[int, int]
+
+@dataclass(frozen=True)
+class Span:
+    """Stored bytes of a chunk in its shard, half-open.
+
+    Attributes:
+        place: The chunk's place inside the shard.
+        start: First byte.
+        stop: One after the last.
+    """
+
+    place: Place
+    start: int
+    stop: int
 
 
 def checked_shard(place: Location, layout: ArrayLayout) -> tuple[int, str]:
@@ -37,17 +52,18 @@ def checked_shard(place: Location, layout: ArrayLayout) -> tuple[int, str]:
     if len(tail) != layout.index_bytes or checksum(index) != tail[-CRC_BYTES:]:
         raise CorruptDataError(f"{place}: the zarr shard's index fails its checksum; make the array again")
     total, codec = 0, codec_of(layout)
+    places = itertools.product(*map(range, layout.chunks_per_shard))
     spans = [
-        (int(start), int(start + length))
-        for start, length in np.frombuffer(index, "<u8").reshape(-1, 2)
+        Span(chunk, int(start), int(start + length))
+        for chunk, (start, length) in zip(places, np.frombuffer(index, "<u8").reshape(-1, 2), strict=True)
         if start != MISSING
     ]
     for group in _groups(spans):
-        first, last = group[0][0], group[-1][1]
+        first, last = group[0].start, group[-1].stop
         data = np.frombuffer(place.read_range(first, last), np.uint8)
-        for start, stop in group:
-            chunk = data[start - first : stop - first]
-            codec.require_whole(chunk, (place, (start, stop)))
+        for span in group:
+            chunk = data[span.start - first : span.stop - first]
+            codec.require_whole(chunk, (place, span.place))
             total = extended(total, chunk[-CRC_BYTES:])
     return size, shard_checksum(total, index)
 
@@ -56,7 +72,7 @@ def _groups(spans: list[Span]) -> Iterator[list[Span]]:
     """Cut spans into groups that follow each other in the shard and hold `READ_BYTES` at most, or one span."""
     group: list[Span] = []
     for span in spans:
-        if group and (span[0] != group[-1][1] or span[1] - group[0][0] > READ_BYTES):
+        if group and (span.start != group[-1].stop or span.stop - group[0].start > READ_BYTES):
             yield group
             group = []
         group.append(span)

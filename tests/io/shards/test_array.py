@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.io.shards.array import CODECS, ArrayLayout, ShardedArray, encode_shard
+from inkbatch.io.shards.checking import checked_shard
 from inkbatch.io.shards.reading import FLAT_BYTES
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.meter import READ
@@ -215,3 +216,15 @@ def test_a_region_that_nobody_reads_any_more_keeps_no_file_open(array):
     assert open_shards() == 6
     del region
     assert open_shards() == 0
+
+
+def test_a_check_names_the_chunk_that_is_damaged_by_its_place_in_the_shard(tmp_path):
+    array = ShardedArray.create(Location.parse(tmp_path / "a"), ArrayLayout((64, 64), (16, 16), (64, 64), "uint8"))
+    array.write_shard((0, 0), np.random.default_rng(0).integers(1, 255, (64, 64), dtype=np.uint8))
+    place = array.shard_location((0, 0))
+    size, _ = checked_shard(place, array.layout)
+    data = bytearray(place.read_bytes())
+    data[(size - array.layout.index_bytes) * 6 // 16 + 40] ^= 1  # inside the seventh of 16 equally long chunks
+    place.write_bytes(data)
+    with pytest.raises(CorruptDataError, match=r"c/0/0: chunk \(1, 2\) fails its checksum"):
+        checked_shard(place, array.layout)
