@@ -226,7 +226,10 @@ def train_once(root: Path, truth: Mapping[str, Bools], rounds: int, seed: int) -
 
 
 def leaking(root: Path, truth: Mapping[str, Bools], rounds: int, seed: int) -> list[Row]:
-    """Let networks label what they were trained on, and train on that; the first round is that of the series."""
+    """Let networks label what they were trained on, and train on that; the first round is that of the series.
+
+    Its networks start from fresh weights, and take as many steps as those of the loop have taken by then.
+    """
     rows: list[Row] = []
     pieces = [segment for segment in truth if segment != YARDSTICK]
     series = SERIES
@@ -239,7 +242,7 @@ def leaking(root: Path, truth: Mapping[str, Bools], rounds: int, seed: int) -> l
             store(root, segment, np.where(by_hand != 0, by_hand, said), origin)
         series = f"leak{number}"
         versions = {segment: version_from(root, segment, origin, FIRST) for segment in truth}
-        found = do_round(root, series, 1, versions, seed, proposals={"as_version": False})
+        found = do_round(root, series, 1, versions, seed, number, proposals={"as_version": False})
         own = ScoreHistogram()
         for segment in pieces:
             ink = (read_codes(root, segment, origin) & INK) != 0

@@ -168,7 +168,7 @@ def labelling_round(
     Takes the newest labels of some segments, trains a network per fold, reads all papyrus with networks that never saw
     it, compares the round with the one before on a yardstick that never trains, and proposes the regions to label next.
     Writes ROOT/rounds/NAME/round-001 with a page; one YAML file serves all rounds. Settings: segments, folds,
-    yardstick, block_px, sample_px, new_share, train, proposals, … (all of them: docs/rounds.md).
+    yardstick, block_px, sample_px, new_share, start, train, proposals, … (all of them: docs/rounds.md).
     """
     context = common.context()
     from inkbatch.steps.round import job as step

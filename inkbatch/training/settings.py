@@ -18,6 +18,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 MonitorName = Literal["f05", "dice", "iou", "average_precision", "auc", "loss"]
 TtaAxis = Literal["flip-y", "flip-x", "turn-90", "turn-180", "turn-270"]
 NAME = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+OF_FOLD = "{fold}"  # in the address of a bundle: stands for the number of the fold
 
 
 class ModelChoice(Grown):
@@ -26,7 +27,8 @@ class ModelChoice(Grown):
     Attributes:
         architecture: Registered name; ``inkbatch models`` lists them.
         config: Its shape.
-        start_from: Bundle of the very same network whose weights the run starts from; None: fresh weights.
+        start_from: Bundle of the very same network whose weights the run starts from; None: fresh weights. ``{fold}``
+            in it stands for the number of the fold, so that each starts from a bundle of its own.
         start_with: ``all`` weights of that bundle, or those that are ``matching``: its head or first layer may be
             another one, and keeps fresh weights. What was left out is listed.
         encoder: Pretrained or frozen encoder.
@@ -162,8 +164,31 @@ class TrainConfig(Grown, JobConfig):
             raise ValueError("give fold (one run) or folds (several), not both")
         return self
 
+    @model_validator(mode="after")
+    def _starts_of_folds(self) -> TrainConfig:
+        if self.starts_by_fold and self.fold is None and self.folds is None:
+            raise ValueError(
+                f"model.start_from: expected a run with fold or folds, as {self.model.start_from} names a bundle for "
+                f"each, got one without; set folds: all, or name one bundle without {OF_FOLD}"
+            )
+        return self
+
+    @property
+    def starts_by_fold(self) -> bool:
+        """True if each fold starts from a bundle of its own."""
+        return OF_FOLD in (self.model.start_from or "")
+
+    @property
+    def start_from(self) -> str | None:
+        """Address of the bundle that this run (one fold) starts from; None: fresh weights."""
+        start = self.model.start_from
+        return start if start is None else start.replace(OF_FOLD, str(self.fold))
+
     def result_settings(self) -> dict[str, Any]:
-        """Return the settings that change the result, for the manifest. Devices do not: they share the batch."""
+        """Return the settings that change the result, for the manifest. Devices do not: they share the batch.
+
+        Of bundles by fold the address does not either: the manifest's inputs hold the digest of the weights.
+        """
         place = {
             "root",
             "output_root",
@@ -177,4 +202,7 @@ class TrainConfig(Grown, JobConfig):
             "save_every_minutes",
             "keep_epochs",
         }
-        return self.model_dump(mode="json", exclude=place)
+        found = self.model_dump(mode="json", exclude=place)
+        if self.starts_by_fold:
+            found["model"]["start_from"] = OF_FOLD
+        return found

@@ -133,6 +133,28 @@ def records_of(index: DatasetIndex, split: Mapping[str, Sequence[Sample]], root:
     return found
 
 
+def joined_records(own: Sequence[Mapping[str, Any]], training: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
+    """Join what a network was shown with what the network was shown that it started from.
+
+    Args:
+        own: See `records_of`.
+        training: `BundleDocument.training` of the bundle that it started from.
+        place: That bundle, for messages.
+
+    Raises:
+        DataError: The record of that bundle does not validate.
+    """
+    joined: dict[TrainedSegment, TrainedSegment] = {}
+    for record in (*RECORDS.validate_python(own), *_records(training, place)):
+        same = record.model_copy(update={"train": (), "validation": ()})
+        known = joined.get(same, same)
+        boxes = {
+            name: tuple(merged([*getattr(known, name), *getattr(record, name)])) for name in ("train", "validation")
+        }
+        joined[same] = same.model_copy(update=boxes)
+    return [record.model_dump(mode="json", exclude_defaults=True) for record in joined.values()]
+
+
 def pixels_on(training: Mapping[str, Any], volume: SurfaceVolume, place: str) -> TrainedPixels:
     """Find the pixels of a surface that trained a network.
 

@@ -102,5 +102,5 @@ def require_unseen(
     raise DataError(
         f"segment {segment}: {count_text(int(leaking.sum()), 'pixel')} would be {what} by networks that were trained "
         f"there or within {reach_px} px (a tile and its context), the first at y {box.y0 + y}, x {box.x0 + x}; leave "
-        "model.start_from out where that bundle saw this segment, or begin a series of rounds with another name"
+        "model.start_from out, set start: fresh, or begin a series of rounds with another name"
     )

@@ -26,7 +26,7 @@ from inkbatch.run.record import RunFolder, report_place
 from inkbatch.run.run_file import Usage, write_run_file
 from inkbatch.steps.dataset.job import BuildDatasetConfig
 from inkbatch.steps.dataset.job import run as build_dataset
-from inkbatch.steps.round.maps import bundles_of, infer_folds, require_fresh_start, store_maps
+from inkbatch.steps.round.maps import bundles_of, infer_folds, require_unseen_start, store_maps
 from inkbatch.steps.round.names import BLOCKS, DOCUMENT, round_name
 from inkbatch.steps.round.page import page as report_page
 from inkbatch.steps.round.plan import RoundPlan, make_plan, verdicts_before
@@ -47,7 +47,7 @@ def run(config: RoundConfig, context: RunContext) -> JobReport:
     plan = make_plan(config)
     record, whole = plan.record, replace(context, shard=ShardSpec())
     if not record.is_begun():
-        require_fresh_start(plan)  # what would leak, or cannot be dealt, is refused before anything is written
+        require_unseen_start(plan)  # what would leak, or cannot be dealt, is refused before anything is written
     begin(record, whole)
     done = record.is_complete() and not reopened(record, "round", context.reporter.note)
     if done:
@@ -130,6 +130,7 @@ def dataset_config(plan: RoundPlan) -> BuildDatasetConfig:
         {"id": one.id, "scroll": one.scroll, "layers": one.layers, "labels_in": plan.labels_folder(one.id).uri}
         for one in config.segments
     ]
+    listed = {segment: rows for segment, rows in plan.homes.items() if segment in plan.surfaces}
     values: dict[str, Any] = {
         "name": plan.name,
         "root": config.root,
@@ -140,7 +141,7 @@ def dataset_config(plan: RoundPlan) -> BuildDatasetConfig:
         "context_px": config.context_px,
         "seed": config.seed,
         "sampling": config.sampling.model_dump(mode="json"),
-        "splits": {"kind": "listed-blocks", "block_px": config.block_px, "blocks": plan.homes},
+        "splits": {"kind": "listed-blocks", "block_px": config.block_px, "blocks": listed},
         "newer_than": None if plan.number == 1 else round_name(config.name, plan.number - 1),
     }
     return BuildDatasetConfig.checked(values, f"round {config.name}, dataset")
@@ -160,6 +161,7 @@ def _document(plan: RoundPlan, scores: RoundScores, proposals: int) -> dict[str,
         "maps": dict.fromkeys(plan.surfaces, plan.name),
         "labels": {segment: dict(labels.identity) for segment, labels in plan.labels.items()},
         "weights_sha256": bundles,
+        **({"started_from": plan.starts} if plan.starts else {}),
         "seeds": {"round": plan.config.seed, "training": plan.train.seed},
         "threshold": scores.threshold,
         "labelled_cm2": round(sum(one.labelled for one in scores.labelled.values()), 6),
@@ -212,6 +214,12 @@ def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
+def _starts(plan: RoundPlan) -> str:
+    if plan.starts:
+        return f"each fold goes on from its network of round {plan.number - 1}"
+    return plan.train.model.start_from or "from fresh weights"
+
+
 def describe(config: RoundConfig) -> str:
     """Describe the plan; nothing is computed."""
     plan = make_plan(config)
@@ -225,6 +233,7 @@ def describe(config: RoundConfig) -> str:
             f"  folds         {folds.count} by {folds.by}; networks may speak {plan.reach_px} px away from training",
             f"  yardstick     {'as the first round fixed it' if plan.before else 'is fixed in this round'}",
             f"  trains        {plan.train.model.architecture}, {count_text(plan.train.epochs, 'epoch')} per fold",
+            f"  starts        {_starts(plan)}",
             f"  reads         {count_text(len(plan.surfaces) * folds.count, 'map')}",
             f"  proposes      {count_text(plan.config.proposals.most, 'region')} at most",
             f"  done          {plan.record.state}",

@@ -10,19 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.data.datasets.listed_blocks import BlockHome
+from inkbatch.data.datasets.round_blocks import TEST
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
 from inkbatch.data.maps.out_of_fold import OutOfFold, may_speak, read_out_of_fold, require_unseen
 from inkbatch.data.maps.stored import StoredMap, maps_state, open_map
-from inkbatch.geometry import Box, Unit, cut
+from inkbatch.errors import MismatchError
+from inkbatch.geometry import Box, Unit, cells, cut
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
-from inkbatch.models.bundle import Bundle, bundle_location
+from inkbatch.models.bundle import Bundle
 from inkbatch.run.job import RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder, RunManifest
 from inkbatch.steps.infer.job import InferConfig
 from inkbatch.steps.infer.job import run as run_infer
+from inkbatch.steps.round.names import fold_bundle
 from inkbatch.steps.round.plan import RoundPlan
+from inkbatch.steps.train.plan import start_of
 
 UNIT_PX = 1024
 DEVICES = ("auto", "cuda", "cpu")
@@ -34,7 +39,7 @@ class FoldMaps:
 
     Attributes:
         maps: One per fold.
-        trained: Of each, the pixels of this segment that trained its network, or the one that it started from.
+        trained: Of each, the pixels of this segment that trained its network, and those before that it started from.
         reach_px: A tile and its context.
     """
 
@@ -56,7 +61,6 @@ class FoldMaps:
 def infer_folds(plan: RoundPlan, context: RunContext) -> dict[str, FoldMaps]:
     """Read every segment with the network of every fold; by segment id."""
     folds = range(plan.config.folds.count)
-    seen = _seen_before(plan)
     found = {}
     for segment in plan.surfaces:
         maps = []
@@ -65,7 +69,7 @@ def infer_folds(plan: RoundPlan, context: RunContext) -> dict[str, FoldMaps]:
             run_infer(
                 InferConfig(
                     segment=segment,
-                    bundle=(plan.out / "runs" / plan.name / f"fold-{fold}" / "bundle").uri,
+                    bundle=fold_bundle(plan.out, plan.config.name, plan.number, fold).uri,
                     root=plan.config.root,
                     output_root=plan.config.output_root,
                     name=name,
@@ -74,37 +78,55 @@ def infer_folds(plan: RoundPlan, context: RunContext) -> dict[str, FoldMaps]:
                 context,
             )
             maps.append(open_map(plan.out.uri, segment, name))
-        trained = tuple(TrainedPixels.together([one.trained_on, seen[segment]]) for one in maps)
-        found[segment] = FoldMaps(tuple(maps), trained, plan.reach_px)
+        found[segment] = FoldMaps(tuple(maps), tuple(one.trained_on for one in maps), plan.reach_px)
     return found
 
 
-def require_fresh_start(plan: RoundPlan) -> None:
-    """Refuse a bundle to start from that was trained on labels or yardstick of this series, before anything is done.
+def require_unseen_start(plan: RoundPlan) -> None:
+    """Refuse networks to start from that were trained on what their fold holds out, or near it.
 
     Raises:
-        DataError: It was; the segment is named.
+        DataError: One was; segment and fold are named.
+        MismatchError: One is not the network that the round before left.
         InkbatchError: See `RoundPlan.homes`.
     """
-    seen = _seen_before(plan)
-    for segment in plan.homes:
-        surface = plan.surfaces[segment]
-        for box in cut(surface.shape_yx, UNIT_PX, UNIT_PX) if len(seen[segment].train) else ():
-            labelled = plan.labels[segment].read(box)[1] & surface.read_mask(box)
-            speaks = may_speak(seen[segment], box, plan.reach_px).astype(np.uint8)
-            require_unseen(segment, box, labelled, speaks, 1, "scored", plan.reach_px)
+    homes = plan.homes  # blocks that cannot be dealt are refused here, too
+    for fold in range(plan.config.folds.count):
+        start = start_of(plan.train.model_copy(update={"folds": None, "fold": fold}))
+        if start is None:
+            return
+        _require_as_left(plan, start, fold)
+        for segment, surface in plan.surfaces.items():
+            seen = pixels_on(start.document.training, surface, str(start.location))
+            if len(seen.train):
+                held_out = [row for row in homes.get(segment, ()) if row[2] in (fold, TEST)]
+                _require_unseen(plan, segment, seen, fold, held_out)
 
 
-def _seen_before(plan: RoundPlan) -> dict[str, TrainedPixels]:
-    """Find the pixels that trained the bundle that training started from; none without one."""
-    start = plan.train.model.start_from
-    if start is None:
-        return {segment: TrainedPixels.together(()) for segment in plan.surfaces}
-    bundle = Bundle.open(bundle_location(start))
-    return {
-        segment: pixels_on(bundle.document.training, surface, str(bundle.location))
-        for segment, surface in plan.surfaces.items()
-    }
+def _require_as_left(plan: RoundPlan, start: Bundle, fold: int) -> None:
+    found = start.document.weights_sha256
+    left = plan.starts.get(f"fold-{fold}", found)
+    if left != found:
+        raise MismatchError(
+            f"{start.location}: expected weights {left[:16]}, as round {plan.number - 1} left them, got {found[:16]}; "
+            "restore them, or set start: fresh"
+        )
+
+
+def _require_unseen(
+    plan: RoundPlan, segment: str, seen: TrainedPixels, fold: int, held_out: Sequence[tuple[int, int, BlockHome]]
+) -> None:
+    """Refuse a network that saw labels in blocks which a fold holds out, or papyrus of the yardstick."""
+    surface, edge = plan.surfaces[segment], plan.config.block_px
+    for row, column, home in held_out:
+        block = Box(row * edge, column * edge, (row + 1) * edge, (column + 1) * edge)
+        for box in cells(block.intersect(Box(0, 0, *surface.shape_yx)), UNIT_PX, UNIT_PX):
+            wanted = surface.read_mask(box)
+            if home != TEST:
+                wanted &= plan.labels[segment].read(box)[1]
+            speaks = may_speak(seen, box, plan.reach_px).astype(np.uint8)
+            what = "scored on the yardstick" if home == TEST else f"scored in fold {fold}"
+            require_unseen(segment, box, wanted, speaks, 1, what, plan.reach_px)
 
 
 def store_maps(plan: RoundPlan, folds: Mapping[str, FoldMaps], context: RunContext) -> dict[str, StoredMap]:
@@ -140,5 +162,4 @@ def _work(plan: RoundPlan, segment: str, found: FoldMaps, record: RunFolder) -> 
 
 def bundles_of(plan: RoundPlan) -> Sequence[Location]:
     """Return the bundles of all folds."""
-    runs = plan.out / "runs" / plan.name
-    return [runs / f"fold-{fold}" / "bundle" for fold in range(plan.config.folds.count)]
+    return [fold_bundle(plan.out, plan.config.name, plan.number, fold) for fold in range(plan.config.folds.count)]

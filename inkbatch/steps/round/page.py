@@ -30,6 +30,9 @@ FILES = (
     ("manifest.json", "settings and inputs"),
     ("run.json", "seconds, machine"),
 )
+GONE_ON = (
+    " The networks went on from those of the round before: a difference is of labels and of further steps together."
+)
 CAVEATS = (
     "The threshold was fitted on labels outside of the yardstick; epochs were chosen on each fold's own labels, so the "
     "scores out of fold flatter a little. Those on the yardstick do not.",
@@ -127,7 +130,7 @@ def _against(found: Mapping[str, Any]) -> Table | Words:
     return Table(
         f"This round and the one before it on the same {found['yardstick']['blocks']} blocks of the yardstick: the "
         "interval is that of the difference, from a paired bootstrap over blocks. One that holds 0 shows no "
-        "difference.",
+        f"difference.{GONE_ON if found.get('started_from') else ''}",
         ("score", "this round", "the round before", "interval of the difference"),
         tuple(rows),
         frozenset({1, 2, 3}),
@@ -224,8 +227,10 @@ def _made(folder: Location, found: Mapping[str, Any], root: Location) -> Table:
         ("dataset", named(str(found["dataset"]), f"datasets/{found['dataset']}/{REPORT_NAME}"), ""),
         ("training", named(name, f"runs/{name}/{REPORT_NAME}"), f"seed {found['seeds']['training']}"),
     ]
+    starts = found.get("started_from", {})
     for fold, digest in found["weights_sha256"].items():
-        rows.append(("bundle", named(fold, f"runs/{name}/{fold}/{REPORT_NAME}"), f"weights {digest[:16]}"))
+        start = f", which went on from {starts[fold][:16]} of the round before" if fold in starts else ""
+        rows.append(("bundle", named(fold, f"runs/{name}/{fold}/{REPORT_NAME}"), f"weights {digest[:16]}{start}"))
     for segment, version in found["labels"].items():
         rows.append(("labels", segment, " ".join(f"{key} {str(value)[:16]}" for key, value in version.items())))
     rows += [("map", f"{segment}/{run}", "out of fold") for segment, run in found["maps"].items()]

@@ -19,6 +19,7 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import cut
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
+from inkbatch.models.encoder_weights import NONE
 from inkbatch.run.record import (
     RunFolder,
     RunManifest,
@@ -28,9 +29,9 @@ from inkbatch.run.record import (
     state_changes,
     states_of,
 )
-from inkbatch.steps.round.names import BLOCKS, DOCUMENT, round_folder, round_name
+from inkbatch.steps.round.names import BLOCKS, DOCUMENT, fold_bundle, round_folder, round_name
 from inkbatch.steps.round.settings import OWN_LABELS, RoundConfig, RoundSegment
-from inkbatch.training.settings import TrainConfig
+from inkbatch.training.settings import OF_FOLD, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class RoundPlan:
         surfaces: By segment id.
         labels: By segment id: the labels that it takes.
         before: Folder of the round before it, or None.
+        starts: By fold (``fold-0``): digest of the weights of the round before it that its network goes on from; empty
+            where networks start as in the first round.
         manifest: The round's manifest.
     """
 
@@ -51,6 +54,7 @@ class RoundPlan:
     surfaces: Mapping[str, SurfaceVolume]
     labels: Mapping[str, LabelsOfSegment]
     before: Location | None
+    starts: Mapping[str, str]
     manifest: RunManifest
 
     @property
@@ -179,18 +183,23 @@ def _plan(config: RoundConfig, number: int) -> RoundPlan:
     surfaces = {name: open_prepared(config.root, name)[0] for name in ids}
     kept = _kept_labels(config, number, surfaces)
     labels = {one.id: kept.get(one.id) or labels_of(config.root, one, surfaces[one.id]) for one in config.segments}
-    train = train_config(config, number, out)
+    goes_on = before is not None and config.start == "before"
+    starts = dict((before / DOCUMENT).read_mapping()["weights_sha256"]) if before is not None and goes_on else {}
+    start = fold_bundle(root, config.name, number - 1, OF_FOLD).uri if goes_on else None
+    train = train_config(config, number, out, start)
     config = config.model_copy(update={"round": number, "segments": _pinned(config, labels)})
     settings = config.model_dump(mode="json", exclude={"root", "output_root", "train"})
     settings["train"] = {key: value for key, value in train.result_settings().items() if key not in ("dataset", "run")}
     inputs: dict[str, Any] = {"labels": {name: dict(found.identity) for name, found in labels.items()}}
     folders = {f"surface {name}": segment_folder(config.root, name) / "prepare" for name in ids}
+    if starts:
+        inputs["starts"] = starts
     if before is not None:
         inputs["before"] = before.name
         folders[f"round {before.name}"] = before
     state = states_of(folders)
     manifest = RunManifest("round", settings, inputs, 1, config.request(), state, lambda: contents_now(folders))
-    return RoundPlan(config, train, surfaces, labels, before, manifest)
+    return RoundPlan(config, train, surfaces, labels, before, starts, manifest)
 
 
 def _kept_labels(config: RoundConfig, number: int, surfaces: Mapping[str, SurfaceVolume]) -> dict[str, LabelsOfSegment]:
@@ -231,8 +240,14 @@ def labels_of(root: str, segment: RoundSegment, surface: SurfaceVolume) -> Label
     return StoredLabels.open(segment_folder(root, segment.id), surface.shape_yx, f"segment {segment.id}")
 
 
-def train_config(config: RoundConfig, number: int, out: Location) -> TrainConfig:
+def train_config(config: RoundConfig, number: int, out: Location, start: str | None) -> TrainConfig:
     """Make the settings of the round's training.
+
+    Args:
+        config: The round.
+        number: Its number.
+        out: ROOT of all that it makes.
+        start: Address of the networks of the round before that those of this one go on from; None: none.
 
     Raises:
         ConfigError: They do not validate.
@@ -241,7 +256,12 @@ def train_config(config: RoundConfig, number: int, out: Location) -> TrainConfig
     settings = {**config.train, "dataset": name, "run": name, "root": out.uri, "folds": "all"}
     if number > 1 and config.new_share is not None:
         settings["sampler"] = {"new_share": config.new_share, **settings.get("sampler", {})}
-    return TrainConfig.checked(settings, f"round {config.name}, train")
+    train = TrainConfig.checked(settings, f"round {config.name}, train")
+    if start is None:
+        return train
+    model, encoder = train.model, train.model.encoder.model_copy(update={"encoder_weights": NONE})
+    whole = {"start_from": start, "start_with": "all", "encoder": encoder}
+    return train.model_copy(update={"model": model.model_copy(update=whole)})
 
 
 def verdicts_before(root: Location, series: str, number: int) -> list[VerdictName]:

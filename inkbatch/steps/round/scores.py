@@ -111,7 +111,7 @@ def _require_untouched(plan: RoundPlan, segment: str, found: FoldMaps) -> None:
         for box in cells(block, READ_PX, READ_PX):
             papyrus = surface.read_mask(box)
             networks = found.networks(box)
-            require_unseen(segment, box, papyrus, networks, len(found.maps), "the yardstick's, scored", found.reach_px)
+            require_unseen(segment, box, papyrus, networks, len(found.maps), "scored on the yardstick", found.reach_px)
 
 
 def _blocks(plan: RoundPlan, maps: Mapping[str, StoredMap]) -> Iterator[ScoreHistogram]:

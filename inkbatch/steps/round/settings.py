@@ -10,6 +10,7 @@ from inkbatch.config import JobConfig, LayerPair
 from inkbatch.data.datasets.sampling import GridSampling, Sampling
 from inkbatch.data.maps.proposals import ProposalRules
 from inkbatch.data.maps.yardstick import ScoreName
+from inkbatch.models.rules import Grown
 
 OWN_LABELS = "own"
 OF_ROUND = ("dataset", "run", "root", "output_root", "fold", "folds")  # of train: the round says them
@@ -68,7 +69,7 @@ class YardstickRules(JobConfig):
     patience: int = Field(2, ge=1)
 
 
-class RoundConfig(JobConfig):
+class RoundConfig(Grown, JobConfig):
     """Settings of `inkbatch round`.
 
     Attributes:
@@ -86,11 +87,14 @@ class RoundConfig(JobConfig):
         sampling: Sampling of training samples.
         seed: Of all chance outside of training.
         new_share: Share of each batch that samples with new labels take from the second round on; None: none.
+        start: First weights of the networks from the second round on. ``fresh``: as in the first round; ``before``: the
+            network of each fold goes on from that of the same fold of the round before.
         train: Settings of `inkbatch train`, without dataset, run and folds.
         proposals: Regions to label next.
     """
 
     job: ClassVar[str] = "round"
+    younger: ClassVar[frozenset[str]] = frozenset({"start"})
 
     name: BoundedName
     round: int | None = Field(None, ge=1, le=999)
@@ -105,6 +109,7 @@ class RoundConfig(JobConfig):
     sampling: Sampling = Field(default_factory=lambda: GridSampling(min_counted=0.25))
     seed: int = Field(0, ge=0)
     new_share: float | None = Field(0.3, gt=0, lt=1)
+    start: Literal["fresh", "before"] = "fresh"
     train: dict[str, Any]
     proposals: ProposalRules = ProposalRules()
 

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 
 from inkbatch.config import parse_bytes
-from inkbatch.data.datasets.index import root_of
 from inkbatch.data.datasets.sample_reader import SampleReader
-from inkbatch.data.datasets.trained_pixels import records_of
 from inkbatch.errors import InkbatchError, Preempted
 from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.location import Location
@@ -30,7 +28,16 @@ from inkbatch.run.run_file import Usage, core_count, write_run_file
 from inkbatch.run.signals import StopFlag
 from inkbatch.steps.train.folds_page import write_folds_page
 from inkbatch.steps.train.page import page as report_page
-from inkbatch.steps.train.plan import TrainPlan, make_plan, module_of, network_of, root_of_runs, run_folder, shape_of
+from inkbatch.steps.train.plan import (
+    TrainPlan,
+    make_plan,
+    module_of,
+    network_of,
+    root_of_runs,
+    run_folder,
+    shape_of,
+    shown_pixels,
+)
 from inkbatch.text import count_text
 from inkbatch.training.checkpoints import CheckpointStore
 from inkbatch.training.children import watched_children
@@ -153,8 +160,6 @@ def _finish(one: TrainPlan, record: RunFolder, store: CheckpointStore, progress:
 
     Checkpoints are not among these: their names hold a digest, and all but the last ones are removed.
     """
-    shown = {"train": one.train, "validation": one.validation}
-    pixels = records_of(one.index, shown, root_of(one.dataset))
     best = progress.best(one.config.monitor)
     network, left_out = network_of(one)
     history = {"epochs": len(progress.rows), "best_epoch": best.epoch, "steps": progress.total_steps}
@@ -169,7 +174,7 @@ def _finish(one: TrainPlan, record: RunFolder, store: CheckpointStore, progress:
             network_with(network, store.best()),
             best.scores,
             {**history, **({"left_out": left_out} if left_out else {})},
-            pixels,
+            shown_pixels(one),
             one.manifest.state,
         )
         split = {"training": one.train, "validation": one.validation}
@@ -221,7 +226,7 @@ def _trainer(
     network, left_out = network_of(one)
     if left_out:
         left = count_text(len(left_out), "tensor")
-        context.reporter.note(f"{left} of {config.model.start_from} left out: {left_out[0]}, …")
+        context.reporter.note(f"{left} of {config.start_from} left out: {left_out[0]}, …")
     module = module_of(one, network, context.stop)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         module.net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module.net)  # type: ignore[no-untyped-call]

@@ -10,6 +10,7 @@ import torch
 
 from inkbatch.data.datasets.current import dataset_state, require_current
 from inkbatch.data.datasets.index import DatasetIndex, Sample, root_of
+from inkbatch.data.datasets.trained_pixels import joined_records, records_of
 from inkbatch.data.labels.objects import CLASSES
 from inkbatch.data.maps.stored import map_address
 from inkbatch.errors import ConfigError, MismatchError
@@ -108,12 +109,18 @@ def _plan_one(config: TrainConfig, index: DatasetIndex, dataset: Location, folde
     contract = contract_of(config, index, model.config.depth_layers, root_of(dataset))
     require_tile(model, contract.tile_px, contract.tile_px)
     inputs = {"dataset": index.name, "digest": index.digest}
-    if config.model.start_from is not None:
-        inputs["start_from"] = Bundle.open(bundle_location(config.model.start_from)).document.weights_sha256
+    start = start_of(config)
+    if start is not None:
+        inputs["start_from"] = start.document.weights_sha256
     require_current(dataset, index, root_of(dataset))
     state = dataset_state(dataset, index)
     manifest = RunManifest("train", config.result_settings(), inputs, 1, _request(config), state)
     return TrainPlan(config, index, dataset, train, validation, contract, settings, folder, manifest)
+
+
+def start_of(config: TrainConfig) -> Bundle | None:
+    """Open the bundle that a run starts from; None: fresh weights."""
+    return None if config.start_from is None else Bundle.open(bundle_location(config.start_from))
 
 
 def _require_classes(index: DatasetIndex, model: InkModel) -> None:
@@ -167,14 +174,13 @@ def network_of(one: TrainPlan) -> tuple[InkModel, list[str]]:
     left_out: list[str] = []
     torch.manual_seed(one.config.seed)
     model = build_model(one.config.model.architecture, one.model)
-    choice = one.config.model
-    if choice.start_from is not None:
-        bundle = Bundle.open(bundle_location(choice.start_from))
+    choice, bundle = one.config.model, start_of(one.config)
+    if bundle is not None:
         if choice.start_with == "matching":
             left_out = load_matching(model, bundle.build().state_dict(), str(bundle.location))
         elif bundle.document.architecture != choice.architecture:
             raise ConfigError(
-                f"model.start_from {choice.start_from}: is a {bundle.document.architecture}, the run trains a "
+                f"model.start_from {one.config.start_from}: is a {bundle.document.architecture}, the run trains a "
                 f"{choice.architecture}; name a bundle of that architecture"
             )
         else:
@@ -192,6 +198,13 @@ def _load_all(model: InkModel, bundle: Bundle) -> None:
             f"{error}; to start with another head or first layer, set model.start_with=matching, which lists what it "
             "leaves out"
         ) from error
+
+
+def shown_pixels(one: TrainPlan) -> list[dict[str, Any]]:
+    """Record what the network of a run was shown of each segment, and the one that it started from, for its bundle."""
+    own = records_of(one.index, {"train": one.train, "validation": one.validation}, root_of(one.dataset))
+    start = start_of(one.config)
+    return own if start is None else joined_records(own, start.document.training, str(start.location))
 
 
 def module_of(one: TrainPlan, network: InkModel, stop: StopFlag) -> InkModule:

@@ -14,9 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from inkbatch.config import JobConfig, parse_bytes
-from inkbatch.data.datasets.index import root_of
 from inkbatch.data.datasets.sample_reader import SampleReader
-from inkbatch.data.datasets.trained_pixels import records_of
 from inkbatch.data.maps.stored import map_address
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.store.ledger import make_durable, recording
@@ -31,7 +29,7 @@ from inkbatch.run.pipeline import StageSeconds
 from inkbatch.run.progress import Reporting
 from inkbatch.run.record import RunFolder, RunManifest, report_place
 from inkbatch.run.run_file import Usage, write_run_file
-from inkbatch.steps.train.plan import TrainPlan, make_plan, module_of, network_of
+from inkbatch.steps.train.plan import TrainPlan, make_plan, module_of, network_of, shown_pixels
 from inkbatch.steps.train.soup_page import SOUP_NAME, page
 from inkbatch.training.averaging import WeightMean, renew_statistics
 from inkbatch.training.checkpoints import CheckpointStore, Entry
@@ -187,9 +185,6 @@ def _average(one: SoupPlan, record: RunFolder, context: RunContext) -> None:
         found = validator.run(module, fabric.device, fabric.autocast, seconds)
         scores = table(found.histograms)
         usage.loop_ends()
-        pixels = records_of(
-            trained.index, {"train": trained.train, "validation": trained.validation}, root_of(trained.dataset)
-        )
         history = {"soup_of": trained.config.run, "epochs": [entry.epoch for entry in one.members]}
         with recording() as ledger:
             bundle = write_bundle(
@@ -201,7 +196,7 @@ def _average(one: SoupPlan, record: RunFolder, context: RunContext) -> None:
                 module.net.cpu(),
                 scores,
                 {**history, "steps": max(entry.step for entry in one.members)},
-                pixels,
+                shown_pixels(trained),
                 trained.manifest.state,
             )
             facts: dict[str, Any] = {"members": members, "scores": {area: finite(row) for area, row in scores.items()}}

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkbatch.data.datasets.trained_pixels import NOTHING, TrainedPixels, TrainedSegment, merged, pixels_on
+from inkbatch.data.datasets.trained_pixels import (
+    NOTHING,
+    TrainedPixels,
+    TrainedSegment,
+    joined_records,
+    merged,
+    pixels_on,
+)
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box
 from inkbatch.io.surface import SurfaceVolume
@@ -83,6 +90,18 @@ def test_a_region_of_the_segment_is_moved_and_another_scale_is_trained_as_a_whol
     region = surface(layers=np.ones((3, 40, 40), np.uint8), box=(40, 0, 80, 40))
     assert pixels_on(training(), region, "b").document == {"train": [[0, 0, 8, 40]]}
     assert pixels_on(training(voxel_size_um=4.0), region, "b").document == {"train": [[0, 0, 40, 40]]}
+
+
+def test_a_network_was_shown_what_it_and_the_one_that_it_started_from_were_shown():
+    here = {"segment": "here", "shape_yx": [90, 90], "voxel_size_um": 7.91}
+    own = [{**here, "train": [[0, 0, 20, 20]], "validation": [[60, 60, 80, 80]]}]
+    start = [{**here, "train": [[0, 10, 20, 30]]}, {"segment": "there", "shape_yx": [9, 9], "train": [[0, 0, 5, 5]]}]
+    found = joined_records(own, {"pixels": start}, "bundle")
+    assert found == [
+        {**here, "train": [[0, 0, 20, 30]], "validation": [[60, 60, 80, 80]]},
+        {"segment": "there", "shape_yx": [9, 9], "train": [[0, 0, 5, 5]]},
+    ]
+    assert joined_records(own, {}, "bundle") == own  # a published bundle does not say
 
 
 def test_a_record_that_is_none_is_refused(surface):

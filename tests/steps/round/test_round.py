@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from inkbatch.data.datasets.index import DatasetIndex
+from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.labels.painting import Marks
 from inkbatch.data.labels.painting_session import PaintSession, Sent
 from inkbatch.data.labels.painting_version import labels_folder
@@ -22,19 +23,27 @@ from inkbatch.data.maps.stored import open_map
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
+from inkbatch.models.bundle import Bundle
 from inkbatch.reports.page import Gallery, Page, Table
 from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
 from inkbatch.run.progress import QuietReporter
 from inkbatch.run.record import differences
 from inkbatch.run.signals import StopFlag
-from inkbatch.steps.round.job import RoundConfig, describe, make_plan, run
+from inkbatch.steps.provenance.rerun import rerun
+from inkbatch.steps.round.job import RoundConfig, dataset_config, describe, make_plan, run
+from inkbatch.steps.round.maps import require_unseen_start
 from inkbatch.steps.round.page import page
 from inkbatch.testing.rounds import SEGMENTS, SHAPE, label_part, rounds_root, tiny_round
 from inkbatch.testing.segments import VOXEL_SIZE_UM
 from inkbatch.testing.training import planted_segment
 
 PAINTED = Box(10, 100, 30, 140)
+BY_BLOCKS = {
+    "segments": list(SEGMENTS[:2]),
+    "folds": {"by": "blocks", "count": 2},
+    "yardstick": {"share": 0.25, "region_px": 32, "draws": 100},
+}
 
 
 def settings(root: Path, **changes) -> RoundConfig:
@@ -276,19 +285,128 @@ def test_a_bundle_that_saw_the_papyrus_is_no_start_for_a_round(two_rounds, tmp_p
     start = {"start_from": str(two_rounds / "runs/discs-r002/fold-0/bundle")}
     values = tiny_round(two_rounds, name="leaking", round=1)
     values["train"]["model"] |= start
-    with pytest.raises(DataError, match=r"segment r\d: [\d,]+ pixels would be scored by networks that were trained"):
+    with pytest.raises(
+        DataError, match=r"segment r\d: [\d,]+ pixels would be scored in fold 1 by networks that were trained"
+    ):
         run(RoundConfig.checked(values, "test"), RunContext())
     assert not (two_rounds / "rounds/leaking").exists()
 
 
-def test_folds_and_yardstick_by_blocks_keep_a_moat_between_them(prepared, tmp_path):
+@pytest.fixture(scope="module")
+def gone_on(two_rounds, tmp_path_factory) -> Path:
+    """Make a series whose second round goes on from the networks of its first."""
+    root = tmp_path_factory.mktemp("gone-on") / "root"
+    shutil.copytree(two_rounds, root)
+    third = settings(root, round=3, start="before")
+    assert "starts        each fold goes on from its network of round 2" in describe(third)
+    stop = StopFlag()
+    with pytest.raises(Preempted):
+        run(third, RunContext(stop=stop, reporter=StopsAt("runs/discs-r003/fold-0/report", stop)))
+    run(settings(root, start="before"), RunContext())  # goes on
+    return root
+
+
+def fold_of(root: Path, number: int, fold: int) -> Bundle:
+    return Bundle.open(Location.parse(root / f"runs/discs-r{number:03d}/fold-{fold}/bundle"))
+
+
+def test_each_fold_goes_on_from_its_own_network_of_the_round_before(gone_on):
+    before, found = document(gone_on, 2), document(gone_on, 3)
+    assert found["started_from"] == before["weights_sha256"]
+    assert "started_from" not in before
+    assert document(gone_on, 3, "manifest.json")["inputs"]["starts"] == before["weights_sha256"]
+    for fold in (0, 1):
+        manifest = json.loads((gone_on / f"runs/discs-r003/fold-{fold}/manifest.json").read_text())
+        assert manifest["inputs"]["start_from"] == before["weights_sha256"][f"fold-{fold}"]
+        assert str(gone_on) not in json.dumps(manifest["config"])  # ROOT may move
+
+
+def test_the_page_of_a_round_that_went_on_says_so(gone_on):
+    sections = {section.title: section.parts for section in open_page(gone_on, 3).sections}
+    assert "of labels and of further steps together" in sections["Better or not"][0].caption
+    bundles = [row[2] for row in sections["Made in this round"][0].rows if row[0] == "bundle"]
+    starts = document(gone_on, 2)["weights_sha256"].values()
+    assert [text.split("went on from ")[1][:16] for text in bundles] == [start[:16] for start in starts]
+    assert "further steps" not in str(open_page(gone_on, 2).sections)
+
+
+def test_a_network_that_went_on_remembers_all_that_it_was_ever_shown(gone_on):
+    for fold in (0, 1):
+        first, last = (fold_of(gone_on, number, fold).document.training["pixels"] for number in (2, 3))
+        for record in first:
+            same = next(one for one in last if one["segment"] == record["segment"])
+            shown = TrainedPixels.of(same)
+            assert all(shown.trained(Box(*box)).all() for box in record.get("train", []))
+        shown = next((one.get("train", []) for one in last if one["segment"] == "r0"), [])
+        assert open_map(str(gone_on), "r0", f"discs-r003-fold-{fold}").trained_on.train.tolist() == shown
+
+
+def test_a_round_that_goes_on_is_repeated_elsewhere_to_the_bit(gone_on, tmp_path):
+    found = rerun(str(gone_on / "rounds/discs/round-003"), str(tmp_path / "again"), RunContext())
+    assert found.unequal == ()
+
+
+def test_a_series_that_goes_on_starts_fresh_in_its_first_round(prepared):
+    plan = make_plan(settings(prepared, start="before"))
+    assert (plan.starts, plan.train.start_from) == ({}, None)
+    assert "starts        from fresh weights" in describe(settings(prepared, start="before"))
+
+
+def test_a_network_of_another_fold_is_no_start(gone_on, tmp_path):
     root = tmp_path / "root"
+    shutil.copytree(gone_on, root)
+    folds = [root / f"runs/discs-r003/fold-{fold}" for fold in (0, 1)]
+    for place, other in ((folds[0], tmp_path / "kept"), (folds[1], folds[0]), (tmp_path / "kept", folds[1])):
+        place.rename(other)
+    fourth = settings(root, round=4, start="before")
+    with pytest.raises(MismatchError, match=r"fold-0/bundle: expected weights \w{16}, as round 3 left them, got"):
+        run(fourth, RunContext())
+    place = root / "rounds/discs/round-003/round.json"
+    digests = document(root, 3)["weights_sha256"]
+    swapped = {"fold-0": digests["fold-1"], "fold-1": digests["fold-0"]}
+    place.write_text(json.dumps({**document(root, 3), "weights_sha256": swapped}))
+    with pytest.raises(DataError, match=r"segment r\d: [\d,]+ pixels would be scored in fold 0 by networks"):
+        run(fourth, RunContext())
+    assert not (root / "rounds/discs/round-004").exists()
+
+
+@pytest.fixture(scope="module")
+def by_blocks(prepared, tmp_path_factory) -> Path:
+    """Make a round whose folds and yardstick are blocks of two segments."""
+    root = tmp_path_factory.mktemp("blocks") / "root"
     shutil.copytree(prepared, root)
     for segment in SEGMENTS[:2]:
         label_part(root, segment, SHAPE[1])
-    yardstick = {"share": 0.25, "region_px": 32, "draws": 100}
-    blocks = {"segments": list(SEGMENTS[:2]), "folds": {"by": "blocks", "count": 2}, "yardstick": yardstick}
-    run(settings(root, **blocks), RunContext())
+    run(settings(root, **BY_BLOCKS), RunContext())
+    return root
+
+
+def test_larger_samples_that_would_reach_into_a_moat_are_no_way_to_go_on(by_blocks):
+    same, larger = (
+        settings(by_blocks, round=2, start="before", context_px=context, **BY_BLOCKS) for context in (0, 16)
+    )
+    require_unseen_start(make_plan(same))
+    with pytest.raises(
+        DataError, match=r"would be scored .* by networks that were trained there or within 48 px.*start: fresh"
+    ):
+        run(larger, RunContext())
+    assert not (by_blocks / "rounds/discs/round-002").exists()
+
+
+def test_a_segment_may_leave_a_series_and_its_blocks_keep_their_homes(two_rounds, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(two_rounds, root)
+    blocks = document(root, 2, "blocks.json")
+    blocks["homes"]["left"] = [[0, 0, 0], [0, 1, 1]]
+    (root / "rounds/discs/round-002/blocks.json").write_text(json.dumps(blocks))
+    plan = make_plan(settings(root, round=3, start="before"))
+    require_unseen_start(plan)
+    assert plan.homes["left"] == ((0, 0, 0), (0, 1, 1))
+    assert set(dataset_config(plan).splits.blocks) == set(SEGMENTS)
+
+
+def test_folds_and_yardstick_by_blocks_keep_a_moat_between_them(by_blocks):
+    root = by_blocks
     homes = document(root, 1, "blocks.json")["homes"]
     found = {(name, column): home for name, rows in homes.items() for _, column, home in rows}
     assert sorted(map(str, found.values())) in (["0", "0", "1", "test"], ["0", "1", "1", "test"])

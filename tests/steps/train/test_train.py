@@ -167,6 +167,13 @@ def test_unknown_keys_and_two_ways_to_fold_are_refused(root):
         config_of(root, fold=0, folds="all")
 
 
+def test_a_bundle_for_each_fold_needs_folds(root):
+    model = {"architecture": "smp", "config": NETWORK, "start_from": "runs/first/fold-{fold}/bundle"}
+    with pytest.raises(ConfigError, match=r"model\.start_from: expected a run with fold or folds, .* set folds: all"):
+        config_of(root, model=model)
+    assert config_of(root, model=model, fold=2).start_from == "runs/first/fold-2/bundle"
+
+
 def test_a_loss_that_is_no_number_names_its_batch(root):
     settings = config_of(root, input={"std": 1e-44}, batch=2)
     with pytest.raises(
