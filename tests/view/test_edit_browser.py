@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from inkbatch.data.datasets.cvat import read_cvat
 from inkbatch.data.labels.painting_version import PaintedVersion
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
@@ -285,6 +286,59 @@ def test_a_version_is_branched_compared_and_exported_while_the_first_one_stays(b
     np.testing.assert_array_equal(exported > 0, second)
     assert [row[:3] for row in rows] == ["v00", "ink", "not", "ign", "sup", "unl"]
     assert tiles == [[0, 1]]  # column and row of the one tile that the second stroke touched
+
+
+def test_a_version_is_exported_as_any_file_and_each_holds_what_was_painted(browser, root, tmp_path):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        desk = Desk(browser, url)
+        desk.stroke((100, 100), (300, 400))
+        desk.press("3", "r")
+        desk.stroke((400, 100), (500, 300))
+        desk.page.get_by_text("Versions", exact=True).click()
+        found = {}
+        for kind in ("png", "tiff", "coco"):
+            desk.page.locator("#export-as").select_option(kind)
+            with desk.page.expect_download() as waiting:
+                desk.page.locator("#export").click()
+            found[kind] = waiting.value.suggested_filename, waiting.value.path().read_bytes()
+        desk.context.close()
+        assert desk.faults == []
+    ignored = inked(SHAPE, tuple(desk.sent[1]["box"])) > 0
+    for kind, name in (("png", "seg-v001-ignore_mask.png"), ("tiff", "seg-v001-ignore_mask.tif")):
+        assert found[kind][0] == name
+        picture = cv2.imdecode(np.frombuffer(found[kind][1], np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(picture > 0, ignored)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/instances.json").write_bytes(found["coco"][1])
+    (drawn,) = read_cvat(Location.parse(tmp_path / "export"), ("ink",), ("ignore",))
+    np.testing.assert_array_equal(drawn.ink > 0, discs(desk.sent[0]["points"], 24))
+    np.testing.assert_array_equal(drawn.ignored > 0, ignored)
+
+
+def test_all_of_the_view_is_accepted_from_the_map_and_only_the_specks_in_view_are_cleaned(browser, root):
+    with viewer_of(["seg"], str(root), edit=True) as url:
+        desk = Desk(browser, url)
+        desk.press("u", "A")
+        ink, ignored = inked(SHAPE, BLOT) > 0, (inked(SHAPE, HALO) > 0) & ~(inked(SHAPE, BLOT) > 0)
+        desk.press("1", "b")
+        desk.page.locator("#radius").evaluate("e => { e.value = 0; e.dispatchEvent(new Event('input')) }")
+        for at in ((100, 100), (500, 800)):
+            desk.page.mouse.click(*desk.screen(*at))
+            desk.settle()
+        with_specks = stored_marks(root, "ink_labels")
+        desk.page.locator("#below").fill("200")
+        desk.page.locator("#below").press("Enter")
+        desk.page.evaluate("window.inkbatch.stages[0].goTo({ x: 800, y: 500, zoom: 4 })")
+        desk.settle()
+        desk.page.locator("#clean").click()
+        desk.settle()
+        desk.context.close()
+        assert desk.faults == []
+    dots = [discs(op["points"], op["radius"]) for op in desk.sent if op["kind"] == "brush"]
+    assert 0 < min(dot.sum() for dot in dots) < 200
+    np.testing.assert_array_equal(with_specks, ink | dots[0] | dots[1])
+    np.testing.assert_array_equal(stored_marks(root, "ink_labels"), ink | dots[0])
+    np.testing.assert_array_equal(stored_marks(root, "ignore_mask"), ignored)
 
 
 def pointer(desk, kind, name, at, number=1, pressure=0.5, buttons=1):
