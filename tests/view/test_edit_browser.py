@@ -1,4 +1,4 @@
-"""The label editor as a person uses it: mouse, pen and fingers in a headless Chromium. Run by make test-browser."""
+"""The label editor as a person uses it: with a mouse in a headless Chromium. Run by make test-browser."""
 
 import subprocess
 import sys
@@ -339,57 +339,6 @@ def test_all_of_the_view_is_accepted_from_the_map_and_only_the_specks_in_view_ar
     np.testing.assert_array_equal(with_specks, ink | dots[0] | dots[1])
     np.testing.assert_array_equal(stored_marks(root, "ink_labels"), ink | dots[0])
     np.testing.assert_array_equal(stored_marks(root, "ignore_mask"), ignored)
-
-
-def pointer(desk, kind, name, at, number=1, pressure=0.5, buttons=1):
-    """Send one pointer event as a pen or finger makes it."""
-    x, y = desk.screen(*at)
-    script = (
-        "([name, options]) => window.inkbatch.stages[0].viewer.canvas.dispatchEvent(new PointerEvent(name, options))"
-    )
-    button = -1 if name == "pointermove" else 0
-    options = {
-        "pointerId": number, "pointerType": kind, "clientX": x, "clientY": y, "pressure": pressure, "button": button,
-        "buttons": buttons, "bubbles": True, "cancelable": True, "isPrimary": number == 1,
-    }  # fmt: skip
-    desk.page.evaluate(script, [name, options])
-
-
-def test_a_pen_paints_by_its_pressure_and_from_then_on_fingers_move_the_map(desk):
-    desk.page.evaluate("Element.prototype.setPointerCapture = () => {}")  # made events have no pointer to capture
-    for name, x, pressure in (("pointerdown", 100, 0.25), ("pointermove", 150, 0.5), ("pointermove", 200, 1.0)):
-        pointer(desk, "pen", name, (200, x), pressure=pressure)
-    pointer(desk, "pen", "pointerup", (200, 200), pressure=0)
-    desk.settle()
-    assert [pressure for _, _, pressure in desk.sent[0]["points"]] == [0.25, 0.5, 1.0]
-    assert desk.shown(218, 198)[3] > 0
-    assert desk.shown(218, 104)[3] == 0  # 18 px away, but only a quarter of 24 px were pressed
-    pointer(desk, "touch", "pointerdown", (300, 100), number=2)
-    pointer(desk, "touch", "pointermove", (300, 160), number=2)
-    pointer(desk, "touch", "pointerup", (300, 160), number=2)
-    desk.settle()
-    assert len(desk.sent) == 1
-
-
-def test_one_finger_paints_and_two_move_and_zoom_the_map(desk):
-    desk.page.evaluate("Element.prototype.setPointerCapture = () => {}")
-    pointer(desk, "touch", "pointerdown", (200, 100))
-    pointer(desk, "touch", "pointermove", (200, 140))
-    pointer(desk, "touch", "pointerup", (200, 140))
-    desk.settle()
-    assert [op["kind"] for op in desk.sent] == ["brush"]
-    before = desk.page.evaluate("window.inkbatch.stages[0].look().zoom")
-    first, second = (300, 200), (300, 300)
-    pointer(desk, "touch", "pointerdown", first)
-    pointer(desk, "touch", "pointermove", (300, 210))
-    pointer(desk, "touch", "pointerdown", second, number=2)
-    pointer(desk, "touch", "pointermove", second, number=2)
-    pointer(desk, "touch", "pointermove", (300, 400), number=2)
-    for number in (1, 2):
-        pointer(desk, "touch", "pointerup", (300, 300), number=number)
-    desk.settle()
-    assert desk.page.evaluate("window.inkbatch.stages[0].look().zoom") > 1.5 * before
-    assert len(desk.sent) == 1
 
 
 def test_the_wheel_sizes_the_brush_and_every_key_of_the_help_does_something_without_complaint(desk):
