@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from inkbatch.data.datasets.index import DatasetIndex
+from inkbatch.data.maps.calibration import NAME, calibrated
+from inkbatch.data.maps.scoring import ScoreHistogram
 from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Chart, Code, Gallery, Picture, Section, Table
 from inkbatch.reports.stored import root_of
@@ -53,6 +55,25 @@ def page_of(finished):
         return PAGES[job](open_run(str(folder)), root_of(folder))
 
     return make
+
+
+@pytest.mark.parametrize("job", ["train", "soup"])
+def test_the_page_of_a_calibrated_bundle_shows_scrolls_that_were_left_out(finished, page_of, job):
+    bundle = finished(job) / "bundle"
+    scrolls = {name: {f"{name}1": ScoreHistogram()} for name in ("a", "b")}
+    for seed, counts in enumerate(scrolls.values()):
+        ink = np.indices((8, 8))[0] > 3
+        values = np.random.default_rng(seed).random((8, 8)).astype(np.float16) / 2 + ink / np.float16(2)
+        next(iter(counts.values())).add(values, ink, np.ones_like(ink), "a map")
+    weights = (bundle / "bundle.json").read_mapping()["weights_sha256"]
+    assert "Threshold over several scrolls" not in {section.title for section in page_of(job).sections}
+    (bundle / NAME).write_json(calibrated(scrolls, 0.5, weights, {}).model_dump(mode="json"))
+    try:
+        sections = {section.title: section for section in page_of(job).sections}
+    finally:
+        (bundle / NAME).delete()
+    table = sections["Threshold over several scrolls"].parts[1]
+    assert [row[:3] for row in table.rows[:2]] == [("a", "a1", "64"), ("b", "b1", "64")]
 
 
 def test_a_page_is_made_again_without_torch():

@@ -110,6 +110,8 @@ def run(config: CalibrateConfig, context: RunContext) -> Iterator[str]:
     if not all_known:
         yield "careful: the bundle does not say which scrolls trained it; if one of these did, its row is no score"
     yield f"stored in {folder / NAME}: infer takes {result.threshold:.4f} as the threshold of this bundle from now on"
+    if (folder.parent / "complete.json").exists():
+        yield f"inkbatch report {folder.parent} makes the page of its training again, with this table"
 
 
 def _evaluated(config: CalibrateConfig, segment: str) -> _Evaluated:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from inkbatch.io.store.location import Location
+from inkbatch.reports.calibrated import calibration_section
 from inkbatch.reports.charts.shapes import Axis, Line, Mark
 from inkbatch.reports.charts.svg import line_chart
 from inkbatch.reports.page import Chart, Code, Figure, Link, Page, Picture, Promise, Section, Table, Words
@@ -249,6 +250,7 @@ def _sections(
         Section("Scores by area", (_by_area(rows, best),)),
         Section("Epoch by epoch", (_by_epoch(epochs, best),)),
         *([Section("Data", (_data(run, data),))] if data is not None else []),
+        *calibration_section(run.folder / "bundle", bundle["weights_sha256"]),
         *_left_out(bundle),
         Section("Configuration", (Code(_as_yaml(run.manifest["config"])),), folded=True),
     ]

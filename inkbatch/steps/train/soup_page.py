@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inkbatch.io.store.location import Location
+from inkbatch.reports.calibrated import calibration_section
 from inkbatch.reports.charts.shapes import Axis
 from inkbatch.reports.charts.svg import bar_chart
 from inkbatch.reports.page import Chart, Code, Figure, Page, Section, Table
@@ -58,6 +59,7 @@ def page(run: StoredRun, root: Location) -> Page:
         spent=spent(run.rows, STAGES),
         sections=(
             Section("Members", (_table(members, soup),)),
+            *calibration_section(run.folder / "bundle", bundle["weights_sha256"]),
             Section("Use it", (Code(f"inkbatch infer SEGMENT --bundle {below(run.folder, root)}/bundle"),)),
         ),
         repeat=RERUN,

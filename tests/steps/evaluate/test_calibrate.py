@@ -20,6 +20,7 @@ from inkbatch.data.maps.scoring import ScoreHistogram
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.models.bundle import Bundle, bundle_location
+from inkbatch.reports.calibrated import calibration_section
 from inkbatch.run.job import RunContext
 from inkbatch.steps.evaluate.calibrate import CalibrateConfig, run, scrolls_of
 from inkbatch.steps.evaluate.job import EvaluateConfig, summary
@@ -133,6 +134,26 @@ def test_the_command_line_shows_the_table_and_keeps_what_is_of_other_evaluations
         list(run(config(place, {"A": ("a1",), "B": ("b1",)}), RunContext()))
     list(run(config(place, {"A": ("a1",), "B": ("b1",)}), RunContext(replace=True)))
     assert len(stored(place)["scrolls"]) == 2
+
+
+def test_a_page_shows_each_scroll_at_the_threshold_of_the_others_and_at_its_own_best(place):
+    bundle = Location.parse(place / "bundle")
+    weights = Bundle.open(bundle).document.weights_sha256
+    assert calibration_section(bundle, weights) == ()
+    list(run(config(place), RunContext()))
+    (section,) = calibration_section(bundle, weights)
+    chart, table = section.parts
+    found = stored(place)
+    assert [row[0] for row in table.rows] == ["A", "B", "C", "all"]
+    for row, one in zip(table.rows, found["scrolls"], strict=False):
+        assert [float(cell) for cell in row[3:]] == pytest.approx(
+            [one[key] for key in ("threshold", "f_beta", "best_threshold", "best_f_beta")], abs=1e-4
+        )
+    assert float(table.rows[-1][3]) == pytest.approx(found["threshold"], abs=1e-4)
+    assert f"{found['spread']:.4f}" in table.caption
+    assert chart.alt.startswith("F0.5 of 3 scrolls, left out and at best: A 0.")
+    with pytest.raises(DataError, match="was made with weights"):
+        calibration_section(bundle, "0" * 64)
 
 
 def test_without_to_the_bundle_is_the_one_that_made_the_maps(place, template):
