@@ -37,7 +37,7 @@ TRAINED_ON = GrainConfig(seed=1, count=30)  # the U-Net
 SECTIONS = GrainConfig(shape_yx=(320, 320), seed=100_000, count=4, radius_px=(8.0, 22.0))
 PROPOSALS = {"cluster": 6.0}
 SELECTION = {"edge": 0.0}
-REFINEMENT = {"cell_px": 64, "halo_px": 32}
+REFINEMENT = {"cell_px": 32, "halo_px": 32}  # tiles as large as crops in training: 72 to 150 px
 WAYS = ("first pass", "not grown", "watershed", "refined")
 SHOWN = ("first pass", "watershed", "refined")
 SCORES = {"ap": "AP", "ap50": "AP at 0.5", "ap75": "AP at 0.75", "pq": "PQ", "aji": "AJI", "f1": "F1"}

@@ -17,14 +17,14 @@ does what lies beyond a tile.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.instances.ascent import Evidence
 from inkbatch.data.instances.proposals import Proposal
-from inkbatch.data.instances.selection import Answer, Choice, FirstPassTile, Instance, Larger, Rejection, choose
+from inkbatch.data.instances.selection import Answer, Choice, FirstPassTile, Instance, Larger, choose
 from inkbatch.data.instances.settings import RefinementRules
 from inkbatch.geometry import Box
 from inkbatch.models.prompting import PromptedSegmenter
@@ -47,7 +47,7 @@ def refine_tile(
     proposals: Sequence[Proposal],
     first_pass: FirstPassTile,
     choice: Choice,
-    prompts: Literal["point", "box"] = "box",
+    rules: RefinementRules,
 ) -> list[Answer]:
     """Ask the network for the proposals of one cell.
 
@@ -56,8 +56,8 @@ def refine_tile(
         pixels: (Y, X, 3) of the tile, RGB, 0 beyond the picture.
         proposals: Those whose points lie in the cell.
         first_pass: The first pass in the tile.
-        choice: The rules.
-        prompts: What the network is given.
+        choice: The rules for rejections.
+        rules: The rules for prompts and masks.
 
     Returns:
         One answer per proposal, in their order.
@@ -66,21 +66,21 @@ def refine_tile(
     corner = np.array([tile.y0, tile.x0], np.float64)
     points = np.array([one.point_yx for one in proposals], np.float64).reshape(-1, 2) - corner
     boxes = None
-    if prompts == "box":
+    if rules.prompts == "box":
         found = [(one.box.y0, one.box.x0, one.box.y1, one.box.x1) for one in proposals]
         boxes = np.clip(np.array(found, np.float64) - np.tile(corner, 2), 0, np.tile(tile.shape, 2))
     masks, scores = segmenter.masks(segmenter.embed(pixels), points, boxes)
     inside = np.zeros(tile.shape, bool)
     inside[tile.intersect(Box(0, 0, *first_pass.shape_yx)).within(tile)] = True
     return [
-        _settled(choose(one, mask & inside, score, first_pass, choice), first_pass)
+        _settled(choose(one, mask & inside, score, first_pass, choice, rules), first_pass)
         for one, mask, score in zip(proposals, masks, scores, strict=True)
     ]
 
 
-def _settled(found: Instance | Rejection, first_pass: FirstPassTile) -> Answer:
+def _settled(found: Answer, first_pass: FirstPassTile) -> Answer:
     """Turn an object that leaves its tile, where the picture goes on, over to the first pass."""
-    if isinstance(found, Rejection):
+    if not isinstance(found, Instance):
         return found
     tile, (height, width) = first_pass.box, first_pass.shape_yx
     leaves = (
@@ -116,8 +116,8 @@ def refine(
         picture: (Y, X, 3) uint8, RGB: the pixels of the first pass's box.
         first_pass: The first pass of the picture, or of the part that the tiles of these proposals show.
         proposals: See `proposed`.
-        choice: The rules.
-        rules: Cells and prompts.
+        choice: The rules for rejections.
+        rules: Those for cells, prompts and masks.
 
     Returns:
         One answer per proposal, cell by cell.
@@ -130,5 +130,5 @@ def refine(
         boundary = None if seen.boundary is None else tile_of(seen.boundary, here)
         evidence = Evidence(tile_of(seen.object, here), boundary, tile_of(seen.background, here, 1))
         around = FirstPassTile(tile, first_pass.shape_yx, evidence, tile_of(first_pass.regions, here, -1))
-        answers += refine_tile(segmenter, tile_of(picture, here), members, around, choice, rules.prompts)
+        answers += refine_tile(segmenter, tile_of(picture, here), members, around, choice, rules)
     return answers

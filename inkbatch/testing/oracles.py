@@ -32,11 +32,11 @@ class Oracle:
     def masks(
         self, features: Features, points_yx: NDArray[Any], boxes: NDArray[Any] | None = None
     ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """See `PromptedSegmenter.masks`; the second of three is the object, with a predicted IoU of 0.9."""
+        """See `PromptedSegmenter.masks`; the second of three is the object, with a predicted IoU of 1."""
         masks = np.zeros((len(points_yx), MASKS, *features.shape_yx), bool)
         for number, (y, x) in enumerate(np.rint(points_yx).astype(int)):
             masks[number, 1] = (self.numbers == self.numbers[y, x]) & (self.numbers > 0)
-        return masks, np.tile(np.array([0.2, 0.9, 0.1], np.float32), (len(points_yx), 1))
+        return masks, np.tile(np.array([0.2, 1.0, 0.1], np.float32), (len(points_yx), 1))
 
 
 def numbered(instances: NDArray[Any]) -> NDArray[np.uint8]:

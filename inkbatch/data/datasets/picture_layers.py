@@ -33,6 +33,7 @@ def decode_picture(place: Location, *, in_colour: bool) -> NDArray[Any]:
         raise DataError(
             f"{place}: expected a picture of 8 bits, got {kept.dtype}; convert it, values are never rounded"
         )
+    del kept  # memory: a picture of 20,000 × 20,000 px is 1.2 GB in colours
     mode = cv2.IMREAD_COLOR if in_colour else cv2.IMREAD_GRAYSCALE
     found = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), mode))
     return np.ascontiguousarray(found[..., ::-1].transpose(2, 0, 1)) if in_colour else found

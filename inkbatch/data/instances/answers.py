@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from inkbatch.data.instances.ascent import Bools
 from inkbatch.data.instances.proposals import Proposal
-from inkbatch.data.instances.selection import REASONS, Answer, Instance, Larger, Reason, Rejection
+from inkbatch.data.instances.selection import REASONS, Answer, Instance, Kept, Larger, Reason, Rejection
 from inkbatch.errors import CorruptDataError
 from inkbatch.geometry import Box
 from inkbatch.io.npz import read_npz
 from inkbatch.io.store.location import Location
 
-REFINED, LARGER = "refined", "larger"
+REFINED = "refined"
+FIRST_PASS: dict[str, type[Larger | Kept]] = {"larger": Larger, "kept": Kept}
 STORED = ("numbers", "ends", "boxes", "scores", "masks", "shown")
 
 
@@ -36,7 +37,7 @@ def store_answers(place: Location, numbers: Sequence[int], answers: Sequence[Ans
     found = [one for one in answers if isinstance(one, Instance)]
     arrays: dict[str, Any] = {
         "numbers": np.array(numbers, np.int64),
-        "ends": np.array([_end(one) for one in answers], f"<U{max(map(len, (*REASONS, REFINED, LARGER)))}"),
+        "ends": np.array([_end(one) for one in answers], f"<U{max(map(len, (*REASONS, *FIRST_PASS, REFINED)))}"),
         "boxes": np.array([(b.y0, b.x0, b.y1, b.x1) for b in (one.box for one in found)], np.int64).reshape(-1, 4),
         "scores": np.array([one.score for one in found], np.float64),
         "masks": _packed(one.mask for one in found),
@@ -69,7 +70,8 @@ def read_answers(place: Location, proposals: Sequence[Proposal]) -> Iterator[tup
                 box, mask, score, object_pixels = next(found)
                 yield number, Instance(box, mask, score, proposal), object_pixels
             else:
-                yield number, Larger(proposal) if end == LARGER else Rejection(proposal, cast(Reason, end)), None
+                of_first_pass = FIRST_PASS.get(end)
+                yield number, of_first_pass(proposal) if of_first_pass else Rejection(proposal, cast(Reason, end)), None
     except (ValueError, KeyError, IndexError, TypeError, StopIteration) as error:
         raise CorruptDataError(
             f"{place}: these answers are damaged, or belong to other proposals; run inkbatch instances with --replace"
@@ -79,7 +81,7 @@ def read_answers(place: Location, proposals: Sequence[Proposal]) -> Iterator[tup
 def _end(one: Answer) -> str:
     if isinstance(one, Rejection):
         return one.reason
-    return LARGER if isinstance(one, Larger) else REFINED
+    return next((end for end, kind in FIRST_PASS.items() if isinstance(one, kind)), REFINED)
 
 
 def _packed(masks: Iterable[Bools]) -> NDArray[np.uint8]:

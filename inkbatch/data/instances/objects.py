@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ from inkbatch.data.instances.ascent import Bools, Ints
 from inkbatch.data.instances.fates import ProposalFate, RegionFates, require_countable
 from inkbatch.data.instances.joining import Joined
 from inkbatch.data.instances.proposals import Proposal
-from inkbatch.data.instances.selection import Answer, Choice, Instance, Larger, Rejection, Resolved, resolve
+from inkbatch.data.instances.selection import Answer, Choice, Instance, Kept, Larger, Rejection, Resolved, resolve
 from inkbatch.data.instances.unit_facts import Sums
 from inkbatch.geometry import Box
 
@@ -29,12 +29,14 @@ class Objects:
         first: (n, 2): y, x of the first pixel.
         scores: (n,): intersection over union as the network predicts it; NaN: taken from the first pass.
         masks: Their pixels, (height, width) of the extent each; empty where the labels of regions tell them.
+        larger: Numbers, from 0, of those that leave the tile of a network.
     """
 
     extent: Ints
     first: Ints
     scores: Sums
     masks: tuple[Bools, ...] = ()
+    larger: frozenset[int] = frozenset()
 
     def box(self, index: int) -> Box:
         """Return the box of an instance."""
@@ -89,6 +91,7 @@ class Refined:
             "regions_rejected_small": joined.too_small(min_px),
             "instances_refined": len(self.objects.scores) - first,
             "instances_first_pass": first,
+            "instances_kept": first - len(self.objects.larger),
         }
 
 
@@ -113,18 +116,21 @@ def refined_objects(
     """
     found: list[tuple[Instance, Bools]] = []
     reasons: dict[Proposal, Rejection] = {}
+    larger: set[Proposal] = set()
     for number, answer, shown in sorted(answers, key=lambda one: one[0]):
-        settled = region(answer.proposal) if isinstance(answer, Larger) else answer
+        settled = region(answer.proposal) if isinstance(answer, Larger | Kept) else answer
+        if isinstance(answer, Larger):
+            larger.add(answer.proposal)
         if isinstance(settled, Rejection):
             reasons[proposals[number]] = settled
         else:
             found.append((settled, settled.mask if shown is None else shown))
     resolved = resolve([one for one, _ in found], [shown for _, shown in found], choice)
     require_countable(len(resolved.instances), place)
-    return Refined(_objects(resolved.instances), _fates(proposals, reasons, resolved))
+    return Refined(_objects(resolved.instances, larger), _fates(proposals, reasons, resolved))
 
 
-def _objects(instances: Sequence[Instance]) -> Objects:
+def _objects(instances: Sequence[Instance], larger: Collection[Proposal]) -> Objects:
     extent = [(one.box.y0, one.box.x0, one.box.y1, one.box.x1) for one in instances]
     first = [(one.box.y0, one.box.x0 + int(np.argmax(one.mask[0]))) for one in instances]
     return Objects(
@@ -132,6 +138,7 @@ def _objects(instances: Sequence[Instance]) -> Objects:
         np.array(first, np.int64).reshape(-1, 2),
         np.array([one.score for one in instances], np.float64),
         tuple(one.mask for one in instances),
+        frozenset(index for index, one in enumerate(instances) if one.proposal in larger),
     )
 
 

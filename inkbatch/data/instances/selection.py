@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from inkbatch.data.instances.ascent import Bools, Evidence, Ints
 from inkbatch.data.instances.proposals import Proposal
-from inkbatch.data.instances.settings import SelectionRules, area_px, length_px
+from inkbatch.data.instances.settings import RefinementRules, SelectionRules, area_px, length_px
 from inkbatch.data.labels.components import label
 from inkbatch.data.labels.seams import UnionFind
 from inkbatch.geometry import Box
@@ -131,7 +131,18 @@ class Larger:
     proposal: Proposal
 
 
-Answer = Instance | Rejection | Larger
+@dataclass(frozen=True)
+class Kept:
+    """A proposal whose object stays as the first pass has it: no mask is better for sure.
+
+    Attributes:
+        proposal: The proposal.
+    """
+
+    proposal: Proposal
+
+
+Answer = Instance | Rejection | Larger | Kept
 
 
 def from_region(proposal: Proposal, regions: Ints, box: Box | None = None) -> Instance | Rejection:
@@ -154,16 +165,26 @@ def from_region(proposal: Proposal, regions: Ints, box: Box | None = None) -> In
 
 
 def choose(
-    proposal: Proposal, masks: Bools, scores: NDArray[np.float32], first_pass: FirstPassTile, choice: Choice
-) -> Instance | Rejection:
-    """Choose one of a network's masks for a proposal, or reject it.
+    proposal: Proposal,
+    masks: Bools,
+    scores: NDArray[np.float32],
+    first_pass: FirstPassTile,
+    choice: Choice,
+    rules: RefinementRules,
+) -> Instance | Rejection | Kept:
+    """Choose one of a network's masks for a proposal, keep the first pass's object, or reject both.
+
+    ``1 - IoU`` is a metric. A mask at distance a from the truth, and at 2 a or more from the first pass's object, is
+    therefore no further from the truth than that one. So a `doubt` of 2 takes masks that are better if the network is
+    right about them.
 
     Args:
         proposal: The proposal.
         masks: (m, height, width): masks of the tile.
         scores: (m,): predicted intersection over union of each.
         first_pass: The first pass in the tile.
-        choice: The rules.
+        choice: The rules for rejections.
+        rules: The rules for masks.
     """
     height, width = first_pass.shape_yx
     areas = masks.reshape(len(masks), -1).sum(axis=1)
@@ -172,7 +193,9 @@ def choose(
     fits = (areas > 0) & (areas <= choice.rules.largest_share * height * width)
     if not fits.any():
         return Rejection(proposal, "too large")
-    best = int(np.argmax(np.where(fits, scores, -np.inf)))
+    region = _region_at(proposal, first_pass)
+    ranked = scores if rules.masks == "surest" or not region.size else scores * _agreement(masks, areas, region)
+    best = int(np.argmax(np.where(fits, ranked, -np.inf)))
     parts = label(masks[best], 4)
     largest = int(np.argmax(parts.areas))
     y0, x0, y1, x1 = (int(value) for value in parts.boxes[largest])
@@ -184,7 +207,28 @@ def choose(
         proposal,
     )
     reason = _reason_against(found, inside, first_pass, choice)
-    return found if reason is None else Rejection(proposal, reason)
+    if reason is not None:
+        return Rejection(proposal, reason)
+    if region.size:
+        (alike,) = _agreement((parts.labels == largest)[None], parts.areas[largest : largest + 1], region)
+        if 1 - float(alike) < rules.doubt * (1 - found.score):
+            return Kept(proposal)
+    return found
+
+
+def _region_at(proposal: Proposal, first_pass: FirstPassTile) -> Ints:
+    """List the pixels of the tile, counted row by row, of the region that holds a proposal's point; none outside."""
+    y, x = proposal.pixel[0] - first_pass.box.y0, proposal.pixel[1] - first_pass.box.x0
+    height, width = first_pass.regions.shape
+    number = first_pass.regions[y, x] if 0 <= y < height and 0 <= x < width else -1
+    return np.flatnonzero(first_pass.regions == number) if number >= 0 else np.zeros(0, np.int64)
+
+
+def _agreement(masks: Bools, areas: NDArray[Any], region: Ints) -> NDArray[np.float64]:
+    """Compute the intersection over union of each mask (m, height, width) and the pixels of a region."""
+    common = masks.reshape(len(masks), -1)[:, region].sum(axis=1)
+    shares: NDArray[np.float64] = common / (areas + region.size - common)
+    return shares
 
 
 def _reason_against(found: Instance, inside: Box, first_pass: FirstPassTile, choice: Choice) -> Reason | None:

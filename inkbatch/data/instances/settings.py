@@ -126,8 +126,15 @@ class RefinementRules(JobConfig):
         cell_px: Edge of a cell, a part of the units' edge.
         halo_px: Pixels around a cell that its tile shows; objects that reach further are taken from the first pass.
         prompts: ``point`` gives the network a point in each object, ``box`` the first pass's box as well.
+        masks: Of a prompt's masks the ``surest`` has the highest predicted IoU; the ``agreeing`` one has the highest
+            product of that and its IoU with the first pass's object, which tells an object from its parts.
+        doubt: The first pass's object stays unless the mask differs from it by at least this many times what the
+            network doubts: ``1 - IoU >= doubt * (1 - predicted IoU)``. 0 always takes the mask; 2 takes masks that are
+            better for sure if the network is right about them.
     """
 
     cell_px: int = Field(512, ge=32)
     halo_px: int = Field(256, ge=0)
     prompts: Literal["point", "box"] = "box"
+    masks: Literal["agreeing", "surest"] = "agreeing"
+    doubt: float = Field(0.0, ge=0)

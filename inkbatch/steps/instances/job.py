@@ -8,6 +8,7 @@ and painted as labels. What is written does not depend on units.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,6 +27,11 @@ from inkbatch.steps.instances.refinement import refine_work
 from inkbatch.steps.instances.settings import InstancesConfig
 from inkbatch.steps.instances.work import facts_work, labels_work, paint_work, regions_work, rows_work
 from inkbatch.text import bytes_text, count_text
+
+BASE_BYTES = 150 << 20  # the interpreter with numpy, OpenCV and scikit-image
+BYTES_PER_PIXEL = 132  # of a unit with its halo: maps of three classes, heights, ways and their ends; measured
+GREY_BYTES, COLOUR_BYTES = 4, 7  # per pixel of a photograph: decoded as stored, then as grey; as R, G and B, too
+OBJECT_BYTES = 1000  # facts of a region, its share of a row of units
 
 
 def run(config: InstancesConfig, context: RunContext) -> JobReport:
@@ -101,10 +107,21 @@ def describe(config: InstancesConfig) -> str:
             f"  refine        {_refine(plan)}",
             f"  units         {len(plan.units)}, each in {'three' if plan.network is None else 'five'} passes; {done}",
             f"  halo          {plan.limits.halo_px} px",
+            f"  peak memory   {_memory(plan)}",
             f"  writes        labels ({bytes_text(4 * pixels * 4 // 3)} before compression), "
             f"{', '.join(plan.forms)} to {plan.folder}",
         ]
     )
+
+
+def _memory(plan: InstancesPlan) -> str:
+    """Estimate the most memory: units in flight, and a photograph, which is decoded as a whole."""
+    beside = "" if plan.network is None else " beside the network"
+    units = max(part.read_box.area for part in plan.parts) * BYTES_PER_PIXEL
+    photographs = [math.prod(one.shape_yx) for one in plan.sources.pictures if one.is_decoded_whole]
+    per_pixel = GREY_BYTES if plan.network is None else COLOUR_BYTES
+    total = BASE_BYTES + units + max(photographs, default=0) * per_pixel
+    return f"about {bytes_text(total)}{beside}, and {bytes_text(OBJECT_BYTES * 1_000_000)} per million objects"
 
 
 def _refine(plan: InstancesPlan) -> str:

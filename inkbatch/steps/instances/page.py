@@ -169,6 +169,7 @@ def _fates(counts: Mapping[str, int]) -> Table:
         ("instances_without_proposal", "instances without a proposal of their own"),
         ("instances_refined", "instances outlined by the network"),
         ("instances_first_pass", "instances from the first pass"),
+        ("instances_kept", "… because no mask was better for sure"),
     )
     rows = tuple((text, f"{counts[name]:,}") for name, text in names if name in counts)
     return Table("What became of proposals and regions.", ("what", "count"), rows, frozenset({1}))

@@ -55,6 +55,10 @@ class Source(Protocol):
     def has_picture(self) -> bool:
         """Tell if there is one."""
 
+    @property
+    def is_decoded_whole(self) -> bool:
+        """Tell if the picture is a file that is decoded as a whole, not in parts."""
+
     def colours(self, box: Box) -> NDArray[np.uint8]:
         """Read the same box of the picture as a network sees it: (height, width, 3), RGB.
 
@@ -111,6 +115,11 @@ class PictureMap:
     def has_picture(self) -> bool:
         """See `Source.has_picture`."""
         return self.picture is not None
+
+    @property
+    def is_decoded_whole(self) -> bool:
+        """See `Source.is_decoded_whole`."""
+        return self.has_picture
 
     def colours(self, box: Box) -> NDArray[np.uint8]:
         """See `Source.colours`."""
@@ -175,6 +184,11 @@ class SegmentMap:
     def has_picture(self) -> bool:
         """See `Source.has_picture`."""
         return self.surface is not None
+
+    @property
+    def is_decoded_whole(self) -> bool:
+        """See `Source.is_decoded_whole`."""
+        return False
 
     def colours(self, box: Box) -> NDArray[np.uint8]:
         """Read the middle layer as grey; of 16 bits the upper eight."""

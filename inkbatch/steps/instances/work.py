@@ -177,7 +177,7 @@ def _cut(box: Box, label: int, hull: Box, pixels: tuple[Labels, NDArray[np.float
 def _entry(plan: InstancesPlan, part: Part, objects: Objects, label: int, cut: Cutout) -> dict[str, Any]:
     """Measure one instance: its row, and as text its feature and annotations."""
     score, source = float(objects.scores[label - 1]), objects.source(label - 1)
-    larger = max(cut.box.shape) > plan.config.unit_px if plan.network is None else source == "first-pass"
+    larger = max(cut.box.shape) > plan.config.unit_px if plan.network is None else label - 1 in objects.larger
     row = in_columns(
         {
             **properties(cut, plan.sources.pixel_um),

@@ -7,8 +7,8 @@ import pytest
 
 from inkbatch.data.instances.ascent import Evidence
 from inkbatch.data.instances.proposals import Proposal
-from inkbatch.data.instances.selection import Choice, FirstPassTile, Instance, Rejection, choose, resolve
-from inkbatch.data.instances.settings import SelectionRules, area_px, length_px
+from inkbatch.data.instances.selection import Choice, FirstPassTile, Instance, Kept, Rejection, choose, resolve
+from inkbatch.data.instances.settings import RefinementRules, SelectionRules, area_px, length_px
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 
@@ -32,8 +32,12 @@ def proposal(y=50.0, x=60.0) -> Proposal:
     return Proposal((y, x), Box(40, 50, 60, 70), 300, "component")
 
 
-def chosen(masks, scores, first_pass=None):
-    return choose(proposal(), np.stack(masks), np.array(scores, np.float32), first_pass or tile(), CHOICE)
+PUBLISHED = RefinementRules(masks="surest")
+DOUBTING = RefinementRules(doubt=2)
+
+
+def chosen(masks, scores, first_pass=None, rules=PUBLISHED):
+    return choose(proposal(), np.stack(masks), np.array(scores, np.float32), first_pass or tile(), CHOICE, rules)
 
 
 def test_the_mask_of_the_best_score_is_chosen_unless_it_covers_half_of_the_picture():
@@ -41,6 +45,43 @@ def test_the_mask_of_the_best_score_is_chosen_unless_it_covers_half_of_the_pictu
     assert found.area_px == disc(50, 60, 14).sum()
     assert found.score == pytest.approx(0.8)
     assert found.box == Box(37, 47, 64, 74)
+
+
+def test_the_first_pass_tells_which_of_a_part_an_object_and_several_is_meant():
+    parts = [disc(50, 60, 10), disc(50, 60, 20), disc(50, 60, 35)]
+    first_pass = tile(disc(50, 60, 21))
+    rules = RefinementRules()
+    assert chosen(parts, [0.9, 0.8, 0.85], first_pass, rules).area_px == disc(50, 60, 20).sum()
+    assert chosen(parts, [0.9, 0.8, 0.85], first_pass).area_px == disc(50, 60, 10).sum()
+    assert chosen(parts, [0.9, 0.1, 0.85], first_pass, rules).area_px == disc(50, 60, 35).sum(), "nor by it alone"
+    assert chosen(parts, [0.9, 0.8, 0.85], tile(regions=np.full(SHAPE, -1)), rules).area_px == disc(50, 60, 10).sum()
+
+
+def test_a_mask_is_taken_where_it_is_better_for_sure_and_else_the_first_pass_stays():
+    """A mask of IoU 0.64 with the region: better for sure if the network doubts by less than half of 0.36."""
+    first_pass, mask = tile(disc(50, 60, 25)), disc(50, 60, 20)
+    differs = 1 - mask.sum() / disc(50, 60, 25).sum()
+    for score, taken in ((1 - differs / 2 - 0.01, Kept), (1 - differs / 2 + 0.01, Instance)):
+        assert isinstance(chosen([mask], [score], first_pass, DOUBTING), taken)
+    assert isinstance(chosen([mask], [0.1], first_pass, RefinementRules()), Instance)
+    assert isinstance(chosen([disc(50, 60, 25)], [1.0], first_pass, DOUBTING), Instance)
+    assert isinstance(chosen([disc(50, 60, 2)], [0.5], first_pass, DOUBTING), Rejection)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mask_that_is_taken_is_never_further_from_the_truth_if_the_network_is_right(seed):
+    rng, taken = np.random.default_rng(seed), 0
+    for _ in range(40):
+        truth, mask, region = (disc(*rng.normal((50, 60), off), rng.normal(18, off)) for off in (1, 1, 4))
+        right = iou(mask, truth)
+        if isinstance(chosen([mask], [right], tile(region), DOUBTING), Instance):
+            taken += 1
+            assert right >= iou(region, truth) - 1e-6
+    assert 3 < taken < 37
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / (one | other).sum())
 
 
 def test_of_a_mask_in_pieces_the_largest_stays():

@@ -288,6 +288,7 @@ def test_the_plan_is_described_and_nothing_is_written(configure, tmp_path):
     text = describe(configure())
     assert "2 pictures, 38,500 px" in text
     assert "each in three passes; 0 already searched, 0 labelled, 0 measured" in text
+    assert "peak memory   about 15" in text
     assert not (tmp_path / "root").exists()
 
 

@@ -76,7 +76,7 @@ def test_labels_are_what_the_network_outlines(finished):
         own = labels == int(row["label"])
         number = SECTION.instances[own][0]
         np.testing.assert_array_equal(own, SECTION.instances == number)
-        assert (row["source"], row["predicted_iou"], row["larger_than_tile"]) == ("refined", "0.9", "false")
+        assert (row["source"], row["predicted_iou"], row["larger_than_tile"]) == ("refined", "1.0", "false")
         assert int(row["area_px"]) == np.count_nonzero(own)
 
 
@@ -151,6 +151,28 @@ def test_objects_that_leave_their_tile_are_taken_from_the_first_pass_and_marked(
     assert all((row["predicted_iou"] == "") == (row["source"] == "first-pass") for row in rows_of(found))
     document = (found / "instances.json").read_json()
     assert document["larger_than_tile"] == counts["instances_first_pass"]
+
+
+def test_a_network_that_doubts_everything_leaves_the_objects_of_the_first_pass(shared, tmp_path, monkeypatch):
+    class Doubting(Oracle):
+        def masks(self, features, points_yx, boxes=None):
+            masks, scores = super().masks(features, points_yx, boxes)
+            return masks, scores * np.float32(0.1)
+
+    monkeypatch.setattr(PromptableBundle, "build", lambda bundle, device="cpu": Doubting())
+    rules = {"cell_px": 32, "halo_px": 64, "doubt": 2}
+    found = run(configured(shared, tmp_path, forms=["csv"], refinement=rules), RunContext()).location
+    bare = run(configured(shared, tmp_path, forms=["csv"], refine="none"), RunContext()).location
+    counts = (found / "instances.json").read_json()["counts"]
+    assert counts["instances_kept"] == counts["instances_first_pass"] > 20
+    assert counts["instances_refined"] == 0
+    assert all((row["source"], row["larger_than_tile"]) == ("first-pass", "false") for row in rows_of(found))
+    assert "because no mask was better for sure" in (found / "report.html").read_bytes().decode()
+    for picture in "ab":
+        kept, regions = labels_of(found, picture), labels_of(bare, picture)
+        pairs = np.unique(np.stack([kept[kept > 0], regions[kept > 0]]), axis=1)
+        assert len(pairs.T) == kept.max(), "each is one region …"
+        assert all(np.array_equal(kept == one, regions == other) for one, other in pairs.T), "… and all of it"
 
 
 def of_segment(shared, root, **values) -> InstancesConfig:
