@@ -19,7 +19,7 @@ from inkbatch.io.shards.scratch import Bytes, scratch
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.meter import READ
 from inkbatch.io.store.ranges import read_ranges
-from inkbatch.io.store.retrying import retried
+from inkbatch.io.store.retrying import READINGS, retried
 
 FLAT_BYTES = 1024  # a stored chunk no larger is flat, such as a mask's; its neighbours mostly hold the very same bytes
 WHOLE_SHARD_SHARE = 0.5  # read a shard in one piece for at least this share of its chunks
@@ -108,7 +108,9 @@ class StoredShard:
         mostly = len(wanted) >= WHOLE_SHARD_SHARE * math.prod(self.layout.chunks_per_shard)
         try:
             tail = self._tail(mostly)
-            if not self._is_index(tail) and not self.location.is_local:
+            for _ in range(READINGS - 1):
+                if self._is_index(tail) or self.location.is_local:
+                    break
                 tail = self._tail(mostly)  # a network may have cut or flipped it
         except FileNotFoundError as error:
             raise CorruptDataError(
@@ -181,18 +183,20 @@ class StoredShard:
         return found
 
     def decoded(self, place: Place, stored: memoryview | bytes | None, into: NDArray[Any]) -> NDArray[Any] | None:
-        """Decode a chunk as `ChunkCodec.decode` does; one that a network brought damaged is read once more.
+        """Decode a chunk as `ChunkCodec.decode` does; one that a network brought damaged is read again.
 
         Raises:
             CorruptDataError: It fails its checksum in the store, too.
         """
-        codec = codec_of(self.layout)
-        try:
-            return codec.decode(stored, (self.location, place), into)
-        except CorruptDataError:
-            if self.location.is_local:
-                raise
-        return codec.decode(self.location.read_range(*self.spans[place]), (self.location, place), into)
+        codec, left = codec_of(self.layout), 0 if self.location.is_local else READINGS - 1
+        while True:
+            try:
+                return codec.decode(stored, (self.location, place), into)
+            except CorruptDataError:
+                if not left:
+                    raise
+            left -= 1
+            stored = self.location.read_range(*self.spans[place])
 
     def read_at(self, start: int, target: memoryview) -> None:
         """Fill `target` from a local file; beyond the file's end it stays as it was, which fails the checksum."""

@@ -28,9 +28,8 @@ from inkbatch.io.store.ledger import RunningChecksum, note, note_bytes, note_par
 from inkbatch.io.store.local_files import create_atomically, local_sizes, write_atomically
 from inkbatch.io.store.meter import READ, WRITTEN
 from inkbatch.io.store.ranges import read_ranges
-from inkbatch.io.store.retrying import retried
+from inkbatch.io.store.retrying import READINGS, retried
 
-READINGS = 4  # of an object of S3, until its bytes are those that the store states
 EQUAL_READINGS = 3  # are believed where a store's entity tags are no digests
 
 

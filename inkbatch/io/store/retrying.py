@@ -12,6 +12,7 @@ from inkbatch.io.store.faults import judge
 Result = TypeVar("Result")
 
 RETRY_DELAYS_S = (0.2, 1.0, 3.0)
+READINGS = 4  # of what comes damaged from a remote store, until it is refused
 
 
 def retried(place: str, action: Callable[[], Result], delays_s: Sequence[float] | None = None) -> Result:

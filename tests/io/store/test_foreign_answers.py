@@ -197,7 +197,7 @@ def test_a_chunk_that_fails_its_checksum_is_read_again(place, spoiled, fault, wi
     block = np.random.default_rng(0).integers(1, 255, (64, 64), dtype=np.uint8)
     array.write_shard((0, 0), block)
     for after in (0, 1):  # the index, or the chunk that follows
-        with spoiled("GET", fault, after=after):
+        with spoiled("GET", fault, times=3 if fault == "flipped" else 1, after=after):
             np.testing.assert_array_equal(array.read(window), block[window])
     with spoiled("GET", "flipped", ALWAYS), pytest.raises(CorruptDataError, match="checksum"):
         array.read(window)
