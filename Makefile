@@ -198,7 +198,7 @@ train-grains-unet: $(VENV)/.runtime ## Train the first pass of instances-demo ag
 	$(BIN)/inkbatch train --root '$(ROOT)' --config jobs/demo/grains-train.yaml
 
 .PHONY: train-grains-sam2
-train-grains-sam2: $(VENV)/.runtime ## Train the small SAM 2 of instances-demo again, on made thin sections (ten minutes)
+train-grains-sam2: $(VENV)/.runtime ## Train the small SAM 2 of instances-demo again, on made thin sections (50 minutes of one core)
 	mkdir -p '$(ROOT)'
 	$(BIN)/python scripts/train_tiny_sam.py --out '$(ROOT)/grains-sam2' --state '$(ROOT)/grains-sam2.pt' $(ARGS)
 

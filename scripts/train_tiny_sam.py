@@ -36,8 +36,8 @@ CROPS_PX = (72, 150)  # of a section, resized to IMAGE_PX
 PICTURES, PROMPTS = 4, 12  # per step
 ONE_CROP, ALL_CROPS = 150, 800  # steps: until the first one a single crop, from the second on ever new ones
 LEAST_PX = 40  # of a grain in a crop
-SECTIONS, WARM_UP = 40, 20
-CYCLES, DECAY_FROM = (0, 850), 0.5  # steps at which the rate is back at its height; it falls in their second half
+SECTIONS, WARM_UP = 160, 20
+CYCLES, DECAY_FROM = (0, 850, 8000), 0.5  # steps at which the rate is back at its height; it falls in their second half
 RATE, CLIP = 1.5e-3, 1.0
 GRAINS = GrainConfig(shape_yx=(384, 384), radius_px=(8, 26))
 DENSE_STEPS = 2000  # over which the dense answers lose four fifths of their weight

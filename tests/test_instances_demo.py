@@ -62,7 +62,7 @@ def test_the_shipped_network_outlines_a_grain_that_it_is_pointed_at(number):
     masks, scores = segmenter.masks(segmenter.embed(section.picture), points)
     best = masks[np.arange(len(ids)), scores.argmax(axis=1)]
     iou = (best & true).sum((1, 2)) / (best | true).sum((1, 2))
-    assert np.mean(iou) > 0.55
+    assert np.mean(iou) > 0.75
 
 
 def test_outlines_are_coloured_by_their_agreement_and_the_verdict_names_what_is_worse(demo):
@@ -84,13 +84,15 @@ def test_outlines_are_coloured_by_their_agreement_and_the_verdict_names_what_is_
 
 
 @pytest.mark.slow
-def test_the_whole_demo_runs_and_boundaries_that_are_given_back_make_the_watershed_better(tmp_path):
+def test_the_whole_demo_runs_and_each_way_is_better_than_the_one_before_it(tmp_path):
     command = [sys.executable, str(REPOSITORY / "scripts/instances_demo.py"), "--root", str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     scores = json.loads((tmp_path / "instances-demo/scores.json").read_text())
     for key in ("ap", "ap50", "ap75", "pq", "aji", "f1"):
-        assert scores["watershed"][key] > scores["not grown"][key] > scores["first pass"][key]
-    assert scores["refined"]["ap"] > scores["not grown"]["ap"]
+        ways = [scores[way][key] for way in ("refined", "watershed", "not grown", "first pass")]
+        assert ways == sorted(set(ways), reverse=True)
+    assert "refined is better than watershed by AP" in said
+    assert "not worse by any score" in said
     assert said.splitlines()[1].startswith("first pass")
     assert (tmp_path / "instances-demo/report.html").stat().st_size > 100_000
 
