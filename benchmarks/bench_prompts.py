@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from benchmarks.common import Report, best, in_turn, median, parser, timed
+from benchmarks.common import Report, best, cpu, in_turn, median, parser, timed
 from inkbatch.data.instances.ascent import Evidence
 from inkbatch.data.instances.proposals import first_pass_of, limits_of, proposed
 from inkbatch.data.instances.selection import Choice, FirstPassTile
@@ -92,8 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.facts["section"] = {"edge_px": edge, "prompts": len(asked), "tiles": len(per_cell), "batches": batches}
     report.note(f"{len(asked)} prompts in {len(per_cell)} tiles, {batches} batches of {PROMPTS_AT_ONCE}")
     words = "the same network calls, in memory"
-    target = None if found.quick else TARGET
-    report.row("refinement, best", best(samples["job"]), "s", best(samples["floor"]), words, at_most=target)
+    target, on_cpu = None if found.quick else TARGET, device.type == "cpu"
+    by_cpu, by_clock = (target, None) if on_cpu else (None, target)  # the clock of a CPU also counts other programs
+    report.row("refinement, CPU seconds", cpu(samples["job"]), "s", cpu(samples["floor"]), words, at_most=by_cpu)
+    report.row("refinement, best", best(samples["job"]), "s", best(samples["floor"]), words, at_most=by_clock)
     report.row("refinement, median", median(samples["job"]), "s", median(samples["floor"]), words)
     rates = [len(asked) / best(samples[name]) for name in ("job", "floor")]
     report.row("prompts per second", rates[0], "1/s", rates[1], words)
