@@ -300,9 +300,11 @@ def gone_on(two_rounds, tmp_path_factory) -> Path:
     third = settings(root, round=3, start="before")
     assert "starts        each fold goes on from its network of round 2" in describe(third)
     stop = StopFlag()
-    with pytest.raises(Preempted):
-        run(third, RunContext(stop=stop, reporter=StopsAt("runs/discs-r003/fold-0/report", stop)))
-    run(settings(root, start="before"), RunContext())  # goes on
+    with pytest.MonkeyPatch.context() as priced:
+        priced.setenv("INKBATCH_USD_PER_HOUR", "36000")
+        with pytest.raises(Preempted):
+            run(third, RunContext(stop=stop, reporter=StopsAt("runs/discs-r003/fold-0/report", stop)))
+        run(settings(root, start="before"), RunContext())  # goes on
     return root
 
 
@@ -328,6 +330,16 @@ def test_the_page_of_a_round_that_went_on_says_so(gone_on):
     starts = document(gone_on, 2)["weights_sha256"].values()
     assert [text.split("went on from ")[1][:16] for text in bundles] == [start[:16] for start in starts]
     assert "further steps" not in str(open_page(gone_on, 2).sections)
+
+
+def test_the_page_shows_the_money_of_all_processes_where_a_price_was_stated(gone_on):
+    rows = open_run(str(gone_on / "rounds/discs/round-003")).rows
+    assert [row["ended"] == "done" for row in rows] == [False, True]
+    found = open_page(gone_on, 3)
+    (figure,) = [one for one in found.figures if one.label == "money"]
+    assert float(figure.value.split()[0]) == pytest.approx(10 * sum(row["seconds"] for row in rows), abs=0.1)
+    assert "Money is the stated price per hour" in found.spent.sentence
+    assert not any(one.label == "money" for one in open_page(gone_on, 2).figures)
 
 
 def test_a_network_that_went_on_remembers_all_that_it_was_ever_shown(gone_on):
