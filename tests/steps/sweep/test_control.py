@@ -134,6 +134,7 @@ def test_ink_is_planted_in_half_of_the_windows_at_most(folder):
 def test_called_windows_in_a_rough_layer_have_a_warning(folder, whole):
     told = document(folder, "whole")
     assert told["layer_contrast"]["layers"] == [0, 5]
+    assert told["layer_contrast"]["blocks"] == 6
     assert told["layer_contrast"]["contrast"] == pytest.approx([20 / 12**0.5] * 5, rel=0.05)
     evidence, flat = {**told["evidence"], "called": 6, "q": [0.0] * 6}, [5.0] * 9
     rough = {"layers": [-2, 7], "contrast": [*flat[:4], 10.0, *flat[5:]]}

@@ -111,6 +111,8 @@ def test_layers_of_a_unit_are_read_once_for_everything(swept, monkeypatch, tmp_p
         return read_layers(self, layers, box)
 
     monkeypatch.setattr(SurfaceVolume, "read", counted)
+    # The contrast of layers is measured at the end, in a hundred blocks at most.
+    monkeypatch.setattr("inkbatch.steps.sweep.together.layer_contrast", lambda plan: None)
     asked = config_for(swept.folder, phases=2, output_root=str(tmp_path))
     run(asked, RunContext())
     plan = make_plan(asked)
