@@ -29,8 +29,8 @@ from inkbatch.steps.instances.work import facts_work, labels_work, paint_work, r
 from inkbatch.text import bytes_text, count_text
 
 BASE_BYTES = 150 << 20  # the interpreter with numpy, OpenCV and scikit-image
-BYTES_PER_PIXEL = 132  # of a unit with its halo: maps of three classes, heights, ways and their ends; measured
-GREY_BYTES, COLOUR_BYTES = 4, 7  # per pixel of a photograph: decoded as stored, then as grey; as R, G and B, too
+BYTES_PER_PIXEL = 91  # of a unit with its halo: maps of three classes, heights, ways and their ends; measured
+GREY_BYTES, COLOUR_BYTES = 7, 8  # per pixel of a photograph while it is decoded, as grey, and as R, G and B; measured
 OBJECT_BYTES = 1000  # facts of a region, its share of a row of units
 
 
@@ -119,8 +119,8 @@ def _memory(plan: InstancesPlan) -> str:
     beside = "" if plan.network is None else " beside the network"
     units = max(part.read_box.area for part in plan.parts) * BYTES_PER_PIXEL
     photographs = [math.prod(one.shape_yx) for one in plan.sources.pictures if one.is_decoded_whole]
-    per_pixel = GREY_BYTES if plan.network is None else COLOUR_BYTES
-    total = BASE_BYTES + units + max(photographs, default=0) * per_pixel
+    whole, per_pixel = max(photographs, default=0), GREY_BYTES if plan.network is None else COLOUR_BYTES
+    total = BASE_BYTES + max(whole * per_pixel, whole + units)  # grey stays, the rest is gone before units are computed
     return f"about {bytes_text(total)}{beside}, and {bytes_text(OBJECT_BYTES * 1_000_000)} per million objects"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -137,13 +138,26 @@ class PictureMap:
             )
 
 
-@lru_cache(maxsize=2)
+_DECODING = Lock()  # of several threads that read a photograph one decodes it: that takes gigabytes
+
+
 def _decoded(place: Location) -> Grey:
+    with _DECODING:
+        return _decoded_grey(place)
+
+
+def _in_colour(place: Location) -> NDArray[np.uint8]:
+    with _DECODING:
+        return _decoded_colours(place)
+
+
+@lru_cache(maxsize=2)
+def _decoded_grey(place: Location) -> Grey:
     return decode_picture(place, in_colour=False)
 
 
 @lru_cache(maxsize=1)
-def _in_colour(place: Location) -> NDArray[np.uint8]:
+def _decoded_colours(place: Location) -> NDArray[np.uint8]:
     return decode_picture(place, in_colour=True)
 
 
