@@ -41,7 +41,7 @@ def test_the_scripted_labeller_accepts_and_rejects_by_the_truth(demo):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2000)  # four and a half minutes on two quiet cores
+@pytest.mark.timeout(2000)  # seven minutes on two busy cores
 def test_two_rounds_of_the_demo_leave_a_page_a_verdict_and_a_comparison(demo, tmp_path):
     command = [sys.executable, "scripts/rounds_demo.py", "--root", str(tmp_path), "--compare"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
