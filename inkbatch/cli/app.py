@@ -33,6 +33,7 @@ from inkbatch.cli.options import (
     Precision,
     PreflightUse,
     Preset,
+    Replace,
     Root,
     Segment,
     Sets,
@@ -237,6 +238,7 @@ def _infer_one(job: InferConfig, context: RunContext, *, dry_run: bool) -> None:
 def phantom(
     config: ConfigFile = None,
     sets: Sets = None,
+    replace: Replace = False,
 ) -> None:
     """Make a phantom: plant known ink into real layers.
 
@@ -245,7 +247,7 @@ def phantom(
     """
     from inkbatch.steps.synthetic import phantom as step
 
-    for line in step.run(step.PhantomConfig.load(config, sets or ())):
+    for line in step.run(step.PhantomConfig.load(config, sets or ()), replace=replace):
         typer.echo(line)
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 import yaml
 
+from inkbatch.cli.options import Replace
+
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting, for example contract.divisor=200 or model.depth_layers=30; repeatable."),
@@ -56,6 +58,7 @@ def import_checkpoint(
         bool, typer.Option(help="Ask the network a few tiles: do its answers move? One is kept in the bundle.")
     ] = True,
     sets: Sets = None,
+    replace: Replace = False,
 ) -> None:
     """Import a published checkpoint as a bundle.
 
@@ -66,7 +69,7 @@ def import_checkpoint(
     options: dict[str, object] = {"source": source, "dest": dest, "preset": preset, "name": name}
     options |= {"trust_pickle": trust_pickle or None, "weights": weights, "settings": settings}
     options |= {"leave_out": leave_out or None, "check": None if check else False}
-    for line in step.run(step.ImportConfig.load(None, sets or (), options)):
+    for line in step.run(step.ImportConfig.load(None, sets or (), options), replace=replace):
         typer.echo(line)
 
 
@@ -79,6 +82,7 @@ def import_promptable(
     licence: Annotated[
         str | None, typer.Option(help="Licence of the weights (default: the one that the README of the source states).")
     ] = None,
+    replace: Replace = False,
 ) -> None:
     """Import SAM 2 or SAM, to refine objects.
 
@@ -87,7 +91,7 @@ def import_promptable(
     from inkbatch.steps import import_promptable as step
 
     options: dict[str, object] = {"source": source, "dest": dest, "name": name, "licence": licence}
-    for line in step.run(step.ImportPromptableConfig.load(None, (), options)):
+    for line in step.run(step.ImportPromptableConfig.load(None, (), options), replace=replace):
         typer.echo(line)
 
 

@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
 def phantoms(
     config: ConfigFile = None,
     sets: Sets = None,
+    replace: Replace = False,
 ) -> None:
     """Make a series of phantoms with exact ink labels.
 
@@ -49,7 +50,7 @@ def phantoms(
     """
     from inkbatch.steps.synthetic import phantom_series as step
 
-    for line in step.run(step.PhantomSeriesConfig.load(config, sets or ())):
+    for line in step.run(step.PhantomSeriesConfig.load(config, sets or ()), replace=replace):
         typer.echo(line)
 
 

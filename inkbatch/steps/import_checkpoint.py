@@ -11,7 +11,7 @@ from pydantic import Field
 
 from inkbatch.config import JobConfig
 from inkbatch.documents import parse_yaml
-from inkbatch.errors import ConfigError
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
 from inkbatch.models import hub
 from inkbatch.models.base import InkModel
@@ -22,7 +22,10 @@ from inkbatch.models.importing import WEB, ReadCheckpoint, read_state_dict
 from inkbatch.models.presets import Preset, changed_contract, load_preset
 from inkbatch.predict.import_checks import import_warnings
 from inkbatch.predict.reference import REFERENCE_FILE, keep_reference
+from inkbatch.steps.stored_bundle import remove_other
 from inkbatch.text import count_text
+
+BUNDLE_FILES = ("bundle.json", WEIGHTS_FILE, REFERENCE_FILE)
 
 
 class ImportConfig(JobConfig):
@@ -68,8 +71,12 @@ class Fetched:
     facts: dict[str, Any]
 
 
-def run(config: ImportConfig) -> list[str]:
+def run(config: ImportConfig, *, replace: bool = False) -> list[str]:
     """Turn a checkpoint into a bundle; an equal bundle that is there already is left alone.
+
+    Args:
+        config: The settings.
+        replace: Remove another bundle at the destination.
 
     Returns:
         Lines for the user.
@@ -93,8 +100,11 @@ def run(config: ImportConfig) -> list[str]:
     document = _document(config, preset, contract, model, read, fetched)
     notes = hints(read.hyper_parameters | fetched.facts.get("config", {}), model, contract)
     lines = [_summary(preset, contract, model), *fitted.notes, *notes]
-    if _is_there(dest, document, model):
+    differing = _differences(dest, document, model, replace)
+    if differing == []:
         return [*lines, f"bundle: already at {dest}, nothing to do"]
+    if differing:
+        lines.append(remove_other(dest, differing, BUNDLE_FILES, replace=replace))
     if config.check:
         warnings = import_warnings(model, contract)
         lines += [f"warning: {text}" for text in warnings]
@@ -178,28 +188,28 @@ def _document(
     )
 
 
-def _is_there(dest: Location, document: BundleDocument, model: InkModel) -> bool:
-    """Tell if an equal bundle is already at the destination, with its files as it states them.
+def _differences(dest: Location, document: BundleDocument, model: InkModel, replace: bool) -> list[str] | None:
+    """Name how the bundle at the destination differs, nothing for an equal one; None where no whole one is.
 
     Raises:
-        ConfigError: Another one does.
+        DataError: It is damaged, and must not be replaced.
     """
-    if not (dest / "bundle.json").exists():
-        return False
-    stored = Bundle.open(dest).document
+    if not (dest / BUNDLE_FILES[0]).exists():
+        return None
+    try:
+        stored = Bundle.open(dest).document
+    except DataError:
+        if not replace:
+            raise
+        return ["its document, which is damaged"]
     found, wished = _comparable(stored), _comparable(document)
     differing = sorted(key for key in found.keys() | wished.keys() if found.get(key) != wished.get(key))
     if not differing and stored.weights_sha256 != hashlib.sha256(weights_of(model)).hexdigest():
         differing = ["weights (of several copies in one file)"]
-    if differing:
-        raise ConfigError(
-            f"import {dest}: another bundle already exists there, it differs in {', '.join(differing)}; "
-            "choose another destination, or remove that folder"
-        )
     digests = {WEIGHTS_FILE: stored.weights_sha256}
     if stored.reference:
         digests[REFERENCE_FILE] = stored.reference.get("sha256", "")
-    return holds_files(dest, digests)
+    return differing if differing or holds_files(dest, digests) else None
 
 
 def _comparable(document: BundleDocument) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from inkbatch.models.prompting import (
     build_promptable,
     load_promptable,
 )
+from inkbatch.steps.stored_bundle import remove_other
 
 KINDS: dict[str, Kind] = {"sam2": "sam2", "sam2_video": "sam2", "sam": "sam"}
 PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
@@ -64,8 +65,12 @@ class Published:
     facts: dict[str, str]
 
 
-def run(config: ImportPromptableConfig) -> list[str]:
+def run(config: ImportPromptableConfig, *, replace: bool = False) -> list[str]:
     """Turn published weights into a bundle; an equal one that is there already is left alone.
+
+    Args:
+        config: The settings.
+        replace: Remove another bundle at the destination.
 
     Returns:
         Lines for the user.
@@ -101,8 +106,11 @@ def run(config: ImportPromptableConfig) -> list[str]:
     )
     count = sum(tensor.numel() for tensor in net.state_dict().values())
     lines = [f"{document.name}: {type(net).__name__}, {count:,} numbers, tiles of {document.image_px} px, {licence}"]
-    if _is_there(dest, document):
+    differing = _differences(dest, document, replace)
+    if differing == []:
         return [*lines, f"bundle: already at {dest}, nothing to do"]
+    if differing:
+        lines.append(remove_other(dest, differing, (DOCUMENT, WEIGHTS), replace=replace))
     PromptableBundle.save(dest, document, net.state_dict())
     return [*lines, f"source: {found.facts['uri']}, sha256 {read.sha256}", f"bundle: {dest}"]
 
@@ -161,24 +169,24 @@ def _name(source: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).lstrip("._-") or "promptable"
 
 
-def _is_there(dest: Location, document: PromptableDocument) -> bool:
-    """Tell if an equal bundle is already at the destination, with its weights as it states them.
+def _differences(dest: Location, document: PromptableDocument, replace: bool) -> list[str] | None:
+    """Name how the bundle at the destination differs, nothing for an equal one; None where no whole one is.
 
     Raises:
-        ConfigError: Another one does.
+        DataError: It is damaged, and must not be replaced.
     """
     if not (dest / DOCUMENT).exists():
-        return False
-    there = PromptableBundle.open(dest).document
+        return None
+    try:
+        there = PromptableBundle.open(dest).document
+    except DataError:
+        if not replace:
+            raise
+        return ["its document, which is damaged"]
     stored, wished = (
         {key: value for key, value in one.model_dump(mode="json").items() if key not in ("weights_sha256", "source")}
         | {"sha256": one.source.get("sha256")}
         for one in (there, document)
     )
     differing = sorted(key for key in wished if stored.get(key) != wished[key])
-    if differing:
-        raise ConfigError(
-            f"import {dest}: another bundle already exists there, it differs in {', '.join(differing)}; "
-            "choose another destination, or remove that folder"
-        )
-    return holds_files(dest, {WEIGHTS: there.weights_sha256})
+    return differing if differing or holds_files(dest, {WEIGHTS: there.weights_sha256}) else None

@@ -15,6 +15,9 @@ JOBS = (
     "prepare", "infer", "labels", "clean", "ensemble", "evaluate", "probe", "preflight", "sweep", "train", "soup",
     "build-dataset", "infer-pictures", "round", "instances",
 )  # fmt: skip
+OTHERS = (
+    "evaluate-pictures", "evaluate-instances", "import-checkpoint", "import-promptable", "phantom", "phantoms",
+)  # fmt: skip
 
 
 class Notes(QuietReporter):
@@ -25,7 +28,7 @@ class Notes(QuietReporter):
         self.said.append(text)
 
 
-@pytest.mark.parametrize("job", [*JOBS, "evaluate-pictures", "evaluate-instances"])
+@pytest.mark.parametrize("job", [*JOBS, *OTHERS])
 def test_every_job_takes_replace(job):
     command = typer.main.get_command(app).commands[job]
     assert "--replace" in {name for parameter in command.params for name in parameter.opts}

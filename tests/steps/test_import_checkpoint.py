@@ -181,6 +181,8 @@ class TestDestination:
             run(config.model_copy(update=changes))
         assert caught.value.exit_code == EXIT_CONFIG
         assert (tmp_path / "bundle" / "bundle.json").read_bytes() == before
+        assert f"--replace: removed the bundle at {config.dest}" in run(config.model_copy(update=changes), replace=True)
+        assert "nothing to do" in run(config.model_copy(update=changes))[-1]
 
     def test_other_weights_are_another_bundle(self, tmp_path, checkpoint, preset, published):
         config = ImportConfig(source=checkpoint, dest=str(tmp_path / "bundle"), preset=preset)
@@ -206,8 +208,11 @@ class TestDestination:
     def test_a_folder_with_a_damaged_bundle_is_not_taken(self, tmp_path, checkpoint, preset):
         (tmp_path / "bundle").mkdir()
         (tmp_path / "bundle" / "bundle.json").write_text("{}", encoding="utf-8")
+        config = ImportConfig(source=checkpoint, dest=str(tmp_path / "bundle"), preset=preset)
         with pytest.raises(DataError, match="not a valid bundle"):
-            run(ImportConfig(source=checkpoint, dest=str(tmp_path / "bundle"), preset=preset))
+            run(config)
+        run(config, replace=True)
+        Bundle.open(Location.parse(tmp_path / "bundle")).build()
 
 
 class TestSources:

@@ -44,6 +44,8 @@ def test_an_equal_bundle_is_left_alone_and_another_refused(published, tmp_path):
     assert any("nothing to do" in line for line in run(config))
     with pytest.raises(ConfigError, match="it differs in licence"):
         run(config.model_copy(update={"licence": "MIT"}))
+    run(config.model_copy(update={"licence": "MIT"}), replace=True)
+    assert PromptableBundle.open(Location.parse(config.dest)).document.licence == "MIT"
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"other weights"])

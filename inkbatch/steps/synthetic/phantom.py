@@ -29,10 +29,14 @@ COMPRESSION_LEVEL = 9
 BoxNumbers = tuple[int, int, int, int]
 
 
-def run(config: PhantomConfig) -> list[str]:
+def run(config: PhantomConfig, *, replace: bool = False) -> list[str]:
     """Write a phantom segment; a phantom of the same configuration that is there already is left alone.
 
     Layers keep their numbers. They are read and written one by one: memory is a few planes, whatever the depth.
+
+    Args:
+        config: The settings.
+        replace: Remove another phantom at the output.
 
     Returns:
         Lines for the user.
@@ -43,7 +47,7 @@ def run(config: PhantomConfig) -> list[str]:
         LayerRangeError: The ink's centre is outside the stack.
     """
     output = Location.parse(config.output)
-    if _is_done(config, output):
+    if _is_done(config, output, replace):
         return [f"phantom: already complete at {output}, nothing to do"]
     with open_layer_source(config.source) as source:
         require_fitting(source, config)
@@ -102,17 +106,21 @@ def read_picture(uri: str) -> NDArray[np.uint8]:
     return picture.astype(np.uint8, copy=False)
 
 
-def _is_done(config: PhantomConfig, output: Location) -> bool:
+def _is_done(config: PhantomConfig, output: Location, replace: bool) -> bool:
     try:
         found = (output / "phantom.json").read_mapping()
     except FileNotFoundError:
         return False
-    if found.get("config") != _settings(config):
+    if found.get("config") == _settings(config):
+        return True
+    if not replace:
         raise ConfigError(
             f"phantom {output}: another phantom is there already (its phantom.json differs); "
-            "choose another output, or remove that folder"
+            "choose another output, or give --replace, which removes what is there"
         )
-    return True
+    (output / "phantom.json").delete()  # first: without it nothing is taken for complete
+    (output / "layers").delete_folder()
+    return False
 
 
 def _settings(config: PhantomConfig) -> dict[str, Any]:

@@ -18,10 +18,14 @@ CATALOG_NAME = "segments.yaml"
 __all__ = ["PhantomSeriesConfig", "run"]
 
 
-def run(config: PhantomSeriesConfig) -> list[str]:
+def run(config: PhantomSeriesConfig, *, replace: bool = False) -> list[str]:
     """Write the phantoms that are not there yet, then the catalog.
 
     The catalog keeps what other series in the same folder put into it.
+
+    Args:
+        config: The settings.
+        replace: Remove phantoms of other settings under the same ids.
 
     Returns:
         Lines for the user.
@@ -37,7 +41,7 @@ def run(config: PhantomSeriesConfig) -> list[str]:
     letters_yx = letters.shape[0], letters.shape[1]
     lines: list[str] = []
     for number in range(config.count):
-        lines += phantom.run(config.phantom(number, papyrus_yx, letters_yx))[:1]
+        lines += phantom.run(config.phantom(number, papyrus_yx, letters_yx), replace=replace)[:1]
     place = Location.parse(config.output) / CATALOG_NAME
     _write_catalog(place, config)
     return [*lines, f"catalog: {place}"]
