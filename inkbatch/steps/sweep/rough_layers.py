@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inkbatch.data.maps.layer_contrast import ROUGH, contrasts, quieter, times_rougher
 from inkbatch.data.maps.sweep import BLOCK_PX
 from inkbatch.geometry import cut
-from inkbatch.steps.sweep.plan import SweepPlan
 from inkbatch.steps.sweep.window_pictures import layer_of
+
+if TYPE_CHECKING:
+    from inkbatch.steps.sweep.plan import SweepPlan
 
 SAMPLED = 100  # blocks; those that are not papyrus all over are left out
 
