@@ -48,6 +48,7 @@ def configs(folder: Path, bundle: Any, depths: int, device: torch.device, batch:
     place = str(bundle.location)
     half = (depths - 1) // 2  # the bundle itself takes the lower of two middle windows
     asked = {**common, "bundles": [place], "depths": [-half, depths - half], "directions": "forward", "nulls": []}
+    asked |= {"control_windows": 0}  # jobs of `infer` plant nothing
     singles = [
         infer.InferConfig(**common, bundle=place, layers=(depth, depth + count), name=f"depth{depth}")
         for depth in range(depths)
