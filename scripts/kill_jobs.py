@@ -19,7 +19,7 @@ from pathlib import Path
 
 from inkbatch.testing.campaigns import Place, StoreKind, stop_at_sigterm
 from inkbatch.testing.killing import Trial, named, prepared_scenes, trials
-from inkbatch.text import bytes_text, seconds_text
+from inkbatch.text import bytes_text, count_text, seconds_text
 
 
 def main() -> int:
@@ -53,10 +53,8 @@ def killed(store: StoreKind, folder: Path, kills: int, seconds: float, options: 
     before = set(hit.read_text().splitlines()) if hit and hit.exists() else set[str]()
     with Place(folder, store) as place:
         scenes = [one for one in prepared_scenes(place, folder) if not options.job or one.step.job in options.job]
-        print(
-            f"{store}: {len(scenes)} jobs to be killed; all without faults: {seconds_text(time.monotonic() - begun)}",
-            flush=True,
-        )
+        taken = seconds_text(time.monotonic() - begun)
+        print(f"{store}: {count_text(len(scenes), 'job')} to be killed; all without faults: {taken}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             for number, trial in enumerate(trials(place, folder, scenes, options.seed, before)):
                 count += 1

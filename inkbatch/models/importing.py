@@ -138,7 +138,7 @@ def _kind(file: Path, source: str) -> str:
         return "pickle"
     if head[8:] == b"{":
         return "safetensors"
-    if zipfile.is_zipfile(file):
+    if _is_zip(file):
         if any(entry.filename.endswith("/constants.pkl") for entry in _members(file, source)):
             raise DataError(f"{source}: a TorchScript program, not weights; save the network's state dict instead")
         return "zip"
@@ -196,6 +196,13 @@ def _read_torch(
         ) from error
 
 
+def _is_zip(file: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:  # its end is that of an archive, and damaged: `_members` says so
+        return True
+
+
 def _members(file: Path, source: str) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(file) as archive:
@@ -210,7 +217,7 @@ def _members(file: Path, source: str) -> list[zipfile.ZipInfo]:
 
 def _require_modest_zip(file: Path) -> None:
     """Refuse an archive that unpacks to many times its size; torch stores weights as they are."""
-    if not zipfile.is_zipfile(file):
+    if not _is_zip(file):
         return
     unpacked = sum(entry.file_size for entry in _members(file, file.name))
     size = file.stat().st_size

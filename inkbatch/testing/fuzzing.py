@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import random
+import resource
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -25,12 +26,14 @@ import tifffile
 from inkbatch.errors import InkbatchError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
+from inkbatch.text import bytes_text
 
 TOKENS = (
     b"{", b"}", b"[", b"]", b":", b",", b'"', b"\n", b"- ", b"&a ", b"*a", b"!!python/object:os.system ", b"null",
     b"-1", b"1e999", b"<<: ", b"9" * 40, b"NaN", b"\x00", b"\xff\xfe", b"\xc3", b"../", b"17:43", b"2001-99-99",
     b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00", b"[" * 3000, b"%s", b"'", b"0x_", b"1_0", b"~",
 )  # fmt: skip
+MOST_BYTES = 256 << 20  # that one input may add to the peak
 
 
 @dataclass(frozen=True)
@@ -363,15 +366,25 @@ def campaign(count: int, seed: int = 0, names: tuple[str, ...] = ()) -> Iterator
         names: Readers; all without.
 
     Yields:
-        Reader, input and what it raised, for each input that ended in something else than an answer or a refusal.
+        Reader, input and what it raised, for each input that ended in something else than an answer or a refusal, or
+        that raised the peak of the process's memory by more than `MOST_BYTES`.
     """
     chance = random.Random(seed)
     chosen = [reader for name, reader in readers().items() if not names or name in names]
     seeds = {reader.name: reader.seeds() for reader in chosen}
+    for reader in chosen:
+        feed(reader, seeds[reader.name][0])  # imports what it needs
     for number in range(count):
         reader = chosen[number % len(chosen)]
         data = mutated(chance.choice(seeds[reader.name]), chance)
+        before = _peak_bytes()
         try:
             feed(reader, data)
         except Exception as error:
             yield reader.name, data, error
+        if (grown := _peak_bytes() - before) > MOST_BYTES:
+            yield reader.name, data, MemoryError(f"{bytes_text(grown)} for an input of {bytes_text(len(data))}")
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

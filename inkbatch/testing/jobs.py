@@ -15,7 +15,7 @@ import torch
 from inkbatch.io.store.location import Location
 from inkbatch.models.prompting import build_promptable
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.steps import evaluate_instances, import_promptable, infer_pictures
+from inkbatch.steps import evaluate_instances, import_checkpoint, import_promptable, infer_pictures
 from inkbatch.steps.dataset import job as build_dataset
 from inkbatch.steps.ensemble import job as ensemble
 from inkbatch.steps.evaluate import job as evaluate
@@ -36,6 +36,7 @@ from inkbatch.steps.train import job as train
 from inkbatch.steps.train import soup
 from inkbatch.testing.instances import write_maps
 from inkbatch.testing.prompting import tiny_sam2
+from inkbatch.testing.published import tiny_published, write_checkpoint, write_preset
 from inkbatch.testing.rounds import rounds_root, tiny_round
 from inkbatch.testing.segments import network_bundle, write_layers
 from inkbatch.testing.training import planted_segment, tiny_dataset, tiny_run
@@ -159,7 +160,7 @@ def steps_of(folder: Path, root: str) -> list[Step]:
 
 
 def write_more_inputs(folder: Path) -> None:
-    """Write what `more_steps_of` begins with into `folder`: a published network, a picture, its map and true labels."""
+    """Write what `more_steps_of` begins with into `folder`: published networks, a picture, its map and true labels."""
     write_maps(folder / "grains", {"a": (70, 90)}, grains=8)
     _, numbers = cv2.connectedComponents((np.load(folder / "grains/maps/a.npy") > 0.5).astype(np.uint8))
     (folder / "truth").mkdir()
@@ -167,12 +168,17 @@ def write_more_inputs(folder: Path) -> None:
     promptable = tiny_sam2()
     torch.manual_seed(0)
     cast(Any, build_promptable(promptable.kind, promptable.config)).save_pretrained(folder / "published")
+    write_checkpoint(folder / "last.ckpt", tiny_published())
+    write_preset(folder / "preset.yaml")
 
 
 def more_steps_of(folder: Path, root: str) -> list[Step]:
     """List jobs of which `steps_of` has another way, and imports; they read what its steps left."""
     network, found = f"{root}/networks/tiny", f"{root}/instances/grains/refined"
     taken = import_promptable.ImportPromptableConfig(source=str(folder / "published"), dest=network, licence="MIT")
+    kept = import_checkpoint.ImportConfig(
+        source=str(folder / "last.ckpt"), dest=f"{root}/networks/kept", preset=str(folder / "preset.yaml")
+    )
     carried = {"segment": "page", "root": root, "output_root": f"{root}/carried", "unit_px": UNIT_PX}
     outlined = {
         "subject": "grains",
@@ -189,6 +195,7 @@ def more_steps_of(folder: Path, root: str) -> list[Step]:
     onto = labels.LabelsConfig.checked({**carried, "from_map": "page/first"}, "labels")
     refined = InstancesConfig.checked(outlined, "instances")
     return [
+        Step("import-checkpoint", lambda _: import_checkpoint.run(kept)),
         Step("import-promptable", lambda _: import_promptable.run(taken)),
         Step("labels", partial(labels.run, onto)),
         Step("instances", partial(instances.run, refined)),

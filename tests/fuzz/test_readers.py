@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
 import time
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inkbatch.data.labels.painting_journal import framed
 from inkbatch.documents import parse_json, parse_yaml
 from inkbatch.errors import InkbatchError
 from inkbatch.testing.fuzzing import campaign, feed, readers
@@ -223,6 +225,20 @@ def saved(content: object) -> bytes:
 )
 def test_strange_tensors_end_by_name(tensor):
     assert "'net.strange'" in refused("torch", saved({"net.strange": tensor}))
+
+
+def test_a_checkpoint_whose_end_is_that_of_a_damaged_archive_ends_by_name():
+    data = saved({"net.a": torch.zeros(1)})
+    locator = b"PK\x06\x07" + struct.pack("<LQL", 0, 0, 5)  # of an archive on five disks
+    end = data.rindex(b"PK\x05\x06")
+    assert "directory cannot be read" in refused("torch", data[:end] + locator + data[end:])
+
+
+def test_strokes_whose_lengths_do_not_fit_their_facts_end_by_name():
+    whole = framed({"revision": 0}, [b"packed"])
+    head, body = struct.unpack_from("<II", whole, 4)  # behind the magic
+    moved = whole[:4] + struct.pack("<II", head + 3, body - 3) + whole[12:]
+    assert "facts of a stroke" in refused("painted", moved)
 
 
 def test_strange_names_are_shortened():

@@ -20,20 +20,12 @@ from inkbatch.errors import (
 )
 from inkbatch.io.store.location import Location
 from inkbatch.models import hub
-from inkbatch.models.base import build_model
 from inkbatch.models.bundle import Bundle
 from inkbatch.steps.import_checkpoint import ImportConfig, run
 from inkbatch.testing.golden import Golden
+from inkbatch.testing.published import TINY_PRESET, tiny_published, write_checkpoint, write_preset
 
 GOLDEN_FOLDER = Path(__file__).parent.parent / "models" / "golden"
-
-TINY = {"depth_layers": 3, "tile_px": 32, "dim": 24, "blocks": 1, "heads": 2, "head_dim": 8}
-TINY_PRESET = {
-    "extends": "timesformer-gp",
-    "title": "A tiny TimeSformer",
-    "model": {"depth_layers": 3, "tile_px": 32},
-    "contract": {"layers": {"count": 3, "source_range": [17, 20]}, "tile_px": 32, "stride_px": 16},
-}
 
 
 @pytest.fixture
@@ -46,23 +38,21 @@ def golden():
 def preset(tmp_path):
     """A preset of one's own, for a network that is small."""
     file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(TINY_PRESET), encoding="utf-8")
+    write_preset(file)
     return str(file)
 
 
 @pytest.fixture
 def published():
     """The network whose weights are published."""
-    torch.manual_seed(0)
-    return build_model("timesformer", TINY).eval()
+    return tiny_published()
 
 
 @pytest.fixture
 def checkpoint(tmp_path, published):
     """Its Lightning file."""
     path = tmp_path / "last.ckpt"
-    whole = {"state_dict": published.state_dict(), "hyper_parameters": {"size": 32, "enc": "i3d", "pred_shape": (9, 9)}}
-    torch.save(whole, path)
+    write_checkpoint(path, published)
     return str(path)
 
 

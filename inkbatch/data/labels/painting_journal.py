@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inkbatch.data.labels.painting import Tile
+from inkbatch.documents import parse_json
 from inkbatch.errors import CorruptDataError, DataError
 from inkbatch.io.store.ledger import whole_checksum
 from inkbatch.io.store.location import Location
@@ -101,7 +102,7 @@ def frames(data: bytes, place: object) -> Iterator[tuple[dict[str, Any], bytes]]
     """Cut frames apart: facts and bytes of each.
 
     Raises:
-        CorruptDataError: A checksum fails, or the end is missing.
+        CorruptDataError: A checksum fails, the end is missing, or lengths do not fit the facts.
     """
     start = 0
     while start < len(data):
@@ -112,7 +113,7 @@ def frames(data: bytes, place: object) -> Iterator[tuple[dict[str, Any], bytes]]
         content = data[start + _FRAME.size : start + _FRAME.size + head + body]
         if magic != _MAGIC or len(content) != head + body or _sum(content) != checksum:
             raise damaged
-        yield json.loads(content[:head]), content[head:]
+        yield parse_json(content[:head], f"{place}: facts of a stroke", CorruptDataError), content[head:]
         start += _FRAME.size + head + body
 
 

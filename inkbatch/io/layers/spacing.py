@@ -81,7 +81,7 @@ def _text(place: Location) -> str | None:
 def _voxelsize(text: str) -> float | None:
     try:
         document = json.loads(text)
-    except ValueError:  # somebody else's file
+    except (ValueError, RecursionError):  # somebody else's file
         return None
     size = document.get("voxelsize") if isinstance(document, dict) else None
     return number_or(size, 0.0) or None

@@ -107,7 +107,7 @@ def _require_sane_png(data: bytes, place: str) -> None:
             f"{place}: its header promises {height} x {width} pixels, more than its {len(data)} bytes can hold; "
             "copy it again"
         )
-    for kind, block in _png_chunks(data):
+    for kind, block in _png_chunks(data, place):
         if kind == b"tRNS" and data[25] == PNG_GREY:  # of the other kinds OpenCV makes an alpha channel
             raise DataError(
                 f"{place}: expected an opaque picture, got a grey PNG with a transparent colour (tRNS), whose ground "
@@ -117,12 +117,22 @@ def _require_sane_png(data: bytes, place: str) -> None:
             refuse_turned(turned, place)
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and content of the chunks before the pixels."""
+def _png_chunks(data: bytes, place: str) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and content of the chunks that are no pixels.
+
+    Raises:
+        CorruptDataError: A chunk is longer than the file: OpenCV would take memory for all that it promises.
+    """
     at = len(PNG_MAGIC)
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        if kind == b"IDAT":
+        if at + 8 + length > len(data):
+            raise CorruptDataError(
+                f"{place}: a part of it promises {length:,} bytes, where {len(data) - at - 8:,} are left of the file; "
+                "copy it again"
+            )
+        if kind == b"IEND":
             return
-        yield kind, data[at + 8 : at + 8 + length]
+        if kind != b"IDAT":
+            yield kind, data[at + 8 : at + 8 + length]
         at += 12 + length

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from inkbatch import __version__
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.synthetic.phantom import PhantomConfig, label_mask, papyrus_of, plant, require_fitting, truth_of
-from inkbatch.errors import ConfigError, CorruptDataError, DataError
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
 
@@ -93,17 +94,14 @@ def read_picture(uri: str) -> NDArray[np.uint8]:
 
     Raises:
         DataError: Nothing is there.
-        CorruptDataError: It is no picture.
+        CorruptDataError: It is no picture, or damaged.
     """
     location = Location.parse(uri)
     try:
         data = location.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{location}: expected a picture, got nothing; check the path") from error
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    if picture is None:
-        raise CorruptDataError(f"{location}: cannot be decoded as a picture; it was damaged or is another kind of file")
-    return picture.astype(np.uint8, copy=False)
+    return decode_image(data, cv2.IMREAD_GRAYSCALE, str(location)).astype(np.uint8, copy=False)
 
 
 def _is_done(config: PhantomConfig, output: Location, replace: bool) -> bool:

@@ -100,7 +100,7 @@ def test_files_beside_the_layers_are_found(tmp_path: Path) -> None:
     layers = tmp_path / "9um.zarr"
     layers.mkdir()
     (layers / "meta.json").write_text('{"voxelsize": 9.362, "type": "vol"}')
-    (layers / "metadata.json").write_text("not json at all")
+    (layers / "metadata.json").write_text("[" * 5000)
     (tmp_path / "volume_source.txt").write_text("volumes/9.362um-1.2m-113keV-volume-20250101.zarr\n")
     found = sizes_beside(Location.parse(layers))
     assert [(size.place, size.um) for size in found] == [

@@ -54,6 +54,19 @@ def test_an_animated_png_is_refused_by_name():
         decode_image(png(chunk(b"acTL", struct.pack(">II", 2, 0))), cv2.IMREAD_GRAYSCALE, "a")
 
 
+def test_a_part_that_is_longer_than_the_file_is_refused_before_memory_is_taken_for_it():
+    whole = png()
+    at = whole.index(b"IDAT") - 4
+    with pytest.raises(CorruptDataError, match=r"a: a part of it promises 2,013,265,920 bytes, where \d+ are left"):
+        decode_image(whole[:at] + struct.pack(">I", 0x78000000) + whole[at + 4 :], cv2.IMREAD_GRAYSCALE, "a")
+    with pytest.raises(CorruptDataError, match="a: a part of it promises"):
+        decode_image(whole[:-30], cv2.IMREAD_GRAYSCALE, "a")
+
+
+def test_bytes_after_the_end_of_a_png_are_no_part_of_it():
+    assert decode_image(png() + b"\xff" * 40, cv2.IMREAD_GRAYSCALE, "a").tolist() == [[0, 5, 7, 5]] * 2
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_picture_that_is_to_be_turned_is_refused_by_name(tmp_path, order):
     assert decode_image(jpg(1, order), cv2.IMREAD_COLOR, "a").shape == (8, 16, 3)
@@ -80,7 +93,7 @@ def test_a_coloured_annotation_is_refused_and_a_grey_one_in_three_channels_is_no
 
 def test_a_damaged_picture_is_refused_and_nothing_is_printed_beside(capfd):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
-    for ending, lost in ((".png", 300), (".jpg", 900)):
-        with pytest.raises(CorruptDataError, match="a: cannot be decoded"):
+    for ending, lost, said in ((".png", 300, "a part of it promises"), (".jpg", 900, "cannot be decoded")):
+        with pytest.raises(CorruptDataError, match=f"a: {said}"):
             decode_image(cv2.imencode(ending, noise)[1].tobytes()[:-lost], cv2.IMREAD_GRAYSCALE, "a")
     assert capfd.readouterr().err == ""
