@@ -91,11 +91,16 @@ def make_section(config: GrainConfig, number: int) -> MadeSection:
 
 
 def write_sections(folder: Location, config: GrainConfig) -> int:
-    """Write ``images/section-000.png`` (RGB) and ``instances/section-000.png`` (uint16); return their number."""
+    """Write ``images/section-000.png`` (RGB) and ``instances/section-000.png`` (uint16); return their number.
+
+    A file that holds the same bytes already is left as it is, so that results made from it are not out of date.
+    """
     for number in range(config.count):
         made = make_section(config, number)
-        (folder / "images" / f"section-{number:03d}.png").write_bytes(png_bytes(made.picture))
-        (folder / "instances" / f"section-{number:03d}.png").write_bytes(png_bytes(made.instances))
+        for kind, pixels in (("images", made.picture), ("instances", made.instances)):
+            file, data = folder / kind / f"section-{number:03d}.png", png_bytes(pixels)
+            if not file.exists() or file.read_bytes() != data:
+                file.write_bytes(data)
     return config.count
 
 

@@ -60,6 +60,16 @@ def test_sections_are_written_as_pictures_and_label_images_of_16_bits(tmp_path, 
     np.testing.assert_array_equal(picture[..., ::-1], sections[1].picture)
 
 
+def test_sections_that_are_there_stay_untouched_and_damaged_ones_are_written_again(tmp_path):
+    write_sections(Location.parse(str(tmp_path)), SMALL)
+    kept, damaged = tmp_path / "images" / "section-000.png", tmp_path / "images" / "section-001.png"
+    before, whole = kept.stat(), damaged.read_bytes()
+    damaged.write_bytes(whole[:-1])
+    write_sections(Location.parse(str(tmp_path)), SMALL)
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert damaged.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     "wrong", [{"radius_px": (30, 20)}, {"shape_yx": (20, 300)}, {"blur_px": (2, 1)}, {"illuminations": ()}]
 )
