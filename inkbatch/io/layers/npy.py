@@ -86,8 +86,10 @@ def open_npy(location: Location, axes: str | None, *, flat: bool = False) -> Lay
             f"{location}: expected a 3-D array and its axes, got shape {shape} and axes {axes!r}; "
             "give axes, for example zyx for (layers, rows, columns)"
         )
+    if min(shape) < 1:
+        raise CorruptDataError(f"{location}: its shape is {shape}; it holds no pixels, write it again")
     stop = offset + math.prod(shape) * dtype.itemsize
-    if stop > size or 0 in shape:
+    if stop > size:
         raise CorruptDataError(
             f"{location}: expected {stop} bytes for shape {shape}, the file has {size}; copy it again"
         )

@@ -15,7 +15,7 @@ from inkbatch.data.datasets.round_blocks import TEST
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
 from inkbatch.data.maps.out_of_fold import OutOfFold, may_speak, read_out_of_fold, require_unseen
 from inkbatch.data.maps.stored import StoredMap, maps_state, open_map
-from inkbatch.errors import MismatchError
+from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.geometry import Box, Unit, cells, cut
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
@@ -27,7 +27,7 @@ from inkbatch.steps.infer.job import InferConfig
 from inkbatch.steps.infer.job import run as run_infer
 from inkbatch.steps.round.names import fold_bundle
 from inkbatch.steps.round.plan import RoundPlan
-from inkbatch.steps.train.plan import start_of
+from inkbatch.steps.train.plan import start_of, started_network
 
 UNIT_PX = 1024
 DEVICES = ("auto", "cuda", "cpu")
@@ -87,7 +87,8 @@ def require_unseen_start(plan: RoundPlan) -> None:
 
     Raises:
         DataError: One was; segment and fold are named.
-        MismatchError: One is not the network that the round before left.
+        MismatchError: One is not the network that the round before left, or not the one that this round trains.
+        CorruptDataError: The weights of one are damaged.
         InkbatchError: See `RoundPlan.homes`.
     """
     homes = plan.homes  # blocks that cannot be dealt are refused here, too
@@ -96,6 +97,7 @@ def require_unseen_start(plan: RoundPlan) -> None:
         if start is None:
             return
         _require_as_left(plan, start, fold)
+        _require_fitting(plan, start, fold)
         for segment, surface in plan.surfaces.items():
             seen = pixels_on(start.document.training, surface, str(start.location))
             if len(seen.train):
@@ -111,6 +113,17 @@ def _require_as_left(plan: RoundPlan, start: Bundle, fold: int) -> None:
             f"{start.location}: expected weights {left[:16]}, as round {plan.number - 1} left them, got {found[:16]}; "
             "restore them, or set start: fresh"
         )
+
+
+def _require_fitting(plan: RoundPlan, start: Bundle, fold: int) -> None:
+    config = plan.train.model_copy(update={"folds": None, "fold": fold})
+    try:
+        started_network(config, {"depth_layers": start.document.contract.layers.count, **config.model.config})
+    except (ConfigError, MismatchError) as error:
+        if not plan.starts:
+            raise
+        cure = "to train another network than the rounds before, set start: fresh"
+        raise type(error)(f"round {plan.name}, fold {fold}: {error}; {cure}") from error
 
 
 def _require_unseen(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.datasets.trained_pixels import TrainedPixels, pixels_on
+from inkbatch.data.maps.area import area_box
 from inkbatch.data.maps.series import Series, series_of
 from inkbatch.data.maps.sweep import COUNTS_NAME, MAPS_NAME
 from inkbatch.data.segments.prepared import open_prepared, surface_now, surface_state
@@ -102,6 +103,8 @@ def make_plan(config: SweepConfig) -> SweepPlan:
     opened = {segment: open_prepared(config.root, segment) for segment in segments}
     volumes = {segment: found for segment, (found, _) in opened.items()}
     volume, surface_digest = opened[config.segment]
+    for ground in config.blank:
+        area_box(ground, volume.shape_yx, "blank", f"segment {config.segment}")
     members = tuple(member_of(choice, config, volumes) for choice in config.bundles)
     _require_names(members)
     depths = _depths(members, volumes, config)

@@ -131,3 +131,12 @@ class SweepConfig(JobConfig):
         if len(range(*value)) > MOST_DEPTHS:
             raise ValueError(f"expected at most {MOST_DEPTHS} depths, got {len(range(*value))}; take a larger step")
         return value
+
+    @model_validator(mode="after")
+    def _sweeps_its_blank_side(self) -> SweepConfig:
+        if self.blank_side is not None and self.directions not in (self.blank_side, "both"):
+            raise ValueError(
+                f"blank_side: expected a direction that is swept, {self.directions}, got {self.blank_side}; set "
+                "directions: both, or leave blank_side out"
+            )
+        return self

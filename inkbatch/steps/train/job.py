@@ -81,11 +81,12 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
     folders = [RunFolder(one.folder, one.manifest) for one in plans]
     stored = 0
     fabric: Fabric | None = None
+    for one in mine:
+        if one.config.start_from is not None and not RunFolder(one.folder, one.manifest).is_begun():
+            network_of(one)  # weights that do not fit are refused before the first fold is begun
     with Reporting(context.reporter) as reporter, contextlib.ExitStack() as together:
         for one in mine:
             record = RunFolder(one.folder, one.manifest)
-            if one.config.model.start_from is not None and not record.is_begun():
-                network_of(one)  # weights that do not fit are refused before anything is written
             begin(record, context)
             if record.is_complete() and not reopened(record, "train", reporter.note, is_picture):
                 reporter.note(f"train: already complete at {one.folder}, nothing to do")

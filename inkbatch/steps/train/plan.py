@@ -168,25 +168,43 @@ def network_of(one: TrainPlan) -> tuple[InkModel, list[str]]:
         The network, and what was left out of the bundle that it starts from, see `load_matching`.
 
     Raises:
+        InkbatchError: See `started_network`.
+    """
+    torch.manual_seed(one.config.seed)
+    model, left_out = started_network(one.config, one.model)
+    model.ask_for_gradients()
+    prepare_encoder(model, one.config.model.encoder)
+    return model, left_out
+
+
+def started_network(config: TrainConfig, settings: Mapping[str, Any]) -> tuple[InkModel, list[str]]:
+    """Build the network of a run with the weights of the bundle that it starts from, if any.
+
+    Args:
+        config: The run.
+        settings: Settings of its network.
+
+    Returns:
+        The network, and what was left out of that bundle, see `load_matching`.
+
+    Raises:
         ConfigError: The bundle is of another architecture.
-        MismatchError: Its weights do not fit.
+        CorruptDataError: Its weights are damaged.
+        MismatchError: They do not fit.
     """
     left_out: list[str] = []
-    torch.manual_seed(one.config.seed)
-    model = build_model(one.config.model.architecture, one.model)
-    choice, bundle = one.config.model, start_of(one.config)
+    choice, bundle = config.model, start_of(config)
+    model = build_model(choice.architecture, dict(settings))
     if bundle is not None:
         if choice.start_with == "matching":
             left_out = load_matching(model, bundle.build().state_dict(), str(bundle.location))
         elif bundle.document.architecture != choice.architecture:
             raise ConfigError(
-                f"model.start_from {one.config.start_from}: is a {bundle.document.architecture}, the run trains a "
+                f"model.start_from {config.start_from}: is a {bundle.document.architecture}, the run trains a "
                 f"{choice.architecture}; name a bundle of that architecture"
             )
         else:
             _load_all(model, bundle)
-    model.ask_for_gradients()
-    prepare_encoder(model, choice.encoder)
     return model, left_out
 
 

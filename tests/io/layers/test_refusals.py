@@ -302,6 +302,12 @@ def test_an_npy_without_axes_or_with_another_type_is_refused(tmp_path: Path) -> 
     assert "copy it again" in refusal(tmp_path / "a.npy", axes="zyx")
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0)])
+def test_an_npy_without_pixels_says_so(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+    assert "holds no pixels" in refusal(tmp_path / "a.npy", axes="zyx")
+
+
 def test_a_remote_npy_in_another_order_is_refused(memory_root, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((2, 3, 4), np.uint8))
     (memory_root / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes())

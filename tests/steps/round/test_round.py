@@ -364,6 +364,24 @@ def test_a_series_that_goes_on_starts_fresh_in_its_first_round(prepared):
     assert "starts        from fresh weights" in describe(settings(prepared, start="before"))
 
 
+def test_a_network_that_cannot_go_on_is_refused_before_anything_is_written(gone_on, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(gone_on, root)
+    other = settings(root, round=4, start="before")
+    other.train["model"]["config"] = {**other.train["model"]["config"], "widths": [8, 8]}
+    with pytest.raises(MismatchError, match=r"fold 0: .*keys do not match residual-unet.*set start: fresh"):
+        run(other, RunContext())
+    place = root / "runs/discs-r003/fold-1/bundle/weights.safetensors"
+    place.write_bytes(place.read_bytes()[:-1])
+    with pytest.raises(
+        CorruptDataError, match=r"fold-1/bundle/weights.safetensors: sha256 is .* copy the bundle again"
+    ):
+        run(settings(root, round=4, start="before"), RunContext())
+    assert not any(
+        (root / place).exists() for place in ("rounds/discs/round-004", "datasets/discs-r004", "runs/discs-r004")
+    )
+
+
 def test_a_network_of_another_fold_is_no_start(gone_on, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(gone_on, root)

@@ -189,6 +189,10 @@ def test_two_phases_are_all_tiles_of_both_grids_in_one_weighted_mean(swept):
         ({"phases": 6}, ConfigError, "at most the stride's 5"),
         ({"unit_px": 32}, ConfigError, "power of two of at least 64"),
         ({"nulls": ["mirrored"]}, ConfigError, "shuffled"),
+        ({"blank": [[0, 0, 71, 10]]}, ConfigError, r"blank 0, 0, 71, 10 .* leaves the 70 × 100 px .* of segment page"),
+        ({"blank": [[0, 0, 9, 9], [-5, 0, 10, 10]]}, ConfigError, "blank -5, 0, 10, 10"),
+        ({"blank": [[5, 5, 5, 9]]}, ConfigError, "is empty"),
+        ({"directions": "forward", "blank_side": "reversed"}, ConfigError, "expected a direction that is swept, forw"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_in_words(swept, changes, error, words):

@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from inkbatch.data.datasets.index import DatasetIndex
-from inkbatch.errors import ConfigError, DataError, LayerRangeError, MismatchError, NonFiniteError, Preempted
+from inkbatch.errors import (
+    ConfigError,
+    CorruptDataError,
+    DataError,
+    LayerRangeError,
+    MismatchError,
+    NonFiniteError,
+    Preempted,
+)
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.models import build_model
@@ -244,6 +252,11 @@ def test_folds_are_runs_of_their_own_with_a_table(root):
     whole = config_of(root, run="whole", dataset="folded", folds="all", epochs=1)
     assert run(whole, RunContext()).stored == 3
     assert (root / "runs" / "whole" / "folds.csv").read_bytes() == before
+    (folder / "fold-2/bundle/weights.safetensors").write_bytes(b"damaged")
+    model = {"architecture": "smp", "config": NETWORK, "start_from": f"{folder}/fold-{{fold}}/bundle"}
+    with pytest.raises(CorruptDataError, match=r"fold-2/bundle/weights.safetensors: sha256 is"):
+        run(config_of(root, run="on", dataset="folded", folds="all", model=model), RunContext())
+    assert not (root / "runs" / "on").exists()  # no fold trained before the last one's start was found damaged
 
 
 def test_a_fold_that_is_not_there_is_refused(root):
