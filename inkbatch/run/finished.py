@@ -78,7 +78,7 @@ def open_run(text: str) -> StoredRun:
     except FileNotFoundError as error:
         raise DataError(
             f"{text}: expected a run's manifest.json, got none; name the file or its folder, for example "
-            "root/predictions/SEGMENT/NAME or root/segments/SEGMENT/prepare"
+            "root/predictions/SEGMENT/NAME, root/instances/SEGMENT/NAME or root/segments/SEGMENT/prepare"
         ) from error
     if not isinstance(manifest, dict) or not {"job", "config", "inputs", "digest"} <= manifest.keys():
         raise DataError(

@@ -21,7 +21,7 @@ from inkbatch.run.passes import all_whole, run_first, run_rest
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import RunFolder
 from inkbatch.steps.instances.finish import finish
-from inkbatch.steps.instances.page import page
+from inkbatch.steps.instances.page import doubts, page
 from inkbatch.steps.instances.plan import InstancesPlan, make_plan
 from inkbatch.steps.instances.refinement import refine_work
 from inkbatch.steps.instances.settings import InstancesConfig
@@ -68,10 +68,16 @@ def _run(plan: InstancesPlan, context: RunContext) -> JobReport:
             lambda: rows_work(plan),
             part,
             lambda _: finish(plan),
-            lambda folder, note: leave_report(folder, note, page),
+            _leave,
         )
 
     return run_rest(measure, context)
+
+
+def _leave(folder: Location, note: Callable[[str], None]) -> None:
+    for doubt in doubts((folder / "instances.json").read_mapping()):
+        note(f"careful: {doubt}")
+    leave_report(folder, note, page)
 
 
 Work = Callable[[InstancesPlan], UnitWork[Any, Any]]

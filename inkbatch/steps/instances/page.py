@@ -33,6 +33,7 @@ FILES = (
 STAGES = ("opening the maps", "measuring", "reading and writing", "finishing")
 SHOWN = 4  # pictures on the page
 LISTED = 50  # pictures in the table
+REJECTED = "all proposals were rejected; look at the reasons, and at the scale of the tiles if a network refined them"
 MUCH = 0.5  # of the proposals: so many rejected ask for a look
 
 
@@ -61,7 +62,7 @@ def page(run: StoredRun, root: Location) -> Page:
             Figure(f"{counts['proposals_rejected']:,}", "rejected", "see the reasons below"),
             *money(run),
         ),
-        warnings=(*_warnings(facts, counts), *bundle_warnings(run), *interruptions(run)),
+        warnings=(*doubts(facts), *bundle_warnings(run), *interruptions(run)),
         contract=(
             _tiles(counts),
             Promise("proposals", "none vanishes", f"{counts['proposals']:,} accounted for", "proposals.csv"),
@@ -140,16 +141,20 @@ def _size_chart(facts: Mapping[str, Any]) -> Chart:
     )
 
 
-def _warnings(facts: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[str]:
+def doubts(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Name what makes a result doubtful, as ``instances.json`` tells it."""
+    counts: Mapping[str, int] = facts["counts"]
     if counts["proposals_rejected"] > MUCH * counts["proposals"]:
         yield (
             f"{counts['proposals_rejected']:,} of {counts['proposals']:,} proposals were rejected; look at the reasons "
             "before you count objects."
         )
-    empty = [one["picture"] for one in facts["pictures"] if not one["instances"]]
-    if empty:
-        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
-        yield f"No instance in {', '.join(empty[:3])}{more}: lower proposals.object_from, or look at the map."
+    for proposed, cure in ((False, "lower proposals.object_from, or look at the map"), (True, REJECTED)):
+        pictures = [one for one in facts["pictures"] if not one["instances"]]
+        empty = [one["picture"] for one in pictures if bool(one["counts"]["proposals"]) is proposed]
+        if empty:
+            more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+            yield f"No instance in {', '.join(empty[:3])}{more}: {cure}."
     if facts["larger_than_tile"]:
         yield (
             f"{count_text(facts['larger_than_tile'], 'instance')} larger than a tile: taken from the first pass, and "

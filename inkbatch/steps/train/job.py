@@ -93,7 +93,7 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
                 if not report_place(one.folder, "train").exists():
                     leave_report(one.folder, reporter.note, report_page, root_of_runs(config))
                 continue
-            if all(sample.ink_share >= config.sampler.ink_from for sample in one.train):
+            if not one.index.has_classes and all(sample.ink_share >= config.sampler.ink_from for sample in one.train):
                 reporter.note(
                     f"train {config.run}: every training sample holds ink; a network that never saw a tile of bare "
                     "papyrus alarms on it: add samples without ink (sampling.min_ink: 0, or crops with bare_ratio)"

@@ -23,6 +23,7 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
+from inkbatch.run.progress import QuietReporter
 from inkbatch.run.verifying import verify
 from inkbatch.steps.instances.job import describe, run, summary
 from inkbatch.steps.instances.settings import InstancesConfig
@@ -248,6 +249,14 @@ def test_nothing_to_propose_is_refused_with_the_statistics_of_the_maps(configure
     np.save(tmp_path / "maps/a.npy", values)
     with pytest.raises(DataError, match=r"largest of 1 components has 16 px.*lower proposals\.min_area"):
         run(configure(result="again"), RunContext())
+
+
+def test_a_picture_whose_proposals_are_all_rejected_is_said_at_the_end(shared, tmp_path):
+    notes = []
+    reporter = QuietReporter()
+    reporter.note = notes.append
+    run(same_inputs(shared, tmp_path / "root", selection={"edge": 1000}), RunContext(reporter=reporter))
+    assert any(note.startswith("careful: No instance in ") and "all proposals were rejected" in note for note in notes)
 
 
 def test_pictures_and_maps_that_do_not_belong_together_are_refused(configure, tmp_path):
