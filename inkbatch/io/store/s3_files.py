@@ -44,11 +44,11 @@ class CheckedS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._with_digests: set[str] = set()  # buckets in which an entity tag was the MD5 of the object
+        self.buckets_with_digests: set[str] = set()  # buckets in which an entity tag was the MD5 of the object
 
     def states_digests(self, path: str) -> bool:
         """Tell whether entity tags of this bucket are known to be MD5s; those of some stores are something else."""
-        return self.split_path(path)[0] in self._with_digests
+        return self.split_path(path)[0] in self.buckets_with_digests
 
     async def _call_s3(self, method: str, *documents: Any, **words: Any) -> Any:
         answer = await super()._call_s3(method, *documents, **words)
@@ -60,14 +60,14 @@ class CheckedS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         if digest is not None:  # S3 stores nothing whose bytes have another digest; not every look-alike compares
             options["ContentMD5"] = base64.b64encode(digest.digest()).decode()
         answer = await super()._pipe_file(path, data, **options)
-        stated = _md5_of(answer or {})
+        stated = stated_md5(answer or {})
         if answer is None:  # in parts
             await self._require_size(path, len(data))
         elif digest is not None and stated and digest.hexdigest() != stated:
             if not await self._holds(path, data):
                 raise OtherBytesError(f"PutObject stored other bytes than the {len(data)} that were sent")
         elif digest is not None and stated:
-            self._with_digests.add(self.split_path(path)[0])
+            self.buckets_with_digests.add(self.split_path(path)[0])
         return answer
 
     async def _holds(self, path: str, data: bytes) -> bool:
@@ -93,14 +93,14 @@ class CheckedS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
             try:
                 if answer.get("ContentLength", 0) > self.default_block_size:
                     return None
-                data, stated = await answer["Body"].read(), _md5_of(answer)
+                data, stated = await answer["Body"].read(), stated_md5(answer)
             finally:
                 answer["Body"].close()
             return data, hashlib.md5(data, usedforsecurity=False).hexdigest() == stated if stated else None
 
         found: tuple[bytes, bool | None] | None = await _error_wrapper(read, retries=self.retries)
         if found and found[1]:
-            self._with_digests.add(bucket)
+            self.buckets_with_digests.add(bucket)
         return found or (await self._cat_file(path), None)  # a large one: several ranges at once
 
     cat_compared = sync_wrapper(_cat_compared)
@@ -130,7 +130,7 @@ def _require_store(method: str, answer: Any, key: str) -> None:
         raise ClientError({"Error": failed[0], "ResponseMetadata": {"HTTPStatusCode": status}}, "DeleteObjects")
 
 
-def _md5_of(answer: Mapping[str, Any]) -> str | None:
+def stated_md5(answer: Mapping[str, Any]) -> str | None:
     """Return the content's MD5 that an answer states: the entity tag of an object that was put in one piece."""
     found = _MD5.fullmatch(str(answer.get("ETag", "")))
     otherwise = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer

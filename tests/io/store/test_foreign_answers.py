@@ -146,8 +146,8 @@ def test_damage_that_comes_the_same_way_again_is_not_believed(place, spoiled):
 
 
 def test_three_equal_readings_are_believed_where_tags_are_no_digests(place, spoiled, monkeypatch):
-    monkeypatch.setattr(s3_files, "_md5_of", lambda answer: "0" * 32)
-    monkeypatch.setattr(place.fs, "_with_digests", set())
+    monkeypatch.setattr(s3_files, "stated_md5", lambda answer: "0" * 32)
+    monkeypatch.setattr(place.fs, "buckets_with_digests", set())
     (place / "object").write_bytes(b"content of an object")
     assert (place / "object").read_bytes() == b"content of an object"
     with spoiled("GET", "flipped"), pytest.raises(StorageError, match="never"):
