@@ -8,8 +8,8 @@ import typer
 from inkbatch.cli.app import app
 from inkbatch.io.store.location import Location
 from inkbatch.run.job import RunContext, begin
-from inkbatch.run.progress import QuietReporter
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.testing.faults import Notes
 
 JOBS = (
     "prepare", "infer", "labels", "clean", "ensemble", "evaluate", "probe", "preflight", "sweep", "train", "soup",
@@ -18,14 +18,6 @@ JOBS = (
 OTHERS = (
     "evaluate-pictures", "evaluate-instances", "import-checkpoint", "import-promptable", "phantom", "phantoms",
 )  # fmt: skip
-
-
-class Notes(QuietReporter):
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
 
 
 @pytest.mark.parametrize("job", [*JOBS, *OTHERS])

@@ -21,7 +21,7 @@ from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.progress import QuietReporter
 from inkbatch.steps.ensemble.job import DISAGREEMENT_NAME, EnsembleConfig, describe, make_plan, run
-from inkbatch.testing.faults import KILLED_WHILE_STORING, preempted_context, stored_bytes
+from inkbatch.testing.faults import KILLED_WHILE_STORING, Notes, preempted_context, stored_bytes
 from inkbatch.testing.maps import store_map, store_picture
 
 SHAPE = (150, 210)
@@ -179,13 +179,11 @@ def test_weights_that_are_damaged_are_fitted_again_and_this_is_said(configure):
     place, complete = folder / "weights.json", folder / "complete.json"
     before, end = place.read_bytes(), complete.read_json()
     place.write_bytes(before[:-5])
-    notes: list[str] = []
-    context = RunContext()
-    context.reporter.note = notes.append  # type: ignore[method-assign]
-    run(config, context)
+    notes = Notes()
+    run(config, RunContext(reporter=notes))
     assert place.read_bytes() == before
     assert complete.read_json() == end
-    assert any("weights: fitted again, for the stored ones are damaged" in note for note in notes)
+    assert any("weights: fitted again, for the stored ones are damaged" in note for note in notes.said)
 
 
 @pytest.mark.parametrize("method", ["weighted-mean", "odds", "ranks"])

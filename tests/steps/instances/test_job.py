@@ -23,11 +23,10 @@ from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
-from inkbatch.run.progress import QuietReporter
 from inkbatch.run.verifying import verify
 from inkbatch.steps.instances.job import describe, run, summary
 from inkbatch.steps.instances.settings import InstancesConfig
-from inkbatch.testing.faults import preempted_context, stored_bytes
+from inkbatch.testing.faults import Notes, preempted_context, stored_bytes
 from inkbatch.testing.instances import grain_map, parted_map, write_maps
 from inkbatch.testing.maps import store_map
 
@@ -252,11 +251,11 @@ def test_nothing_to_propose_is_refused_with_the_statistics_of_the_maps(configure
 
 
 def test_a_picture_whose_proposals_are_all_rejected_is_said_at_the_end(shared, tmp_path):
-    notes = []
-    reporter = QuietReporter()
-    reporter.note = notes.append
-    run(same_inputs(shared, tmp_path / "root", selection={"edge": 1000}), RunContext(reporter=reporter))
-    assert any(note.startswith("careful: No instance in ") and "all proposals were rejected" in note for note in notes)
+    notes = Notes()
+    run(same_inputs(shared, tmp_path / "root", selection={"edge": 1000}), RunContext(reporter=notes))
+    found = [note for note in notes.said if note.startswith("careful: No instance in ")]
+    assert found
+    assert "all proposals were rejected" in found[0]
 
 
 def test_pictures_and_maps_that_do_not_belong_together_are_refused(configure, tmp_path):

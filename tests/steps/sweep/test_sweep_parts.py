@@ -9,14 +9,17 @@ import sys
 
 import pytest
 
+from inkbatch.data.maps.sweep import BLOCK_PX
 from inkbatch.errors import Preempted
 from inkbatch.geometry import Box
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
+from inkbatch.steps.sweep import together
 from inkbatch.steps.sweep.describe import describe
 from inkbatch.steps.sweep.job import run
 from inkbatch.steps.sweep.plan import make_plan
+from inkbatch.steps.sweep.rough_layers import SAMPLED, layer_contrast
 from inkbatch.testing.faults import preempted_context, stored_bytes
 from inkbatch.testing.swept import (
     SHAPE,
@@ -104,15 +107,21 @@ def test_maps_that_vanished_are_made_again_and_the_rest_is_kept(swept, tmp_path)
 
 
 def test_layers_of_a_unit_are_read_once_for_everything(swept, monkeypatch, tmp_path):
-    boxes, read_layers = [], SurfaceVolume.read
+    boxes, read_layers, at_the_end = [], SurfaceVolume.read, []
 
     def counted(self, layers, box):
         boxes.append((layers, box))
         return read_layers(self, layers, box)
 
+    def contrast(plan):
+        before = len(boxes)
+        found = layer_contrast(plan)
+        at_the_end.extend(box for _, box in boxes[before:])
+        del boxes[before:]
+        return found
+
     monkeypatch.setattr(SurfaceVolume, "read", counted)
-    # The contrast of layers is measured at the end, in a hundred blocks at most.
-    monkeypatch.setattr("inkbatch.steps.sweep.together.layer_contrast", lambda plan: None)
+    monkeypatch.setattr(together, "layer_contrast", contrast)
     asked = config_for(swept.folder, phases=2, output_root=str(tmp_path))
     run(asked, RunContext())
     plan = make_plan(asked)
@@ -124,6 +133,8 @@ def test_layers_of_a_unit_are_read_once_for_everything(swept, monkeypatch, tmp_p
     of_units = [(layers, box) for layers, box in boxes if box.area and len(layers) > 1]  # the page shows one layer
     assert sorted(box for _, box in of_units) == sorted(wanted)
     assert {layers for layers, _ in of_units} == {surface.layers}
+    assert len(set(at_the_end)) == len(at_the_end) <= SAMPLED  # blocks whose contrast is measured
+    assert {box.shape for box in at_the_end} <= {(BLOCK_PX, BLOCK_PX)}
 
 
 def test_the_plan_counts_what_the_sweep_does(swept):
