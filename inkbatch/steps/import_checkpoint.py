@@ -11,18 +11,18 @@ from pydantic import Field
 
 from inkbatch.config import JobConfig
 from inkbatch.documents import parse_yaml
-from inkbatch.errors import ConfigError, DataError
+from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.models import hub
 from inkbatch.models.base import InkModel
-from inkbatch.models.bundle import WEIGHTS_FILE, Bundle, BundleDocument, Contract, holds_files, weights_of
+from inkbatch.models.bundle import WEIGHTS_FILE, Bundle, BundleDocument, Contract, weights_of
 from inkbatch.models.fitting import fitted_model, fitting_preset, hints, require_contract
 from inkbatch.models.flops import flops_per_tile
 from inkbatch.models.importing import WEB, ReadCheckpoint, read_state_dict
 from inkbatch.models.presets import Preset, changed_contract, load_preset
 from inkbatch.predict.import_checks import import_warnings
 from inkbatch.predict.reference import REFERENCE_FILE, keep_reference
-from inkbatch.steps.stored_bundle import remove_other
+from inkbatch.steps.stored_bundle import make_way
 from inkbatch.text import count_text
 
 BUNDLE_FILES = ("bundle.json", WEIGHTS_FILE, REFERENCE_FILE)
@@ -100,11 +100,17 @@ def run(config: ImportConfig, *, replace: bool = False) -> list[str]:
     document = _document(config, preset, contract, model, read, fetched)
     notes = hints(read.hyper_parameters | fetched.facts.get("config", {}), model, contract)
     lines = [_summary(preset, contract, model), *fitted.notes, *notes]
-    differing = _differences(dest, document, model, replace)
-    if differing == []:
+    way = make_way(
+        dest,
+        BUNDLE_FILES,
+        lambda: Bundle.open(dest).document,
+        lambda there: _differences(there, document, model),
+        _digests,
+        replace=replace,
+    )
+    if way is None:
         return [*lines, f"bundle: already at {dest}, nothing to do"]
-    if differing:
-        lines.append(remove_other(dest, differing, BUNDLE_FILES, replace=replace))
+    lines += way
     if config.check:
         warnings = import_warnings(model, contract)
         lines += [f"warning: {text}" for text in warnings]
@@ -188,28 +194,18 @@ def _document(
     )
 
 
-def _differences(dest: Location, document: BundleDocument, model: InkModel, replace: bool) -> list[str] | None:
-    """Name how the bundle at the destination differs, nothing for an equal one; None where no whole one is.
-
-    Raises:
-        DataError: It is damaged, and must not be replaced.
-    """
-    if not (dest / BUNDLE_FILES[0]).exists():
-        return None
-    try:
-        stored = Bundle.open(dest).document
-    except DataError:
-        if not replace:
-            raise
-        return ["its document, which is damaged"]
+def _differences(stored: BundleDocument, document: BundleDocument, model: InkModel) -> list[str]:
+    """Name how a stored bundle differs from the one of this file."""
     found, wished = _comparable(stored), _comparable(document)
     differing = sorted(key for key in found.keys() | wished.keys() if found.get(key) != wished.get(key))
     if not differing and stored.weights_sha256 != hashlib.sha256(weights_of(model)).hexdigest():
-        differing = ["weights (of several copies in one file)"]
-    digests = {WEIGHTS_FILE: stored.weights_sha256}
-    if stored.reference:
-        digests[REFERENCE_FILE] = stored.reference.get("sha256", "")
-    return differing if differing or holds_files(dest, digests) else None
+        return ["weights (of several copies in one file)"]
+    return differing
+
+
+def _digests(stored: BundleDocument) -> dict[str, str]:
+    reference = {REFERENCE_FILE: stored.reference.get("sha256", "")} if stored.reference else {}
+    return {WEIGHTS_FILE: stored.weights_sha256, **reference}
 
 
 def _comparable(document: BundleDocument) -> dict[str, Any]:

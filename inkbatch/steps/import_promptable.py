@@ -15,7 +15,6 @@ from inkbatch.documents import parse_json, parse_yaml
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.models import hub
-from inkbatch.models.bundle import holds_files
 from inkbatch.models.importing import read_state_dict
 from inkbatch.models.prompting import (
     DOCUMENT,
@@ -26,7 +25,7 @@ from inkbatch.models.prompting import (
     build_promptable,
     load_promptable,
 )
-from inkbatch.steps.stored_bundle import remove_other
+from inkbatch.steps.stored_bundle import make_way
 
 KINDS: dict[str, Kind] = {"sam2": "sam2", "sam2_video": "sam2", "sam": "sam"}
 PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
@@ -106,11 +105,17 @@ def run(config: ImportPromptableConfig, *, replace: bool = False) -> list[str]:
     )
     count = sum(tensor.numel() for tensor in net.state_dict().values())
     lines = [f"{document.name}: {type(net).__name__}, {count:,} numbers, tiles of {document.image_px} px, {licence}"]
-    differing = _differences(dest, document, replace)
-    if differing == []:
+    way = make_way(
+        dest,
+        (DOCUMENT, WEIGHTS),
+        lambda: PromptableBundle.open(dest).document,
+        lambda there: _differences(there, document),
+        lambda there: {WEIGHTS: there.weights_sha256},
+        replace=replace,
+    )
+    if way is None:
         return [*lines, f"bundle: already at {dest}, nothing to do"]
-    if differing:
-        lines.append(remove_other(dest, differing, (DOCUMENT, WEIGHTS), replace=replace))
+    lines += way
     PromptableBundle.save(dest, document, net.state_dict())
     return [*lines, f"source: {found.facts['uri']}, sha256 {read.sha256}", f"bundle: {dest}"]
 
@@ -169,24 +174,11 @@ def _name(source: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).lstrip("._-") or "promptable"
 
 
-def _differences(dest: Location, document: PromptableDocument, replace: bool) -> list[str] | None:
-    """Name how the bundle at the destination differs, nothing for an equal one; None where no whole one is.
-
-    Raises:
-        DataError: It is damaged, and must not be replaced.
-    """
-    if not (dest / DOCUMENT).exists():
-        return None
-    try:
-        there = PromptableBundle.open(dest).document
-    except DataError:
-        if not replace:
-            raise
-        return ["its document, which is damaged"]
+def _differences(there: PromptableDocument, document: PromptableDocument) -> list[str]:
+    """Name how a stored bundle differs from the one of this source."""
     stored, wished = (
         {key: value for key, value in one.model_dump(mode="json").items() if key not in ("weights_sha256", "source")}
         | {"sha256": one.source.get("sha256")}
         for one in (there, document)
     )
-    differing = sorted(key for key in wished if stored.get(key) != wished[key])
-    return differing if differing or holds_files(dest, {WEIGHTS: there.weights_sha256}) else None
+    return sorted(key for key in wished if stored.get(key) != wished[key])

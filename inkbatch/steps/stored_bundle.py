@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-from inkbatch.errors import ConfigError
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.io.store.location import Location
+from inkbatch.models.bundle import holds_files
+
+Document = TypeVar("Document")
+DAMAGED = ["its document, which is damaged"]
 
 
-def remove_other(dest: Location, differing: Sequence[str], files: Sequence[str], *, replace: bool) -> str:
-    """Remove another bundle, its document first: what is left of a stopped removal is no bundle.
+def make_way(
+    dest: Location,
+    files: Sequence[str],
+    read: Callable[[], Document],
+    differences: Callable[[Document], list[str]],
+    digests: Callable[[Document], Mapping[str, str]],
+    *,
+    replace: bool,
+) -> list[str] | None:
+    """Make way for a bundle, unless an equal one is there.
+
+    Of another one the document goes first: what is left of a stopped removal is no bundle.
 
     Args:
         dest: The bundle's folder.
-        differing: Names of what differs.
         files: Names of the files that a bundle may hold, its document first.
-        replace: Let the other bundle be replaced.
+        read: Reads the document of the bundle that is there.
+        differences: Names what differs in it from the one that is to be stored.
+        digests: Names its files with the SHA-256 digests that it states.
+        replace: Let another bundle be replaced.
 
     Returns:
-        A line for people.
+        Lines for people; None where an equal, whole bundle is there.
 
     Raises:
-        ConfigError: The other bundle must not be replaced.
+        ConfigError: Another bundle is there, and must not be replaced.
+        DataError: A damaged one is.
     """
+    if not (dest / files[0]).exists():
+        return []
+    try:
+        there = read()
+    except DataError:
+        if not replace:
+            raise
+        differing = DAMAGED
+    else:
+        differing = differences(there)
+        if not differing:
+            return None if holds_files(dest, digests(there)) else []
     if not replace:
         raise ConfigError(
             f"import {dest}: another bundle already exists there, it differs in {', '.join(differing)}; "
@@ -30,4 +60,4 @@ def remove_other(dest: Location, differing: Sequence[str], files: Sequence[str],
         )
     for name in files:
         (dest / name).delete()
-    return f"--replace: removed the bundle at {dest}"
+    return [f"--replace: removed the bundle at {dest}"]

@@ -48,7 +48,8 @@ def run(config: PhantomConfig, *, replace: bool = False) -> list[str]:
         LayerRangeError: The ink's centre is outside the stack.
     """
     output = Location.parse(config.output)
-    if _is_done(config, output, replace):
+    other = _other(config, output, replace)
+    if other is None:
         return [f"phantom: already complete at {output}, nothing to do"]
     with open_layer_source(config.source) as source:
         require_fitting(source, config)
@@ -69,7 +70,7 @@ def run(config: PhantomConfig, *, replace: bool = False) -> list[str]:
         document = _document(config, source, box, papyrus, truth)
     (output / "phantom.json").write_json(document)
     size = f"{len(names)} layers of {box.height} x {box.width} px, ink on {truth.mean():.1%}"
-    return [f"phantom: {size} · {output / 'layers'}", f"truth: {output / 'truth.png'}"]
+    return [f"phantom: {size} · {output / 'layers'}{other}", f"truth: {output / 'truth.png'}"]
 
 
 def tiff_bytes(layer: NDArray[Any]) -> bytes:
@@ -104,13 +105,14 @@ def read_picture(uri: str) -> NDArray[np.uint8]:
     return decode_image(data, cv2.IMREAD_GRAYSCALE, str(location)).astype(np.uint8, copy=False)
 
 
-def _is_done(config: PhantomConfig, output: Location, replace: bool) -> bool:
+def _other(config: PhantomConfig, output: Location, replace: bool) -> str | None:
+    """Make way for a phantom; return a word on another one that was removed; None where this very one is there."""
     try:
         found = (output / "phantom.json").read_mapping()
     except FileNotFoundError:
-        return False
+        return ""
     if found.get("config") == _settings(config):
-        return True
+        return None
     if not replace:
         raise ConfigError(
             f"phantom {output}: another phantom is there already (its phantom.json differs); "
@@ -118,7 +120,7 @@ def _is_done(config: PhantomConfig, output: Location, replace: bool) -> bool:
         )
     (output / "phantom.json").delete()  # first: without it nothing is taken for complete
     (output / "layers").delete_folder()
-    return False
+    return " (--replace: removed the phantom that was there)"
 
 
 def _settings(config: PhantomConfig) -> dict[str, Any]:

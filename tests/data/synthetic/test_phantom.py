@@ -288,7 +288,7 @@ def test_a_finished_phantom_is_left_alone_and_another_one_is_refused(material):
     assert before == {file: file.stat().st_mtime_ns for file in (material / "phantom").rglob("*.*")}
     with pytest.raises(ConfigError, match="another phantom is there"):
         run(phantom_config(material, seed=1))
-    run(phantom_config(material, seed=1), replace=True)
+    assert "--replace: removed the phantom that was there" in run(phantom_config(material, seed=1), replace=True)[0]
     assert "nothing to do" in run(phantom_config(material, seed=1))[0]
 
 
