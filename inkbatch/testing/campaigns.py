@@ -184,7 +184,7 @@ def forked(
         folder: For what the process says and leaves.
         environment: Variables to set there.
         kill_after_s: Seconds until it is killed.
-        limit_s: Seconds after which it counts as hung.
+        limit_s: Seconds after which it counts as hung, less those in which it waited for a core.
     """
     said, left = folder / "said.txt", folder / "left.json"
     left.unlink(missing_ok=True)
@@ -201,8 +201,8 @@ def forked(
         now = time.monotonic()
         if done:
             status = found
-        elif now - begun > limit_s or (killed_at is not None and now >= killed_at):
-            hung = hung or now - begun > limit_s
+        elif (late := _is_late(child, now - begun, limit_s)) or (killed_at is not None and now >= killed_at):
+            hung = hung or late
             os.kill(child, signal.SIGKILL)
             time.sleep(0.001)
         else:
@@ -220,6 +220,19 @@ def _end_of(said: str, hung: bool) -> str:
     """Return the end of what a process said; of one that hung, the innermost calls of the main thread's stack."""
     stack = said.rfind("(most recent call first)") if hung else -1
     return said[-3000:] if stack < 0 else said[stack : stack + 1500]
+
+
+def _is_late(process: int, seconds: float, limit_s: float) -> bool:
+    return seconds > limit_s and seconds > limit_s + _starved_s(process)
+
+
+def _starved_s(process: int) -> float:
+    """Return the seconds in which the thread that waited longest could have run, had a core been free."""
+    waits = [0]
+    for place in Path(f"/proc/{process}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, IndexError):  # a thread that has just ended
+            waits.append(int(place.read_text().split()[1]))
+    return max(waits) / 1e9
 
 
 def _resident_bytes(process: int) -> int:
@@ -275,8 +288,8 @@ class Scene:
 
     @property
     def limit_s(self) -> float:
-        """Seconds after which a run of it counts as hung: more where other programs want the same cores."""
-        return max(HANG_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), SLOWER * self.seconds)
+        """Seconds after which a run of it counts as hung."""
+        return max(HANG_S, SLOWER * self.seconds)
 
 
 def scenes_of(place: Place, folder: Path, watched: Callable[[Action], Any] = lambda run: run()) -> list[Scene]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from functools import partial
 from itertools import islice
 
 import pytest
 
 from inkbatch.testing import killing, spoiling
-from inkbatch.testing.campaigns import Place, objects_in, unequal
+from inkbatch.testing.campaigns import Place, forked, objects_in, unequal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # every job runs once, then is killed
 
@@ -28,6 +33,28 @@ def test_jobs_on_a_bad_connection_end_with_the_same_bytes_or_say_why_not(tmp_pat
         found = list(islice(spoiling.trials(place, tmp_path, scenes, seed=0), len(scenes)))
     assert [trial.faults for trial in found] == [()] * len(scenes)
     assert sum(sum(trial.counts.values()) for trial in found) > 100
+
+
+def test_a_job_that_waits_for_nothing_but_a_core_does_not_hang(tmp_path):
+    assert forked(partial(time.sleep, 9), tmp_path, {}, limit_s=6).hung
+    cores = sorted(os.sched_getaffinity(0))[:1]
+    rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(5)]
+    try:
+        for process in rivals:
+            os.sched_setaffinity(process.pid, cores)
+        ended = forked(partial(_compute, cores, 2.5), tmp_path, {}, limit_s=6)
+    finally:
+        for process in rivals:
+            process.kill()
+            process.wait()
+    assert (ended.hung, ended.code) == (False, 0)
+    assert ended.seconds > 6
+
+
+def _compute(cores, seconds):
+    os.sched_setaffinity(0, cores)
+    while time.process_time() < seconds:
+        pass
 
 
 def test_a_campaign_finds_a_byte_that_differs(tmp_path):
