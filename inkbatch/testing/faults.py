@@ -23,6 +23,18 @@ class Notes(QuietReporter):
         self.said.append(text)
 
 
+class StopsAt(QuietReporter):
+    """Reporter that asks for a stop when a note holds a word."""
+
+    def __init__(self, word: str, stop: StopFlag) -> None:
+        self.word, self.stop = word, stop
+
+    def note(self, text: str) -> None:
+        """Look for the word."""
+        if self.word in text:
+            self.stop.set("test")
+
+
 class _StopAfterUnits(QuietReporter):
     def __init__(self, stop: StopFlag, count: int) -> None:
         self.stop, self.left = stop, count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,23 @@ from inkbatch.data.labels.round_labels import IGNORE_NAME, INK_NAME
 from inkbatch.geometry import Box
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
+from inkbatch.reports.page import Page
+from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
 from inkbatch.steps.prepare.job import run as run_prepare
 from inkbatch.steps.prepare.settings import PrepareConfig
+from inkbatch.steps.round.page import page
+from inkbatch.steps.round.settings import RoundConfig
 from inkbatch.testing.segments import VOXEL_SIZE_UM, write_layers
 from inkbatch.testing.training import planted_segment
 
 SEGMENTS = ("r0", "r1", "r2")
 SHAPE = (96, 192)
+BY_BLOCKS: dict[str, Any] = {
+    "segments": list(SEGMENTS[:2]),
+    "folds": {"by": "blocks", "count": 2},
+    "yardstick": {"share": 0.25, "region_px": 32, "draws": 100},
+}
 NETWORK: dict[str, Any] = {"dims": 2, "depth_layers": 4, "widths": [8, 16], "blocks": [1, 1]}
 LABELLED_PX = 96  # columns, from the left, that labels cover; of the yardstick all
 
@@ -74,3 +84,18 @@ def tiny_round(root: Path | str, **changes: Any) -> dict[str, Any]:
         },
     }
     return {**values, **changes}
+
+
+def round_settings(root: Path | str, **changes: Any) -> RoundConfig:
+    """Return checked settings of `tiny_round`."""
+    return RoundConfig.checked(tiny_round(root, **changes), "test")
+
+
+def round_document(root: Path, number: int, name: str = "round.json") -> Any:
+    """Read a document of a round of the series."""
+    return json.loads((root / f"rounds/discs/round-{number:03d}" / name).read_text())
+
+
+def open_page(root: Path, number: int) -> Page:
+    """Make the page of a round of the series."""
+    return page(open_run(str(root / f"rounds/discs/round-{number:03d}")), Location.parse(root))

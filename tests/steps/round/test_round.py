@@ -6,14 +6,11 @@ import json
 import os
 import shutil
 import time
-from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from inkbatch.data.datasets.index import DatasetIndex
-from inkbatch.data.datasets.trained_pixels import TrainedPixels
 from inkbatch.data.labels.painting import Marks
 from inkbatch.data.labels.painting_session import PaintSession, Sent
 from inkbatch.data.labels.painting_version import labels_folder
@@ -23,67 +20,39 @@ from inkbatch.data.maps.stored import open_map
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError, Preempted
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
-from inkbatch.models.bundle import Bundle
-from inkbatch.reports.page import Gallery, Page, Table
+from inkbatch.reports.page import Gallery, Table
 from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
-from inkbatch.run.progress import QuietReporter
 from inkbatch.run.record import differences
 from inkbatch.run.signals import StopFlag
-from inkbatch.steps.provenance.rerun import rerun
-from inkbatch.steps.round.job import RoundConfig, dataset_config, describe, make_plan, run
-from inkbatch.steps.round.maps import require_unseen_start
-from inkbatch.steps.round.page import page
-from inkbatch.testing.rounds import SEGMENTS, SHAPE, label_part, rounds_root, tiny_round
+from inkbatch.steps.round.job import RoundConfig, describe, make_plan, run
+from inkbatch.testing.faults import Notes, StopsAt
+from inkbatch.testing.rounds import (
+    SEGMENTS,
+    SHAPE,
+    label_part,
+    open_page,
+    round_document,
+    round_settings,
+    tiny_round,
+)
 from inkbatch.testing.segments import VOXEL_SIZE_UM
 from inkbatch.testing.training import planted_segment
 
 PAINTED = Box(10, 100, 30, 140)
-BY_BLOCKS = {
-    "segments": list(SEGMENTS[:2]),
-    "folds": {"by": "blocks", "count": 2},
-    "yardstick": {"share": 0.25, "region_px": 32, "draws": 100},
-}
-
-
-def settings(root: Path, **changes) -> RoundConfig:
-    return RoundConfig.checked(tiny_round(root, **changes), "test")
-
-
-def document(root: Path, number: int, name: str = "round.json"):
-    return json.loads((root / f"rounds/discs/round-{number:03d}" / name).read_text())
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("rounds")
-    rounds_root(folder / "root", folder / "sources")
-    return folder / "root"
-
-
-@pytest.fixture(scope="module")
-def two_rounds(prepared, tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("two") / "root"
-    shutil.copytree(prepared, root)
-    run(settings(root), RunContext())
-    label_part(root, "r0", 160)
-    label_part(root, "r2", 32)  # the yardstick's labels were fixed before
-    own = [{"id": name, "version": "own"} for name in SEGMENTS]  # not the first labels that the round made
-    run(settings(root, segments=own), RunContext())
-    return root
 
 
 def test_yardstick_and_folds_are_those_of_the_first_round(two_rounds):
-    first, second = (document(two_rounds, number, "blocks.json") for number in (1, 2))
+    first, second = (round_document(two_rounds, number, "blocks.json") for number in (1, 2))
     assert first == second
     assert {home for _, _, home in first["homes"]["r2"]} == {"test"}
     assert len({tuple(row[2] for row in first["homes"][name]) for name in ("r0", "r1")}) == 2
-    scores = [document(two_rounds, number)["yardstick"] for number in (1, 2)]
+    scores = [round_document(two_rounds, number)["yardstick"] for number in (1, 2)]
     assert scores[0]["blocks"] == scores[1]["blocks"] == 18
 
 
 def test_a_round_says_how_it_compares_with_the_one_before(two_rounds):
-    first, second = document(two_rounds, 1), document(two_rounds, 2)
+    first, second = round_document(two_rounds, 1), round_document(two_rounds, 2)
     assert first["verdict"] == "first"
     found = second["against"]["f05"]
     wanted = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else "no difference that can be shown"
@@ -133,7 +102,7 @@ def test_the_page_shows_what_changed_and_where_to_look(two_rounds):
     assert all("v=side&with=discs-r002" in gallery.parts[1].link.href for gallery in maps)
     look = next(section for section in pages[1].sections if section.title == "Where to label next")
     pictures = next(part for part in look.parts if isinstance(part, Gallery)).parts
-    assert len(pictures) == 2 * document(two_rounds, 2)["proposals"]
+    assert len(pictures) == 2 * round_document(two_rounds, 2)["proposals"]
     assert pictures[0].pixels.shape == (*pictures[1].pixels.shape, 3)
 
 
@@ -143,10 +112,6 @@ def test_a_page_whose_maps_and_surfaces_are_gone_is_still_drawn(two_rounds, tmp_
     page = open_page(root, 2)
     look = next(section for section in page.sections if section.title == "Where to label next")
     assert all(picture.pixels.ndim == 2 for part in look.parts if isinstance(part, Gallery) for picture in part.parts)
-
-
-def open_page(root: Path, number: int) -> Page:
-    return page(open_run(str(root / f"rounds/discs/round-{number:03d}")), Location.parse(root))
 
 
 def test_new_labels_take_their_share_of_a_batch_from_the_second_round_on(two_rounds):
@@ -164,37 +129,32 @@ def test_new_labels_take_their_share_of_a_batch_from_the_second_round_on(two_rou
 
 def test_proposals_lie_off_labels_and_yardstick_and_open_in_the_viewer(two_rounds):
     for number in (1, 2):
-        regions = document(two_rounds, number, "proposals.json")["regions"]
+        regions = round_document(two_rounds, number, "proposals.json")["regions"]
         assert len(regions) <= 3
         for one in regions:
             assert one["segment"] in ("r0", "r1")
             assert one["box"][1] >= 64
             assert one["view"].startswith(f"http://localhost:8700/#seg={one['segment']}&x=")
             assert (two_rounds / f"rounds/discs/round-{number:03d}" / one["first_label"]).exists()
-    assert document(two_rounds, 1)["proposals"] > 0
+    assert round_document(two_rounds, 1)["proposals"] > 0
 
 
 def test_a_complete_round_is_not_done_twice_and_other_labels_at_its_place_are_refused(two_rounds):
-    report = run(settings(two_rounds, round=2), RunContext())
+    report = run(round_settings(two_rounds, round=2), RunContext())
     assert (report.stored, report.skipped) == (0, 1)
     with pytest.raises(MismatchError, match=r"inputs\.labels\.r0"):
-        run(settings(two_rounds, round=1), RunContext())
-    assert "round 3 of discs" in describe(settings(two_rounds, round=3))
+        run(round_settings(two_rounds, round=1), RunContext())
+    assert "round 3 of discs" in describe(round_settings(two_rounds, round=3))
 
 
 def test_a_command_that_is_repeated_does_nothing_and_says_how_the_next_round_begins(two_rounds):
-    class Notes(QuietReporter):
-        said: ClassVar[list[str]] = []
-
-        def note(self, text: str) -> None:
-            self.said.append(text)
-
-    report = run(settings(two_rounds), RunContext(reporter=Notes()))
+    notes = Notes()
+    report = run(round_settings(two_rounds), RunContext(reporter=notes))
     assert (report.stored, report.skipped) == (0, 1)
     assert not (two_rounds / "rounds/discs/round-003").exists()
-    assert any(f"to label next: {two_rounds}/rounds/discs/round-002/proposals.json" in line for line in Notes.said)
-    assert "or give --round 3, which takes them as they are" in Notes.said[-1]
-    assert "next          --round 3, or label first" in describe(settings(two_rounds))
+    assert any(f"to label next: {two_rounds}/rounds/discs/round-002/proposals.json" in line for line in notes.said)
+    assert "or give --round 3, which takes them as they are" in notes.said[-1]
+    assert "next          --round 3, or label first" in describe(round_settings(two_rounds))
 
 
 def test_a_damaged_manifest_is_refused_by_name_and_no_further_round_begins(two_rounds, tmp_path):
@@ -203,7 +163,7 @@ def test_a_damaged_manifest_is_refused_by_name_and_no_further_round_begins(two_r
     place = root / "rounds/discs/round-002/manifest.json"
     place.write_bytes(place.read_bytes()[:-3])
     with pytest.raises(CorruptDataError, match=r"round-002/manifest\.json"):
-        make_plan(settings(two_rounds, output_root=str(root)))
+        make_plan(round_settings(two_rounds, output_root=str(root)))
 
 
 def test_a_complete_round_removes_what_killed_stages_left(two_rounds):
@@ -212,7 +172,7 @@ def test_a_complete_round_removes_what_killed_stages_left(two_rounds):
         old = two_rounds / stage / "metrics.csv.4711.0123abcd.partial"
         old.write_bytes(b"x")
         os.utime(old, (time.time() - 7200,) * 2)
-    run(settings(two_rounds, round=2), RunContext())
+    run(round_settings(two_rounds, round=2), RunContext())
     assert list(two_rounds.rglob("*.partial")) == []
 
 
@@ -231,7 +191,7 @@ def test_the_next_round_begins_once_labels_or_settings_changed(two_rounds, tmp_p
         more = {"seed": 1}
     else:
         more = {"train": {**tiny_round(root)["train"], "epochs": 2}}
-    assert make_plan(settings(root, **more)).number == 3
+    assert make_plan(round_settings(root, **more)).number == 3
 
 
 def paint(version: Location) -> None:
@@ -241,7 +201,9 @@ def paint(version: Location) -> None:
 
 
 def test_first_labels_are_the_newest_version_which_the_next_round_takes(two_rounds):
-    boxes = [Box(*row["box"]) for row in document(two_rounds, 1, "proposals.json")["regions"] if row["segment"] == "r0"]
+    boxes = [
+        Box(*row["box"]) for row in round_document(two_rounds, 1, "proposals.json")["regions"] if row["segment"] == "r0"
+    ]
     painted = chosen_labels(str(two_rounds), "r0", "v001", SHAPE)
     own = planted_segment(10, (4, *SHAPE))[1][:, :96] > 0
     ink, counted = painted.read(Box(0, 0, *SHAPE))
@@ -254,19 +216,8 @@ def test_first_labels_are_the_newest_version_which_the_next_round_takes(two_roun
     assert not counted[:, 96:][~proposed[:, 96:]].any()
     newest = chosen_labels(str(two_rounds), "r0", None, SHAPE).version.name
     for number, wanted in ((2, "own"), (3, newest)):
-        plan = make_plan(settings(two_rounds, round=number))
+        plan = make_plan(round_settings(two_rounds, round=number))
         assert {one.id: one.version for one in plan.config.segments}["r0"] == wanted
-
-
-class StopsAt(QuietReporter):
-    """Asks for a stop when a note holds a word."""
-
-    def __init__(self, word: str, stop: StopFlag) -> None:
-        self.word, self.stop = word, stop
-
-    def note(self, text: str) -> None:
-        if self.word in text:
-            self.stop.set("test")
 
 
 def test_a_round_that_was_stopped_goes_on_and_ends_with_the_same_bytes(prepared, two_rounds, tmp_path):
@@ -274,170 +225,16 @@ def test_a_round_that_was_stopped_goes_on_and_ends_with_the_same_bytes(prepared,
     shutil.copytree(prepared, root)
     stop = StopFlag()
     with pytest.raises(Preempted):
-        run(settings(root), RunContext(stop=stop, reporter=StopsAt("runs/discs-r001/fold-0/report", stop)))
+        run(round_settings(root), RunContext(stop=stop, reporter=StopsAt("runs/discs-r001/fold-0/report", stop)))
     assert not (root / "rounds/discs/round-001/complete.json").exists()
-    run(settings(root), RunContext())
+    run(round_settings(root), RunContext())
     for name in ("complete.json", "round.json", "proposals.json", "blocks.json"):
-        assert document(root, 1, name) == document(two_rounds, 1, name)
-
-
-def test_a_bundle_that_saw_the_papyrus_is_no_start_for_a_round(two_rounds, tmp_path):
-    start = {"start_from": str(two_rounds / "runs/discs-r002/fold-0/bundle")}
-    values = tiny_round(two_rounds, name="leaking", round=1)
-    values["train"]["model"] |= start
-    with pytest.raises(
-        DataError, match=r"segment r\d: [\d,]+ pixels would be scored in fold 1 by networks that were trained"
-    ):
-        run(RoundConfig.checked(values, "test"), RunContext())
-    assert not (two_rounds / "rounds/leaking").exists()
-
-
-@pytest.fixture(scope="module")
-def gone_on(two_rounds, tmp_path_factory) -> Path:
-    """Make a series whose second round goes on from the networks of its first."""
-    root = tmp_path_factory.mktemp("gone-on") / "root"
-    shutil.copytree(two_rounds, root)
-    third = settings(root, round=3, start="before")
-    assert "starts        each fold goes on from its network of round 2" in describe(third)
-    stop = StopFlag()
-    with pytest.MonkeyPatch.context() as priced:
-        priced.setenv("INKBATCH_USD_PER_HOUR", "36000")
-        with pytest.raises(Preempted):
-            run(third, RunContext(stop=stop, reporter=StopsAt("runs/discs-r003/fold-0/report", stop)))
-        run(settings(root, start="before"), RunContext())  # goes on
-    return root
-
-
-def fold_of(root: Path, number: int, fold: int) -> Bundle:
-    return Bundle.open(Location.parse(root / f"runs/discs-r{number:03d}/fold-{fold}/bundle"))
-
-
-def test_each_fold_goes_on_from_its_own_network_of_the_round_before(gone_on):
-    before, found = document(gone_on, 2), document(gone_on, 3)
-    assert found["started_from"] == before["weights_sha256"]
-    assert "started_from" not in before
-    assert document(gone_on, 3, "manifest.json")["inputs"]["starts"] == before["weights_sha256"]
-    for fold in (0, 1):
-        manifest = json.loads((gone_on / f"runs/discs-r003/fold-{fold}/manifest.json").read_text())
-        assert manifest["inputs"]["start_from"] == before["weights_sha256"][f"fold-{fold}"]
-        assert str(gone_on) not in json.dumps(manifest["config"])  # ROOT may move
-
-
-def test_the_page_of_a_round_that_went_on_says_so(gone_on):
-    sections = {section.title: section.parts for section in open_page(gone_on, 3).sections}
-    assert "of labels and of further steps together" in sections["Better or not"][0].caption
-    bundles = [row[2] for row in sections["Made in this round"][0].rows if row[0] == "bundle"]
-    starts = document(gone_on, 2)["weights_sha256"].values()
-    assert [text.split("went on from ")[1][:16] for text in bundles] == [start[:16] for start in starts]
-    assert "further steps" not in str(open_page(gone_on, 2).sections)
-
-
-def test_the_page_shows_the_money_of_all_processes_where_a_price_was_stated(gone_on):
-    rows = open_run(str(gone_on / "rounds/discs/round-003")).rows
-    assert [row["ended"] == "done" for row in rows] == [False, True]
-    found = open_page(gone_on, 3)
-    (figure,) = [one for one in found.figures if one.label == "money"]
-    assert float(figure.value.split()[0]) == pytest.approx(10 * sum(row["seconds"] for row in rows), abs=0.1)
-    assert "Money is the stated price per hour" in found.spent.sentence
-    assert not any(one.label == "money" for one in open_page(gone_on, 2).figures)
-
-
-def test_a_network_that_went_on_remembers_all_that_it_was_ever_shown(gone_on):
-    for fold in (0, 1):
-        first, last = (fold_of(gone_on, number, fold).document.training["pixels"] for number in (2, 3))
-        for record in first:
-            same = next(one for one in last if one["segment"] == record["segment"])
-            shown = TrainedPixels.of(same)
-            assert all(shown.trained(Box(*box)).all() for box in record.get("train", []))
-        shown = next((one.get("train", []) for one in last if one["segment"] == "r0"), [])
-        assert open_map(str(gone_on), "r0", f"discs-r003-fold-{fold}").trained_on.train.tolist() == shown
-
-
-def test_a_round_that_goes_on_is_repeated_elsewhere_to_the_bit(gone_on, tmp_path):
-    found = rerun(str(gone_on / "rounds/discs/round-003"), str(tmp_path / "again"), RunContext())
-    assert found.unequal == ()
-
-
-def test_a_series_that_goes_on_starts_fresh_in_its_first_round(prepared):
-    plan = make_plan(settings(prepared, start="before"))
-    assert (plan.starts, plan.train.start_from) == ({}, None)
-    assert "starts        from fresh weights" in describe(settings(prepared, start="before"))
-
-
-def test_a_network_that_cannot_go_on_is_refused_before_anything_is_written(gone_on, tmp_path):
-    root = tmp_path / "root"
-    shutil.copytree(gone_on, root)
-    other = settings(root, round=4, start="before")
-    other.train["model"]["config"] = {**other.train["model"]["config"], "widths": [8, 8]}
-    with pytest.raises(MismatchError, match=r"fold 0: .*keys do not match residual-unet.*set start: fresh"):
-        run(other, RunContext())
-    place = root / "runs/discs-r003/fold-1/bundle/weights.safetensors"
-    place.write_bytes(place.read_bytes()[:-1])
-    with pytest.raises(
-        CorruptDataError, match=r"fold-1/bundle/weights.safetensors: sha256 is .* copy the bundle again"
-    ):
-        run(settings(root, round=4, start="before"), RunContext())
-    assert not any(
-        (root / place).exists() for place in ("rounds/discs/round-004", "datasets/discs-r004", "runs/discs-r004")
-    )
-
-
-def test_a_network_of_another_fold_is_no_start(gone_on, tmp_path):
-    root = tmp_path / "root"
-    shutil.copytree(gone_on, root)
-    folds = [root / f"runs/discs-r003/fold-{fold}" for fold in (0, 1)]
-    for place, other in ((folds[0], tmp_path / "kept"), (folds[1], folds[0]), (tmp_path / "kept", folds[1])):
-        place.rename(other)
-    fourth = settings(root, round=4, start="before")
-    with pytest.raises(MismatchError, match=r"fold-0/bundle: expected weights \w{16}, as round 3 left them, got"):
-        run(fourth, RunContext())
-    place = root / "rounds/discs/round-003/round.json"
-    digests = document(root, 3)["weights_sha256"]
-    swapped = {"fold-0": digests["fold-1"], "fold-1": digests["fold-0"]}
-    place.write_text(json.dumps({**document(root, 3), "weights_sha256": swapped}))
-    with pytest.raises(DataError, match=r"segment r\d: [\d,]+ pixels would be scored in fold 0 by networks"):
-        run(fourth, RunContext())
-    assert not (root / "rounds/discs/round-004").exists()
-
-
-@pytest.fixture(scope="module")
-def by_blocks(prepared, tmp_path_factory) -> Path:
-    """Make a round whose folds and yardstick are blocks of two segments."""
-    root = tmp_path_factory.mktemp("blocks") / "root"
-    shutil.copytree(prepared, root)
-    for segment in SEGMENTS[:2]:
-        label_part(root, segment, SHAPE[1])
-    run(settings(root, **BY_BLOCKS), RunContext())
-    return root
-
-
-def test_larger_samples_that_would_reach_into_a_moat_are_no_way_to_go_on(by_blocks):
-    same, larger = (
-        settings(by_blocks, round=2, start="before", context_px=context, **BY_BLOCKS) for context in (0, 16)
-    )
-    require_unseen_start(make_plan(same))
-    with pytest.raises(
-        DataError, match=r"would be scored .* by networks that were trained there or within 48 px.*start: fresh"
-    ):
-        run(larger, RunContext())
-    assert not (by_blocks / "rounds/discs/round-002").exists()
-
-
-def test_a_segment_may_leave_a_series_and_its_blocks_keep_their_homes(two_rounds, tmp_path):
-    root = tmp_path / "root"
-    shutil.copytree(two_rounds, root)
-    blocks = document(root, 2, "blocks.json")
-    blocks["homes"]["left"] = [[0, 0, 0], [0, 1, 1]]
-    (root / "rounds/discs/round-002/blocks.json").write_text(json.dumps(blocks))
-    plan = make_plan(settings(root, round=3, start="before"))
-    require_unseen_start(plan)
-    assert plan.homes["left"] == ((0, 0, 0), (0, 1, 1))
-    assert set(dataset_config(plan).splits.blocks) == set(SEGMENTS)
+        assert round_document(root, 1, name) == round_document(two_rounds, 1, name)
 
 
 def test_folds_and_yardstick_by_blocks_keep_a_moat_between_them(by_blocks):
     root = by_blocks
-    homes = document(root, 1, "blocks.json")["homes"]
+    homes = round_document(root, 1, "blocks.json")["homes"]
     found = {(name, column): home for name, rows in homes.items() for _, column, home in rows}
     assert sorted(map(str, found.values())) in (["0", "0", "1", "test"], ["0", "1", "1", "test"])
     for fold in (0, 1):
@@ -456,17 +253,17 @@ def test_a_round_is_repeated_and_gone_on_with_whatever_was_painted_since(prepare
     own = StoredLabels.open(place / "segments/r0", SHAPE, "r0")
     stored = propose_version(place, "r0", own, [], SHAPE, VOXEL_SIZE_UM, "a person")
     proposals = {**tiny_round(root)["proposals"], "as_version": False}
-    run(settings(root, proposals=proposals), RunContext())
-    assert document(root, 1)["labels"]["r0"]["version"] == stored
+    run(round_settings(root, proposals=proposals), RunContext())
+    assert round_document(root, 1)["labels"]["r0"]["version"] == stored
     paint(labels_folder(str(root), "r0") / stored)
     stated = {"round": 1, "proposals": proposals}
     with pytest.raises(MismatchError, match=r"inputs\.labels\.r0"):
-        run(settings(root, **stated), RunContext())
+        run(round_settings(root, **stated), RunContext())
     first = open_run(str(root / "rounds/discs/round-001")).manifest
     pinned = [{"id": name, "version": stored if name == "r0" else "own"} for name in SEGMENTS]
-    again = make_plan(settings(root, output_root=str(tmp_path / "again"), segments=pinned, **stated))
+    again = make_plan(round_settings(root, output_root=str(tmp_path / "again"), segments=pinned, **stated))
     (root / "rounds/discs/round-001/complete.json").unlink()
-    going_on = make_plan(settings(root, proposals=proposals))
+    going_on = make_plan(round_settings(root, proposals=proposals))
     for plan in (again, going_on):
         assert differences(first, plan.manifest.document) == []
         assert not plan.labels["r0"].read(PAINTED)[1].any()
@@ -501,7 +298,7 @@ def test_settings_that_cannot_be_are_refused_by_name(prepared, tmp_path, changes
 )
 def test_yardstick_and_folds_cannot_be_changed_later(two_rounds, changes, words):
     with pytest.raises((ConfigError, DataError), match=words):
-        run(settings(two_rounds, round=3, **changes), RunContext())
+        run(round_settings(two_rounds, round=3, **changes), RunContext())
     assert not (two_rounds / "rounds/discs/round-003").exists()
 
 
@@ -512,6 +309,6 @@ def test_a_series_that_shows_no_gain_stops_by_rule_unless_a_round_is_stated(two_
         place = root / f"rounds/discs/round-{number:03d}/round.json"
         place.write_text(json.dumps({**json.loads(place.read_text()), "verdict": "worse"}))
     with pytest.raises(ConfigError, match="stopped after round 2: none of the last 2 rounds was better"):
-        make_plan(settings(root, seed=1))
-    assert make_plan(settings(root)).number == 2
-    assert make_plan(settings(root, round=3)).number == 3
+        make_plan(round_settings(root, seed=1))
+    assert make_plan(round_settings(root)).number == 2
+    assert make_plan(round_settings(root, round=3)).number == 3
