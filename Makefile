@@ -176,7 +176,7 @@ round: $(VENV)/.runtime ## The next round of labelling: train, predict, score, p
 	$(RUN) run round $(if $(NAME),'$(NAME)') $(WHERE) $(JOBS_OF)
 
 .PHONY: rounds-demo
-rounds-demo: $(VENV)/.runtime ## Two rounds on phantoms with a scripted labeller, scored by the truth (five minutes; ARGS='--rounds 3 --compare')
+rounds-demo: $(VENV)/.runtime ## Two rounds on phantoms with a scripted labeller, scored by the truth (two minutes; ARGS='--rounds 3 --compare')
 	$(BIN)/python scripts/rounds_demo.py --root '$(ROOT)/rounds-demo' $(ARGS)
 
 .PHONY: demo-train

@@ -221,8 +221,14 @@ def _starts(plan: RoundPlan) -> str:
 
 
 def describe(config: RoundConfig) -> str:
-    """Describe the plan; nothing is computed."""
+    """Describe the plan; nothing is computed.
+
+    Raises:
+        InkbatchError: See `run`: networks that the round must not start from are refused here, too.
+    """
     plan = make_plan(config)
+    if not plan.record.is_begun():
+        require_unseen_start(plan)
     waits = config.round is None and plan.record.is_complete()
     versions = ", ".join(f"{one.id} {one.version}" for one in plan.config.segments)
     folds = plan.config.folds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,9 @@ def test_a_network_that_cannot_go_on_is_refused_before_anything_is_written(gone_
     shutil.copytree(gone_on, root)
     other = round_settings(root, round=4, start="before")
     other.train["model"]["config"] = {**other.train["model"]["config"], "widths": [8, 8]}
-    with pytest.raises(MismatchError, match=r"fold 0: .*keys do not match residual-unet.*set start: fresh"):
-        run(other, RunContext())
+    for refuse in (describe, partial(run, context=RunContext())):
+        with pytest.raises(MismatchError, match=r"fold 0: .*keys do not match residual-unet.*set start: fresh"):
+            refuse(other)
     place = root / "runs/discs-r003/fold-1/bundle/weights.safetensors"
     place.write_bytes(place.read_bytes()[:-1])
     with pytest.raises(
