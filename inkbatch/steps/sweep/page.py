@@ -130,7 +130,7 @@ def _honest(document: Mapping[str, Any], compared: Sequence[Comparison]) -> str:
     measured = (
         f"{best.times:.1f} times as much as in the null: look there, it is no proof of ink"
         if best.times >= UNLIKE
-        else f"{'hardly more' if best.times >= 1 else 'less'} than in the null: brightness alone tells nothing here, "
+        else f"{'hardly' if best.times >= 1 else 'no'} more than in the null: brightness alone tells nothing here, "
         "neither for ink nor against it"
     )
     return (
