@@ -20,13 +20,23 @@ def root(tmp_path) -> Path:
     return tmp_path / "root"
 
 
+SHIPPED = ["round", "letters", "--config", str(REPOSITORY / "jobs/round.yaml"), "--dry-run"]
+OURS = ["--set", "segments=[r0, r1, r2]", "--set", "folds.count=2"]
+
+
 def test_the_shipped_settings_plan_a_round_and_write_nothing(root, capsys):
-    shipped = ["round", "letters", "--config", str(REPOSITORY / "jobs/round.yaml"), "--root", str(root), "--dry-run"]
-    app([*shipped, "--set", "segments=[r0, r1, r2]", "--set", "folds.count=2"], standalone_mode=False)
+    yardstick = ["--set", "yardstick.segments=[r2]"]
+    app([*SHIPPED, "--root", str(root), *OURS, *yardstick], standalone_mode=False)
     said = capsys.readouterr().out
     assert f"round 1 of letters: {root}/rounds/letters/round-001" in said
     assert "2 by segments; networks may speak 256 px away from training" in said
     assert "is fixed in this round" in said
+    assert not (root / "rounds").exists()
+
+
+def test_a_plan_refuses_labels_that_are_too_few_for_a_yardstick_as_the_round_would(root):
+    with pytest.raises(ConfigError, match="yardstick: expected labelled papyrus that is kept out, got none; raise"):
+        app([*SHIPPED, "--root", str(root), *OURS], standalone_mode=False)
     assert not (root / "rounds").exists()
 
 
