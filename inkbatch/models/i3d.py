@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inkbatch.errors import MismatchError
-from inkbatch.models.base import InkModel, ModelConfig, register_model
-from inkbatch.models.decoder2d import Decoder2d
-from inkbatch.models.inputs import require_subvolume
+from inkbatch.models.base import ModelConfig, register_model
+from inkbatch.models.decoder2d import FlattenedNet
 
 Triple = tuple[int, int, int]
 """One number per axis (z, y, x)."""
@@ -181,44 +180,15 @@ class Backbone(nn.ModuleDict):
 
 
 @register_model("i3d", I3dConfig)
-class I3d(InkModel):
+class I3d(FlattenedNet):
     """(B, 1, Z, Y, X) -> logits (B, 1, Y / 4, X / 4); Y and X are multiples of 32. Maps lose depth by their mean."""
 
     config: I3dConfig
     entrances: ClassVar[Mapping[str, Callable[[int], nn.Module]]] = {}
 
     def __init__(self, config: I3dConfig) -> None:
-        super().__init__(config)
-        self.normalization = nn.BatchNorm3d(1) if config.with_norm else None
-        self.backbone = Backbone(config, self.entrances)
-        self.decoder = Decoder2d(tuple(FEATURES.values()))
-
-    @property
-    def output_scale(self) -> int:
-        """Input pixels per output pixel."""
-        return 4
-
-    @property
-    def tile_multiple(self) -> int:
-        """The coarsest stride, so that doubled maps meet the next finer ones."""
-        return 32
-
-    @property
-    def decoder_stages(self) -> tuple[nn.Module, ...]:
-        """Stages of the 2-D decoder."""
-        return self.decoder.stages
-
-    def forward(self, subvolume: Tensor) -> Tensor:
-        """Return the logits.
-
-        Raises:
-            ConfigError: The subvolume's layers are not the config's, or its sides are no multiples of 32.
-        """
-        require_subvolume(self, subvolume)
-        if self.normalization is not None:
-            subvolume = self.normalization(subvolume)
-        flat = [self.without_depth(feature) for feature in self.backbone(subvolume)]
-        return self.decoder(flat)  # type: ignore[no-any-return]
+        backbone = Backbone(config, self.entrances)
+        super().__init__(config, backbone, tuple(FEATURES.values()), with_norm=config.with_norm)
 
     def without_depth(self, feature: Tensor) -> Tensor:
         """Map (B, C, Z, Y, X) to (B, C, Y, X)."""

@@ -11,9 +11,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from inkbatch.models.base import InkModel, ModelConfig, register_model
+from inkbatch.models.base import ModelConfig, register_model
 from inkbatch.models.inputs import require_subvolume
-from inkbatch.models.unet_blocks import NEGATIVE_SLOPE, SURFACE, VOLUME, Decoder, Encoder
+from inkbatch.models.unet_blocks import NEGATIVE_SLOPE, SURFACE, VOLUME, Decoder, Encoder, StagedNet, require_stages
 
 Fold = Literal["mean", "max", "attention"]
 
@@ -42,8 +42,7 @@ class ResidualUnetConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Self:
-        if len(self.widths) != len(self.blocks) or min(*self.widths, *self.blocks) < 1:
-            raise ValueError(f"widths {self.widths} and blocks {self.blocks} must be as many, and at least 1 each")
+        require_stages(self.widths, self.blocks)
         if self.depth_steps is None:
             return self
         if self.dims == 2:
@@ -88,13 +87,13 @@ class DepthFold(nn.Module):
 
 
 @register_model("residual-unet", ResidualUnetConfig)
-class ResidualUnet(InkModel):
+class ResidualUnet(StagedNet):
     """(B, 1, Z, Y, X) -> logits (B, 1, Y, X); a tile is judged by its own statistics, zeros at its border included."""
 
     config: ResidualUnetConfig
 
     def __init__(self, config: ResidualUnetConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, len(config.widths))
         flat = [1] + (len(config.widths) - 1) * [2]
         if config.dims == 2:
             self.encoder = Encoder(SURFACE, config.depth_layers, config.widths, config.blocks, flat)
@@ -106,21 +105,6 @@ class ResidualUnet(InkModel):
         self.decoder = Decoder(SURFACE, config.widths, flat, config.decoder_convs)
         self.logit = nn.Conv2d(config.widths[0], 1, 1)
         self.apply(_begin)
-
-    @property
-    def output_scale(self) -> int:
-        """One logit per pixel."""
-        return 1
-
-    @property
-    def tile_multiple(self) -> int:
-        """The coarsest stride."""
-        return 1 << (len(self.config.widths) - 1)
-
-    @property
-    def smallest_tile_px(self) -> int:
-        """Two positions of the coarsest map: the norm of one position alone is nothing."""
-        return 2 * self.tile_multiple
 
     def forward(self, subvolume: Tensor) -> Tensor:
         """Return the logits.

@@ -7,53 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
-
 from inkbatch.errors import MismatchError
-from inkbatch.models.base import InkModel, register_model
-from inkbatch.models.decoder2d import Decoder2d
-from inkbatch.models.inputs import require_subvolume
+from inkbatch.models.base import register_model
+from inkbatch.models.decoder2d import FlattenedNet
 from inkbatch.models.resnet3d_backbone import FEATURE_WIDTHS, Resnet3dBackbone, Resnet3dConfig, backbone_facts
 
 
 @register_model("resnet3d", Resnet3dConfig)
-class Resnet3d(InkModel):
+class Resnet3d(FlattenedNet):
     """(B, 1, Z, Y, X) -> logits (B, 1, Y / 4, X / 4); Y and X are multiples of 32."""
 
     config: Resnet3dConfig
 
     def __init__(self, config: Resnet3dConfig) -> None:
-        super().__init__(config)
-        self.normalization = nn.BatchNorm3d(1) if config.with_norm else None
-        self.backbone = Resnet3dBackbone(config.resnet, config.fc_width)
-        self.decoder = Decoder2d(FEATURE_WIDTHS)
-
-    @property
-    def output_scale(self) -> int:
-        """Input pixels per output pixel."""
-        return 4
-
-    @property
-    def tile_multiple(self) -> int:
-        """The coarsest stride, so that doubled maps meet the next finer ones."""
-        return 32
-
-    @property
-    def decoder_stages(self) -> tuple[nn.Module, ...]:
-        """Stages of the 2-D decoder."""
-        return self.decoder.stages
-
-    def forward(self, subvolume: Tensor) -> Tensor:
-        """Return the logits.
-
-        Raises:
-            ConfigError: The subvolume's layers are not the config's, or its sides are no multiples of 32.
-        """
-        require_subvolume(self, subvolume)
-        if self.normalization is not None:
-            subvolume = self.normalization(subvolume)
-        logits: Tensor = self.decoder([feature.amax(dim=2) for feature in self.backbone(subvolume)])
-        return logits
+        backbone = Resnet3dBackbone(config.resnet, config.fc_width)
+        super().__init__(config, backbone, FEATURE_WIDTHS, with_norm=config.with_norm)
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]]) -> Resnet3dConfig:

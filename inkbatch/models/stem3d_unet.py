@@ -15,9 +15,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from inkbatch.errors import MismatchError
-from inkbatch.models.base import InkModel, ModelConfig, register_model
+from inkbatch.models.base import ModelConfig, register_model
 from inkbatch.models.inputs import require_subvolume
-from inkbatch.models.unet_blocks import NORM_EPS, SURFACE, Decoder, Encoder, activation
+from inkbatch.models.unet_blocks import NORM_EPS, SURFACE, Decoder, Encoder, StagedNet, activation, require_stages
 
 STAGE = "network.shared_encoder.stages"
 TWICE = {".all_modules.0.": ".conv.", ".all_modules.1.": ".norm."}
@@ -41,8 +41,7 @@ class Stem3dUnetConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Self:
-        if len(self.widths) != len(self.blocks) or min(*self.widths, *self.blocks) < 1:
-            raise ValueError(f"widths {self.widths} and blocks {self.blocks} must be as many, and at least 1 each")
+        require_stages(self.widths, self.blocks)
         return self
 
 
@@ -84,30 +83,15 @@ class SurfaceUnet(nn.Module):
 
 
 @register_model("stem3d-unet", Stem3dUnetConfig)
-class Stem3dUnet(InkModel):
+class Stem3dUnet(StagedNet):
     """(B, 1, Z, Y, X) -> logits (B, 1, Y, X); a tile is judged by its own statistics, zeros at its border included."""
 
     config: Stem3dUnetConfig
 
     def __init__(self, config: Stem3dUnetConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, len(config.widths))
         self.network = SurfaceUnet(2 * config.stem_channels, config)
         self.depth_fusion = DepthFusion(config.stem_channels)
-
-    @property
-    def output_scale(self) -> int:
-        """One logit per pixel."""
-        return 1
-
-    @property
-    def tile_multiple(self) -> int:
-        """The coarsest stride, 32 in the published network."""
-        return 1 << (len(self.config.widths) - 1)
-
-    @property
-    def smallest_tile_px(self) -> int:
-        """Two positions of the coarsest map: the norm of one position alone is nothing."""
-        return 2 * self.tile_multiple
 
     def forward(self, subvolume: Tensor) -> Tensor:
         """Return the logits.

@@ -13,6 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from inkbatch.models.base import InkModel, ModelConfig
+
 NEGATIVE_SLOPE = 0.01
 NORM_EPS = 1e-5
 
@@ -32,6 +34,16 @@ VOLUME = Space(nn.Conv3d, nn.ConvTranspose3d, nn.InstanceNorm3d, nn.AvgPool3d)
 
 Step = int | tuple[int, ...]
 """Stride of a stage: one for all axes, or one per axis."""
+
+
+def require_stages(widths: Sequence[int], blocks: Sequence[int]) -> None:
+    """Refuse stages whose widths and blocks do not agree.
+
+    Raises:
+        ValueError: They are not as many, or one is less than 1.
+    """
+    if len(widths) != len(blocks) or min(*widths, *blocks) < 1:
+        raise ValueError(f"widths {widths} and blocks {blocks} must be as many, and at least 1 each")
 
 
 def activation() -> nn.LeakyReLU:
@@ -174,3 +186,26 @@ class Decoder(nn.Module):
         for up, stage, finer in zip(self.transpconvs, self.stages, reversed(maps[:-1]), strict=True):
             current = stage(torch.cat((up(current), finer), dim=1))
         return current
+
+
+class StagedNet(InkModel):
+    """Network of stages, each of which after the first halves Y and X."""
+
+    def __init__(self, config: ModelConfig, stages: int) -> None:
+        super().__init__(config)
+        self.stages = stages
+
+    @property
+    def output_scale(self) -> int:
+        """One logit per pixel."""
+        return 1
+
+    @property
+    def tile_multiple(self) -> int:
+        """The coarsest stride: 32 with six stages."""
+        return 1 << (self.stages - 1)
+
+    @property
+    def smallest_tile_px(self) -> int:
+        """Two positions of the coarsest map: the norm of one position alone is nothing."""
+        return 2 * self.tile_multiple
