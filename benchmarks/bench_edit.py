@@ -3,8 +3,8 @@
 The real command serves a local segment (laid out as in `bench_view`). Strokes go through HTTP over a connection that
 stays open, as the page sends them: a brush of radius 20 px along 40 points, each at a place that was not seen before,
 its undo, and a brush that takes what a prediction holds. A stroke is answered when it is stored. The floor is a new
-file with as many bytes as the stroke's record holds, forced onto the disk. Memory is the server's own, after 200 more
-strokes, when its cache of tiles is full, and after another 500.
+file with as many bytes as the stroke's record holds, forced onto the disk. Memory is the server's own, at every 500 of
+5,000 more strokes, and once all of them were undone and redone: its cache of tiles is full after the first 500.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy as np
 from benchmarks.bench_view import SHARD_PX, make_segment, memory_bytes
 from benchmarks.common import REPOSITORY, Report, options, real_layers, scratch
 
-PROMISED_MS, RADIUS_PX, POINTS, WARM, LATER = 50.0, 20, 40, 200, 500
+PROMISED_MS, RADIUS_PX, POINTS = 50.0, 20, 40
+MANY, STEP = 5000, 500
 
 
 class Painter:
@@ -118,15 +119,19 @@ def measure(report: Report, painter: Painter, root: Path, strokes: int, pid: int
         report.row(f"stroke, {name}, as promised", seconds * 1000, "ms", PROMISED_MS, "the promise", at_most=1.0)
     if report.options.quick:
         return
-    for _ in range(WARM):
-        painter.brush()
-    early = memory_bytes(pid)
-    for _ in range(LATER):
-        painter.brush()
-    later = memory_bytes(pid)
-    report.row(
-        f"memory after {LATER} strokes more", later / 2**20, "MiB", early / 2**20, "after the first", at_most=1.2
-    )
+    held = []
+    for _ in range(MANY // STEP):
+        for _ in range(STEP):
+            painter.brush()
+        held.append(memory_bytes(pid) / 2**20)
+    report.note(f"memory at every {STEP} strokes, MiB: {', '.join(f'{one:.0f}' for one in held)}")
+    floor_is = f"after the first {STEP}"
+    report.row(f"memory after {MANY} strokes", held[-1], "MiB", held[0], floor_is, at_most=1.2)
+    for kind in ("undo", "redo"):
+        for _ in range(MANY):
+            painter.send({"kind": kind})
+        now = memory_bytes(pid) / 2**20
+        report.row(f"memory after {kind} of all {MANY}", now, "MiB", held[0], floor_is, at_most=1.2)
 
 
 if __name__ == "__main__":

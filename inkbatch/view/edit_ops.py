@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -104,15 +104,13 @@ class Line(Message):
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
-        ys = [y for y, _, _ in self.points]
-        rows = sum(abs(one - other) for one, other in itertools.pairwise(ys)) + 2 * self.radius * len(ys)
-        _require_rows(rows)
+        _require_rows(_rows_of_line(self.points, self.radius))
         return self
 
     @property
     def shape(self) -> Shape:
         """Its pixels."""
-        return stroke([(y, x, max(self.radius * pressure, 0.5)) for y, x, pressure in self.points])
+        return brushed(self.points, self.radius)
 
 
 class Brush(Line, Drawn):
@@ -205,6 +203,8 @@ class Take(Message):
             raise ValueError("expected box, or at, or points with radius")
         if self.band is not None and not self.band[0] < self.band[1]:
             raise ValueError(f"band: expected low < high, got {self.band[0]:g}, {self.band[1]:g}")
+        if self.points is not None and self.radius is not None:
+            _require_rows(_rows_of_line(self.points, self.radius))
         return self
 
     def draw(self, ground: Ground) -> Iterator[Marks]:
@@ -217,7 +217,7 @@ class Take(Message):
             least = min(self.threshold, self.band[0]) if self.band else self.threshold
             return [component_at(lambda box: read_map(box) >= least, self.at, ground.shape_yx)]
         if self.points is not None and self.radius is not None:
-            return Line(points=self.points, radius=self.radius).shape.strips(ground.shape_yx)
+            return brushed(self.points, self.radius).strips(ground.shape_yx)
         return rectangle(box_inside(self.box or (0, 0, 0, 0), ground.shape_yx)).strips(ground.shape_yx)
 
 
@@ -325,6 +325,16 @@ def box_inside(row: BoxRow, shape_yx: tuple[int, int]) -> Box:
     if not (y0 < y1 and x0 < x1):
         raise ConfigError(f"edit: box {y0}, {x0}, {y1}, {x1}: expected y0 < y1 and x0 < x1")
     return Box(y0, x0, y1, x1).intersect(Box(0, 0, *shape_yx))
+
+
+def brushed(points: Sequence[BrushPoint], radius: float) -> Shape:
+    """Return the shape of a line of a round brush; see `Line`."""
+    return stroke([(y, x, max(radius * pressure, 0.5)) for y, x, pressure in points])
+
+
+def _rows_of_line(points: Sequence[BrushPoint], radius: float) -> float:
+    ys = [y for y, _, _ in points]
+    return sum(abs(one - other) for one, other in itertools.pairwise(ys)) + 2 * radius * len(ys)
 
 
 def _require_rows(rows: float) -> None:

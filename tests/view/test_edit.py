@@ -204,6 +204,17 @@ def test_two_tabs_are_told_of_each_other_and_never_overwrite_each_other(page):
     assert np.count_nonzero(page.whole() == 2) == 1200
 
 
+def test_no_undo_leaves_a_pixel_that_is_ink_and_not_ink(page):
+    other = Page(page.server, "other-tab")
+    page.paint("rectangle", layer="ink", box=[0, 0, 20, 30])
+    page.paint("rectangle", layer="ink", erase=True, box=[0, 0, 20, 30])
+    other.base = page.base
+    other.paint("rectangle", layer="not_ink", box=[0, 0, 20, 10])  # none of the bits that the eraser flipped
+    page.base = other.base
+    assert "painted over" in page.paint("undo", status=409)["error"]
+    assert np.count_nonzero(page.whole() == 2) == 200 == np.count_nonzero(page.whole())
+
+
 @pytest.mark.parametrize("token", ["", "forged", None])
 def test_without_the_token_nothing_is_read_or_painted(refusing, token):
     page = Page(refusing.server)
@@ -279,12 +290,19 @@ def test_bodies_are_bounded_before_they_are_read(refusing):
         {"op": {"kind": "brush", "layer": "../ink", "points": [[0, 0, 1]], "radius": 3}},
         {"op": {"kind": "polygon", "layer": "ink", "points": [[0, 0], [9e5, 9]] * 5000}},
         {"op": {"kind": "rectangle", "layer": "ink", "box": [5, 5, 5, 9]}},
+        {"op": {"kind": "take", "map": "net", "threshold": 0.5, "points": [[0, 0, 1], [9e5, 9, 1]] * 9, "radius": 3}},
     ],
 )
 def test_malformed_strokes_are_refused(refusing, change):
     message = {**refusing.message("rectangle", layer="ink", box=[0, 0, 20, 30]), "seq": 1, **change}
     status, told = refusing.post("op", message)
     assert (status, set(told)) == (400, {"error"})
+
+
+@pytest.mark.parametrize("author", ["a\nb", "\x1b[2J", "\x9b2J", "a\u2028b", "a\u202eb", "\ud800", "a" * 81])
+def test_an_author_is_one_line_of_text(refusing, author):
+    assert refusing.post("seen", {"tab": TAB, "author": author})[0] == 400
+    assert refusing.post("version", {"tab": TAB, "action": "branch", "from": "v001", "author": author})[0] == 400
 
 
 def test_a_version_that_is_not_there_is_named(refusing):

@@ -95,6 +95,11 @@ def paint(codes: Codes, marks: Bools, layer: LayerName, *, erase: bool) -> None:
         codes[marks] = (codes[marks] & np.uint8(255 ^ kind.excludes)) | np.uint8(kind.bit)
 
 
+def exclusion_broken(codes: Codes) -> bool:
+    """Tell if a pixel has marks that exclude each other."""
+    return any(bool(((codes & kind.bit != 0) & (codes & kind.excludes != 0)).any()) for kind in LAYERS.values())
+
+
 def count_marks(codes: Codes) -> dict[LayerName, int]:
     """Count the pixels of each layer."""
     histogram = np.bincount(codes.reshape(-1), minlength=16)

@@ -171,13 +171,33 @@ class Journal:
         raise CorruptDataError(f"{self.folder}: expected stroke {revision}, got none; restore the folder")
 
     def after(self, revision: int) -> Iterator[Record]:
-        """Read all records after one, in order."""
+        """Read all records after one, in order.
+
+        Raises:
+            CorruptDataError: One is damaged or missing.
+        """
+        last = revision
         for number in range(max(0, bisect_right(self._firsts, revision) - 1), len(self._firsts)):
-            yield from (record for record in self._records(number) if record.revision > revision)
+            for record in self._records(number):
+                if record.revision > revision:
+                    self._require_next(record.revision, last)
+                    last = record.revision
+                    yield record
+        if self.last < revision:  # a state of the tiles is written after the strokes in it
+            self._require_next(self.last, revision)
+
+    def _require_next(self, found: int, last: int) -> None:
+        if found != last + 1:
+            raise CorruptDataError(
+                f"{self.folder}: expected strokes without gaps, got {found} beside {last}; restore the folder"
+            )
 
     def _records(self, number: int) -> Iterator[Record]:
         if number < 0:
             return
         place = self._place(self._firsts[number])
-        for facts, body in frames(place.read_bytes(), place):
+        data = place.read_bytes()
+        if not data:
+            raise CorruptDataError(f"{place}: expected strokes, got an empty file; restore the file")
+        for facts, body in frames(data, place):
             yield Record.decode(facts, body)

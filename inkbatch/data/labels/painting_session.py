@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from inkbatch.data.labels.painting import Codes, Marks, Tile, paint
+from inkbatch.data.labels.painting import Codes, Marks, Tile, exclusion_broken, paint
 from inkbatch.data.labels.painting_journal import Change, Record, TakenOverError
 from inkbatch.data.labels.painting_lease import Lease
 from inkbatch.data.labels.painting_packing import packed, unpacked
@@ -166,7 +166,7 @@ class PaintSession:
         """
         now, flipped = self.version.tiles.read_tile(change.tile), unpacked(change.flipped)
         left = unpacked(change.before) ^ flipped
-        if ((now ^ left) & flipped).any():
+        if ((now ^ left) & flipped).any() or exclusion_broken(now ^ flipped):
             what = "redone" if forward else "undone"
             raise RefusedStrokeError(
                 f"{self.version.folder}: this stroke cannot be {what}, because its pixels were painted over since",

@@ -116,6 +116,8 @@ def smart(shape: Shape, core: Shape, shape_yx: tuple[int, int], read_map: ReadMa
         DataError: The stroke is longer than `LARGEST_FILL_PX`.
     """
     box, mask = gathered(shape, shape_yx)
+    if not box.area:  # off the segment
+        return box, mask
     values = np.nan_to_num(read_map(box)).astype(np.float32)
     slope = np.hypot(cv2.Sobel(values, cv2.CV_32F, 1, 0), cv2.Sobel(values, cv2.CV_32F, 0, 1))
     weights = np.where(mask, slope, 0).astype(np.float64)

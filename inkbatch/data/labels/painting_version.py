@@ -29,7 +29,7 @@ STATED: Mapping[str, type | tuple[type, ...]] = {
 }
 KEPT_TABS = 64
 LONGEST_AUTHOR = 80
-AUTHOR = r"^[^\x00-\x1f\x7f]*$"  # one line: lists of versions print it
+AUTHOR = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"  # one line in its own order: lists print it
 KEPT_CHANGES = 256
 STORED_AT_ONCE = 1024  # tiles of a new version that wait in memory
 

@@ -145,6 +145,8 @@ def test_a_smart_stroke_stops_at_the_edge_of_the_map():
         stroke([(60, 130, 20)]), stroke([(60, 130, 1)]), values.shape, lambda box: np.full(box.shape, 0.3)
     )
     assert mask.sum() == drawn(stroke([(60, 130, 20)]), values.shape).sum()  # no edge: as it was drawn
+    box, mask = smart(stroke([(500, 130, 20)]), stroke([(500, 130, 1)]), values.shape, read)
+    assert (box.area, mask.size) == (0, 0)  # off the segment
 
 
 def test_specks_are_those_of_the_whole_segment_however_it_is_cut(monkeypatch):

@@ -70,10 +70,23 @@ def test_a_torn_or_edited_stroke_is_refused_by_name(folder):
     session.close()
     place = folder / "journal" / f"00000001{ENDING}"
     data = place.read_bytes()
-    for damaged in (data[:-1], data[:20] + b"x" + data[21:], data[:10]):
+    for damaged in (data[:-1], data[:20] + b"x" + data[21:], data[:10], b""):
         place.write_bytes(damaged)
         with pytest.raises(CorruptDataError, match="00000001"):
             Journal(folder)
+
+
+@pytest.mark.parametrize("missing", [2, 3])
+def test_a_stroke_that_is_missing_is_not_passed_over(folder, missing):
+    session = PaintSession(folder)
+    for seq in (1, 2, 3):
+        boxed(session, seq, Box(0, 200 * seq, 9, 200 * seq + 9))
+    session.close()
+    if missing == 2:
+        (folder / "journal/state").delete()  # as if no stroke had been written into the tiles yet
+    (folder / "journal" / f"{missing:08d}{ENDING}").delete()
+    with pytest.raises(CorruptDataError, match=r"journal: expected strokes without gaps, got (3 beside 1|2 beside 3)"):
+        PaintedVersion.open(folder)
 
 
 def test_two_programs_never_store_the_same_stroke(folder, monkeypatch):
