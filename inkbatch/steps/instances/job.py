@@ -48,6 +48,7 @@ def run(config: InstancesConfig, context: RunContext) -> JobReport:
 
 
 def _run(plan: InstancesPlan, context: RunContext) -> JobReport:
+    check_pictures(plan, context)  # a refusal leaves nothing behind, and removes nothing
     begin(plan.record, context)
     middle = _middle(plan)
     records = [plan.facts_record, *(record for record, _ in middle), plan.record]
@@ -72,6 +73,23 @@ def _run(plan: InstancesPlan, context: RunContext) -> JobReport:
         )
 
     return run_rest(measure, context)
+
+
+def check_pictures(plan: InstancesPlan, context: RunContext) -> None:
+    """Look at each picture that this shard has still to search, before anything is computed.
+
+    Raises:
+        DataError: One cannot be read, or is no opaque one of 8 bits.
+        MismatchError: One has another size than its map.
+        Preempted: A stop was asked for.
+    """
+    if plan.record.is_complete() and not context.replace:
+        return
+    done = set() if context.replace else plan.facts_record.done()
+    pending = (unit for unit in context.shard.select(plan.units) if unit.name not in done)
+    for number in sorted({plan.parts[unit.index].number for unit in pending}):
+        context.stop.check()
+        plan.sources.pictures[number].check()
 
 
 def _leave(folder: Location, note: Callable[[str], None]) -> None:

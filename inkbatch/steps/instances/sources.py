@@ -103,8 +103,10 @@ class PictureMap:
         """See `Source.map`."""
         found = np.asarray(self._layers.read(range(self._layers.shape_zyx[0]), box), np.float32)
         if found.size and not (float(found.min()) >= 0 and float(found.max()) <= 1):
+            layer, y, x = np.argwhere((found < 0) | (found > 1))[0].tolist()
             raise DataError(
-                f"{self.place}: expected probabilities between 0 and 1, got other numbers; write the map so"
+                f"{self.place}: expected probabilities from 0 to 1, got {found[layer, y, x]:g} at row {box.y0 + y}, "
+                f"column {box.x0 + x}{f' of class {layer}' if len(found) > 1 else ''}; {_cure(found)}"
             )
         return found[0] if len(found) == 1 else found
 
@@ -136,6 +138,13 @@ class PictureMap:
                 f"{self.picture}: expected {self.shape_yx[0]} × {self.shape_yx[1]} px (height × width) like its map "
                 f"{self.place.name}, got {height} × {width} px; give the pictures that the maps were made from"
             )
+
+
+def _cure(values: NDArray[np.float32]) -> str:
+    """Guess from a part of a map what its numbers are, for the cure in a message."""
+    if float(values.min()) < 0:
+        return "these look like logits: take their sigmoid, of three classes their softmax"
+    return "divide by the largest value that the map can have (255 for grey values)"
 
 
 _DECODING = Lock()  # of several threads that read a photograph one decodes it: that takes gigabytes
@@ -253,6 +262,8 @@ def open_sources(config: InstancesConfig) -> Sources:
         DataError: There is no map, or one that is not complete.
     """
     check_segment_id(config.subject)
+    _decoded_grey.cache_clear()  # a picture of a name may be another one by now
+    _decoded_colours.cache_clear()
     return _of_segment(config) if config.maps is None else _of_folder(config, Location.parse(config.maps))
 
 

@@ -30,8 +30,6 @@ def facts_work(plan: InstancesPlan) -> UnitWork[Any, Any]:
 
     def load(unit: Unit) -> Evidence:
         part = plan.parts[unit.index]
-        if part.write_box.y0 == 0 and part.write_box.x0 == 0:
-            part.source.check()
         return Evidence.of(part.source.map(part.read_box))
 
     def compute(unit: Unit, evidence: Evidence) -> tuple[BasinFacts, LabelRuns]:

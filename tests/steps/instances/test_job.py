@@ -267,12 +267,65 @@ def test_pictures_and_maps_that_do_not_belong_together_are_refused(configure, tm
         run(configure(), RunContext())
 
 
+def cut_short(picture: np.ndarray) -> bytes:
+    data = cv2.imencode(".png", picture)[1].tobytes()
+    return data[: len(data) // 2]
+
+
+def transparent(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".png", np.dstack([picture] * 3 + [picture // 2]))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda picture: cv2.imencode(".png", picture[:-1])[1].tobytes(), "expected 100 × 130 px .* got 99 × 130 px"),
+        (lambda picture: cv2.imencode(".png", picture.astype(np.uint16) << 8)[1].tobytes(), "of 8 bits, got uint16"),
+        (transparent, "expected an opaque picture"),
+        (cut_short, "promises"),
+        (lambda picture: b"no picture", "cannot be decoded"),
+    ],
+)
+def test_a_picture_of_the_wrong_kind_is_refused_before_any_map_is_searched(configure, tmp_path, damage, words):
+    place = tmp_path / "pictures/b.png"
+    picture = cv2.imread(str(place), cv2.IMREAD_GRAYSCALE)
+    place.write_bytes(damage(picture))
+    with pytest.raises(DataError, match=rf"b\.png: .*{words}"):
+        run(configure(), RunContext())
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_result_is_not_replaced_by_one_of_pictures_that_are_refused(configure, tmp_path):
+    made = run(configure(), RunContext()).location
+    (tmp_path / "pictures/b.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"b\.png: cannot be decoded"):
+        run(configure(), RunContext(replace=True))
+    assert (made / "complete.json").exists()
+
+
+def test_a_shard_looks_at_the_pictures_that_it_searches(configure, tmp_path):
+    (tmp_path / "pictures/b.png").write_bytes(b"no picture")
+    config = configure(unit_px=256)  # one unit per picture
+    assert run(config, RunContext(shard=ShardSpec(0, 2))).stored == 1
+    with pytest.raises(DataError, match=r"b\.png: cannot be decoded"):
+        run(config, RunContext(shard=ShardSpec(1, 2)))
+
+
+def placed(value: float, y: int, x: int) -> np.ndarray:
+    values = np.zeros((150, 170), np.float32)
+    values[y, x] = value
+    return values
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
         (np.zeros((4, 20, 20), np.float32), r"expected float32 \(height, width\)"),
         (np.zeros((20, 20), np.uint8), r"expected float32 \(height, width\)"),
-        (np.full((150, 170), 2, np.float32), "expected probabilities between 0 and 1"),
+        (np.full((150, 170), 2, np.float32), "expected .* from 0 to 1, got 2 at row 0, column 0; divide"),
+        (placed(-3, 70, 90), "got -3 at row 70, column 90; these look like logits"),
+        (np.stack([placed(0, 0, 0), placed(0, 0, 0), placed(9, 149, 169)]), "column 169 of class 2; divide"),
+        (np.stack([placed(0, 0, 0), placed(np.nan, 149, 169), placed(0, 0, 0)]), "layer 1: expected finite"),
     ],
 )
 def test_arrays_that_are_no_maps_are_refused(configure, tmp_path, values, words):
