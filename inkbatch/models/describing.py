@@ -32,7 +32,7 @@ def describe_contract(contract: Contract) -> list[str]:
         ("lookup table", _lut(contract.lut)),
         ("clahe", "none" if contract.clahe is None else str(contract.clahe)),
         ("intensities", _normaliser(contract) or f"{clip}, {how} {contract.divisor:g}{scale}{then}"),
-        ("tile", f"{contract.tile_px} px, stride {contract.stride_px} px, window {contract.window}"),
+        ("tile", f"{_tile(contract)}, stride {contract.stride_px} px, window {contract.window}"),
         ("stitching", _stitching(contract)),
         ("output", "logits" if contract.activation == "sigmoid" else "the map itself"),
         ("views", ", ".join(contract.tta_axes) or "none may be averaged"),
@@ -40,6 +40,11 @@ def describe_contract(contract: Contract) -> list[str]:
         ("threshold", _threshold(contract)),
     ]
     return _table(rows)
+
+
+def _tile(contract: Contract) -> str:
+    um = contract.voxel_size_um
+    return f"{contract.tile_px} px" + (f" ({contract.tile_px * um / 1000:.2f} mm)" if um else "")
 
 
 def _voxel(contract: Contract) -> str:

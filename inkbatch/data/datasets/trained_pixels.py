@@ -186,6 +186,11 @@ def pixels_on(training: Mapping[str, Any], volume: SurfaceVolume, place: str) ->
     return TrainedPixels(_array(found["train"]), _array(found["validation"]))
 
 
+def names_pixels(training: Mapping[str, Any]) -> bool:
+    """Tell if a bundle names the pixels that trained it; imported ones and old ones do not."""
+    return RECORD in training
+
+
 def picture_pixels(training: Mapping[str, Any], digest: str, place: str) -> TrainedPixels:
     """Find the pixels of a picture that trained a network, by the digest of picture and annotation; see `pixels_on`."""
     found = [record for record in _records(training, place) if record.source == digest]

@@ -9,9 +9,11 @@ from typing import Any
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.reports.page import Promise
 from inkbatch.steps.infer.choices import chosen, replaced
+from inkbatch.text import share_text
 
 UNKNOWN = "not under this ROOT; compared when the job began"
 COMPARED = "compared before the network was built"
+NAMES_TRAINING = "bundle_names_training"  # key of complete.json; maps of older versions lack it
 
 
 def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[Promise, ...]:
@@ -23,6 +25,25 @@ def promises(config: Mapping[str, Any], volume: SurfaceVolume | None) -> tuple[P
     """
     guard = _Guard(config, volume)
     return (*guard.depth(), *guard.surface(), *guard.tiles())
+
+
+def training_promise(facts: Mapping[str, Any], share: float) -> tuple[Promise, ...]:
+    """Make the row that says if the network was trained on what it reads.
+
+    Args:
+        facts: ``complete.json``.
+        share: Share of the map's pixels that trained the network.
+
+    Returns:
+        One row; none of a map that an older version made.
+    """
+    if NAMES_TRAINING not in facts:
+        return ()
+    if not facts[NAMES_TRAINING]:
+        return (Promise("training", "not named", "not known", "ask who published the network what it was trained on"),)
+    found = f"{share_text(share)} of these pixels trained it" if share else "none of these pixels trained it"
+    where = "looked for by the segment's name, its address and its pixels"
+    return (Promise("training", "segments and pixels are named", found, where),)
 
 
 @dataclass(frozen=True)
@@ -102,7 +123,8 @@ class _Guard:
         )
         yield self.row(
             "tiles",
-            f"{contract['tile_px']} px every {contract['stride_px']} px, {contract['window']} window{_rules(contract)}",
+            f"{contract['tile_px']} px ({contract['tile_px'] * contract['voxel_size_um'] / 1000:.2f} mm) every "
+            f"{contract['stride_px']} px, {contract['window']} window{_rules(contract)}",
             "the same",
             f"{grid}; asked for by this run: {', '.join(asked)}" if asked else grid,
             ("tile_px", "activation", "stitching"),

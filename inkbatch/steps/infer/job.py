@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inkbatch.data.datasets.trained_pixels import names_pixels
 from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.errors import DataError
 from inkbatch.geometry import Unit
@@ -29,6 +30,7 @@ from inkbatch.reports.leave import leave_report
 from inkbatch.run.job import JobReport, RunContext, run_job
 from inkbatch.run.pipeline import UnitWork
 from inkbatch.run.record import PerRun, RunFolder, RunFolders
+from inkbatch.steps.infer.contract_table import NAMES_TRAINING
 from inkbatch.steps.infer.page import page as report_page
 from inkbatch.steps.infer.plan import InferPlan, make_plan, trained_share
 from inkbatch.steps.infer.score import leave_score
@@ -190,7 +192,7 @@ def _finish(record: RunFolder, plan: InferPlan) -> Mapping[str, Any]:
     tiles = sum(record.marker(unit)["tiles"] for unit in plan.units)
     if tiles == 0:
         raise DataError(f"segment {plan.volume.provenance.segment}: {_no_tiles(plan)}")
-    return {"tiles": tiles}
+    return {"tiles": tiles, NAMES_TRAINING: names_pixels(plan.bundle.document.training)}
 
 
 def _no_tiles(plan: InferPlan) -> str:

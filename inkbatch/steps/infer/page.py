@@ -32,7 +32,7 @@ from inkbatch.reports.timing import device_of, money_text, spent, stops
 from inkbatch.run.finished import StoredRun
 from inkbatch.run.record import SCORE_NAME
 from inkbatch.steps.infer.choices import replaced
-from inkbatch.steps.infer.contract_table import override_words, promises
+from inkbatch.steps.infer.contract_table import override_words, promises, training_promise
 from inkbatch.text import seconds_text, share_text
 
 STAGES = ("getting ready: the network", "computing", "waiting for layers and storage", "finishing")
@@ -94,6 +94,8 @@ def page(run: StoredRun, root: Location) -> Page:
     tones = map_tones(prediction)
     threshold = threshold_of(config["contract"].get("threshold"))
     ink = _ink_share(tones, papyrus, threshold)
+    trained = _trained_share(TrainedPixels.of(inputs.get("trained_on", {})), papyrus, prediction.shape_yx)
+    facts = (run.folder / "complete.json").find_mapping() or {}
     segment, name = config["segment"], config["name"]
     return Page(
         job="infer",
@@ -104,8 +106,8 @@ def page(run: StoredRun, root: Location) -> Page:
         ),
         hero=_pictures(prediction, _stretched(tones, config), papyrus, config),
         figures=tuple(_figures(run, prediction, papyrus, ink, threshold)),
-        warnings=tuple(_warnings(run, papyrus, ink, prediction.shape_yx)),
-        contract=promises(config, volume),
+        warnings=tuple(_warnings(run, papyrus, ink, trained)),
+        contract=(*promises(config, volume), *training_promise(facts, trained)),
         contract_caption=(
             f"What the bundle {inputs['bundle']} promised its network would be fed, what the surface says of itself, "
             "and where the two were brought together. A mismatch is refused before a network is built."
@@ -270,11 +272,9 @@ def _trained_share(trained: TrainedPixels, papyrus: Papyrus | None, shape_yx: tu
     return float((seen & mask).sum() / max(int(mask.sum()), 1))
 
 
-def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None, shape_yx: tuple[int, int]) -> Iterator[str]:
+def _warnings(run: StoredRun, papyrus: Papyrus | None, ink: float | None, share: float) -> Iterator[str]:
     config = run.manifest["config"]
     yield from bundle_warnings(run)
-    trained = TrainedPixels.of(run.manifest["inputs"].get("trained_on", {}))
-    share = _trained_share(trained, papyrus, shape_yx)
     if share:
         yield (
             f"{share_text(share)} of these pixels trained this network: there the map shows what it remembers. Scores "

@@ -21,6 +21,7 @@ from inkbatch.steps.train.job import TrainConfig, run
 from inkbatch.testing.datasets import labelled_segment
 from inkbatch.testing.faults import Notes
 from inkbatch.testing.maps import store_map
+from inkbatch.testing.segments import identity_bundle
 from inkbatch.testing.training import planted_segment, tiny_dataset, tiny_run
 
 SIZE, HALF, VALIDATES = 96, 48, 72
@@ -77,6 +78,7 @@ def test_infer_says_what_trained_the_network_and_scores_the_rest(root):
     assert "50 % of the labelled pixels trained this network and are left out" in score_line(score)
     page = (folder / "report.html").read_bytes().decode()
     assert "50 % of these pixels trained this network" in page
+    assert "50 % of these pixels trained it" in page
 
 
 def test_evaluate_leaves_training_pixels_out_or_takes_those_that_validated(root):
@@ -129,3 +131,13 @@ def test_a_segment_that_is_all_training_has_no_score_and_one_that_is_new_is_not_
     folder, notes = inferred(root, "s1", "q")
     assert not any("careful" in line for line in notes)
     assert stored_score(folder)["trained_share"] == 0
+    page = (folder / "report.html").read_bytes().decode()
+    assert "none of these pixels trained it" in page
+    assert "24 px (0.19 mm) every" in page
+
+
+def test_a_page_says_that_nobody_knows_what_trained_the_network(root):
+    bundle = identity_bundle(root / "identity", layers=4, layer=1)
+    values = {"segment": "s1", "bundle": str(bundle.location), "root": str(root), "device": "cpu"}
+    folder = infer.run(infer.InferConfig(**values, name="identity"), RunContext()).location
+    assert "ask who published the network what it was trained on" in (folder / "report.html").read_bytes().decode()
