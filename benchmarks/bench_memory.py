@@ -23,7 +23,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from benchmarks.common import Report, Usage, options, real_layers, run_process, scratch
-from inkbatch.io.multiscale import CHUNK_PX, Multiscale, halve
+from inkbatch.io.halving import halve
+from inkbatch.io.multiscale import CHUNK_PX, Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import CHUNK_LAYERS, SurfaceProvenance
 from inkbatch.run.record import RunFolder, RunManifest

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from benchmarks.common import REPOSITORY, Report, options, real_layers, scratch
 from inkbatch.geometry import Box
-from inkbatch.io.multiscale import CHUNK_PX, Multiscale, halve
+from inkbatch.io.halving import halve
+from inkbatch.io.multiscale import CHUNK_PX, Multiscale
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import CHUNK_LAYERS, SurfaceProvenance, SurfaceVolume

@@ -10,15 +10,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.errors import CorruptDataError, DataError, MismatchError
 from inkbatch.geometry import Box
-from inkbatch.io.half_floats import to_half, to_single
+from inkbatch.io.halving import Pooling, halve
 from inkbatch.io.ome import ome_axes, ome_levels, ome_spacing
 from inkbatch.io.shard_size import SMALLEST_SHARD_PX, require_shard_px
 from inkbatch.io.shards.array import ArrayLayout, ShardedArray
@@ -30,7 +29,6 @@ from inkbatch.io.store.location import Location
 OME_VERSION = "0.5"
 CHUNK_PX = 256  # of a chunk along y and x; see benchmarks/README.md
 OVERVIEW_PX = 1024  # no level beyond the first that fits this
-STRIP_PX = 1 << 16  # pixels that are halved at a time where they pass through another dtype
 
 CURES = {
     "surface.zarr": "run inkbatch prepare",
@@ -42,8 +40,6 @@ CURES = {
     "disagreement.zarr": "run inkbatch ensemble",
     "labels.zarr": "run inkbatch instances",
 }
-
-Pooling = Literal["mean", "max", "first"]
 
 
 def _cure(name: str) -> str:
@@ -357,51 +353,6 @@ class Multiscale:
             for y in range(area.y0 // edge, -(-area.y1 // edge)):
                 found += [array.shard_location((*lead, y, x)) for x in range(area.x0 // edge, -(-area.x1 // edge))]
         return found
-
-
-def halve(block: NDArray[Any], pooling: Pooling, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Halve a block along its last two axes; an odd border row or column counts twice.
-
-    Args:
-        block: (Z, Y, X) or (Y, X); uint8, uint16, uint32 (``max`` and ``first``), float16 or float32.
-        pooling: ``mean`` of 2 x 2 pixels (integers round half up), ``max``, or the ``first`` of them.
-        out: Optional array of the result's shape and dtype to fill.
-
-    Returns:
-        (…, ceil(Y / 2), ceil(X / 2)), same dtype.
-    """
-    height, width = block.shape[-2:]
-    if out is None:
-        out = np.empty((*block.shape[:-2], -(-height // 2), -(-width // 2)), block.dtype)
-    if block.ndim == 3:
-        for plane, target in zip(block, out, strict=True):
-            halve(plane, pooling, target)
-        return out
-    if pooling == "first":
-        out[...] = block[::2, ::2]
-        return out
-    if height % 2 or width % 2:
-        block = np.pad(block, [(0, height % 2), (0, width % 2)], mode="edge")
-    if pooling == "max":
-        rows = np.maximum(block[::2], block[1::2])
-        np.maximum(rows[:, ::2], rows[:, 1::2], out=out)
-        return out
-    size = (out.shape[1], out.shape[0])
-    if block.dtype == np.float16:
-        _halve_halves(block, out)
-    else:
-        cv2.resize(np.ascontiguousarray(block), size, dst=out, interpolation=cv2.INTER_AREA)
-    return out
-
-
-def _halve_halves(block: NDArray[np.float16], out: NDArray[np.float16]) -> None:
-    """Halve float16 by way of float32, some rows at a time, which stay in the cache."""
-    rows = max(1, STRIP_PX // max(block.shape[1], 1))
-    for start in range(0, len(out), rows):
-        part = out[start : start + rows]
-        single = to_single(block[2 * start : 2 * (start + rows)])
-        smaller = cv2.resize(single, (part.shape[1], part.shape[0]), interpolation=cv2.INTER_AREA)
-        part[...] = to_half(np.asarray(smaller, np.float32).reshape(part.shape))
 
 
 def _layouts(

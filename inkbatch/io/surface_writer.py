@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from inkbatch.errors import NonFiniteError
 from inkbatch.geometry import Box
 from inkbatch.io.clahe import clahe_box, equalise
+from inkbatch.io.halving import halve
 from inkbatch.io.intensity import IntensityMap
 from inkbatch.io.layers.base import LayerSource
 from inkbatch.io.layers.single import read_mask
-from inkbatch.io.multiscale import Multiscale, halve
+from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.shards.codec import Place, scatter
 from inkbatch.io.shards.scratch import scratch
 from inkbatch.io.surface import ClaheSettings, SurfaceVolume

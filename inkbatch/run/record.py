@@ -19,12 +19,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inkbatch import __version__
-from inkbatch.config import digest, is_digest
+from inkbatch.config import digest
 from inkbatch.errors import DataError, IncompleteError, MismatchError
 from inkbatch.geometry import Unit
 from inkbatch.io.store.ledger import below, make_durable, recording
 from inkbatch.io.store.location import Location
-from inkbatch.io.store.versions import changes
+from inkbatch.run.states import differences, listed, state_changes
 
 REPORT_NAME = "report.html"
 SCORE_NAME = "score.json"
@@ -43,12 +43,10 @@ BESIDE = {
 }
 """Arrays that a job stores beside its run's folder; all others store inside it."""
 LEDGER = "_ledger"  # key among a unit's facts: what it stored, see `inkbatch.io.store.ledger`
-OUTSIDE_DIGEST = frozenset({"digest", "request", "state"})  # keys of a manifest
 RECORDED = ("objects", "read", "content", "files")  # keys of markers and ``complete.json`` that older versions lack
 READ_AT_ONCE = 16
 
 DIGEST_CHARS = 12
-NAMED = 6  # differences of two manifests that a refusal names
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ class RunFolder:
     def _require_same(self, found: Any) -> None:
         if not isinstance(found, dict):
             raise MismatchError(f"{self.location}: its manifest.json was edited; give --replace to make the run again")
-        differing = _listed(differences(found, self.manifest.document))
+        differing = listed(differences(found, self.manifest.document))
         if differing or found.get("digest") != self.manifest.digest:
             elsewhere = OTHER_PLACE.get(self.manifest.job, "give it another name (--name)")
             ways = ", ".join(way for way in ("use the same ones", elsewhere) if way)
@@ -376,68 +374,3 @@ def require_complete(location: Location, what: str, cure: str) -> dict[str, Any]
     if complete.get("digest") != manifest.get("digest"):
         raise DataError(f"{what}: its complete.json belongs to another run; remove {location} and {cure}")
     return manifest
-
-
-def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """List what differs between two manifests (or parts of them), except digests, requests and states.
-
-    Returns:
-        ``(dotted key, value in one, value in the other)``; None stands for what is missing.
-    """
-    if isinstance(one, dict) and isinstance(other, dict):
-        rows: list[tuple[str, Any, Any]] = []
-        for key in sorted({*one, *other} - (OUTSIDE_DIGEST if not path else set())):
-            rows += differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
-        return rows
-    if _tables(one) and _tables(other) and len(one) == len(other):
-        return [
-            row for at, (a, b) in enumerate(zip(one, other, strict=True)) for row in differences(a, b, f"{path}.{at}")
-        ]
-    return [] if one == other else [(path, one, other)]
-
-
-def _listed(rows: Sequence[tuple[str, Any, Any]]) -> str:
-    """Say what differs between two manifests: a digest tells people nothing but that the content is another."""
-    said = [
-        f"{key}: other content" if is_digest(there) and is_digest(here) else f"{key}: there {there!r}, here {here!r}"
-        for key, there, here in rows[:NAMED]
-    ]
-    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-    return ", ".join(said) + more
-
-
-def state_changes(then: Any, now: Mapping[str, Any]) -> list[str]:
-    """Name the inputs whose state differs between a stored manifest and now, of those that both know."""
-    rows = []
-    for key, state in sorted(now.items()):
-        before = then.get(key) if isinstance(then, dict) else None
-        if before is None or before == state:
-            continue
-        if isinstance(before, dict) and isinstance(state, dict):
-            said = changes(before, state)
-            rows += [f"{key}: {said}"] if said else []
-        else:
-            rows.append(f"{key}: was made again, with other content")
-    return rows
-
-
-def content_of(folder: Location) -> str | None:
-    """Return the content digest of a complete run; None where an older version made it, or it is not complete."""
-    content = ((folder / "complete.json").find_mapping() or {}).get("content")
-    return content if isinstance(content, str) else None
-
-
-def contents_now(folders: Mapping[str, Location]) -> dict[str, str | None]:
-    """Return the content digests of runs as they are now, for `RunManifest.now`; None where one is not whole."""
-    return {key: content_of(folder) for key, folder in folders.items()}
-
-
-def states_of(folders: Mapping[str, Location]) -> dict[str, Any]:
-    """Collect the content digests of the runs that a job reads, for the state of its manifest; without older ones."""
-    found = {key: content_of(folder) for key, folder in folders.items()}
-    return {key: content for key, content in found.items() if content is not None}
-
-
-def _tables(value: Any) -> bool:
-    """Tell if it is a list of mappings, such as the members of an ensemble."""
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)

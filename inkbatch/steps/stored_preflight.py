@@ -13,7 +13,8 @@ from inkbatch.data.segments.prepared import surface_state
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
-from inkbatch.run.record import require_complete, state_changes
+from inkbatch.run.record import require_complete
+from inkbatch.run.states import state_changes
 
 TILE_PX = 256
 WITHOUT_BUNDLE = "layers"

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.geometry import Unit, cut
-from inkbatch.io.multiscale import Multiscale, Pooling
+from inkbatch.io.halving import Pooling
+from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import RunFolder, RunManifest

@@ -8,7 +8,8 @@ import zarr
 
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box, cut
-from inkbatch.io.multiscale import Multiscale, halve
+from inkbatch.io.halving import halve
+from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 
 SHAPE = (3, 2100, 1300)
@@ -92,21 +93,6 @@ def test_it_opens_in_an_independent_ome_zarr_reader(tmp_path, content):
     assert scale.datasets[1].coordinateTransformations[0].scale == [8.0, 16.0, 16.0]
 
 
-def test_max_pooling_loses_no_single_pixel():
-    mask = np.zeros((9, 7), np.uint8)
-    mask[8, 6] = 1
-    assert halve(mask, "max")[4, 3] == 1
-    assert halve(halve(mask, "max"), "max").sum() == 1
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float16"])
-def test_halving_is_the_mean_of_four(dtype):
-    block = np.random.default_rng(3).integers(0, 200, (2, 6, 8)).astype(dtype)
-    four = block.reshape(2, 3, 2, 4, 2).astype(np.float64).mean(axis=(2, 4))
-    expected = np.floor(four + 0.5) if np.dtype(dtype).kind == "u" else four
-    np.testing.assert_allclose(halve(block, "mean").astype(np.float64), expected, rtol=1e-3)
-
-
 def test_other_settings_are_refused_where_a_pyramid_lies(tmp_path, content):
     make(tmp_path / "p", content, [])
     with pytest.raises(MismatchError, match="other inputs or settings"):
@@ -120,14 +106,6 @@ def test_a_folder_without_a_pyramid_is_refused_by_name(tmp_path):
 
 def test_boxes_and_levels_line_up():
     assert Box(512, 0, 1000, 300).downscale(2) == Box(256, 0, 500, 150)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (37, 50), (40, 3)])
-def test_halving_float16_in_strips_changes_no_bit(shape, monkeypatch):
-    block = np.random.default_rng(0).random(shape).astype(np.float16)
-    whole = halve(block, "mean")
-    monkeypatch.setattr("inkbatch.io.multiscale.STRIP_PX", 60)
-    np.testing.assert_array_equal(halve(block, "mean"), whole)
 
 
 def test_the_edge_of_a_pixel_doubles_from_level_to_level(tmp_path, content):

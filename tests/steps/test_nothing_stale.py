@@ -20,7 +20,8 @@ from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run import pipeline
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
-from inkbatch.run.record import RunFolder, content_of
+from inkbatch.run.record import RunFolder
+from inkbatch.run.states import content_of
 from inkbatch.run.verifying import verify
 from inkbatch.steps.ensemble.job import EnsembleConfig
 from inkbatch.steps.ensemble.job import run as run_ensemble

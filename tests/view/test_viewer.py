@@ -7,7 +7,7 @@ import pytest
 
 from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
-from inkbatch.io.multiscale import halve
+from inkbatch.io.halving import halve
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import RunFolder, RunManifest

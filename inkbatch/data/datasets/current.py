@@ -10,7 +10,7 @@ from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import state_of
-from inkbatch.run.record import contents_now, state_changes, states_of
+from inkbatch.run.states import contents_now, state_changes, states_of
 
 
 def segments_state(root: str, segments: Iterable[str]) -> dict[str, Any]:

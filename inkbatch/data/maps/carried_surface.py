@@ -20,7 +20,8 @@ from inkbatch.data.maps.stored import StoredMap
 from inkbatch.data.segments.prepared import open_prepared
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.geometry import Box
-from inkbatch.io.multiscale import Multiscale, halve
+from inkbatch.io.halving import halve
+from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.render.mesh import Mesh, is_mesh, open_mesh

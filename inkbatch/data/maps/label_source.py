@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from inkbatch.data.maps.stored import StoredMap, map_address
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, cut
+from inkbatch.io.halving import halve
 from inkbatch.io.layers.one_plane import OnePlane, Plane, open_plane
 from inkbatch.io.layers.single import content_digest, read_one_layer
-from inkbatch.io.multiscale import halve
 from inkbatch.io.store.location import Location
 
 STATE_PLANE = "run inkbatch labels with a plane first, whose labels are then taken"

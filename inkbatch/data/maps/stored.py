@@ -18,7 +18,8 @@ from inkbatch.io.pictures.tones import half_codes
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.shards.reading import Region
 from inkbatch.io.store.location import Location
-from inkbatch.run.record import contents_now, require_complete
+from inkbatch.run.record import require_complete
+from inkbatch.run.states import contents_now
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from inkbatch.io.layers.zarr_holes import counted_holes
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import watch
-from inkbatch.run.record import contents_now, require_complete, state_changes, states_of
+from inkbatch.run.record import require_complete
+from inkbatch.run.states import contents_now, state_changes, states_of
 
 NO_IGNORE = "none"
 STATE_VERSION = "name the file of one"

@@ -9,7 +9,8 @@ from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.errors import MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.run.record import OUTSIDE_DIGEST, contents_now, require_complete, state_changes, states_of
+from inkbatch.run.record import require_complete
+from inkbatch.run.states import OUTSIDE_DIGEST, contents_now, state_changes, states_of
 
 SURFACE = "surface"  # key in the state of manifests
 

@@ -10,7 +10,8 @@ from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder
 from inkbatch.models.bundle import Bundle, bundle_location
-from inkbatch.run.record import require_complete, state_changes
+from inkbatch.run.record import require_complete
+from inkbatch.run.states import state_changes
 from inkbatch.steps.stored_probe import PICTURE_NAME, has_reading, probe_folder, read_verdict
 
 

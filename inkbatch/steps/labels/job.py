@@ -22,8 +22,9 @@ from inkbatch.data.labels.ink import INK_LABEL, LABEL_MAX
 from inkbatch.data.labels.seams import Merged
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, Unit
+from inkbatch.io.halving import Pooling
 from inkbatch.io.layers.single import read_mask
-from inkbatch.io.multiscale import Multiscale, Pooling
+from inkbatch.io.multiscale import Multiscale
 from inkbatch.run.job import JobReport, RunContext, begin, run_job
 from inkbatch.run.passes import all_whole, run_first, run_rest
 from inkbatch.run.pipeline import UnitWork

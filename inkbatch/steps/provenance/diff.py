@@ -10,7 +10,7 @@ from typing import Any
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
 from inkbatch.run.finished import StoredRun, open_run
-from inkbatch.run.record import differences
+from inkbatch.run.states import differences
 from inkbatch.steps.provenance.map_difference import MapDifference, compare_maps
 
 GROUPS = ("job", "config", "code", "data", "bundle", "device", "asked")

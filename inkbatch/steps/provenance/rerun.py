@@ -14,7 +14,8 @@ from inkbatch.io.store.listing import objects_below
 from inkbatch.io.store.location import Location
 from inkbatch.run.finished import StoredRun, open_run
 from inkbatch.run.job import JobReport, RunContext
-from inkbatch.run.record import RECORDED, differences
+from inkbatch.run.record import RECORDED
+from inkbatch.run.states import differences
 from inkbatch.steps.provenance.repeatable import Repeatable, holds_no_clock, is_record, repeatable
 
 COMPARED_BYTES = 8 << 20  # of each object at a time

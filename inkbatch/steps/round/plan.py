@@ -20,15 +20,8 @@ from inkbatch.geometry import cut
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.encoder_weights import NONE
-from inkbatch.run.record import (
-    RunFolder,
-    RunManifest,
-    contents_now,
-    differences,
-    require_complete,
-    state_changes,
-    states_of,
-)
+from inkbatch.run.record import RunFolder, RunManifest, require_complete
+from inkbatch.run.states import contents_now, differences, state_changes, states_of
 from inkbatch.steps.round.names import BLOCKS, DOCUMENT, fold_bundle, round_folder, round_name
 from inkbatch.steps.round.settings import OWN_LABELS, RoundConfig, RoundSegment
 from inkbatch.training.settings import OF_FOLD, TrainConfig

@@ -23,8 +23,8 @@ from inkbatch.io.store.location import Location
 from inkbatch.reports.page import Gallery, Table
 from inkbatch.run.finished import open_run
 from inkbatch.run.job import RunContext
-from inkbatch.run.record import differences
 from inkbatch.run.signals import StopFlag
+from inkbatch.run.states import differences
 from inkbatch.steps.round.job import RoundConfig, describe, make_plan, run
 from inkbatch.testing.faults import Notes, StopsAt
 from inkbatch.testing.rounds import (
