@@ -22,7 +22,7 @@ from inkbatch.data.synthetic.grains import GrainConfig, make_section
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.models.prompting import (
-    PROMPTS_AT_ONCE,
+    Kind,
     PromptableBundle,
     PromptableDocument,
     TransformersSegmenter,
@@ -31,18 +31,19 @@ from inkbatch.models.prompting import (
 from inkbatch.predict.device import choose_device
 from inkbatch.predict.refining import cells_of, refine
 
-SAM2_PX = 1024
 TARGET = 1.1
+SHAPES: dict[str, Kind] = {"sam2.1-hiera-tiny": "sam2", "sam-vit-base": "sam"}  # the smallest ones that were published
 
 
-def sam2_tiny() -> PromptableDocument:
-    """Describe SAM 2.1's smallest published shape, hiera-tiny; its speed does not depend on its weights."""
-    return PromptableDocument(name="hiera-tiny", kind="sam2", config={}, image_px=SAM2_PX, licence="Apache-2.0")
+def published(name: str) -> PromptableDocument:
+    """Describe a published shape, which is transformers' default; its speed does not depend on its weights."""
+    return PromptableDocument(name=name, kind=SHAPES[name], config={}, image_px=1024, licence="Apache-2.0")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     known = parser(__doc__)
-    known.add_argument("--promptable", help="bundle (default: SAM 2.1 hiera-tiny, fresh weights)")
+    known.add_argument("--promptable", help="bundle; its weights and shape in place of --shape")
+    known.add_argument("--shape", choices=sorted(SHAPES), default="sam2.1-hiera-tiny", help="with fresh weights")
     known.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     known.add_argument("--edge", type=int, default=1024, help="of the made section, in pixels")
     found = known.parse_args(arguments)
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         document, edge = tiny_sam2(), 160
     else:
-        document, edge = sam2_tiny(), found.edge
+        document, edge = published(found.shape), found.edge
     if found.promptable:
         segmenter = PromptableBundle.open(Location.parse(found.promptable)).build(device)
         document = segmenter.document
@@ -69,11 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked, choice = proposed(joined, limits), Choice.of(SelectionRules(), limits.min_px, None)
     rules = RefinementRules(cell_px=document.image_px // 2, halo_px=document.image_px // 4)
     per_cell = [len(members) for members in cells_of(asked, rules.cell_px).values()]
-    batches = sum(-(-count // PROMPTS_AT_ONCE) for count in per_cell)
+    batches = sum(-(-count // segmenter.at_once) for count in per_cell)
     whole = FirstPassTile(Box(0, 0, edge, edge), (edge, edge), Evidence.of(values), regions)
     tile = torch.zeros((1, 3, document.image_px, document.image_px), device=device)
-    points = torch.full((1, PROMPTS_AT_ONCE, 1, 2), document.image_px / 2, device=device)
-    corners = torch.full((1, PROMPTS_AT_ONCE, 4), document.image_px / 2, device=device)
+    points = torch.full((1, segmenter.at_once, 1, 2), document.image_px / 2, device=device)
+    corners = torch.full((1, segmenter.at_once, 4), document.image_px / 2, device=device)
 
     def floor() -> None:
         features = [segmenter.encode(tile, (1, 1)) for _ in per_cell]
@@ -89,8 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     floor()
     samples = in_turn({"job": lambda: timed(job), "floor": lambda: timed(floor)}, found.rounds)
     report.keep(samples)
+    report.facts["network"] = document.name
     report.facts["section"] = {"edge_px": edge, "prompts": len(asked), "tiles": len(per_cell), "batches": batches}
-    report.note(f"{len(asked)} prompts in {len(per_cell)} tiles, {batches} batches of {PROMPTS_AT_ONCE}")
+    report.note(f"{len(asked)} prompts in {len(per_cell)} tiles, {batches} batches of {segmenter.at_once}")
     words = "the same network calls, in memory"
     target, on_cpu = None if found.quick else TARGET, device.type == "cpu"
     by_cpu, by_clock = (target, None) if on_cpu else (None, target)  # the clock of a CPU also counts other programs

@@ -26,7 +26,9 @@ from inkbatch.models.keys import first_of, key_faults
 
 Kind = Literal["sam2", "sam"]
 DOCUMENT, WEIGHTS = "promptable.json", "weights.safetensors"
-PROMPTS_AT_ONCE = 32
+AT_ONCE, AT_ONCE_ON_CPU = 32, 4
+"""Prompts that one pass of a mask decoder answers. On a CPU a pass costs what its prompts cost, those that fill it up,
+too; on a GPU hardly more than a pass of one."""
 MASKS = 3
 """Answers per prompt: an object, its part, and what it is part of."""
 
@@ -130,8 +132,7 @@ class PromptableBundle:
     @staticmethod
     def save(location: Location, document: PromptableDocument, tensors: Mapping[str, Tensor]) -> PromptableBundle:
         """Store weights, then the document with their digest."""
-        kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        data = safetensors.torch.save(kept)
+        data = safetensors.torch.save(_apart(tensors))
         (location / WEIGHTS).write_bytes(data)
         final = document.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
         (location / DOCUMENT).write_json(final.model_dump(mode="json"))
@@ -145,6 +146,12 @@ class PromptableBundle:
             MismatchError: Missing, unexpected or misshapen keys; they are named.
             ConfigError: The installed transformers cannot build it.
         """
+        tensors = self._tensors()  # memory: the file is gone before the network is built
+        net = build_promptable(self.document.kind, self.document.config)
+        load_promptable(net, tensors, str(self.location / WEIGHTS))
+        return TransformersSegmenter(net.eval().to(device), self.document)
+
+    def _tensors(self) -> dict[str, Tensor]:
         place = self.location / WEIGHTS
         try:
             data = place.read_bytes()
@@ -156,9 +163,19 @@ class PromptableBundle:
                 f"{place}: sha256 is {found[:12]}…, {DOCUMENT} says {self.document.weights_sha256[:12]}…; "
                 "the weights were damaged or exchanged; copy the folder again"
             )
-        net = build_promptable(self.document.kind, self.document.config)
-        load_promptable(net, safetensors.torch.load(data), str(place))
-        return TransformersSegmenter(net.eval().to(device), self.document)
+        return safetensors.torch.load(data)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring weights to the CPU; of those that share memory, which safetensors refuses, all but the first are copied."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if place in taken else plain
+        taken.add(place)
+    return found
 
 
 def build_promptable(kind: Kind, config: Mapping[str, Any]) -> torch.nn.Module:
@@ -221,13 +238,14 @@ def _twins(net: torch.nn.Module) -> dict[str, str]:
 class TransformersSegmenter:
     """SAM 2 or SAM of transformers as a `PromptedSegmenter`; bfloat16 autocast on CUDA, float32 elsewhere.
 
-    A tile is resized to the network's square edge; prompts are filled up to batches of one size, so that an answer
-    does not depend on how many others are asked with it.
+    A tile is resized to the network's square edge; prompts are filled up to batches of one size (`at_once`), so that an
+    answer does not depend on how many others are asked with it.
     """
 
     def __init__(self, net: torch.nn.Module, document: PromptableDocument) -> None:
         self.net, self.document = cast(Any, net), document
         self.device = next(net.parameters()).device
+        self.at_once = AT_ONCE_ON_CPU if self.device.type == "cpu" else AT_ONCE
         self._mean = torch.tensor(document.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(document.std, device=self.device).view(1, 3, 1, 1)
 
@@ -265,8 +283,8 @@ class TransformersSegmenter:
         count = len(points_yx)
         masks = np.zeros((count, MASKS, *features.shape_yx), bool)
         scores = np.zeros((count, MASKS), np.float32)
-        for start in range(0, count, PROMPTS_AT_ONCE):
-            part = slice(start, min(start + PROMPTS_AT_ONCE, count))
+        for start in range(0, count, self.at_once):
+            part = slice(start, min(start + self.at_once, count))
             points, corners = self.prompts(features.shape_yx, points_yx[part], None if boxes is None else boxes[part])
             logits, predicted = self.answer(features, points, corners)
             taken = part.stop - part.start
@@ -283,20 +301,20 @@ class TransformersSegmenter:
         """Turn prompts into the network's coordinates, as many as it answers at once: the last one is repeated.
 
         Returns:
-            Points (1, 32, 1, 2) and corners (1, 32, 4), (x, y) in pixels of the resized tile.
+            Points (1, n, 1, 2) and corners (1, n, 4), (x, y) in pixels of the resized tile; n is `at_once`.
         """
         zoom = self.document.image_px / np.asarray(shape_yx, np.float64)
-        points = (_filled(points_yx) + 0.5) * zoom - 0.5
+        points = (self._filled(points_yx) + 0.5) * zoom - 0.5
         placed = torch.from_numpy(points[:, ::-1].astype(np.float32).copy())[None, :, None].to(self.device)
         if boxes is None:
             return placed, None
-        corners = _filled(boxes).reshape(PROMPTS_AT_ONCE, 2, 2) * zoom - 0.5
-        flat = corners[..., ::-1].reshape(PROMPTS_AT_ONCE, 4).astype(np.float32)
+        corners = self._filled(boxes).reshape(self.at_once, 2, 2) * zoom - 0.5
+        flat = corners[..., ::-1].reshape(self.at_once, 4).astype(np.float32)
         return placed, torch.from_numpy(flat.copy())[None].to(self.device)
 
     @torch.inference_mode()
     def answer(self, features: Features, points: Tensor, corners: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Make one pass of the mask decoder: logits (32, 3, y, x) of its own resolution, predicted IoU (32, 3)."""
+        """Make one pass of the mask decoder: logits (n, 3, y, x) of its own resolution, predicted IoU (n, 3)."""
         maps: Any = list(features.maps) if self.document.kind == "sam2" else features.maps[0]
         labels = torch.ones(points.shape[:3], dtype=torch.int64, device=self.device)
         with self._autocast():
@@ -312,7 +330,6 @@ class TransformersSegmenter:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
-
-def _filled(prompts: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    missing = PROMPTS_AT_ONCE - len(prompts)
-    return np.concatenate([prompts, np.repeat(prompts[-1:], missing, axis=0)]).astype(np.float64)
+    def _filled(self, prompts: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        missing = self.at_once - len(prompts)
+        return np.concatenate([prompts, np.repeat(prompts[-1:], missing, axis=0)]).astype(np.float64)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pydantic import Field
 
 from inkbatch.config import JobConfig
@@ -92,14 +93,13 @@ def run(config: ImportPromptableConfig, *, replace: bool = False) -> list[str]:
             f"{config.source}: expected the licence of the weights in its README.md, got none; state it with --licence"
         )
     shape = {part: found.config[part] for part in PARTS if isinstance(found.config.get(part), Mapping)}
-    read = read_state_dict(found.weights)
     net = build_promptable(KINDS[stated], shape)
-    load_promptable(net, read.state_dict, config.source)
+    sha256 = _load(net, found.weights, config.source)
     document = PromptableDocument(
         name=config.name or _name(config.source),
         kind=KINDS[stated],
         config=shape,
-        source={**found.facts, "sha256": read.sha256},
+        source={**found.facts, "sha256": sha256},
         licence=licence,
         **_input(found, net),
     )
@@ -117,7 +117,14 @@ def run(config: ImportPromptableConfig, *, replace: bool = False) -> list[str]:
         return [*lines, f"bundle: already at {dest}, nothing to do"]
     lines += way
     PromptableBundle.save(dest, document, net.state_dict())
-    return [*lines, f"source: {found.facts['uri']}, sha256 {read.sha256}", f"bundle: {dest}"]
+    return [*lines, f"source: {found.facts['uri']}, sha256 {sha256}", f"bundle: {dest}"]
+
+
+def _load(net: torch.nn.Module, weights: Location, source: str) -> str:
+    """Load a file of weights, and let go of it: the largest take gigabytes; returns its digest."""
+    read = read_state_dict(weights)
+    load_promptable(net, read.state_dict, source)
+    return read.sha256
 
 
 def _fetch(source: str) -> Published:

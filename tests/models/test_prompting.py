@@ -60,6 +60,14 @@ def test_the_centre_of_a_pixel_stays_one_when_the_tile_is_resized(stored):
     torch.testing.assert_close(corners[0, 0], torch.tensor([-0.5, -0.5, edge - 0.5, edge - 0.5]))
 
 
+def test_on_a_cpu_a_tile_of_few_prompts_is_not_filled_up_far(net, stored):
+    own, passes = TransformersSegmenter(net.eval(), stored.document), []
+    own.answer = lambda features, points, corners: passes.append(points.shape[1]) or answer(features, points, corners)
+    answer = TransformersSegmenter.answer.__get__(own)
+    own.masks(own.embed(np.zeros((64, 64, 3), np.uint8)), np.full((5, 2), 30.0))
+    assert passes == [4, 4]
+
+
 def test_weights_of_another_network_are_refused_by_name(net):
     other = build_promptable("sam", tiny_sam().config).state_dict()
     with pytest.raises(MismatchError, match=r"expected the weights of Sam2Model.*missing .*vision_encoder"):

@@ -98,7 +98,8 @@ def _settings(config: Mapping[str, Any]) -> str:
         f"Strokes of at least {rules['min_stroke']} px; those of one line at most {join} apart are one letter, unless "
         f"it were wider than {rules['widest']:g} heights. Plain numbers are pixels."
         + (
-            f" The map was turned by {rules['turn']}° against the clock; tables have the places as stored."
+            f" The map was turned by {rules['turn']}° against the clock: letters have their places as stored, lines "
+            "their rows as turned."
             if rules.get("turn")
             else ""
         )
