@@ -76,14 +76,15 @@ class ReadCheckpoint:
 
 
 def read_state_dict(
-    path: str | os.PathLike[str] | Location, *, section: str | None = None, trust_pickle: bool = False
+    path: str | os.PathLike[str] | Location, *, section: str | None = None, trust_pickle: bool | None = False
 ) -> ReadCheckpoint:
     """Read a published checkpoint.
 
     Args:
         path: File or URI.
         section: Name of the copy of the weights to take where a file holds several (``model``, ``ema_model``).
-        trust_pickle: Let a file that cannot be read as plain weights run its own program, in an isolated process.
+        trust_pickle: Let a file that cannot be read as plain weights run its own program, in an isolated process; None
+            where nobody can ask for that.
 
     Raises:
         DataError: The file is missing, holds no weights, holds several copies of them and `section` names none, or
@@ -167,7 +168,7 @@ def _read_safetensors(file: Path, source: str) -> tuple[dict[str, Tensor], dict[
 
 
 def _read_torch(
-    file: Path, location: Location, digest: str, section: str | None, *, trust_pickle: bool
+    file: Path, location: Location, digest: str, section: str | None, *, trust_pickle: bool | None
 ) -> ReadCheckpoint:
     loaded: Any = None
     try:
@@ -187,7 +188,7 @@ def _read_torch(
         if trust_pickle:
             weights, settings = unpickle_untrusted(file, location.uri, section)
             return ReadCheckpoint(weights, settings, digest, location.uri, section or "")
-        raise DataError(_refusal(location.uri, error)) from error
+        raise DataError(_refusal(location.uri, error, trust_pickle)) from error
     except MemoryError:
         raise
     except Exception as error:  # damaged files fail anywhere inside torch
@@ -251,13 +252,19 @@ def _load_weights_only(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _refusal(source: str, error: Exception) -> str:
+def _refusal(source: str, error: Exception, trust_pickle: bool | None) -> str:
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     finding = f"it calls for {named[1]}" if named else _reason(error)
+    trusting = (
+        ""
+        if trust_pickle is None
+        else "; or, if you trust the author, pass --trust-pickle: the program then runs once, without network and "
+        "without credentials"
+    )
     return (
         f"{source}: cannot be read as plain weights: {finding}. Unpickling it would run whatever program its author "
-        "put into it, with your rights, on your files. Ask for a .safetensors file or a plain state dict; or, if you "
-        "trust the author, pass --trust-pickle: the program then runs once, without network and without credentials"
+        "put into it, with your rights, on your files. Ask for a .safetensors file or a plain state dict"
+        f"{trusting}"
     )
 
 

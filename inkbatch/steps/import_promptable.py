@@ -122,7 +122,7 @@ def run(config: ImportPromptableConfig, *, replace: bool = False) -> list[str]:
 
 def _load(net: torch.nn.Module, weights: Location, source: str) -> str:
     """Load a file of weights, and let go of it: the largest take gigabytes; returns its digest."""
-    read = read_state_dict(weights)
+    read = read_state_dict(weights, trust_pickle=None)
     load_promptable(net, read.state_dict, source)
     return read.sha256
 

@@ -71,6 +71,25 @@ def copied(published, tmp_path, without=(), **config):
     return ImportPromptableConfig(source=str(folder), dest=str(tmp_path / "bundle"))
 
 
+class Program:
+    """A weight that makes a file when it is unpickled."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return open, (self.place, "w")
+
+
+def test_weights_that_want_to_run_a_program_are_refused_and_run_nothing(published, tmp_path):
+    weights = safetensors.torch.load_file(published / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((published / "config.json").read_bytes())
+    torch.save({**weights, "more": Program(str(tmp_path / "ran"))}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(DataError, match=r"would run whatever program .* or a plain state dict$"):
+        run(ImportPromptableConfig(source=str(tmp_path), dest=str(tmp_path / "bundle"), licence="MIT"))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_weights_without_a_licence_are_refused(published, tmp_path):
     config = copied(published, tmp_path, without=("README.md",))
     with pytest.raises(ConfigError, match="--licence"):

@@ -19,8 +19,10 @@ from inkbatch.data.instances.joining import Joined, groups, join
 from inkbatch.data.instances.settings import ProposalRules, area_px, length_px
 from inkbatch.data.instances.unit_facts import Sums, facts_of
 from inkbatch.data.labels.objects import BOUNDARY_PX
+from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
 
+MOST_REACH_PX = 2000  # OpenCV gives distances in float32: from 2,048 on their squares are off by one half and more
 Rule = Literal["component", "region"]
 
 
@@ -59,15 +61,21 @@ def limits_of(rules: ProposalRules, pixel_um: float | None, boundary_px: int = B
         boundary_px: Width of the boundary that the network was taught, by which objects grow unless `rules` say.
 
     Raises:
-        ConfigError: One is in micrometres, and the edge of a pixel is not known.
+        ConfigError: One is in micrometres, and the edge of a pixel is not known; a reach beyond `MOST_REACH_PX`.
     """
+    reach_px = max(1, round(length_px(rules.reach, pixel_um)))
+    if reach_px > MOST_REACH_PX:
+        raise ConfigError(
+            f"proposals.reach: expected at most {MOST_REACH_PX:,} px, up to which squared distances are exact, got "
+            f"{reach_px:,} px; lower it: half the width of the widest object is enough"
+        )
     return Limits(
         object_from=rules.object_from,
         boundary_from=rules.boundary_from,
         boundary_px=int(area_px(rules.boundary_min, pixel_um)),
         min_px=int(np.ceil(area_px(rules.min_area, pixel_um))),
         cluster_px=length_px(rules.cluster, pixel_um),
-        reach_px=max(1, round(length_px(rules.reach, pixel_um))),
+        reach_px=reach_px,
         neck=rules.neck,
         grow_px=boundary_px if rules.grow is None else round(length_px(rules.grow, pixel_um)),
     )

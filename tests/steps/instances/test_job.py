@@ -337,6 +337,8 @@ def test_arrays_that_are_no_maps_are_refused(configure, tmp_path, values, words)
 def test_settings_that_cannot_be_carried_out_are_refused(configure, tmp_path):
     with pytest.raises(ConfigError, match="needs the edge of a pixel"):
         run(configure(pixel_um=None, proposals={"min_area": "300um2"}), RunContext())
+    with pytest.raises(ConfigError, match=r"reach: expected at most 2,000 px.* got 2,001 px"):
+        run(configure(proposals={"reach": "10005um"}), RunContext())
     with pytest.raises(ConfigError, match="belong to maps"):
         configure(maps=None)
     with pytest.raises(DataError, match=r"expected maps \(NAME\.npy\), got none"):
