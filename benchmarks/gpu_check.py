@@ -21,6 +21,7 @@ from pathlib import Path
 
 from benchmarks.common import machine
 from benchmarks.gpu_runner import CPU_PATIENCE, Row, Step, run_steps
+from inkbatch.cli.outcome import run_script
 from inkbatch.run.run_file import software
 
 MINUTES = 8.0
@@ -81,4 +82,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main, "python -m benchmarks.gpu_check"))

@@ -28,6 +28,7 @@ from packaging.utils import canonicalize_name
 
 from benchmarks.common import REPOSITORY
 from benchmarks.gpu_trim import is_kept, stand_in_for_video
+from inkbatch.cli.outcome import run_script
 
 LOCK = REPOSITORY / "requirements" / "runtime.lock"
 LINE = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)(?: *; *([^\\\n]+))?", re.MULTILINE)
@@ -170,4 +171,4 @@ def report(archive: Path, most_mb: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main, "python -m benchmarks.gpu_pack"))

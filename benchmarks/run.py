@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.common import parser
+from inkbatch.cli.outcome import run_script
 
 BENCHMARKS = (
     "null",
@@ -71,4 +72,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main, "python -m benchmarks.run"))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.data.maps.comparison import open_comparison
 from inkbatch.data.maps.truth import TruthChoice
 from inkbatch.models.bundle import Bundle, bundle_location
@@ -184,4 +185,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main, "python scripts/ablate_training.py"))

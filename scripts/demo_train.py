@@ -23,6 +23,7 @@ from pathlib import Path
 
 import yaml
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.data.maps.comparison import open_comparison
 from inkbatch.data.maps.scoring import ScoreHistogram
 from inkbatch.data.maps.truth import TruthChoice
@@ -154,4 +155,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main, "python scripts/demo_train.py"))

@@ -18,6 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.testing.fuzzing import campaign, feed, readers
 from inkbatch.text import bytes_text, seconds_text
 
@@ -85,4 +86,4 @@ def guided(name: str, seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main, "python scripts/fuzz.py"))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.data.instances.scoring import InstanceScores, Overlaps, score
 from inkbatch.data.labels.components import label
 from inkbatch.data.synthetic.grains import GrainConfig, MadeSection, make_section, write_sections
@@ -176,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, "python scripts/instances_demo.py"))

@@ -17,7 +17,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.testing.campaigns import Place, StoreKind, stop_at_sigterm
+from inkbatch.testing.jobs import require_steps
 from inkbatch.testing.killing import Trial, named, prepared_scenes, trials
 from inkbatch.text import bytes_text, count_text, seconds_text
 
@@ -35,6 +37,7 @@ def main() -> int:
         "--hit", type=Path, help="folder of lists of the kinds that campaigns hit; they come last, then"
     )
     options = parser.parse_args()
+    require_steps(options.job)
     stop_at_sigterm()
     stores: list[StoreKind] = options.store or ["local", "s3"]
     failed = 0
@@ -89,6 +92,6 @@ def told(trial: Trial, name: str, place: Place, keep: Path) -> None:
 
 
 if __name__ == "__main__":
-    code = main()
+    code = run_script(main, "python scripts/kill_jobs.py")
     sys.stdout.flush()
     os._exit(code)  # some compiled modules complain of a common end

@@ -19,10 +19,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.data.synthetic.phantom import label_mask, truth_of
 from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
@@ -123,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, "python scripts/make_demo_data.py"))

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import cv2
 import numpy as np
 import tifffile
 
+from inkbatch.cli.outcome import run_script
+from inkbatch.errors import DataError
 from inkbatch.geometry import Box
+from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 
@@ -24,11 +28,15 @@ GAP_PX = 12
 SCALE = 0.5
 
 
-def main(root: str, target: str) -> None:
+def main() -> None:
     """Write the three panels side by side, at half size."""
-    folders = sorted(Path(root).glob("predictions/demo/*/complete.json"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="ROOT of the prediction")
+    parser.add_argument("to", type=Path, help="the picture, a PNG")
+    chosen = parser.parse_args()
+    folders = sorted(chosen.root.glob("predictions/demo/*/complete.json"))
     if not folders:
-        raise SystemExit(f"{root}: no complete prediction of the demo; run make demo first")
+        raise DataError(f"{chosen.root}: no complete prediction of the demo; run make demo first")
     prediction = Prediction.open(Location.parse(folders[-1].parent))
     ink_map = np.rint(prediction.read(Box(0, 0, *prediction.shape_yx)).astype(np.float32) * 255).astype(np.uint8)
     layer = tifffile.imread(DEMO / "layers" / f"{INK_LAYER:02d}.tif")
@@ -36,8 +44,8 @@ def main(root: str, target: str) -> None:
     gap = np.full((layer.shape[0], GAP_PX), 255, np.uint8)
     row = np.hstack([layer, gap, truth, gap, ink_map])
     picture = cv2.resize(row, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(target, picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    chosen.to.write_bytes(png_bytes(picture, 9))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(run_script(main, "python scripts/make_demo_picture.py"))

@@ -9,12 +9,14 @@ label version that the round proposed. Nothing is painted.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.data.labels.painting_version import labels_folder, read_facts, version_names
 from inkbatch.io.store.location import Location
 from inkbatch.run.record import REPORT_NAME
@@ -89,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, "python scripts/make_round_pictures.py"))

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inkbatch.cli.outcome import run_script
+from inkbatch.errors import DataError
 from inkbatch.geometry import Box
+from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 
@@ -39,21 +43,25 @@ def read_map(root: Path, segment: str, name: str) -> NDArray[np.uint8]:
     """Read a prediction as grey values."""
     folder = root / "predictions" / segment / name
     if not (folder / "complete.json").exists():
-        raise SystemExit(f"{folder}: no complete prediction; run the commands of docs/trust.md first")
+        raise DataError(f"{folder}: no complete prediction; run the commands of docs/trust.md first")
     prediction = Prediction.open(Location.parse(folder))
     return np.rint(prediction.read(Box(0, 0, *prediction.shape_yx)).astype(np.float32) * 255).astype(np.uint8)
 
 
-def main(root: str, images: str) -> None:
+def main() -> None:
     """Write ``trust-maps.png`` and ``trust-probe.png``."""
-    panels = [panel(title, read_map(Path(root), *place)) for title, place in MAPS.items()]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="ROOT of the predictions")
+    parser.add_argument("to", type=Path, help="where the pictures go")
+    chosen = parser.parse_args()
+    panels = [panel(title, read_map(chosen.root, *place)) for title, place in MAPS.items()]
     gap = np.full((panels[0].shape[0], GAP_PX), 255, np.uint8)
     rows = [np.hstack([left, gap, right]) for left, right in (panels[:2], panels[2:])]
     picture = cv2.resize(np.vstack(rows), None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(Path(images) / "trust-maps.png"), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    plot = Path(root) / "probes" / "demo" / "demo" / "probe.png"
-    (Path(images) / "trust-probe.png").write_bytes(plot.read_bytes())
+    (chosen.to / "trust-maps.png").write_bytes(png_bytes(picture, 9))
+    plot = chosen.root / "probes" / "demo" / "demo" / "probe.png"
+    (chosen.to / "trust-probe.png").write_bytes(plot.read_bytes())
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(run_script(main, "python scripts/make_trust_pictures.py"))

@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.data.synthetic.phantom import label_mask
 from inkbatch.testing.papyrus import synthetic_papyrus
 from inkbatch.testing.proof_segments import proof_segment
@@ -112,4 +113,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main, "python scripts/prove_sweep.py"))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.data.labels.components import INK_NEIGHBOURS, label
 from inkbatch.data.labels.painting import IGNORE, INK, NOT_INK, SUPERVISION, TILE_PX, Codes, Tile
 from inkbatch.data.labels.painting_version import (
@@ -304,4 +306,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, "python scripts/rounds_demo.py"))

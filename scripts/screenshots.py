@@ -10,6 +10,7 @@ evaluation, a probe, a dataset and a short training) is made first. `--only NAME
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.data.segments.catalog import shipped_catalog
 from inkbatch.run.job import RunContext
 from inkbatch.run.record import REPORT_NAME
@@ -217,4 +219,4 @@ def save(page: Any, place: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, "python scripts/screenshots.py"))

@@ -16,9 +16,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.testing.campaigns import Place, stop_at_sigterm
+from inkbatch.testing.jobs import require_steps
 from inkbatch.testing.spoiling import Trial, scenes_with_pull, trials
-from inkbatch.text import bytes_text, seconds_text
+from inkbatch.text import bytes_text, count_text, seconds_text
 
 
 @dataclass
@@ -73,15 +75,20 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="end early after these")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--job", action="append", help="this job alone; repeatable")
     parser.add_argument("--at-once", type=int, default=1, help="campaigns side by side, for most of one is waiting")
     options = parser.parse_args()
+    require_steps(options.job, ("pull",))
     stop_at_sigterm()
     if options.at_once > 1:
         return side_by_side(options)
     begun, tally = time.monotonic(), Tally(options.seed)
     with tempfile.TemporaryDirectory(prefix="inkbatch-storage-") as name, Place(Path(name), "s3") as place:
-        scenes = scenes_with_pull(place, Path(name))
-        print(f"{len(scenes)} jobs without faults: {seconds_text(time.monotonic() - begun)}", flush=True)
+        scenes = [one for one in scenes_with_pull(place, Path(name)) if not options.job or one.step.job in options.job]
+        print(
+            f"{count_text(len(scenes), 'job')} to be run; all without faults: {seconds_text(time.monotonic() - begun)}",
+            flush=True,
+        )
         with contextlib.suppress(KeyboardInterrupt):
             for trial in trials(place, Path(name), scenes, options.seed):
                 tally.add(trial)
@@ -94,6 +101,7 @@ def main() -> int:
 def side_by_side(options: argparse.Namespace) -> int:
     """Run campaigns of seeds that follow each other, each in a process of its own; returns the highest exit code."""
     share = ["--trials", str(-(-options.trials // options.at_once)), "--minutes", str(options.minutes)]
+    share += [word for job in options.job or () for word in ("--job", job)]
     seeds = range(options.seed, options.seed + options.at_once)
     running = [subprocess.Popen([sys.executable, __file__, *share, "--seed", str(seed)]) for seed in seeds]
     try:
@@ -105,6 +113,6 @@ def side_by_side(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
+    code = run_script(main, "python scripts/spoil_storage.py")
     sys.stdout.flush()
     os._exit(code)  # some compiled modules complain of a common end

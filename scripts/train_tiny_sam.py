@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.data.synthetic.grains import GrainConfig, make_section
 from inkbatch.io.store.location import Location
 from inkbatch.models.prompting import PromptableBundle, PromptableDocument, build_promptable
@@ -380,4 +382,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, "python scripts/train_tiny_sam.py"))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inkbatch.cli.outcome import run_script
 from inkbatch.testing.datasets import inked, labelled_segment
 from inkbatch.testing.load import asked, slow_clients
 from inkbatch.text import bytes_text
@@ -69,4 +70,4 @@ def measured(title: str, port: int, count: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main, "python scripts/view_load.py"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.models.prompting import build_promptable
 from inkbatch.run.job import JobReport, RunContext
@@ -32,6 +33,8 @@ from inkbatch.steps.probe import job as probe
 from inkbatch.steps.round import job as rounds
 from inkbatch.steps.sweep import job as sweep
 from inkbatch.steps.sweep.settings import SweepConfig
+from inkbatch.steps.synthetic import phantom_series
+from inkbatch.steps.synthetic.phantom_series import PhantomSeriesConfig
 from inkbatch.steps.train import job as train
 from inkbatch.steps.train import soup
 from inkbatch.testing.instances import write_maps
@@ -40,6 +43,7 @@ from inkbatch.testing.published import tiny_published, write_checkpoint, write_p
 from inkbatch.testing.rounds import rounds_root, tiny_round
 from inkbatch.testing.segments import network_bundle, write_layers
 from inkbatch.testing.training import planted_segment, tiny_dataset, tiny_run
+from inkbatch.text import near_matches
 
 UNIT_PX = 64
 
@@ -173,12 +177,19 @@ def write_more_inputs(folder: Path) -> None:
 
 
 def more_steps_of(folder: Path, root: str) -> list[Step]:
-    """List jobs of which `steps_of` has another way, and imports; they read what its steps left."""
+    """List jobs of which `steps_of` has another way, imports and phantoms; they read what its steps left."""
     network, found = f"{root}/networks/tiny", f"{root}/instances/grains/refined"
     taken = import_promptable.ImportPromptableConfig(source=str(folder / "published"), dest=network, licence="MIT")
     kept = import_checkpoint.ImportConfig(
         source=str(folder / "last.ckpt"), dest=f"{root}/networks/kept", preset=str(folder / "preset.yaml")
     )
+    series: dict[str, Any] = {
+        "source": str(folder / "layers"),
+        "labels": str(folder / "ink.png"),
+        "output": f"{root}/phantoms",
+    }
+    series |= {"count": 2, "depth_order": "forward", "voxel_size_um": 8.0, "source_box": [0, 0, 96, 96]}
+    planted = PhantomSeriesConfig.checked({**series, "amplitude": [40, 60], "depth_layer": [1, 3]}, "phantoms")
     carried = {"segment": "page", "root": root, "output_root": f"{root}/carried", "unit_px": UNIT_PX}
     outlined = {
         "subject": "grains",
@@ -197,10 +208,27 @@ def more_steps_of(folder: Path, root: str) -> list[Step]:
     return [
         Step("import-checkpoint", lambda _: import_checkpoint.run(kept)),
         Step("import-promptable", lambda _: import_promptable.run(taken)),
+        Step("phantoms", lambda _: phantom_series.run(planted)),
         Step("labels", partial(labels.run, onto)),
         Step("instances", partial(instances.run, refined)),
         Step("evaluate-instances", lambda _: evaluate_instances.run(scored)),
     ]
+
+
+def require_steps(asked: Iterable[str] | None, others: Iterable[str] = ()) -> None:
+    """Refuse names that are those of no step.
+
+    Args:
+        asked: The names.
+        others: Names that go, too.
+
+    Raises:
+        ConfigError: Names the steps.
+    """
+    steps = [step.job for of in (steps_of, more_steps_of) for step in of(Path("inputs"), "root")]
+    known = sorted({*steps, *others})
+    if unknown := sorted(set(asked or ()) - set(known)):
+        raise ConfigError(f"--job {unknown[0]}: expected one of {', '.join(known)}{near_matches(unknown[0], known)}")
 
 
 def _run(run: Callable[[Any, RunContext], JobReport], config: Any, context: RunContext) -> JobReport:

@@ -13,16 +13,23 @@ from numpy.typing import NDArray
 from inkbatch import __version__
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.synthetic.phantom import PhantomConfig, label_mask, papyrus_of, plant, require_fitting, truth_of
-from inkbatch.errors import ConfigError, DataError
+from inkbatch.errors import ConfigError, DataError, InkbatchError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
+from inkbatch.io.layers.state import layers_state
 from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.pictures.png import png_bytes
+from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.location import Location
+from inkbatch.io.store.versions import State, state_of
+from inkbatch.run.job import RunContext, begin
+from inkbatch.run.objects import reopened, sealed_files
+from inkbatch.run.record import RunFolder, RunManifest
 
 __all__ = ["PhantomConfig", "run"]
 
+DOCUMENT = "phantom.json"
 TILE_PX = 256
 COMPRESSION = "zlib"  # with the horizontal predictor: 1.6 : 1 on CT noise, where LZW alone gains nothing
 COMPRESSION_LEVEL = 9
@@ -43,15 +50,20 @@ def run(config: PhantomConfig, *, replace: bool = False) -> list[str]:
         Lines for the user.
 
     Raises:
-        ConfigError: A box leaves its picture, the labels are smaller than the phantom, or the output holds another one.
+        ConfigError: A box leaves its picture, or the labels are smaller than the phantom.
         DataError: No ink falls on papyrus, an unsupported dtype, a picture of the wrong size or that cannot be read.
+        MismatchError: The output holds a phantom of other settings, or of layers or letters that changed since.
         LayerRangeError: The ink's centre is outside the stack.
     """
     output = Location.parse(config.output)
-    other = _other(config, output, replace)
-    if other is None:
-        return [f"phantom: already complete at {output}, nothing to do"]
+    notes: list[str] = []
     with open_layer_source(config.source) as source:
+        record = RunFolder(output, manifest_of(config, source))
+        other = _other(record)
+        if other is None and _is_whole(record, notes):
+            return [f"phantom: already complete at {output}, nothing to do"]
+        if other is not None and not replace:
+            raise other
         require_fitting(source, config)
         box = area_box(config.source_box, source.shape_zyx[1:], "phantom source_box", source.uri)
         mask = _letters(config, box)
@@ -63,14 +75,21 @@ def run(config: PhantomConfig, *, replace: bool = False) -> list[str]:
                 "move label_box onto letters, or check label_threshold, label_invert and the segment mask"
             )
         names = _layer_names(source)
+        if other is not None:
+            notes.append(_removed(output))
         _require_no_others(output / "layers", set(names.values()))
-        for layer, planted in plant(source, box, mask, config, papyrus):
-            (output / "layers" / names[layer]).write_bytes(tiff_bytes(planted))
-        (output / "truth.png").write_bytes(png_bytes(truth.astype(np.uint8) * np.uint8(255), 9))
-        document = _document(config, source, box, papyrus, truth)
-    (output / "phantom.json").write_json(document)
+        begin(record, RunContext())
+        with recording() as ledger:
+            for layer, planted in plant(source, box, mask, config, papyrus):
+                (output / "layers" / names[layer]).write_bytes(tiff_bytes(planted))
+            (output / "truth.png").write_bytes(png_bytes(truth.astype(np.uint8) * np.uint8(255), 9))
+            (output / DOCUMENT).write_json(_document(config, source, box, papyrus, truth))
+        record.require_own()
+        record.require_inputs()
+    make_durable(ledger)
+    record.complete(sealed_files(output, ledger, ()))
     size = f"{len(names)} layers of {box.height} x {box.width} px, ink on {truth.mean():.1%}"
-    return [f"phantom: {size} · {output / 'layers'}{other}", f"truth: {output / 'truth.png'}"]
+    return [*notes, f"phantom: {size} · {output / 'layers'}", f"truth: {output / 'truth.png'}"]
 
 
 def tiff_bytes(layer: NDArray[Any]) -> bytes:
@@ -105,22 +124,50 @@ def read_picture(uri: str) -> NDArray[np.uint8]:
     return decode_image(data, cv2.IMREAD_GRAYSCALE, str(location)).astype(np.uint8, copy=False)
 
 
-def _other(config: PhantomConfig, output: Location, replace: bool) -> str | None:
-    """Make way for a phantom; return a word on another one that was removed; None where this very one is there."""
-    try:
-        found = (output / "phantom.json").read_mapping()
-    except FileNotFoundError:
-        return ""
-    if found.get("config") == _settings(config):
-        return None
-    if not replace:
-        raise ConfigError(
-            f"phantom {output}: another phantom is there already (its phantom.json differs); "
+def manifest_of(config: PhantomConfig, source: LayerSource) -> RunManifest:
+    """Make the manifest of a phantom: its settings, and the state of what it is made from."""
+
+    def states() -> dict[str, State]:
+        pictures = {"labels": config.labels, "segment mask": config.segment_mask}
+        places = {name: Location.parse(uri) for name, uri in pictures.items() if uri is not None}
+        found = {name: state_of(place) for name, place in places.items() if place.exists()}
+        return {"layers": layers_state(source), **found}
+
+    return RunManifest("phantom", _settings(config), {}, 1, state=states(), now=states)
+
+
+def _other(record: RunFolder) -> InkbatchError | None:
+    """Return the refusal of another phantom that has the place; None where there is none.
+
+    Phantoms of older versions have no manifest.
+    """
+    found = (record.location / DOCUMENT).find_mapping()
+    if (record.location / "manifest.json").exists():
+        try:
+            record.begin()
+        except MismatchError as error:
+            return error
+    elif found is not None and found.get("config") != record.manifest.config:
+        return ConfigError(
+            f"phantom {record.location}: another phantom is there already (its {DOCUMENT} differs); "
             "choose another output, or give --replace, which removes what is there"
         )
-    (output / "phantom.json").delete()  # first: without it nothing is taken for complete
+    return None
+
+
+def _is_whole(record: RunFolder, notes: list[str]) -> bool:
+    if (record.location / "manifest.json").exists():
+        return record.is_complete() and not reopened(record, "phantom", notes.append)
+    return (record.location / DOCUMENT).exists()
+
+
+def _removed(output: Location) -> str:
+    """Remove a phantom; the manifest goes last, so that a removal that is stopped can be finished."""
+    for name in ("complete.json", DOCUMENT, "truth.png"):
+        (output / name).delete()
     (output / "layers").delete_folder()
-    return " (--replace: removed the phantom that was there)"
+    (output / "manifest.json").delete()
+    return f"--replace: removed the phantom that was at {output}"
 
 
 def _settings(config: PhantomConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from inkbatch.documents import parse_yaml
 from inkbatch.errors import ConfigError
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.store.location import Location
+from inkbatch.redaction import shown
 from inkbatch.steps.synthetic import phantom
 
 CATALOG_NAME = "segments.yaml"
@@ -41,7 +42,8 @@ def run(config: PhantomSeriesConfig, *, replace: bool = False) -> list[str]:
     letters_yx = letters.shape[0], letters.shape[1]
     lines: list[str] = []
     for number in range(config.count):
-        lines += phantom.run(config.phantom(number, papyrus_yx, letters_yx), replace=replace)[:1]
+        one = phantom.run(config.phantom(number, papyrus_yx, letters_yx), replace=replace)
+        lines += [line for line in one if not line.startswith("truth: ")]
     place = Location.parse(config.output) / CATALOG_NAME
     _write_catalog(place, config)
     return [*lines, f"catalog: {place}"]
@@ -51,7 +53,9 @@ def _segments(place: Location) -> dict[str, Any]:
     document = parse_yaml(place.read_bytes(), str(place))
     found = document.get("segments") if isinstance(document, dict) else None
     if not isinstance(found, dict):
-        raise ConfigError(f"{place}: expected a catalog with segments, got something else; choose another output")
+        raise ConfigError(
+            f"{place}: expected a catalog with segments, got {shown(found)} for them; choose another output"
+        )
     return found
 
 

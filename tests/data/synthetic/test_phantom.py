@@ -23,10 +23,13 @@ from inkbatch.data.synthetic.phantom import (
     plant_layer,
     truth_of,
 )
-from inkbatch.errors import ConfigError, CorruptDataError, DataError, LayerRangeError
+from inkbatch.errors import ConfigError, CorruptDataError, DataError, LayerRangeError, MismatchError
 from inkbatch.geometry import Box, cut
+from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import CheckedLayerSource
-from inkbatch.steps.synthetic.phantom import PhantomConfig, run
+from inkbatch.io.store.location import Location
+from inkbatch.run.record import RunFolder
+from inkbatch.steps.synthetic.phantom import PhantomConfig, manifest_of, run
 
 DEMO = Path(inkbatch.__file__).parent / "demo"
 EVEN = {"crackle": 0.0, "edge_px": 0.0}
@@ -286,10 +289,50 @@ def test_a_finished_phantom_is_left_alone_and_another_one_is_refused(material):
     before = {file: file.stat().st_mtime_ns for file in (material / "phantom").rglob("*.*")}
     assert "nothing to do" in run(phantom_config(material))[0]
     assert before == {file: file.stat().st_mtime_ns for file in (material / "phantom").rglob("*.*")}
+    with pytest.raises(MismatchError, match=r"other settings.*seed.*choose another output, or give --replace"):
+        run(phantom_config(material, seed=1))
+    assert "--replace: removed the phantom that was" in run(phantom_config(material, seed=1), replace=True)[0]
+    assert "nothing to do" in run(phantom_config(material, seed=1))[0]
+
+
+def test_layers_or_letters_that_changed_since_are_noticed(material):
+    run(phantom_config(material))
+    cv2.imwrite(str(material / "letters.png"), np.full((80, 112), 255, np.uint8))
+    with pytest.raises(MismatchError, match=r"changed since.*labels.*--replace"):
+        run(phantom_config(material))
+    run(phantom_config(material), replace=True)
+    (material / "layers" / "03.tif").write_bytes((material / "layers" / "01.tif").read_bytes())
+    with pytest.raises(MismatchError, match=r"changed since.*layers.*03\.tif"):
+        run(phantom_config(material))
+
+
+@pytest.mark.parametrize("name", ["layers/05.tif", "truth.png", "phantom.json"])
+def test_a_phantom_whose_file_is_gone_or_cut_is_made_whole_again(material, name):
+    run(phantom_config(material))
+    place = material / "phantom" / name
+    whole = place.read_bytes()
+    for harm in (place.unlink, lambda: place.write_bytes(whole[:-1])):
+        harm()
+        assert "must be completed again" in run(phantom_config(material))[0]
+        assert place.read_bytes() == whole
+
+
+def test_a_phantom_that_another_process_began_with_other_settings_is_refused_and_left_alone(material):
+    begun = phantom_config(material, seed=1)
+    with open_layer_source(begun.source) as source:
+        RunFolder(Location.parse(begun.output), manifest_of(begun, source)).begin()
+    with pytest.raises(MismatchError, match="other settings"):
+        run(phantom_config(material))
+    assert [path.name for path in (material / "phantom").iterdir()] == ["manifest.json"]
+
+
+def test_a_phantom_of_an_older_version_stays_what_it_is(material):
+    run(phantom_config(material))
+    for name in ("manifest.json", "complete.json"):
+        (material / "phantom" / name).unlink()
+    assert "nothing to do" in run(phantom_config(material))[0]
     with pytest.raises(ConfigError, match="another phantom is there"):
         run(phantom_config(material, seed=1))
-    assert "--replace: removed the phantom that was there" in run(phantom_config(material, seed=1), replace=True)[0]
-    assert "nothing to do" in run(phantom_config(material, seed=1))[0]
 
 
 def test_a_phantom_that_was_cut_off_is_not_taken_for_whole(material):

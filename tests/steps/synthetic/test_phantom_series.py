@@ -12,7 +12,7 @@ import yaml
 
 from inkbatch.data.segments.catalog import Catalog
 from inkbatch.data.synthetic.phantom_series import RANGES, PhantomSeriesConfig
-from inkbatch.errors import ConfigError
+from inkbatch.errors import ConfigError, MismatchError
 from inkbatch.steps.synthetic.phantom_series import run
 from inkbatch.testing.segments import random_papyrus, write_layers
 
@@ -99,7 +99,7 @@ def test_two_series_share_a_folder_and_its_catalog(material):
 
 def test_another_series_under_the_same_ids_is_refused(material):
     run(series(material))
-    with pytest.raises(ConfigError, match="another phantom is there already"):
+    with pytest.raises(MismatchError, match="other settings"):
         run(series(material, amplitude=[60, 80]))
 
 
