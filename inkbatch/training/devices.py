@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, MutableMapping
+import warnings
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +17,7 @@ from inkbatch.training.fabric import Fabric, LightningEnvironment, Misconfigurat
 from inkbatch.training.settings import TrainConfig
 
 PORT = "29500"
+SLURM_JOB = "SLURM_JOB_ID"
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 AWS_NODE, AWS_NODES = "AWS_BATCH_JOB_NODE_INDEX", "AWS_BATCH_JOB_NUM_NODES"
 AWS_MAIN = "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"  # set on all nodes but the main one
@@ -81,6 +84,16 @@ def _devices_and_nodes(config: TrainConfig, started: Started | None, on_cuda: bo
     return devices, nodes
 
 
+@contextlib.contextmanager
+def _without_hint_of_srun() -> Iterator[None]:
+    """Ignore Lightning's hint to use srun, unless this is a Slurm job: it comes wherever Slurm is installed."""
+    with warnings.catch_warnings():
+        if SLURM_JOB not in os.environ:
+            warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
+        yield
+
+
+@_without_hint_of_srun()
 def launch_fabric(config: TrainConfig) -> Fabric:
     """Start the processes, or join those that a launcher started; each gets its share of the batch.
 

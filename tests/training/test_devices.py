@@ -18,7 +18,7 @@ from inkbatch.errors import ConfigError, DataError
 from inkbatch.run.job import RunContext
 from inkbatch.steps.train.job import TrainConfig, run
 from inkbatch.testing.training import NETWORK, tiny_run
-from inkbatch.training.devices import Started, read_aws_batch_nodes, started_by
+from inkbatch.training.devices import Started, launch_fabric, read_aws_batch_nodes, started_by
 
 # Batch statistics would be taken per process: the encoder's stand still, and the decoder has none.
 NO_STATISTICS = {
@@ -130,6 +130,16 @@ def test_devices_that_the_scheduler_did_not_give_are_refused(root, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="devices 3, num_nodes 2: not available here"):
         run(TrainConfig.checked(tiny_run(root, devices=3, num_nodes=2), "test"), RunContext())
+
+
+@pytest.mark.parametrize(("job", "hinted"), [(None, False), ("7", True)])
+def test_lightnings_hint_of_srun_is_for_slurm_jobs_alone(root, monkeypatch, recwarn, job, hinted):
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    launch_fabric(TrainConfig.checked(tiny_run(root, device="cpu"), "test"))
+    assert any("srun" in str(warning.message) for warning in recwarn) is hinted
 
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6"}
