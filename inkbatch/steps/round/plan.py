@@ -171,6 +171,11 @@ def _plan(config: RoundConfig, number: int) -> RoundPlan:
     if number > 1:
         before = round_folder(root, config.name, number - 1)
         what = f"round {number} of {config.name}: the one before it"
+        if not before.exists() and (elsewhere := round_folder(out, config.name, number - 1)).exists():
+            raise ConfigError(
+                f"{what}: expected at {before}, beside its segments, got it at {elsewhere}; output_root repeats one "
+                "round elsewhere: for a series in another ROOT prepare the segments there, or copy that round"
+            )
         require_complete(before, what, f"run inkbatch round {config.name} --round {number - 1} first")
     config = config.model_copy(update={"segments": _as_begun(config, round_folder(out, config.name, number))})
     surfaces = {name: open_prepared(config.root, name)[0] for name in ids}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -77,7 +78,7 @@ class RoundConfig(Grown, JobConfig):
         round: Number of the round; None goes on with the one that is not complete, or begins the next if labels,
             settings or surfaces changed since the last.
         root: ROOT: a folder or ``s3://bucket/prefix``.
-        output_root: ROOT of the round, if it is not stored beside its segments.
+        output_root: ROOT of a round that is repeated elsewhere; a series goes on in `root` alone.
         segments: Segments with labels, wholly or in part.
         block_px: Edge of a block.
         folds: Division into folds.
@@ -94,6 +95,7 @@ class RoundConfig(Grown, JobConfig):
     """
 
     job: ClassVar[str] = "round"
+    spelled: ClassVar[Mapping[str, str]] = {"name": "NAME"}
     younger: ClassVar[frozenset[str]] = frozenset({"start"})
 
     name: BoundedName

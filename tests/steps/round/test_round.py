@@ -166,6 +166,13 @@ def test_a_damaged_manifest_is_refused_by_name_and_no_further_round_begins(two_r
         make_plan(round_settings(two_rounds, output_root=str(root)))
 
 
+def test_a_series_cannot_go_on_in_another_root_and_the_refusal_says_what_can(prepared, two_rounds, tmp_path):
+    place = tmp_path / "rounds/discs/round-001"
+    shutil.copytree(two_rounds / "rounds/discs/round-001", place)
+    with pytest.raises(ConfigError, match=rf"got it at {place}; output_root repeats one round elsewhere"):
+        make_plan(round_settings(prepared, output_root=str(tmp_path), round=2))
+
+
 def test_a_complete_round_removes_what_killed_stages_left(two_rounds):
     stages = "runs/discs-r002/fold-0", "datasets/discs-r002", "predictions/r1/discs-r002-fold-1/done", "labels/r0/v001"
     for stage in stages:
