@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+import typer
 
+from inkbatch.cli.app import app
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
@@ -54,6 +57,20 @@ def test_a_page_made_anew_from_stored_files_has_the_same_bytes(made):
     place.delete()
     assert write_report(folder) == place
     assert place.read_bytes() == before
+
+
+def test_every_command_of_a_page_can_be_given_as_it_stands(made):
+    """Words in capitals are to be filled in; commands and options are real, files are there."""
+    text = html.unescape(re.sub(r"<[^>]+>", " ", made[1].read_bytes().decode()))
+    commands = typer.main.get_command(app).commands
+    named = re.findall(r"inkbatch ([a-z-]+)((?: (?:--)?[\w./=-]*[\w/])*)", text)
+    assert named
+    for name, words in named:
+        assert name in commands, name
+        known = {word for parameter in commands[name].params for word in (*parameter.opts, *parameter.secondary_opts)}
+        assert set(re.findall(r"(?<= )--[a-z-]+", words)) <= known, words
+        files = {word for word in words.split() if word.endswith((".yaml", ".json"))}
+        assert files <= {"manifest.json", "prepare/manifest.json", "labels/manifest.json"} or "fold-" in words, words
 
 
 def test_links_lead_to_files_of_the_run(made):

@@ -65,6 +65,7 @@ def page(run: StoredRun, root: Location) -> Page:
     apart = "split so that no pixel is both learned and tested" if is_placed else "split as the pack states it"
     ink = _mean_ink(index.samples)
     card = run.manifest["config"].get("card", {})
+    train = f"inkbatch train --dataset {index.name} --run {index.name} --set model.architecture=smp --root ROOT"
     said = () if not card.get("description") else (Words(str(card["description"])),)
     made = Page(
         job="build-dataset",
@@ -97,7 +98,7 @@ def page(run: StoredRun, root: Location) -> Page:
             Section("Samples and their labels", (Words(SAMPLES), *said, _mosaic(run.folder, index))),
             Section("Segments", (_segments(index),)),
             Section("Splits", (_splits(rounds),)),
-            Section("Use it", (Code(f"inkbatch train --config train.yaml --set dataset={index.name} --root ROOT"),)),
+            Section("Use it", (Code(train), Words(USE))),
         ),
         repeat=RERUN,
         repeat_note="The same segments, labels and settings give the same bytes; other labels are noticed by digest.",
@@ -106,6 +107,10 @@ def page(run: StoredRun, root: Location) -> Page:
     return in_picture_words(made) if index.is_pictures else made
 
 
+USE = (
+    "ROOT is the folder or s3:// address that this dataset lies in. The network is a U-Net; inkbatch presets "
+    "lists whole ways of training, and --set and --config take settings of your own."
+)
 SAMPLES = "Each sample's middle layer; ink labels are outlined in light blue, what is ignored in pink."
 
 

@@ -102,7 +102,8 @@ def page(run: StoredRun, root: Location) -> Page:
         repeat=RERUN,
         repeat_note=(
             f"Look at it beside its members: inkbatch view {config['segment']} --root ROOT. The map serves every job "
-            f"that takes a prediction, for example inkbatch evaluate {config['segment']} --name {config['name']}."
+            f"that takes a prediction, for example inkbatch evaluate {config['segment']} --name {config['name']} "
+            "--root ROOT."
         ),
         files=links(run.folder, FILES),
     )

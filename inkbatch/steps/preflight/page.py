@@ -87,8 +87,8 @@ def page(run: StoredRun, root: Location) -> Page:
         ),
         repeat=RERUN,
         repeat_note=(
-            f"inkbatch infer {found['segment']} --preflight mask leaves out what cannot be read; --preflight warn only "
-            "says it."
+            f"inkbatch infer {found['segment']} --bundle BUNDLE --preflight mask --root ROOT leaves out what cannot be "
+            "read; --preflight warn only says it."
         ),
         files=links(run.folder, FILES),
     )

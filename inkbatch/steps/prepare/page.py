@@ -61,7 +61,7 @@ def page(run: StoredRun, root: Location) -> Page:
         repeat="inkbatch rerun prepare/manifest.json --root ANOTHER_ROOT",
         repeat_note=(
             "Run it in this page's folder: it reads the layers again with the same rules and says whether the bytes "
-            "are equal. The next step is inkbatch infer."
+            f"are equal. The next step: inkbatch infer {said.segment} --bundle BUNDLE --root ROOT."
         ),
         files=(
             Link("surface.zarr", "surface.zarr/zarr.json", "the layers in depth order, OME-Zarr with a pyramid"),

@@ -8,7 +8,7 @@ from inkbatch.io.store.location import Location
 from inkbatch.reports.charts.shapes import Axis, Line, Mark
 from inkbatch.reports.charts.svg import bar_chart, line_chart
 from inkbatch.reports.page import Chart, Figure, Page, Promise, Section, Table, Words
-from inkbatch.reports.stored import RERUN, bundle_warnings, interruptions, links, money, shown
+from inkbatch.reports.stored import RERUN, below, bundle_warnings, interruptions, links, money, shown
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
 from inkbatch.steps.stored_probe import has_reading
@@ -37,7 +37,7 @@ def page(run: StoredRun, root: Location) -> Page:
 
     Args:
         run: The run, in ``ROOT/probes/{segment}/{name}``.
-        root: Not needed.
+        root: ROOT, for the command that uses the reading.
     """
     found = (run.folder / "verdict.json").read_mapping()
     config, numbers = run.manifest["config"], found["numbers"]
@@ -82,11 +82,19 @@ def page(run: StoredRun, root: Location) -> Page:
         ),
         repeat=RERUN,
         repeat_note=(
-            f"inkbatch infer {found['segment']} --bundle {found['bundle']} --layers auto "
+            f"inkbatch infer {found['segment']} --bundle {_place(run, root)} --layers auto --root ROOT "
             + ("takes the reading of this probe." if found["usable"] else "refuses this segment because of this probe.")
         ),
         files=links(run.folder, FILES),
     )
+
+
+def _place(run: StoredRun, root: Location) -> str:
+    """Name the bundle as commands do."""
+    asked = run.manifest.get("request", {}).get("bundle")
+    if asked is None or "/" not in asked:
+        return str(asked or run.manifest["inputs"]["bundle"])
+    return below(Location.parse(asked), root)
 
 
 READING = (

@@ -241,7 +241,7 @@ def _sections(
     use = Section(
         "Use it",
         (
-            Code(_use(bundle["contract"], f"{place}/bundle")),
+            Code(use_of(bundle["contract"], f"{place}/bundle")),
             Words("ROOT is the folder or s3:// address that this run lies in."),
         ),
     )
@@ -268,7 +268,7 @@ def _left_out(bundle: Mapping[str, Any]) -> list[Section]:
     return [Section("Left out at the start", (said, Code("\n".join(left))), folded=True)]
 
 
-def _use(contract: Mapping[str, Any], place: str) -> str:
+def use_of(contract: Mapping[str, Any], place: str) -> str:
     """Name the command that uses a bundle: one for pictures is no bundle for segments."""
     if contract.get("reads") == "pictures":
         return f"inkbatch infer-pictures --bundle {place} --images FOLDER --to MAPS"

@@ -13,7 +13,7 @@ from inkbatch.reports.page import Chart, Code, Figure, Page, Section, Table
 from inkbatch.reports.stored import RERUN, below, interruptions, links, money, shown
 from inkbatch.reports.timing import spent
 from inkbatch.run.finished import StoredRun
-from inkbatch.steps.train.page import SCORES, STAGES
+from inkbatch.steps.train.page import SCORES, STAGES, use_of
 
 SOUP_NAME = "soup.json"
 DRAWN = ("f05", "average_precision", "auc")
@@ -60,7 +60,7 @@ def page(run: StoredRun, root: Location) -> Page:
         sections=(
             Section("Members", (_table(members, soup),)),
             *calibration_section(run.folder / "bundle", bundle["weights_sha256"]),
-            Section("Use it", (Code(f"inkbatch infer SEGMENT --bundle {below(run.folder, root)}/bundle"),)),
+            Section("Use it", (Code(use_of(bundle["contract"], f"{below(run.folder, root)}/bundle")),)),
         ),
         repeat=RERUN,
         repeat_note="On a CPU the same checkpoints and the same dataset give the same weights, to the bit.",
