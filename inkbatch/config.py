@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import fnmatch
 import hashlib
 import json
@@ -26,11 +25,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from inkbatch.documents import parse_yaml, read_yaml_file
 from inkbatch.errors import ConfigError
-from inkbatch.redaction import HIDDEN, holds_secret, redact, shown
+from inkbatch.redaction import HIDDEN, holds_secret, shown
+from inkbatch.validation import in_words
 
 PRESET_KEY = "recipe"
 LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
 DESTINATION_KEYS = ("root", "output_root")
+ROOT_MARK = "ROOT/"  # begins a path that counts from ROOT
 
 WindowName = Literal["hann", "gaussian", "uniform", "hann-symmetric", "gaussian-cdf"]  # blending weights of a tile
 
@@ -60,6 +61,10 @@ PATH_OR_NAME_KEYS = frozenset(
     | {"annotations", "supervision_mask", "validation_mask", "bundles"}
 )
 DATA_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".zarr", ".pth", ".safetensors")
+
+
+class Assumed(str):
+    """The value of an option that nobody gave, from the environment or the workspace: a file or ``--set`` wins."""
 
 
 @dataclass
@@ -106,10 +111,12 @@ class JobConfig(BaseModel):
 
     Attributes:
         job: Name of the command, and of its section in a preset; empty for settings that are no job of their own.
+        spelled: Options and arguments of the command whose names are not those of their settings, by setting.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     job: ClassVar[str] = ""
+    spelled: ClassVar[Mapping[str, str]] = {"segment": "SEGMENT"}
 
     @classmethod
     def load(
@@ -123,9 +130,10 @@ class JobConfig(BaseModel):
 
         Args:
             file: YAML file with a mapping, or None; of a preset the job's section is taken. Its ``launch`` block is no
-                setting and is left to the engines. Paths in it count from the file, see `located`.
+                setting and is left to the engines. Paths in it count from the file, see `located`; ``ROOT/…``
+                counts from `root`, here and in a preset.
             sets: ``key=value`` or ``key.sub=value``; the value is read as YAML.
-            options: Values of the command's own options; None means "not given".
+            options: Values of the command's own options; None means "not given", see `Assumed`, too.
             preset: Settings of lower precedence than all of these, see `inkbatch.presets`.
 
         Raises:
@@ -138,8 +146,13 @@ class JobConfig(BaseModel):
             values.pop(LAUNCH_KEY, None)
         for item in sets:
             _apply_set(values, item)
-        values |= {key: value for key, value in (options or {}).items() if value is not None}
-        return cls.checked(values, file or "configuration")
+        given = {key: value for key, value in (options or {}).items() if value is not None}
+        assumed = {key: str(value) for key, value in given.items() if isinstance(value, Assumed)}
+        values = {**assumed, **values, **{key: value for key, value in given.items() if key not in assumed}}
+        if "root" in cls.model_fields:
+            root = values.get("root") or cls.model_fields["root"].default
+            values = {key: _below_root(value, str(root)) for key, value in values.items()}
+        return cls._validated(values, file or "configuration", cls._words(options or {}))
 
     def request(self, **replaced: Any) -> dict[str, Any]:
         """Dump the settings without their destination, as a manifest keeps them for `inkbatch rerun`.
@@ -154,10 +167,21 @@ class JobConfig(BaseModel):
     @classmethod
     def checked(cls, values: Mapping[str, Any], place: str) -> Self:
         """Validate `values`; `place` opens the message of a failure."""
+        return cls._validated(values, place, {})
+
+    @classmethod
+    def _validated(cls, values: Mapping[str, Any], place: str, spelled: Mapping[str, str]) -> Self:
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(f"{place}: " + "; ".join(_explain(cls, entry) for entry in error.errors())) from error
+            raise ConfigError(f"{place}: {in_words(error, values, model=cls, spelled=spelled)}") from error
+
+    @classmethod
+    def _words(cls, options: Mapping[str, Any]) -> dict[str, str]:
+        """Say how the command line gives each setting: by an option of that name, by another word, or by --set."""
+        named = {key: f"--{key.replace('_', '-')}" for key in options}
+        words = named | dict(JobConfig.spelled) | dict(cls.spelled)
+        return {key: words.get(key, f"--set {key}=…") for key in cls.model_fields}
 
 
 def digest(value: Any) -> str:
@@ -220,12 +244,6 @@ def named_place(text: str) -> tuple[str | None, str]:
     return (found[1], found[2]) if found else (None, text)
 
 
-def near_matches(word: str, known: Sequence[str]) -> str:
-    """Return a hint such as ``; did you mean 'stride_px'?``, or an empty text."""
-    found = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"; did you mean {', '.join(repr(name) for name in found)}?" if found else ""
-
-
 def section_of(values: dict[str, Any], job: str, place: str) -> dict[str, Any]:
     """Take a file's settings for one job: all of it, or of a preset the job's section.
 
@@ -253,7 +271,8 @@ def located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Let the paths in a file's settings count from that file.
 
     Settings that may be a name or a path (bundle, dataset, labels, …) are paths where they hold a ``/`` or end as
-    pictures and arrays do. Addresses and absolute paths stay; a layout's inner folders hang on the layout's own.
+    pictures and arrays do. Addresses, absolute paths and ``ROOT/…`` stay; a layout's inner folders hang on the layout's
+    own.
     """
     return {key: _located(key, value, folder) for key, value in values.items()}
 
@@ -264,10 +283,20 @@ def _located(key: str, value: Any, folder: Path) -> Any:
         return {**value, **located(inner, folder)}
     if isinstance(value, list):
         return [_located(key, part, folder) for part in value]
-    if not isinstance(value, str) or "://" in value or value.startswith(("/", "~")) or not value:
+    if not isinstance(value, str) or "://" in value or value.startswith(("/", "~", ROOT_MARK)) or not value:
         return value
     is_path = key in PATH_KEYS or (key in PATH_OR_NAME_KEYS and ("/" in value or value.lower().endswith(DATA_ENDINGS)))
     return os.path.normpath(folder / value) if is_path else value
+
+
+def _below_root(value: Any, root: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _below_root(part, root) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_below_root(part, root) for part in value]
+    if isinstance(value, str) and value.startswith(ROOT_MARK):
+        return f"{root.rstrip('/')}/{value.removeprefix(ROOT_MARK)}"
+    return value
 
 
 def read_yaml(file: str) -> dict[str, Any]:
@@ -280,7 +309,7 @@ def read_yaml(file: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{file}: expected a mapping of keys to values, got a {type(values).__name__}")
+        raise ConfigError(f"{file}: expected keys with values, got {shown(values)}")
     return _with_text_keys(values, file)
 
 
@@ -302,22 +331,3 @@ def _apply_set(values: dict[str, Any], item: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {key}: {parent!r} is not a mapping")
     target[last] = parse_yaml(text, f"--set {key}=…")
-
-
-def _explain(model: type[BaseModel], entry: Any) -> str:
-    place = ".".join(str(part) for part in entry["loc"]) or "values"
-    if entry["type"] == "extra_forbidden":
-        return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), _keys_at(model, entry['loc'][:-1]))}"
-    if entry["type"] == "missing":
-        return f"{place!r} is required and not given"
-    return f"{place}: {redact(entry['msg'])} (got {shown(entry['input'], place)})"
-
-
-def _keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    """List the known keys of the model that `path` leads to; none if it leads to something else."""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return []
-        model = field.annotation
-    return sorted(model.model_fields)

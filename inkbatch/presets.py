@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from inkbatch.config import JobConfig, located, near_matches, read_yaml, section_of
+from inkbatch.config import JobConfig, located, read_yaml, section_of
 from inkbatch.errors import ConfigError
+from inkbatch.text import near_matches
 
 PACKAGE = Path(__file__).resolve().parent
 FOLDERS = (PACKAGE / "jobs" / "presets", PACKAGE.parent / "jobs" / "presets")

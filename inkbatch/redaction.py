@@ -36,7 +36,7 @@ def shown(value: object, name: str = "", most: int = 80) -> str:
     if holds_secret(name):
         return HIDDEN
     if isinstance(value, dict):
-        return f"a mapping of {len(value)}"
+        return "{…}" if value else "{}"
     if isinstance(value, (list, tuple, set)) and (len(value) > 4 or any(map(_is_nested, value))):
         return f"a {type(value).__name__} of {len(value)}"
     try:

@@ -1,6 +1,9 @@
-"""Numbers as a person says them: sizes, durations, counts."""
+"""Numbers and words as a person says them: sizes, durations, counts, near matches."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
 
 
 def bytes_text(count: float) -> str:
@@ -54,3 +57,9 @@ def share_text(share: float) -> str:
     if 0 < share < 0.01:
         return "less than 1 %"
     return f"{min(round(share * 100), 100 if share >= 1 else 99)} %"
+
+
+def near_matches(word: str, known: Sequence[str]) -> str:
+    """Return a hint such as ``; did you mean 'stride_px'?``, or an empty text."""
+    found = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(repr(name) for name in found)}?" if found else ""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.config import read_yaml
 from inkbatch.errors import ConfigError
+from inkbatch.validation import in_words
 
 WORKSPACE_NAME = "inkbatch.yaml"
 FILES: Mapping[str, str] = {
@@ -100,11 +101,11 @@ def make_workspace(folder: Path) -> list[str]:
 
 
 def _read(file: Path) -> Workspace:
+    values = read_yaml(str(file))
     try:
-        found = _Document.model_validate(read_yaml(str(file)))
+        found = _Document.model_validate(values)
     except ValidationError as error:
-        rows = "; ".join(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors())
-        raise ConfigError(f"workspace {file}: {rows}") from error
+        raise ConfigError(f"workspace {file}: {in_words(error, values, model=_Document)}") from error
     root = found.root if "://" in found.root else str((file.parent / found.root).absolute())
     named = tuple(file.parent / name for name in found.catalogs)
     return Workspace(file.parent, root, tuple(place for place in named if place.is_file()))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import pytest
 
 from inkbatch.config import JobConfig, digest, named_place, parse_bytes
@@ -29,10 +32,10 @@ def test_options_win_over_set_over_file_over_defaults(tmp_path):
     ("text", "sets", "words"),
     [
         ("segment: a\nstride: 3", [], "unknown key 'stride'; did you mean 'stride_px'"),
-        ("stride_px: 3", [], "'segment' is required"),
+        ("stride_px: 3", [], r"'segment' \(SEGMENT\) is required"),
         ("segment: a\nstride_px: wide", [], "stride_px: .*got 'wide'"),
         ("segment: [", [], "not YAML"),
-        ("- a", [], "expected a mapping of keys to values, got a list"),
+        ("- a", [], r"expected keys with values, got \['a'\]"),
         ("segment: a", ["stride_px"], "expected key=value"),
         ("segment: a", ["segment.x=1"], "not a mapping"),
     ],
@@ -97,3 +100,21 @@ def test_a_secret_behind_the_option_of_bundles_is_refused_without_its_value():
     with pytest.raises(ConfigError, match="got WANDB_API_KEY=…, which looks like a secret") as found:
         named_place("WANDB_API_KEY=hidden")
     assert "hidden" not in str(found.value)
+
+
+class Reading(JobConfig):
+    job: ClassVar[str] = "reading"
+    root: str = "root"
+    bundle: str = ""
+    maps: tuple[str, ...] = ()
+    parts: Mapping[str, str] | None = None
+
+
+def test_what_begins_with_root_counts_from_root_wherever_it_is_stated(tmp_path):
+    (tmp_path / "job.yaml").write_text("bundle: ROOT/runs/r/bundle\nmaps: [ROOT/a, b/c]\n")
+    preset = {"parts": {"x": "ROOT/x"}}
+    found = Reading.load(str(tmp_path / "job.yaml"), ["parts.y=ROOT/y"], {"root": "s3://bucket/ink/"}, preset)
+    assert found.bundle == "s3://bucket/ink/runs/r/bundle"
+    assert found.maps == ("s3://bucket/ink/a", str(tmp_path / "b/c"))
+    assert found.parts == {"x": "s3://bucket/ink/x", "y": "s3://bucket/ink/y"}
+    assert Reading.load(None, ["bundle=ROOT/b"]).bundle == "root/b"

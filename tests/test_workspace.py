@@ -47,6 +47,19 @@ def test_root_and_catalog_are_found_from_any_folder_inside(workspace):
     assert catalog.own == ["a", "b"]
 
 
+def test_a_root_that_a_file_or_set_states_goes_before_that_of_workspace_and_environment(workspace, monkeypatch):
+    (workspace / "job.yaml").write_text("root: elsewhere\n")
+    for _ in range(2):
+        options = {"segment": "a", "bundle": "demo", "root": chosen_root(None)}
+        assert InferConfig.load(str(workspace / "job.yaml"), (), options).root == str(workspace / "elsewhere")
+        assert InferConfig.load(None, ["root=here"], options).root == "here"
+        assert InferConfig.load(None, ["root=here"], {**options, "root": chosen_root("there")}).root == "there"
+        found = InferConfig.load(None, (), options).root
+        assert found == options["root"]
+        assert type(found) is str
+        monkeypatch.setenv("INKBATCH_ROOT", "s3://bucket/ink")
+
+
 def test_making_a_workspace_again_keeps_what_is_there(workspace):
     before = (workspace / "segments.yaml").read_text()
     assert all(line.startswith("kept") for line in make_workspace(workspace))
@@ -62,7 +75,7 @@ def test_a_fresh_workspace_lists_no_segment_of_its_own_and_a_broken_one_is_named
     assert found is not None
     assert found.catalogs == (tmp_path / "new/segments.yaml",)
     (tmp_path / "new/inkbatch.yaml").write_text("rooot: x\n")
-    with pytest.raises(ConfigError, match=r"workspace .*inkbatch.yaml: rooot"):
+    with pytest.raises(ConfigError, match=r"workspace .*inkbatch.yaml: unknown key 'rooot'; did you mean 'root'"):
         find_workspace(tmp_path / "new")
     assert find_workspace(tmp_path) is None
 

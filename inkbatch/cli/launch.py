@@ -87,7 +87,9 @@ def _run(context: typer.Context, request: Request, engine: EngineOptions, shard:
         _launch(context, request, engine, dry_run)
         return
     from inkbatch.launch.commands import commands_here
+    from inkbatch.launch.jobfile import require_jobs
 
+    require_jobs(request.jobs)
     commands = commands_here(_without_complete_prepare(request), shard, planning=dry_run)
     if len(commands) > 1:
         for command in commands:

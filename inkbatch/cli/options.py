@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from inkbatch.config import JobConfig, ends_with_check, is_checking
+from inkbatch.config import Assumed, JobConfig, ends_with_check, is_checking
 from inkbatch.errors import ConfigError, InkbatchError, TryAgainError
 from inkbatch.text import count_text, seconds_text
 
@@ -154,11 +154,12 @@ def chosen_root(root: str | None) -> str | None:
     """Take the option, else ``INKBATCH_ROOT`` of the environment, else the workspace's ROOT; None outside of all."""
     from inkbatch.workspace import find_workspace
 
-    stated = root or os.environ.get("INKBATCH_ROOT")
-    if stated:
-        return stated
+    if root:
+        return root
+    if from_environment := os.environ.get("INKBATCH_ROOT"):
+        return Assumed(from_environment)
     workspace = find_workspace()
-    return workspace.root if workspace else None
+    return Assumed(workspace.root) if workspace else None
 
 
 def segments_asked(segment: str | None, every: bool, catalog: str | None) -> list[str | None]:

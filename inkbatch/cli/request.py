@@ -112,7 +112,7 @@ def make_request(
     return Request(
         jobs=chosen,
         subject=subject,
-        root=chosen_root(inputs.root) or DEFAULT_ROOT,
+        root=str(chosen_root(inputs.root) or DEFAULT_ROOT),
         shards=_shards(shards, chosen),
         source=inputs.source,
         bundles=tuple(inputs.bundle or ()),

@@ -12,9 +12,10 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, field_validator
 
-from inkbatch.config import JobConfig, near_matches
+from inkbatch.config import JobConfig
 from inkbatch.errors import ConfigError, DataError
 from inkbatch.launch.plan import ArraySpec, Chain, refuse_secret_values, refuse_secrets
+from inkbatch.text import near_matches
 
 
 class Feature(StrEnum):

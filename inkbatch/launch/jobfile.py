@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from inkbatch.config import LAUNCH_KEY, JobConfig, located, near_matches, parse_bytes, read_yaml
+from inkbatch.config import LAUNCH_KEY, JobConfig, located, parse_bytes, read_yaml
 from inkbatch.errors import ConfigError
+from inkbatch.text import near_matches
 
 PACKAGE = Path(__file__).parent.parent
 # Inside an installed package, and beside it in a working tree.
@@ -162,8 +164,22 @@ def _shipped(job: str) -> Path:
     for folder in FOLDERS:
         if job in job_names() and (folder / f"{job}.yaml").is_file():
             return folder / f"{job}.yaml"
+    raise _no_such(job)
+
+
+def require_jobs(jobs: Sequence[str]) -> None:
+    """Refuse what is no job that `inkbatch run` and engines can run.
+
+    Raises:
+        ConfigError: Names the jobs.
+    """
+    if unknown := [job for job in jobs if job not in job_names()]:
+        raise _no_such(unknown[0])
+
+
+def _no_such(job: str) -> ConfigError:
     names = job_names()
-    raise ConfigError(f"job {job!r}: there is no such job{near_matches(job, names)} (jobs: {', '.join(names)})")
+    return ConfigError(f"job {job!r}: there is no such job{near_matches(job, names)} (jobs: {', '.join(names)})")
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:

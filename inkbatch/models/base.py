@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from inkbatch.config import near_matches
 from inkbatch.errors import ConfigError
+from inkbatch.text import near_matches
 
 
 class ModelConfig(BaseModel):

@@ -27,6 +27,7 @@ from inkbatch.models.contract import LayerRule as LayerRule
 from inkbatch.models.keys import first_of, key_faults
 from inkbatch.models.rules import Grown
 from inkbatch.models.seal import broken_seals, seal_of
+from inkbatch.validation import in_words
 
 SHIPPED_BUNDLE = "demo"
 WEIGHTS_FILE = "weights.safetensors"
@@ -160,8 +161,7 @@ class Bundle:
         try:
             document = BundleDocument.model_validate(values)
         except ValidationError as error:
-            rows = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise DataError(f"{place}: not a valid bundle: {rows}") from error
+            raise DataError(f"{place}: not a valid bundle: {in_words(error, values, model=BundleDocument)}") from error
         calibration = read_calibration(location, document.weights_sha256)
         bundle = Bundle(location, document, dict(overrides or {}), calibration)
         _ = bundle.contract

@@ -7,11 +7,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from inkbatch.config import WindowName, near_matches
+from inkbatch.config import WindowName
 from inkbatch.errors import ConfigError, LayerRangeError
 from inkbatch.io.layers.spacing import VOXEL_TOLERANCE
 from inkbatch.io.surface import ClaheSettings, DepthOrder, SurfaceProvenance, SurfaceVolume
 from inkbatch.models.rules import Grown, Normaliser, Stitching
+from inkbatch.text import near_matches
+from inkbatch.validation import in_words
 
 UNUSED_DIVISOR = 255.0  # the default; where statistics of the data take its place, none may be stated
 
@@ -186,7 +188,7 @@ class Contract(Grown):
         try:
             return Contract.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(f"--override: {'; '.join(entry['msg'] for entry in error.errors())}") from error
+            raise ConfigError(f"--override: {in_words(error, values, model=Contract)}") from error
 
     def layer_indices(self, volume: SurfaceVolume, layers: tuple[int, int] | None = None) -> range:
         """Return the indices (depth order) of the layers that the network takes from this volume.

@@ -120,7 +120,8 @@ def _on_disk(location: Location) -> Iterator[Path]:
             retried(location.uri, lambda: location.fs.get_file(location.path, str(fetched)))
             yield fetched
     except (FileNotFoundError, PermissionError) as error:
-        raise DataError(f"{location}: the checkpoint cannot be opened: {error}; check its name and rights") from error
+        why = error.strerror or error
+        raise DataError(f"{location}: the checkpoint cannot be opened: {why}; check its name and rights") from error
 
 
 def _sha256(file: Path) -> str:

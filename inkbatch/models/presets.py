@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inkbatch import presets
-from inkbatch.config import near_matches
 from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
 from inkbatch.models.bundle import Contract
 from inkbatch.redaction import shown
+from inkbatch.text import near_matches
+from inkbatch.validation import in_words
 
 FOLDERS = tuple(folder / "models" for folder in presets.FOLDERS)
 """Folders of the shipped presets: in an installed package, and in a checkout."""
@@ -170,7 +171,4 @@ def _checked(model: type[Model], values: Mapping[str, Any], place: str) -> Model
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        rows = [
-            f"{'.'.join(str(part) for part in entry['loc']) or 'values'}: {entry['msg']}" for entry in error.errors()
-        ]
-        raise ConfigError(f"{place}: {'; '.join(rows)}") from error
+        raise ConfigError(f"{place}: {in_words(error, values, model=model)}") from error

@@ -23,6 +23,7 @@ from torch.nn import functional
 from inkbatch.errors import ConfigError, CorruptDataError, DataError, MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.models.keys import first_of, key_faults
+from inkbatch.validation import in_words
 
 Kind = Literal["sam2", "sam"]
 DOCUMENT, WEIGHTS = "promptable.json", "weights.safetensors"
@@ -126,7 +127,7 @@ class PromptableBundle:
         try:
             return PromptableBundle(location, PromptableDocument.model_validate(values))
         except ValidationError as error:
-            rows = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            rows = in_words(error, values, model=PromptableDocument)
             raise DataError(f"{place}: not a promptable network: {rows}; import it again") from error
 
     @staticmethod

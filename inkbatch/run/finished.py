@@ -80,9 +80,12 @@ def open_run(text: str) -> StoredRun:
             f"{text}: expected a run's manifest.json, got none; name the file or its folder, for example "
             "root/predictions/SEGMENT/NAME, root/instances/SEGMENT/NAME or root/segments/SEGMENT/prepare"
         ) from error
-    if not isinstance(manifest, dict) or not {"job", "config", "inputs", "digest"} <= manifest.keys():
+    there = manifest.keys() if isinstance(manifest, dict) else set()
+    gone = [key for key in ("job", "config", "inputs", "digest") if key not in there]
+    if gone:
         raise DataError(
-            f"{folder / MANIFEST_NAME}: expected the manifest of an inkbatch run, got something else; name another file"
+            f"{folder / MANIFEST_NAME}: expected the manifest of an inkbatch run, got a file without "
+            f"{', '.join(gone)}; name another one"
         )
     try:
         complete = (folder / "complete.json").read_mapping().get("digest") == manifest["digest"]

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from inkbatch.config import JobConfig, near_matches, read_yaml
+from inkbatch.config import JobConfig, read_yaml
 from inkbatch.errors import ConfigError
-from inkbatch.text import rough_range_text
+from inkbatch.text import near_matches, rough_range_text
 
 PRICES_VARIABLE = "INKBATCH_PRICES"
 MACHINE_VARIABLE, RATE_VARIABLE = "INKBATCH_MACHINE", "INKBATCH_USD_PER_HOUR"

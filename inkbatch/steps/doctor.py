@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -32,6 +32,8 @@ class DoctorConfig(JobConfig):
         disk: Free space needed in the folder for temporary files.
         memory: Main memory needed.
     """
+
+    spelled: ClassVar[Mapping[str, str]] = {"name": "NAME"}
 
     name: str = Field("check", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     root: str = "root"

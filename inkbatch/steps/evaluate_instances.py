@@ -87,8 +87,8 @@ def _pictures(place: Location) -> list[str]:
     names = [one.get("picture") for one in found if isinstance(one, dict)]
     if len(names) < len(found) or not all(isinstance(name, str) for name in names):
         raise CorruptDataError(
-            f"{place}: expected a name for each of pictures, got something else; the file was edited: delete it and "
-            "run inkbatch instances again"
+            f"{place}: expected a name for each of {len(found)} pictures, got {len(names)}; the file was edited: "
+            "delete it and run inkbatch instances again"
         )
     return [str(name) for name in names]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -44,6 +45,8 @@ class ImportConfig(JobConfig):
         settings: A JSON or YAML file with the settings that the weights were trained with, where it lies apart.
         check: Ask the network a few tiles, to tell one whose answers do not move, and keep one of them in the bundle.
     """
+
+    spelled: ClassVar[Mapping[str, str]] = {"source": "SRC", "dest": "DEST", "preset": "--as"}
 
     source: str
     dest: str

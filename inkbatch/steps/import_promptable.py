@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -41,6 +41,8 @@ class ImportPromptableConfig(JobConfig):
         name: Name of the bundle; None makes one of the source's.
         licence: Licence of the weights; None takes the one that the source's README states.
     """
+
+    spelled: ClassVar[Mapping[str, str]] = {"source": "SRC", "dest": "DEST"}
 
     source: str
     dest: str

@@ -65,6 +65,7 @@ class InferPicturesConfig(JobConfig):
     """
 
     job: ClassVar[str] = "infer-pictures"
+    spelled: ClassVar[Mapping[str, str]] = {"output": "--to"}
 
     bundle: str
     images: str | None = None

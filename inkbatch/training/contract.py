@@ -12,6 +12,7 @@ from inkbatch.models.bundle import Contract, LayerRule
 from inkbatch.models.contract import UNUSED_DIVISOR
 from inkbatch.training.module import DTYPE_MAX
 from inkbatch.training.settings import TrainConfig
+from inkbatch.validation import in_words
 
 
 def model_settings(config: TrainConfig, index: DatasetIndex) -> dict[str, object]:
@@ -69,7 +70,7 @@ def contract_of(config: TrainConfig, index: DatasetIndex, depth_layers: int, roo
             boundary_px=index.boundary_px,
         )
     except ValidationError as error:
-        rows = "; ".join(entry["msg"].removeprefix("Value error, ") for entry in error.errors())
+        rows = in_words(error)
         raise ConfigError(
             f"run {config.run}: its settings make no contract: {rows}; check tile_px, stride_px and input"
         ) from error

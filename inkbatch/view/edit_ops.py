@@ -17,6 +17,7 @@ from inkbatch.data.labels.painting_tools import ReadCodes, ReadMap, component_at
 from inkbatch.data.labels.painting_version import AUTHOR, LONGEST_AUTHOR
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
+from inkbatch.validation import in_words
 
 MOST_ROWS = 4_000_000  # of pixels that a stroke's parts cross, together
 FARTHEST_PX = 1_000_000.0
@@ -311,8 +312,7 @@ def parsed(model: type[Message], document: Any) -> Any:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        rows = [f"{'.'.join(map(str, row['loc'])) or 'message'}: {row['msg']}" for row in error.errors()[:4]]
-        raise ConfigError(f"edit: {'; '.join(rows)}") from error
+        raise ConfigError(f"edit: {in_words(error, document, model=model, most=4)}") from error
 
 
 def box_inside(row: BoxRow, shape_yx: tuple[int, int]) -> Box:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from inkbatch.errors import ConfigError
 from inkbatch.io.pictures.palettes import ColourMap
+from inkbatch.validation import in_words
 
 _LISTS = frozenset({"maps", "box", "range"})
 
@@ -29,8 +30,7 @@ class Look(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            rows = [f"{'.'.join(str(part) for part in row['loc'])}: {row['msg']}" for row in error.errors()]
-            raise ConfigError(f"view: {'; '.join(rows)}") from error
+            raise ConfigError(f"view: {in_words(error, values, model=cls)}") from error
 
 
 class PapyrusLook(Look):

@@ -132,7 +132,7 @@ def test_every_shipped_job_file_is_run_by_a_test():
         (["prepare", "demo", "--config", "none.yaml"], EXIT_CONFIG, "none.yaml"),
         (["prepare", "demo", "--source", "/no/such/folder"], EXIT_DATA, "/no/such/folder"),
         (["infer", "demo", "--bundle", "/no/such/bundle"], EXIT_DATA, "run inkbatch prepare demo first"),
-        (["infer", "demo"], EXIT_CONFIG, "'bundle' is required"),
+        (["infer", "demo"], EXIT_CONFIG, "'bundle' (--bundle) is required"),
         (["infer", "demo", "--bundle", "b", "--override", "divisor=]"], EXIT_CONFIG, "line 1: not YAML"),
         (["export", "demo"], EXIT_DATA, "demo"),
     ],

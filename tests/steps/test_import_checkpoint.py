@@ -330,7 +330,7 @@ class TestRefusals:
                 r"preset 'timesformer': there is none of that name; did you mean 'timesformer-",
             ),
             ({"contract": {"divisr": 200}}, r"the contract has no key 'divisr'; did you mean 'divisor'\?"),
-            ({"contract": {"divisor": -1}}, "divisor: Input should be greater than 0"),
+            ({"contract": {"divisor": -1}}, "divisor: expected a number above 0, got -1"),
             ({"contract": {"layers": {"count": 4}}}, r"source_range \(17, 20\) does not hold 4 layers"),
             ({"contract": {"tile_px": 64}}, "made for tiles of 32 px, got 64 x 64 px"),
             ({"model": {"depth_layers": 4}}, r"the contract gives 3 layers, model\.depth_layers is 4"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inkbatch.config import near_matches
 from inkbatch.data.datasets.coco import draw_boxes, read_coco, write_box_list, write_coco
 from inkbatch.data.datasets.ink_boxes import BoxRules, InkBox, find_boxes
 from inkbatch.data.datasets.sampling import Boxes, InkBoxes, Sampling
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.store.location import Location
+from inkbatch.text import near_matches
 
 
 def with_all_boxes(

@@ -22,6 +22,7 @@ from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.pictures.preview import preview_level
 from inkbatch.io.store.location import Location
 from inkbatch.redaction import shown
+from inkbatch.validation import in_words
 
 CATEGORY = "ink"
 PREVIEW_PX = 2_000
@@ -106,10 +107,9 @@ def parse_coco(document: Any, place: str) -> tuple[CocoImage, ...]:
     try:
         found = _Document.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise DataError(
-            f"{place}: not a COCO file (images, categories, annotations): {where}: {first['msg']}; export it again"
+            f"{place}: not a COCO file (images, categories, annotations): {in_words(error, document, most=1)}; "
+            "export it again"
         ) from error
     _require_once((image.id for image in found.images), "image id", place)
     _require_once((category.id for category in found.categories), "category id", place)

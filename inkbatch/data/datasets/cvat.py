@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inkbatch.config import near_matches
 from inkbatch.data.datasets.coco import CATEGORY, CocoImage, parse_coco
 from inkbatch.data.datasets.polygons import filled_polygon, filled_runs
 from inkbatch.data.labels.components import Bools
@@ -27,7 +26,7 @@ from inkbatch.io.pictures.decoding import decode_image
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.io.store.location import Location
 from inkbatch.redaction import shown
-from inkbatch.text import bytes_text
+from inkbatch.text import bytes_text, near_matches
 
 COLOUR_TABLE = "labelmap.txt"
 CLASS_FOLDER = "SegmentationClass"

@@ -19,6 +19,7 @@ from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import ClaheSettings
+from inkbatch.validation import in_words
 
 INDEX_NAME = "index.json"
 FORMAT = 1
@@ -235,7 +236,7 @@ class DatasetIndex(BaseModel):
         try:
             index = DatasetIndex.model_validate(found)
         except ValidationError as error:
-            rows = "; ".join(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors()[:5])
+            rows = in_words(error, found, most=5)
             raise DataError(f"{place}: not a dataset of format {FORMAT} ({rows}); run build-dataset again") from error
         if index.digest != index.computed_digest():
             raise MismatchError(

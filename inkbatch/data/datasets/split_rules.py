@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from inkbatch.config import JobConfig, near_matches
+from inkbatch.config import JobConfig
 from inkbatch.data.datasets.index import Sample, SplitName
 from inkbatch.data.datasets.segment_arrays import SegmentArrays
 from inkbatch.data.datasets.zones import HeldOut, SegmentZones
 from inkbatch.errors import ConfigError
+from inkbatch.text import near_matches
 
 
 class SplitRules(JobConfig):

@@ -64,6 +64,14 @@ class LabelRuns:
         found = read_npz(place, "labels of a unit", CURE, ("shape", "values", "lengths"))
         shape, values, lengths = (found[name] for name in ("shape", "values", "lengths"))
         whole = all(one.dtype.kind in "iu" and one.ndim == 1 for one in (shape, values, lengths)) and shape.size == 2
-        if not whole or len(values) != len(lengths) or lengths.sum(dtype=np.int64) != shape.prod(dtype=np.int64):
-            raise CorruptDataError(f"{place}: expected runs of labels that fill their unit, got others; {CURE}")
+        if not whole or len(values) != len(lengths):
+            raise CorruptDataError(
+                f"{place}: expected a whole number and a length for each run of labels, got {len(values):,} "
+                f"{values.dtype} and {len(lengths):,} {lengths.dtype}; {CURE}"
+            )
+        covered, size = int(lengths.sum(dtype=np.int64)), int(shape.prod(dtype=np.int64))
+        if covered != size:
+            raise CorruptDataError(
+                f"{place}: expected runs of labels that fill the {size:,} px of their unit, got {covered:,} px; {CURE}"
+            )
         return LabelRuns((int(shape[0]), int(shape[1])), values, lengths)

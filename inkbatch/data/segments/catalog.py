@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from inkbatch.config import LayerPair, near_matches
+from inkbatch.config import LayerPair
 from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder
-from inkbatch.redaction import redact, shown
+from inkbatch.redaction import shown
+from inkbatch.text import near_matches
+from inkbatch.validation import in_words
 from inkbatch.workspace import find_workspace
 
 SEGMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -29,7 +31,9 @@ def spacing_text(value: Any) -> Any:
     """Turn a number or a list of numbers, as YAML has them, into text."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{value:g}"
-    return ",".join(f"{part:g}" for part in value) if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)) and all(isinstance(part, (int, float)) for part in value):
+        return ",".join(f"{part:g}" for part in value)
+    return value
 
 
 class LayerFacts(BaseModel):
@@ -230,7 +234,7 @@ def read_catalog(path: Path) -> CatalogDocument:
     try:
         return CatalogDocument.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"catalog {path}: {'; '.join(_in_words(entry) for entry in error.errors())}") from error
+        raise ConfigError(f"catalog {path}: {in_words(error, values, model=CatalogDocument)}") from error
 
 
 def _content(path: Path) -> Any:
@@ -238,14 +242,6 @@ def _content(path: Path) -> Any:
         return read_yaml_file(path)
     except ConfigError as error:
         raise ConfigError(f"catalog {error}") from error
-
-
-def _in_words(entry: Any) -> str:
-    place = ".".join(str(part) for part in entry["loc"]) or "the whole file"
-    if entry["type"] != "extra_forbidden":
-        return f"{place}: {redact(entry['msg'])} (got {shown(entry['input'], place)})"
-    known = CatalogDocument.model_fields if len(entry["loc"]) == 1 else SegmentEntry.model_fields
-    return f"unknown key {place!r}{near_matches(str(entry['loc'][-1]), sorted(known))}"
 
 
 def _merged(base: SegmentEntry, entry: SegmentEntry) -> SegmentEntry:

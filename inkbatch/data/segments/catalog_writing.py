@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from inkbatch.config import near_matches
 from inkbatch.data.segments.catalog import LOCATION_KEYS, SEGMENT_ID, SegmentEntry
 from inkbatch.data.segments.found import Artifact, FoundSegment, Kind
 from inkbatch.data.segments.layouts import LEADING_ID, LISTERS, Place, find_segments
@@ -26,7 +25,7 @@ from inkbatch.io.ome import is_plausible
 from inkbatch.io.store.local_files import write_atomically
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import DepthOrder
-from inkbatch.text import count_text
+from inkbatch.text import count_text, near_matches
 
 LAYERS_BY_CUSTOM = 65  # that the field renders around a mesh
 ENERGY = re.compile(r"(\d+(?:\.\d+)?)keV")

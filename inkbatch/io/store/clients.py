@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from functools import lru_cache
 from typing import Any
@@ -65,6 +66,8 @@ def _made(protocol: str, environment: str, process: int) -> AbstractFileSystem:
             from inkbatch.io.store.s3_files import CheckedS3  # botocore: only where it is used
 
             return CheckedS3(skip_instance_cache=True, **filesystem_options(protocol))
+        if needed := _needed(fsspec.get_filesystem_class(protocol)):
+            raise ValueError(f"it needs {', '.join(needed)}, which no address here states")
         return fsspec.filesystem(protocol, skip_instance_cache=True, **filesystem_options(protocol))
     except MemoryError:
         raise
@@ -73,6 +76,12 @@ def _made(protocol: str, environment: str, process: int) -> AbstractFileSystem:
             f"storage: no file system for protocol {shown(protocol)}: {redact(str(error))[:200]}; "
             "use a local folder, s3://, http(s):// or memory://"
         ) from error
+
+
+def _needed(kind: type[AbstractFileSystem]) -> list[str]:
+    """List what a file system cannot be made without; one that is half made complains on standard error."""
+    words = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    return [one.name for one in words if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
 
 
 def _environment_digest() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -82,6 +83,7 @@ class BuildDatasetConfig(SamplePlan):
     """
 
     job: ClassVar[str] = "build-dataset"
+    spelled: ClassVar[Mapping[str, str]] = {"name": "NAME"}
 
     sample_px: int = Field(0, ge=0)
     splits: Split = Field(default_factory=lambda: GivenSplit(kind="given"))

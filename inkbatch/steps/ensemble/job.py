@@ -77,6 +77,7 @@ class EnsembleConfig(JobConfig):
     """
 
     job: ClassVar[str] = "ensemble"
+    spelled: ClassVar[Mapping[str, str]] = {"predictions": "--prediction", "weights": "--weight"}
 
     segment: str
     predictions: tuple[str, ...]

@@ -76,6 +76,7 @@ class EvaluateConfig(JobConfig):
     """
 
     job: ClassVar[str] = "evaluate"
+    spelled: ClassVar[Mapping[str, str]] = {"thresholds": "--threshold"}
 
     segment: str
     name: str | None = None

@@ -13,8 +13,9 @@ found about these tools, and what is assumed, stands in docs/ensembles.md.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -44,6 +45,8 @@ class ExportFoldersConfig(JobConfig):
         memory: Memory budget of the process.
         scratch: Local folder for files on their way to an object store; None takes the system's.
     """
+
+    spelled: ClassVar[Mapping[str, str]] = {"predictions": "--prediction"}
 
     segment: str
     predictions: tuple[str, ...] = Field(min_length=1)

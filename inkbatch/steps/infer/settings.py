@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -51,6 +52,7 @@ class InferConfig(JobConfig):
     """
 
     job: ClassVar[str] = "infer"
+    spelled: ClassVar[Mapping[str, str]] = {"nulls": "--null"}
 
     segment: str
     bundle: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -42,6 +43,7 @@ class InstancesConfig(JobConfig):
     """
 
     job: ClassVar[str] = "instances"
+    spelled: ClassVar[Mapping[str, str]] = {"subject": "SUBJECT"}
 
     subject: str
     name: str | None = None

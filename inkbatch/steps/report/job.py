@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -27,6 +27,7 @@ class ReportConfig(JobConfig):
     """
 
     job: ClassVar[str] = "report"
+    spelled: ClassVar[Mapping[str, str]] = {"run": "RUN"}
 
     run: str
     root: str | None = None

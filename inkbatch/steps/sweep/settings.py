@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -12,14 +13,19 @@ from inkbatch.data.maps.series import Directions, Null
 from inkbatch.data.maps.sweep import BLOCK_PX
 from inkbatch.io.shard_size import is_power_of_two
 from inkbatch.predict.names import DeviceName, PrecisionName, ViewName
+from inkbatch.redaction import shown
 
 MOST_DEPTHS = 255  # a depth's place is stored in 8 bits, and 0 is none
 _DEPTHS_TEXT = re.compile(r"(-?\d{1,4}):(-?\d{1,4})(?::(\d{1,4}))?")
 
 
 def _depths_of_text(value: Any) -> Any:
-    found = _DEPTHS_TEXT.fullmatch(value.strip()) if isinstance(value, str) else None
-    return tuple(int(part) for part in found.groups() if part is not None) if found else value
+    if not isinstance(value, str):
+        return value
+    found = _DEPTHS_TEXT.fullmatch(value.strip())
+    if found is None:
+        raise ValueError(f"expected START:STOP or START:STOP:STEP in layers, for example -15:16, got {shown(value)}")
+    return tuple(int(part) for part in found.groups() if part is not None)
 
 
 Depths = Annotated[
@@ -87,6 +93,7 @@ class SweepConfig(JobConfig):
     """
 
     job: ClassVar[str] = "sweep"
+    spelled: ClassVar[Mapping[str, str]] = {"bundles": "--bundle"}
 
     segment: str
     bundles: tuple[BundleChoice, ...] = Field(min_length=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +21,7 @@ from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.location import Location
 from inkbatch.predict.device import device_facts
 from inkbatch.reports.leave import leave_report
-from inkbatch.run.finished import StoredRun, open_run
+from inkbatch.run.finished import MANIFEST_NAME, StoredRun, open_run
 from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import JobReport, RunContext, begin
 from inkbatch.run.objects import reopened, sealed_files
@@ -59,6 +59,7 @@ class SoupConfig(JobConfig):
     """
 
     job: ClassVar[str] = "soup"
+    spelled: ClassVar[Mapping[str, str]] = {"run": "RUN"}
 
     run: str
     root: str = "root"
@@ -101,6 +102,12 @@ def make_plan_of_soup(config: SoupConfig) -> SoupPlan:
     """
     root = Location.parse(config.root)
     folder = root / "runs" / config.run if _is_name(config.run) else Location.parse(config.run)
+    if not (folder / MANIFEST_NAME).exists():
+        known = ", ".join(sorted((root / "runs").names())) or "none"
+        raise DataError(
+            f"{folder}: expected a training run, got none (under {root / 'runs'}: {known}); name one of them, or train "
+            f"with --set keep_epochs={config.last}"
+        )
     run = open_run(folder.uri)
     run.require_complete()
     trained = _plan_of(run)

@@ -73,7 +73,7 @@ def test_a_segment_or_key_that_stands_twice_is_refused_by_line(write, text, said
 
 @pytest.mark.parametrize("text", ["[]", "- a", "0"])
 def test_what_is_no_mapping_is_no_catalog(write, text):
-    with pytest.raises(ConfigError, match="the whole file"):
+    with pytest.raises(ConfigError, match="all of it: expected keys with values"):
         Catalog.load(write(text))
 
 
