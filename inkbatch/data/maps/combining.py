@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, partial
 from typing import Any, Literal
 
 import cv2
@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 from inkbatch.data.maps.scoring import BINS, VALUES
 from inkbatch.data.maps.stored import StoredMap
 from inkbatch.errors import DataError
-from inkbatch.geometry import cut
+from inkbatch.geometry import Box, cut
 from inkbatch.io.half_floats import TABLE_SIZE, looked_up, to_half, to_single
 from inkbatch.io.prediction import CHUNK_PX
+from inkbatch.io.threads import CORES, WorkerPool
 
 Method = Literal["mean", "weighted-mean", "median", "maximum", "odds", "ranks", "zscore", "consensus"]
 WEIGHTED: frozenset[Method] = frozenset({"weighted-mean", "odds", "ranks", "zscore"})
@@ -43,6 +44,9 @@ RANK_CHUNKS = 256  # stored chunks per map that its quantiles, mean and deviatio
 Z_SPAN, ZERO_AT = 16.0, 0.25  # z-scores are stored as ZERO_AT + z / Z_SPAN: from -4 to 12
 LEAST_Z = np.float32(2.0**-14)  # 0 is kept for pixels outside
 LEAST_ODDS_P = 2.0**-12
+
+counting_pool = WorkerPool("counting", CORES)
+"""Counts the values of a map, each thread in some of its chunks."""
 
 Codes = NDArray[np.uint16]
 Floats = NDArray[np.float32]
@@ -102,7 +106,7 @@ class Combination:
         height, width = codes[0].shape
         rows = max(1, STRIP_PX // max(width, 1))
         picked = self.method in PICKED
-        weighted = self._weighted_tables() if deviation is None and not picked else None
+        summed = not picked and (deviation is None or self.method == "odds")  # its disagreement is of probabilities
         for start in range(0, height, rows):
             part = slice(start, start + rows)
             strip = [values[part] for values in codes]
@@ -111,25 +115,29 @@ class Combination:
             if picked:
                 chosen = self._picked(strip)
                 out[part] = chosen[0].view(np.float16) if len(chosen) == 1 else rounded(_halfway(*chosen))
-            elif weighted is not None:
-                out[part] = rounded(self._finished(strip, _sum(self._shares(strip, weighted))))
+            elif summed:
+                out[part] = rounded(self._finished(strip, _sum(self._shares(strip))))
             if deviation is None:
                 continue
-            found = _looked_up(strip, self.tables)
-            if not picked:
+            found = _looked_up(strip, (plain_table(),) * len(strip) if summed else self.tables)
+            if not picked and not summed:
                 out[part] = rounded(self._finished(strip, self.total(found)))
             deviation[part] = rounded(self._deviation(strip, found))
 
-    def _weighted_tables(self) -> list[Floats]:
-        """Make the tables of weight × value, in the order of the maps."""
-        return [np.float32(weight) * table for weight, table in zip(self.weights, self.tables, strict=True)]
+    @cached_property
+    def _weighted_tables(self) -> list[Floats | None]:
+        """Tables of weight × value in the order of the maps, None for plain probability; equal ones are one."""
+        plain, made = plain_table(), {}
+        for weight, table in zip(self.weights, self.tables, strict=True):
+            if table is not plain and (weight, id(table)) not in made:
+                made[weight, id(table)] = np.float32(weight) * table
+        return [made.get((weight, id(table))) for weight, table in zip(self.weights, self.tables, strict=True)]
 
-    def _shares(self, codes: Sequence[Codes], weighted: Sequence[Floats]) -> list[Floats]:
+    def _shares(self, codes: Sequence[Codes]) -> list[Floats]:
         """Multiply each map by its weight; plain probability is widened: faster than a table, and equal bit for bit."""
-        plain = plain_table()
         found = []
-        for values, table, weight, product in zip(codes, self.tables, self.weights, weighted, strict=True):
-            if table is plain:
+        for values, weight, product in zip(codes, self.weights, self._weighted_tables, strict=True):
+            if product is None:
                 single = to_single(values.view(np.float16))
                 found.append(np.multiply(np.float32(weight), single, out=single))
             else:
@@ -170,8 +178,6 @@ class Combination:
         return found
 
     def _deviation(self, codes: Sequence[Codes], values: Sequence[Floats]) -> Floats:
-        if self.method == "odds":
-            values = [to_single(part.view(np.float16)) for part in codes]
         count = np.float32(len(values))
         mean = _sum(values)
         mean /= count
@@ -191,7 +197,9 @@ class Combination:
 
 def _clear_outside(codes: Sequence[Codes], values: Floats) -> None:
     """Set pixels to 0 at which all maps are 0."""
-    either = np.bitwise_or.reduce(codes)
+    either = codes[0] | codes[1]
+    for one in codes[2:]:
+        either |= one
     if not either.min():
         values[either == 0] = 0
 
@@ -242,16 +250,24 @@ def z_table(found: StoredMap) -> Floats:
 def _counts(found: StoredMap, what: str) -> NDArray[np.int64]:
     """Count the codes of a map but 0, over `RANK_CHUNKS` chunks."""
     chunks = list(cut(found.shape_yx, CHUNK_PX, CHUNK_PX))
-    counts = np.zeros(BINS, np.int64)
     for picks in (np.unique(np.linspace(0, len(chunks) - 1, RANK_CHUNKS).round().astype(int)), range(len(chunks))):
-        for pick in picks:
-            codes = found.codes(chunks[pick])
-            counts += cv2.calcHist([codes], [0], None, [BINS], [0, BINS]).ravel().astype(np.int64)
+        shares = [[chunks[pick] for pick in picks[core::CORES]] for core in range(CORES)]
+        counts = np.sum(counting_pool.map(partial(_counted, found), shares), axis=0)
         counts[0] = 0
         if counts.any():  # else the sampled chunks are all empty: count all chunks
             break
     if not counts.any():
         raise DataError(f"prediction {found.name}: is 0 everywhere, it has no {what}; leave it out")
+    return counts
+
+
+def _counted(found: StoredMap, boxes: Sequence[Box]) -> NDArray[np.int64]:
+    """Count the codes of a map in some boxes, decoded by the calling thread."""
+    counts = np.zeros(BINS, np.int64)
+    for box in boxes:
+        with found.opened(box) as region:
+            codes = found.codes_of(region, box)
+        counts += cv2.calcHist([codes], [0], None, [BINS], [0, BINS]).ravel().astype(np.int64)
     return counts
 
 
