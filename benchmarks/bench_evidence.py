@@ -22,6 +22,7 @@ from inkbatch.data.maps.depth_agreement import COMMON_PIXELS, common_product_nam
 from inkbatch.data.maps.sweep import (
     BLOCK_PX,
     CODES,
+    COUNT_NAME,
     COUNTS_NAME,
     MAPS_NAME,
     MEAN,
@@ -34,6 +35,7 @@ from inkbatch.data.maps.sweep import (
 from inkbatch.data.maps.sweep_evidence import EvidenceRules, evidence, read_means
 from inkbatch.geometry import Box, cut
 from inkbatch.io.half_floats import opencv_threads
+from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.prediction import Prediction
 from inkbatch.io.store.location import Location
 
@@ -55,6 +57,15 @@ def make_sweep(folder: Path, edge: int, layers: Path | None) -> StoredSweep:
             counts_bytes(_counts(box))
         )
     for bundle in BUNDLES:
+        counted = Multiscale.create_mask(
+            Location.parse(folder) / MAPS_NAME / bundle / COUNT_NAME,
+            (edge, edge),
+            shard_px=unit_px,
+            voxel_size_um=VOXEL_UM,
+            provenance={"kind": "sweep"},
+        )
+        for box in cut((edge, edge), unit_px, unit_px):
+            counted.write(box, np.full(box.shape, len(DEPTHS), np.uint8))
         for series in SERIES:
             place = folder / MAPS_NAME / bundle / series
             if place != first:
@@ -93,7 +104,7 @@ def _counts(box: Box) -> dict[str, np.ndarray]:
 def read_all(sweep: StoredSweep) -> None:
     """Read all maps as evidence does, and drop them."""
     for series in SERIES:
-        read_means(sweep, series, lambda box, means: None)
+        read_means(sweep, series, lambda box, means, filled: None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

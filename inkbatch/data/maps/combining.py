@@ -252,7 +252,7 @@ def _counts(found: StoredMap, what: str) -> NDArray[np.int64]:
     chunks = list(cut(found.shape_yx, CHUNK_PX, CHUNK_PX))
     for picks in (np.unique(np.linspace(0, len(chunks) - 1, RANK_CHUNKS).round().astype(int)), range(len(chunks))):
         shares = [[chunks[pick] for pick in picks[core::CORES]] for core in range(CORES)]
-        counts = np.sum(counting_pool.map(partial(_counted, found), shares), axis=0)
+        counts: NDArray[np.int64] = np.sum(counting_pool.map(partial(_counted, found), shares), axis=0)
         counts[0] = 0
         if counts.any():  # else the sampled chunks are all empty: count all chunks
             break

@@ -9,6 +9,7 @@ with the share of true nulls taken as 1, its upper bound.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,9 +131,10 @@ def sentence(called: int, points: list[ControlPoint], ground: Ground, outlook: O
     left = "; ".join(f"{_percent(pixels, ground)} {reason}" for reason, pixels in ground.reasons.items() if pixels)
     rest = f" {_whole(1 - ground.share)} could not be judged, because: {left}." if left else ""
     if called:
-        plural = "windows are" if called > 1 else "window is"
-        said = f"{called:,} {plural} unlike the null at q ≤ {Q_CALLED:g}, in {_whole(ground.share)} of the area."
-        return said + rest
+        verb = "are" if called > 1 else "is"
+        return f"{called:,} of {outlook.windows:,} windows {verb} unlike the null at q ≤ {Q_CALLED:g}.{rest}"
+    if not outlook.windows:
+        return f"Nothing could be judged: this says nothing about ink.{rest}"
     if outlook.least > outlook.windows:
         return (
             f"Nothing can be called: {outlook.least:,} windows would have to stand out together, and only "
@@ -150,15 +152,24 @@ def sentence(called: int, points: list[ControlPoint], ground: Ground, outlook: O
     if not points:
         return f"No window is unlike the null in {_whole(ground.share)} of the area; no control was made.{rest}"
     if faintest is None:
-        strongest = max((abs(point.contrast) for point in points), default=0)
-        return (
-            f"No window is unlike the null, but planted strokes of contrast {strongest:g} would not have been seen "
-            f"either: this says nothing about ink.{rest}"
-        )
+        return f"No window is unlike the null, but {_unseen(points, outlook)}: this says nothing about ink.{rest}"
     return (
-        f"No strokes above contrast {abs(faintest):g} in {_whole(ground.share)} of the area, unless they fill fewer "
-        f"than {points[0].windows:,} windows.{rest}"
+        f"No {_strokes(faintest)} above contrast {abs(faintest):g} in {_whole(ground.share)} of the area, unless they "
+        f"fill fewer than {points[0].windows:,} windows.{rest}"
     )
+
+
+def _unseen(points: Sequence[ControlPoint], outlook: Outlook) -> str:
+    """Say that not even the strongest planted strokes would have been seen, and why where it is known."""
+    strongest, windows = max((point.contrast for point in points), key=abs), points[0].windows
+    said = f"planted {_strokes(strongest)} of contrast {abs(strongest):g} would not have been seen either"
+    if windows >= outlook.least:
+        return said
+    return f"{said}, for they filled {windows:,} of the {outlook.least:,} windows that must stand out together"
+
+
+def _strokes(contrast: float) -> str:
+    return "dark strokes" if contrast < 0 else "strokes"
 
 
 def _percent(pixels: int, ground: Ground) -> str:

@@ -32,6 +32,7 @@ class Moments:
 
     Attributes:
         filled: Share of pixels at which every bundle has a value.
+        covered: The same in squares of `SMALL_PX`.
         z: Mean z value of the bundles.
         own: Mean z value, (bundles, rows, columns).
         square: Mean of its square, likewise.
@@ -40,6 +41,7 @@ class Moments:
     """
 
     filled: Doubles
+    covered: Floats
     z: Doubles
     own: Doubles
     square: Doubles
@@ -60,6 +62,7 @@ class MomentSums:
         pairs = len(pairs_of(bundles))
         self.moments = Moments(
             np.zeros(blocks),
+            np.zeros(small, np.float32),
             np.zeros(blocks),
             np.zeros((bundles, *blocks)),
             np.zeros((bundles, *blocks)),
@@ -67,25 +70,33 @@ class MomentSums:
             np.zeros(small, np.float32),
         )
 
-    def add(self, box: Box, means: Sequence[Halves], stretches: Sequence[tuple[float, float]]) -> None:
+    def add(
+        self,
+        box: Box,
+        means: Sequence[Halves],
+        stretches: Sequence[tuple[float, float]],
+        filled: Floats | None = None,
+    ) -> None:
         """Add one part of the maps.
 
         Args:
             box: Its place; its upper left corner lies on a block's, and so does its lower right one, or on the border.
-            means: Map of each bundle, (height, width) float16; 0 where it has no value.
+            means: Map of each bundle, (height, width) float16.
             stretches: Mean and standard deviation that become z values of 0 and 1, by bundle.
+            filled: 1 where every bundle has a value and 0 elsewhere, (height, width); None: all do everywhere.
         """
-        found, here = self.moments, (_edges(box.y0, box.y1, BLOCK_PX), _edges(box.x0, box.x1, BLOCK_PX))
-        filled = _filled(means)
+        found = self.moments
+        here, near = ((_edges(box.y0, box.y1, edge), _edges(box.x0, box.x1, edge)) for edge in (BLOCK_PX, SMALL_PX))
         sums = _column_sums(means, [-mean for mean, _ in stretches], filled)
         scales = [1 / deviation if deviation > 0 else 0.0 for _, deviation in stretches]
         small = [_squares(bands) * np.float32(scale) for bands, scale in zip(sums.bands, scales, strict=True)]
-        found.filled[here] = _block_shares(box) if filled is None else _of_blocks(_squares(_bands(filled)))
+        covered = _shares(box) if filled is None else _squares(_bands(filled))
+        found.covered[near], found.filled[here] = covered, _of_blocks(covered)
         for number, (squares, scale) in enumerate(zip(small, scales, strict=True)):
             found.own[number][here] = _of_blocks(squares)
             found.square[number][here] = _blocks(sums.squares[number]) * scale**2
         found.z[here] = found.own[:, here[0], here[1]].mean(axis=0)
-        found.small[_edges(box.y0, box.y1, SMALL_PX), _edges(box.x0, box.x1, SMALL_PX)] = np.mean(small, axis=0)
+        found.small[near] = np.mean(small, axis=0)
         for number, (a, b) in enumerate(pairs_of(len(means))):
             found.product[number][here] = _blocks(sums.products[number]) * (scales[a] * scales[b])
 
@@ -127,14 +138,6 @@ def _column_sums(means: Sequence[Halves], constants: Sequence[float], filled: Fl
     return found
 
 
-def _filled(means: Sequence[Halves]) -> Floats | None:
-    """Return 1 where every map has a value and 0 elsewhere; None where all do everywhere."""
-    codes = [values.view(np.uint16) for values in means]
-    if all(cv2.countNonZero(one) == one.size for one in codes):
-        return None
-    return np.asarray(np.logical_and.reduce([one > 0 for one in codes]), np.float32)
-
-
 def _bands(values: Floats) -> Floats:
     """Add up columns in rows of `SMALL_PX`; what the last one lacks counts as 0."""
     missing = -len(values) % SMALL_PX
@@ -169,10 +172,10 @@ def _of_blocks(squares: Floats) -> Doubles:
     return whole
 
 
-def _block_shares(box: Box) -> Doubles:
-    """Return how much of each block of a box there is; at the border they are cut."""
-    rows, columns = (np.minimum(side - np.arange(0, side, BLOCK_PX), BLOCK_PX) / BLOCK_PX for side in box.shape)
-    return np.outer(rows, columns)
+def _shares(box: Box) -> Floats:
+    """Return how much of each square of `SMALL_PX` of a box there is; at the border they are cut."""
+    rows, columns = (np.minimum(side - np.arange(0, side, SMALL_PX), SMALL_PX) / SMALL_PX for side in box.shape)
+    return np.outer(rows, columns).astype(np.float32)
 
 
 def _edges(start: int, stop: int, edge: int) -> slice:
@@ -294,15 +297,15 @@ def peak_of(profile: Doubles, depths: Sequence[int], top: int | None = None) -> 
     return Peak(float((weight * places).sum() / weight.sum()), float(step * len(places)), height)
 
 
-def border_px(filled: Doubles, grid: WindowGrid) -> Doubles:
-    """Measure how far every window's edge is from the nearest block that lacks papyrus, or from the surface's border.
+def border_px(covered: Floats, grid: WindowGrid) -> Doubles:
+    """Measure how far every window's edge is from the nearest square that lacks papyrus, or from the surface's border.
 
     Args:
-        filled: Share of each block that has a value.
+        covered: Share of each square of `SMALL_PX` that has a value.
         grid: The windows.
     """
-    whole = np.pad((filled >= 0.5).astype(np.uint8), 1)
-    away = cv2.distanceTransform(whole, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    reach = np.minimum.reduceat(away, np.arange(0, away.shape[0], grid.edge_blocks), axis=0)
-    reach = np.minimum.reduceat(reach, np.arange(0, away.shape[1], grid.edge_blocks), axis=1)
-    return np.maximum(reach.astype(np.float64).ravel() - 1, 0) * BLOCK_PX
+    whole, edge = np.pad((covered >= 0.5).astype(np.uint8), 1), grid.window_px // SMALL_PX
+    reach = cv2.distanceTransform(whole, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    for axis in (0, 1):
+        reach = np.minimum.reduceat(reach, np.arange(0, reach.shape[axis], edge), axis=axis)
+    return np.maximum(reach.astype(np.float64).ravel() - 1, 0) * SMALL_PX

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkbatch.data.segments.catalog import check_segment_id
-from inkbatch.errors import DataError
 from inkbatch.geometry import Unit, cut
 from inkbatch.io.multiscale import Multiscale
 from inkbatch.io.npz import read_npz
@@ -170,17 +169,6 @@ class StoredSweep:
         """(height, width) in pixels."""
         height, width = self.document["shape_yx"]
         return int(height), int(width)
-
-    def null_of(self, series: str, null: str) -> str:
-        """Name the null that a real series is held against.
-
-        Raises:
-            DataError: The sweep has none of this kind.
-        """
-        name = null if null == "repeated" else f"{series}-{null}"
-        if name not in self.series:
-            raise DataError(f"{self.folder}: expected a series {name}, got {', '.join(self.series)}; sweep it again")
-        return name
 
     def map(self, series: str, name: str = Z) -> Multiscale:
         """Open a map of all bundles together: `Z`, `MEAN`, `MAXIMUM` or `BEST_DEPTH`."""

@@ -44,6 +44,7 @@ from inkbatch.data.maps.sweep import MEAN, StoredSweep, read_counts
 from inkbatch.geometry import Box, cells, cut
 from inkbatch.io.half_floats import opencv_threads
 from inkbatch.io.multiscale import CHUNK_PX
+from inkbatch.io.shards.array import ShardedArray
 from inkbatch.io.threads import CORES, WorkerPool
 
 PASS_PX = 1024  # edge of the parts in which maps are read
@@ -52,6 +53,7 @@ ALARM_Z = (1.0, 2.0, 3.0)
 LEAST_ALARM_MM2 = 0.05  # smaller specks are no strokes
 
 TOO_LITTLE = "holds too little papyrus"
+NOT_BY_ALL = "is not read by every network"
 
 moments_pool = WorkerPool("moments", CORES)
 """Reads parts of maps and sums them up, side by side."""
@@ -67,6 +69,7 @@ class EvidenceRules:
         blank: Boxes y0, x0, y1, x1 without ink, as the user knows.
         blank_series: Real series that shows the reverse side, without ink; None: none does.
         left_out: Pixels of papyrus that have no value in any map, by the reason.
+        papyrus_px: Pixels of papyrus beside these; None: those at which every bundle has a value.
     """
 
     window_mm: float = 2.5
@@ -74,6 +77,7 @@ class EvidenceRules:
     blank: tuple[tuple[int, int, int, int], ...] = ()
     blank_series: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    papyrus_px: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +88,7 @@ class Judged:
         grid: The windows.
         numbers: By series.
         profiles: ``C(d)`` by series, (depths, windows), see `depth_agreement`.
+        pixels: At which every bundle has a value, (windows,).
         judged: True for windows that are judged, (windows,).
         border: Distance of each from the border, pixels.
         real: Names of the real series.
@@ -94,6 +99,7 @@ class Judged:
     grid: WindowGrid
     numbers: Mapping[str, WindowNumbers]
     profiles: Mapping[str, Doubles]
+    pixels: NDArray[np.int64]
     judged: NDArray[np.bool_]
     border: Doubles
     real: tuple[str, ...]
@@ -111,40 +117,56 @@ class Judged:
         found[self.judged] = values
         return found
 
-    @property
-    def ground(self) -> Ground:
-        """Area that was judged, and why the rest was not; void beside the papyrus is no area."""
-        filled = next(iter(self.numbers.values())).filled
-        pixels = filled * np.array([box.area for box in self.grid.boxes])
-        return Ground(int(pixels[self.judged].sum()), {TOO_LITTLE: int(pixels[~self.judged].sum())})
+    def ground(self, rules: EvidenceRules) -> Ground:
+        """Return the area that was judged, and why the rest was not; void beside the papyrus is no area."""
+        judged, thin = int(self.pixels[self.judged].sum()), int(self.pixels[~self.judged].sum())
+        missing = 0 if rules.papyrus_px is None else rules.papyrus_px - judged - thin
+        return Ground(judged, {TOO_LITTLE: thin, NOT_BY_ALL: missing, **rules.left_out})
 
 
 def moments_of(sweep: StoredSweep, series: str) -> Moments:
     """Read the maps of one series, once, and sum them up."""
     stretches = [(found.mean, found.deviation) for found in map(sweep.stretch, sweep.bundles)]
     sums = MomentSums(sweep.shape_yx, len(stretches))
-    read_means(sweep, series, lambda box, means: sums.add(box, means, stretches))
+    read_means(sweep, series, lambda box, means, filled: sums.add(box, means, stretches, filled))
     return sums.moments
 
 
-def read_means(sweep: StoredSweep, series: str, use: Callable[[Box, list[Halves]], object]) -> None:
+def read_means(sweep: StoredSweep, series: str, use: Callable[[Box, list[Halves], Floats | None], object]) -> None:
     """Read the mean maps of one series part by part, on all cores; the thread that decoded a part uses it.
 
     Args:
         sweep: The sweep.
         series: Name of the series.
-        use: Called with a box of whole blocks and the map of each bundle there, by several threads.
+        use: Called with a box of whole blocks, the map of each bundle there, and 1 where all of them have a value and 0
+            elsewhere (None: all do everywhere), by several threads.
     """
     maps = [sweep.bundle_map(bundle, series, MEAN).levels[0] for bundle in sweep.bundles]
+    counts = [sweep.count(bundle).levels[0] for bundle in sweep.bundles]
 
     def read(box: Box) -> None:
         with ExitStack() as stack:
             opened = [stack.enter_context(array.opened(box.slices)) for array in maps]
             for part in cells(box, CHUNK_PX, PASS_PX):
-                use(part, [region.read(part.slices) for region in opened])
+                means = [region.read(part.slices) for region in opened]
+                use(part, means, _filled(means, counts, part))
 
     with opencv_threads(1):
         moments_pool.map(read, list(cut(sweep.shape_yx, PASS_PX, PASS_PX)))
+
+
+def _filled(means: Sequence[Halves], counts: Sequence[ShardedArray], box: Box) -> Floats | None:
+    """Return 1 where every bundle has a value and 0 elsewhere; None where all do everywhere.
+
+    A value may be 0, where a network is sure; so counts are read wherever one is.
+    """
+    if all(cv2.countNonZero(one.view(np.uint16)) == one.size for one in means):
+        return None
+    has_value = np.ones(box.shape, bool)
+    for array in counts:
+        with array.opened(box.slices) as region:
+            has_value &= region.read(box.slices) > 0
+    return None if has_value.all() else has_value.astype(np.float32)
 
 
 def judge(sweep: StoredSweep, rules: EvidenceRules) -> Judged:
@@ -154,13 +176,12 @@ def judge(sweep: StoredSweep, rules: EvidenceRules) -> Judged:
     grid = WindowGrid.of(sweep.shape_yx, rules.window_mm, float(sweep.document["voxel_size_um"]))
     numbers = {name: window_numbers(found, grid) for name, found in moments.items()}
     first = next(iter(moments.values()))
-    border = border_px(first.filled, grid)
-    filled = next(iter(numbers.values())).filled
-    judged = filled >= LEAST_FILLED
-    profiles = _profiles(sweep, grid)
+    border = border_px(first.covered, grid)
+    pixels, profiles = _profiles(sweep, grid)
+    judged = pixels >= LEAST_FILLED * np.array([box.area for box in grid.boxes])
     real = tuple(row["name"] for row in rows if row["null"] is None)
     against = held(np.stack([profiles[name][:, judged] for name in real]), sweep.depths, _least(sweep))
-    return Judged(grid, numbers, profiles, judged, border, real, against, moments)
+    return Judged(grid, numbers, profiles, pixels, judged, border, real, against, moments)
 
 
 @dataclass(frozen=True)
@@ -209,7 +230,7 @@ def evidence(sweep: StoredSweep, rules: EvidenceRules, planted: Sequence[Planted
     found = judge(sweep, rules)
     against = found.held
     control = control_points(found, planted, sweep)
-    ground = Ground(found.ground.judged, {**found.ground.reasons, **rules.left_out})
+    ground = found.ground(rules)
     q = found.of_all(against.q, 1.0)
     scores = found.of_all(against.scores, 0.0)
     order = np.lexsort((-scores, q, ~found.judged))
@@ -271,17 +292,16 @@ def _least(sweep: StoredSweep) -> float:
     return least_covariance([sweep.stretch(bundle).deviation for bundle in sweep.bundles])
 
 
-def _profiles(sweep: StoredSweep, grid: WindowGrid) -> dict[str, Doubles]:
-    """Read each unit's counts, once, and compute ``C(d)`` of windows by series, (depths, windows)."""
+def _profiles(sweep: StoredSweep, grid: WindowGrid) -> tuple[NDArray[np.int64], dict[str, Doubles]]:
+    """Read each unit's counts, once: pixels of windows, and ``C(d)`` of windows by series, (depths, windows)."""
     names = [COMMON_PIXELS]
     for s in range(len(sweep.series)):
         names += [common_sum_name(s), common_product_name(s)]
     found = _window_sums(sweep, grid, names)
     deviations = [sweep.stretch(bundle).deviation for bundle in sweep.bundles]
-    return {
-        name: DepthAgreement(
-            found[COMMON_PIXELS], found[common_sum_name(s)], found[common_product_name(s)]
-        ).covariances(deviations)
+    pixels = found[COMMON_PIXELS]
+    return pixels, {
+        name: DepthAgreement(pixels, found[common_sum_name(s)], found[common_product_name(s)]).covariances(deviations)
         for s, name in enumerate(sweep.series)
     }
 

@@ -43,15 +43,20 @@ def rules_of(plan: SweepPlan) -> EvidenceRules:
     """Return the rules of evidence of a sweep."""
     config = plan.config
     tiles = (one.contract.tile_px / plan.surface_of(one).frame.ratio for one in plan.members)
-    return EvidenceRules(config.window_mm, round(max(tiles)), config.blank, config.blank_side, _left_out(plan))
+    readable, left_out = _papyrus(plan)
+    return EvidenceRules(
+        config.window_mm, round(max(tiles)), config.blank, config.blank_side, {LEFT_OUT: left_out}, readable
+    )
 
 
-def _left_out(plan: SweepPlan) -> dict[str, int]:
-    """Count pixels of papyrus that a preflight leaves out."""
-    if plan.judged is None or plan.config.preflight != "mask":
-        return {}
+def _papyrus(plan: SweepPlan) -> tuple[int, int]:
+    """Count pixels of papyrus that are swept, and those that a preflight leaves out."""
     boxes = [unit.write_box for unit in plan.units]
-    return {LEFT_OUT: sum(int(plan.volume.read_mask(box).sum()) - int(plan.read_mask(box).sum()) for box in boxes)}
+    whole = sum(int(np.count_nonzero(plan.volume.read_mask(box))) for box in boxes)
+    if plan.judged is None or plan.config.preflight != "mask":
+        return whole, 0
+    readable = sum(int(np.count_nonzero(plan.read_mask(box))) for box in boxes)
+    return readable, whole - readable
 
 
 def control_units(plan: SweepPlan) -> list[Unit]:

@@ -16,6 +16,7 @@ from inkbatch.run.passes import all_whole, run_first, run_rest
 from inkbatch.steps.live_preview import live_preview
 from inkbatch.steps.sweep.control import control_record, control_units, control_work, rules_of, stored_control
 from inkbatch.steps.sweep.maps import maps_work
+from inkbatch.steps.sweep.page import one_network
 from inkbatch.steps.sweep.page import page as report_page
 from inkbatch.steps.sweep.plan import SweepPlan, make_plan
 from inkbatch.steps.sweep.settings import SweepConfig as SweepConfig
@@ -46,7 +47,8 @@ def run(config: SweepConfig, context: RunContext) -> JobReport:
         if not first.complete:
             return first
         if summary.pixels == 0:
-            raise DataError(f"segment {config.segment}: no tile holds papyrus; check its mask")
+            left_out = ", and what its preflight left out" if config.preflight == "mask" else ""
+            raise DataError(f"segment {config.segment}: no tile holds papyrus; check its mask{left_out}")
         if planted:
             controlled = run_rest(
                 lambda part: run_job(control, planted, lambda: control_work(plan, summary, control, context), part),
@@ -83,6 +85,8 @@ def _warn(plan: SweepPlan, context: RunContext) -> None:
     for member in plan.members:
         for text in member.bundle.document.warnings:
             context.reporter.note(f"warning: bundle {member.name}: {text}")
+    for text in one_network([(member.name, member.bundle.document.weights_sha256) for member in plan.members]):
+        context.reporter.note(f"careful: {text}")
     if plan.judged is not None:
         context.reporter.note(f"preflight {plan.judged.record['name']}: {plan.judged.sentence}")
     share = trained_share(plan)

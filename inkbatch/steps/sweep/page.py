@@ -236,6 +236,7 @@ def _warnings(run: StoredRun, document: Mapping[str, Any], compared: Sequence[Co
     trained = TrainedPixels.of(run.manifest["inputs"].get("trained_on", {}))
     if share := trained.share([Box(0, 0, *document["shape_yx"])]):
         yield f"{share_text(share)} of these pixels trained a network of this sweep: what it shows there it has learnt."
+    yield from one_network([(row["name"], row["weights_sha256"]) for row in document["bundles"]])
     if rough := rough_layer(document):
         yield rough
     if compared[0].null is None:
@@ -249,6 +250,18 @@ def _warnings(run: StoredRun, document: Mapping[str, Any], compared: Sequence[Co
                 f"On {share_text(ends)} of the papyrus the brightest depth is the first or the last one: the sheet may "
                 "lie further off; sweep more depths, or look at the segmentation."
             )
+
+
+def one_network(digests: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Warn of bundles with the same weights.
+
+    Args:
+        digests: Name and digest of the weights, by bundle.
+    """
+    for digest in dict.fromkeys(digest for _, digest in digests):
+        names = [name for name, other in digests if other == digest]
+        if len(names) > 1:
+            yield f"{', '.join(names)} have the same weights: they are one network, and that they agree tells nothing."
 
 
 def _sections(document: Mapping[str, Any]) -> Iterator[Section]:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from inkbatch.config import JobConfig, WindowName
 from inkbatch.data.maps.series import Directions, Null
 from inkbatch.data.maps.sweep import BLOCK_PX
+from inkbatch.data.synthetic.phantom import Amplitude
 from inkbatch.io.shard_size import is_power_of_two
 from inkbatch.predict.names import DeviceName, PrecisionName, ViewName
 from inkbatch.redaction import shown
@@ -77,7 +78,7 @@ class SweepConfig(JobConfig):
         seed: Of the shuffle.
         window_mm: Edge of the windows that are held against themselves; a whole number of blocks of 64 px is taken.
         control_windows: Windows in which ink is planted, to say what would have been seen; 0: none.
-        control: Contrasts of planted ink, grey values of 255; negative is darker than papyrus.
+        control: Contrasts of planted ink, grey values of 255, all of one sign; negative is darker than papyrus.
         blank: Boxes y0, x0, y1, x1 in pixels where there is no ink, as you know: false marks are counted there.
         blank_side: Direction that shows the reverse side, without ink; None: neither does.
         preflight: ``mask`` leaves out tiles in which a preflight found nothing to read; ``warn`` says what it found.
@@ -103,9 +104,9 @@ class SweepConfig(JobConfig):
     phases: int = Field(1, ge=1, le=16)
     seed: int = Field(0, ge=0)
     preflight: Literal["mask", "warn"] | None = None
-    window_mm: float = Field(2.5, gt=0)
+    window_mm: float = Field(2.5, gt=0, allow_inf_nan=False)
     control_windows: int = Field(16, ge=0, le=256)
-    control: tuple[float, ...] = Field((60.0, 40.0, 25.0, 15.0, 10.0), min_length=1)
+    control: tuple[Amplitude, ...] = Field((60.0, 40.0, 25.0, 15.0, 10.0), min_length=1)
     blank: tuple[tuple[int, int, int, int], ...] = ()
     blank_side: Literal["forward", "reversed"] | None = None
     keep_depths: bool = False
@@ -137,6 +138,15 @@ class SweepConfig(JobConfig):
             )
         if len(range(*value)) > MOST_DEPTHS:
             raise ValueError(f"expected at most {MOST_DEPTHS} depths, got {len(range(*value))}; take a larger step")
+        return value
+
+    @field_validator("control")
+    @classmethod
+    def _one_kind_of_ink(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len({f"{contrast:g}" for contrast in value}) < len(value):
+            raise ValueError("expected different contrasts; name each once")
+        if min(value) < 0 < max(value):
+            raise ValueError("expected strokes that are all brighter or all darker than papyrus; sweep twice for both")
         return value
 
     @model_validator(mode="after")

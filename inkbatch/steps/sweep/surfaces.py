@@ -121,7 +121,13 @@ def member_of(choice: BundleChoice, config: SweepConfig, volumes: Mapping[str, S
     bundle = Bundle.open(bundle_location(choice.bundle), choice.override)
     segment = choice.segment or config.segment
     volume = volumes[segment]
-    bundle.require_matches(volume)
+    try:
+        bundle.require_matches(volume)
+    except MismatchError as error:
+        raise MismatchError(
+            f"{error}. In a sweep: --set 'bundles=[{{bundle: {choice.bundle}, override: {{…}}}}]'; a sheet that was "
+            "prepared at the bundle's scale, as a segment of its own, is named there: segment: …"
+        ) from error
     chosen = {"stride_px": choice.stride_px, "window": choice.window}
     contract = bundle.contract.overridden({key: value for key, value in chosen.items() if value is not None})
     return SweepMember(

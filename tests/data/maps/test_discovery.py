@@ -70,6 +70,7 @@ def test_a_contrast_was_seen_if_all_stronger_ones_were():
 
 
 SEEN = [ControlPoint(20.0, 19, 20), ControlPoint(10.0, 1, 20)]
+FEW, DARK = [ControlPoint(20.0, 0, 1)], [ControlPoint(-20.0, 20, 20)]
 GROUND = Ground(940, {"too little papyrus": 50, "within half a tile of the border": 10})
 
 
@@ -88,7 +89,10 @@ GROUND = Ground(940, {"too little papyrus": 50, "within half a tile of the borde
         (0, SEEN, Outlook(100, 7, cut_off=8), "8 windows stand out at the first or the last depth"),
         (0, [], Outlook(100, 7, empty=True), "The networks see nothing here, and no control was made: this says noth"),
         (0, SEEN, Outlook(100, 7, empty=True), "No strokes above contrast 20 in 94% of the area"),
-        (3, SEEN, Outlook(100, 7), "3 windows are unlike the null at q ≤ 0.05, in 94% of the area."),
+        (0, FEW, Outlook(2, 2), "either, for they filled 1 of the 2 windows that must stand out together: this says"),
+        (0, DARK, Outlook(100, 7), "No dark strokes above contrast 20 in 94% of the area"),
+        (0, [], Outlook(0, 0, empty=True), "Nothing could be judged: this says nothing about ink. 6% could not be"),
+        (3, SEEN, Outlook(100, 7), "3 of 100 windows are unlike the null at q ≤ 0.05. 6% could not be judged"),
     ],
 )
 def test_the_sentence_claims_no_ink_and_says_what_was_not_judged(called, points, outlook, words):

@@ -8,6 +8,7 @@ import pytest
 from inkbatch.data.maps.depth_agreement import pairs_of
 from inkbatch.data.maps.evidence import (
     BLOCK_PX,
+    SMALL_PX,
     MomentSums,
     WindowGrid,
     border_px,
@@ -33,7 +34,8 @@ def moments(means: list[np.ndarray], height_px: int):
     sums = MomentSums(SHAPE, len(means))
     for y in range(0, SHAPE[0], height_px):
         box = Box(y, 0, min(y + height_px, SHAPE[0]), SHAPE[1])
-        sums.add(box, [values[box.slices] for values in means], STRETCHES[: len(means)])
+        here = [values[box.slices] for values in means]
+        sums.add(box, here, STRETCHES[: len(means)], (here[0] > 0).astype(np.float32))
     return sums.moments
 
 
@@ -64,7 +66,7 @@ def test_windows_are_their_definition(bundles):
 def test_the_cutting_of_the_pass_changes_no_bit():
     means = maps(2)
     one, many = moments(means, 512), moments(means, BLOCK_PX)
-    for name in ("filled", "z", "own", "square", "product", "small"):
+    for name in ("filled", "covered", "z", "own", "square", "product", "small"):
         np.testing.assert_array_equal(getattr(one, name), getattr(many, name))
 
 
@@ -88,9 +90,9 @@ def test_a_peak_has_depth_width_and_height():
 
 
 def test_the_border_is_told_from_the_windows_edge():
-    filled = np.ones((9, 9))
-    filled[:, 8] = 0
+    covered = np.ones((36, 36), np.float32)
+    covered[:, 29:] = 0  # within a block
     grid = WindowGrid((9 * BLOCK_PX, 9 * BLOCK_PX), 3)
-    found = border_px(filled, grid).reshape(3, 3)
-    assert found[1, 1] == 2 * BLOCK_PX
+    found = border_px(covered, grid).reshape(3, 3)
+    assert found[1, 1] == 5 * SMALL_PX
     assert found[0, 0] == found[1, 2] == 0

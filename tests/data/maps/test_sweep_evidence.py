@@ -58,7 +58,7 @@ def test_windows_with_what_two_bundles_see_are_called_and_hardly_any_other(found
     best = found["rank"].index(1)
     assert found["direction"][best] == "forward"
     assert found["q"][best] < 0.05
-    assert f"{len(called)} windows are unlike the null at q ≤ 0.05" in found["sentence"]
+    assert f"{len(called)} of 90 windows are unlike the null at q ≤ 0.05" in found["sentence"]
 
 
 def test_agreement_depth_and_void_are_those_of_the_maps(found):
@@ -103,8 +103,15 @@ def test_windows_that_are_called_as_they_are_are_no_control(inked, found):
 def test_what_was_left_out_before_is_not_judged_and_the_sentence_says_so(inked):
     left = EvidenceRules(RULES.window_mm, 32, left_out={"was left out by the preflight": 640 * 600})
     told = evidence(inked, left)
+    assert told["ground"]["judged_px"] == 640 * 576
     assert told["ground"]["not_judged_px"]["was left out by the preflight"] == 640 * 600
     assert "50% was left out by the preflight" in told["sentence"]
+
+
+def test_papyrus_that_a_network_does_not_read_is_not_judged(inked):
+    told = evidence(inked, EvidenceRules(RULES.window_mm, 32, papyrus_px=640 * 640))
+    assert told["ground"]["not_judged_px"]["is not read by every network"] == 640 * 40
+    assert "6% is not read by every network" in told["sentence"]
 
 
 def test_blank_ground_counts_false_alarms(inked):
@@ -118,6 +125,25 @@ def test_blank_ground_counts_false_alarms(inked):
     told = alarms(small, [Box(0, 0, 40 * SMALL_PX, 40 * SMALL_PX)], 8.0)
     assert told["marks"] == [1, 1, 0]
     assert told["marks_per_cm2"][0] == pytest.approx(1 / told["cm2"], rel=1e-2)
+
+
+def test_a_network_that_is_sure_of_0_leaves_no_void(tmp_path):
+    """A probability below 3e-8 is stored as 0; the counts tell where there is no value."""
+    has_value = np.ones((128, 128), bool)
+    has_value[:, 120:] = False
+    sure = {}
+    for bundle, rows in maps(False).items():
+        sure[bundle] = {name: np.where(has_value, values[:, :128, :128], 0) for name, values in rows.items()}
+        for values in sure[bundle].values():
+            values[:, :64] = 0
+    found = evidence(store_sweep(tmp_path, sure, DEPTHS, has_value=has_value), RULES)
+    assert found["void"] == [0, 8 / 64, 0, 8 / 64]
+    assert found["judged"] == [True] * 4
+    z = []
+    for rows in sure.values():
+        real = np.stack([rows[name][:, has_value] for name in ("forward", "reversed")]).astype(np.float64)
+        z.append(-real.mean() / real.std())
+    assert found["series"]["forward"]["z"][:2] == pytest.approx([np.mean(z)] * 2, rel=1e-4)
 
 
 def test_equal_maps_give_equal_documents(inked, found):

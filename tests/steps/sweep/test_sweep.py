@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inkbatch.data.maps.series import Series
 from inkbatch.data.maps.sweep import (
     BEST,
     BEST_DEPTH,
@@ -26,6 +25,7 @@ from inkbatch.io.prediction import Prediction
 from inkbatch.run.job import RunContext
 from inkbatch.steps.infer import job as infer
 from inkbatch.steps.sweep.job import run
+from inkbatch.steps.sweep.page import one_network
 from inkbatch.steps.sweep.plan import make_plan
 from inkbatch.testing.swept import (
     BUNDLES,
@@ -185,6 +185,11 @@ def test_two_phases_are_all_tiles_of_both_grids_in_one_weighted_mean(swept):
         ({"depths": "-3:2"}, LayerRangeError, r"expected depths inside -2:3 .* got -3:2; pass --depths=-2:3"),
         ({"depths": "0:5"}, LayerRangeError, "got 0:5"),
         ({"depths": "3:1"}, ConfigError, "expected START:STOP"),
+        ({"control": [40, 1000]}, ConfigError, r"control.1: expected .* 255, got 1000"),
+        ({"control": [0]}, ConfigError, "plants no ink"),
+        ({"control": [40, 40.0000001]}, ConfigError, "expected different contrasts"),
+        ({"control": [40, -40]}, ConfigError, "all brighter or all darker"),
+        ({"window_mm": float("inf")}, ConfigError, "window_mm: expected a finite number"),
         ({"depths": "0:300"}, ConfigError, "at most 255 depths"),
         ({"phases": 6}, ConfigError, "at most the stride's 5"),
         ({"unit_px": 32}, ConfigError, "power of two of at least 64"),
@@ -210,6 +215,15 @@ def test_bundles_of_one_name_need_names(swept):
         make_plan(config_for(swept.folder, bundles=[{"bundle": twice[0], "name": "done"}]))
 
 
+def test_bundles_with_the_same_weights_are_one_network_and_the_sweep_says_so(swept):
+    twice = [{"bundle": str(swept.folder / "identity"), "name": name} for name in ("a", "b")]
+    members = make_plan(config_for(swept.folder, bundles=twice)).members
+    assert list(one_network([(one.name, one.bundle.document.weights_sha256) for one in members])) == [
+        "a, b have the same weights: they are one network, and that they agree tells nothing."
+    ]
+    assert not list(one_network([("a", "1"), ("b", "2")]))
+
+
 def test_a_stretch_is_exact_whatever_the_order():
     values = np.random.default_rng(0).random(10_000).astype(np.float16)
     histogram = np.bincount(values.view(np.uint16), minlength=15361)
@@ -225,8 +239,6 @@ def test_sweep_json_holds_what_was_asked(swept):
     document = json.loads((Path(swept.report.location.path) / "sweep.json").read_text())
     assert document["depths"] == list(DEPTHS_ASKED)
     assert document["series"][2] == {"name": "forward-shuffled", "direction": "forward", "null": "shuffled"}
-    assert swept.sweep.null_of("reversed", "shuffled") == "reversed-shuffled"
-    assert swept.sweep.null_of("reversed", "repeated") == Series(null="repeated").name
 
 
 def test_the_viewer_shows_z_values_and_best_depths_as_maps_of_the_segment(swept):

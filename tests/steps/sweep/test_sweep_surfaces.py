@@ -83,8 +83,13 @@ def test_a_preflight_leaves_out_what_cannot_be_read_and_warns_of_the_rest(swept,
     assert make_plan(masked).manifest.config["preflight"] == {"name": "p"}
     papyrus = int(make_plan(masked).volume.read_mask(Box(0, 0, *SHAPE[1:])).sum())
     assert rules_of(make_plan(masked)).left_out == {LEFT_OUT: papyrus}
-    with pytest.raises(DataError, match="no tile holds papyrus"):
+    with pytest.raises(DataError, match="no tile holds papyrus; check its mask, and what its preflight left out"):
         run(masked, RunContext())
     warned = make_plan(config_for(swept.folder, preflight="warn", name="warned"))
     assert warned.read_mask(Box(0, 0, 10, 10)).all()
     assert "preflight" not in warned.manifest.config
+
+
+def test_a_bundle_of_another_scale_without_its_surface_is_refused_with_the_cure(swept, finer):
+    with pytest.raises(MismatchError, match=r"bundle expects 4.* In a sweep: .*fine, override.*segment: …"):
+        make_plan(config_for(swept.folder, bundles=[str(swept.folder / "fine")]))
