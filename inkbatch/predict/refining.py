@@ -29,6 +29,8 @@ from inkbatch.data.instances.settings import RefinementRules
 from inkbatch.geometry import Box
 from inkbatch.models.prompting import PromptedSegmenter
 
+HELD = 32  # prompts whose masks are in memory at a time: of a tile of 1,024 px each takes 3 MB
+
 Value = TypeVar("Value", bound=np.generic)
 
 
@@ -69,13 +71,20 @@ def refine_tile(
     if rules.prompts == "box":
         found = [(one.box.y0, one.box.x0, one.box.y1, one.box.x1) for one in proposals]
         boxes = np.clip(np.array(found, np.float64) - np.tile(corner, 2), 0, np.tile(tile.shape, 2))
-    masks, scores = segmenter.masks(segmenter.embed(pixels), points, boxes)
+    features = segmenter.embed(pixels)
     inside = np.zeros(tile.shape, bool)
     inside[tile.intersect(Box(0, 0, *first_pass.shape_yx)).within(tile)] = True
-    return [
-        _settled(choose(one, mask & inside, score, first_pass, choice, rules), first_pass)
-        for one, mask, score in zip(proposals, masks, scores, strict=True)
-    ]
+    answers: list[Answer] = []
+    for start in range(0, len(proposals), HELD):
+        part = slice(start, start + HELD)
+        masks, scores = segmenter.masks(features, points[part], None if boxes is None else boxes[part])
+        if not inside.all():
+            masks = masks & inside
+        answers += [
+            _settled(choose(one, mask, score, first_pass, choice, rules), first_pass)
+            for one, mask, score in zip(proposals[part], masks, scores, strict=True)
+        ]
+    return answers
 
 
 def _settled(found: Answer, first_pass: FirstPassTile) -> Answer:

@@ -10,6 +10,7 @@ from inkbatch.data.instances.settings import ProposalRules, RefinementRules, Sel
 from inkbatch.data.labels.components import label
 from inkbatch.data.synthetic.grains import GrainConfig, make_section
 from inkbatch.geometry import Box
+from inkbatch.predict import refining
 from inkbatch.predict.refining import cells_of, refine
 from inkbatch.testing.oracles import Oracle, numbered
 
@@ -88,6 +89,20 @@ def test_a_tile_at_the_border_is_filled_up_and_not_moved():
     refined(SECTION.instances, 64, 32, oracle)
     assert set(oracle.tiles) == {(128, 128, 3)}
     assert len(oracle.tiles) <= 9  # each cell with proposals once
+
+
+def test_a_tile_of_many_prompts_holds_few_masks_at_a_time(whole, monkeypatch):
+    class Counting(Oracle):
+        asked = 0
+
+        def masks(self, features, points_yx, boxes=None):
+            self.asked = max(self.asked, len(points_yx))
+            return super().masks(features, points_yx, boxes)
+
+    monkeypatch.setattr(refining, "HELD", 3)
+    oracle = Counting()
+    assert as_set(refined(SECTION.instances, 512, 0, oracle)) == as_set(whole)
+    assert oracle.asked == 3
 
 
 def test_every_proposal_gets_one_answer():

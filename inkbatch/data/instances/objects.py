@@ -12,8 +12,9 @@ import numpy as np
 from inkbatch.data.instances.ascent import Bools, Ints
 from inkbatch.data.instances.fates import ProposalFate, RegionFates, require_countable
 from inkbatch.data.instances.joining import Joined
+from inkbatch.data.instances.overlaps import Resolved, resolve
 from inkbatch.data.instances.proposals import Proposal
-from inkbatch.data.instances.selection import Answer, Choice, Instance, Kept, Larger, Rejection, Resolved, resolve
+from inkbatch.data.instances.selection import Answer, Choice, Instance, Kept, Larger, Rejection
 from inkbatch.data.instances.unit_facts import Sums
 from inkbatch.geometry import Box
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from inkbatch.data.instances.ascent import Evidence
+from inkbatch.data.instances.overlaps import resolve
 from inkbatch.data.instances.proposals import Proposal
-from inkbatch.data.instances.selection import Choice, FirstPassTile, Instance, Kept, Rejection, choose, resolve
+from inkbatch.data.instances.selection import Choice, FirstPassTile, Instance, Kept, Rejection, choose
 from inkbatch.data.instances.settings import RefinementRules, SelectionRules, area_px, length_px
 from inkbatch.errors import ConfigError
 from inkbatch.geometry import Box
