@@ -88,8 +88,8 @@ def run(
             maps = ", ".join(group.maps) or "no predictions yet"
             say(f"view: {group.segment} · {width} × {height} px (width × height) · {maps}")
         if editor is not None:
-            for name in editor.started:
-                say(f"view: painting into {name}")
+            for line in editor.started:
+                say(f"view: {line}")
         if not is_loopback(host):
             say(f"view: everyone who can reach {host} can look at this; there is no password")
         say(f"view: {server.url}  (Ctrl-C ends it)")

@@ -26,14 +26,16 @@ from inkbatch.data.labels.painting_version import (
     PaintedVersion,
     create_version,
     labels_folder,
+    outdated,
+    read_counts,
     read_facts,
-    read_state,
     require_author,
     require_shape,
     version_folder,
     version_names,
 )
 from inkbatch.data.segments.catalog import check_segment_id
+from inkbatch.data.segments.prepared import surface_content
 from inkbatch.documents import parse_json
 from inkbatch.errors import ConfigError, StorageError
 from inkbatch.io.store.location import Location
@@ -78,13 +80,21 @@ class SegmentEditor:
         folder: Folder of its label versions.
         author: Who paints.
         maps: Opens a map, or a combination of several.
+        surface: Content digest of the prepared segment; None where it is not known.
     """
 
-    def __init__(self, group: Group, folder: Location, author: str, maps: Callable[[MapLook], ReadMap]) -> None:
+    def __init__(
+        self,
+        group: Group,
+        folder: Location,
+        author: str,
+        maps: Callable[[MapLook], ReadMap],
+        surface: str | None = None,
+    ) -> None:
         if group.voxel_size_um is None or (group.surface is None and not group.maps):
             raise ConfigError(f"view: expected segments to paint on, got the picture {group.segment}; leave --edit out")
         self.pixel_um = group.voxel_size_um
-        self.group, self._folder, self.author, self._maps = group, folder, author, maps
+        self.group, self._folder, self.author, self._maps, self._surface = group, folder, author, maps, surface
         self._sessions: dict[str, PaintSession] = {}
         self._lock = threading.RLock()
         self._current = ""
@@ -112,7 +122,16 @@ class SegmentEditor:
             self.pixel_um,
             author=self.author,
             started_from=started_from,
+            surface=self._surface,
         )
+
+    def branch(self, source: str, author: str) -> str:
+        """Make a version that starts with what another one holds now; return its name."""
+        return self.session(source).branch(author or self.author, self._surface)
+
+    def outdated(self, name: str | None = None) -> str:
+        """Say that a version was begun on another surface; empty where it was not."""
+        return outdated(self.session(name).version.facts, self._surface)
 
     def session(self, name: str | None = None) -> PaintSession:
         """Return the session of a version, opened when it is first asked for; None: of the current one."""
@@ -173,6 +192,7 @@ class SegmentEditor:
             "revision": version.revision,
             "saved": session.saved,
             "trouble": session.trouble,
+            "outdated": self.outdated(version.name),
             "seq": state.seq if state else 0,
             "undo": bool(state and state.undo),
             "redo": bool(state and state.redo),
@@ -185,7 +205,7 @@ class SegmentEditor:
         folder = self._folder / name
         facts = read_facts(folder)
         open_one = self._sessions.get(name)
-        counts = open_one.version.counts if open_one else read_state(folder)[0]["counts"]
+        counts = open_one.version.counts if open_one else read_counts(folder)
         cm2 = (self.pixel_um / 1e4) ** 2
         areas = {layer: round(counts[layer] * cm2, 6) for layer in LAYERS}
         return {**{key: facts.get(key) for key in ("name", "author", "time", "parent", "started_from")}, "cm2": areas}
@@ -207,7 +227,7 @@ class Editor:
 
     Attributes:
         token: Secret that requests carry; handed out with the address.
-        started: Name of the version that each segment opened.
+        started: Name of the version that each segment opened, and what must be known about it.
     """
 
     def __init__(self, viewer: Viewer, root: str, author: str, version: str | None = None) -> None:
@@ -218,8 +238,11 @@ class Editor:
         try:
             for number, group in enumerate(viewer.groups):
                 folder = labels_folder(root, check_segment_id(group.segment))
-                self._editors.append(SegmentEditor(group, folder, author, partial(viewer.map_reader, number)))
-                self.started.append(self._editors[-1].start(version))
+                made = surface_content(root, group.segment)
+                editor = SegmentEditor(group, folder, author, partial(viewer.map_reader, number), made)
+                self._editors.append(editor)
+                name = editor.start(version)
+                self.started += [f"painting into {name}", *filter(None, [editor.outdated(name)])]
         except BaseException:
             self.close()
             raise
@@ -366,7 +389,7 @@ def _version(editor: SegmentEditor, document: Any) -> Answer:
     message: VersionMessage = parsed(VersionMessage, document)
     name = message.source
     if message.action == "branch":
-        name = editor.session(name).branch(message.author or editor.author)
+        name = editor.branch(name, message.author)
     editor.switch(name)
     return json_answer(editor.describe(name, message.tab))
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from inkbatch.cli.app import app
-from inkbatch.errors import ConfigError
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.testing.rounds import rounds_root, tiny_round
 
 REPOSITORY = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ OURS = ["--set", "segments=[r0, r1, r2]", "--set", "folds.count=2"]
 
 
 def test_the_shipped_settings_plan_a_round_and_write_nothing(root, capsys):
-    yardstick = ["--set", "yardstick.segments=[r2]"]
+    yardstick = ["--set", "yardstick.segments=[r2]", "--set", "yardstick.region_px=32"]
     app([*SHIPPED, "--root", str(root), *OURS, *yardstick], standalone_mode=False)
     said = capsys.readouterr().out
     assert f"round 1 of letters: {root}/rounds/letters/round-001" in said
@@ -35,8 +35,12 @@ def test_the_shipped_settings_plan_a_round_and_write_nothing(root, capsys):
 
 
 def test_a_plan_refuses_labels_that_are_too_few_for_a_yardstick_as_the_round_would(root):
-    with pytest.raises(ConfigError, match="yardstick: expected labelled papyrus that is kept out, got none; raise"):
+    with pytest.raises(
+        DataError, match=r"yardstick: expected ink, and at least two blocks .*, got 1; label more of it"
+    ):
         app([*SHIPPED, "--root", str(root), *OURS], standalone_mode=False)
+    with pytest.raises(ConfigError, match="yardstick: expected labelled papyrus that is kept out, got none; raise"):
+        app([*SHIPPED, "--root", str(root), *OURS, "--set", "yardstick.share=0"], standalone_mode=False)
     assert not (root / "rounds").exists()
 
 

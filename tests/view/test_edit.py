@@ -335,6 +335,19 @@ def test_a_branch_starts_with_what_was_painted_and_goes_its_own_way(page):
     assert np.count_nonzero(page.whole()) == 600
 
 
+def test_a_version_that_is_older_than_the_surface_is_named_until_a_new_one_is_begun_from_it(root):
+    complete = Location.parse(root) / "segments/seg/prepare/complete.json"
+    complete.write_json({**complete.read_mapping(), "content": "one"})
+    with edited(root) as page:
+        assert json.loads(page.ask("/edit/0")[1])["outdated"] == ""
+    complete.write_json({**complete.read_mapping(), "content": "other"})
+    with edited(root) as page:
+        assert "v001 of segment seg were begun before the segment was prepared anew" in page.server.editor.started[1]
+        assert page.server.editor.started[1] == json.loads(page.ask("/edit/0")[1])["outdated"]
+        status, told = page.post("version", {"tab": TAB, "action": "branch", "from": "v001"})
+        assert (status, told["version"], told["outdated"]) == (200, "v002", "")
+
+
 def test_maps_are_taken_filled_snapped_to_and_cleaned_where_they_lie(root):
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] + 0.5
     letter, speck = np.hypot(y - 150, x - 256) < 60, np.hypot(y - 20, x - 20) < 3

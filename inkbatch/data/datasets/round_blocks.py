@@ -45,7 +45,8 @@ def deal_blocks(
         folds: Number of folds.
         by_segment: All blocks of a segment are in one fold.
         kept_out: Segments that are the yardstick as a whole.
-        share: Share of the labelled blocks of the others that are the yardstick, spread over all shares of ink.
+        share: Share of the labelled blocks of the others that are the yardstick, spread over all shares of ink; above
+            0 it takes at least one where no segment is kept out.
         seed: Of chance.
         known: Homes of an earlier round: they stay, and segments that came later give nothing to the yardstick.
 
@@ -63,13 +64,36 @@ def deal_blocks(
         key=lambda place: (-blocks[place].ink / blocks[place].counted, chance.number(seed, "block", *place)),
     )
     if known is None:
-        homes |= {
-            place: TEST for rank, place in enumerate(ranked) if int((rank + 0.5) * share) < int((rank + 1.5) * share)
-        }
+        homes |= dict.fromkeys(_kept_out(ranked, blocks, share, 0 if kept_out else 1), TEST)
     rest = [place for place in free if place not in homes]
     homes |= _by_segment(rest, folds, seed, homes) if by_segment else _by_block(rest, ranked, folds, seed)
-    _require_ink(blocks, homes, folds)
+    if TEST not in homes.values():
+        raise ConfigError(
+            "yardstick: expected labelled papyrus that is kept out, got none; raise yardstick.share, or name "
+            "yardstick.segments"
+        )
+    # Labels of the yardstick are those of the first round, whatever became of them since.
+    _require_ink(blocks, homes, [*([TEST] if known is None else []), *range(folds)])
     return _listed(homes)
+
+
+def _kept_out(ranked: Sequence[Place], blocks: Mapping[Place, BlockLabels], share: float, least: int) -> list[Place]:
+    """Take a share of the labelled blocks, one from the middle of each stretch of them, and one with ink.
+
+    Args:
+        ranked: The labelled blocks, those with the most ink first.
+        blocks: Labels of every block.
+        share: The share; 0 takes none.
+        least: Blocks to take where the share is less.
+    """
+    if not share or not ranked:
+        return []
+    count = max(least, round(len(ranked) * share))
+    picked = [ranked[(2 * number + 1) * len(ranked) // (2 * count)] for number in range(count)]
+    inked = [place for place in ranked if blocks[place].ink]
+    if picked and inked and not blocks[picked[0]].ink:
+        picked[0] = inked[len(inked) // 2]
+    return picked
 
 
 def _by_segment(
@@ -99,17 +123,11 @@ def _by_block(rest: Sequence[Place], ranked: Sequence[Place], folds: int, seed: 
     return found
 
 
-def _require_ink(blocks: Mapping[Place, BlockLabels], homes: Mapping[Place, BlockHome], folds: int) -> None:
-    ink: dict[BlockHome, int] = {TEST: 0, **dict.fromkeys(range(folds), 0)}
-    for place, home in homes.items():
-        ink[home] += blocks[place].ink if place in blocks else 0
-    if TEST not in homes.values():
-        raise ConfigError(
-            "yardstick: expected labelled papyrus that is kept out, got none; raise yardstick.share, make block_px "
-            "smaller, or name yardstick.segments"
-        )
-    for home, pixels in ink.items():
-        if not pixels:
+def _require_ink(
+    blocks: Mapping[Place, BlockLabels], homes: Mapping[Place, BlockHome], wanted: Sequence[BlockHome]
+) -> None:
+    for home in wanted:
+        if not any(blocks[place].ink for place, found in homes.items() if found == home and place in blocks):
             what = "the yardstick" if home == TEST else f"fold {home}"
             raise DataError(
                 f"{what}: expected labels with ink, got none; label some letters there, or lower folds.count or "

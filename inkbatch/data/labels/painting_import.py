@@ -30,6 +30,7 @@ def import_version(
     *,
     author: str,
     plane: Plane | None = None,
+    surface: str | None = None,
 ) -> PaintedVersion:
     """Make a version of pictures or arrays.
 
@@ -42,6 +43,7 @@ def import_version(
             that is not 0.
         author: Who painted.
         plane: Plane of label volumes; None: the one with marks.
+        surface: Content digest of the prepared segment, for the version.
 
     Raises:
         ConfigError: There are none.
@@ -66,7 +68,14 @@ def import_version(
         started = ", ".join(f"{layer}: {Location.parse(uri).name}" for layer, uri in pictures.items())
         tiles = _tiles(opened, shape_yx)
         place = create_version(
-            folder, segment, shape_yx, voxel_size_um, author=author, started_from=started, tiles=tiles
+            folder,
+            segment,
+            shape_yx,
+            voxel_size_um,
+            author=author,
+            started_from=started,
+            surface=surface,
+            tiles=tiles,
         )
         return PaintedVersion.open(place)
     finally:

@@ -292,10 +292,10 @@ class PaintSession:
             except InkbatchError as error:
                 self.trouble = str(error)
 
-    def branch(self, author: str) -> str:
-        """Make a new version that starts with what this one holds now; return its name."""
+    def branch(self, author: str, surface: str | None = None) -> str:
+        """Make a new version that starts with what this one holds now; return its name. See `create_version`."""
         with self._lock:
-            return branch(self.version, author).name
+            return branch(self.version, author, surface).name
 
     def close(self) -> None:
         """Store what waits and give the version back."""

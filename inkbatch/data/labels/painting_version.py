@@ -210,6 +210,15 @@ def read_state(folder: Location) -> tuple[dict[str, Any], bytes | None]:
     return found[0]
 
 
+def read_counts(folder: Location) -> Mapping[LayerName, int]:
+    """Count the pixels per layer of a stored version, with strokes that no server wrote into its tiles yet."""
+    state, _ = read_state(folder)
+    if Journal(folder).last == state["revision"]:
+        counts: Mapping[LayerName, int] = state["counts"]
+        return counts
+    return PaintedVersion.open(folder).counts
+
+
 def labels_folder(root: str | Location, segment: str) -> Location:
     """Return the folder of a segment's label versions."""
     place = root if isinstance(root, Location) else Location.parse(root)
@@ -256,6 +265,7 @@ def create_version(
     author: str,
     started_from: str,
     parent: str | None = None,
+    surface: str | None = None,
     tiles: Iterable[tuple[Tile, Codes]] = (),
     goes_on: bool = False,
 ) -> Location:
@@ -269,6 +279,7 @@ def create_version(
         author: Who paints.
         started_from: What it starts with, for people.
         parent: Version that it comes from.
+        surface: Content digest of the prepared segment; None where it is not known.
         tiles: Its first tiles, at revision 0.
         goes_on: Take the name of one that was begun from the same and killed; the tiles follow from `started_from`.
 
@@ -287,6 +298,7 @@ def create_version(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "parent": parent,
         "started_from": started_from,
+        "surface": surface,
         "inkbatch": __version__,
     }
     names = version_names(folder)
@@ -334,6 +346,21 @@ def require_shape(facts: Mapping[str, Any], shape_yx: Sequence[int], place: Loca
         )
 
 
+def outdated(facts: Mapping[str, Any], surface: str | None) -> str:
+    """Say that a segment was prepared anew, with other content, since a version was begun; empty where it was not.
+
+    Args:
+        facts: The version's.
+        surface: Content digest of the prepared segment as it is now; None where it is not known.
+    """
+    if surface is None or facts.get("surface") in (None, surface):
+        return ""
+    return (
+        f"labels {facts['name']} of segment {facts['segment']} were begun before the segment was prepared anew, with "
+        "other content: check that they still lie on its letters; a new version from them is of the new surface"
+    )
+
+
 def _fill(version: PaintedVersion, tiles: Iterable[tuple[Tile, Codes]]) -> None:
     for tile, codes in tiles:
         version.tiles.put(tile, packed(codes))
@@ -346,8 +373,8 @@ def _fill(version: PaintedVersion, tiles: Iterable[tuple[Tile, Codes]]) -> None:
     (version.folder / STATE).write_bytes(version.state(overview))
 
 
-def branch(source: PaintedVersion, author: str) -> Location:
-    """Make a new version that starts with what another one holds now; return its folder."""
+def branch(source: PaintedVersion, author: str, surface: str | None = None) -> Location:
+    """Make a new version that starts with what another one holds now; return its folder. See `create_version`."""
     facts, tiles = source.facts, source.tiles
     at = f"{source.name} at stroke {source.revision}"
     return create_version(
@@ -358,5 +385,6 @@ def branch(source: PaintedVersion, author: str) -> Location:
         author=author,
         started_from=at,
         parent=source.name,
+        surface=surface,
         tiles=((tile, tiles.read_tile(tile)) for tile in tiles.marked_tiles()),
     )

@@ -126,6 +126,7 @@ def propose_version(
     shape_yx: tuple[int, int],
     voxel_size_um: float,
     origin: str,
+    surface: str | None = None,
 ) -> str:
     """Make a version that holds the labels of a round, with first labels laid over its regions, for people to correct.
 
@@ -137,6 +138,7 @@ def propose_version(
         shape_yx: (height, width) of the segment.
         voxel_size_um: Edge of a pixel.
         origin: Name of the round; a version that it made before is taken again, one that it began is finished.
+        surface: Content digest of the prepared segment, for the version.
 
     Returns:
         The version's name.
@@ -155,6 +157,7 @@ def propose_version(
         author=AUTHOR,
         started_from=origin,
         parent=parent,
+        surface=surface,
         tiles=tiles,
         goes_on=True,
     )

@@ -51,18 +51,31 @@ def scores_of(total: ScoreHistogram, threshold: float) -> dict[str, float]:
     }
 
 
+def require_judge(filled: int, *, has_ink: bool) -> None:
+    """Refuse a yardstick that cannot judge.
+
+    Args:
+        filled: Blocks of the bootstrap with pixels that count.
+        has_ink: Some of these pixels are ink.
+
+    Raises:
+        DataError: They are fewer than two, or without ink.
+    """
+    if filled < 2 or not has_ink:
+        raise DataError(
+            f"yardstick: expected ink, and at least two blocks of the bootstrap with labels, got {filled}; label more "
+            "of it before the first round, or make yardstick.region_px smaller"
+        )
+
+
 def difference(now: Measured, before: Measured, draws: int, level: float, seed: int) -> Mapping[ScoreName, Difference]:
     """Compare two maps on the same blocks by a paired bootstrap.
 
     Raises:
-        DataError: Fewer than two blocks have pixels that count, or no ink is among them.
+        DataError: See `require_judge`.
     """
     filled = [place for place, block in enumerate(now.blocks) if block.counted]
-    if len(filled) < 2 or not now.total.ink.any():
-        raise DataError(
-            f"yardstick: expected ink, and at least two blocks with pixels that count, got {len(filled)} blocks; label "
-            "more of it before the first round, or make yardstick.region_px smaller"
-        )
+    require_judge(len(filled), has_ink=bool(now.total.ink.any()))
     counted = []
     for one in (now, before):
         counts = BlockCounts({"f05": one.threshold}, BETA, group_starts(one.total))

@@ -10,7 +10,7 @@ from inkbatch.errors import MismatchError
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.run.record import require_complete
-from inkbatch.run.states import OUTSIDE_DIGEST, contents_now, state_changes, states_of
+from inkbatch.run.states import OUTSIDE_DIGEST, content_of, contents_now, state_changes, states_of
 
 SURFACE = "surface"  # key in the state of manifests
 
@@ -28,6 +28,11 @@ def surface_state(root: str, segment: str) -> dict[str, Any]:
 def surface_now(root: str, segment: str) -> dict[str, str | None]:
     """Return the content of a prepared segment as it is now, for `RunManifest.now`."""
     return contents_now({SURFACE: segment_folder(root, segment) / "prepare"})
+
+
+def surface_content(root: str, segment: str) -> str | None:
+    """Return the content digest of a prepared segment; None where an older version made it, or it is not whole."""
+    return content_of(segment_folder(root, segment) / "prepare")
 
 
 def require_same_surface(root: str, segment: str, state: Any, what: str, cure: str) -> None:

@@ -20,6 +20,7 @@ from inkbatch.data.labels.components import Bools, UnitComponents, border_pixels
 from inkbatch.data.labels.ignore import IGNORED, uncertain_pixels
 from inkbatch.data.labels.ink import INK_LABEL, LABEL_MAX
 from inkbatch.data.labels.seams import Merged
+from inkbatch.data.segments.prepared import surface_content
 from inkbatch.errors import DataError
 from inkbatch.geometry import Box, Unit
 from inkbatch.io.halving import Pooling
@@ -50,8 +51,8 @@ def run(config: LabelsConfig, context: RunContext) -> JobReport:
         InkbatchError: See `make_plan`; no ink is left; damaged data; storage that gave up; a stop signal.
     """
     plan = make_plan(config)
-    for holes in plan.inputs.holes:
-        context.reporter.note(f"labels: {holes}")
+    for line in plan.inputs.notes(surface_content(config.root, config.segment)):
+        context.reporter.note(f"labels: {line}")
     with contextlib.ExitStack() as opened:
         opened.callback(plan.inputs.close)
         return _run(plan, context)

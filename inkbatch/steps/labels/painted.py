@@ -12,13 +12,15 @@ from inkbatch.data.labels.painting_import import import_version
 from inkbatch.data.labels.painting_version import (
     PaintedVersion,
     labels_folder,
+    outdated,
+    read_counts,
     read_facts,
-    read_state,
+    require_shape,
     version_folder,
     version_names,
 )
 from inkbatch.data.segments.catalog import check_segment_id
-from inkbatch.data.segments.prepared import open_prepared, segment_folder
+from inkbatch.data.segments.prepared import open_prepared, segment_folder, surface_content
 from inkbatch.errors import ConfigError
 from inkbatch.io.layers.one_plane import Plane
 from inkbatch.io.pictures.png import png_bytes
@@ -100,23 +102,35 @@ def list_versions(config: VersionsConfig) -> str:
     """
     folder = labels_folder(config.root, check_segment_id(config.segment))
     if config.one is None and config.other is None:
-        return "\n".join(_row(folder / name) for name in version_names(folder)) or f"no label versions in {folder}"
+        made = surface_content(config.root, config.segment)
+        rows = [_row(folder / name, made) for name in version_names(folder)]
+        return "\n".join(rows) or f"no label versions in {folder}"
     if config.one is None or config.other is None:
         raise ConfigError(f"segment {config.segment}: expected two label versions to compare, got one; name both")
     one, other = (PaintedVersion.open(version_folder(folder, name)) for name in (config.one, config.other))
+    said = _compared(config, one, other)
     if config.picture is not None:
-        place = Location.parse(config.picture)
-        place.write_bytes(png_bytes(picture_of_changes(one, other)))
+        Location.parse(config.picture).write_bytes(png_bytes(picture_of_changes(one, other)))
+    return said
+
+
+def _compared(config: VersionsConfig, one: PaintedVersion, other: PaintedVersion) -> str:
     place = segment_folder(config.root, config.segment)
-    is_prepared = (place / "surface.zarr" / "zarr.json").exists()
-    return str(compare(one, other, SurfaceVolume.open(place).read_mask if is_prepared else None))
+    if not (place / "surface.zarr" / "zarr.json").exists():
+        return str(compare(one, other))
+    surface, made = SurfaceVolume.open(place), surface_content(config.root, config.segment)
+    for version in (one, other):
+        require_shape(version.facts, surface.shape_yx, version.folder)
+    notes = filter(None, (outdated(version.facts, made) for version in (one, other)))
+    return "\n".join([str(compare(one, other, surface.read_mask)), *notes])
 
 
-def _row(folder: Location) -> str:
-    facts, (state, _) = read_facts(folder), read_state(folder)
+def _row(folder: Location, surface: str | None) -> str:
+    facts, counts = read_facts(folder), read_counts(folder)
     per_px = (float(facts["voxel_size_um"]) / 1e4) ** 2
-    areas = " · ".join(f"{name.replace('_', ' ')} {state['counts'][name] * per_px:.4f}" for name in LAYERS)
-    return f"{folder.name}  {facts['time']}  {facts['author']}  from {facts['started_from']}  cm²: {areas}"
+    areas = " · ".join(f"{name.replace('_', ' ')} {counts[name] * per_px:.4f}" for name in LAYERS)
+    row = f"{folder.name}  {facts['time']}  {facts['author']}  from {facts['started_from']}  cm²: {areas}"
+    return "\n  ".join([row, *filter(None, [outdated(facts, surface)])])
 
 
 def export_labels(config: ExportLabelsConfig) -> str:
@@ -164,5 +178,6 @@ def import_labels(config: ImportLabelsConfig) -> str:
         {layer: uri for layer, uri in named.items() if uri is not None},
         author=config.author,
         plane=config.plane,
+        surface=surface_content(config.root, config.segment),
     )
     return f"import-labels: {version.folder}: {version.counts['ink']:,} px of ink"

@@ -18,7 +18,7 @@ class PaintedLabels(LabelSource):
     """Ink of a label version: 1 where it was painted."""
 
     def __init__(self, version: PaintedVersion) -> None:
-        self._version = version
+        self.version = version
         self.shape_yx = version.shape_yx
         self.identity = {"painted": version.folder.uri, "stroke": version.revision}
         self.request = {"painted": version.folder.uri}
@@ -27,7 +27,7 @@ class PaintedLabels(LabelSource):
 
     def read(self, box: Box) -> NDArray[np.float32]:
         """Read a box; see `LabelSource.read`."""
-        return np.asarray(self._version.tiles.read(box) & INK > 0, np.float32)
+        return np.asarray(self.version.tiles.read(box) & INK > 0, np.float32)
 
 
 class PaintedMask(CheckedLayerSource):

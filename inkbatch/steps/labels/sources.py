@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkbatch.data.labels.components import Bools
 from inkbatch.data.labels.ignore import NO_MASK
+from inkbatch.data.labels.painting_version import outdated
 from inkbatch.data.labels.versions import Versions, chosen_version
 from inkbatch.data.maps.carried import Carried, SeenMask, open_carried
 from inkbatch.data.maps.carried_surface import open_carried_by_surface
@@ -26,7 +27,7 @@ from inkbatch.io.layers.zarr_nodes import find_node, level_shapes
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import watch
 from inkbatch.io.surface import SurfaceVolume
-from inkbatch.steps.labels.painted_source import PaintedMask, open_painted, own_version
+from inkbatch.steps.labels.painted_source import PaintedLabels, PaintedMask, open_painted, own_version
 
 if TYPE_CHECKING:
     from inkbatch.steps.labels.settings import LabelsConfig
@@ -67,6 +68,13 @@ class LabelInputs:
     supervision: Mask | None
     validation: Mask | None
     holes: tuple[Holes, ...] = ()
+
+    def notes(self, surface: str | None) -> list[str]:
+        """Say what a person must know of the labels; `surface` is the content digest of the prepared segment."""
+        found = [str(holes) for holes in self.holes]
+        if isinstance(self.labels, PaintedLabels):
+            found += filter(None, [outdated(self.labels.version.facts, surface)])
+        return found
 
     @property
     def name(self) -> str:

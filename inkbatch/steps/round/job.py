@@ -49,6 +49,8 @@ def run(config: RoundConfig, context: RunContext) -> JobReport:
     if not record.is_begun():
         require_unseen_start(plan)  # what would leak, or cannot be dealt, is refused before anything is written
     begin(record, whole)
+    for line in plan.label_notes:
+        context.reporter.note(f"round: {line}")
     done = record.is_complete() and not reopened(record, "round", context.reporter.note)
     if done:
         context.reporter.note(f"round: already complete at {plan.folder}, nothing to do")
@@ -243,6 +245,7 @@ def describe(config: RoundConfig) -> str:
             f"  reads         {count_text(len(plan.surfaces) * folds.count, 'map')}",
             f"  proposes      {count_text(plan.config.proposals.most, 'region')} at most",
             f"  done          {plan.record.state}",
+            *(f"  look at       {line}" for line in plan.label_notes),
             *([f"  next          --round {plan.number + 1}, or label first: nothing changed since"] if waits else []),
         ]
     )

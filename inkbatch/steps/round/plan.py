@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from inkbatch.data.datasets.listed_blocks import BlockHome
-from inkbatch.data.datasets.round_blocks import TEST, BlockLabels, Homes, Place, deal_blocks
+from inkbatch.data.datasets.round_blocks import TEST, BlockLabels, Homes, Place, deal_blocks, kept_out_boxes
+from inkbatch.data.labels.painting_version import outdated
 from inkbatch.data.labels.round_labels import KeptLabels, LabelsOfSegment, StoredLabels
-from inkbatch.data.labels.round_versions import chosen_labels, origin_of, relabelled
-from inkbatch.data.maps.yardstick import VerdictName, stopped_because
-from inkbatch.data.segments.prepared import open_prepared, segment_folder
+from inkbatch.data.labels.round_versions import PaintedLabels, chosen_labels, origin_of, relabelled
+from inkbatch.data.maps.yardstick import VerdictName, require_judge, stopped_because
+from inkbatch.data.segments.prepared import open_prepared, segment_folder, surface_content
 from inkbatch.errors import ConfigError, DataError
-from inkbatch.geometry import cut
+from inkbatch.geometry import cells, cut
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
 from inkbatch.models.encoder_weights import NONE
@@ -86,6 +87,13 @@ class RoundPlan:
         return round_folder(Location.parse(self.config.root), self.config.name, 1) / "labels" / segment
 
     @property
+    def label_notes(self) -> list[str]:
+        """What a person must know of the painted labels that the round takes."""
+        painted = {name: found.version.facts for name, found in self.labels.items() if isinstance(found, PaintedLabels)}
+        said = (outdated(facts, surface_content(self.config.root, name)) for name, facts in painted.items())
+        return [line for line in said if line]
+
+    @property
     def reach_px(self) -> int:
         """A tile and its context: how far a network sees, and what training shows it beyond a sample."""
         return max(self.config.sample_px, self.train.tile_px or 0) + self.config.context_px
@@ -95,7 +103,7 @@ class RoundPlan:
         """Yardstick and folds; of a later round as the first one dealt them.
 
         Raises:
-            InkbatchError: See `deal_blocks`.
+            InkbatchError: See `deal_blocks` and `require_judge`.
         """
         config, edge = self.config, self.config.block_px
         known: Mapping[str, Sequence[tuple[int, int, BlockHome]]] | None = None
@@ -109,7 +117,7 @@ class RoundPlan:
                 counted &= surface.read_mask(box)
                 found = BlockLabels(int(np.count_nonzero(counted)), int(np.count_nonzero(ink & counted)))
                 blocks[segment, box.y0 // edge, box.x0 // edge] = found
-        return deal_blocks(
+        dealt = deal_blocks(
             blocks,
             folds=config.folds.count,
             by_segment=config.folds.by == "segments",
@@ -118,6 +126,18 @@ class RoundPlan:
             seed=config.seed,
             known=known,
         )
+        if known is None:
+            require_judge(self._filled(dealt), has_ink=True)  # before networks are trained that nothing could compare
+        return dealt
+
+    def _filled(self, homes: Homes) -> int:
+        """Count the bootstrap's blocks with labels."""
+        edge, count = self.config.yardstick.region_px, 0
+        for segment, surface in self.surfaces.items():
+            for block in kept_out_boxes(homes.get(segment, ()), self.config.block_px, surface.shape_yx):
+                boxes = cells(block, edge, edge)
+                count += sum((self.labels[segment].read(box)[1] & surface.read_mask(box)).any() for box in boxes)
+        return count
 
 
 def make_plan(config: RoundConfig) -> RoundPlan:

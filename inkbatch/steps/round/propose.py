@@ -13,6 +13,7 @@ from inkbatch.data.labels.ink import LABEL_MAX
 from inkbatch.data.labels.round_labels import StoredLabels
 from inkbatch.data.labels.round_versions import FirstLabel, origin_of, propose_version
 from inkbatch.data.maps.proposals import Candidate, distances, first_label, look_at, ranked
+from inkbatch.data.segments.prepared import surface_content
 from inkbatch.geometry import Box, cut
 from inkbatch.io.pictures.png import png_bytes
 from inkbatch.reports.viewer_links import viewer_link
@@ -53,7 +54,8 @@ def store_versions(plan: RoundPlan, first: Mapping[str, Sequence[FirstLabel]], n
         surface = plan.surfaces[segment]
         um = surface.provenance.voxel_size_um
         origin = origin_of(plan.name)
-        name = propose_version(plan.out, segment, plan.labels[segment], regions, surface.shape_yx, um, origin)
+        made, shape = surface_content(plan.config.root, segment), surface.shape_yx
+        name = propose_version(plan.out, segment, plan.labels[segment], regions, shape, um, origin, made)
         note(
             f"round: first labels are version {name} of segment {segment}; correct them: inkbatch view {segment} --edit"
         )

@@ -82,8 +82,6 @@ def score_round(plan: RoundPlan, folds: Mapping[str, FoldMaps], maps: Mapping[st
         fitted = float((plan.before / DOCUMENT).read_mapping()["threshold"])
         before = Measured(fitted, list(_blocks(plan, earlier)))
         against = difference(now, before, rules.draws, rules.level, plan.config.seed)
-    else:
-        difference(now, now, rules.draws, rules.level, plan.config.seed)  # a yardstick that cannot judge is refused now
     filled = sum(block.counted > 0 for block in now.blocks)
     return RoundScores(threshold, scores_of(total, threshold), now.scores, against, labelled, filled)
 

@@ -23,7 +23,9 @@ export class Versions {
     const own = found.versions.find((one) => one.name === found.version);
     const from = found.parent ?? found.started_from;
     $("version-says").textContent = own ? `${own.author || "no name"}, ${own.time?.slice(0, 16).replace("T", " ") ?? ""}${from ? ` · started from ${from}` : ""}` : "";
+    Object.assign($("version-outdated"), { textContent: found.outdated, hidden: !found.outdated });
     $("difference-says").replaceChildren();
+    if (found.outdated) this.editor.view.say(found.outdated);
   }
 
   async change(action, from) {

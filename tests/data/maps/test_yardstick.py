@@ -42,7 +42,7 @@ def test_equal_maps_show_no_difference():
 
 def test_a_yardstick_of_one_block_or_without_ink_is_refused():
     for few in (measured(0.1, blocks=1), measured(0.1, ink=False)):
-        with pytest.raises(DataError, match="at least two blocks"):
+        with pytest.raises(DataError, match="expected ink, and at least two blocks"):
             difference(few, few, 200, 0.95, 0)
 
 

@@ -14,6 +14,7 @@ from inkbatch.run.job import RunContext
 from inkbatch.steps.labels import painted
 from inkbatch.steps.labels.job import LabelsConfig, run
 from inkbatch.testing.datasets import inked, labelled_segment
+from inkbatch.testing.faults import Notes
 
 SHAPE = (300, 520)
 INK, IGNORED, BARE = Box(10, 10, 40, 60), Box(200, 100, 240, 500), Box(30, 30, 290, 300)
@@ -111,6 +112,47 @@ def test_labels_from_elsewhere_become_a_version_and_leave_as_pictures_and_volume
     assert "ignore              0.0102      0.0000      0.0000      0.0102" in table
     assert table.endswith("2 tiles differ")
     assert cv2.imread(str(picture)).shape == (38, 65, 3)
+
+
+def prepared(root, content, shape=SHAPE):
+    """Prepare the segment, with a digest of its content as `inkbatch prepare` leaves it."""
+    (Location.parse(root) / "segments/seg").delete_folder()
+    place = labelled_segment(root, "seg", inked(shape, (0, 0, 9, 9))) / "prepare/complete.json"
+    place.write_json({**place.read_mapping(), "content": content})
+
+
+def test_labels_that_are_older_than_the_surface_are_named(root, tmp_path):
+    prepared(root, "one")
+    cv2.imwrite(str(tmp_path / "ink.png"), inked(SHAPE, (10, 10, 40, 60)))
+    painted.import_labels(painted.ImportLabelsConfig(segment="seg", ink=str(tmp_path / "ink.png"), root=root))
+    asked = painted.VersionsConfig(segment="seg", root=root)
+    compared = asked.model_copy(update={"one": "v001", "other": "v001"})
+    assert "prepared anew" not in painted.list_versions(asked) + painted.list_versions(compared)
+    prepared(root, "other")
+    words = "labels v001 of segment seg were begun before the segment was prepared anew"
+    assert words in painted.list_versions(asked)
+    assert words in painted.list_versions(compared)
+    notes = Notes()
+    run(LabelsConfig(segment="seg", root=root, unit_px=64, painted="v001", replace=True), RunContext(reporter=notes))
+    assert any(words in line for line in notes.said)
+
+
+def test_labels_of_a_surface_of_another_size_are_not_compared(root):
+    paint(root, ink=INK)
+    paint(root, ink=BARE)
+    prepared(root, "other", (400, 520))
+    with pytest.raises(DataError, match=r"v001: expected labels of \(400, 520\) px"):
+        painted.list_versions(painted.VersionsConfig(segment="seg", one="v001", other="v002", root=root))
+
+
+def test_strokes_that_a_killed_server_left_are_in_the_list(root):
+    folder = paint(root, ink=INK)
+    session = PaintSession(folder)
+    session.flush = lambda: None
+    session.paint(Sent("tab", 2, "", 1, ""), lambda: [Marks(BARE, np.ones(BARE.shape, bool), "ignore")])
+    listed = painted.list_versions(painted.VersionsConfig(segment="seg", root=root))
+    assert f"ignore {BARE.area * 64 / 1e8:.4f}" in listed
+    session.close()
 
 
 def test_labels_of_another_size_make_no_version(root, tmp_path):
