@@ -35,9 +35,7 @@ def test_the_shipped_settings_plan_a_round_and_write_nothing(root, capsys):
 
 
 def test_a_plan_refuses_labels_that_are_too_few_for_a_yardstick_as_the_round_would(root):
-    with pytest.raises(
-        DataError, match=r"yardstick: expected ink, and at least two blocks .*, got 1; label more of it"
-    ):
+    with pytest.raises(DataError, match="yardstick: expected ink, and at least two blocks .*, got 1; label more"):
         app([*SHIPPED, "--root", str(root), *OURS], standalone_mode=False)
     with pytest.raises(ConfigError, match="yardstick: expected labelled papyrus that is kept out, got none; raise"):
         app([*SHIPPED, "--root", str(root), *OURS, "--set", "yardstick.share=0"], standalone_mode=False)

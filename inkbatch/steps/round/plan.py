@@ -136,7 +136,7 @@ class RoundPlan:
         for segment, surface in self.surfaces.items():
             for block in kept_out_boxes(homes.get(segment, ()), self.config.block_px, surface.shape_yx):
                 boxes = cells(block, edge, edge)
-                count += sum((self.labels[segment].read(box)[1] & surface.read_mask(box)).any() for box in boxes)
+                count += sum(bool((self.labels[segment].read(box)[1] & surface.read_mask(box)).any()) for box in boxes)
         return count
 
 
