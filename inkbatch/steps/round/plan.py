@@ -88,7 +88,7 @@ class RoundPlan:
 
     @property
     def label_notes(self) -> list[str]:
-        """What a person must know of the painted labels that the round takes."""
+        """Notes for a person on the painted labels that the round takes."""
         painted = {name: found.version.facts for name, found in self.labels.items() if isinstance(found, PaintedLabels)}
         said = (outdated(facts, surface_content(self.config.root, name)) for name, facts in painted.items())
         return [line for line in said if line]
