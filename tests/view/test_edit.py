@@ -342,7 +342,7 @@ def test_a_version_that_is_older_than_the_surface_is_named_until_a_new_one_is_be
         assert json.loads(page.ask("/edit/0")[1])["outdated"] == ""
     complete.write_json({**complete.read_mapping(), "content": "other"})
     with edited(root) as page:
-        assert "v001 of segment seg were begun before the segment was prepared anew" in page.server.editor.started[1]
+        assert "v001 of segment seg were begun before the segment was prepared again" in page.server.editor.started[1]
         assert page.server.editor.started[1] == json.loads(page.ask("/edit/0")[1])["outdated"]
         status, told = page.post("version", {"tab": TAB, "action": "branch", "from": "v001"})
         assert (status, told["version"], told["outdated"]) == (200, "v002", "")

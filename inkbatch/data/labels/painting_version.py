@@ -347,7 +347,7 @@ def require_shape(facts: Mapping[str, Any], shape_yx: Sequence[int], place: Loca
 
 
 def outdated(facts: Mapping[str, Any], surface: str | None) -> str:
-    """Say that a segment was prepared anew, with other content, since a version was begun; empty where it was not.
+    """Say that a segment was prepared again, with other content, since a version was begun; empty where it was not.
 
     Args:
         facts: The version's.
@@ -356,7 +356,7 @@ def outdated(facts: Mapping[str, Any], surface: str | None) -> str:
     if surface is None or facts.get("surface") in (None, surface):
         return ""
     return (
-        f"labels {facts['name']} of segment {facts['segment']} were begun before the segment was prepared anew, with "
+        f"labels {facts['name']} of segment {facts['segment']} were begun before the segment was prepared again, with "
         "other content: check that they still lie on its letters; a new version from them is of the new surface"
     )
 

@@ -127,9 +127,9 @@ def test_labels_that_are_older_than_the_surface_are_named(root, tmp_path):
     painted.import_labels(painted.ImportLabelsConfig(segment="seg", ink=str(tmp_path / "ink.png"), root=root))
     asked = painted.VersionsConfig(segment="seg", root=root)
     compared = asked.model_copy(update={"one": "v001", "other": "v001"})
-    assert "prepared anew" not in painted.list_versions(asked) + painted.list_versions(compared)
+    assert "prepared again" not in painted.list_versions(asked) + painted.list_versions(compared)
     prepared(root, "other")
-    words = "labels v001 of segment seg were begun before the segment was prepared anew"
+    words = "labels v001 of segment seg were begun before the segment was prepared again"
     assert words in painted.list_versions(asked)
     assert words in painted.list_versions(compared)
     notes = Notes()

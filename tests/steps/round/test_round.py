@@ -230,7 +230,7 @@ def test_first_labels_are_the_newest_version_which_the_next_round_takes(two_roun
 def test_labels_that_are_older_than_a_surface_are_named_before_a_round(two_rounds, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(two_rounds, root)
-    assert "prepared anew" not in describe(round_settings(root, round=3))
+    assert "prepared again" not in describe(round_settings(root, round=3))
     complete = Location.parse(root) / "segments/r0/prepare/complete.json"
     complete.write_json({**complete.read_mapping(), "content": "other"})
     newest = chosen_labels(str(root), "r0", None, SHAPE).version.name
