@@ -152,7 +152,7 @@ class JobConfig(BaseModel):
         if "root" in cls.model_fields:
             root = values.get("root") or cls.model_fields["root"].default
             values = {key: _below_root(value, str(root)) for key, value in values.items()}
-        return cls._validated(values, file or "configuration", cls._words(options or {}))
+        return cls._validated(values, file or "configuration", cls.option_words(options or {}))
 
     def request(self, **replaced: Any) -> dict[str, Any]:
         """Dump the settings without their destination, as a manifest keeps them for `inkbatch rerun`.
@@ -177,7 +177,7 @@ class JobConfig(BaseModel):
             raise ConfigError(f"{place}: {in_words(error, values, model=cls, spelled=spelled)}") from error
 
     @classmethod
-    def _words(cls, options: Mapping[str, Any]) -> dict[str, str]:
+    def option_words(cls, options: Mapping[str, Any]) -> dict[str, str]:
         """Say how the command line gives each setting: by an option of that name, by another word, or by --set."""
         named = {key: f"--{key.replace('_', '-')}" for key in options}
         words = named | dict(JobConfig.spelled) | dict(cls.spelled)

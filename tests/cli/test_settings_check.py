@@ -81,14 +81,14 @@ def test_the_word_for_each_setting_is_an_option_or_argument_of_the_command(job, 
     command = typer.main.get_command(app).commands[job]
     known = {word for parameter in command.params for word in (*parameter.opts, str(parameter.name).upper())}
     said: dict[str, str] = {}
-    words_of = JobConfig._words.__func__
+    words_of = JobConfig.option_words.__func__
 
     def recorded(model, options):
         words = words_of(model, options)
         said.update({key: words[key] for key in {*options, *model.spelled} & words.keys()})
         return words
 
-    monkeypatch.setattr(JobConfig, "_words", classmethod(recorded))
+    monkeypatch.setattr(JobConfig, "option_words", classmethod(recorded))
     with settings_check():
         app(args=[job, *WORDS[job]], standalone_mode=False)
     assert said
