@@ -11,6 +11,7 @@ from inkbatch.cli.options import (
     ConfigFile,
     JobOptions,
     Preset,
+    Replace,
     Root,
     Sets,
     chosen_root,
@@ -172,6 +173,7 @@ def vessels(
     count: Annotated[int | None, typer.Option(help="Number of drawings.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all drawings.")] = None,
     preset: Preset = None,
+    replace: Replace = False,
     config: ConfigFile = None,
     sets: Sets = None,
 ) -> None:
@@ -183,4 +185,5 @@ def vessels(
 
     options = {"output": output, "count": count, "seed": seed}
     job = step.VesselsConfig.load(config, sets or (), options, preset_settings(preset, "vessels"))
-    typer.echo(str(step.run(job)))
+    for line in step.run(job, replace=replace):
+        typer.echo(line)

@@ -34,6 +34,7 @@ OTHER_PLACE = {
     "train": "give it another name (--run)",
     "build-dataset": "give the dataset another name",
     "phantom": "choose another output",
+    "vessels": "choose another output",
     "prepare": "choose another ROOT (--root)",
     "labels": "",  # they lie beside their surface, and nowhere else
 }  # by job: the cure of a place that is taken; of all others "give it another name (--name)"

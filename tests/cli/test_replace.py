@@ -17,6 +17,7 @@ JOBS = (
 )  # fmt: skip
 OTHERS = (
     "evaluate-pictures", "evaluate-instances", "import-checkpoint", "import-promptable", "phantom", "phantoms",
+    "vessels",
 )  # fmt: skip
 
 

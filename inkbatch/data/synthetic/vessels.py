@@ -38,6 +38,9 @@ _SUBPIXEL = 16  # OpenCV draws with 4 fractional bits
 _SHIFT = 4
 
 
+DOCUMENT = "vessels.json"
+
+
 class VesselConfig(JobConfig):
     """Generated drawings.
 
@@ -116,20 +119,28 @@ def write_vessels(folder: Location, config: VesselConfig) -> dict[str, int]:
     Returns:
         Drawings per split.
     """
-    train, val = (round(share * config.count) for share in config.shares[:2])
-    sizes = {"train": train, "val": min(val, config.count - train)}
-    sizes["test"] = config.count - sizes["train"] - sizes["val"]
-    numbers = iter(range(config.count))
-    for split, size in sizes.items():
-        for _ in range(size):
-            number = next(numbers)
-            drawing = draw_vessel(config, number)
-            (folder / split / f"{number:05d}.png").write_bytes(png_bytes(drawing.image))
+    dealt = numbers_of(config)
+    for split, numbers in dealt.items():
+        for number in numbers:
+            drawing, (image, mask) = draw_vessel(config, number), paths_of(split, number)
+            (folder / image).write_bytes(png_bytes(drawing.image))
             file = io.BytesIO()
             write_png(file, config.shape_yx, drawing.mask.dtype, [drawing.mask])
-            (folder / f"{split}_annotations" / f"{number:05d}.png").write_bytes(file.getbuffer())
-    (folder / "vessels.json").write_json({"job": "vessels", **config.model_dump(mode="json")})
-    return sizes
+            (folder / mask).write_bytes(file.getbuffer())
+    (folder / DOCUMENT).write_json({"job": "vessels", **config.model_dump(mode="json")})
+    return {split: len(numbers) for split, numbers in dealt.items()}
+
+
+def numbers_of(config: VesselConfig) -> dict[str, range]:
+    """Deal the numbers of all drawings to the splits, by their shares."""
+    train, val = (round(share * config.count) for share in config.shares[:2])
+    ends = (0, train, min(train + val, config.count), config.count)
+    return {split: range(*ends[at : at + 2]) for at, split in enumerate(("train", "val", "test"))}
+
+
+def paths_of(split: str, number: int) -> tuple[str, str]:
+    """Return the paths of a drawing and of its mask below their folder."""
+    return f"{split}/{number:05d}.png", f"{split}_annotations/{number:05d}.png"
 
 
 def _wall(chance: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from inkbatch import __version__
 from inkbatch.data.maps.area import area_box
 from inkbatch.data.synthetic.phantom import PhantomConfig, label_mask, papyrus_of, plant, require_fitting, truth_of
-from inkbatch.errors import ConfigError, DataError, InkbatchError, MismatchError
+from inkbatch.errors import ConfigError, DataError
 from inkbatch.geometry import Box
 from inkbatch.io.layers import open_layer_source
 from inkbatch.io.layers.base import LayerSource
@@ -24,8 +24,9 @@ from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.location import Location
 from inkbatch.io.store.versions import State, state_of
 from inkbatch.run.job import RunContext, begin
-from inkbatch.run.objects import reopened, sealed_files
+from inkbatch.run.objects import sealed_files
 from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.synthetic.made import Made
 
 __all__ = ["PhantomConfig", "run"]
 
@@ -59,8 +60,9 @@ def run(config: PhantomConfig, *, replace: bool = False) -> list[str]:
     notes: list[str] = []
     with open_layer_source(config.source) as source:
         record = RunFolder(output, manifest_of(config, source))
-        other = _other(record)
-        if other is None and _is_whole(record, notes):
+        made = Made(record, DOCUMENT, lambda found: found.get("config") == record.manifest.config)
+        other = made.other()
+        if other is None and made.is_whole(notes):
             return [f"phantom: already complete at {output}, nothing to do"]
         if other is not None and not replace:
             raise other
@@ -134,31 +136,6 @@ def manifest_of(config: PhantomConfig, source: LayerSource) -> RunManifest:
         return {"layers": layers_state(source), **found}
 
     return RunManifest("phantom", _settings(config), {}, 1, state=states(), now=states)
-
-
-def _other(record: RunFolder) -> InkbatchError | None:
-    """Return the refusal of another phantom that has the place; None where there is none.
-
-    Phantoms of older versions have no manifest.
-    """
-    found = (record.location / DOCUMENT).find_mapping()
-    if (record.location / "manifest.json").exists():
-        try:
-            record.begin()
-        except MismatchError as error:
-            return error
-    elif found is not None and found.get("config") != record.manifest.config:
-        return ConfigError(
-            f"phantom {record.location}: another phantom is there already (its {DOCUMENT} differs); "
-            "choose another output, or give --replace, which removes what is there"
-        )
-    return None
-
-
-def _is_whole(record: RunFolder, notes: list[str]) -> bool:
-    if (record.location / "manifest.json").exists():
-        return record.is_complete() and not reopened(record, "phantom", notes.append)
-    return (record.location / DOCUMENT).exists()
 
 
 def _removed(output: Location) -> str:

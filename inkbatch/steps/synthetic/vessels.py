@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
-from inkbatch.data.synthetic.vessels import VesselConfig, write_vessels
+from inkbatch.data.synthetic.vessels import DOCUMENT, VesselConfig, numbers_of, paths_of, write_vessels
+from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.location import Location
+from inkbatch.run.job import RunContext, begin
+from inkbatch.run.objects import sealed_files
+from inkbatch.run.record import RunFolder, RunManifest
+from inkbatch.steps.synthetic.made import Made
+from inkbatch.text import count_text
 
 
 class VesselsConfig(VesselConfig):
@@ -22,29 +26,51 @@ class VesselsConfig(VesselConfig):
     output: str
 
 
-@dataclass(frozen=True)
-class VesselsReport:
-    """Report of what was written.
+def run(config: VesselsConfig, *, replace: bool = False) -> list[str]:
+    """Write the drawings; the same settings write the same bytes, and what is there already is left alone.
 
-    Attributes:
-        location: The folder.
-        drawings: Number per split.
-    """
+    Other pictures in the same folders, such as real drawings, stay.
 
-    location: Location
-    drawings: Mapping[str, int]
+    Args:
+        config: The settings.
+        replace: Remove drawings of other settings.
 
-    def __str__(self) -> str:
-        counts = ", ".join(f"{count} {split}" for split, count in self.drawings.items())
-        return f"vessels: {counts} · {self.location}"
-
-
-def run(config: VesselsConfig) -> VesselsReport:
-    """Write the drawings; the same settings write the same bytes.
+    Returns:
+        Lines for the user.
 
     Raises:
+        MismatchError: The output holds drawings of other settings.
         StorageError: Writing failed again after retries.
     """
     folder = Location.parse(config.output)
-    looks = config.model_dump(exclude={"output"})
-    return VesselsReport(folder, write_vessels(folder, VesselConfig(**looks)))
+    looks = VesselConfig(**config.model_dump(exclude={"output"}))
+    settings, notes = looks.model_dump(mode="json"), list[str]()
+    record = RunFolder(folder, RunManifest("vessels", settings, {}, 1))
+    made = Made(record, DOCUMENT, lambda found: found == {"job": "vessels", **settings})
+    other = made.other()
+    if other is None and made.is_whole(notes):
+        return [f"vessels: already complete at {folder}, nothing to do"]
+    if other is not None:
+        if not replace:
+            raise other
+        notes.append(_removed(folder))
+    begin(record, RunContext())
+    with recording() as ledger:
+        drawings = write_vessels(folder, looks)
+    record.require_own()
+    make_durable(ledger)
+    record.complete(sealed_files(folder, ledger, ()))
+    return [*notes, f"vessels: {', '.join(f'{count} {split}' for split, count in drawings.items())} · {folder}"]
+
+
+def _removed(folder: Location) -> str:
+    """Remove the drawings of other settings, no others; the manifest goes last, so that this can be finished."""
+    manifest = (folder / "manifest.json").find_mapping()
+    settings = manifest["config"] if manifest else (folder / DOCUMENT).find_mapping() or {}
+    there = VesselConfig.checked({key: value for key, value in settings.items() if key != "job"}, f"{folder}: vessels")
+    pictures = [
+        path for split, numbers in numbers_of(there).items() for one in numbers for path in paths_of(split, one)
+    ]
+    for path in ("complete.json", DOCUMENT, *pictures, "manifest.json"):
+        (folder / path).delete()
+    return f"--replace: removed {count_text(len(pictures), 'picture')} of other settings at {folder}"
