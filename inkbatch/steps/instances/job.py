@@ -161,6 +161,7 @@ def summary(folder: Location) -> list[str]:
     facts = (folder / "instances.json").read_mapping()
     counts = facts["counts"]
     return [
-        f"instances: {count_text(facts['instances'], 'instance')} of {count_text(counts['proposals'], 'proposal')}: "
-        f"{counts['proposals_merged']:,} merged, {counts['proposals_rejected']:,} rejected"
+        f"instances: {count_text(facts['instances'], 'instance')}; of {count_text(counts['proposals'], 'proposal')} "
+        f"{counts['proposals_instance']:,} are an instance, {counts['proposals_merged']:,} merged into one, "
+        f"{counts['proposals_rejected']:,} rejected"
     ]

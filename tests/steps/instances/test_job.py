@@ -134,8 +134,9 @@ def test_every_proposal_and_region_is_accounted_for(finished):
     lines = (finished / "proposals.csv").read_bytes().decode().splitlines()
     assert len(lines) == counts["proposals"] + 1
     assert summary(finished) == [
-        f"instances: {document['instances']} instances of {counts['proposals']} proposals: "
-        f"{counts['proposals_merged']} merged, {counts['proposals_rejected']} rejected"
+        f"instances: {document['instances']} instances; of {counts['proposals']} proposals "
+        f"{counts['proposals_instance']} are an instance, {counts['proposals_merged']} merged into one, "
+        f"{counts['proposals_rejected']} rejected"
     ]
 
 
