@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.common import Report, best, cpu, in_turn, median, parser, timed
 from inkbatch.data.instances.ascent import Evidence
@@ -22,6 +23,7 @@ from inkbatch.data.synthetic.grains import GrainConfig, make_section
 from inkbatch.geometry import Box
 from inkbatch.io.store.location import Location
 from inkbatch.models.prompting import (
+    Features,
     Kind,
     PromptableBundle,
     PromptableDocument,
@@ -32,12 +34,31 @@ from inkbatch.predict.device import choose_device
 from inkbatch.predict.refining import cells_of, refine
 
 TARGET = 1.1
+DISC_SHARE = 1 / 64  # radius of a made mask, as a share of the tile
 SHAPES: dict[str, Kind] = {"sam2.1-hiera-tiny": "sam2", "sam-vit-base": "sam"}  # the smallest ones that were published
 
 
 def published(name: str) -> PromptableDocument:
     """Describe a published shape, which is transformers' default; its speed does not depend on its weights."""
     return PromptableDocument(name=name, kind=SHAPES[name], config={}, image_px=1024, licence="Apache-2.0")
+
+
+class Fresh(TransformersSegmenter):
+    """A network of fresh weights, whose masks are noise: discs around the points take their place.
+
+    Masks that fill the tile would make all that follows slower than a trained network does.
+    """
+
+    @torch.inference_mode()
+    def answer(self, features: Features, points: Tensor, corners: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `TransformersSegmenter.answer`."""
+        logits, predicted = super().answer(features, points, corners)
+        rows, columns = logits.shape[2:]
+        at = points[0, :, 0] * (columns / self.document.image_px)
+        x = torch.arange(columns, device=self.device) - at[:, :1]
+        y = torch.arange(rows, device=self.device) - at[:, 1:]
+        away = torch.hypot(y[:, :, None], x[:, None, :])[:, None]
+        return DISC_SHARE * rows - away.expand_as(logits), predicted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document = segmenter.document
     else:
         net = build_promptable(document.kind, document.config).eval().to(device)
-        segmenter = TransformersSegmenter(net, document)
+        segmenter = Fresh(net, document)
     section = make_section(GrainConfig(shape_yx=(edge, edge), radius_px=(10, 20)), 0)
     classes = boundary_classes(section.instances, 1, "made section")
     values = np.stack([classes == number for number in range(3)]).astype(np.float32)

@@ -11,6 +11,7 @@ from inkbatch.models.prompting import (
     PromptableDocument,
     TransformersSegmenter,
     build_promptable,
+    enlarged,
     load_promptable,
 )
 from inkbatch.testing.prompting import PromptedSegmenterContract, tiny_sam, tiny_sam2
@@ -66,6 +67,16 @@ def test_on_a_cpu_a_tile_of_few_prompts_is_not_filled_up_far(net, stored):
     answer = TransformersSegmenter.answer.__get__(own)
     own.masks(own.embed(np.zeros((64, 64, 3), np.uint8)), np.full((5, 2), 30.0))
     assert passes == [4, 4]
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (32, 24), (33, 24), (16, 12)])
+def test_enlarging_around_positive_logits_gives_the_masks_of_enlarging_all(shape):
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn((6, 3, 16, 12), generator=random) - 1.5
+    logits[0], logits[1, 0] = -1, 1
+    expected = torch.nn.functional.interpolate(logits, shape, mode="bilinear", align_corners=False) > 0
+    np.testing.assert_array_equal(enlarged(logits, shape), expected.numpy())
+    assert expected.any()
 
 
 def test_weights_of_another_network_are_refused_by_name(net):
