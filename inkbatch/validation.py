@@ -92,6 +92,11 @@ def in_words(
     return "; ".join(sentences[:most] + more)
 
 
+def reason(error: Exception) -> str:
+    """Say why values were refused: in our words where a model refused them, else by the error's name and text."""
+    return in_words(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+
+
 def _path(entry: Any, values: Any) -> tuple[str | int, ...]:
     """List the keys that lead to an entry, without the names of kinds between them."""
     if values is None:

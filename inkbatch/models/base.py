@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from inkbatch.errors import ConfigError
 from inkbatch.text import near_matches
+from inkbatch.validation import reason
 
 
 class ModelConfig(BaseModel):
@@ -137,5 +138,5 @@ def build_model(architecture: str, config: dict[str, Any]) -> InkModel:
     try:
         parsed = network.config_class.model_validate(config)
     except ValueError as error:
-        raise ConfigError(f"model {architecture}: config does not validate: {error}") from error
+        raise ConfigError(f"model {architecture}: config does not validate: {reason(error)}") from error
     return network(parsed)

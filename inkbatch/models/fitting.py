@@ -15,6 +15,7 @@ from inkbatch.models.importing import ReadCheckpoint
 from inkbatch.models.inputs import require_tile
 from inkbatch.models.matching import fits, infer_config, matched
 from inkbatch.models.presets import Preset, load_preset, merged, preset_names
+from inkbatch.validation import reason
 
 LISTED = 5
 
@@ -50,7 +51,7 @@ def fitted_model(
         config = network.config_class.model_validate(facts | wished)
     except ValueError as error:
         raise ConfigError(
-            f"preset {preset.name}: the config of {preset.architecture} does not validate: {error}"
+            f"preset {preset.name}: the config of {preset.architecture} does not validate: {reason(error)}"
         ) from error
     differing = [
         f"{key}: preset {preset.name} says {getattr(config, key)}, the weights say {fact}"

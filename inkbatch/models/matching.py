@@ -14,12 +14,14 @@ from itertools import chain
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from inkbatch.errors import DataError, MismatchError
 from inkbatch.models.base import InkModel, ModelConfig
 from inkbatch.models.unpickling import NoPlainWeightsError, UnclearWeightsError, weights_in
 from inkbatch.text import count_text
+from inkbatch.validation import reason
 
 LISTED_KEYS = 20
 
@@ -142,6 +144,9 @@ def infer_config(
             config: ModelConfig = infer({new: tuple(kept[old].shape) for new, old in spelling.names.items()})
         except MismatchError as error:
             first = first or error
+        except ValidationError as error:
+            impossible = f"{model_class.architecture}: no network has weights of these shapes: {reason(error)}; "
+            first = first or MismatchError(f"{impossible}name the architecture that they were trained with")
         else:
             return config
     raise MismatchError(f"{source}: {first}") from first

@@ -18,6 +18,7 @@ from inkbatch.errors import MismatchError
 from inkbatch.models.base import ModelConfig, register_model
 from inkbatch.models.inputs import require_subvolume
 from inkbatch.models.unet_blocks import NORM_EPS, SURFACE, Decoder, Encoder, StagedNet, activation, require_stages
+from inkbatch.validation import reason
 
 STAGE = "network.shared_encoder.stages"
 TWICE = {".all_modules.0.": ".conv.", ".all_modules.1.": ".norm."}
@@ -128,7 +129,7 @@ class Stem3dUnet(StagedNet):
                 blocks=tuple(sum(number == stage for number, _ in found) for stage in range(count)),
             )
         except (KeyError, ValueError, IndexError) as error:
-            lack = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+            lack = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else reason(error)
             raise MismatchError(
                 f"{cls.architecture}: the checkpoint has no whole 3-D stem with a 2-D residual U-Net: {lack}; "
                 "name the architecture that it was trained with, or fetch the whole file"

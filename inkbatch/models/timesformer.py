@@ -18,6 +18,7 @@ from torch.nn import functional
 from inkbatch.errors import MismatchError
 from inkbatch.models.base import InkModel, ModelConfig, register_model
 from inkbatch.models.inputs import require_subvolume
+from inkbatch.validation import reason
 
 Rotary = tuple[Tensor, Tensor]
 """Cosines and sines of rotary angles, float32, ready to be broadcast against (B, frames, patches, heads, head_dim)."""
@@ -326,6 +327,6 @@ class Timesformer(InkModel):
             )
         except (KeyError, ValueError, ZeroDivisionError) as error:
             raise MismatchError(
-                f"timesformer: the checkpoint has no TimeSformer's keys and shapes: {type(error).__name__}: {error}; "
+                f"timesformer: the checkpoint has no TimeSformer's keys and shapes: {reason(error)}; "
                 "name the architecture that it was trained with"
             ) from error

@@ -18,6 +18,7 @@ from inkbatch.models.base import InkModel, ModelConfig, register_model
 from inkbatch.models.inputs import require_subvolume
 from inkbatch.models.segformer import SHAPES, segformer, version_4_name
 from inkbatch.models.unetr import CUBE, Unetr, UnetrShape
+from inkbatch.validation import reason
 
 SEGFORMER_PREFIX = "encoder_2d."
 
@@ -118,7 +119,7 @@ class UnetrSegformer(InkModel):
             channels = shapes["encoder.decoder0_header.2.block.weight"][0]
         except (KeyError, ValueError, IndexError) as error:
             raise MismatchError(
-                f"{cls.architecture}: the checkpoint has no UNETR's keys and shapes: {type(error).__name__}: {error}; "
+                f"{cls.architecture}: the checkpoint has no UNETR's keys and shapes: {reason(error)}; "
                 "name the architecture that it was trained with"
             ) from error
         unetr = next((name for name, shape in UNETR_SHAPES.items() if shape.dim == dim), None)

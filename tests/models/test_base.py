@@ -1,10 +1,12 @@
 """The registry of architectures, and which tiles a network takes."""
 
 import pytest
+import torch
 
-from inkbatch.errors import EXIT_CONFIG, ConfigError
+from inkbatch.errors import EXIT_CONFIG, ConfigError, MismatchError
 from inkbatch.models import build_model, known_architectures, model_class
 from inkbatch.models.inputs import require_tile
+from inkbatch.models.matching import infer_config
 
 TINY = {"depth_layers": 3, "tile_px": 32, "dim": 24, "blocks": 1, "heads": 2, "head_dim": 8}
 
@@ -46,3 +48,20 @@ def test_a_tile_must_give_whole_output_pixels():
     require_tile(build_model("identity", {"depth_layers": 1, "scale": 4}), 12, 8)
     with pytest.raises(ConfigError, match=r"10 x 8 px is not a multiple of 4 px.*8 or 12"):
         require_tile(build_model("identity", {"depth_layers": 1, "scale": 4}), 10, 8)
+
+
+def test_a_config_that_does_not_validate_is_refused_in_our_words():
+    with pytest.raises(ConfigError) as caught:
+        build_model("smp", {"depth_layers": "few", "famly": "Unet"})
+    said = str(caught.value)
+    assert "model smp: config does not validate: " in said
+    assert "depth_layers: expected a whole number, got 'few'" in said
+    assert "pydantic" not in said
+    assert "\n" not in said
+
+
+def test_weights_of_shapes_that_no_network_has_are_refused():
+    tokens = {"encoder.transformer.embeddings.position_embeddings": torch.zeros(1, 1, 384)}
+    decoder = {"encoder.decoder0_header.2.block.weight": torch.zeros(16, 1)}
+    with pytest.raises(MismatchError):
+        infer_config(model_class("unetr-segformer"), {**tokens, **decoder})

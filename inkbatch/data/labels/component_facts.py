@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inkbatch.data.labels.components import Bools, Ints, UnitComponents
+from inkbatch.errors import CorruptDataError
+from inkbatch.validation import in_words
 
 HISTOGRAM_BINS = 40  # bin k counts areas from 2**k to 2**(k + 1) - 1 pixels
 
@@ -89,6 +93,21 @@ class UnitFacts(BaseModel):
     removed_count: int
     removed_px: int
     histogram: tuple[int, ...]
+
+    @classmethod
+    def stored(cls, value: Any, place: str) -> Self:
+        """Read stored facts; `place` opens the message of a failure.
+
+        Raises:
+            CorruptDataError: They are damaged.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise CorruptDataError(
+                f"{place}: damaged facts of a unit: {in_words(error, value, model=cls, most=2)}; run the job again "
+                "with --replace"
+            ) from error
 
 
 def facts_of(parts: UnitComponents, listed: int | None = None) -> UnitFacts:

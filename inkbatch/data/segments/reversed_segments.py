@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from inkbatch.data.segments.catalog import check_segment_id
 from inkbatch.documents import read_yaml_file
 from inkbatch.errors import ConfigError
+from inkbatch.validation import reason
 
 FILE = Path(__file__).with_suffix(".yaml")
 
@@ -82,7 +83,9 @@ def read_reversed(file: Path) -> Mapping[str, ReversedSegment]:
     try:
         document = ReversedDocument.model_validate(read_yaml_file(file))
     except (ConfigError, ValidationError) as error:
-        raise ConfigError(f"reversed segments {file}: cannot be read: {error}; install inkbatch again") from error
+        raise ConfigError(
+            f"reversed segments {file}: cannot be read: {reason(error)}; install inkbatch again"
+        ) from error
     return {
         check_segment_id(segment): ReversedSegment(segment, tuple(document.sources[key] for key in said_by))
         for segment, said_by in document.segments.items()

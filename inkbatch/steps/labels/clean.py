@@ -116,7 +116,8 @@ class CleanPlan:
     @cached_property
     def merged(self) -> Merged:
         """All units' components, joined."""
-        facts = [UnitFacts.model_validate(self.facts_place(unit).read_mapping()) for unit in self.units]
+        places = [self.facts_place(unit) for unit in self.units]
+        facts = [UnitFacts.stored(place.read_json(), str(place)) for place in places]
         hole = self.config.max_hole_px
         return merge(facts, min_area_px=self.config.min_area_px, fill_holes=hole > 0, max_hole_px=hole, listed=LISTED)
 

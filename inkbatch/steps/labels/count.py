@@ -87,7 +87,7 @@ def _merged(
 ) -> Merged:
     rules = config.clean
     merged = merge(
-        [UnitFacts.model_validate(document["facts"]) for document in documents],
+        [UnitFacts.stored(document.get("facts"), f"labels of segment {config.segment}") for document in documents],
         min_area_px=rules.min_area_px,
         fill_holes=rules.fill_holes,
         max_hole_px=rules.max_hole_px,

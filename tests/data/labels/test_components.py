@@ -15,7 +15,7 @@ from inkbatch.data.labels.component_facts import UnitFacts, facts_of
 from inkbatch.data.labels.components import border_pixels, unit_components
 from inkbatch.data.labels.ignore import IgnoreRules, uncertain_pixels
 from inkbatch.data.labels.seams import Merged, merge
-from inkbatch.errors import DataError
+from inkbatch.errors import CorruptDataError, DataError
 from inkbatch.geometry import Box, cut
 
 EIGHT = np.ones((3, 3), int)
@@ -262,3 +262,10 @@ def test_ignore_rules_that_mean_nothing_are_refused(values):
 
 def test_holes_are_looked_for_unless_none_is_to_be_filled():
     assert [CleaningRules(max_hole_px=limit).fill_holes for limit in (0, 1, None)] == [False, True, True]
+
+
+def test_damaged_facts_of_a_unit_are_refused_by_name():
+    with pytest.raises(CorruptDataError, match=r"here: damaged facts of a unit: 'box', .* required and not given; run"):
+        UnitFacts.stored({}, "here")
+    with pytest.raises(CorruptDataError, match="here: damaged facts of a unit: all of it: expected keys with values"):
+        UnitFacts.stored(None, "here")
