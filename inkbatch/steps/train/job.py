@@ -15,6 +15,7 @@ from inkbatch.data.datasets.sample_reader import SampleReader
 from inkbatch.errors import InkbatchError, Preempted
 from inkbatch.io.store.ledger import make_durable, recording
 from inkbatch.io.store.location import Location
+from inkbatch.models.encoder_weights import EncoderConfig
 from inkbatch.predict.device import device_facts
 from inkbatch.reports.leave import leave, leave_report
 from inkbatch.run.identity import ShardSpec
@@ -82,8 +83,9 @@ def run(config: TrainConfig, context: RunContext, on_step: Callable[[int], None]
     stored = 0
     fabric: Fabric | None = None
     for one in mine:
-        if one.config.start_from is not None and not RunFolder(one.folder, one.manifest).is_begun():
-            network_of(one)  # weights that do not fit are refused before the first fold is begun
+        loads = one.config.start_from is not None or one.config.model.encoder != EncoderConfig()
+        if loads and not RunFolder(one.folder, one.manifest).is_begun():
+            network_of(one)  # weights that do not fit or are not there are refused before the first fold is begun
     with Reporting(context.reporter) as reporter, contextlib.ExitStack() as together:
         for one in mine:
             record = RunFolder(one.folder, one.manifest)

@@ -259,6 +259,14 @@ def test_folds_are_runs_of_their_own_with_a_table(root):
     assert not (root / "runs" / "on").exists()  # no fold trained before the last one's start was found damaged
 
 
+def test_encoder_weights_that_are_not_there_are_refused_before_the_run_is_begun(root):
+    encoder = {"encoder_weights": str(root / "gone.safetensors")}
+    model = {"architecture": "smp", "config": NETWORK, "encoder": encoder}
+    with pytest.raises(DataError, match=r"gone\.safetensors"):
+        run(config_of(root, run="pretrained", model=model), RunContext())
+    assert not (root / "runs" / "pretrained").exists()
+
+
 def test_a_fold_that_is_not_there_is_refused(root):
     with pytest.raises(ConfigError, match="has no folds; leave folds out"):
         make_plan(config_of(root, folds="all"))
