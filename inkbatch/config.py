@@ -330,4 +330,10 @@ def _apply_set(values: dict[str, Any], item: str) -> None:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {key}: {parent!r} is not a mapping")
-    target[last] = parse_yaml(text, f"--set {key}=…")
+    value = parse_yaml(text, f"--set {key}=…")
+    if isinstance(value, str) and text != text.rstrip() and value == text.strip():
+        raise ConfigError(
+            f"--set {key}: expected text without blanks at its end, got {shown(text, key)}; leave them out, or put "
+            "quotes inside if they belong to it"
+        )
+    target[last] = value

@@ -118,3 +118,11 @@ def test_what_begins_with_root_counts_from_root_wherever_it_is_stated(tmp_path):
     assert found.maps == ("s3://bucket/ink/a", str(tmp_path / "b/c"))
     assert found.parts == {"x": "s3://bucket/ink/x", "y": "s3://bucket/ink/y"}
     assert Reading.load(None, ["bundle=ROOT/b"]).bundle == "root/b"
+
+
+@pytest.mark.parametrize("text", ["p ", "p q  "])
+def test_blanks_at_the_end_of_a_text_are_refused_and_not_stripped(text):
+    with pytest.raises(ConfigError, match="--set bundle: expected text without blanks at its end"):
+        Reading.load(None, [f"bundle={text}"])
+    assert Reading.load(None, [f"bundle='{text}'"]).bundle == text
+    assert Reading.load(None, ["parts={x: a} "]).parts == {"x": "a"}
