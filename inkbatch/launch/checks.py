@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from inkbatch.config import settings_check
+from inkbatch.config import named_place, settings_check
 from inkbatch.errors import ConfigError, InkbatchError
 from inkbatch.io.store.location import Location
 from inkbatch.launch.plan import Chain
@@ -79,4 +79,5 @@ def check_bundles(chain: Chain, ask_stores: bool = True) -> list[str]:
 
 
 def _bundles(command: Sequence[str]) -> list[str]:
-    return [command[place + 1] for place, word in enumerate(command[:-1]) if word == "--bundle"]
+    """List the places of a command's bundles, without their names."""
+    return [named_place(command[place + 1])[1] for place, word in enumerate(command[:-1]) if word == "--bundle"]

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from inkbatch.errors import ConfigError
 from inkbatch.launch.aws_settings import AwsBatchSettings
 from inkbatch.launch.base import launcher_class, launcher_names
+from inkbatch.launch.checks import check_bundles
 from inkbatch.launch.commands import Request
 from inkbatch.launch.jobfile import JobFile, LaunchBlock, job_names, parse_duration
 from inkbatch.launch.plan import ArraySpec, Chain, launch_name, plan_chain, refuse_secrets
@@ -240,6 +241,14 @@ def test_a_sweep_takes_all_bundles_in_one_array():
     assert words[words.index("--name") + 1] == "wide"
     with pytest.raises(ConfigError, match="expected bundles, got none"):
         plan_chain(replace(INFER, jobs=("sweep",), bundles=()), LAUNCH)
+
+
+def test_bundles_that_have_a_name_are_looked_for_at_their_places(tmp_path):
+    (tmp_path / "bundle.json").write_text("{}")
+    request = replace(INFER, jobs=("sweep",), bundles=(f"letters={tmp_path}", "demo"))
+    assert check_bundles(plan_chain(request, LAUNCH)) == []
+    with pytest.raises(ConfigError, match=f"bundle {tmp_path}/no: there is no bundle.json"):
+        check_bundles(plan_chain(replace(request, bundles=(f"letters={tmp_path}/no",)), LAUNCH))
 
 
 @pytest.mark.parametrize(

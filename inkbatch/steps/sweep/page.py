@@ -216,7 +216,9 @@ def _figures(document: Mapping[str, Any], compared: Sequence[Comparison]) -> Ite
         beside = "" if null is None else f"{null:+.2f} on nulls"
         yield Figure(f"{real:+.2f}", "agreement of the networks", f"mean correlation; {beside}".rstrip("; "))
     depths = document["depths"]
-    yield Figure(f"{len(depths)}", "depths", f"{depths[0]} to {depths[-1]} layers of {document['layer_um']:g} µm")
+    reach = f"{depths[0]} to {depths[-1]}" if len(depths) > 1 else f"{depths[0]}"
+    name = "depth" if len(depths) == 1 else "depths"
+    yield Figure(f"{len(depths)}", name, f"{reach} layers of {document['layer_um']:g} µm")
 
 
 def _agreement(document: Mapping[str, Any], *, is_null: bool) -> float | None:

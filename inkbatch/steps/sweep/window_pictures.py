@@ -23,7 +23,7 @@ from inkbatch.reports.viewer_links import viewer_link
 from inkbatch.run.finished import StoredRun
 
 PANEL_PX, GAP_PX, GAP_GREY = 200, 4, 128
-NO_VALUE = 24  # grey of what has no value in pictures of depths
+NO_VALUE = 24  # grey of what has no value in pictures of depths, and of what lies beyond the border
 DARKEST, BRIGHTEST = 0.5, 99.5  # percentiles of a window's papyrus that become black and white
 
 Colours = NDArray[np.uint8]  # (Y, X, 3)
@@ -73,7 +73,7 @@ def window_picture(source: WindowSource, number: int) -> Picture:
     null = loudest_null(document, series, number)
     layer = _shown_layer(source, number, series)
     panels = dict(_panels(source, box, layer, series, null))
-    gap = np.full((next(iter(panels.values())).shape[0], GAP_PX, 3), GAP_GREY, np.uint8)
+    gap = np.full((PANEL_PX, GAP_PX, 3), GAP_GREY, np.uint8)
     parts = [part for panel in panels.values() for part in (gap, panel)][1:]
     low, high = SHOWN_Z
     depths, rank = document["depths"], evidence["rank"][number]
@@ -150,6 +150,9 @@ def _grey(tones: NDArray[np.uint8]) -> Colours:
 
 
 def _sized(colours: Colours) -> Colours:
+    """Bring a panel to `PANEL_PX` square; windows that the border cuts keep their scale, beside void."""
     height, width = colours.shape[:2]
     size = [max(1, round(PANEL_PX * side / max(height, width))) for side in (width, height)]
-    return np.asarray(cv2.resize(colours, size, interpolation=cv2.INTER_AREA), np.uint8)
+    panel = np.full((PANEL_PX, PANEL_PX, 3), NO_VALUE, np.uint8)
+    panel[: size[1], : size[0]] = cv2.resize(colours, size, interpolation=cv2.INTER_AREA)
+    return panel

@@ -15,9 +15,10 @@ from inkbatch.reports.page import Chart, Element, Gallery, Picture, Section, Tab
 from inkbatch.reports.pictures import coloured, legend_of
 from inkbatch.reports.stored import shown
 from inkbatch.steps.sweep.window_pictures import WindowSource, loudest_null, window_picture
+from inkbatch.text import count_text
 
 SHOWN, LISTED = 6, 20  # windows as pictures, and as rows
-CELL_PX = 16
+CELL_PX, LEAST_PX, MOST_PX = 16, 480, 1200  # of the map of ranks: a window, and the longer edge
 NOT_JUDGED = 150  # grey; the colours of ranks have none
 
 
@@ -61,7 +62,8 @@ def _rank_map(document: Mapping[str, Any]) -> Picture:
     share = np.where(judged, 1 - (rank - 1) / count, 0.0).reshape(rows, columns)
     colours = coloured(np.rint(share * 255).astype(np.uint8))
     colours[~judged.reshape(rows, columns)] = NOT_JUDGED
-    cell = max(1, min(CELL_PX, 1200 // max(rows, columns)))
+    longer = max(rows, columns)
+    cell = max(1, min(MOST_PX, max(LEAST_PX, CELL_PX * longer)) // longer)
     large = cv2.resize(colours, (columns * cell, rows * cell), interpolation=cv2.INTER_NEAREST)
     return Picture(
         np.asarray(large, np.uint8),
@@ -117,9 +119,15 @@ def _control(evidence: Mapping[str, Any]) -> Chart:
     points = sorted((row["contrast"], row["found"] / max(row["windows"], 1)) for row in evidence["control"])
     words = ", ".join(f"{contrast:g}: {share:.0%}" for contrast, share in points)
     windows = evidence["control"][0]["windows"]
+    elsewhere = (
+        " Windows are called as they are, and strokes planted elsewhere in depth are tested at the depth of these: a "
+        "share of 0 says nothing."
+        if evidence["called"]
+        else ""
+    )
     return line_chart(
-        f"Strokes planted in {windows} windows: share called at q ≤ {evidence['q_called']:g}. From {SEEN_SHARE:.0%} "
-        "on they count as seen.",
+        f"Strokes planted in {count_text(windows, 'window')}: share called at q ≤ {evidence['q_called']:g}. From "
+        f"{SEEN_SHARE:.0%} on they count as seen.{elsewhere}",
         f"Share of planted windows that would be called, by contrast: {words}.",
         Axis("contrast of planted strokes, grey values of 255"),
         Axis("share called", low=0, high=1),
