@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import hmac
@@ -211,9 +212,10 @@ class SegmentEditor:
         return {**{key: facts.get(key) for key in ("name", "author", "time", "parent", "started_from")}, "cm2": areas}
 
     def close(self) -> None:
-        """Store what waits, and give the versions back."""
-        for session in self._sessions.values():
-            session.close()
+        """Store what waits, and give the versions back: all of them, also where one cannot be stored."""
+        with contextlib.ExitStack() as closing:
+            for session in self._sessions.values():
+                closing.callback(session.close)
 
 
 class Editor:
@@ -248,9 +250,10 @@ class Editor:
             raise
 
     def close(self) -> None:
-        """Store what waits, and give the versions back."""
-        for editor in self._editors:
-            editor.close()
+        """Store what waits, and give the versions back; see `SegmentEditor.close`."""
+        with contextlib.ExitStack() as closing:
+            for editor in self._editors:
+                closing.callback(editor.close)
 
     def answer(
         self, method: str, path: str, query: str, headers: Mapping[str, str], read: Callable[[int], bytes]

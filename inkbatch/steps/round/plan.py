@@ -11,12 +11,12 @@ import numpy as np
 
 from inkbatch.data.datasets.listed_blocks import BlockHome
 from inkbatch.data.datasets.round_blocks import TEST, BlockLabels, Homes, Place, deal_blocks, kept_out_boxes
-from inkbatch.data.labels.painting_version import outdated
+from inkbatch.data.labels.painting_version import labels_folder, outdated, version_names
 from inkbatch.data.labels.round_labels import KeptLabels, LabelsOfSegment, StoredLabels
 from inkbatch.data.labels.round_versions import PaintedLabels, chosen_labels, origin_of, relabelled
 from inkbatch.data.maps.yardstick import VerdictName, require_judge, stopped_because
-from inkbatch.data.segments.prepared import open_prepared, segment_folder, surface_content
-from inkbatch.errors import ConfigError, DataError
+from inkbatch.data.segments.prepared import SURFACE, open_prepared, segment_folder, surface_content
+from inkbatch.errors import ConfigError, DataError, MismatchError
 from inkbatch.geometry import cells, cut
 from inkbatch.io.store.location import Location
 from inkbatch.io.surface import SurfaceVolume
@@ -110,6 +110,7 @@ class RoundPlan:
         if self.before is not None:
             known = {name: [tuple(row) for row in rows] for name, rows in _blocks_of(self.before, edge).items()}
             require_same_rules(known, config, str(self.before / BLOCKS))
+            self._require_same_yardstick(self.before, known)
         blocks: dict[Place, BlockLabels] = {}
         for segment, surface in self.surfaces.items():
             for box in cut(surface.shape_yx, edge, edge):
@@ -129,6 +130,18 @@ class RoundPlan:
         if known is None:
             require_judge(self._filled(dealt), has_ink=True)  # before networks are trained that nothing could compare
         return dealt
+
+    def _require_same_yardstick(
+        self, before: Location, known: Mapping[str, Sequence[tuple[int, int, BlockHome]]]
+    ) -> None:
+        """Refuse a yardstick on another surface: maps of the round before cannot be compared with those of this one."""
+        keys = [f"{SURFACE} {name}" for name, rows in known.items() if any(home == TEST for _, _, home in rows)]
+        now = {key: self.manifest.state[key] for key in keys if key in self.manifest.state}
+        if changed := state_changes((before / "manifest.json").read_mapping().get("state"), now):
+            raise MismatchError(
+                f"round {self.name}: expected the yardstick on the surfaces of {before.name}, got "
+                f"{'; '.join(changed)}; restore them, or begin a series with another name"
+            )
 
     def _filled(self, homes: Homes) -> int:
         """Count the bootstrap's blocks with labels."""
@@ -209,7 +222,7 @@ def _plan(config: RoundConfig, number: int) -> RoundPlan:
     settings = config.model_dump(mode="json", exclude={"root", "output_root", "train"})
     settings["train"] = {key: value for key, value in train.result_settings().items() if key not in ("dataset", "run")}
     inputs: dict[str, Any] = {"labels": {name: dict(found.identity) for name, found in labels.items()}}
-    folders = {f"surface {name}": segment_folder(config.root, name) / "prepare" for name in ids}
+    folders = {f"{SURFACE} {name}": segment_folder(config.root, name) / "prepare" for name in ids}
     if starts:
         inputs["starts"] = starts
     if before is not None:
@@ -223,14 +236,15 @@ def _plan(config: RoundConfig, number: int) -> RoundPlan:
 def _kept_labels(config: RoundConfig, number: int, surfaces: Mapping[str, SurfaceVolume]) -> dict[str, LabelsOfSegment]:
     """Open the labels that this very round took before: of a round to go on with, or to repeat elsewhere.
 
-    People paint on in the version that a round took; a round that has begun keeps to what it copied.
+    People paint on in the version that a round took; a round that has begun keeps to what it copied. Of a round that is
+    complete its copy stands in for versions that were deleted since.
     """
     root, out = Location.parse(config.root), Location.parse(config.output_root or config.root)
     folder = round_folder(out, config.name, number)
-    if not (folder / "manifest.json").exists() and root != out:
+    is_own = (folder / "manifest.json").exists()
+    if not is_own and root != out:
         folder = round_folder(root, config.name, number)
-    elif (folder / "complete.json").exists():
-        return {}
+    is_complete = is_own and (folder / "complete.json").exists()
     try:
         taken = (folder / "manifest.json").read_mapping()["inputs"]["labels"]
     except (FileNotFoundError, KeyError):  # not begun, or by an older version
@@ -238,7 +252,8 @@ def _kept_labels(config: RoundConfig, number: int, surfaces: Mapping[str, Surfac
     found: dict[str, LabelsOfSegment] = {}
     for one in config.segments:
         identity = taken.get(one.id, {})
-        if str(identity.get("version", OWN_LABELS)) == one.version:
+        is_there = one.version in (OWN_LABELS, *version_names(labels_folder(config.root, one.id)))
+        if str(identity.get("version", OWN_LABELS)) == one.version and not (is_complete and is_there):
             kept = KeptLabels.open(folder / "labels" / one.id, surfaces[one.id].shape_yx, identity)
             found |= {one.id: kept} if kept else {}
     return found

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from inkbatch.config import JobConfig, LayerPair
 from inkbatch.data.datasets.sampling import GridSampling, Sampling
@@ -136,6 +136,12 @@ class RoundConfig(Grown, JobConfig):
         if ours := [key for key in OF_ROUND if key in value]:
             raise ValueError(f"the round sets {', '.join(ours)} itself; leave that out")
         return value
+
+    @model_validator(mode="after")
+    def _blocks_hold_samples(self) -> Self:
+        if self.block_px < self.sample_px:
+            raise ValueError(f"block_px: expected at least sample_px, {self.sample_px}, got {self.block_px}")
+        return self
 
     @property
     def trained_ids(self) -> tuple[str, ...]:

@@ -277,6 +277,9 @@ def test_a_round_is_repeated_and_gone_on_with_whatever_was_painted_since(prepare
     with pytest.raises(MismatchError, match=r"inputs\.labels\.r0"):
         run(round_settings(root, **stated), RunContext())
     first = open_run(str(root / "rounds/discs/round-001")).manifest
+    hidden = (root / "labels/r0" / stored).rename(tmp_path / stored)  # the round's own copy stands in for it
+    assert make_plan(round_settings(root, proposals=proposals)).record.is_complete()
+    hidden.rename(root / "labels/r0" / stored)
     pinned = [{"id": name, "version": stored if name == "r0" else "own"} for name in SEGMENTS]
     again = make_plan(round_settings(root, output_root=str(tmp_path / "again"), segments=pinned, **stated))
     (root / "rounds/discs/round-001/complete.json").unlink()
@@ -292,6 +295,7 @@ def test_a_round_is_repeated_and_gone_on_with_whatever_was_painted_since(prepare
         ({"folds": {"count": 3}}, "expected a segment for each of 3 folds beside the yardstick, got 2"),
         ({"yardstick": {"segments": ["r9"]}}, "expected one of the segments r0, r1, r2, got r9"),
         ({"yardstick": {"share": 0.0}}, "expected labelled papyrus that is kept out"),
+        ({"block_px": 16}, "block_px: expected at least sample_px, 32, got 16"),
         ({"train": {"run": "mine"}}, "the round sets run itself"),
         ({"segments": ["r0", "r0"]}, "expected each segment once, got r0 twice"),
         ({"round": 2}, "run inkbatch round discs --round 1 first"),
@@ -317,6 +321,19 @@ def test_yardstick_and_folds_cannot_be_changed_later(two_rounds, changes, words)
     with pytest.raises((ConfigError, DataError), match=words):
         run(round_settings(two_rounds, round=3, **changes), RunContext())
     assert not (two_rounds / "rounds/discs/round-003").exists()
+
+
+def test_a_yardstick_on_another_surface_is_refused_before_networks_are_trained(two_rounds, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(two_rounds, root)
+    for segment, refused in (("r0", False), ("r2", True)):
+        complete = Location.parse(root) / "segments" / segment / "prepare/complete.json"
+        complete.write_json({**complete.read_mapping(), "content": "other"})
+        if refused:
+            with pytest.raises(MismatchError, match="surfaces of round-002, got surface r2: was made again"):
+                describe(round_settings(root, round=3))
+        else:
+            assert "round 3 of discs" in describe(round_settings(root, round=3))
 
 
 def test_a_series_that_shows_no_gain_stops_by_rule_unless_a_round_is_stated(two_rounds, tmp_path):
