@@ -138,7 +138,7 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_is_exit_65(data):
         pytest.skip("this machine has a GPU")
     answer = run("doctor", "--device", "cuda", data=data)
     assert answer.returncode == EXIT_DATA
-    assert "cuda was asked for" in answer.stdout
+    assert "device: expected cuda, this machine has no usable cuda device" in answer.stdout
     assert run("doctor", data=data).returncode == EXIT_DONE
 
 
