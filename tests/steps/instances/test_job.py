@@ -25,6 +25,7 @@ from inkbatch.run.identity import ShardSpec
 from inkbatch.run.job import RunContext
 from inkbatch.run.verifying import verify
 from inkbatch.steps.instances.job import describe, run, summary
+from inkbatch.steps.instances.page import doubts
 from inkbatch.steps.instances.settings import InstancesConfig
 from inkbatch.testing.faults import Notes, preempted_context, stored_bytes
 from inkbatch.testing.instances import grain_map, parted_map, write_maps
@@ -257,6 +258,14 @@ def test_a_picture_whose_proposals_are_all_rejected_is_said_at_the_end(shared, t
     found = [note for note in notes.said if note.startswith("careful: No instance in ")]
     assert found
     assert "all proposals were rejected" in found[0]
+
+
+def test_rejections_that_were_asked_for_raise_no_doubt(finished):
+    facts = (finished / "instances.json").read_json()
+    counts = {**facts["counts"], "proposals": 18, "proposals_rejected": 12}
+    assert any("12 of 18 proposals were rejected" in doubt for doubt in doubts({**facts, "counts": counts}))
+    counts["proposals_rejected_not largest"] = 11
+    assert not any("were rejected;" in doubt for doubt in doubts({**facts, "counts": counts}))
 
 
 def test_pictures_and_maps_that_do_not_belong_together_are_refused(configure, tmp_path):
