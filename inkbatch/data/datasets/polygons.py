@@ -133,9 +133,10 @@ def _points(outline: Any, place: str) -> NDArray[np.float64]:
         points = np.array(outline, np.float64).reshape(-1, 2)
     except (TypeError, ValueError, OverflowError):
         points = np.zeros((0, 2))
-    if len(points) < 3 or not (np.abs(points) < _FARTHEST_PX).all():
+    near = int(np.count_nonzero((np.abs(points) < _FARTHEST_PX).all(axis=1)))
+    if len(points) < 3 or near < len(points):
         raise DataError(
-            f"{place}: expected an outline of at least three points x, y, got {len(points)} readable ones; "
-            "correct it in CVAT"
+            f"{place}: expected an outline of at least three points x, y, none farther than {_FARTHEST_PX:g} px, got "
+            f"{len(points)} points, {near} of them so near; correct it in CVAT"
         )
     return points
