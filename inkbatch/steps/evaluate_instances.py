@@ -84,13 +84,13 @@ def _pictures(place: Location) -> list[str]:
     """Read the names of a result's pictures."""
     rows = place.read_mapping()["pictures"]
     found = rows if isinstance(rows, list) else [None]
-    names = [one.get("picture") for one in found if isinstance(one, dict)]
-    if len(names) < len(found) or not all(isinstance(name, str) for name in names):
+    names = [one["picture"] for one in found if isinstance(one, dict) and isinstance(one.get("picture"), str)]
+    if len(names) < len(found):
         raise CorruptDataError(
-            f"{place}: expected a name for each of {len(found)} pictures, got {len(names)}; the file was edited: "
-            "delete it and run inkbatch instances again"
+            f"{place}: expected a name for each of {count_text(len(found), 'picture')}, got {len(names)}; the file was "
+            "edited: delete it and run inkbatch instances again"
         )
-    return [str(name) for name in names]
+    return names
 
 
 def _true(

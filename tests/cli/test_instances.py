@@ -108,7 +108,7 @@ def test_labels_that_do_not_belong_to_the_result_are_refused(says, tmp_path):
     for edited in ('{"pictures": 3}', '{"pictures": ["a"]}', '{"pictures": [{"picture": 1}]}'):
         Path("root/instances/grains/maps/instances.json").write_text(edited)
         code, text = says("evaluate-instances", "root/instances/grains/maps", "--labels", "truth")
-        assert (code, "expected a name for each of pictures" in text) == (65, True), text
+        assert (code, "expected a name for each of 1 picture, got 0" in text) == (65, True), text
 
 
 @pytest.mark.slow
