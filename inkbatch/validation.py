@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -179,10 +179,22 @@ def _number(value: Any) -> Any:
 
 def _keys_at(model: type[BaseModel] | None, path: Sequence[Any]) -> list[str]:
     """List the known keys of the model that `path` leads to; none if it leads to something else."""
+    kind: Any = model
     for part in path:
-        field = model.model_fields.get(str(part)) if model else None
-        model = _model_of(field.annotation) if field else None
-    return sorted(model.model_fields) if model else []
+        kind = _below(kind, part)
+    found = _model_of(kind)
+    return sorted(found.model_fields) if found else []
+
+
+def _below(kind: Any, part: Any) -> Any:
+    """Return the annotation of what a key or a number leads to; None if it leads to nothing known."""
+    for one in (kind, *get_args(kind)):
+        origin = get_origin(one)
+        if isinstance(origin, type) and issubclass(origin, (Mapping, Sequence)):
+            return get_args(one)[1 if issubclass(origin, Mapping) else 0]
+    model = _model_of(kind)
+    field = model.model_fields.get(str(part)) if model else None
+    return field.annotation if field else None
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

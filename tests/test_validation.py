@@ -36,6 +36,11 @@ class Dog(BaseModel):
     kind: Literal["dog"]
 
 
+class Cage(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    door: str = "oak"
+
+
 class Zoo(BaseModel):
     model_config = ConfigDict(extra="forbid")
     keeper: str = "Ann"
@@ -44,6 +49,10 @@ class Zoo(BaseModel):
     reach: float | str = 1.0
     animal: Annotated[Cat | Dog, Field(discriminator="kind")] = Dog(kind="dog")
     named: Cat | str = "Tom"
+    cages: dict[str, Cage] = {}
+    tour: tuple[Cage, ...] = ()
+    spare: Cage | None = None
+    old: dict[str, list[Cage]] | None = None
 
     @model_validator(mode="after")
     def _small(self) -> Zoo:
@@ -73,6 +82,10 @@ def said(values: object, **how: object) -> str:
         ({"animal": {"kind": "cat"}}, "'animal.lives' is required and not given"),
         ({"named": 3}, "named: expected keys with values or text, got 3"),
         ({"sise": 3}, "unknown key 'sise'; did you mean 'size'?"),
+        ({"spare": {"dor": "a"}}, "unknown key 'spare.dor'; did you mean 'door'?"),
+        ({"cages": {"door": {"dor": "a"}}}, "unknown key 'cages.door.dor'; did you mean 'door'?"),
+        ({"tour": [{}, {"dor": "a"}]}, "unknown key 'tour.1.dor'; did you mean 'door'?"),
+        ({"old": {"a": [{"dor": "a"}]}}, "unknown key 'old.a.0.dor'; did you mean 'door'?"),
         ({"keeper": {"name": "Ann"}}, "keeper: expected text, got {…}"),
         ({"size": 10}, "size: a zoo of ten is too large; take fewer"),
         ({"keeper": "nobody"}, "expected a keeper, got nobody"),
