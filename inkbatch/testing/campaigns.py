@@ -176,6 +176,7 @@ def forked(
     *,
     kill_after_s: float | None = None,
     limit_s: float = HANG_S,
+    excused_s: Callable[[], float] = float,
 ) -> Ended:
     """Carry out `action` in a fork of this process, as the command line would: exit codes are those of its errors.
 
@@ -185,6 +186,7 @@ def forked(
         environment: Variables to set there.
         kill_after_s: Seconds until it is killed.
         limit_s: Seconds after which it counts as hung, less those in which it waited for a core.
+        excused_s: Tells how many seconds more do not count so far, such as those of answers that were held back.
     """
     said, left = folder / "said.txt", folder / "left.json"
     left.unlink(missing_ok=True)
@@ -201,7 +203,7 @@ def forked(
         now = time.monotonic()
         if done:
             status = found
-        elif (late := _is_late(child, now - begun, limit_s)) or (killed_at is not None and now >= killed_at):
+        elif (late := _is_late(child, now - begun, limit_s, excused_s)) or (killed_at is not None and now >= killed_at):
             hung = hung or late
             os.kill(child, signal.SIGKILL)
             time.sleep(0.001)
@@ -222,8 +224,8 @@ def _end_of(said: str, hung: bool) -> str:
     return said[-3000:] if stack < 0 else said[stack : stack + 1500]
 
 
-def _is_late(process: int, seconds: float, limit_s: float) -> bool:
-    return seconds > limit_s and seconds > limit_s + _starved_s(process)
+def _is_late(process: int, seconds: float, limit_s: float, excused_s: Callable[[], float]) -> bool:
+    return seconds > limit_s and seconds > limit_s + _starved_s(process) + excused_s()
 
 
 def _starved_s(process: int) -> float:

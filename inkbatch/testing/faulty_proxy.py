@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import Value
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
@@ -75,10 +76,22 @@ class FaultyProxy:
     def __init__(self, upstream: str, choose: Choose) -> None:
         self.upstream, self.choose = urlsplit(upstream).netloc, choose
         self.counts: Counter[str] = Counter()
+        self._held = Value("d", 0.0)  # shared with the forks of this process
         self.listings: dict[str, bytes] = {}
         self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         self._thread: threading.Thread | None = None
+
+    @property
+    def held_s(self) -> float:
+        """Seconds for which requests were stalled so far, also in a fork of this process."""
+        return float(self._held.value)
+
+    def stall(self) -> None:
+        """Hold a request back."""
+        time.sleep(STALL_S)
+        with self._held.get_lock():
+            self._held.value += STALL_S
 
     def serve(self) -> None:
         """Serve for ever in this thread."""
@@ -97,7 +110,7 @@ class FaultyProxy:
 
 
 @contextlib.contextmanager
-def proxy_process(upstream: str, choose: Choose, told: Path) -> Iterator[str]:
+def proxy_process(upstream: str, choose: Choose, told: Path) -> Iterator[FaultyProxy]:
     """Serve a `FaultyProxy` in a fork of this process, which stays free of threads.
 
     Args:
@@ -106,7 +119,7 @@ def proxy_process(upstream: str, choose: Choose, told: Path) -> Iterator[str]:
         told: File in which the counts of the faults stand when the block ends, one per line.
 
     Yields:
-        The endpoint.
+        The proxy: its endpoint, and for how long it held requests back.
     """
     proxy = FaultyProxy(upstream, choose)
     child = os.fork()
@@ -121,7 +134,7 @@ def proxy_process(upstream: str, choose: Choose, told: Path) -> Iterator[str]:
             proxy.serve()
         os._exit(1)
     try:
-        yield proxy.endpoint
+        yield proxy
     finally:
         proxy._server.server_close()
         os.kill(child, signal.SIGTERM)
@@ -164,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             return self._reset()
         if fault == "stalled":
-            time.sleep(STALL_S)
+            self.proxy.stall()
         if fault == "flipped" and self.command == "PUT":
             body = _flipped(body)
         status, headers, answer = self._asked(body)

@@ -82,9 +82,15 @@ def _trial(place: Place, folder: Path, scene: Scene, rate: float, seed: int) -> 
     place.put_back(scene.before)
     shutil.rmtree(folder / PULLED, ignore_errors=True)
     told = folder / "faults.txt"
-    with proxy_process(place.endpoint, by_chance(seed, rate), told) as endpoint:
-        environment = {**place.environment, "AWS_ENDPOINT_URL": endpoint}
-        spoilt = forked(lambda: _run(scene.step.run, SHORTER), folder, environment, limit_s=scene.limit_s)
+    with proxy_process(place.endpoint, by_chance(seed, rate), told) as proxy:
+        environment = {**place.environment, "AWS_ENDPOINT_URL": proxy.endpoint}
+        spoilt = forked(
+            lambda: _run(scene.step.run, SHORTER),
+            folder,
+            environment,
+            limit_s=scene.limit_s,
+            excused_s=lambda: proxy.held_s,
+        )
     counts = Counter(
         {name: int(count) for count, _, name in (row.partition(" ") for row in told.read_text().split("\n")[:-1])}
     )
