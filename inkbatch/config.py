@@ -30,7 +30,8 @@ from inkbatch.validation import in_words
 
 PRESET_KEY = "recipe"
 LAUNCH_KEY = "launch"  # of a job file: how the job is launched; read by inkbatch.launch.jobfile
-DESTINATION_KEYS = ("root", "output_root")
+ROOT_KEY = "root"
+DESTINATION_KEYS = (ROOT_KEY, "output_root")
 ROOT_MARK = "ROOT/"  # begins a path that counts from ROOT
 
 WindowName = Literal["hann", "gaussian", "uniform", "hann-symmetric", "gaussian-cdf"]  # blending weights of a tile
@@ -149,8 +150,8 @@ class JobConfig(BaseModel):
         given = {key: value for key, value in (options or {}).items() if value is not None}
         assumed = {key: str(value) for key, value in given.items() if isinstance(value, Assumed)}
         values = {**assumed, **values, **{key: value for key, value in given.items() if key not in assumed}}
-        if "root" in cls.model_fields:
-            root = values.get("root") or cls.model_fields["root"].default
+        if ROOT_KEY in cls.model_fields:
+            root = values.get(ROOT_KEY) or cls.model_fields[ROOT_KEY].default
             values = {key: _below_root(value, str(root)) for key, value in values.items()}
         return cls._validated(values, file or "configuration", cls.option_words(options or {}))
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inkbatch.cli.options import CatalogFile, Root, chosen_root
+from inkbatch.config import ROOT_KEY
+from inkbatch.documents import parse_yaml
 from inkbatch.errors import ConfigError
 from inkbatch.redaction import shown
 
@@ -101,29 +103,48 @@ def make_request(
     """Build the request that a command's options make.
 
     Raises:
-        ConfigError: No job is named, `shards` is not understood, or arguments have a quote without its partner.
+        ConfigError: No job is named, `shards` is not understood, jobs state several ROOTs, or arguments have a quote
+            without its partner.
     """
     from inkbatch.launch.commands import Request
 
     chosen = tuple(part.strip() for part in jobs.split(",") if part.strip())
     if not chosen:
         raise ConfigError("JOBS: expected names of jobs, got none; for example prepare,infer")
+    config = {job: files[-1] for job, files in _by_job(settings.config or (), chosen, "=").items()}
+    sets = _by_job(settings.sets or (), chosen, ":")
     given = {"gpus": resources.gpus, "cpus": resources.cpus, "memory": resources.memory}
     return Request(
         jobs=chosen,
         subject=subject,
-        root=str(chosen_root(inputs.root) or DEFAULT_ROOT),
+        root=inputs.root or _stated_root(chosen, config, sets) or str(chosen_root(None) or DEFAULT_ROOT),
         shards=_shards(shards, chosen),
         source=inputs.source,
         bundles=tuple(inputs.bundle or ()),
         predictions=tuple(inputs.prediction or ()),
         name=inputs.name,
         catalog=inputs.catalog,
-        config={job: files[-1] for job, files in _by_job(settings.config or (), chosen, "=").items()},
-        sets=_by_job(settings.sets or (), chosen, ":"),
+        config=config,
+        sets=sets,
         extra=_arguments(settings, chosen),
         resources={key: value for key, value in given.items() if value is not None},
     )
+
+
+def _stated_root(jobs: Sequence[str], config: Mapping[str, str], sets: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the ROOT that a job's ``--set root=`` or file states, for all jobs; None where none does."""
+    from inkbatch.launch.jobfile import JobFile
+
+    found: dict[str, str] = {}
+    for job in jobs:
+        in_file = JobFile.load(job, config[job]).settings.get(ROOT_KEY) if job in config else None
+        in_sets = [text for key, _, text in (item.partition("=") for item in sets.get(job, ())) if key == ROOT_KEY]
+        if root := (parse_yaml(in_sets[-1], f"--set {ROOT_KEY}=…") if in_sets else in_file):
+            found[job] = str(root)
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{root} for {job}" for job, root in found.items())
+        raise ConfigError(f"ROOT: expected one for all jobs, got {listed}; state it once, with --root")
+    return next(iter(found.values()), None)
 
 
 def make_launcher(engine: str, options: Sequence[str] | None, file: str | None, require_gpu: bool = False) -> Launcher:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from inkbatch.config import named_place
+from inkbatch.config import ROOT_KEY, named_place
 from inkbatch.data.segments.catalog import Catalog, check_segment_id, shipped_catalog
 from inkbatch.data.segments.prepared import segment_folder
 from inkbatch.documents import parse_yaml
@@ -93,7 +93,7 @@ def task_command(request: Request, file: JobFile, root: str, member: Member) -> 
     Raises:
         ConfigError: No bundle for a job that needs one, or a segment that the catalog does not know.
     """
-    job, settings = file.job, dict(file.settings)
+    job, settings = file.job, {key: value for key, value in file.settings.items() if key != ROOT_KEY}
     words = [*_job_and_subject(request, job), "--root", root]
     if job == "prepare":
         settings |= _layers_of(request)
@@ -226,7 +226,9 @@ def _result_name(request: Request, job: str, member: Member) -> str | None:
 
 
 def _sets(request: Request, job: str) -> list[str]:
-    return [word for item in request.sets.get(job, ()) for word in ("--set", item)]
+    """Hand settings on; ROOT is one for all jobs and an option of its own."""
+    kept = [item for item in request.sets.get(job, ()) if item.partition("=")[0] != ROOT_KEY]
+    return [word for item in kept for word in ("--set", item)]
 
 
 def _layers_of(request: Request) -> dict[str, Any]:

@@ -47,6 +47,29 @@ def test_a_chain_runs_here_and_equals_the_commands_one_by_one(inkbatch, tmp_path
     assert not (tmp_path / ".inkbatch").exists()
 
 
+@pytest.mark.parametrize("stated", ["set", "file"])
+def test_a_root_that_settings_state_is_that_of_all_jobs(inkbatch, tmp_path, monkeypatch, stated):
+    monkeypatch.setenv("INKBATCH_ROOT", "assumed")
+    (tmp_path / "mine.yaml").write_text("root: mine\n")
+    how = {"set": ["--set", "root=mine"], "file": ["--config", "mine.yaml"]}[stated]
+    words = ["prepare,infer", "tiny", "--source", "layers", "--bundle", "bundle", *STATED, *how]
+    rendered = inkbatch("launch", *words, "--dry-run")
+    assert f"--root {tmp_path}/mine" in rendered
+    assert "root=" not in rendered
+    assert "assumed" not in rendered
+    inkbatch("run", *words)
+    assert (tmp_path / "mine/segments/tiny").is_dir()
+    assert (tmp_path / "mine/predictions/tiny").is_dir()
+    assert not (tmp_path / "assumed").exists()
+    assert f"--root {tmp_path}/given" in inkbatch("launch", *words, "--root", "given", "--dry-run")
+
+
+def test_two_roots_in_one_chain_are_refused(inkbatch):
+    words = ["prepare,infer", "tiny", "--set", "prepare:root=a", "--set", "root=b", "--bundle", "bundle", "--dry-run"]
+    said = inkbatch("run", *words, code=EXIT_CONFIG)
+    assert "ROOT: expected one for all jobs, got a for prepare, b for infer; state it once, with --root" in said
+
+
 @pytest.mark.parametrize("in_catalog", [False, True])
 def test_a_prepared_segment_needs_its_source_no_more(inkbatch, tmp_path, in_catalog):
     chain = ["run", "prepare,infer", "tiny", "--bundle", "bundle"]
