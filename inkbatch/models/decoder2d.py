@@ -104,4 +104,5 @@ class FlattenedNet(InkModel):
         if self.normalization is not None:
             subvolume = self.normalization(subvolume)
         flat = [self.without_depth(feature) for feature in self.backbone(subvolume)]
-        return self.decoder(flat)  # type: ignore[no-any-return]
+        logits: Tensor = self.decoder(flat)
+        return logits
