@@ -250,6 +250,12 @@ def test_a_probe_shows_answers_lift_and_verdict(page_of, finished):
     assert broken == ["depth order", "layers"]
 
 
+def test_a_sweep_of_one_window_has_no_map_of_ranks(finished, page_of):
+    assert sum((finished("sweep") / "sweep.json").read_json()["evidence"]["judged"]) == 1
+    title = "Windows, the most unlike themselves at other depths first"
+    assert Picture not in [type(one) for one in section(page_of("sweep"), title).parts]
+
+
 def test_a_usable_probe_is_praised(finished, page_of):
     with changed(finished("probe") / "verdict.json", {"usable": True, "verdict": "clear", "displaced_by": 0}):
         page = page_of("probe")

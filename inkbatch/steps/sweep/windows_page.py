@@ -31,7 +31,8 @@ def window_sections(source: WindowSource) -> Iterator[Section]:
     order = [number for number in np.argsort(evidence["rank"]).tolist() if evidence["judged"][number]]
     parts: list[Element] = []
     if order:
-        parts = [_gallery(source, order[:SHOWN]), _rank_map(document), _table(document, order[:LISTED])]
+        ranks = [_rank_map(document)] if len(order) > 1 else []  # of one window it is a square of one colour
+        parts = [_gallery(source, order[:SHOWN]), *ranks, _table(document, order[:LISTED])]
         parts.append(Words(f"{VIEWER_WORDS} inkbatch view {document['segment']} --root ROOT."))
     yield Section("Windows, the most unlike themselves at other depths first", (*parts, Words(WORDS)))
     if evidence["control"]:

@@ -13,7 +13,7 @@ from inkbatch import view
 from inkbatch.data.maps.sweep import StoredSweep
 from inkbatch.errors import Preempted
 from inkbatch.io.store.location import Location
-from inkbatch.reports.page import Element, Gallery, Table
+from inkbatch.reports.page import Element, Gallery, Picture, Table
 from inkbatch.reports.viewer_links import VIEWER_PORT
 from inkbatch.run.finished import open_run
 from inkbatch.run.identity import ShardSpec
@@ -174,6 +174,11 @@ def test_the_page_shows_every_window_as_papyrus_z_null_and_depth_with_a_link_int
     assert {said["maps"], said["with"]} < set(group.maps)
     known = (Path(view.__file__).parent / "page/state.js").read_text()
     assert all(f': "{key}"' in known for key in said)
+
+
+def test_the_page_maps_the_ranks_of_several_windows(folder, whole):
+    captions = [one.caption for one in parts_of(folder, "whole") if isinstance(one, Picture)]
+    assert any(caption.startswith("Rank of every window of ") for caption in captions)
 
 
 def test_without_its_surface_a_page_shows_the_maps_alone(whole, tmp_path):
