@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inkbatch.cli.options import Log, Root, chosen_root, print_report, run_context
+from inkbatch.cli.request import DEFAULT_ROOT
 from inkbatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -123,11 +124,13 @@ def run(
     if going is not None:
         typer.echo(f"schedule {name}: run {run_id} is skipped: {going} of this schedule is still running")
         return
-    folder = step.folder_of(chosen_root(root) or "root", name)
+    # Its ROOT is the one that it lies in; a ROOT in its settings is that of the machine where they were written.
+    place = str(chosen_root(root) or DEFAULT_ROOT)
+    folder = step.folder_of(place, name)
     if step.kind_of(folder) == "train":
-        _train(folder, run_id, chosen_root(root), context)
+        _train(folder, run_id, place, context)
     else:
-        _read_catalog(folder, chosen_root(root), context)
+        _read_catalog(folder, place, context)
 
 
 def _older_run() -> str | None:
@@ -139,7 +142,7 @@ def _older_run() -> str | None:
     return schedules.older_run(aws_client.client("batch", None), queue, job_id)
 
 
-def _train(folder: Location, run_id: str, root: str | None, context: RunContext) -> None:
+def _train(folder: Location, run_id: str, root: str, context: RunContext) -> None:
     from inkbatch.steps.train import job as step
 
     with _fetched(folder / "train.yaml") as file:
@@ -148,7 +151,7 @@ def _train(folder: Location, run_id: str, root: str | None, context: RunContext)
         print_report(report)
 
 
-def _read_catalog(folder: Location, root: str | None, context: RunContext) -> None:
+def _read_catalog(folder: Location, root: str, context: RunContext) -> None:
     from inkbatch.steps.catalog import CatalogConfig
     from inkbatch.steps.catalog import run as run_catalog
 

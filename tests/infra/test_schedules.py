@@ -150,6 +150,17 @@ def test_a_schedule_without_settings_is_told(root):
     assert command("run", "weekly", "--due", DUE, "--root", root) == EXIT_DATA
 
 
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_a_scheduled_run_stays_in_the_root_of_its_schedule(root, monkeypatch, capsys, by):
+    (root / "schedules/weekly/train.yaml").write_bytes(f"root: elsewhere\n{TRAINING}".encode())
+    monkeypatch.setenv("INKBATCH_ROOT", str(root) if by == "environment" else "nowhere")
+    options = ["--root", root] if by == "option" else []
+    assert command("run", "weekly", "--due", DUE, *options) == EXIT_DATA
+    said = capsys.readouterr().err
+    assert f"{root}/datasets/scroll1" in said
+    assert "elsewhere" not in said
+
+
 def test_a_bad_moment_is_refused(root):
     assert command("run", "weekly", "--due", "sunday", "--root", root) == EXIT_CONFIG
 
